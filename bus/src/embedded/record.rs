@@ -1,0 +1,107 @@
+//! One batch in a segment.
+//!
+//! *Shape*: 24 bytes of header, all big-endian: CRC-32 of what follows it, length of the attributes, length of the data, 4 zero bytes, key; then the attributes,
+//! each with the lengths of its name (u16) and value (u32) before both; then the data, untouched.
+
+use std::collections::HashMap;
+
+use bytes::{BufMut, Bytes};
+
+use crate::{Batch, Item, Published, Unreadable, batch::Delivery};
+
+/// Bytes before the attributes.
+pub(super) const HEADER: usize = 24;
+
+/// The longest record that is believed: the largest message, and room for its attributes.
+const MAX_RECORD: usize = 12 << 20;
+
+/// A record's header and attributes; its data follows as it is, without a copy.
+pub(super) fn encode_head(key: u64, batch: &Batch) -> Vec<u8> {
+    let data = batch.data();
+    let mut head = Vec::with_capacity(512);
+    head.put_slice(&[0; HEADER]);
+    for (name, value) in batch.attributes() {
+        head.put_u16(u16::try_from(name.len()).unwrap_or(u16::MAX));
+        head.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
+        head.put_slice(name.as_bytes());
+        head.put_slice(value.as_bytes());
+    }
+    let attributes = u32::try_from(head.len() - HEADER).unwrap_or(u32::MAX);
+    head[4..8].copy_from_slice(&attributes.to_be_bytes());
+    head[8..12].copy_from_slice(&u32::try_from(data.len()).unwrap_or(u32::MAX).to_be_bytes());
+    head[16..24].copy_from_slice(&key.to_be_bytes());
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&head[4..]);
+    sum.update(data);
+    head[..4].copy_from_slice(&sum.finalize().to_be_bytes());
+    head
+}
+
+/// What a header says.
+#[derive(Clone, Copy)]
+pub(super) struct Header {
+    sum: u32,
+    attributes: usize,
+    data: usize,
+    pub(super) key: u64,
+}
+
+impl Header {
+    /// Reads one. `None`: this is no header, or not a whole one.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let head: &[u8; HEADER] = bytes.first_chunk()?;
+        let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let size = |at: usize| usize::try_from(word(at)).ok().filter(|size| *size <= MAX_RECORD);
+        let key = (u64::from(word(16)) << 32) | u64::from(word(20));
+        let header = Self {
+            sum: word(0),
+            attributes: size(4)?,
+            data: size(8)?,
+            key,
+        };
+        (word(12) == 0 && header.record_len() <= MAX_RECORD).then_some(header)
+    }
+
+    /// Header, attributes and data.
+    pub(super) fn record_len(&self) -> usize {
+        HEADER + self.attributes + self.data
+    }
+
+    /// Whether `record`, which begins with this header, is what was written.
+    pub(super) fn proves(&self, record: &[u8]) -> bool {
+        record
+            .get(4..self.record_len())
+            .is_some_and(|summed| crc32fast::hash(summed) == self.sum)
+    }
+
+    /// The batch of a proved record; the data is a slice of it.
+    pub(super) fn decode(&self, record: &Bytes) -> Item {
+        let data = record.slice(HEADER + self.attributes..self.record_len());
+        let attributes = split_attributes(&record[HEADER..HEADER + self.attributes]);
+        let batch = match attributes {
+            Some(attributes) => Batch::from_message(&attributes, data),
+            None => Err(Unreadable::Version("stored by another version".to_owned())),
+        };
+        match batch {
+            Ok(batch) => Item::Delivery(Delivery {
+                batch,
+                published: Published(self.key),
+                ack: None,
+            }),
+            Err(unreadable) => Item::Unreadable(unreadable),
+        }
+    }
+}
+
+fn split_attributes(mut rest: &[u8]) -> Option<HashMap<&str, &str>> {
+    let mut attributes = HashMap::with_capacity(12);
+    while !rest.is_empty() {
+        let (name_len, after) = rest.split_first_chunk::<2>()?;
+        let (value_len, after) = after.split_first_chunk::<4>()?;
+        let (name, after) = after.split_at_checked(usize::from(u16::from_be_bytes(*name_len)))?;
+        let (value, after) = after.split_at_checked(usize::try_from(u32::from_be_bytes(*value_len)).ok()?)?;
+        attributes.insert(std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?);
+        rest = after;
+    }
+    Some(attributes)
+}

@@ -1,0 +1,134 @@
+//! What is written on the bus is read as it was, and nothing that is read can break a reader.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+mod support;
+
+use std::{collections::HashMap, sync::Arc};
+
+use bus::{Batch, Content, Epoch, Fd, Loss, LossReason, Origin, Part, StreamId, Timestamp, Unreadable};
+use bytes::Bytes;
+use proptest::prelude::*;
+use support::*;
+
+fn read(attributes: &[(&str, String)], data: Bytes) -> Result<Batch, Unreadable> {
+    let attributes: HashMap<&str, &str> = attributes.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    Batch::from_message(&attributes, data)
+}
+
+fn time() -> impl Strategy<Value = Option<Timestamp>> {
+    prop::option::of((0i64..9_000_000_000_000_000_000).prop_map(Timestamp))
+}
+
+fn origin() -> impl Strategy<Value = Origin> {
+    let fd = prop::option::of(prop::sample::select(vec![Fd::Out, Fd::Err]));
+    let names = (
+        "[a-z][a-z0-9-]{0,20}[a-z0-9]",
+        "[^\\x00]{1,40}",
+        "[a-f0-9-]{36}",
+        "[a-z]{1,10}",
+        "[a-f0-9]{64}",
+    );
+    (
+        names,
+        any::<u64>(),
+        any::<u32>(),
+        fd,
+        prop::option::of("[a-z0-9]{1,10}"),
+    )
+        .prop_map(
+            |((app, process, uid, container, id), millis, random, fd, about)| Origin {
+                app: app.parse().unwrap(),
+                process,
+                stream: StreamId::new(&uid, &container, &id, Epoch { millis, random }).unwrap(),
+                node: "node-1".to_owned(),
+                source: "app".to_owned(),
+                fd,
+                about,
+            },
+        )
+}
+
+fn content() -> impl Strategy<Value = Content> {
+    let line = prop::collection::vec(any::<u8>().prop_filter("one line", |byte| *byte != b'\n'), 0..40);
+    let lines = prop::collection::vec(line, 1..10).prop_map(|lines| {
+        let count = lines.len() as u64;
+        let data: Vec<u8> = lines
+            .into_iter()
+            .flat_map(|line| line.into_iter().chain([b'\n']))
+            .collect();
+        Content::Lines {
+            data: data.into(),
+            lines: count,
+            part: None,
+        }
+    });
+    let part = prop::sample::select(vec![Part::More, Part::Last]).prop_map(|part| Content::Lines {
+        data: Bytes::from_static(b"x\n"),
+        lines: 1,
+        part: Some(part),
+    });
+    let reasons = vec![
+        LossReason::Away,
+        LossReason::Spool,
+        LossReason::Limit,
+        LossReason::Other("later idea".to_owned()),
+    ];
+    let loss = (any::<u32>(), prop::sample::select(reasons), time(), time()).prop_map(|(lines, reason, from, to)| {
+        Content::Loss(Loss {
+            lines: lines.into(),
+            reason,
+            from,
+            to,
+        })
+    });
+    prop_oneof![
+        lines,
+        part,
+        loss,
+        Just(Content::End),
+        "[a-z0-9]{8}".prop_map(Content::Marker)
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_batch_is_read_as_it_was_written(origin in origin(), seq in 0..u64::MAX / 2, content in content()) {
+        let batch = Batch { origin: Arc::new(origin), seq, content };
+        let data = Bytes::copy_from_slice(batch.data());
+        prop_assert_eq!(read(&batch.attributes(), data), Ok(batch));
+    }
+
+    #[test]
+    fn no_message_is_too_strange(change in 0usize..8, value in ".{0,30}", data in prop::collection::vec(any::<u8>(), 0..100)) {
+        let mut attributes = lines(&old("web"), 0, 3).attributes();
+        attributes[change].1 = value;
+        let _ = read(&attributes, data.into());
+    }
+}
+
+#[test]
+fn what_is_no_batch_of_ours_is_refused_with_the_reason() {
+    let good = lines(&old("web"), 0, 3);
+    let data = Bytes::copy_from_slice(good.data());
+    let with = |name: &'static str, value: &str| {
+        let mut attributes = good.attributes();
+        attributes.retain(|(known, _)| *known != name);
+        attributes.push((name, value.to_owned()));
+        read(&attributes, data.clone()).unwrap_err()
+    };
+    assert_eq!(with("v", "2"), Unreadable::Version("2".to_owned()));
+    assert_eq!(with("encoding", "zstd"), Unreadable::Encoding("zstd".to_owned()));
+    assert_eq!(with("lines", "4"), Unreadable::Lines { told: 4, found: 3 });
+    assert!(matches!(
+        with("seq", &u64::MAX.to_string()),
+        Unreadable::Attribute { name: "seq", .. }
+    ));
+    assert!(matches!(
+        with("stream", "a/b"),
+        Unreadable::Attribute { name: "stream", .. }
+    ));
+    assert!(matches!(with("app", "-"), Unreadable::Attribute { name: "app", .. }));
+    let unterminated = read(&good.attributes(), data.slice(..data.len() - 1));
+    assert_eq!(unterminated.unwrap_err(), Unreadable::Lines { told: 3, found: 2 });
+}
