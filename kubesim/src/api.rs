@@ -1,0 +1,99 @@
+//! The HTTP face: the part of the Kubernetes API that kubectl and log collectors use.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, USER_AGENT};
+use axum::response::Response;
+use axum::routing::{any, get};
+use serde_json::Value;
+
+use crate::sim::Sim;
+
+mod discovery;
+mod listing;
+mod log;
+mod log_options;
+mod object;
+mod page_token;
+mod pods;
+mod query;
+mod selector;
+mod status;
+mod table;
+mod watch;
+
+use status::Status;
+
+/// What handlers get.
+type Shared = State<Arc<Sim>>;
+
+/// Builds the API's routes.
+pub(crate) fn router(sim: Arc<Sim>) -> Router {
+    Router::new()
+        .route("/version", get(discovery::version))
+        .route("/healthz", get(discovery::ok))
+        .route("/livez", get(discovery::ok))
+        .route("/readyz", get(discovery::ok))
+        .route("/api", get(discovery::versions))
+        .route("/apis", get(discovery::groups))
+        .route("/api/v1", get(discovery::resources))
+        .route("/api/v1/namespaces", get(discovery::namespaces))
+        .route("/api/v1/namespaces/{namespace}", get(discovery::namespace))
+        .route("/api/v1/pods", get(pods::list_all))
+        .route("/api/v1/namespaces/{namespace}/pods", get(pods::list_namespace))
+        .route(
+            "/api/v1/namespaces/{namespace}/pods/{pod}",
+            get(pods::read).delete(pods::delete),
+        )
+        .route("/api/v1/namespaces/{namespace}/pods/{pod}/log", any(log::serve))
+        .method_not_allowed_fallback(async |headers: HeaderMap| {
+            Status::method_not_allowed().respond(&Client::of(&headers))
+        })
+        .fallback(async |headers: HeaderMap| Status::no_such_path().respond(&Client::of(&headers)))
+        .with_state(sim)
+}
+
+/// What a request's headers say about how its client wants JSON.
+#[derive(Debug, Clone, Copy)]
+struct Client {
+    /// Indented: people with curl or a browser.
+    pretty: bool,
+    /// As a `Table`: kubectl printing columns.
+    table: bool,
+}
+
+impl Client {
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |name| {
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default()
+        };
+        let agent = text(USER_AGENT);
+        Self {
+            pretty: agent.starts_with("curl") || agent.starts_with("Mozilla/"),
+            table: text(ACCEPT)
+                .split(',')
+                .next()
+                .is_some_and(|first| first.contains("as=Table")),
+        }
+    }
+
+    /// Prints an object as the API server does for this client.
+    fn print(&self, object: &Value) -> String {
+        if self.pretty {
+            format!("{object:#}")
+        } else {
+            format!("{object}\n")
+        }
+    }
+}
+
+/// Answers with an object.
+fn json(client: &Client, object: &Value) -> Response {
+    status::answer(axum::http::StatusCode::OK, client.print(object))
+}

@@ -1,0 +1,142 @@
+//! Tables: the API server prints kubectl's columns.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::object;
+use crate::node::pod::{Pod, State};
+use crate::node::store::Namespace;
+
+/// Prints pods as a table at a version.
+pub(crate) fn of_pods<'a>(pods: impl Iterator<Item = &'a Pod>, metadata: Value) -> Value {
+    let rows: Vec<_> = pods.map(pod_row).collect();
+    table(POD_COLUMNS, rows, metadata)
+}
+
+/// Prints namespaces as a table.
+pub(crate) fn of_namespaces(namespaces: &[Namespace], version: u64) -> Value {
+    let rows = namespaces.iter().map(|namespace| {
+        json!({
+            "cells": [namespace.name, "Active", age(namespace.created)],
+            "object": partial(json!({
+                "name": namespace.name, "uid": namespace.uid, "resourceVersion": namespace.version.to_string(),
+                "creationTimestamp": object::time(namespace.created),
+            })),
+        })
+    });
+    table(
+        NAMESPACE_COLUMNS,
+        rows.collect(),
+        json!({"resourceVersion": version.to_string()}),
+    )
+}
+
+fn table(columns: &[Column], rows: Vec<Value>, metadata: Value) -> Value {
+    let columns = columns.iter().map(|&(name, kind, priority)| {
+        let format = if name == "Name" { "name" } else { "" };
+        json!({"name": name, "type": kind, "format": format, "description": "", "priority": priority})
+    });
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+        "columnDefinitions": columns.collect::<Vec<_>>(), "rows": rows,
+    })
+}
+
+fn pod_row(pod: &Pod) -> Value {
+    let running = pod
+        .containers
+        .iter()
+        .filter(|container| matches!(container.state, State::Running { .. }))
+        .count();
+    let none = "<none>";
+    let node = if pod.node.is_empty() { none } else { &pod.node };
+    json!({
+        "cells": [
+            pod.name,
+            format!("{running}/{}", pod.containers.len()),
+            reason(pod),
+            restarts(pod),
+            age(pod.created),
+            pod.ip.as_deref().unwrap_or(none),
+            node,
+            none,
+            none,
+        ],
+        "object": partial(object::metadata(pod)),
+    })
+}
+
+fn partial(metadata: Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+}
+
+/// The STATUS column: the phase, or what keeps the pod from it.
+fn reason(pod: &Pod) -> String {
+    if pod.deletion.is_some() && !pod.phase.ended() {
+        return "Terminating".to_owned();
+    }
+    let mut reason = pod.phase.as_str().to_owned();
+    if pod.observed_generation.is_none() {
+        return reason;
+    }
+    for container in pod.containers.iter().rev() {
+        match &container.state {
+            State::Waiting { reason: why, .. } => reason.clone_from(why),
+            State::Terminated(end) => reason = if end.exit_code == 0 { "Completed" } else { "Error" }.to_owned(),
+            State::Running { .. } => {}
+        }
+    }
+    if reason == "Completed"
+        && pod
+            .containers
+            .iter()
+            .any(|container| matches!(container.state, State::Running { .. }))
+    {
+        return "Running".to_owned();
+    }
+    reason
+}
+
+/// The RESTARTS column: `2 (13s ago)`.
+fn restarts(pod: &Pod) -> String {
+    let count: u32 = pod.containers.iter().map(|container| container.restarts).sum();
+    let ends = pod.containers.iter().filter_map(|container| container.last.as_ref());
+    match ends.map(|end| end.finished).max() {
+        Some(last) if count > 0 => format!("{count} ({} ago)", age(last)),
+        _ => count.to_string(),
+    }
+}
+
+/// Prints how long ago a time was, as kubectl does: `13s`, `4m5s`, `3h2m`, `5d`.
+fn age(since: Timestamp) -> String {
+    let seconds = Timestamp::now().as_second().saturating_sub(since.as_second()).max(0);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let pair = |large: i64, unit: char, small: i64, below: char| match small {
+        0 => format!("{large}{unit}"),
+        _ => format!("{large}{unit}{small}{below}"),
+    };
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..600 => pair(minutes, 'm', seconds % 60, 's'),
+        600..10_800 => format!("{minutes}m"),
+        10_800..28_800 => pair(hours, 'h', minutes % 60, 'm'),
+        28_800..172_800 => format!("{hours}h"),
+        _ => format!("{days}d"),
+    }
+}
+
+/// Name, type, and 0 unless it is shown with `-o wide` only.
+type Column = (&'static str, &'static str, u8);
+
+const POD_COLUMNS: &[Column] = &[
+    ("Name", "string", 0),
+    ("Ready", "string", 0),
+    ("Status", "string", 0),
+    ("Restarts", "string", 0),
+    ("Age", "string", 0),
+    ("IP", "string", 1),
+    ("Node", "string", 1),
+    ("Nominated Node", "string", 1),
+    ("Readiness Gates", "string", 1),
+];
+const NAMESPACE_COLUMNS: &[Column] = &[("Name", "string", 0), ("Status", "string", 0), ("Age", "string", 0)];

@@ -1,0 +1,163 @@
+//! The API's port: it can be closed and opened again, and its connections can be broken.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::serve::Listener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// A listener that is closed while its switch says so.
+pub(crate) struct Port {
+    addr: SocketAddr,
+    open: Option<TcpListener>,
+    down: watch::Receiver<bool>,
+    connections: CancellationToken,
+}
+
+impl Port {
+    /// Opens the port.
+    pub(crate) async fn bind(addr: SocketAddr, down: watch::Receiver<bool>) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr).await?;
+        let addr = listener.local_addr()?;
+        Ok(Self {
+            addr,
+            open: Some(listener),
+            down,
+            connections: CancellationToken::new(),
+        })
+    }
+
+    /// Returns the address that was bound; it stays the same over closings.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Closes the port until the switch says otherwise, and opens it again.
+    async fn reopen(&mut self) -> TcpListener {
+        self.connections.cancel();
+        self.connections = CancellationToken::new();
+        // A dropped switch means the end of the simulation: the caller stops asking.
+        let _ = self.down.wait_for(|down| !down).await;
+        loop {
+            match TcpListener::bind(self.addr).await {
+                Ok(listener) => return listener,
+                Err(error) => {
+                    tracing::warn!(addr = %self.addr, %error, "port not reopened yet");
+                    sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+impl Listener for Port {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            let Some(listener) = &self.open else {
+                let listener = self.reopen().await;
+                self.open = Some(listener);
+                continue;
+            };
+            let mut down = self.down.clone();
+            let closing = async move { down.wait_for(|down| *down).await.is_ok() };
+            tokio::select! {
+                true = closing => self.open = None,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        // Each line leaves at once, not with the next one.
+                        let _ = stream.set_nodelay(true);
+                        return (Connection::new(stream, &self.connections), peer);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "accept failed");
+                        sleep(RETRY).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.addr)
+    }
+}
+
+/// A connection that fails once its port is closed.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    broken: Pin<Box<WaitForCancellationFutureOwned>>,
+    token: CancellationToken,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, token: &CancellationToken) -> Self {
+        Self {
+            stream,
+            broken: Box::pin(token.clone().cancelled_owned()),
+            token: token.clone(),
+        }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.token.is_cancelled() {
+            Err(io::ErrorKind::ConnectionReset.into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // Also registers for a wake-up when the port closes while nothing is read.
+        if self.broken.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Between two attempts at what only time can mend: descriptors run out, or the port is still taken.
+const RETRY: Duration = Duration::from_millis(50);

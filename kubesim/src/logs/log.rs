@@ -1,0 +1,212 @@
+//! One container instance's log: an append-only file of prefixed lines that rotates by size.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::watch;
+
+use super::clock::Clock;
+
+/// The log of one container instance.
+///
+/// *Bound*: the current file, at most [`ROTATE_BYTES`] and one append, and those older files that a reader still holds.
+pub(crate) struct Log {
+    writer: Mutex<Writer>,
+    current: Mutex<Arc<File>>,
+    /// Changes with each append and at the end; holds when the container exited.
+    progress: watch::Sender<Option<Instant>>,
+    counts: Arc<Counts>,
+}
+
+/// What was written, for those who compare.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) lines: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) rotations: AtomicU64,
+}
+
+/// One file between two rotations.
+#[derive(Default)]
+pub(crate) struct File {
+    content: Mutex<Content>,
+}
+
+/// What is in a file.
+#[derive(Default)]
+pub(crate) struct Content {
+    /// Whole appends, in order.
+    pub(crate) chunks: Vec<Chunk>,
+    bytes: usize,
+    /// Rotated away: nothing more comes into this file.
+    pub(crate) sealed: bool,
+}
+
+/// One append: lines with their prefixes.
+#[derive(Clone)]
+pub(crate) struct Chunk {
+    pub(crate) data: Bytes,
+    pub(crate) lines: u32,
+    /// Its first bytes go on the line before them, which had no newline: they have no prefix.
+    pub(crate) continues: bool,
+}
+
+#[derive(Default)]
+struct Writer {
+    clock: Clock,
+    buffer: BytesMut,
+    open_line: bool,
+}
+
+/// Lines being written; all of them become visible together.
+pub(crate) struct Append<'a> {
+    writer: &'a mut Writer,
+    lines: u32,
+    content_bytes: u64,
+    last: u64,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            writer: Mutex::default(),
+            current: Mutex::default(),
+            progress: watch::Sender::new(None),
+            counts: Arc::default(),
+        }
+    }
+}
+
+impl Log {
+    /// Appends what `fill` writes and wakes the readers. Returns the last line's time in nanoseconds since 1970.
+    ///
+    /// Each line's time is read when it is written. Keep one append below [`APPEND_BYTES`]: it is what a reader gets
+    /// in one piece.
+    pub(crate) fn append(&self, fill: impl FnOnce(&mut Append<'_>)) -> u64 {
+        let mut writer = lock(&self.writer);
+        let continues = writer.open_line;
+        let mut append = Append {
+            writer: &mut writer,
+            lines: 0,
+            content_bytes: 0,
+            last: 0,
+        };
+        fill(&mut append);
+        let (lines, content_bytes, last) = (append.lines, append.content_bytes, append.last);
+        let data = writer.buffer.split().freeze();
+        if data.is_empty() {
+            return last;
+        }
+        self.counts.lines.fetch_add(u64::from(lines), Ordering::Relaxed);
+        self.counts.bytes.fetch_add(content_bytes, Ordering::Relaxed);
+        self.push(Chunk { data, lines, continues });
+        drop(writer);
+        self.progress.send_modify(|_| ());
+        last
+    }
+
+    /// Marks the log as complete: its container exited.
+    pub(crate) fn finish(&self) {
+        self.progress.send_modify(|ended| {
+            ended.get_or_insert_with(Instant::now);
+        });
+    }
+
+    /// Returns what tells a reader that there is more, or that the container exited and when.
+    pub(crate) fn progress(&self) -> watch::Receiver<Option<Instant>> {
+        self.progress.subscribe()
+    }
+
+    /// Returns the file that is being written now.
+    pub(crate) fn current(&self) -> Arc<File> {
+        Arc::clone(&lock(&self.current))
+    }
+
+    /// Returns the counters; they outlive the log.
+    pub(crate) fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+
+    fn push(&self, chunk: Chunk) {
+        let mut current = lock(&self.current);
+        let full = {
+            let mut content = lock(&current.content);
+            content.bytes += chunk.data.len();
+            content.chunks.push(chunk);
+            content.bytes >= ROTATE_BYTES
+        };
+        if full {
+            let rotated = std::mem::take(&mut *current);
+            lock(&rotated.content).sealed = true;
+            self.counts.rotations.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl File {
+    /// Locks the file for a short look.
+    pub(crate) fn content(&self) -> MutexGuard<'_, Content> {
+        lock(&self.content)
+    }
+}
+
+impl Append<'_> {
+    /// Writes one line; `write` adds its content, which must not contain a newline.
+    pub(crate) fn line(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        self.unterminated(None, write);
+        self.writer.buffer.put_u8(b'\n');
+        self.writer.open_line = false;
+    }
+
+    /// Writes one line as if it had been written at `nanos`; not earlier than the line before.
+    pub(crate) fn line_at(&mut self, nanos: u64, write: impl FnOnce(&mut BytesMut)) {
+        self.unterminated(Some(nanos), write);
+        self.writer.buffer.put_u8(b'\n');
+        self.writer.open_line = false;
+    }
+
+    /// Writes a line without its newline: a container's last words. What is written next goes on the same line.
+    pub(crate) fn unterminated(&mut self, at: Option<u64>, write: impl FnOnce(&mut BytesMut)) {
+        let Writer {
+            clock,
+            buffer,
+            open_line,
+        } = &mut *self.writer;
+        if buffer.capacity() - buffer.len() < ROOM_BYTES {
+            buffer.reserve(APPEND_BYTES * 2);
+        }
+        self.last = match at {
+            Some(nanos) => clock.at(nanos),
+            None => clock.read(),
+        };
+        if !*open_line {
+            clock.stamp(self.last, buffer);
+            self.lines += 1;
+        }
+        *open_line = true;
+        let before = buffer.len();
+        write(buffer);
+        self.content_bytes += (buffer.len() - before) as u64;
+    }
+
+    /// Returns the bytes of this append so far.
+    pub(crate) fn len(&self) -> usize {
+        self.writer.buffer.len()
+    }
+}
+
+/// Locks, also after a panic elsewhere: every change under these locks is complete at each step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The kubelet's default `containerLogMaxSize`.
+pub(crate) const ROTATE_BYTES: usize = 10 << 20;
+
+/// The most that one append, and so one HTTP chunk, should hold.
+pub(crate) const APPEND_BYTES: usize = 32 << 10;
+
+/// Room for a usual line: below it the buffer is replaced, not grown line by line.
+const ROOM_BYTES: usize = 512;

@@ -1,0 +1,117 @@
+//! Numbered lines: a template taken apart once, written many times.
+
+use bytes::{BufMut, BytesMut};
+
+use crate::scenario::LinePlan;
+
+/// A template ready to write.
+pub(crate) struct Template {
+    parts: Vec<Part>,
+    size: Option<usize>,
+}
+
+enum Part {
+    Text(Vec<u8>),
+    Seq,
+}
+
+/// Who writes: the values of a template's names.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    pub(crate) container: String,
+}
+
+impl Template {
+    /// Takes a plan's text apart; names that are none stay as they are.
+    pub(crate) fn new(plan: &LinePlan, place: &Place) -> Self {
+        let text = plan
+            .text
+            .replace("{pod}", &place.pod)
+            .replace("{namespace}", &place.namespace)
+            .replace("{container}", &place.container)
+            .replace(['\n', '\r'], " ");
+        let mut parts = Vec::new();
+        for (index, literal) in text.split("{seq}").enumerate() {
+            if index > 0 {
+                parts.push(Part::Seq);
+            }
+            parts.push(Part::Text(literal.as_bytes().to_vec()));
+        }
+        Self { parts, size: plan.size }
+    }
+
+    /// Writes the content of line `seq`, padded or cut to the size where the plan has one.
+    pub(crate) fn write(&self, seq: u64, out: &mut BytesMut) {
+        let begin = out.len();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => out.put_slice(text),
+                Part::Seq => put_number(seq, out),
+            }
+        }
+        if let Some(size) = self.size {
+            out.truncate(begin + size);
+            while out.len() < begin + size {
+                let missing = begin + size - out.len();
+                out.put_slice(&PADDING[..missing.min(PADDING.len())]);
+            }
+        }
+    }
+}
+
+fn put_number(mut number: u64, out: &mut BytesMut) {
+    let mut digits = [0; 20];
+    let mut begin = digits.len();
+    loop {
+        begin -= 1;
+        digits[begin] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.put_slice(&digits[begin..]);
+}
+
+/// Begins with a space, so that what was padded can still be told from its padding.
+const PADDING: &[u8] = b" abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(text: &str, size: Option<usize>, seq: u64) -> String {
+        let plan = LinePlan {
+            lines: 0,
+            rate: 0.0,
+            size,
+            text: text.to_owned(),
+        };
+        let place = Place {
+            namespace: "n".into(),
+            pod: "p".into(),
+            container: "c".into(),
+        };
+        let mut out = BytesMut::new();
+        Template::new(&plan, &place).write(seq, &mut out);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_template_names_its_place_and_number() {
+        assert_eq!(
+            render("{namespace}/{pod}/{container} {seq}!", None, 1203),
+            "n/p/c 1203!"
+        );
+        assert_eq!(render("line {seq}", None, 0), "line 0");
+    }
+
+    #[test]
+    fn a_line_has_exactly_its_size() {
+        assert_eq!(render("line {seq}", Some(12), 7), "line 7 abcde");
+        assert_eq!(render("line {seq}", Some(3), 7), "lin");
+        assert_eq!(render("line {seq}", Some(300), 7).len(), 300);
+    }
+}

@@ -1,0 +1,8 @@
+//! The simulated node: the pods as the API server stores them, and the kubelet that runs them.
+//!
+//! [`pod`] is one pod's state, [`store`] all of them with their history, [`kubelet`] what happens to them over time.
+
+pub(crate) mod kubelet;
+pub(crate) mod pod;
+pub(crate) mod running;
+pub(crate) mod store;

@@ -1,0 +1,261 @@
+//! What the simulated cluster plays: pods, what their containers write, and what goes wrong when.
+//!
+//! A scenario is a TOML file or a value built in code. Times count from the start of the cluster.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+mod reading;
+
+pub use reading::ScenarioError;
+
+/// A whole scenario.
+#[derive(Debug, Clone, Default)]
+pub struct Scenario {
+    /// Decides the generated names and the content of the logs. Uids, container ids and times are never seeded:
+    /// two runs are two clusters.
+    pub seed: u64,
+    /// The pods, in the order of the file.
+    pub pods: Vec<PodPlan>,
+    /// What goes wrong, in the order of the file.
+    pub faults: Vec<Fault>,
+}
+
+/// One `[[pods]]` entry: a pod, or the replicas of one.
+#[derive(Debug, Clone)]
+pub struct PodPlan {
+    /// Namespace; it exists from the start of the cluster, or from the pod's creation.
+    pub namespace: String,
+    /// The pod's name, or what its replicas' names begin with.
+    pub name: String,
+    /// Absent: one pod called exactly `name`. Present: this many pods called `name-<hash>-<5 characters>`.
+    pub replicas: Option<u32>,
+    /// When the pod is created.
+    pub start_after: Duration,
+    /// When the pod is deleted (with its grace period), if ever.
+    pub delete_after: Option<Duration>,
+    /// The pod's labels; `app` is `name` unless it is given here.
+    pub labels: BTreeMap<String, String>,
+    /// The node the pod is bound to; absent: the simulated node. Empty: the pod is never scheduled.
+    pub node: Option<String>,
+    /// At least one.
+    pub containers: Vec<ContainerPlan>,
+}
+
+/// One `[[pods.containers]]` entry.
+#[derive(Debug, Clone)]
+pub struct ContainerPlan {
+    /// Name, unique in the pod.
+    pub name: String,
+    /// What it writes.
+    pub output: Output,
+    /// The code it exits with after its last line.
+    pub exit_code: i32,
+    /// Whether the kubelet starts it again.
+    pub restart: RestartPolicy,
+    /// Present: the container never starts and waits with this reason (`ErrImagePull`, `ContainerCreating`, ...).
+    pub waiting: Option<String>,
+}
+
+/// What a container writes.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// Nothing on its own: a test writes its lines.
+    Silent,
+    /// Lines from a template.
+    Lines(LinePlan),
+    /// A built-in program with realistic output, at about this many lines a second.
+    Program(Program, f64),
+}
+
+/// Numbered lines from a template.
+#[derive(Debug, Clone)]
+pub struct LinePlan {
+    /// How many lines before the container exits; 0 = it never exits.
+    pub lines: u64,
+    /// Lines a second; 0 = as fast as it goes.
+    pub rate: f64,
+    /// Bytes of each line's content (without timestamp and newline): padded or cut to it.
+    pub size: Option<usize>,
+    /// Template: `{seq}` (from 0 in each container instance), `{pod}`, `{namespace}`, `{container}`. A
+    /// newline in it becomes a space.
+    pub text: String,
+}
+
+/// The built-in programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Program {
+    /// A web application: request lines, JSON, colours, now and then a stack trace.
+    Web,
+    /// A job worker: jobs started and done, retries, JSON.
+    Worker,
+    /// Starts, fails, prints a stack trace and exits with code 1.
+    Crash,
+}
+
+/// Kubernetes' restart policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+pub enum RestartPolicy {
+    /// Started again whatever its exit code.
+    Always,
+    /// Started again unless it exited with 0.
+    OnFailure,
+    /// Never started again.
+    Never,
+}
+
+/// Something that goes wrong at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// When, from the start of the cluster.
+    pub at: Duration,
+    /// What.
+    pub kind: FaultKind,
+}
+
+/// What can go wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The pod is deleted with its grace period, as `kubectl delete pod` does.
+    DeletePod {
+        /// Its namespace.
+        namespace: String,
+        /// Its name, or the `name` of a `[[pods]]` entry: then its first replica that still is there.
+        pod: String,
+    },
+    /// Every open follow and watch ends cleanly, as when the kubelet or the API server restarts.
+    EndStreams,
+    /// Every open follow and watch breaks off without the last chunk.
+    BreakStreams,
+    /// The API's port is closed and its connections are broken for this long.
+    ApiDown {
+        /// How long.
+        duration: Duration,
+    },
+    /// The kubelet is away for this long: follows end cleanly, then log requests are 500, then shortly 404.
+    KubeletDown {
+        /// How long.
+        duration: Duration,
+    },
+    /// The container runtime is away for this long: new log requests are 200 with an error text; open follows go on.
+    RuntimeDown {
+        /// How long.
+        duration: Duration,
+    },
+}
+
+impl Scenario {
+    /// Reads a scenario file. Times are `"2s"`, `"1m30s"`, `"250ms"` or a number of seconds.
+    ///
+    /// ```
+    /// let scenario = kubesim::Scenario::from_toml(r#"
+    ///     seed = 7                     # decides names and content; default 0
+    ///
+    ///     [[pods]]
+    ///     namespace = "shop"
+    ///     name = "web"
+    ///     replicas = 3                 # absent: one pod, called exactly `name`
+    ///     start_after = "2s"           # default 0
+    ///     delete_after = "1m"          # default never
+    ///     labels = { tier = "front" }
+    ///     node = "node-1"              # the default; "" = never scheduled
+    ///
+    ///     [[pods.containers]]
+    ///     name = "web"
+    ///     lines = 1000                 # then it exits; 0 or absent = endless
+    ///     rate = 50                    # lines a second, default 1; 0 = full speed
+    ///     size = 100                   # bytes of content, padded or cut
+    ///     text = "line {seq}"          # the default; also {pod}, {namespace}, {container}
+    ///     exit_code = 0
+    ///     restart = "Never"            # Always (default if endless), OnFailure, Never (default otherwise)
+    ///
+    ///     [[pods.containers]]
+    ///     name = "sidecar"
+    ///     profile = "worker"           # instead of lines, size and text: web, worker, crash, silent
+    ///
+    ///     [[pods.containers]]
+    ///     name = "stuck"
+    ///     waiting = "ErrImagePull"     # never starts
+    ///
+    ///     [[faults]]
+    ///     at = "30s"
+    ///     kind = "delete-pod"          # with namespace and pod (or the name of its entry)
+    ///     namespace = "shop"
+    ///     pod = "web"
+    ///
+    ///     [[faults]]
+    ///     at = "40s"
+    ///     kind = "api-down"            # with for; also kubelet-down, runtime-down; without: end-streams, break-streams
+    ///     for = "5s"
+    /// "#)?;
+    /// assert_eq!(scenario.pods[0].containers.len(), 3);
+    /// # Ok::<_, kubesim::ScenarioError>(())
+    /// ```
+    ///
+    /// *Errors*: the first mistake, with its line and column: not TOML, an unknown key, a value out of range.
+    pub fn from_toml(text: &str) -> Result<Self, ScenarioError> {
+        reading::read(text)
+    }
+
+    /// Returns the scenario of the demo: a web application and a worker, three pods each, and one pod that crashes.
+    #[must_use]
+    pub fn demo() -> Self {
+        Self::from_toml(DEMO).expect("the embedded scenario is valid: a test reads it")
+    }
+}
+
+impl PodPlan {
+    /// Makes the plan of one pod whose single container writes nothing on its own and is never restarted.
+    #[must_use]
+    pub fn silent(namespace: &str, name: &str, container: &str) -> Self {
+        let container = ContainerPlan {
+            name: container.to_owned(),
+            output: Output::Silent,
+            exit_code: 0,
+            restart: RestartPolicy::Never,
+            waiting: None,
+        };
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            replicas: None,
+            start_after: Duration::ZERO,
+            delete_after: None,
+            labels: BTreeMap::new(),
+            node: None,
+            containers: vec![container],
+        }
+    }
+
+    /// Returns this plan with that restart policy in every container.
+    #[must_use]
+    pub fn restarting(mut self, policy: RestartPolicy) -> Self {
+        for container in &mut self.containers {
+            container.restart = policy;
+        }
+        self
+    }
+}
+
+impl RestartPolicy {
+    /// Says whether a container that exited with `code` is started again.
+    pub(crate) fn restarts(self, code: i32) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => code != 0,
+            Self::Never => false,
+        }
+    }
+
+    /// Returns the name the API uses.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::OnFailure => "OnFailure",
+            Self::Never => "Never",
+        }
+    }
+}
+
+const DEMO: &str = include_str!("../scenarios/demo.toml");

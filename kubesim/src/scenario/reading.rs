@@ -1,0 +1,277 @@
+//! Scenario files: the TOML shapes, their defaults, and errors that say where in the file the mistake is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use toml::Spanned;
+
+use super::{ContainerPlan, Fault, FaultKind, LinePlan, Output, PodPlan, Program, RestartPolicy, Scenario};
+
+/// A mistake in a scenario file. Prints as one line: `line 4, column 1: unknown field ...`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {message}")]
+pub struct ScenarioError {
+    /// Line in the file, from 1.
+    pub line: usize,
+    /// Column in bytes, from 1.
+    pub column: usize,
+    /// What is wrong, naming the key.
+    pub message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScenario {
+    #[serde(default)]
+    seed: u64,
+    #[serde(default)]
+    pods: Vec<Spanned<RawPod>>,
+    #[serde(default)]
+    faults: Vec<Spanned<RawFault>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPod {
+    namespace: String,
+    name: String,
+    replicas: Option<u32>,
+    #[serde(default)]
+    start_after: Span,
+    delete_after: Option<Span>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    node: Option<String>,
+    containers: Vec<Spanned<RawContainer>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawContainer {
+    name: String,
+    lines: Option<u64>,
+    rate: Option<f64>,
+    size: Option<usize>,
+    text: Option<String>,
+    #[serde(default)]
+    exit_code: i32,
+    restart: Option<RestartPolicy>,
+    profile: Option<RawProfile>,
+    waiting: Option<String>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum RawProfile {
+    Web,
+    Worker,
+    Crash,
+    Silent,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFault {
+    at: Span,
+    kind: RawKind,
+    namespace: Option<String>,
+    pod: Option<String>,
+    r#for: Option<Span>,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum RawKind {
+    DeletePod,
+    EndStreams,
+    BreakStreams,
+    ApiDown,
+    KubeletDown,
+    RuntimeDown,
+}
+
+/// A time as scenario files write it: `"2s"`, `"1m30s"`, `"250ms"`, or a number of seconds.
+#[derive(Default, Clone, Copy)]
+struct Span(Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw {
+            Seconds(f64),
+            Text(String),
+        }
+        let wanted = || serde::de::Error::custom("expected a time such as \"2s\", \"250ms\", or a number of seconds");
+        match Raw::deserialize(deserializer).map_err(|_| wanted())? {
+            Raw::Seconds(seconds) => Duration::try_from_secs_f64(seconds).map(Span).map_err(|_| wanted()),
+            Raw::Text(text) => {
+                let signed: jiff::SignedDuration = text.parse().map_err(|_| wanted())?;
+                Duration::try_from(signed).map(Span).map_err(|_| wanted())
+            }
+        }
+    }
+}
+
+/// Reads and checks a scenario file.
+pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
+    let raw: RawScenario = toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        error_at(text, start, error.message().replace('\n', " "))
+    })?;
+    let mut scenario = Scenario {
+        seed: raw.seed,
+        ..Scenario::default()
+    };
+    for pod in raw.pods {
+        scenario.pods.push(plan_pod(text, pod)?);
+    }
+    for fault in raw.faults {
+        let start = fault.span().start;
+        scenario
+            .faults
+            .push(plan_fault(fault.into_inner()).map_err(|message| error_at(text, start, message))?);
+    }
+    Ok(scenario)
+}
+
+fn plan_pod(text: &str, raw: Spanned<RawPod>) -> Result<PodPlan, ScenarioError> {
+    let start = raw.span().start;
+    let pod = raw.into_inner();
+    let here = |message: String| error_at(text, start, message);
+    check_name("namespace", &pod.namespace).map_err(here)?;
+    check_name("name", &pod.name).map_err(here)?;
+    if pod.containers.is_empty() {
+        return Err(here(format!(
+            "pod `{}`: `containers` needs at least one entry",
+            pod.name
+        )));
+    }
+    let mut containers = Vec::new();
+    let mut names = BTreeSet::new();
+    for container in pod.containers {
+        let start = container.span().start;
+        let plan = plan_container(container.into_inner()).map_err(|message| error_at(text, start, message))?;
+        if !names.insert(plan.name.clone()) {
+            return Err(error_at(
+                text,
+                start,
+                format!("`name`: a second container is called `{}`", plan.name),
+            ));
+        }
+        containers.push(plan);
+    }
+    Ok(PodPlan {
+        namespace: pod.namespace,
+        name: pod.name,
+        replicas: pod.replicas,
+        start_after: pod.start_after.0,
+        delete_after: pod.delete_after.map(|span| span.0),
+        labels: pod.labels,
+        node: pod.node,
+        containers,
+    })
+}
+
+fn plan_container(raw: RawContainer) -> Result<ContainerPlan, String> {
+    check_name("name", &raw.name)?;
+    let rate = raw.rate;
+    if rate.is_some_and(|rate| !rate.is_finite() || rate < 0.0) {
+        return Err(format!("container `{}`: `rate` must be 0 or more", raw.name));
+    }
+    if raw.size.is_some_and(|size| size > MAX_LINE_BYTES) {
+        return Err(format!(
+            "container `{}`: `size` must be at most {MAX_LINE_BYTES}",
+            raw.name
+        ));
+    }
+    if raw.profile.is_some() && (raw.text.is_some() || raw.size.is_some() || raw.lines.is_some()) {
+        return Err(format!(
+            "container `{}`: `profile` excludes `text`, `size` and `lines`",
+            raw.name
+        ));
+    }
+    let endless = raw.profile.is_some() || raw.lines.unwrap_or(0) == 0;
+    let output = match raw.profile {
+        Some(RawProfile::Silent) => Output::Silent,
+        Some(RawProfile::Web) => Output::Program(Program::Web, rate.unwrap_or(3.0)),
+        Some(RawProfile::Worker) => Output::Program(Program::Worker, rate.unwrap_or(2.0)),
+        Some(RawProfile::Crash) => Output::Program(Program::Crash, rate.unwrap_or(10.0)),
+        None => Output::Lines(LinePlan {
+            lines: raw.lines.unwrap_or(0),
+            rate: rate.unwrap_or(1.0),
+            size: raw.size,
+            text: raw.text.unwrap_or_else(|| "line {seq}".to_owned()),
+        }),
+    };
+    if matches!(output, Output::Program(_, rate) if rate == 0.0) {
+        return Err(format!("container `{}`: a `profile` needs a `rate` above 0", raw.name));
+    }
+    let default = if endless {
+        RestartPolicy::Always
+    } else {
+        RestartPolicy::Never
+    };
+    Ok(ContainerPlan {
+        name: raw.name,
+        output,
+        exit_code: raw.exit_code,
+        restart: raw.restart.unwrap_or(default),
+        waiting: raw.waiting,
+    })
+}
+
+fn plan_fault(raw: RawFault) -> Result<Fault, String> {
+    let deletes = raw.kind == RawKind::DeletePod;
+    let lasts = matches!(raw.kind, RawKind::ApiDown | RawKind::KubeletDown | RawKind::RuntimeDown);
+    if !deletes && (raw.namespace.is_some() || raw.pod.is_some()) {
+        return Err("`namespace` and `pod` belong to `delete-pod` only".to_owned());
+    }
+    if !lasts && raw.r#for.is_some() {
+        return Err("`for` belongs to `api-down`, `kubelet-down` and `runtime-down` only".to_owned());
+    }
+    let duration = || {
+        raw.r#for
+            .map(|span| span.0)
+            .ok_or_else(|| "missing field `for`".to_owned())
+    };
+    let kind = match raw.kind {
+        RawKind::DeletePod => FaultKind::DeletePod {
+            namespace: raw.namespace.ok_or("missing field `namespace`")?,
+            pod: raw.pod.ok_or("missing field `pod`")?,
+        },
+        RawKind::EndStreams => FaultKind::EndStreams,
+        RawKind::BreakStreams => FaultKind::BreakStreams,
+        RawKind::ApiDown => FaultKind::ApiDown { duration: duration()? },
+        RawKind::KubeletDown => FaultKind::KubeletDown { duration: duration()? },
+        RawKind::RuntimeDown => FaultKind::RuntimeDown { duration: duration()? },
+    };
+    Ok(Fault { at: raw.at.0, kind })
+}
+
+/// Kubernetes' rule for names (RFC 1123 labels).
+fn check_name(key: &str, name: &str) -> Result<(), String> {
+    let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let inner = name.bytes().all(|byte| alphanumeric(byte) || byte == b'-');
+    let ends = name.bytes().next().is_some_and(alphanumeric) && name.bytes().last().is_some_and(alphanumeric);
+    if inner && ends && name.len() <= 63 {
+        return Ok(());
+    }
+    Err(format!(
+        "`{key}` = \"{name}\": lowercase letters, digits and `-`, at most 63"
+    ))
+}
+
+fn error_at(text: &str, start: usize, message: String) -> ScenarioError {
+    let before = text.get(..start).unwrap_or(text);
+    let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1;
+    ScenarioError {
+        line: before.matches('\n').count() + 1,
+        column,
+        message,
+    }
+}
+
+/// A line longer than this would not fit a log file before it rotates.
+const MAX_LINE_BYTES: usize = 1 << 20;

@@ -1,0 +1,159 @@
+//! The whole simulation: what the API, the kubelet and the faults share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::logs::log::{Counts, lock};
+use crate::node::pod::PodKey;
+use crate::node::store::Store;
+
+/// Shared state.
+pub(crate) struct Sim {
+    pub(crate) seed: u64,
+    pub(crate) store: Store,
+    pub(crate) condition: Condition,
+    pub(crate) interrupts: Interrupts,
+    pub(crate) running: Mutex<HashMap<PodKey, Handle>>,
+    pub(crate) ledger: Ledger,
+    pub(crate) next_ip: AtomicUsize,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+/// How a pod that runs is told to change.
+pub(crate) struct Handle {
+    pub(crate) uid: String,
+    /// The kubelet stops the containers.
+    pub(crate) terminate: CancellationToken,
+    /// By container: exit with this code now.
+    pub(crate) exits: HashMap<String, mpsc::Sender<i32>>,
+}
+
+/// How the node and the API server are.
+pub(crate) struct Condition {
+    pub(crate) kubelet: Mutex<Kubelet>,
+    pub(crate) runtime_down: AtomicBool,
+    /// The API's port is closed.
+    pub(crate) api_down: watch::Sender<bool>,
+    /// Open follows; see [`MAX_FOLLOWS`].
+    pub(crate) follows: Arc<AtomicUsize>,
+}
+
+/// What the kubelet's own port answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kubelet {
+    Up,
+    /// It listens, but knows no pods yet.
+    Starting,
+    Down,
+}
+
+/// Ends open responses. A change of the value is the order.
+pub(crate) struct Interrupts {
+    pub(crate) follows: watch::Sender<Interrupt>,
+    pub(crate) watches: watch::Sender<Interrupt>,
+}
+
+/// How a response ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    /// With the last chunk.
+    End,
+    /// Without it.
+    Break,
+}
+
+/// What each container instance wrote; outlives the pods.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    instances: Mutex<HashMap<(PodKey, String), Vec<Account>>>,
+}
+
+/// A container instance's id and what it wrote.
+pub(crate) type Account = (String, Arc<Counts>);
+
+impl Sim {
+    /// Makes an empty simulation.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            store: Store::default(),
+            condition: Condition {
+                kubelet: Mutex::new(Kubelet::Up),
+                runtime_down: AtomicBool::new(false),
+                api_down: watch::Sender::new(false),
+                follows: Arc::default(),
+            },
+            interrupts: Interrupts {
+                follows: watch::Sender::new(Interrupt::End),
+                watches: watch::Sender::new(Interrupt::End),
+            },
+            running: Mutex::default(),
+            ledger: Ledger::default(),
+            next_ip: AtomicUsize::new(2),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Ends all open follows and watches.
+    pub(crate) fn interrupt(&self, how: Interrupt) {
+        self.interrupts.follows.send_replace(how);
+        self.interrupts.watches.send_replace(how);
+    }
+
+    /// Closes the API's port and breaks its connections, or opens it again.
+    pub(crate) fn set_down(&self, down: bool) {
+        if down {
+            self.interrupt(Interrupt::Break);
+        }
+        self.condition.api_down.send_replace(down);
+    }
+}
+
+impl Condition {
+    /// Takes one of the node's inotify instances for a follow; `None` when all are taken.
+    pub(crate) fn take_follow(&self) -> Option<FollowSlot> {
+        let slot = FollowSlot(Arc::clone(&self.follows));
+        (self.follows.fetch_add(1, Ordering::AcqRel) < MAX_FOLLOWS).then_some(slot)
+    }
+}
+
+/// One open follow; given back when dropped.
+pub(crate) struct FollowSlot(Arc<AtomicUsize>);
+
+impl Drop for FollowSlot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Ledger {
+    /// Opens the account of a new instance.
+    pub(crate) fn open(&self, pod: &PodKey, container: &str, id: &str, counts: Arc<Counts>) {
+        let key = (pod.clone(), container.to_owned());
+        lock(&self.instances)
+            .entry(key)
+            .or_default()
+            .push((id.to_owned(), counts));
+    }
+
+    /// Returns the accounts of a container's instances, oldest first.
+    pub(crate) fn instances(&self, pod: &PodKey, container: &str) -> Vec<Account> {
+        lock(&self.instances)
+            .get(&(pod.clone(), container.to_owned()))
+            .cloned()
+            .unwrap_or_default()
+    }
+}
+
+/// The follows that a node with `fs.inotify.max_user_instances` = 128 serves at once.
+pub(crate) const MAX_FOLLOWS: usize = 112;
+
+/// The simulated node's name.
+pub(crate) const NODE: &str = "node-1";

@@ -1,0 +1,87 @@
+//! The Rust client that collectors use works against the simulated cluster.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams, LogParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, Config};
+use kubesim::{Cluster, PodPlan, Scenario};
+use support::{cluster, soon};
+
+async fn client(cluster: &Cluster) -> Client {
+    let kubeconfig = Kubeconfig::from_yaml(&cluster.kubeconfig()).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
+    Client::try_from(config).unwrap()
+}
+
+#[tokio::test]
+async fn the_client_lists_and_follows() {
+    let cluster = cluster(Scenario::default()).await;
+    cluster.create_pod(&PodPlan::silent("a", "p", "c")).unwrap();
+    soon(cluster.wait_running("a", "p", "c")).await.unwrap();
+    let client = client(&cluster).await;
+    let all: Api<Pod> = Api::all(client.clone());
+    let list = soon(all.list(&ListParams::default().fields("spec.nodeName=node-1")))
+        .await
+        .unwrap();
+    let status = list.items[0].status.as_ref().unwrap();
+    let container = &status.container_statuses.as_ref().unwrap()[0];
+    assert!(container.state.as_ref().unwrap().running.is_some());
+    assert_eq!(
+        container.container_id.as_ref().unwrap().len(),
+        "containerd://".len() + 64
+    );
+
+    let pods: Api<Pod> = Api::namespaced(client, "a");
+    let params = LogParams {
+        follow: true,
+        ..LogParams::default()
+    };
+    let mut lines = soon(pods.log_stream("p", &params)).await.unwrap().lines();
+    cluster.write_line("a", "p", "c", "hello").unwrap();
+    assert_eq!(soon(lines.try_next()).await.unwrap().as_deref(), Some("hello"));
+    cluster.exit_container("a", "p", "c", 0).await.unwrap();
+    assert_eq!(soon(lines.try_next()).await.unwrap(), None);
+    soon(cluster.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_watcher_sees_pods_over_broken_watches_with_either_way_of_listing() {
+    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
+        let cluster = cluster(Scenario::default()).await;
+        cluster.create_pod(&PodPlan::silent("a", "first", "c")).unwrap();
+        let pods: Api<Pod> = Api::all(client(&cluster).await);
+        let mut events = Box::pin(watcher(pods, config.fields("spec.nodeName=node-1")));
+        let mut breaks = 0;
+        let mut wanted = vec!["first", "second", "second gone"];
+        while !wanted.is_empty() {
+            // An error is a broken watch: the watcher goes on by itself.
+            let Ok(event) = soon(events.next()).await.unwrap() else {
+                continue;
+            };
+            let seen = match event {
+                Event::InitApply(pod) | Event::Apply(pod) => pod.metadata.name.unwrap(),
+                Event::Delete(pod) => format!("{} gone", pod.metadata.name.unwrap()),
+                Event::Init | Event::InitDone => continue,
+            };
+            if wanted.first() == Some(&seen.as_str()) {
+                wanted.remove(0);
+                if breaks == 0 {
+                    breaks = 1;
+                    cluster.break_streams();
+                    cluster.create_pod(&PodPlan::silent("a", "second", "c")).unwrap();
+                } else if wanted.len() == 1 {
+                    cluster.delete_pod("a", "second", Some(0)).unwrap();
+                }
+            }
+        }
+        soon(cluster.shutdown()).await;
+    }
+}

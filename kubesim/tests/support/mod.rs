@@ -1,0 +1,197 @@
+//! What the tests share: a cluster, a plain HTTP client that sees chunks and broken endings, and recordings.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use kubesim::{Cluster, Config, Scenario};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+/// Starts a cluster on a free port.
+pub async fn cluster(scenario: Scenario) -> Cluster {
+    kubesim::start(Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        scenario,
+    })
+    .await
+    .unwrap()
+}
+
+/// Bounds a wait.
+pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future)
+        .await
+        .expect("did not happen within 30 s")
+}
+
+/// A response whose body is still coming.
+pub struct Open {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    reader: BufReader<TcpStream>,
+}
+
+/// How a body went on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    Chunk(Vec<u8>),
+    End,
+    Broken,
+}
+
+/// A whole response.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+    pub clean: bool,
+}
+
+/// Sends a request and reads the response's head.
+pub async fn open(addr: SocketAddr, method: &str, target: &str) -> Open {
+    let stream = TcpStream::connect(addr).await.unwrap();
+    let mut reader = BufReader::new(stream);
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: {addr}\r\nUser-Agent: curl/8.14.1\r\nAccept: */*\r\n\r\n");
+    reader.write_all(head.as_bytes()).await.unwrap();
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        soon(reader.read_line(&mut line)).await.unwrap();
+        match line.trim_end() {
+            "" => break,
+            line => lines.push(line.to_owned()),
+        }
+    }
+    let status = lines[0].split(' ').nth(1).unwrap().parse().unwrap();
+    let split = |line: &String| {
+        line.split_once(": ")
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+    };
+    Open {
+        status,
+        headers: lines[1..].iter().filter_map(split).collect(),
+        reader,
+    }
+}
+
+impl Open {
+    /// Returns a header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        find(&self.headers, name)
+    }
+
+    /// Reads the next chunk of a chunked body.
+    pub async fn chunk(&mut self) -> Piece {
+        soon(async {
+            let mut size = String::new();
+            if self.reader.read_line(&mut size).await.unwrap_or(0) == 0 {
+                return Piece::Broken;
+            }
+            let size = usize::from_str_radix(size.trim(), 16).unwrap();
+            let mut data = vec![0; size + 2];
+            if self.reader.read_exact(&mut data).await.is_err() {
+                return Piece::Broken;
+            }
+            data.truncate(size);
+            if size == 0 { Piece::End } else { Piece::Chunk(data) }
+        })
+        .await
+    }
+
+    /// Reads the next chunk as text.
+    pub async fn text(&mut self) -> String {
+        match self.chunk().await {
+            Piece::Chunk(data) => String::from_utf8(data).unwrap(),
+            other => panic!("a chunk was expected, not {other:?}"),
+        }
+    }
+
+    /// Reads the rest.
+    pub async fn finish(mut self) -> Reply {
+        let mut body = Vec::new();
+        let mut clean = true;
+        if let Some(length) = self.header("content-length") {
+            body.resize(length.parse().unwrap(), 0);
+            soon(self.reader.read_exact(&mut body)).await.unwrap();
+        } else if self.header("transfer-encoding").is_some() {
+            loop {
+                match self.chunk().await {
+                    Piece::Chunk(data) => body.extend(data),
+                    Piece::End => break,
+                    Piece::Broken => {
+                        clean = false;
+                        break;
+                    }
+                }
+            }
+        }
+        Reply {
+            status: self.status,
+            headers: self.headers,
+            body: String::from_utf8(body).unwrap(),
+            clean,
+        }
+    }
+}
+
+impl Reply {
+    /// Returns a header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        find(&self.headers, name)
+    }
+}
+
+/// Gets a whole response.
+pub async fn get(addr: SocketAddr, target: &str) -> Reply {
+    open(addr, "GET", target).await.finish().await
+}
+
+/// A recording of a real API server: the request and the response.
+pub struct Recording {
+    pub method: String,
+    pub target: String,
+    pub reply: Reply,
+}
+
+/// Reads a recording.
+pub fn recording(name: &str) -> Recording {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/");
+    let response = std::fs::read_to_string(format!("{dir}{name}.http"))
+        .unwrap()
+        .replace("\r\n", "\n");
+    let request = std::fs::read_to_string(format!("{dir}{name}.req")).unwrap();
+    let (head, body) = response.split_once("\n\n").unwrap();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let split = |line: &str| {
+        line.split_once(": ")
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+    };
+    let headers = lines.filter_map(split).collect();
+    let method = ["-X POST", "-I"].into_iter().find(|flag| request.contains(flag));
+    let method = method
+        .map_or("GET", |flag| if flag == "-I" { "HEAD" } else { "POST" })
+        .to_owned();
+    let target = request.lines().next().unwrap().split(' ').nth(1).unwrap().to_owned();
+    Recording {
+        method,
+        target,
+        reply: Reply {
+            status,
+            headers,
+            body: body.to_owned(),
+            clean: true,
+        },
+    }
+}
+
+fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers
+        .iter()
+        .find(|(own, _)| own == name)
+        .map(|(_, value)| value.as_str())
+}
