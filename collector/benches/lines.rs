@@ -1,0 +1,65 @@
+//! What a line costs between the frame of a log response and the batch: copying, finding, numbering, slicing.
+
+use std::{hint::black_box, time::Duration};
+
+use bus::Timestamp;
+use collector::lines::Lines;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+/// A frame as a loud container's log arrives.
+const FRAME_BYTES: usize = 32 * 1024;
+
+/// Bytes of a line, timestamp and newline included.
+const LINE_BYTES: usize = 120;
+
+/// Lines in all: several batches.
+const LINES: usize = 40_000;
+
+/// A log whose lines lie `apart`.
+fn log(apart: Duration) -> Vec<u8> {
+    let mut log = Vec::with_capacity(LINES * LINE_BYTES);
+    for n in 0..LINES as i64 {
+        let time = Timestamp(1_795_417_200_000_000_000 + n * apart.as_nanos() as i64);
+        let line = format!("{time} line {n} ");
+        log.extend_from_slice(line.as_bytes());
+        log.resize(log.len() + LINE_BYTES - 1 - line.len(), b'x');
+        log.push(b'\n');
+    }
+    log
+}
+
+fn read(lines: &mut Lines, log: &[u8]) -> u64 {
+    let mut count = 0;
+    for frame in log.chunks(FRAME_BYTES) {
+        lines.push(frame);
+        // As while a publish is in flight: what gathers is taken a batch at a time.
+        while lines.held_bytes() > bus::MAX_BATCH_BYTES
+            && let Some(slice) = lines.take()
+        {
+            count += black_box(slice).lines;
+        }
+    }
+    while let Some(slice) = lines.take() {
+        count += black_box(slice).lines;
+    }
+    count
+}
+
+fn lines(c: &mut Criterion) {
+    let mut group = c.benchmark_group("lines");
+    group.throughput(Throughput::Elements(LINES as u64));
+    for (name, apart) in [("loud", Duration::from_micros(10)), ("quiet", Duration::from_secs(2))] {
+        let log = log(apart);
+        let mut lines = Lines::default();
+        assert_eq!(read(&mut lines, &log), LINES as u64);
+        group.bench_function(name, |b| b.iter(|| read(&mut lines, black_box(&log))));
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
+    targets = lines
+}
+criterion_main!(benches);

@@ -1,0 +1,324 @@
+//! Frames of a log response become lines, found in their place by anchors, cut where too long, gathered into slices that travel as batches.
+//!
+//! One copy a frame, into the buffer; nothing is allocated, copied or locked a line.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use bus::{MAX_BATCH_BYTES, MAX_LINE_BYTES, Part};
+
+use crate::{
+    anchor::{Anchor, Progress, Stamps},
+    cut::cut_at,
+    seek::{Join, Seek, Verdict},
+};
+
+/// What may be held while it is undecided where a response joins: between the two marks lies at most a batch. More only follows where the
+/// node's clock stepped back far; then it counts as not joining, which is told, rather than as memory.
+const MAX_UNDECIDED_BYTES: usize = 2 * MAX_BATCH_BYTES;
+
+/// Consecutive complete lines, ready to travel.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// The lines, each ending in a newline; at most [`MAX_BATCH_BYTES`].
+    pub data: Bytes,
+    /// How many.
+    pub lines: u64,
+    /// Where it is one part of a cut line.
+    pub part: Option<Part>,
+    /// The last one's anchor.
+    pub end: Anchor,
+}
+
+/// The lines of one container instance, across the responses they come in.
+///
+/// *Memory*: what was not [taken](Self::take), and at most one line of [`MAX_LINE_BYTES`] besides. Nothing when idle.
+#[derive(Debug)]
+pub struct Lines {
+    /// Complete lines, `open` bytes, then the unterminated rest.
+    buffer: BytesMut,
+    open: usize,
+    open_lines: u64,
+    /// Where the last of the open lines begins.
+    last_start: usize,
+    /// The rest has no newline before this.
+    scanned: usize,
+    sealed: VecDeque<Slice>,
+    sealed_bytes: usize,
+    progress: Progress,
+    stamps: Stamps,
+    within: Within,
+    seek: Option<Seek>,
+    /// Text without a timestamp belongs to lines already had, until the first line that has one.
+    skip_untimed: bool,
+}
+
+/// What the rest is the beginning of.
+#[derive(Debug)]
+enum Within {
+    /// A line.
+    Whole,
+    /// The remaining content of a line of which parts were made, each beginning with this timestamp and space.
+    Cut(Bytes),
+    /// The remainder of a line that is dropped.
+    Skipped,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            open: 0,
+            open_lines: 0,
+            last_start: 0,
+            scanned: 0,
+            sealed: VecDeque::new(),
+            sealed_bytes: 0,
+            progress: Progress::START,
+            stamps: Stamps::default(),
+            within: Within::Whole,
+            seek: None,
+            skip_untimed: false,
+        }
+    }
+}
+
+impl Lines {
+    /// Begins with a new response; what was not taken of the one before is dropped.
+    ///
+    /// `seek`: what to find before anything may be taken; `None` reads from the log's beginning. `from_time`: the response was asked for with a
+    /// `sinceTime`, so that it can begin within a line.
+    pub fn begin(&mut self, seek: Option<Seek>, from_time: bool) {
+        *self = Self {
+            seek,
+            skip_untimed: from_time,
+            ..Self::default()
+        };
+    }
+
+    /// Takes in a frame. Says where the response joins what was had before, in the call in which that is decided.
+    pub fn push(&mut self, frame: &[u8]) -> Option<Join> {
+        self.buffer.extend_from_slice(frame);
+        let mut join = None;
+        while let Some(found) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) {
+            let newline = self.scanned + found;
+            let long = newline - self.open > MAX_LINE_BYTES;
+            let decided = if long || !matches!(self.within, Within::Whole) {
+                self.long_line(newline, true)
+            } else {
+                self.line(newline)
+            };
+            join = join.or(decided);
+        }
+        self.scanned = self.buffer.len();
+        if self.scanned - self.open > MAX_LINE_BYTES {
+            join = join.or(self.long_line(self.scanned, false));
+        }
+        if self.seek.is_some() && self.held_bytes() > MAX_UNDECIDED_BYTES {
+            join = join.or(self.end_seek());
+        }
+        join
+    }
+
+    /// Decides that the response does not join: it ended. `None` where that was decided before.
+    pub fn end_seek(&mut self) -> Option<Join> {
+        self.seek.take().map(|seek| seek.absent())
+    }
+
+    /// The next lines to travel, at most a batch; none while it is undecided where the response joins.
+    pub fn take(&mut self) -> Option<Slice> {
+        if self.seek.is_some() {
+            return None;
+        }
+        if self.sealed.is_empty() {
+            self.seal();
+        }
+        let slice = self.sealed.pop_front()?;
+        self.sealed_bytes -= slice.data.len();
+        if self.buffer.is_empty() {
+            // Lets go of the allocation that the slice shares: an idle stream holds nothing.
+            self.buffer = BytesMut::new();
+        }
+        Some(slice)
+    }
+
+    /// Whether it is still undecided where the response joins.
+    pub fn is_seeking(&self) -> bool {
+        self.seek.is_some()
+    }
+
+    /// Bytes held.
+    pub fn held_bytes(&self) -> usize {
+        self.sealed_bytes + self.buffer.len()
+    }
+
+    /// The text after the last newline, without what was cut off its front.
+    pub fn rest(&self) -> &[u8] {
+        &self.buffer[self.open..]
+    }
+
+    /// Whether the rest stands at the beginning of a line, so that its timestamp can be looked for.
+    pub fn rest_is_whole(&self) -> bool {
+        matches!(self.within, Within::Whole)
+    }
+
+    /// Drops the rest: it is no line.
+    pub fn drop_rest(&mut self) {
+        self.buffer.truncate(self.open);
+        self.scanned = self.open;
+        self.within = Within::Whole;
+    }
+
+    /// Makes a line of the rest, where there is one: its container has written its last.
+    pub fn finish_rest(&mut self) {
+        if !self.rest().is_empty() || !self.rest_is_whole() {
+            self.push(b"\n");
+        }
+    }
+
+    /// The rest is a line that ends at `newline`, not longer than a line may be.
+    #[inline]
+    fn line(&mut self, newline: usize) -> Option<Join> {
+        let stamp = self.stamps.read(&self.buffer[self.open..newline]);
+        if stamp.is_none() && self.skip_untimed {
+            self.skip(newline + 1);
+            return None;
+        }
+        self.skip_untimed = false;
+        let mut end = newline + 1;
+        if end > MAX_BATCH_BYTES {
+            end -= self.open;
+            self.seal();
+        }
+        self.progress.step(stamp.map(|(time, _)| time));
+        self.last_start = self.open;
+        self.open = end;
+        self.open_lines += 1;
+        self.scanned = end;
+        let seek = self.seek.as_mut()?;
+        let verdict = seek.look(&self.progress, &self.buffer[self.last_start..end]);
+        self.obey(verdict)
+    }
+
+    /// The rest, up to `end` and there `ended` by a newline or going on, is longer than a line may be, or the remainder of one that is.
+    #[cold]
+    fn long_line(&mut self, end: usize, ended: bool) -> Option<Join> {
+        let mut end = end - self.open;
+        self.seal();
+        if let Within::Whole = self.within {
+            let stamp = self.stamps.read(&self.buffer[..end]);
+            let prefix = stamp.map_or(0, |(_, len)| len);
+            if end - prefix <= MAX_LINE_BYTES {
+                // Too long only with its timestamp.
+                self.scanned = end;
+                return if ended { self.line(end) } else { None };
+            }
+            let prefix = self.buffer.split_to(prefix).freeze();
+            end -= prefix.len();
+            self.within = if stamp.is_none() && self.skip_untimed {
+                Within::Skipped
+            } else {
+                Within::Cut(prefix)
+            };
+        }
+        let Within::Cut(prefix) = &self.within else {
+            self.skip(end + usize::from(ended));
+            if ended {
+                self.within = Within::Whole;
+            }
+            return None;
+        };
+        let prefix = prefix.clone();
+        let mut join = None;
+        while end > MAX_LINE_BYTES {
+            let text = self.buffer.split_to(cut_at(&self.buffer[..end], MAX_LINE_BYTES));
+            end -= text.len();
+            join = join.or(self.part(&prefix, &text, Part::More));
+        }
+        if ended {
+            let text = self.buffer.split_to(end);
+            self.buffer.advance(1);
+            self.within = Within::Whole;
+            end = 0;
+            join = join.or(self.part(&prefix, &text, Part::Last));
+        }
+        self.scanned = end;
+        join
+    }
+
+    /// A part of a long line is a line of its own, with the timestamp of all.
+    fn part(&mut self, prefix: &[u8], text: &[u8], part: Part) -> Option<Join> {
+        let data: Bytes = [prefix, text, b"\n"].concat().into();
+        let time = self.stamps.read(&data).map(|(time, _)| time);
+        self.skip_untimed = false;
+        self.progress.step(time);
+        self.sealed_bytes += data.len();
+        self.sealed.push_back(Slice {
+            data: data.clone(),
+            lines: 1,
+            part: Some(part),
+            end: self.progress.anchor(&data),
+        });
+        let verdict = self.seek.as_mut()?.look(&self.progress, &data);
+        self.obey(verdict)
+    }
+
+    /// Drops, keeps or gives free what was gathered, as the line just seen decides.
+    fn obey(&mut self, verdict: Verdict) -> Option<Join> {
+        match verdict {
+            Verdict::Hold => None,
+            Verdict::Drop => {
+                self.drop_complete();
+                None
+            }
+            Verdict::Joined(join, mark) => {
+                self.seek = None;
+                if let Some(mark) = mark {
+                    self.progress.high = self.progress.high.max(mark.anchor.high);
+                }
+                if join == Join::Had {
+                    self.drop_complete();
+                }
+                Some(join)
+            }
+        }
+    }
+
+    fn drop_complete(&mut self) {
+        self.sealed.clear();
+        self.sealed_bytes = 0;
+        self.buffer.advance(self.open);
+        self.scanned -= self.open;
+        (self.open, self.open_lines) = (0, 0);
+    }
+
+    /// Drops the rest up to `end`.
+    fn skip(&mut self, end: usize) {
+        let end = end - self.open;
+        self.seal();
+        self.buffer.advance(end);
+        self.scanned = 0;
+    }
+
+    /// Makes a slice of the open lines. Then the buffer begins with the rest.
+    fn seal(&mut self) {
+        if self.open == 0 {
+            return;
+        }
+        let end = self.progress.anchor(&self.buffer[self.last_start..self.open]);
+        let data = self.buffer.split_to(self.open).freeze();
+        self.sealed_bytes += data.len();
+        self.sealed.push_back(Slice {
+            data,
+            lines: self.open_lines,
+            part: None,
+            end,
+        });
+        self.scanned -= self.open;
+        (self.open, self.open_lines) = (0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

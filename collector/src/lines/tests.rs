@@ -1,0 +1,277 @@
+//! The properties of reading: framing changes nothing, and a place is found again or is said not to be there.
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::anchor::Mark;
+
+/// A log: times in nanoseconds since 1970, and texts.
+#[derive(Clone, Debug)]
+struct Log(Vec<(i64, String)>);
+
+/// 2026-11-23T07:00:00Z.
+const BASE: i64 = 1_795_417_200_000_000_000;
+
+impl Log {
+    /// As the API prints it from a whole second on; the lines' numbers with it.
+    fn printed_from(&self, since: Option<i64>) -> (Vec<u8>, Vec<u64>) {
+        let second = since.map(|time| bus::Timestamp(time).floor_second().0);
+        let kept = self
+            .0
+            .iter()
+            .zip(0u64..)
+            .filter(|((time, _), _)| second.is_none_or(|second| *time >= second));
+        let (mut bytes, mut seqs) = (Vec::new(), Vec::new());
+        for ((time, text), seq) in kept {
+            bytes.extend_from_slice(format!("{} {text}\n", bus::Timestamp(*time)).as_bytes());
+            seqs.push(seq);
+        }
+        (bytes, seqs)
+    }
+
+    /// The mark after so many lines.
+    fn mark(&self, lines: usize) -> Option<Mark> {
+        let (bytes, _) = Log(self.0[..lines].to_vec()).printed_from(None);
+        let read = Read::of(&bytes, &[], None, false);
+        let anchor = read.slices.last()?.end;
+        Some(Mark {
+            seq_end: lines as u64,
+            anchor,
+        })
+    }
+}
+
+/// What comes out of a response.
+struct Read {
+    join: Option<Join>,
+    slices: Vec<Slice>,
+}
+
+impl Read {
+    /// Reads bytes in frames that end at these places.
+    fn of(bytes: &[u8], ends: &[usize], seek: Option<Seek>, from_time: bool) -> Self {
+        let mut lines = Lines::default();
+        lines.begin(seek, from_time);
+        let mut ends: Vec<usize> = ends.iter().map(|end| end % (bytes.len() + 1)).collect();
+        ends.sort_unstable();
+        ends.push(bytes.len());
+        let (mut from, mut join, mut slices) = (0, None, Vec::new());
+        for (n, end) in ends.into_iter().enumerate() {
+            join = join.or(lines.push(&bytes[from..end]));
+            from = end;
+            if n % 2 == 0 {
+                slices.extend(lines.take());
+            }
+        }
+        join = join.or(lines.end_seek());
+        slices.extend(std::iter::from_fn(|| lines.take()));
+        assert_eq!(lines.held_bytes(), lines.rest().len());
+        Self { join, slices }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.slices.iter().flat_map(|slice| slice.data.to_vec()).collect()
+    }
+
+    fn lines(&self) -> u64 {
+        self.slices.iter().map(|slice| slice.lines).sum()
+    }
+
+    /// What does not depend on how it was framed.
+    fn parts(&self) -> Vec<(Vec<u8>, Option<Part>)> {
+        let each = |slice: &Slice| {
+            let part = slice.part;
+            slice
+                .data
+                .split_inclusive(|byte| *byte == b'\n')
+                .map(|line| (line.to_vec(), part))
+                .collect::<Vec<_>>()
+        };
+        self.slices.iter().flat_map(each).collect()
+    }
+}
+
+/// Logs as bursts make them: few distinct times, few distinct texts.
+fn logs() -> impl Strategy<Value = Log> {
+    let steps = [0, 0, 0, 1, 400_000_000, 1_700_000_000];
+    vec((prop::sample::select(steps.to_vec()), "[ab]{0,2}"), 1..40).prop_map(|lines| {
+        let mut time = BASE;
+        Log(lines
+            .into_iter()
+            .map(|(step, text)| {
+                time += step;
+                (time, text)
+            })
+            .collect())
+    })
+}
+
+fn text_of(lines: &[(i64, String)]) -> Vec<u8> {
+    Log(lines.to_vec()).printed_from(None).0
+}
+
+proptest! {
+    #[test]
+    fn framing_changes_nothing(log in logs(), ends in vec(any::<usize>(), 0..20)) {
+        let (bytes, seqs) = log.printed_from(None);
+        let read = Read::of(&bytes, &ends, None, false);
+        prop_assert_eq!(read.bytes(), bytes);
+        prop_assert_eq!(read.lines(), seqs.len() as u64);
+        // Wherever a slice ends, its anchor is the one that a reading in one piece has there.
+        let mut seq = 0;
+        for slice in &read.slices {
+            seq += slice.lines;
+            prop_assert_eq!(log.mark(usize::try_from(seq).unwrap()).unwrap().anchor, slice.end);
+        }
+    }
+
+    #[test]
+    fn a_place_is_found_again_whatever_is_equal(log in logs(), at in any::<prop::sample::Index>(), ends in vec(any::<usize>(), 0..20)) {
+        let had = 1 + at.index(log.0.len());
+        let mark = log.mark(had);
+        let (bytes, _) = log.printed_from(mark.map(|mark| mark.anchor.time));
+        let read = Read::of(&bytes, &ends, Seek::new(mark, None), true);
+        prop_assert_eq!(read.join, Some(Join::Had));
+        prop_assert_eq!(read.bytes(), text_of(&log.0[had..]));
+        // And goes on to be found.
+        if let Some(last) = read.slices.last() {
+            prop_assert_eq!(last.end, log.mark(log.0.len()).unwrap().anchor);
+        }
+    }
+
+    #[test]
+    fn where_the_file_begins_late_the_loss_is_counted_or_said_to_be_unknown(
+        log in logs(), a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(), c in any::<prop::sample::Index>(),
+        ends in vec(any::<usize>(), 0..20),
+    ) {
+        // A file that begins among neighbours that are equal in time and text cannot be told from one that begins before them.
+        let log = Log(log.0.into_iter().zip(0..).map(|((time, text), n)| (time, format!("{text} {n}"))).collect());
+        let had = a.index(log.0.len() + 1);
+        let sent = had + b.index(log.0.len() + 1 - had);
+        let begins = c.index(log.0.len());
+        let (had_mark, sent_mark) = (log.mark(had), log.mark(sent));
+        let file = Log(log.0[begins..].to_vec());
+        let (bytes, numbers) = file.printed_from(had_mark.map(|mark| mark.anchor.time));
+        let Some(seek) = Seek::new(had_mark, sent_mark) else { return Ok(()) };
+        let read = Read::of(&bytes, &ends, Some(seek), had_mark.is_some());
+        let first_read = begins + numbers.first().map_or(0, |first| usize::try_from(*first).unwrap());
+        match read.join.unwrap() {
+            Join::Had => prop_assert_eq!(read.bytes(), text_of(&log.0[had..])),
+            Join::Maybe { held, .. } => {
+                let first = sent - usize::try_from(held).unwrap();
+                prop_assert!(first >= had);
+                prop_assert_eq!(read.bytes(), text_of(&log.0[first..]));
+            }
+            // Never where the whole file is still there: that would repeat lines under other numbers.
+            Join::Absent { .. } => {
+                prop_assert!(first_read > 0 && begins > 0);
+                prop_assert!(read.bytes().ends_with(&text_of(&log.0[first_read.max(had)..])) || read.lines() == 0);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn long_lines_are_cut_alike_and_found_again_part_by_part(
+        sizes in vec(prop::sample::select(vec![0, 10, MAX_LINE_BYTES - 1, MAX_LINE_BYTES, MAX_LINE_BYTES + 1, 3 * MAX_LINE_BYTES - 7]), 1..4),
+        ends in vec(any::<usize>(), 0..40), at in any::<prop::sample::Index>(), wide in any::<bool>(),
+    ) {
+        let mut text = Vec::new();
+        for (size, n) in sizes.iter().zip(0..) {
+            let filling = if wide { "\u{20ac}".repeat(size / 3) } else { "x".repeat(*size) };
+            text.extend_from_slice(format!("{} {filling}\n", bus::Timestamp(BASE + n)).as_bytes());
+        }
+        let whole = Read::of(&text, &[], None, false);
+        let framed = Read::of(&text, &ends, None, false);
+        prop_assert!(whole.parts() == framed.parts());
+        for (line, part) in whole.parts() {
+            let (_, content) = bus::Timestamp::split_line(&line).unwrap();
+            prop_assert!(content.len() <= MAX_LINE_BYTES + 1);
+            prop_assert!(std::str::from_utf8(content).is_ok());
+            prop_assert!(part.is_some() || content.len() > 3 * MAX_LINE_BYTES || sizes.contains(&(content.len() - 1)) || wide);
+        }
+        // A slice may end within a line that is cut: numbering goes on there.
+        let slice = at.index(framed.slices.len());
+        let had: u64 = framed.slices[..=slice].iter().map(|slice| slice.lines).sum();
+        let mark = Mark { seq_end: had, anchor: framed.slices[slice].end };
+        let again = Read::of(&text, &[], Seek::new(Some(mark), None), true);
+        prop_assert_eq!(again.join, Some(Join::Had));
+        prop_assert!(again.parts() == whole.parts()[usize::try_from(had).unwrap()..]);
+    }
+}
+
+#[test]
+fn a_line_that_never_ends_is_held_in_parts() {
+    let mut lines = Lines::default();
+    lines.push(format!("{} ", bus::Timestamp(BASE)).as_bytes());
+    for _ in 0..100 {
+        lines.push(&[b'x'; 32 * 1024]);
+        while let Some(slice) = lines.take() {
+            assert_eq!((slice.lines, slice.part), (1, Some(Part::More)));
+        }
+        assert!(lines.held_bytes() <= MAX_LINE_BYTES + 32 * 1024);
+    }
+}
+
+#[test]
+fn text_without_a_timestamp_is_skipped_only_before_the_first_line_that_has_one() {
+    let text = format!("BBBB\n{0} a\nCCCC\n{0} b\n", bus::Timestamp(BASE));
+    let since = Read::of(text.as_bytes(), &[3], None, true);
+    assert_eq!((since.lines(), since.bytes()), (3, text.as_bytes()[5..].to_vec()));
+    let all = Read::of(text.as_bytes(), &[3], None, false);
+    assert_eq!((all.lines(), all.bytes()), (4, text.into_bytes()));
+}
+
+#[test]
+fn a_long_remainder_of_a_line_already_had_is_skipped_whole() {
+    let rest = "B".repeat(3 * MAX_LINE_BYTES);
+    let text = format!("{rest}\n{} a\n", bus::Timestamp(BASE));
+    let read = Read::of(
+        text.as_bytes(),
+        &[5, MAX_LINE_BYTES + 9, 2 * MAX_LINE_BYTES],
+        None,
+        true,
+    );
+    assert_eq!(read.bytes(), text.as_bytes()[rest.len() + 1..]);
+}
+
+#[test]
+fn a_clock_that_stepped_back_is_no_loss() {
+    let times = [5_500_000_000, 4_200_000_000, 4_300_000_000, 5_700_000_000];
+    let log = Log(times
+        .iter()
+        .zip(0..)
+        .map(|(time, n)| (BASE + time, format!("{n}")))
+        .collect());
+    for had in 1..=2 {
+        let mark = log.mark(had);
+        let (bytes, seqs) = log.printed_from(mark.map(|mark| mark.anchor.time));
+        let read = Read::of(&bytes, &[], Seek::new(mark, None), true);
+        assert_eq!(read.join, Some(Join::Had));
+        assert_eq!(
+            read.lines(),
+            seqs.iter().filter(|seq| **seq >= had as u64).count() as u64
+        );
+    }
+}
+
+#[test]
+fn what_is_undecided_is_bounded() {
+    // The clock stepped back by a day before the mark: whatever comes may lie before it.
+    let mark = Mark {
+        seq_end: 9,
+        anchor: Anchor {
+            time: BASE,
+            high: BASE + 86_400_000_000_000,
+            ordinal: 1,
+            hash: 0,
+        },
+    };
+    let line = format!("{} {}\n", bus::Timestamp(BASE + 1), "x".repeat(1000));
+    let mut lines = Lines::default();
+    lines.begin(Seek::new(Some(mark), None), true);
+    let decided = (0..4000).find_map(|_| lines.push(line.as_bytes()));
+    assert!(matches!(decided, Some(Join::Absent { .. })));
+}

@@ -1,0 +1,206 @@
+//! The request for a log, built here, and what its answer means.
+//!
+//! The client library's own would round `sinceTime` to the nearest second, which loses lines, and copy every line.
+
+use std::time::Duration;
+
+use bus::Timestamp;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use kube::client::Body;
+use serde::Deserialize;
+
+use crate::instance::Instance;
+
+/// How long the headers of an answer may take. The kubelet sends them at once, also for a container that has written nothing.
+const HEADERS_WAIT: Duration = Duration::from_secs(30);
+
+/// The most that is read of an error.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
+
+/// What to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRequest {
+    /// To go on as lines are written.
+    pub follow: bool,
+    /// The instance before the newest.
+    pub previous: bool,
+    /// From the whole second of this time on.
+    pub since: Option<Timestamp>,
+}
+
+/// What the API answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// The log.
+    Log(Log),
+    /// The container waits to be started, or the pod to be scheduled: there is no log yet.
+    NotYet,
+    /// There is no such pod.
+    PodGone,
+    /// There is no log of an instance before the newest.
+    NoPrevious,
+    /// Anything else: to be tried again.
+    Trouble(String),
+}
+
+/// The frames of a log.
+#[derive(Debug)]
+pub struct Log(Body);
+
+impl Log {
+    /// The next frame; `None` at a clean end, which says nothing about why.
+    ///
+    /// *Cancel safety*: nothing is lost when the call is dropped.
+    ///
+    /// # Errors
+    /// The connection broke, in words.
+    pub async fn next(&mut self) -> Option<Result<Bytes, String>> {
+        loop {
+            match self.0.frame().await? {
+                Ok(frame) => match frame.into_data() {
+                    Ok(data) => return Some(Ok(data)),
+                    Err(_trailers) => {}
+                },
+                Err(error) => return Some(Err(error.to_string())),
+            }
+        }
+    }
+}
+
+impl LogRequest {
+    /// Asks for an instance's log.
+    ///
+    /// *Cancel safety*: a dropped call is a dropped connection.
+    pub async fn send(&self, client: &kube::Client, instance: &Instance) -> Answer {
+        let request = match Request::get(self.uri(instance)).body(Body::empty()) {
+            Ok(request) => request,
+            Err(error) => return Answer::Trouble(error.to_string()),
+        };
+        match tokio::time::timeout(HEADERS_WAIT, client.send(request)).await {
+            Err(_) => Answer::Trouble("no answer".to_owned()),
+            Ok(Err(error)) => Answer::Trouble(error.to_string()),
+            Ok(Ok(response)) => read_answer(response).await,
+        }
+    }
+
+    fn uri(&self, instance: &Instance) -> String {
+        let Instance {
+            namespace, pod, key, ..
+        } = instance;
+        let mut uri = format!(
+            "/api/v1/namespaces/{namespace}/pods/{pod}/log?container={}&timestamps=true",
+            key.container
+        );
+        if self.follow {
+            uri.push_str("&follow=true");
+        }
+        if self.previous {
+            uri.push_str("&previous=true");
+        }
+        if let Some(since) = self.since {
+            // The API cuts the fraction off; so do we, to ask for what we get.
+            let second = since.floor_second().to_string();
+            uri.push_str(&format!("&sinceTime={}Z", &second[..second.len().min(19)]));
+        }
+        uri
+    }
+}
+
+async fn read_answer(response: Response<Body>) -> Answer {
+    let status = response.status();
+    match status {
+        StatusCode::OK => return Answer::Log(Log(response.into_body())),
+        StatusCode::NO_CONTENT => return Answer::NotYet,
+        _ => {}
+    }
+    let body = Limited::new(response.into_body(), MAX_ERROR_BYTES).collect();
+    let body = match tokio::time::timeout(HEADERS_WAIT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        _ => Bytes::new(),
+    };
+    read_error(status, &body)
+}
+
+/// The parts of a Kubernetes `Status` that tell errors apart.
+#[derive(Debug, Default, Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    details: Option<Details>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Details {
+    #[serde(default)]
+    kind: String,
+}
+
+fn read_error(status: StatusCode, body: &[u8]) -> Answer {
+    let error: ApiError = serde_json::from_slice(body).unwrap_or_default();
+    let kind = error.details.map(|details| details.kind).unwrap_or_default();
+    match status {
+        // A kubelet that has just started answers 404 of kind "pods/log" for a second or two.
+        StatusCode::NOT_FOUND if kind == "pods" => Answer::PodGone,
+        StatusCode::BAD_REQUEST if error.message.contains("is waiting to start") => Answer::NotYet,
+        StatusCode::BAD_REQUEST if error.message.starts_with("previous terminated container") => Answer::NoPrevious,
+        _ => Answer::Trouble(format!("{status}: {}", error.message)),
+    }
+}
+
+/// Whether the unterminated text at the end of a log is the kubelet's own: with timestamps, real lines begin with one.
+///
+/// *Source*: the kubelet writes its errors into the log's body, with status 200, without a newline.
+pub fn is_kubelets(text: &[u8]) -> bool {
+    const BEGINNINGS: [&[u8]; 5] = [
+        b"unable to retrieve container logs for ",
+        b"failed to ",
+        b"error ",
+        b"context ",
+        b"rpc error",
+    ];
+    BEGINNINGS.iter().any(|beginning| text.starts_with(beginning)) && Timestamp::split_line(text).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(kind: &str, message: &str) -> Vec<u8> {
+        serde_json::to_vec(&serde_json::json!({"message": message, "details": {"kind": kind}})).unwrap()
+    }
+
+    #[test]
+    fn errors_are_told_apart_by_what_they_are_about() {
+        let not_found = |kind| read_error(StatusCode::NOT_FOUND, &status(kind, "x"));
+        assert!(matches!(not_found("pods"), Answer::PodGone));
+        assert!(matches!(not_found("pods/log"), Answer::Trouble(_)));
+        let bad = |message| read_error(StatusCode::BAD_REQUEST, &status("", message));
+        assert!(matches!(
+            bad("container \"a\" in pod \"b\" is waiting to start: PodInitializing"),
+            Answer::NotYet
+        ));
+        assert!(matches!(
+            bad("previous terminated container \"a\" in pod \"b\" not found"),
+            Answer::NoPrevious
+        ));
+        assert!(matches!(
+            bad("container zzz is not valid for pod b"),
+            Answer::Trouble(_)
+        ));
+        assert!(matches!(
+            read_error(StatusCode::INTERNAL_SERVER_ERROR, b"no json"),
+            Answer::Trouble(_)
+        ));
+    }
+
+    #[test]
+    fn kubelet_texts_are_not_lines() {
+        assert!(is_kubelets(b"unable to retrieve container logs for containerd://abc"));
+        assert!(is_kubelets(b"failed to create fsnotify watcher: too many open files"));
+        assert!(!is_kubelets(b"2026-11-23T08:06:08.519378747Z failed to start"));
+        assert!(!is_kubelets(b"BBBB"));
+    }
+}

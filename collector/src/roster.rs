@@ -1,0 +1,403 @@
+//! Which container instances there are, and a task for each.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bus::{AppName, Bus, Origin, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::watcher::Event;
+use tokio::{
+    sync::watch,
+    task::{self, JoinError, JoinSet},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backoff::Backoff,
+    checkpoint::{Checkpoints, Record, Unseen},
+    config::Config,
+    follow::{Follower, park},
+    instance::{self, Instance, InstanceKey, Known},
+    publish::Outlet,
+    recorded::Recorded,
+    stream::{Stream, new_origin},
+};
+
+/// The first wait before a task that failed is begun again: what made it fail should not fill the log.
+const AGAIN_FIRST: Duration = Duration::from_secs(1);
+
+/// The longest: a container is never given up.
+const AGAIN_MOST: Duration = Duration::from_secs(60);
+
+/// Which container instances there are, and a task for each. Dropping it stops them all where they are.
+///
+/// *Bound*: the containers that the watched nodes hold.
+pub struct Roster {
+    config: Config,
+    client: kube::Client,
+    bus: Arc<dyn Bus>,
+    checkpoints: Checkpoints,
+    shutdown: CancellationToken,
+    /// Tasks that own an instance's stream, until its end (true) or ours.
+    tasks: JoinSet<bool>,
+    keys: HashMap<task::Id, InstanceKey>,
+    /// Topics being made.
+    topics: JoinSet<()>,
+    instances: HashMap<InstanceKey, Owned>,
+    pods: HashMap<String, ListedPod>,
+    /// How many of the pods are an app's.
+    apps: HashMap<AppName, usize>,
+    recorded: Recorded,
+    /// The uids of a list that is being received.
+    listing: Option<HashSet<String>>,
+    /// Checkpoints of before that no pod has claimed yet; `None` once that is settled.
+    unclaimed: Option<HashMap<InstanceKey, Record>>,
+}
+
+struct ListedPod {
+    app: AppName,
+    instances: Vec<InstanceKey>,
+}
+
+/// An instance that has a task.
+struct Owned {
+    known: watch::Sender<Known>,
+    /// `None`: it is gone, and its stream is being ended.
+    instance: Option<Arc<Instance>>,
+    /// When it was first shown.
+    since: Instant,
+    backoff: Backoff,
+}
+
+impl Owned {
+    fn new(known: Known, instance: Option<Arc<Instance>>) -> Self {
+        Self {
+            known: watch::Sender::new(known),
+            instance,
+            since: Instant::now(),
+            backoff: Backoff::new(AGAIN_FIRST, AGAIN_MOST),
+        }
+    }
+}
+
+impl Roster {
+    /// Knows the checkpoints, and no pod.
+    pub fn new(
+        config: Config,
+        client: kube::Client,
+        bus: Arc<dyn Bus>,
+        checkpoints: Checkpoints,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let unclaimed: HashMap<_, _> = checkpoints.all().into_iter().collect();
+        let mut recorded = Recorded::default();
+        for (key, record) in &unclaimed {
+            recorded.note(key, record.restarts);
+        }
+        Self {
+            unclaimed: Some(unclaimed),
+            recorded,
+            config,
+            client,
+            bus,
+            checkpoints,
+            shutdown,
+            tasks: JoinSet::new(),
+            keys: HashMap::new(),
+            topics: JoinSet::new(),
+            apps: HashMap::new(),
+            instances: HashMap::new(),
+            pods: HashMap::new(),
+            listing: None,
+        }
+    }
+
+    /// Does what an event asks for.
+    pub fn apply(&mut self, event: Event<Pod>) {
+        match event {
+            Event::Init => self.listing = Some(HashSet::new()),
+            Event::InitApply(pod) => {
+                if let (Some(listing), Some(uid)) = (&mut self.listing, &pod.metadata.uid) {
+                    listing.insert(uid.clone());
+                }
+                self.show(&pod);
+            }
+            Event::InitDone => self.listed(),
+            Event::Apply(pod) => self.show(&pod),
+            Event::Delete(pod) => {
+                if let Some(uid) = &pod.metadata.uid {
+                    self.hide_pod(uid);
+                }
+            }
+        }
+    }
+
+    /// Returns when a task has ended, having forgotten it; one that failed begins again from its checkpoint. Never while there is none.
+    ///
+    /// *Cancel safety*: nothing is lost when the call is dropped.
+    pub async fn reap(&mut self) {
+        tokio::select! {
+            Some(ended) = self.tasks.join_next_with_id() => match ended {
+                Ok((id, is_over)) => self.ended(id, is_over),
+                Err(error) => self.failed(&error),
+            },
+            Some(_) = self.topics.join_next() => {}
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Waits until what was read is published. The shutdown token must have been cancelled. Returns how many streams were not done by then.
+    pub async fn finish(mut self, deadline: Duration) -> usize {
+        let done = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(deadline, done).await;
+        self.tasks.len()
+    }
+
+    fn show(&mut self, pod: &Pod) {
+        let (Some(uid), Some(app)) = (pod.metadata.uid.clone(), instance::app(pod, &self.config.app_from)) else {
+            return;
+        };
+        let instances = instance::instances(pod, &self.config.app_from);
+        let keys: Vec<_> = instances.iter().map(|instance| instance.key.clone()).collect();
+        self.count_in(&app);
+        let listed = ListedPod {
+            app,
+            instances: keys.clone(),
+        };
+        if let Some(before) = self.pods.insert(uid, listed) {
+            self.count_out(&before.app);
+            for key in before.instances.iter().filter(|key| !keys.contains(key)) {
+                self.hide(key);
+            }
+        }
+        // Oldest first: what is on record is then what came before.
+        for instance in instances.into_iter().rev() {
+            self.show_instance(instance);
+        }
+    }
+
+    fn count_in(&mut self, app: &AppName) {
+        if let Some(pods) = self.apps.get_mut(app) {
+            *pods += 1;
+            return;
+        }
+        self.apps.insert(app.clone(), 1);
+        self.topics.spawn(make_topic(Arc::clone(&self.bus), app.clone()));
+    }
+
+    fn count_out(&mut self, app: &AppName) {
+        if let Some(pods) = self.apps.get_mut(app) {
+            *pods -= 1;
+            if *pods == 0 {
+                self.apps.remove(app);
+            }
+        }
+    }
+
+    fn show_instance(&mut self, instance: Instance) {
+        match self.instances.get(&instance.key) {
+            Some(owned) => {
+                let now = instance.known;
+                owned
+                    .known
+                    .send_if_modified(|known| std::mem::replace(known, now) != now);
+            }
+            None => self.begin(instance),
+        }
+    }
+
+    fn hide_pod(&mut self, uid: &str) {
+        if let Some(pod) = self.pods.remove(uid) {
+            self.count_out(&pod.app);
+            pod.instances.iter().for_each(|key| self.hide(key));
+        }
+        for key in self.recorded.forget(uid) {
+            self.forget(&key);
+        }
+    }
+
+    /// Its task finishes what there is, and then is reaped.
+    fn hide(&mut self, key: &InstanceKey) {
+        if let Some(owned) = self.instances.get(key) {
+            owned
+                .known
+                .send_if_modified(|known| std::mem::replace(&mut known.present, false));
+        }
+    }
+
+    fn listed(&mut self) {
+        let listing = self.listing.take().unwrap_or_default();
+        let gone: Vec<_> = self
+            .pods
+            .keys()
+            .filter(|uid| !listing.contains(*uid))
+            .cloned()
+            .collect();
+        gone.iter().for_each(|uid| self.hide_pod(uid));
+        self.recorded.retain(|uid| self.pods.contains_key(uid));
+        for (key, record) in self.unclaimed.take().into_iter().flatten() {
+            self.close(key, record);
+        }
+        self.config.status.set_listed();
+    }
+
+    /// Goes on with an instance where its record stands, or begins one.
+    fn begin(&mut self, instance: Instance) {
+        let key = instance.key.clone();
+        let claimed = self.unclaimed.as_mut().and_then(|unclaimed| unclaimed.remove(&key));
+        let claimed = claimed.or_else(|| self.checkpoints.get(&key));
+        let mut record = match claimed.filter(|record| record.origin().is_some()) {
+            Some(record) => record,
+            None => match new_origin(&instance) {
+                Ok(origin) => self.first_record(&instance, &origin),
+                Err(error) => return tracing::warn!(%error, "container not followed"),
+            },
+        };
+        record.restarts = Some(instance.known.restarts);
+        self.checkpoints.save(&key, &record);
+        if let Some(older) = self.recorded.note(&key, record.restarts)
+            && older != key
+        {
+            self.forget(&older);
+        }
+        let owned = Owned::new(instance.known, Some(Arc::new(instance)));
+        self.instances.insert(key.clone(), owned);
+        self.work(key, record, Duration::ZERO);
+    }
+
+    fn first_record(&self, instance: &Instance, origin: &Origin) -> Record {
+        let mut record = Record::new(origin);
+        let restarts = instance.known.restarts;
+        if let Some((key, before)) = self.recorded.before(&instance.key, restarts) {
+            record.expected = true;
+            if restarts - before > 1 {
+                tracing::warn!(stream = %origin.stream, instances = restarts - before - 1, "instances came and went unseen");
+                let last = self.checkpoints.get(&key).and_then(|before| before.last());
+                record.unseen = Some(Unseen {
+                    from: last.map(|last| last.anchor.time).filter(|time| *time != i64::MIN),
+                    to: Timestamp::now().0,
+                });
+            }
+        }
+        record
+    }
+
+    /// Ends a stream of before whose instance is gone.
+    fn close(&mut self, key: InstanceKey, record: Record) {
+        if record.ended || record.origin().is_none() {
+            if !self.recorded.is_newest(&key) {
+                self.checkpoints.delete(&key);
+            }
+            return;
+        }
+        let gone = Known {
+            terminated: true,
+            previous: false,
+            present: false,
+            restarts: record.restarts.unwrap_or_default(),
+        };
+        self.instances.insert(key.clone(), Owned::new(gone, None));
+        self.work(key, record, Duration::ZERO);
+    }
+
+    /// Begins the task of an instance that is owned, from its record, after a wait.
+    fn work(&mut self, key: InstanceKey, record: Record, wait: Duration) {
+        let (Some(owned), Some(origin)) = (self.instances.get(&key), record.origin()) else {
+            return;
+        };
+        let shutdown = self.shutdown.clone();
+        if record.ended {
+            let task = self.tasks.spawn(park(owned.known.subscribe(), shutdown));
+            self.keys.insert(task.id(), key);
+            return;
+        }
+        let outlet = Outlet::new(
+            Arc::clone(&self.bus),
+            self.checkpoints.clone(),
+            key.clone(),
+            record.clone(),
+        );
+        let stream = Stream::new(key.clone(), origin, &record, outlet);
+        let task = match &owned.instance {
+            None => self.tasks.spawn(end(stream, shutdown, wait)),
+            Some(instance) => {
+                let follower = Follower {
+                    client: self.client.clone(),
+                    instance: Arc::clone(instance),
+                    known: owned.known.subscribe(),
+                    stream,
+                    expected: record.expected,
+                    shutdown: shutdown.clone(),
+                    open: None,
+                    since: owned.since,
+                };
+                self.tasks.spawn(async move {
+                    shutdown.run_until_cancelled(sleep(wait)).await;
+                    follower.run().await
+                })
+            }
+        };
+        self.keys.insert(task.id(), key);
+    }
+
+    /// The record of one that is the newest of its container stays.
+    fn ended(&mut self, id: task::Id, is_over: bool) {
+        let Some(key) = self.keys.remove(&id) else { return };
+        self.instances.remove(&key);
+        if is_over && !self.recorded.is_newest(&key) {
+            self.checkpoints.delete(&key);
+        }
+    }
+
+    fn failed(&mut self, error: &JoinError) {
+        let Some(key) = self.keys.remove(&error.id()) else {
+            return;
+        };
+        tracing::error!(%error, pod_uid = key.pod_uid, container = key.container, "a container's task failed: begun again");
+        let record = self.checkpoints.get(&key).filter(|record| record.origin().is_some());
+        match (record, self.instances.get_mut(&key)) {
+            (Some(record), Some(owned)) => {
+                let wait = owned.backoff.next();
+                self.work(key, record, wait);
+            }
+            // Without a record, it begins when it is shown next.
+            _ => {
+                self.instances.remove(&key);
+            }
+        }
+    }
+
+    /// Removes a record, unless a task is on it, which sees to it itself, or it is still to be claimed.
+    fn forget(&self, key: &InstanceKey) {
+        let is_unclaimed = self.unclaimed.as_ref().is_some_and(|all| all.contains_key(key));
+        if !is_unclaimed && !self.instances.contains_key(key) {
+            self.checkpoints.delete(key);
+        }
+    }
+}
+
+/// Ends a stream of before whose instance is gone. False: the collector stopped first.
+async fn end(mut stream: Stream, shutdown: CancellationToken, wait: Duration) -> bool {
+    if shutdown.run_until_cancelled(sleep(wait)).await.is_none() {
+        return false;
+    }
+    tracing::info!(stream = %stream.id(), "gone while the collector was away");
+    stream.gone(true);
+    stream.drain().await;
+    true
+}
+
+/// Makes an app's topic, so that readers find it before its first line.
+async fn make_topic(bus: Arc<dyn Bus>, app: AppName) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    while let Err(error) = bus.create(&app).await {
+        if !error.is_transient() {
+            return tracing::error!(%app, %error, "topic not made");
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+}

@@ -1,0 +1,387 @@
+//! A cluster, a bus and a collector, and what a reader of the bus sees.
+#![allow(dead_code, reason = "each test file takes what it needs")]
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bus::{
+    AppName, Batch, Bus, BusError, Embedded, Item, Limits, LossReason, Published, Reader, Start,
+    reassembly::{Moment, Patience, Reassembly, What},
+};
+use collector::{CollectorError, Config, Status};
+use futures::{FutureExt, future::BoxFuture};
+use kubesim::{Cluster, PodPlan, RestartPolicy, Scenario};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Everything that is waited for comes within this, or the test fails.
+pub const SOON: Duration = Duration::from_secs(30);
+
+pub struct Stage {
+    pub cluster: Cluster,
+    pub gate: Arc<Gate>,
+    pub bus: Arc<Switch>,
+    pub dir: TempDir,
+}
+
+/// What stands between the collector and the API.
+#[derive(Default)]
+pub struct Gate {
+    /// The node's pods can be neither listed nor watched; logs can be read.
+    pub blind: AtomicBool,
+    /// Logs that are asked for are not answered.
+    pub hold: AtomicBool,
+    /// Logs asked for.
+    pub logs: AtomicUsize,
+}
+
+/// A collector that runs.
+pub struct Running {
+    pub status: Status,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), CollectorError>>,
+}
+
+/// One stream as a reader of the bus sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub process: String,
+    /// Contents without timestamps, parts joined.
+    pub texts: Vec<String>,
+    /// Seqs that came as lines, in order.
+    pub seqs: Vec<u64>,
+    /// Known losses, in order.
+    pub losses: Vec<(u64, u64, LossReason)>,
+    /// Gaps that nobody told.
+    pub gaps: Vec<(u64, u64)>,
+    pub ended: bool,
+}
+
+impl Stage {
+    pub async fn new() -> Self {
+        Self::playing(Scenario::default()).await
+    }
+
+    pub async fn playing(scenario: Scenario) -> Self {
+        let config = kubesim::Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            scenario,
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let bus = Embedded::open(&dir.path().join("bus"), Limits::default()).unwrap();
+        Self {
+            cluster: kubesim::start(config).await.unwrap(),
+            bus: Arc::new(Switch::new(bus)),
+            gate: Arc::default(),
+            dir,
+        }
+    }
+
+    pub async fn pod(&self, name: &str, policy: RestartPolicy) {
+        let plan = PodPlan::silent("app", name, "c").restarting(policy);
+        self.cluster.create_pod(&plan).unwrap();
+        soon(self.cluster.wait_running("app", name, "c")).await.unwrap();
+    }
+
+    pub fn write(&self, pod: &str, lines: std::ops::Range<u32>) {
+        let texts = lines.map(|n| format!("line {n}"));
+        self.cluster.write_lines("app", pod, "c", texts).unwrap();
+    }
+
+    /// Writes more than fits the log file (10 MiB), so that what was written before is out of reach.
+    pub async fn rotate(&self, pod: &str) {
+        let long = "x".repeat(1000);
+        while self.cluster.written("app", pod, "c")[0].rotations == 0 {
+            let texts = (0..1000).map(|_| &long);
+            self.cluster.write_lines("app", pod, "c", texts).unwrap();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub async fn exit(&self, pod: &str) {
+        soon(self.cluster.exit_container("app", pod, "c", 1)).await.unwrap();
+    }
+
+    pub async fn client(&self) -> kube::Client {
+        let url = format!("http://{}", self.cluster.addr()).parse().unwrap();
+        let inner = kube::Client::try_from(kube::Config::new(url)).unwrap();
+        let gate = Arc::clone(&self.gate);
+        let gated = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let (inner, gate) = (inner.clone(), Arc::clone(&gate));
+            async move {
+                let path = request.uri().path();
+                if path.ends_with("/log") {
+                    gate.logs.fetch_add(1, Ordering::SeqCst);
+                    while gate.hold.load(Ordering::SeqCst) {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                } else if path == "/api/v1/pods" && gate.blind.load(Ordering::SeqCst) {
+                    return Err(kube::Error::Service("blind".into()));
+                }
+                inner.send(request).await
+            }
+        });
+        kube::Client::new(gated, "default")
+    }
+
+    /// Waits until so many more logs were asked for.
+    pub async fn until_asked(&self, times: usize) {
+        let enough = self.gate.logs.load(Ordering::SeqCst) + times;
+        let asked = async {
+            while self.gate.logs.load(Ordering::SeqCst) < enough {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon(asked).await;
+    }
+
+    /// Starts a collector, once the one before has let go of the checkpoints.
+    pub async fn collect(&self) -> Running {
+        self.collect_in(&self.dir.path().join("checkpoints")).await
+    }
+
+    pub async fn collect_in(&self, dir: &Path) -> Running {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let mut config = Config::new(dir);
+            config.node_name = Some(self.cluster.node_name().to_owned());
+            let (status, shutdown) = (config.status.clone(), CancellationToken::new());
+            let bus: Arc<dyn Bus> = self.bus.clone();
+            let mut task = tokio::spawn(collector::run(config, self.client().await, bus, shutdown.clone()));
+            tokio::select! {
+                () = status.listed() => return Running { status, shutdown, task },
+                ended = &mut task => match ended.unwrap() {
+                    Err(CollectorError::InUse(_)) if Instant::now() < deadline => tokio::task::yield_now().await,
+                    other => panic!("the collector ended: {other:?}"),
+                },
+            }
+        }
+    }
+
+    /// All that is on the bus, reassembled.
+    pub async fn seen(&self) -> BTreeMap<String, Seen> {
+        let app: AppName = "app".parse().unwrap();
+        let mut reader = match self.bus.follow(&app, Start::Oldest).await {
+            Ok(reader) => reader,
+            Err(BusError::UnknownApp(_)) => return BTreeMap::new(),
+            Err(error) => panic!("{error}"),
+        };
+        let hour = Duration::from_secs(3600);
+        let mut reassembly = Reassembly::new(Patience::Tail { hold: hour }, Published(0), hour * 24);
+        let start = Instant::now();
+        loop {
+            match soon(reader.next()).await.unwrap().unwrap() {
+                Item::Delivery(delivery) => {
+                    let now = Moment {
+                        elapsed: start.elapsed(),
+                        bus: Published::now(),
+                    };
+                    reassembly.push(delivery, now);
+                }
+                Item::CaughtUp => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        reassembly.declare_all();
+        let mut streams: BTreeMap<String, Seen> = BTreeMap::new();
+        let mut parts = String::new();
+        while let Some(event) = reassembly.next_event() {
+            let seen = streams.entry(event.origin.stream.to_string()).or_default();
+            seen.process = event.origin.process.clone();
+            match event.what {
+                What::Lines { data, lines, part, .. } => {
+                    seen.seqs.extend(event.seq..event.seq + lines);
+                    for line in data[..data.len() - 1].split(|byte| *byte == b'\n') {
+                        let (_, text) = bus::Timestamp::split_line(line).unwrap();
+                        parts.push_str(std::str::from_utf8(text).unwrap());
+                        if part != Some(bus::Part::More) {
+                            seen.texts.push(std::mem::take(&mut parts));
+                        }
+                    }
+                }
+                What::Gap { loss: Some(loss), .. } => seen.losses.push((event.seq, loss.lines, loss.reason)),
+                What::Gap { loss: None, lines } => seen.gaps.push((event.seq, lines)),
+                What::End => seen.ended = true,
+            }
+        }
+        streams
+    }
+
+    /// Waits until what is on the bus is as wanted.
+    pub async fn until(&self, what: &str, wanted: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let seen: Vec<Seen> = self.seen().await.into_values().collect();
+            if wanted(&seen) {
+                return seen;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not within {SOON:?}: {what}: {}",
+                brief(&seen)
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until the only stream has so many lines.
+    pub async fn until_lines(&self, lines: usize) -> Seen {
+        let has = |seen: &[Seen]| seen.iter().map(|seen| seen.texts.len()).sum::<usize>() >= lines;
+        let mut seen = self.until(&format!("{lines} lines"), has).await;
+        assert_eq!(seen.len(), 1, "one stream: {}", brief(&seen));
+        seen.remove(0)
+    }
+
+    /// Waits until all of so many streams have ended.
+    pub async fn until_ended(&self, streams: usize) -> Vec<Seen> {
+        self.until(&format!("{streams} ended"), |seen| {
+            seen.len() == streams && seen.iter().all(|seen| seen.ended)
+        })
+        .await
+    }
+}
+
+impl Running {
+    /// As `kill -9`.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        soon(self.task).await.unwrap().unwrap();
+    }
+}
+
+impl Seen {
+    /// Every one of these lines once, in order, numbered from 0, and nothing said to be missing.
+    pub fn assert_whole(&self, lines: std::ops::Range<u32>) {
+        let texts: Vec<String> = lines.map(|n| format!("line {n}")).collect();
+        assert!(self.texts == texts, "{}", brief(std::slice::from_ref(self)));
+        self.assert_nothing_missing();
+    }
+
+    pub fn assert_nothing_missing(&self) {
+        assert_eq!((&self.losses[..], &self.gaps[..]), (&[][..], &[][..]));
+        assert_eq!(self.seqs, (0..self.seqs.len() as u64).collect::<Vec<_>>());
+    }
+}
+
+fn brief(seen: &[Seen]) -> String {
+    let mut text = String::new();
+    for seen in seen {
+        text += &format!(
+            "\n{}: {} lines, first {:?}, last {:?}, losses {:?}, gaps {:?}, ended {}",
+            seen.process,
+            seen.texts.len(),
+            seen.texts.first(),
+            seen.texts.last(),
+            seen.losses,
+            seen.gaps,
+            seen.ended
+        );
+    }
+    text
+}
+
+pub async fn soon<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, work).await.expect("within the bound")
+}
+
+/// A bus that can be told to misbehave.
+pub struct Switch {
+    inner: Embedded,
+    /// Publishing fails for now.
+    pub away: AtomicBool,
+    /// The next publish panics.
+    pub panic_once: AtomicBool,
+    /// Batches are accepted, and nobody is told.
+    pub mute: AtomicBool,
+    /// Batches with this text are refused for good.
+    pub refuse_with: Mutex<Option<String>>,
+    /// Publishes of a stream that are in flight.
+    in_flight: Mutex<BTreeMap<String, usize>>,
+    /// There were two at once.
+    pub overlapped: AtomicBool,
+}
+
+impl Switch {
+    fn new(inner: Embedded) -> Self {
+        Self {
+            inner,
+            away: AtomicBool::new(false),
+            panic_once: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
+            refuse_with: Mutex::default(),
+            in_flight: Mutex::default(),
+            overlapped: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Bus for Switch {
+    fn create<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
+        self.inner.create(app)
+    }
+
+    fn publish(&self, batch: Batch) -> BoxFuture<'_, Result<(), BusError>> {
+        async move {
+            assert!(!self.panic_once.swap(false, Ordering::SeqCst), "told to panic");
+            let stream = batch.origin.stream.to_string();
+            let others = {
+                let mut in_flight = self.in_flight.lock().unwrap();
+                let count = in_flight.entry(stream.clone()).or_default();
+                *count += 1;
+                *count - 1
+            };
+            let refused = self.refuse_with.lock().unwrap().clone();
+            let refused = refused.is_some_and(|text| String::from_utf8_lossy(batch.data()).contains(&text));
+            if others > 0 {
+                self.overlapped.store(true, Ordering::SeqCst);
+            }
+            let result = if self.away.load(Ordering::SeqCst) {
+                Err(BusError::Closed)
+            } else if refused {
+                Err(BusError::TooLarge { bytes: 0 })
+            } else {
+                self.inner.publish(batch).await
+            };
+            if self.mute.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            *self.in_flight.lock().unwrap().entry(stream).or_default() -= 1;
+            result
+        }
+        .boxed()
+    }
+
+    fn follow<'a>(&'a self, app: &'a AppName, start: Start) -> BoxFuture<'a, Result<Reader, BusError>> {
+        self.inner.follow(app, start)
+    }
+
+    fn subscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<Reader, BusError>> {
+        self.inner.subscribe(app, name)
+    }
+
+    fn unsubscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
+        self.inner.unsubscribe(app, name)
+    }
+
+    fn apps(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
+        self.inner.apps()
+    }
+
+    fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
+        self.inner.remove(app)
+    }
+}
