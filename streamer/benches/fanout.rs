@@ -1,0 +1,179 @@
+//! One hub, many text tails: what a delivery costs the server, and how long a line is on its way.
+//!
+//! `cargo bench -p streamer --bench fanout [-- TAILS LINES_PER_SECOND SECONDS]`, by default 1000 tails, 100 lines/s, 10 s. Server and readers are two processes on
+//! one machine: the figures of CPU and memory are the server's alone, those of time hold for both sharing it.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
+
+use std::{
+    io::Read,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, Origin, StreamId, Timestamp};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_util::sync::CancellationToken;
+
+const READERS: &str = "TRIBUTARY_BENCH_READERS";
+
+fn main() {
+    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
+    let [tails, rate, seconds] =
+        [(0, 1000), (1, 100), (2, 10)].map(|(at, default)| numbers.get(at).copied().unwrap_or(default));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    match std::env::var(READERS) {
+        Ok(addr) => runtime.block_on(read(&addr, tails, rate * seconds)),
+        Err(_) => runtime.block_on(serve(tails, rate, seconds)),
+    }
+}
+
+async fn serve(tails: u64, rate: u64, seconds: u64) {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+    let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(streamer::run(
+        streamer::Config::default(),
+        listener,
+        Arc::clone(&bus) as Arc<dyn Bus>,
+        streamer::Metrics::default(),
+        stop.clone(),
+    ));
+    let origin = Arc::new(Origin {
+        app: "bench".parse().unwrap(),
+        process: "web-7d4b9c-x2x9z".to_owned(),
+        stream: StreamId::new("uid", "web", "c0ffee", Epoch::new()).unwrap(),
+        node: "node-1".to_owned(),
+        source: "app".to_owned(),
+        fd: None,
+        about: None,
+    });
+    bus.create(&origin.app).await.unwrap();
+    let idle_memory = resident_kib();
+    let mut readers = Command::new(std::env::current_exe().unwrap())
+        .args([tails, rate, seconds].map(|n| n.to_string()))
+        .env(READERS, addr.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 1];
+    let mut output = readers.stdout.take().unwrap();
+    output.read_exact(&mut ready).unwrap();
+    let memory = (resident_kib() - idle_memory) as f64 / tails as f64;
+    let cpu = cpu_seconds();
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(rate).unwrap());
+    for seq in 0..rate * seconds {
+        tick.tick().await;
+        let data = format!("{} {:0>88}\n", Timestamp::now(), seq);
+        let content = Content::Lines {
+            data: data.into(),
+            lines: 1,
+            part: None,
+        };
+        bus.publish(Batch {
+            origin: Arc::clone(&origin),
+            seq,
+            content,
+        })
+        .await
+        .unwrap();
+    }
+    let mut report = String::new();
+    tokio::task::spawn_blocking(move || {
+        output.read_to_string(&mut report).unwrap();
+        print!("{report}");
+        assert!(readers.wait().unwrap().success());
+    })
+    .await
+    .unwrap();
+    let used = cpu_seconds() - cpu;
+    let deliveries = (tails * rate * seconds) as f64;
+    println!(
+        "server: {:.2} us CPU a delivery, {:.0} deliveries per CPU second, {memory:.1} KiB a tail",
+        used / deliveries * 1e6,
+        deliveries / used
+    );
+    stop.cancel();
+    served.await.unwrap().unwrap();
+}
+
+/// Reads `lines` lines on each of `tails` connections; tells the distribution of their ways.
+async fn read(addr: &str, tails: u64, lines: u64) {
+    let mut tasks = Vec::new();
+    for _ in 0..tails {
+        let mut connection = TcpStream::connect(addr).await.unwrap();
+        connection
+            .write_all(b"GET /api/apps/bench/logs?num_lines=0 HTTP/1.1\r\nhost: bench\r\n\r\n")
+            .await
+            .unwrap();
+        let mut buffer = vec![0; 16 * 1024];
+        let begun = connection.read(&mut buffer).await.unwrap();
+        assert!(buffer[..begun].starts_with(b"HTTP/1.1 200"));
+        tasks.push(tokio::spawn(async move {
+            let (mut seen, mut ways) = (0, Vec::with_capacity(usize::try_from(lines).unwrap()));
+            let mut begun = 0;
+            while seen < lines {
+                let got = connection.read(&mut buffer[begun..]).await.unwrap();
+                assert!(got > 0, "the stream ended after {seen} lines");
+                let now = Timestamp::now();
+                let end = begun + got;
+                let whole = buffer[..end]
+                    .iter()
+                    .rposition(|byte| *byte == b'\n')
+                    .map_or(0, |at| at + 1);
+                for line in buffer[..whole].split(|byte| *byte == b'\n') {
+                    if let Some(at) = line.windows(6).position(|window| window == b"+00:00") {
+                        let stamp = format!("{}Z", std::str::from_utf8(&line[at - 26..at]).unwrap());
+                        ways.push((now.0 - Timestamp::parse(&stamp).unwrap().0) as f64 / 1e6);
+                        seen += 1;
+                    }
+                }
+                buffer.copy_within(whole..end, 0);
+                begun = end - whole;
+            }
+            ways
+        }));
+    }
+    println!();
+    std::io::Write::flush(&mut std::io::stdout()).unwrap();
+    let began = Instant::now();
+    let mut ways = Vec::new();
+    for task in tasks {
+        ways.extend(task.await.unwrap());
+    }
+    ways.sort_by(f64::total_cmp);
+    let at = |part: f64| ways[((ways.len() - 1) as f64 * part) as usize];
+    println!(
+        "{tails} tails, {} lines in all in {:.1} s, none missing",
+        ways.len(),
+        began.elapsed().as_secs_f64()
+    );
+    println!(
+        "line to client: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    ticks / 100.0
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}

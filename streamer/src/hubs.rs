@@ -1,0 +1,155 @@
+//! Which apps are being read.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bus::{AppName, Bus};
+use parking_lot::{Mutex, MutexGuard};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Config,
+    error::ApiError,
+    hub::{self, Hub, Retire},
+    metrics::Metrics,
+};
+
+/// How many read histories at once; more wait their turn.
+const READ_BACKS: usize = 4;
+
+/// The hubs, opened by the first tail of an app, shared by all.
+pub(crate) struct Hubs {
+    pub(crate) config: Config,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) metrics: Metrics,
+    /// Turns to read history: each holds batches in memory.
+    pub(crate) read_backs: Semaphore,
+    shutdown: CancellationToken,
+    entries: Mutex<HashMap<AppName, Arc<Entry>>>,
+    tasks: TaskTracker,
+}
+
+struct Entry {
+    hub: OnceCell<Arc<Hub>>,
+    tails: watch::Sender<usize>,
+}
+
+/// A tail's hold on its hub: while it lives, so does the hub.
+pub(crate) struct Attached {
+    _counted: Counted,
+    /// The hub.
+    pub(crate) hub: Arc<Hub>,
+}
+
+/// One of an entry's tails, also while its hub is still being opened: a request that goes away meanwhile leaves no trace.
+struct Counted {
+    entry: Arc<Entry>,
+    tails: Gauge,
+}
+
+impl Counted {
+    fn new(entry: &Arc<Entry>, tails: &Gauge) -> Self {
+        entry.tails.send_modify(|count| *count += 1);
+        tails.inc();
+        Self {
+            entry: Arc::clone(entry),
+            tails: tails.clone(),
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.entry.tails.send_modify(|count| *count -= 1);
+        self.tails.dec();
+    }
+}
+
+impl Hubs {
+    pub(crate) fn new(config: Config, bus: Arc<dyn Bus>, metrics: Metrics, shutdown: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            read_backs: Semaphore::new(READ_BACKS),
+            bus,
+            metrics,
+            shutdown,
+            entries: Mutex::default(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Joins the app's hub, opening it where there is none. When this returns, what the bus accepts from here on reaches the hub's ring.
+    ///
+    /// # Errors
+    /// [`ApiError::UnknownApp`], or the bus's failure.
+    pub(crate) async fn attach(self: &Arc<Self>, app: &AppName) -> Result<Attached, ApiError> {
+        let (entry, counted) = {
+            let mut entries = self.entries();
+            let new = || {
+                Arc::new(Entry {
+                    hub: OnceCell::new(),
+                    tails: watch::Sender::new(0),
+                })
+            };
+            let entry = Arc::clone(entries.entry(app.clone()).or_insert_with(new));
+            // Under the lock, so that a hub about to close sees it.
+            let counted = Counted::new(&entry, &self.metrics.tails);
+            (entry, counted)
+        };
+        match entry.hub.get_or_try_init(|| self.open(app, &entry)).await {
+            Ok(hub) => Ok(Attached {
+                _counted: counted,
+                hub: Arc::clone(hub),
+            }),
+            Err(error) => {
+                drop(counted);
+                self.discard(app, &entry);
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(self: &Arc<Self>, app: &AppName, entry: &Arc<Entry>) -> Result<Arc<Hub>, ApiError> {
+        let opened = hub::open(app.clone(), Arc::clone(&self.bus), self.config, self.metrics.clone()).await;
+        let (hub, reading) = opened.map_err(|error| ApiError::from_bus(error, app))?;
+        let (hubs, app, entry) = (Arc::clone(self), app.clone(), Arc::clone(entry));
+        let (tails, shutdown) = (entry.tails.subscribe(), self.shutdown.clone());
+        let retire = move |how| hubs.retire(&app, &entry, how);
+        self.tasks.spawn(reading.run(tails, shutdown, retire));
+        Ok(hub)
+    }
+
+    /// Takes a hub out of the list; a tail that comes opens another. False where it stays.
+    fn retire(&self, app: &AppName, entry: &Arc<Entry>, how: Retire) -> bool {
+        let mut entries = self.entries();
+        if how == Retire::IfIdle && *entry.tails.borrow() > 0 {
+            return false;
+        }
+        if entries.get(app).is_some_and(|current| Arc::ptr_eq(current, entry)) {
+            entries.remove(app);
+        }
+        true
+    }
+
+    /// Takes out an entry that never opened, unless somebody else tries just now.
+    fn discard(&self, app: &AppName, entry: &Arc<Entry>) {
+        let mut entries = self.entries();
+        let unused = |current: &Arc<Entry>| {
+            Arc::ptr_eq(current, entry) && *entry.tails.borrow() == 0 && !entry.hub.initialized()
+        };
+        if entries.get(app).is_some_and(unused) {
+            entries.remove(app);
+        }
+    }
+
+    /// Waits until all hubs are done. After `shutdown` was cancelled.
+    pub(crate) async fn close(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<AppName, Arc<Entry>>> {
+        self.entries.lock()
+    }
+}

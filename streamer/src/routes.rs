@@ -1,0 +1,59 @@
+//! What is served, and its description.
+
+use std::sync::Arc;
+
+use axum::{Json, Router, extract::State, http::StatusCode};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{error::ApiError, hubs::Hubs, logs};
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Tributary",
+    description = "Reads apps' logs. What is missing is told, never left out in silence."
+))]
+struct Description;
+
+/// Each route with its description.
+fn described() -> OpenApiRouter<Arc<Hubs>> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(logs::logs))
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+}
+
+/// The description of the API, as it is served under `/openapi.json`.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    described().into_openapi()
+}
+
+/// All that is served.
+pub(crate) fn router(hubs: Arc<Hubs>) -> Router {
+    let (router, description) = described().split_for_parts();
+    router
+        .route("/openapi.json", axum::routing::get(|| async { Json(description) }))
+        .fallback(|| async { ApiError::UnknownPath })
+        .method_not_allowed_fallback(|| async { ApiError::Method })
+        .with_state(hubs)
+}
+
+/// Says that the process runs.
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, description = "It runs", body = String)))]
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Says whether requests can be served: whether the bus answers.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    responses((status = 200, description = "The bus answers", body = String), (status = 503, description = "It does not", body = String))
+)]
+async fn readyz(State(hubs): State<Arc<Hubs>>) -> (StatusCode, &'static str) {
+    match hubs.bus.apps().await {
+        Ok(_) => (StatusCode::OK, "ok\n"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the bus does not answer\n"),
+    }
+}

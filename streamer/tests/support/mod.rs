@@ -1,0 +1,227 @@
+//! A streamer on the embedded bus, on a port of its own, and a client that reads line by line.
+
+#![allow(dead_code, reason = "each test file takes what it needs")]
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, Loss, LossReason, Origin, Published, StreamId, Timestamp};
+use bytes::{Bytes, BytesMut};
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use prometheus_client::registry::Registry;
+use streamer::{Config, Metrics};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Every wait's bound.
+pub const BOUND: Duration = Duration::from_secs(20);
+
+pub struct Stack {
+    pub bus: Arc<Embedded>,
+    pub addr: SocketAddr,
+    pub shutdown: CancellationToken,
+    registry: Registry,
+    served: JoinHandle<std::io::Result<()>>,
+    _dir: TempDir,
+}
+
+impl Stack {
+    pub async fn start(config: Config) -> Self {
+        let dir = TempDir::new().unwrap();
+        let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+        let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let served = tokio::spawn(streamer::run(
+            config,
+            listener,
+            Arc::clone(&bus) as Arc<dyn Bus>,
+            metrics,
+            shutdown.clone(),
+        ));
+        Self {
+            bus,
+            addr,
+            shutdown,
+            registry,
+            served,
+            _dir: dir,
+        }
+    }
+
+    /// A metric's value now.
+    pub fn metric(&self, name: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.split(' ').next() == Some(name))
+            .expect(name);
+        line.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    pub async fn publish(&self, batches: impl IntoIterator<Item = Batch>) {
+        for batch in batches {
+            self.bus.publish(batch).await.unwrap();
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Reading {
+        let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+        let uri = format!("http://{}{path}", self.addr).parse().unwrap();
+        let response = tokio::time::timeout(BOUND, client.get(uri))
+            .await
+            .expect("an answer in time")
+            .unwrap();
+        Reading {
+            response,
+            rest: BytesMut::new(),
+        }
+    }
+
+    /// The whole body of an answer that ends.
+    pub async fn get_all(&self, path: &str) -> (StatusCode, String) {
+        let mut reading = self.get(path).await;
+        let status = reading.response.status();
+        (status, reading.read_to_end().await)
+    }
+
+    /// The whole body of an answer that need not end in a newline.
+    pub async fn get_all_unterminated(&self, path: &str) -> (u16, String) {
+        let response = self.get(path).await.response;
+        let status = response.status().as_u16();
+        let body = tokio::time::timeout(BOUND, response.into_body().collect())
+            .await
+            .expect("an end in time")
+            .unwrap();
+        (status, String::from_utf8(body.to_bytes().to_vec()).unwrap())
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(BOUND, self.served)
+            .await
+            .expect("ends in time")
+            .unwrap()
+            .unwrap();
+    }
+}
+
+pub struct Reading {
+    pub response: Response<hyper::body::Incoming>,
+    rest: BytesMut,
+}
+
+impl Reading {
+    /// The next line, without its newline. `None` when the body has ended properly.
+    pub async fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(at) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line = self.rest.split_to(at + 1);
+                return Some(String::from_utf8_lossy(&line[..at]).into_owned());
+            }
+            let frame = tokio::time::timeout(BOUND, self.response.frame())
+                .await
+                .expect("a line in time");
+            match frame {
+                Some(frame) => self.rest.extend_from_slice(frame.unwrap().data_ref().unwrap()),
+                None => {
+                    assert!(self.rest.is_empty(), "whole lines only");
+                    return None;
+                }
+            }
+        }
+    }
+
+    pub async fn lines(&mut self, count: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        while lines.len() < count {
+            lines.push(self.line().await.expect("more lines"));
+        }
+        lines
+    }
+
+    pub async fn read_to_end(&mut self) -> String {
+        let mut all = String::new();
+        while let Some(line) = self.line().await {
+            all.push_str(&line);
+            all.push('\n');
+        }
+        all
+    }
+}
+
+/// A stream of app `shop`, made this long ago.
+pub fn stream(process: &str, age: Duration) -> Arc<Origin> {
+    let millis = Published::now().earlier_by(age).0 / 1000;
+    Arc::new(Origin {
+        app: "shop".parse().unwrap(),
+        process: process.to_owned(),
+        stream: StreamId::new(&format!("uid-{process}"), "web", "c0ffee", Epoch { millis, random: 1 }).unwrap(),
+        node: "node-1".to_owned(),
+        source: "app".to_owned(),
+        fd: None,
+        about: None,
+    })
+}
+
+/// Lines `from..to` of a stream, line `n` printed `n` milliseconds after the hour, saying `n`.
+pub fn lines(origin: &Arc<Origin>, from: u64, to: u64) -> Batch {
+    spaced(origin, from, to, 1)
+}
+
+/// The same, `millis` apart.
+pub fn spaced(origin: &Arc<Origin>, from: u64, to: u64, millis: i64) -> Batch {
+    printed(origin, from, to, millis, |seq| seq.to_string())
+}
+
+/// The same, each padded to `size` bytes with `x`.
+pub fn padded(origin: &Arc<Origin>, from: u64, to: u64, size: usize) -> Batch {
+    printed(origin, from, to, 1, |seq| format!("{seq:x<size$}"))
+}
+
+fn printed(origin: &Arc<Origin>, from: u64, to: u64, millis: i64, text: impl Fn(u64) -> String) -> Batch {
+    let mut data = String::new();
+    for seq in from..to {
+        let time = Timestamp(1_795_417_200_000_000_000 + i64::try_from(seq).unwrap() * millis * 1_000_000);
+        data.push_str(&format!("{time} {}\n", text(seq)));
+    }
+    let content = Content::Lines {
+        data: data.into(),
+        lines: to - from,
+        part: None,
+    };
+    Batch {
+        origin: Arc::clone(origin),
+        seq: from,
+        content,
+    }
+}
+
+/// A known loss of `from..to`.
+pub fn loss(origin: &Arc<Origin>, from: u64, to: u64) -> Batch {
+    let loss = Loss {
+        lines: to - from,
+        reason: LossReason::Spool,
+        from: None,
+        to: None,
+    };
+    Batch {
+        origin: Arc::clone(origin),
+        seq: from,
+        content: Content::Loss(loss),
+    }
+}
+
+/// What a text line says, behind its process.
+pub fn said(line: &str) -> &str {
+    line.split_once("]: ").expect("the text layout").1
+}

@@ -1,0 +1,369 @@
+//! What a client reads: history and live, joined; every loss told; a proper end.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+mod support;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bus::{Bus, Published};
+use http::StatusCode;
+use streamer::Config;
+use support::*;
+use tokio_util::sync::CancellationToken;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_lines_come_in_the_text_layout_and_the_body_ends() {
+    let stack = Stack::start(Config::default()).await;
+    let web = stream("web-7d4b9c-x2x9z", HOUR);
+    stack.publish([lines(&web, 0, 60), lines(&web, 60, 100)]).await;
+    let (status, body) = stack.get_all("/api/apps/shop/logs?num_lines=50&follow=False").await;
+    assert_eq!(status, StatusCode::OK);
+    let all: Vec<&str> = body.lines().collect();
+    assert_eq!(all.len(), 50);
+    assert_eq!(all[0], "2026-11-23T07:00:00.050000+00:00 shop[web-7d4b9c-x2x9z]: 50");
+    assert_eq!(all[49], "2026-11-23T07:00:00.099000+00:00 shop[web-7d4b9c-x2x9z]: 99");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_merges_the_streams_by_time_and_keeps_each_streams_own_order() {
+    let stack = Stack::start(Config::default()).await;
+    let (web, job) = (stream("web", HOUR), stream("job", HOUR));
+    stack.publish([lines(&web, 0, 50), spaced(&job, 0, 10, 5)]).await;
+    let (_, body) = stack.get_all("/api/apps/shop/logs?follow=0").await;
+    let all: Vec<&str> = body.lines().collect();
+    assert_eq!(all.len(), 60);
+    assert!(all.is_sorted_by_key(|line| line.split(' ').next()), "by time");
+    for process in ["[web]", "[job]"] {
+        let seqs: Vec<u64> = all
+            .iter()
+            .filter(|line| line.contains(process))
+            .map(|line| said(line).parse().unwrap())
+            .collect();
+        assert!(seqs.is_sorted() && seqs[0] == 0, "{process} in order");
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_sees_history_then_what_is_printed_from_now_on() {
+    let stack = Stack::start(Config::default()).await;
+    let web = stream("web", HOUR);
+    stack.publish([lines(&web, 0, 30)]).await;
+    let mut tail = stack.get("/api/apps/shop/logs?num_lines=5").await;
+    assert_eq!(tail.response.headers()["content-type"], "text/plain; charset=utf-8");
+    assert_eq!(
+        tail.lines(5).await.iter().map(|line| said(line)).collect::<Vec<_>>(),
+        ["25", "26", "27", "28", "29"]
+    );
+    stack.publish([lines(&web, 30, 32)]).await;
+    assert_eq!(
+        tail.lines(2).await.iter().map(|line| said(line)).collect::<Vec<_>>(),
+        ["30", "31"]
+    );
+    let mut live_only = stack.get("/api/apps/shop/logs?num_lines=0&follow=true").await;
+    let mut warm = stack.get("/api/apps/shop/logs?num_lines=1").await;
+    stack.publish([lines(&web, 32, 33)]).await;
+    assert_eq!(said(&live_only.line().await.unwrap()), "32");
+    assert_eq!(
+        warm.lines(2).await.iter().map(|line| said(line)).collect::<Vec<_>>(),
+        ["31", "32"],
+        "from the warm ring"
+    );
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tails_that_join_in_the_middle_see_every_line_once() {
+    let stack = Arc::new(Stack::start(Config::default()).await);
+    let processes = ["a", "b", "c"];
+    let total = 3000;
+    let streams = processes.map(|process| stream(process, Duration::ZERO));
+    stack.publish(streams.iter().map(|web| lines(web, 0, 1))).await;
+    let publishers = streams.map(|web| {
+        let bus = Arc::clone(&stack.bus);
+        tokio::spawn(async move {
+            for seq in (1..total).step_by(3) {
+                bus.publish(lines(&web, seq, (seq + 3).min(total))).await.unwrap();
+            }
+        })
+    });
+    let mut tails = Vec::new();
+    for _ in 0..12 {
+        let stack = Arc::clone(&stack);
+        tails.push(tokio::spawn(async move {
+            let mut tail = stack.get("/api/apps/shop/logs?num_lines=1000000").await;
+            let mut next: HashMap<String, u64> = HashMap::new();
+            for _ in 0..total * 3 {
+                let line = tail.line().await.unwrap();
+                let process = line.split(['[', ']']).nth(1).unwrap().to_owned();
+                let expected = next.entry(process).or_default();
+                assert_eq!(said(&line), expected.to_string(), "{line}");
+                *expected += 1;
+            }
+        }));
+        // The next joins when the bus has moved on.
+        let seen = Published::now();
+        while Published::now().since(seen) < Duration::from_millis(20) {
+            tokio::task::yield_now().await;
+        }
+    }
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+    for tail in tails {
+        tail.await.unwrap();
+    }
+    Arc::into_inner(stack).unwrap().stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gaps_and_losses_are_notices_in_their_place_and_told_once() {
+    let stack = Stack::start(Config::default()).await;
+    let web = stream("web", Duration::ZERO);
+    stack
+        .publish([
+            lines(&web, 0, 2),
+            loss(&web, 2, 12),
+            lines(&web, 12, 13),
+            lines(&web, 20, 21),
+            loss(&web, 21, 21),
+            lines(&web, 21, 22),
+        ])
+        .await;
+    let expected = [
+        "0",
+        "1",
+        "Error L12: 10 messages of web dropped, seq 2 to 11: the collector's spool was full",
+        "12",
+        "Error L13: 7 messages of web lost, seq 13 to 19: they did not arrive",
+        "20",
+        "Error L12: an unknown number of messages of web dropped before seq 21: the collector's spool was full",
+        "21",
+    ];
+    let (_, history) = stack.get_all("/api/apps/shop/logs?follow=False").await;
+    assert_eq!(history.lines().map(said).collect::<Vec<_>>(), expected);
+    let mut tail = stack.get("/api/apps/shop/logs").await;
+    assert_eq!(
+        tail.lines(8).await.iter().map(|line| said(line)).collect::<Vec<_>>(),
+        expected
+    );
+    stack.publish([loss(&web, 22, 23), lines(&web, 23, 24)]).await;
+    let live = tail.lines(2).await;
+    assert!(
+        live[0].contains(" shop[tributary]: Error L12: 1 message of web dropped, seq 22"),
+        "{}",
+        live[0]
+    );
+    assert_eq!(said(&live[1]), "23");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_is_told_what_it_missed() {
+    let stack = Stack::start(Config {
+        ring_bytes: 256 * 1024,
+        ..Config::default()
+    })
+    .await;
+    let web = stream("web", Duration::ZERO);
+    stack.publish([lines(&web, 0, 1)]).await;
+    let mut tail = stack.get("/api/apps/shop/logs").await;
+    assert_eq!(said(&tail.line().await.unwrap()), "0");
+    // More than the ring and the sockets hold, while the tail reads nothing.
+    let total = 400_000;
+    for seq in (1..total).step_by(1000) {
+        stack.publish([lines(&web, seq, (seq + 1000).min(total))]).await;
+    }
+    let (mut seen, mut missed, mut next) = (0, 0, 1);
+    while seen + missed < total - 1 {
+        let line = tail.line().await.unwrap();
+        let text = said(&line);
+        if let Some((_, count)) = text.split_once("This tail session dropped ") {
+            let count: u64 = count.split(' ').next().unwrap().parse().unwrap();
+            missed += count;
+            next += count;
+        } else {
+            assert_eq!(
+                text,
+                next.to_string(),
+                "what was counted as missed is exactly what is missing"
+            );
+            seen += 1;
+            next += 1;
+        }
+    }
+    assert!(missed > 0, "it was slow");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_has_not_spoken_yet_is_a_stream_that_waits() {
+    let stack = Stack::start(Config::default()).await;
+    stack.bus.create(&"shop".parse().unwrap()).await.unwrap();
+    let mut tail = stack.get("/api/apps/shop/logs").await;
+    assert_eq!(tail.response.status(), StatusCode::OK, "headers come at once");
+    stack.publish([lines(&stream("web", Duration::ZERO), 0, 1)]).await;
+    assert_eq!(said(&tail.line().await.unwrap()), "0");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_shutdown_a_tail_gets_what_was_accepted_and_ends_properly() {
+    let stack = Stack::start(Config::default()).await;
+    let web = stream("web", Duration::ZERO);
+    stack.publish([lines(&web, 0, 1)]).await;
+    let mut tail = stack.get("/api/apps/shop/logs").await;
+    assert_eq!(said(&tail.line().await.unwrap()), "0");
+    stack.publish([lines(&web, 1, 100)]).await;
+    stack.shutdown.cancel();
+    assert_eq!(tail.read_to_end().await.lines().count(), 99);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_closed_for_want_of_tails_opens_again() {
+    let stack = Stack::start(Config {
+        linger: Duration::ZERO,
+        ..Config::default()
+    })
+    .await;
+    let web = stream("web", HOUR);
+    for round in 0..20 {
+        stack.publish([lines(&web, round, round + 1)]).await;
+        let mut tail = stack.get("/api/apps/shop/logs?num_lines=1").await;
+        // A hub that is still there may have the line before as its newest; then the line itself follows.
+        let first = tail.line().await.unwrap();
+        if said(&first) != round.to_string() {
+            assert_eq!(said(&first), (round - 1).to_string());
+            assert_eq!(said(&tail.line().await.unwrap()), round.to_string());
+        }
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_had_is_refused_in_one_ascii_line_that_says_why() {
+    let stack = Stack::start(Config::default()).await;
+    stack.bus.create(&"shop".parse().unwrap()).await.unwrap();
+    for (path, status, reason) in [
+        ("/api/apps/nope/logs", 404, "app not found"),
+        ("/api/apps/nope/logs?follow=False", 404, "app not found"),
+        ("/api/apps/no%20name/logs", 404, "app not found"),
+        ("/api/apps//logs", 404, "app not found"),
+        ("/api/apps/%ff/logs", 404, "app not found"),
+        ("/nowhere", 404, "not found"),
+        (
+            "/api/apps/shop/logs?num_lines=abc",
+            422,
+            "num_lines: give a number of lines",
+        ),
+        ("/api/apps/shop/logs?follow=maybe", 422, "follow: give true or false"),
+    ] {
+        let (found, body) = stack.get_all_unterminated(path).await;
+        assert_eq!(found, status, "{path}");
+        let errors: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert!(
+            errors["errors"][""][0].as_str().unwrap().starts_with(reason),
+            "{path}: {body}"
+        );
+        assert!(body.is_ascii() && !body.contains('\n'), "{path}: {body}");
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_begins_with_two_slashes_is_the_same() {
+    let stack = Stack::start(Config::default()).await;
+    stack.publish([lines(&stream("web", HOUR), 0, 3)]).await;
+    let (status, body) = stack.get_all("//api/apps/shop/logs?follow=False&num_lines=2").await;
+    assert_eq!((status, body.lines().count()), (StatusCode::OK, 2));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_of_the_api_names_every_route() {
+    let stack = Stack::start(Config::default()).await;
+    let (status, body) = stack.get_all_unterminated("/openapi.json").await;
+    assert_eq!(status, 200);
+    let description: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let paths: Vec<&String> = description["paths"].as_object().unwrap().keys().collect();
+    assert_eq!(paths, ["/api/apps/{app}/logs", "/healthz", "/readyz"]);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hub_of_a_busy_app_closes_when_its_last_tail_has_gone() {
+    let stack = Stack::start(Config {
+        linger: Duration::from_millis(5),
+        ..Config::default()
+    })
+    .await;
+    let web = stream("web", HOUR);
+    stack.publish([lines(&web, 0, 1)]).await;
+    let (bus, printing) = (Arc::clone(&stack.bus), CancellationToken::new());
+    let stop = printing.clone();
+    let publisher = tokio::spawn(async move {
+        let mut seq = 1;
+        while !stop.is_cancelled() {
+            bus.publish(lines(&web, seq, seq + 1)).await.unwrap();
+            seq += 1;
+        }
+    });
+    let mut tail = stack.get("/api/apps/shop/logs").await;
+    tail.lines(100).await;
+    assert_eq!(stack.metric("tributary_streamer_hubs"), 1);
+    drop(tail);
+    tokio::time::timeout(BOUND, async {
+        while stack.metric("tributary_streamer_hubs") > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("closed in time, though the app goes on printing");
+    // And a shutdown is not held up by it either.
+    let mut tail = stack.get("/api/apps/shop/logs").await;
+    tail.lines(100).await;
+    stack.stop().await;
+    printing.cancel();
+    publisher.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_is_all_that_was_asked_for_or_says_that_it_is_cut() {
+    let stack = Stack::start(Config {
+        history_bytes: 400_000,
+        ..Config::default()
+    })
+    .await;
+    let web = stream("web", HOUR);
+    stack
+        .publish((0..50).map(|batch| padded(&web, batch * 20, batch * 20 + 20, 1000)))
+        .await;
+    for wanted in [1, 100, 250, 350, 400, 500, 900, 1000, 5000] {
+        let (_, body) = stack
+            .get_all(&format!("/api/apps/shop/logs?follow=False&num_lines={wanted}"))
+            .await;
+        let (notices, seqs): (Vec<&str>, Vec<&str>) =
+            body.lines().map(said).partition(|text| text.starts_with("Error L15"));
+        let seqs: Vec<u64> = seqs
+            .iter()
+            .map(|text| text.trim_end_matches('x').parse().unwrap())
+            .collect();
+        assert!(
+            seqs.windows(2).all(|pair| pair[0] + 1 == pair[1]) && seqs.last() == Some(&999),
+            "the newest, without a hole"
+        );
+        let whole = seqs.len() == wanted.min(1000);
+        assert_eq!(
+            notices.len(),
+            usize::from(!whole),
+            "{} of {wanted} lines, {notices:?}",
+            seqs.len()
+        );
+    }
+    stack.stop().await;
+}
