@@ -1,0 +1,64 @@
+//! The way to a cluster's API.
+
+use std::{error::Error, net::SocketAddr, time::Duration};
+
+use anyhow::{Context, anyhow, bail};
+use http::Request;
+use kube::{Client, Config};
+
+/// How long an API may take for its first answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// A client for the cluster of the current kubeconfig (`KUBECONFIG`, `~/.kube/config`, or the pod's own account), proved to be there and to let pods be listed.
+///
+/// # Errors
+/// One line that says what to do, within ten seconds of an API that does not answer.
+pub(crate) async fn from_kubeconfig() -> anyhow::Result<Client> {
+    let config = Config::infer().await.map_err(|error| {
+        let place = std::env::var("KUBECONFIG").map_or_else(|_| "no KUBECONFIG, ~/.kube/config".to_owned(), |set| format!("KUBECONFIG={set}"));
+        let cause = innermost(&error);
+        anyhow!("no cluster to read from: {place}: {cause} (set KUBECONFIG to a kubeconfig file, or try `tributary demo`, which brings its own)")
+    })?;
+    let url = config.cluster_url.clone();
+    let client =
+        Client::try_from(config).map_err(|error| anyhow!("the kubeconfig cannot be used: {}", innermost(&error)))?;
+    let look = Request::get("/api/v1/pods?limit=1")
+        .body(Vec::new())
+        .context("cannot ask for pods")?;
+    let answer = tokio::time::timeout(ANSWER_WAIT, client.request_text(look)).await;
+    let silent = |why: String| {
+        anyhow!("the Kubernetes API at {url} does not answer: {why} (check KUBECONFIG and that the cluster is up)")
+    };
+    match answer {
+        Ok(Ok(_)) => Ok(client),
+        Ok(Err(kube::Error::Api(refused))) => {
+            let said = if refused.message.is_empty() {
+                format!("status {}", refused.code)
+            } else {
+                refused.message.clone()
+            };
+            bail!(
+                "the Kubernetes API at {url} refuses: {said} (this needs `list` and `watch` on pods and `get` on pods/log, in all namespaces)"
+            )
+        }
+        Ok(Err(error)) => Err(silent(innermost(&error))),
+        Err(_) => Err(silent(format!("nothing within {} s", ANSWER_WAIT.as_secs()))),
+    }
+}
+
+/// A client for an API without TLS or authentication: the simulated one.
+pub(crate) fn for_simulated(addr: SocketAddr) -> anyhow::Result<Client> {
+    let url = format!("http://{addr}")
+        .parse()
+        .context("the simulated cluster has no address")?;
+    Client::try_from(Config::new(url)).context("the simulated cluster cannot be reached")
+}
+
+/// The innermost cause, which is the one a user can do something about; those around it say the same again.
+pub(crate) fn innermost(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}

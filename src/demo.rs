@@ -1,0 +1,45 @@
+//! `tributary demo`: all of it in one process, on a simulated Kubernetes node.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use crate::{client, flags::StackArgs, kubesim::SimulatedArgs, say, stack::Stack};
+
+#[derive(Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    stack: StackArgs,
+    #[command(flatten)]
+    simulated: SimulatedArgs,
+    /// What is kept on this machine [default: a directory that goes away]
+    #[arg(long, env = "TRIBUTARY_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Runs until told to stop.
+pub(crate) async fn run(args: DemoArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    args.stack.check()?;
+    let scenario = args.simulated.scenario()?;
+    let temporary = tempfile::tempdir().context("no directory for the demo's data")?;
+    let data_dir = args.data_dir.unwrap_or_else(|| temporary.path().to_owned());
+    let mut apps: Vec<String> = scenario.pods.iter().map(|pod| pod.namespace.clone()).collect();
+    apps.sort();
+    apps.dedup();
+    let cluster = args.simulated.start(([127, 0, 0, 1], 0).into(), scenario).await?;
+    let client = client::for_simulated(cluster.addr())?;
+    let ran = match Stack::start(&args.stack, &data_dir, client).await {
+        Ok(stack) => {
+            stack.wait_for_apps(&apps).await;
+            for app in apps {
+                say::answer(&format!("curl -N 'http://{}/api/apps/{app}/logs'", stack.addr()));
+            }
+            stack.run(shutdown).await
+        }
+        Err(error) => Err(error),
+    };
+    cluster.shutdown().await;
+    ran
+}

@@ -1,0 +1,188 @@
+//! Flags that several subcommands have, by what they are about.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context, bail};
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+use collector::AppFrom;
+
+/// What `up` and `demo` have in common: every service's flags.
+#[derive(Args)]
+pub(crate) struct StackArgs {
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+    #[command(flatten)]
+    pub(crate) collect: CollectArgs,
+    #[command(flatten)]
+    pub(crate) keep: KeepArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    /// How many bytes of lines are kept, shared evenly: apps above their share lose their oldest first
+    #[arg(long, env = "TRIBUTARY_RETENTION_BYTES", value_name = "BYTES", default_value = "1GB")]
+    pub(crate) retention_bytes: ByteSize,
+}
+
+/// How apps are read.
+#[derive(Args)]
+pub(crate) struct ReadArgs {
+    /// Where readers connect; port 0 takes a free one
+    #[arg(
+        long,
+        env = "TRIBUTARY_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub(crate) listen: SocketAddr,
+    /// Who may read: for now `none`, everybody who can connect, on a loopback address only
+    #[arg(long, env = "TRIBUTARY_AUTH", value_enum, default_value_t = Auth::None)]
+    pub(crate) auth: Auth,
+    /// The most lines of history that one request can have
+    #[arg(long, env = "TRIBUTARY_MAX_NUM_LINES", value_name = "N", default_value_t = 1_000_000)]
+    pub(crate) max_num_lines: u64,
+}
+
+/// How readers prove who they are.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Auth {
+    /// They need not
+    None,
+}
+
+/// What is collected.
+#[derive(Args)]
+pub(crate) struct CollectArgs {
+    /// Follow the pods of this node alone [default: of all nodes]
+    #[arg(long, env = "TRIBUTARY_NODE_NAME", value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// What names a pod's app: `namespace`, or `label:KEY`
+    #[arg(long, env = "TRIBUTARY_APP_FROM", value_name = "FROM", default_value = "namespace")]
+    pub(crate) app_from: AppFrom,
+    /// Where the collector keeps how far it has read [default: `checkpoints` in the data directory]
+    #[arg(long, env = "TRIBUTARY_CHECKPOINT_DIR", value_name = "DIR")]
+    pub(crate) checkpoint_dir: Option<PathBuf>,
+}
+
+/// How long lines are kept.
+#[derive(Args)]
+pub(crate) struct KeepArgs {
+    /// How long lines are kept for readers who ask for history
+    #[arg(
+        long,
+        env = "TRIBUTARY_RETENTION",
+        value_name = "TIME",
+        default_value = "1d",
+        value_parser = humantime::parse_duration
+    )]
+    pub(crate) retention: Duration,
+}
+
+/// Where a service answers operators.
+#[derive(Args)]
+pub(crate) struct AdminArgs {
+    /// Where probes and Prometheus ask: /healthz, /readyz, /metrics
+    ///
+    /// By default 127.0.0.1 and port 9601 (collector, up, demo), 9602 (streamer), or where that is taken a free port.
+    #[arg(long, env = "TRIBUTARY_ADMIN_LISTEN", value_name = "ADDR")]
+    pub(crate) admin_listen: Option<SocketAddr>,
+}
+
+impl StackArgs {
+    /// Finds everything that cannot be meant, all of it at once.
+    ///
+    /// # Errors
+    /// One line with each flag, its value and what is expected.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let mut wrong = self.read.mistakes();
+        wrong.extend(self.keep.mistakes());
+        if self.retention_bytes < ByteSize::mb(16) {
+            wrong.push(format!(
+                "--retention-bytes {}: keep at least 16MB",
+                self.retention_bytes
+            ));
+        }
+        refuse(&wrong)
+    }
+}
+
+impl ReadArgs {
+    /// What cannot be meant.
+    pub(crate) fn mistakes(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.auth == Auth::None && !self.listen.ip().is_loopback() {
+            wrong.push(format!(
+                "--listen {}: with --auth none everybody who can connect reads every app: listen on a loopback address such as 127.0.0.1:8080",
+                self.listen
+            ));
+        }
+        if self.max_num_lines == 0 {
+            wrong.push("--max-num-lines 0: give at least 1".to_owned());
+        }
+        wrong
+    }
+
+    /// The streamer's settings; `history` is how long lines are kept.
+    pub(crate) fn config(&self, history: Duration) -> streamer::Config {
+        streamer::Config {
+            max_num_lines: self.max_num_lines,
+            history,
+            ..streamer::Config::default()
+        }
+    }
+}
+
+impl CollectArgs {
+    /// The collector's settings; its checkpoints lie in `data_dir` unless they were given a place.
+    pub(crate) fn config(&self, data_dir: &std::path::Path) -> collector::Config {
+        let checkpoint_dir = self
+            .checkpoint_dir
+            .clone()
+            .unwrap_or_else(|| data_dir.join("checkpoints"));
+        collector::Config {
+            node_name: self.node_name.clone(),
+            app_from: self.app_from.clone(),
+            ..collector::Config::new(checkpoint_dir)
+        }
+    }
+}
+
+impl KeepArgs {
+    /// What cannot be meant.
+    pub(crate) fn mistakes(&self) -> Vec<String> {
+        let short = self.retention < Duration::from_secs(60);
+        let told = || {
+            format!(
+                "--retention {}: keep lines for at least 1m",
+                humantime::format_duration(self.retention)
+            )
+        };
+        short.then(told).into_iter().collect()
+    }
+}
+
+/// Refuses a command with all of its mistakes.
+///
+/// # Errors
+/// Where there is one.
+pub(crate) fn refuse(mistakes: &[String]) -> anyhow::Result<()> {
+    if mistakes.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", mistakes.join("; "))
+}
+
+/// Where a user's programs keep what lasts (XDG Base Directory Specification).
+///
+/// # Errors
+/// Where the environment names no place.
+pub(crate) fn default_data_dir() -> anyhow::Result<PathBuf> {
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let base = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
+    let base =
+        base.context("no place to keep data in (neither XDG_DATA_HOME nor HOME is set): give one with --data-dir")?;
+    Ok(base.join("tributary"))
+}

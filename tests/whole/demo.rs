@@ -1,0 +1,160 @@
+//! `tributary demo` shows all of it.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::collections::{HashMap, HashSet};
+
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::support::*;
+
+/// A demo whose apps can be read: it has said so.
+pub async fn start_demo(more: &[&str]) -> Tributary {
+    let mut demo = Tributary::start(&[&["demo", "--listen", "127.0.0.1:0"], more].concat(), &[]).await;
+    for app in ["mailer", "shop"] {
+        let line = bounded("the command to try", demo.stdout.next_line())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(line, format!("curl -N 'http://{}/api/apps/{app}/logs'", demo.addr));
+    }
+    demo
+}
+
+/// Reads until so many lines have been printed in all.
+async fn wait_for_lines(demo: &Tributary, app: &str, count: usize) {
+    let mut tail = demo.get(&format!("/api/apps/{app}/logs?num_lines=1000")).await;
+    for _ in 0..count {
+        tail.line().await.expect("more lines");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_prints_a_command_that_works_and_two_apps_of_three_pods() {
+    let demo = start_demo(&[]).await;
+    for app in ["mailer", "shop"] {
+        let mut tail = demo.get(&format!("/api/apps/{app}/logs")).await;
+        assert_eq!(tail.status(), 200);
+        let mut processes = HashSet::new();
+        while processes.len() < 3 {
+            let line = tail.line().await.unwrap();
+            let line = take_apart(&line);
+            assert_eq!(line.app, app);
+            assert_ne!(line.process, "tributary", "nothing is lost: {}", line.text);
+            processes.insert(line.process.to_owned());
+        }
+    }
+    demo.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_lines_are_fifty_lines_and_the_answer_ends_by_itself() {
+    let demo = start_demo(&[]).await;
+    for app in ["mailer", "shop"] {
+        // A newcomer asks as soon as the command to try stands there; what the pods print when they start takes them a moment.
+        let path = format!("/api/apps/{app}/logs?num_lines=50&follow=False");
+        let mut lines = Vec::new();
+        bounded("fifty lines", async {
+            while lines.len() < 50 {
+                lines = demo.get_lines(&path).await;
+            }
+        })
+        .await;
+        assert_eq!(lines.len(), 50);
+        let times: Vec<&str> = lines.iter().map(|line| take_apart(line).time).collect();
+        assert!(times.is_sorted(), "merged by time");
+    }
+    demo.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_demo_shows_is_what_kubectl_shows() {
+    if !has_kubectl().await {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let kubeconfig = dir.path().join("kubeconfig").display().to_string();
+    let demo = start_demo(&["--kubeconfig-out", &kubeconfig]).await;
+    for app in ["mailer", "shop"] {
+        wait_for_lines(&demo, app, 90).await;
+        let lines = demo
+            .get_lines(&format!("/api/apps/{app}/logs?num_lines=80&follow=False"))
+            .await;
+        let mut by_process: HashMap<String, Vec<(String, String)>> = HashMap::new();
+        for line in &lines {
+            let line = take_apart(line);
+            let time = line.time.trim_end_matches("+00:00").to_owned();
+            by_process
+                .entry(line.process.to_owned())
+                .or_default()
+                .push((time, line.text.to_owned()));
+        }
+        assert_eq!(by_process.len(), 3);
+        for (pod, ours) in by_process {
+            let mut theirs = Vec::new();
+            // One of the pods crashes again and again: its last two instances are what kubectl can show.
+            for more in [&["--previous"][..], &[]] {
+                theirs.extend(kubectl_logs(&kubeconfig, app, &pod, more).await);
+            }
+            // kubectl is asked later: what it has beyond our last line is newer. Of a pod that crashes it has the last two instances at most.
+            let crashes = pod.starts_with("reports");
+            let Some(last) = theirs.iter().position(|line| Some(line) == ours.last()) else {
+                assert!(crashes, "kubectl shows our last line of {pod}");
+                continue;
+            };
+            let both = ours.len().min(last + 1);
+            assert!(both == ours.len() || crashes, "kubectl shows all our lines of {pod}");
+            assert_eq!(
+                theirs[last + 1 - both..=last],
+                ours[ours.len() - both..],
+                "the same lines, texts and times, in the same order: {pod}"
+            );
+        }
+    }
+    demo.terminate().await;
+}
+
+/// A pod's lines as kubectl shows them, times cut to microseconds; none where it has none to show.
+async fn kubectl_logs(kubeconfig: &str, namespace: &str, pod: &str, more: &[&str]) -> Vec<(String, String)> {
+    let args = ["--kubeconfig", kubeconfig, "logs", "-n", namespace, pod, "--timestamps"];
+    let output = bounded("kubectl", Command::new("kubectl").args(args).args(more).output())
+        .await
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let lines = stdout.lines().filter_map(|line| line.split_once(' '));
+    // What begins with no time is the kubelet's own word: that instance is gone.
+    let lines = lines.filter(|(time, _)| time.len() == "2026-11-23T07:00:00.123456789Z".len());
+    lines
+        .map(|(time, text)| (time[..26].to_owned(), text.to_owned()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sigterm_a_follower_gets_a_proper_end() {
+    let demo = start_demo(&[]).await;
+    let mut tail = demo.get("/api/apps/shop/logs").await;
+    tail.line().await.unwrap();
+    let (_, ended) = tokio::join!(demo.terminate(), async {
+        while tail.line().await.is_some() {}
+        true
+    });
+    assert!(ended);
+}
+
+async fn has_kubectl() -> bool {
+    let found = Command::new("kubectl")
+        .args(["version", "--client"])
+        .output()
+        .await
+        .is_ok_and(|output| output.status.success());
+    let required = std::env::var_os("TRIBUTARY_REQUIRE_KUBECTL").is_some_and(|value| value == "1");
+    assert!(
+        found || !required,
+        "kubectl is missing, and TRIBUTARY_REQUIRE_KUBECTL=1 demands it"
+    );
+    if !found {
+        eprintln!("skipped: kubectl is not installed");
+    }
+    found
+}

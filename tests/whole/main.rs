@@ -1,0 +1,6 @@
+//! The whole, through its public doors: the binary, HTTP, kubectl. A file per promise.
+
+mod cli;
+mod demo;
+mod support;
+mod up;

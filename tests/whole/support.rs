@@ -1,0 +1,221 @@
+//! The binary as a process, a reader of its HTTP, and a bound on every wait.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::{
+    net::SocketAddr,
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr, ChildStdout, Command},
+};
+
+/// Every wait's bound. Wide: a debug build on a busy machine must not fail by it.
+pub const BOUND: Duration = Duration::from_secs(60);
+
+/// Waits, but not for ever.
+pub async fn bounded<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(BOUND, wait).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what}: not within {BOUND:?}"),
+    }
+}
+
+/// A `tributary …` that serves. Killed when dropped.
+pub struct Tributary {
+    child: Child,
+    pub addr: SocketAddr,
+    pub stdout: Lines<BufReader<ChildStdout>>,
+    stderr: Lines<BufReader<ChildStderr>>,
+}
+
+impl Tributary {
+    /// Starts it and waits until it says where it listens.
+    pub async fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut child = command(args, env).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        let addr = bounded("listening", async {
+            let mut said = Vec::new();
+            while let Some(line) = stderr.next_line().await.unwrap() {
+                if let Some(addr) = line.strip_prefix("listening on http://") {
+                    return addr.parse().unwrap();
+                }
+                said.push(line);
+            }
+            panic!("tributary {args:?} ended: {said:?}");
+        })
+        .await;
+        Self {
+            child,
+            addr,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// SIGTERM: it has to end by itself, with exit code 0, having finished what it accepted.
+    pub async fn terminate(mut self) {
+        send_sigterm(&self.child).await;
+        let mut said = Vec::new();
+        let status = bounded("the end after SIGTERM", async {
+            while let Some(line) = self.stderr.next_line().await.unwrap() {
+                said.push(line);
+            }
+            self.child.wait().await.unwrap()
+        })
+        .await;
+        assert!(status.success(), "{status}: {said:?}");
+    }
+
+    /// Closes what it prints to.
+    pub fn deafen(self) -> Deafened {
+        Deafened(self.child)
+    }
+
+    /// SIGKILL, and nothing is left of it when this returns.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    pub async fn get(&self, path: &str) -> Reading {
+        Reading::open(self.addr, path).await
+    }
+
+    /// Lines of an answer that ends.
+    pub async fn get_lines(&self, path: &str) -> Vec<String> {
+        let mut reading = self.get(path).await;
+        let mut lines = Vec::new();
+        while let Some(line) = reading.line().await {
+            lines.push(line);
+        }
+        lines
+    }
+}
+
+/// Starts a `tributary …` without waiting for a word of it.
+pub fn start(args: &[&str], env: &[(&str, &str)]) -> Deafened {
+    let mut command = command(args, env);
+    Deafened(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+}
+
+/// A `tributary …` to whom nobody listens.
+pub struct Deafened(Child);
+
+impl Deafened {
+    /// SIGTERM: exit code 0 all the same.
+    pub async fn end(mut self) {
+        send_sigterm(&self.0).await;
+        let status = bounded("the end after SIGTERM", self.0.wait()).await.unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+async fn send_sigterm(child: &Child) {
+    let pid = child.id().unwrap();
+    let kill = Command::new("sh")
+        .args(["-c", &format!("kill -TERM {pid}")])
+        .status()
+        .await
+        .unwrap();
+    assert!(kill.success());
+}
+
+/// Runs a `tributary …` that ends.
+pub async fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
+    bounded("the end", command(args, env).output()).await.unwrap()
+}
+
+fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
+    command
+        .args(args)
+        .env_remove("KUBECONFIG")
+        .env_remove("RUST_LOG")
+        .envs(env.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// An answer, line by line.
+pub struct Reading {
+    body: Incoming,
+    status: u16,
+    rest: Vec<u8>,
+    at: usize,
+}
+
+impl Reading {
+    async fn open(addr: SocketAddr, path: &str) -> Self {
+        let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+        let uri = format!("http://{addr}{path}").parse().unwrap();
+        let response = bounded("an answer", client.get(uri)).await.unwrap();
+        let status = response.status().as_u16();
+        Self {
+            status,
+            body: response.into_body(),
+            rest: Vec::new(),
+            at: 0,
+        }
+    }
+
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The next line, without its newline. `None` when the body has ended properly.
+    pub async fn line(&mut self) -> Option<String> {
+        loop {
+            let fresh = &self.rest[self.at..];
+            if let Some(end) = fresh.iter().position(|byte| *byte == b'\n') {
+                let line = String::from_utf8_lossy(&fresh[..end]).into_owned();
+                self.at += end + 1;
+                return Some(line);
+            }
+            self.rest.drain(..self.at);
+            self.at = 0;
+            match bounded("a line", self.body.frame()).await {
+                Some(frame) => self
+                    .rest
+                    .extend_from_slice(frame.expect("a proper end").data_ref().unwrap()),
+                None => {
+                    assert!(self.rest.is_empty(), "whole lines only");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// A line of the text layout, taken apart.
+pub struct TextLine<'a> {
+    pub time: &'a str,
+    pub app: &'a str,
+    pub process: &'a str,
+    pub text: &'a str,
+}
+
+pub fn take_apart(line: &str) -> TextLine<'_> {
+    let (time, rest) = line.split_once(' ').expect("a time");
+    let (app, rest) = rest.split_once('[').expect("an app");
+    let (process, text) = rest.split_once("]: ").expect("a process");
+    assert_eq!(time.len(), "2026-11-23T07:00:00.123456+00:00".len(), "{line}");
+    TextLine {
+        time,
+        app,
+        process,
+        text,
+    }
+}

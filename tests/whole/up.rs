@@ -1,0 +1,157 @@
+//! `tributary up` on a cluster: every line once, in order, through kills.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::{collections::HashMap, path::Path};
+
+use tempfile::TempDir;
+
+use crate::support::*;
+
+const CONTAINERS: u64 = 6;
+const LINES: u64 = 200_000;
+
+/// A simulated cluster of its own process, which outlives those that read it.
+struct Cluster {
+    kubesim: Tributary,
+    kubeconfig: String,
+    dir: TempDir,
+}
+
+impl Cluster {
+    async fn start(scenario: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let kubeconfig = dir.path().join("kubeconfig").display().to_string();
+        let file = dir.path().join("scenario.toml").display().to_string();
+        std::fs::write(&file, scenario).unwrap();
+        let kubesim = Tributary::start(&["kubesim", "--kubeconfig-out", &kubeconfig, "--scenario", &file], &[]).await;
+        Self {
+            kubesim,
+            kubeconfig,
+            dir,
+        }
+    }
+
+    async fn up(&self, data_dir: &Path) -> Tributary {
+        let data_dir = data_dir.display().to_string();
+        let args = ["up", "--listen", "127.0.0.1:0", "--data-dir", &data_dir];
+        Tributary::start(&args, &[("KUBECONFIG", &self.kubeconfig)]).await
+    }
+
+    async fn stop(self) {
+        self.kubesim.terminate().await;
+        drop(self.dir);
+    }
+}
+
+/// Six containers that print numbered lines, 20,000 a second in all, and stay.
+fn numbered() -> String {
+    let lines = LINES / CONTAINERS;
+    let rate = 20_000 / CONTAINERS;
+    format!(
+        r#"
+        seed = 1
+        [[pods]]
+        namespace = "load"
+        name = "writer"
+        replicas = {CONTAINERS}
+        [[pods.containers]]
+        name = "main"
+        lines = {lines}
+        rate = {rate}
+        size = 100
+        text = "line {{seq}}"
+        restart = "Never"
+        "#
+    )
+}
+
+/// Counts the lines of each process, which must be numbered from 0 without a hole or a repeat.
+#[derive(Default)]
+struct Numbered(HashMap<String, u64>);
+
+impl Numbered {
+    fn take(&mut self, line: &str) {
+        let line = take_apart(line);
+        assert_ne!(line.process, "tributary", "nothing is lost: {}", line.text);
+        let seq: u64 = line
+            .text
+            .split_whitespace()
+            .nth(1)
+            .and_then(|seq| seq.parse().ok())
+            .expect(line.text);
+        let next = self.0.entry(line.process.to_owned()).or_default();
+        assert_eq!(seq, *next, "{}", line.process);
+        *next += 1;
+    }
+
+    fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+fn expected() -> u64 {
+    LINES / CONTAINERS * CONTAINERS
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_of_six_loud_containers_is_seen_once_and_in_order() {
+    let cluster = Cluster::start(&numbered()).await;
+    let up = cluster.up(&cluster.dir.path().join("data")).await;
+    let mut tail = first_tail(&up).await;
+    let mut seen = Numbered::default();
+    while seen.total() < expected() {
+        seen.take(&tail.line().await.expect("more lines"));
+    }
+    assert_eq!(seen.0.len() as u64, CONTAINERS);
+    drop(tail);
+    up.terminate().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_twice_and_started_again_every_line_is_still_there_once() {
+    let cluster = Cluster::start(&numbered()).await;
+    let data_dir = cluster.dir.path().join("data");
+    for part in [4, 2] {
+        let up = cluster.up(&data_dir).await;
+        let mut tail = first_tail(&up).await;
+        // Some way into the load; what was seen before a kill is read again below.
+        for _ in 0..expected() / part / 2 {
+            tail.line().await.expect("more lines");
+        }
+        up.kill().await;
+    }
+    let up = cluster.up(&data_dir).await;
+    let mut seen = Numbered::default();
+    let mut tail = first_tail(&up).await;
+    while seen.total() < expected() {
+        seen.take(&tail.line().await.expect("more lines"));
+    }
+    drop(tail);
+    let mut read_back = Numbered::default();
+    for line in up
+        .get_lines(&format!("/api/apps/load/logs?num_lines={}&follow=False", LINES * 2))
+        .await
+    {
+        read_back.take(&line);
+    }
+    assert_eq!(read_back.total(), expected(), "each exactly once, also read back");
+    up.terminate().await;
+    cluster.stop().await;
+}
+
+/// A tail from the first line on, as soon as the app is known.
+async fn first_tail(up: &Tributary) -> Reading {
+    bounded("the app", async {
+        loop {
+            let tail = up.get("/api/apps/load/logs?num_lines=1000000").await;
+            if tail.status() == 200 {
+                return tail;
+            }
+            assert_eq!(tail.status(), 404);
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
