@@ -25,6 +25,8 @@ pub(crate) struct Gather {
     events: Vec<Event>,
     entries: Vec<Entry>,
     keys: HashMap<StreamId, Timestamp>,
+    /// Gaps in front of the first line of their stream: they have no key until that comes.
+    unplaced: HashMap<StreamId, Vec<Event>>,
     lines: u64,
     bytes: usize,
 }
@@ -42,12 +44,16 @@ struct Entry {
 impl Gather {
     /// Adds an event. Events of one stream are added in their order.
     pub(crate) fn push(&mut self, event: Event) {
-        let index = u32::try_from(self.events.len()).unwrap_or(u32::MAX);
-        let taken = Timestamp(i64::try_from(event.published.0.saturating_mul(1000)).unwrap_or(i64::MAX));
         let last = self.keys.get(&event.origin.stream).copied();
         match &event.what {
             What::Lines { data, lines, late, .. } => {
+                let taken = bus_time(&event);
                 let mut key = last.unwrap_or_default();
+                if last.is_none() && !late {
+                    let time = Timestamp::split_line(data).map_or(taken, |(time, _)| time);
+                    self.place_gaps(&event.origin.stream, time.max(key));
+                }
+                let index = self.next_event();
                 let mut start = 0;
                 for (line, end) in (0u32..).zip(memchr::memchr_iter(b'\n', data).map(|at| at + 1)) {
                     let time = Timestamp::split_line(&data[start..end]).map_or(taken.max(key), |(time, _)| time);
@@ -68,19 +74,47 @@ impl Gather {
                 self.lines += lines;
                 self.bytes += data.len();
             }
-            What::Gap { .. } => {
-                let key = last.unwrap_or(taken);
-                self.entries.push(Entry {
-                    key,
-                    event: index,
-                    line: 0,
-                    start: 0,
-                    end: 0,
-                });
-            }
+            What::Gap { .. } => match last {
+                Some(key) => return self.push_gap(event, key),
+                None => {
+                    let stream = event.origin.stream.clone();
+                    return self.unplaced.entry(stream).or_default().push(event);
+                }
+            },
             What::End => return,
         }
         self.events.push(event);
+    }
+
+    /// The index of the event that is pushed next.
+    fn next_event(&self) -> u32 {
+        u32::try_from(self.events.len()).unwrap_or(u32::MAX)
+    }
+
+    fn push_gap(&mut self, event: Event, key: Timestamp) {
+        self.entries.push(Entry {
+            key,
+            event: self.next_event(),
+            line: 0,
+            start: 0,
+            end: 0,
+        });
+        self.events.push(event);
+    }
+
+    /// The first line of a stream comes with this key: so do the gaps in front of it.
+    fn place_gaps(&mut self, stream: &StreamId, key: Timestamp) {
+        for gap in self.unplaced.remove(stream).into_iter().flatten() {
+            self.push_gap(gap, key);
+        }
+    }
+
+    /// Gaps that no line follows stand at the time at which the bus was told.
+    fn place_remaining_gaps(&mut self) {
+        for gap in std::mem::take(&mut self.unplaced).into_values().flatten() {
+            let told = bus_time(&gap);
+            self.push_gap(gap, told);
+        }
     }
 
     fn remember(&mut self, event: &Event, key: Timestamp) {
@@ -102,7 +136,7 @@ impl Gather {
 
     /// Whether nothing is gathered.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.unplaced.is_empty()
     }
 
     /// Forgets all but the newest `lines` lines of the app, and the notices among them.
@@ -158,6 +192,7 @@ impl Gather {
 
     /// All that is gathered, oldest first, rendered as it is taken.
     pub(crate) fn into_frames(mut self) -> Frames {
+        self.place_remaining_gaps();
         self.sort();
         Frames {
             events: self.events,
@@ -191,6 +226,11 @@ impl Iterator for Frames {
         }
         (!frame.text.is_empty()).then(|| frame.finish())
     }
+}
+
+/// When the bus took the batch that an event came from, as a line's time.
+fn bus_time(event: &Event) -> Timestamp {
+    Timestamp(i64::try_from(event.published.0.saturating_mul(1000)).unwrap_or(i64::MAX))
 }
 
 /// A batch is at most 10 MB.

@@ -163,6 +163,24 @@ async fn gaps_and_losses_are_notices_in_their_place_and_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gap_comes_before_the_lines_behind_it_also_where_the_hub_knows_no_line_of_its_stream() {
+    let stack = Stack::start(Config::default()).await;
+    let web = stream("web", HOUR);
+    stack.publish([lines(&web, 0, 1)]).await;
+    let mut tail = stack.get("/api/apps/shop/logs?num_lines=0").await;
+    // At once, so that the hub meets the loss and the line in one go.
+    let (first, second) = tokio::join!(
+        stack.bus.publish(loss(&web, 1, 3)),
+        stack.bus.publish(lines(&web, 3, 4))
+    );
+    (first.unwrap(), second.unwrap());
+    let live = tail.lines(2).await;
+    assert!(said(&live[0]).starts_with("Error L12: 2 messages of web"), "{live:?}");
+    assert_eq!(said(&live[1]), "3");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_is_told_what_it_missed() {
     let stack = Stack::start(Config {
         ring_bytes: 256 * 1024,
