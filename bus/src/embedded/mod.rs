@@ -144,4 +144,12 @@ impl Bus for Embedded {
         self.commit(0, move |done| Command::Remove { app: app.clone(), done })
             .boxed()
     }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), BusError>> {
+        let failure = self
+            .store
+            .failure()
+            .map(|reason| std::io::Error::other(reason.to_owned()));
+        std::future::ready(failure.map_or(Ok(()), |failure| Err(failure.into()))).boxed()
+    }
 }

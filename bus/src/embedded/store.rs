@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -24,6 +24,8 @@ pub(super) struct Store {
     apps: PathBuf,
     logs: RwLock<BTreeMap<AppName, Arc<Log>>>,
     subscribed: Arc<Mutex<HashSet<PathBuf>>>,
+    /// A sync failed: what the disk holds is not known any more, so nothing is accepted until a restart has looked.
+    failure: OnceLock<String>,
     /// Held as long as the store is.
     _lock: File,
 }
@@ -47,8 +49,19 @@ impl Store {
             apps,
             logs: RwLock::new(logs),
             subscribed: Arc::default(),
+            failure: OnceLock::new(),
             _lock: lock,
         })
+    }
+
+    /// Why nothing is accepted any more; `None` while it is.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// Accepts nothing from here on. The first reason stays.
+    pub(super) fn fail(&self, reason: String) {
+        let _ = self.failure.set(reason);
     }
 
     /// The topic of an app that has one.
