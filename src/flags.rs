@@ -61,6 +61,9 @@ pub(crate) struct CollectArgs {
     /// Where the collector keeps how far it has read [default: `checkpoints` in the data directory]
     #[arg(long, env = "TRIBUTARY_CHECKPOINT_DIR", value_name = "DIR")]
     pub(crate) checkpoint_dir: Option<PathBuf>,
+    /// How many bytes wait on disk while the bus is away; past that the oldest are lost, and told (L12)
+    #[arg(long, env = "TRIBUTARY_SPOOL_BYTES", value_name = "BYTES", default_value = "1GiB")]
+    pub(crate) spool_bytes: ByteSize,
 }
 
 /// How long lines are kept.
@@ -101,6 +104,7 @@ impl StackArgs {
                 self.retention_bytes
             ));
         }
+        wrong.extend(self.collect.mistakes());
         refuse(&wrong)
     }
 }
@@ -132,6 +136,13 @@ impl ReadArgs {
 }
 
 impl CollectArgs {
+    /// What cannot be meant.
+    pub(crate) fn mistakes(&self) -> Vec<String> {
+        let small = self.spool_bytes < ByteSize::mib(4);
+        let told = || format!("--spool-bytes {}: give at least 4MiB", self.spool_bytes);
+        small.then(told).into_iter().collect()
+    }
+
     /// The collector's settings; its checkpoints lie in `data_dir` unless they were given a place.
     pub(crate) fn config(&self, data_dir: &std::path::Path) -> collector::Config {
         let checkpoint_dir = self
@@ -141,6 +152,7 @@ impl CollectArgs {
         collector::Config {
             node_name: self.node_name.clone(),
             app_from: self.app_from.clone(),
+            spool_bytes: self.spool_bytes.as_u64(),
             ..collector::Config::new(checkpoint_dir)
         }
     }

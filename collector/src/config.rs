@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use crate::status::Status;
+use crate::{metrics::Metrics, status::Status};
+
+/// A node that prints 500 kB/s has half an hour of it.
+const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
 
 /// The collector's settings.
 #[derive(Clone, Debug)]
@@ -13,8 +16,12 @@ pub struct Config {
     pub checkpoint_dir: PathBuf,
     /// What names a pod's app.
     pub app_from: AppFrom,
+    /// How many bytes of batches wait on disk while the bus is away, in `checkpoint_dir`; past that the oldest are lost, and told. At least 4 MiB.
+    pub spool_bytes: u64,
     /// Told how far the collector is: keep a clone to ask it.
     pub status: Status,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl Config {
@@ -24,7 +31,9 @@ impl Config {
             node_name: None,
             checkpoint_dir: checkpoint_dir.into(),
             app_from: AppFrom::Namespace,
+            spool_bytes: DEFAULT_SPOOL_BYTES,
             status: Status::default(),
+            metrics: Metrics::default(),
         }
     }
 }

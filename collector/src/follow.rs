@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backoff::Backoff,
     instance::{self, Instance, Known},
+    metrics::{Ended, Metrics},
     request::{Answer, Log, LogRequest, is_kubelets},
     silence::{self, Due, Silence},
     stream::{Rest, Stream},
@@ -35,9 +37,6 @@ const PLAIN_SILENCE: Duration = Duration::from_secs(30);
 /// What is left in an open follow of a pod that is gone is read for so long at most: the kubelet ends it within about 2 s.
 const LAST_WORDS_WAIT: Duration = Duration::from_secs(10);
 
-/// A container is started again this long after its end at the least (about 1 s, halved): within it from being shown, its log can be no other's.
-const RESTART_LEAST: Duration = Duration::from_millis(500);
-
 /// A pod is listed within this, or it is not known how it is.
 const LIST_WAIT: Duration = Duration::from_secs(10);
 
@@ -50,10 +49,9 @@ pub struct Follower {
     /// An instance of its container was recorded before it: of this one too something was to be had.
     pub expected: bool,
     pub shutdown: CancellationToken,
+    pub metrics: Metrics,
     /// A follow that was open when its container terminated: what it still holds is wanted only where the plain read fails.
     pub open: Option<Log>,
-    /// When it was first shown.
-    pub since: Instant,
 }
 
 /// How one reading ended.
@@ -63,6 +61,8 @@ enum Outcome {
     Ended { news: u64, rest: Rest },
     /// To be tried again.
     Broken(String),
+    /// Open, and without the lines that there are.
+    Silent,
     /// There is no log yet.
     NotYet,
     /// The pod is gone, and with it the log.
@@ -73,17 +73,30 @@ enum Outcome {
     Shutdown,
 }
 
+impl Outcome {
+    /// Why the log is asked for again. `None`: it is not, or there was none.
+    fn again(&self) -> Option<Ended> {
+        match self {
+            Self::Ended { .. } => Some(Ended::clean_end),
+            Self::Broken(_) => Some(Ended::broken),
+            Self::Silent => Some(Ended::silent),
+            Self::Changed => Some(Ended::changed),
+            Self::NotYet | Self::PodGone | Self::Shutdown => None,
+        }
+    }
+}
+
 impl Follower {
     /// Reads until the stream's end is on the bus and the instance is shown no more, or the collector stops. Returns whether it is the former.
     pub async fn run(mut self) -> bool {
         tracing::info!(stream = %self.stream.id(), app = %self.instance.app, process = self.instance.process, "following");
-        if self.follow().await {
+        if self.stream.is_finished() || self.follow().await {
             self.stream.drain().await;
             tracing::info!(stream = %self.stream.id(), "ended");
             let Self { known, shutdown, .. } = self;
             park(known, shutdown).await
         } else {
-            self.stream.drain().await;
+            self.stream.drain_or_keep().await;
             false
         }
     }
@@ -106,6 +119,9 @@ impl Follower {
             if began.elapsed() > RETRY_MOST {
                 // It went well for longer than there is ever waited.
                 backoff.reset();
+            }
+            if let Some(reason) = outcome.again() {
+                self.metrics.asked_again(reason);
             }
             let wait = match outcome {
                 Outcome::Shutdown => return false,
@@ -131,6 +147,10 @@ impl Follower {
                     continue;
                 }
                 Outcome::NotYet => NOT_YET_WAIT,
+                Outcome::Silent => {
+                    tracing::debug!(stream = %self.stream.id(), "log silent, though there are lines");
+                    backoff.next()
+                }
                 Outcome::Broken(reason) => {
                     tracing::debug!(stream = %self.stream.id(), reason, "log to be asked for again");
                     backoff.next()
@@ -160,8 +180,8 @@ impl Follower {
             Answer::NoPrevious => return Outcome::Broken("no previous instance".to_owned()),
             Answer::Trouble(reason) => return Outcome::Broken(reason),
         };
-        let is_fresh = self.stream.seek().is_none() && self.since.elapsed() > RESTART_LEAST;
-        if is_fresh && !self.is_ours(known).await {
+        // However soon after it was shown: a watch may show it late.
+        if self.stream.seek().is_none() && !self.is_ours(known).await {
             return Outcome::Broken("perhaps another instance's".to_owned());
         }
         self.open = None;
@@ -181,6 +201,8 @@ impl Follower {
     async fn copy_follow(&mut self, mut log: Log, known: Known) -> Option<Outcome> {
         let mut silence = Silence::new();
         let mut probe = None;
+        let ear = self.metrics.heard.listen();
+        let _open = Open::new(&self.metrics.follows);
         loop {
             tokio::select! {
                 biased;
@@ -192,6 +214,7 @@ impl Follower {
                 },
                 frame = log.next(), if self.stream.has_room() => {
                     silence.broken();
+                    ear.heard();
                     probe = None;
                     if let Some(ended) = self.take(frame, known).await {
                         return ended;
@@ -203,7 +226,7 @@ impl Follower {
                 }
                 () = sleep_until(silence.until()), if probe.is_none() && self.stream.has_room() => match silence.due() {
                     Due::Probe => probe = Some(self.probe()),
-                    Due::Replace => return Some(Outcome::Broken("silent, though there are lines".to_owned())),
+                    Due::Replace => return Some(Outcome::Silent),
                 }
             }
         }
@@ -346,6 +369,22 @@ impl Follower {
             () = self.shutdown.cancelled() => false,
             () = publishing(&mut self.stream, news) => true,
         }
+    }
+}
+
+/// One more is open for as long as this lives.
+struct Open(Gauge);
+
+impl Open {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

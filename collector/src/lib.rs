@@ -1,8 +1,8 @@
 //! The collector: every line of every container, read through the Kubernetes log API, numbered, and published exactly once.
 //!
 //! Reading order is data order: `pods` come and go, and the `roster` has a task for each container `instance` that has a log; the task `follow`s it, asking
-//! by `request`; `lines` come out of the frames, found in their place (`seek`) by an `anchor`; a `stream` numbers them; `publish` hands them to the bus, and
-//! a `checkpoint` says how far. What is `recorded` tells which instances were never seen.
+//! by `request`; `lines` come out of the frames, found in their place (`seek`) by an `anchor`; a `stream` numbers them; `publish` hands them to the bus,
+//! by way of the `spool` when that is away, and a `checkpoint` says how far. What is `recorded` tells which instances were never seen.
 
 mod anchor;
 mod backoff;
@@ -11,9 +11,11 @@ mod config;
 mod cut;
 mod error;
 mod follow;
+mod heard;
 mod instance;
 #[doc(hidden)]
 pub mod lines;
+mod metrics;
 mod pods;
 mod publish;
 mod recorded;
@@ -21,6 +23,7 @@ mod request;
 mod roster;
 mod seek;
 mod silence;
+mod spool;
 mod status;
 mod stream;
 
@@ -31,11 +34,17 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::{AppFrom, Config, InvalidAppFrom};
 pub use error::CollectorError;
+pub use metrics::Metrics;
 pub use status::Status;
 
 use checkpoint::Checkpoints;
 use pods::Pods;
+use publish::Way;
 use roster::Roster;
+use spool::Spool;
+
+/// Where batches wait for a bus that is away, beside the checkpoints.
+const SPOOL_DIR: &str = "spool";
 
 /// What was read is published within this, once the collector is to stop; below the 10 s that the caller has.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(8);
@@ -53,8 +62,16 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), CollectorError> {
     let checkpoints = Checkpoints::open(&config.checkpoint_dir)?;
+    let (spool_dir, metrics) = (config.checkpoint_dir.join(SPOOL_DIR), config.metrics.clone());
+    let spool = Spool::open(&spool_dir, config.spool_bytes, &checkpoints, metrics.clone())?;
+    let way = Way {
+        bus,
+        checkpoints,
+        spool: Arc::new(spool),
+        metrics,
+    };
     let mut pods = Pods::new(client.clone(), config.node_name.as_deref());
-    let mut roster = Roster::new(config, client, bus, checkpoints, shutdown.clone());
+    let mut roster = Roster::new(config, client, way, shutdown.clone());
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -66,7 +83,7 @@ pub async fn run(
     if unfinished > 0 {
         tracing::warn!(
             streams = unfinished,
-            "stopped before everything read was published: it is read again"
+            "stopped before everything read was published: it is on disk, or read again"
         );
     }
     Ok(())

@@ -12,17 +12,17 @@ use kube::runtime::watcher::Event;
 use tokio::{
     sync::watch,
     task::{self, JoinError, JoinSet},
-    time::{Instant, sleep},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::Backoff,
-    checkpoint::{Checkpoints, Record, Unseen},
+    checkpoint::{Record, Unseen},
     config::Config,
     follow::{Follower, park},
     instance::{self, Instance, InstanceKey, Known},
-    publish::Outlet,
+    publish::{Outlet, Way},
     recorded::Recorded,
     stream::{Stream, new_origin},
 };
@@ -39,8 +39,7 @@ const AGAIN_MOST: Duration = Duration::from_secs(60);
 pub struct Roster {
     config: Config,
     client: kube::Client,
-    bus: Arc<dyn Bus>,
-    checkpoints: Checkpoints,
+    way: Way,
     shutdown: CancellationToken,
     /// Tasks that own an instance's stream, until its end (true) or ours.
     tasks: JoinSet<bool>,
@@ -68,8 +67,6 @@ struct Owned {
     known: watch::Sender<Known>,
     /// `None`: it is gone, and its stream is being ended.
     instance: Option<Arc<Instance>>,
-    /// When it was first shown.
-    since: Instant,
     backoff: Backoff,
 }
 
@@ -78,7 +75,6 @@ impl Owned {
         Self {
             known: watch::Sender::new(known),
             instance,
-            since: Instant::now(),
             backoff: Backoff::new(AGAIN_FIRST, AGAIN_MOST),
         }
     }
@@ -86,14 +82,8 @@ impl Owned {
 
 impl Roster {
     /// Knows the checkpoints, and no pod.
-    pub fn new(
-        config: Config,
-        client: kube::Client,
-        bus: Arc<dyn Bus>,
-        checkpoints: Checkpoints,
-        shutdown: CancellationToken,
-    ) -> Self {
-        let unclaimed: HashMap<_, _> = checkpoints.all().into_iter().collect();
+    pub fn new(config: Config, client: kube::Client, way: Way, shutdown: CancellationToken) -> Self {
+        let unclaimed: HashMap<_, _> = way.checkpoints.all().into_iter().collect();
         let mut recorded = Recorded::default();
         for (key, record) in &unclaimed {
             recorded.note(key, record.restarts);
@@ -103,8 +93,7 @@ impl Roster {
             recorded,
             config,
             client,
-            bus,
-            checkpoints,
+            way,
             shutdown,
             tasks: JoinSet::new(),
             keys: HashMap::new(),
@@ -186,7 +175,7 @@ impl Roster {
             return;
         }
         self.apps.insert(app.clone(), 1);
-        self.topics.spawn(make_topic(Arc::clone(&self.bus), app.clone()));
+        self.topics.spawn(make_topic(Arc::clone(&self.way.bus), app.clone()));
     }
 
     fn count_out(&mut self, app: &AppName) {
@@ -249,7 +238,7 @@ impl Roster {
     fn begin(&mut self, instance: Instance) {
         let key = instance.key.clone();
         let claimed = self.unclaimed.as_mut().and_then(|unclaimed| unclaimed.remove(&key));
-        let claimed = claimed.or_else(|| self.checkpoints.get(&key));
+        let claimed = claimed.or_else(|| self.way.checkpoints.get(&key));
         let mut record = match claimed.filter(|record| record.origin().is_some()) {
             Some(record) => record,
             None => match new_origin(&instance) {
@@ -258,7 +247,7 @@ impl Roster {
             },
         };
         record.restarts = Some(instance.known.restarts);
-        self.checkpoints.save(&key, &record);
+        self.way.checkpoints.save(&key, &record);
         if let Some(older) = self.recorded.note(&key, record.restarts)
             && older != key
         {
@@ -276,7 +265,7 @@ impl Roster {
             record.expected = true;
             if restarts - before > 1 {
                 tracing::warn!(stream = %origin.stream, instances = restarts - before - 1, "instances came and went unseen");
-                let last = self.checkpoints.get(&key).and_then(|before| before.last());
+                let last = self.way.checkpoints.get(&key).and_then(|before| before.last());
                 record.unseen = Some(Unseen {
                     from: last.map(|last| last.anchor.time).filter(|time| *time != i64::MIN),
                     to: Timestamp::now().0,
@@ -290,7 +279,7 @@ impl Roster {
     fn close(&mut self, key: InstanceKey, record: Record) {
         if record.ended || record.origin().is_none() {
             if !self.recorded.is_newest(&key) {
-                self.checkpoints.delete(&key);
+                self.way.checkpoints.delete(&key);
             }
             return;
         }
@@ -315,12 +304,7 @@ impl Roster {
             self.keys.insert(task.id(), key);
             return;
         }
-        let outlet = Outlet::new(
-            Arc::clone(&self.bus),
-            self.checkpoints.clone(),
-            key.clone(),
-            record.clone(),
-        );
+        let outlet = Outlet::new(self.way.clone(), key.clone(), record.clone());
         let stream = Stream::new(key.clone(), origin, &record, outlet);
         let task = match &owned.instance {
             None => self.tasks.spawn(end(stream, shutdown, wait)),
@@ -332,8 +316,8 @@ impl Roster {
                     stream,
                     expected: record.expected,
                     shutdown: shutdown.clone(),
+                    metrics: self.way.metrics.clone(),
                     open: None,
-                    since: owned.since,
                 };
                 self.tasks.spawn(async move {
                     shutdown.run_until_cancelled(sleep(wait)).await;
@@ -349,7 +333,7 @@ impl Roster {
         let Some(key) = self.keys.remove(&id) else { return };
         self.instances.remove(&key);
         if is_over && !self.recorded.is_newest(&key) {
-            self.checkpoints.delete(&key);
+            self.way.checkpoints.delete(&key);
         }
     }
 
@@ -358,7 +342,11 @@ impl Roster {
             return;
         };
         tracing::error!(%error, pod_uid = key.pod_uid, container = key.container, "a container's task failed: begun again");
-        let record = self.checkpoints.get(&key).filter(|record| record.origin().is_some());
+        let record = self
+            .way
+            .checkpoints
+            .get(&key)
+            .filter(|record| record.origin().is_some());
         match (record, self.instances.get_mut(&key)) {
             (Some(record), Some(owned)) => {
                 let wait = owned.backoff.next();
@@ -375,7 +363,7 @@ impl Roster {
     fn forget(&self, key: &InstanceKey) {
         let is_unclaimed = self.unclaimed.as_ref().is_some_and(|all| all.contains_key(key));
         if !is_unclaimed && !self.instances.contains_key(key) {
-            self.checkpoints.delete(key);
+            self.way.checkpoints.delete(key);
         }
     }
 }
@@ -386,7 +374,9 @@ async fn end(mut stream: Stream, shutdown: CancellationToken, wait: Duration) ->
         return false;
     }
     tracing::info!(stream = %stream.id(), "gone while the collector was away");
-    stream.gone(true);
+    if !stream.is_finished() {
+        stream.gone(true);
+    }
     stream.drain().await;
     true
 }

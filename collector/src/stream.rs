@@ -9,12 +9,19 @@ use crate::{
     checkpoint::Record,
     instance::{Instance, InstanceKey},
     lines::{Lines, Slice},
-    publish::{Outlet, Step},
+    publish::{Outlet, SPOOL_AFTER, Step},
     seek::{Join, Seek},
 };
+use tokio::time::{Instant, sleep_until};
 
-/// What is held of a stream while the bus is slow; then its log is not read on. Four batches: one on the way, the rest gathered.
-pub const MAX_HELD_BYTES: usize = 4 << 20;
+/// What is held of a stream in memory while the bus is slow; then it goes to disk. Four batches: one on the way, the rest gathered.
+const MAX_HELD_BYTES: usize = 4 << 20;
+
+/// What a stream may hold while all together hold too much: below it there is little to gain.
+const MAX_HELD_CROWDED: usize = 256 << 10;
+
+/// What goes to disk gathers until it is so much, or [`SPOOL_AFTER`] old: a write a line would be slow, and longer is more to lose.
+const SPOOL_PIECE: usize = 256 << 10;
 
 /// One container instance's output as a stream.
 pub struct Stream {
@@ -33,6 +40,10 @@ pub struct Stream {
     news: u64,
     /// The response does not join: to be believed once it is known to be this instance's.
     absent: Option<Absent>,
+    /// Since when lines gather for the disk.
+    gathering: Option<Instant>,
+    /// Its end is on its way: nothing is left to be read.
+    finished: bool,
 }
 
 /// A response that does not contain the line to go on from; where its lines begin.
@@ -66,19 +77,33 @@ impl Stream {
     /// Goes on where the record stands; one that is still to begin tells first what came before it and was not seen.
     pub fn new(key: InstanceKey, origin: Origin, record: &Record, outlet: Outlet) -> Self {
         let seq_end = |mark: Option<Mark>| mark.map_or(0, |mark| mark.seq_end);
+        let spooled = outlet.spooled();
+        // What is on disk is had: reading goes on behind it, in the stream that it ends with.
+        let is_renewed = spooled.stream.as_ref().is_some_and(|stream| *stream != origin.stream);
+        let (accepted, sent) = if is_renewed {
+            (None, None)
+        } else {
+            (record.accepted, record.sent)
+        };
+        let had = spooled.read.or(accepted);
         let mut stream = Self {
             key,
-            origin: Arc::new(origin),
+            origin: Arc::new(Origin {
+                stream: spooled.stream.clone().unwrap_or_else(|| origin.stream.clone()),
+                ..origin
+            }),
             lines: Lines::default(),
             outlet,
-            next_seq: seq_end(record.accepted),
-            used: seq_end(record.accepted).max(seq_end(record.sent)),
-            had: record.accepted,
-            maybe: record.sent,
+            next_seq: seq_end(had),
+            used: seq_end(had).max(seq_end(sent)),
+            had,
+            maybe: sent,
             news: 0,
             absent: None,
+            gathering: None,
+            finished: spooled.finished,
         };
-        if let (Some(unseen), None) = (record.unseen, record.accepted) {
+        if let (Some(unseen), None, None) = (record.unseen, record.accepted, spooled.stream) {
             let loss = Loss {
                 lines: 0,
                 reason: LossReason::Gone,
@@ -177,16 +202,31 @@ impl Stream {
         foreign.then_some(rest)
     }
 
-    /// Whether there is room to read on.
+    /// Whether there is room to read on: always, unless the disk refuses what the bus does not take.
     pub fn has_room(&self) -> bool {
-        self.outlet.queued_bytes() + self.lines.held_bytes() < MAX_HELD_BYTES
+        self.outlet.queued_bytes() < MAX_HELD_BYTES
     }
 
-    /// Returns when a batch was accepted and the next is on its way. Never while idle.
+    /// Whether its end is on its way: nothing is left to be read.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Returns when something happened to what is on its way. Never while idle.
     ///
     /// *Cancel safety*: nothing is lost.
     pub async fn progress(&mut self) {
-        self.outlet.progress().await;
+        let gathered = self.gathering.map(|since| since + SPOOL_AFTER);
+        let gathered = async {
+            match gathered {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.outlet.progress() => {}
+            () = gathered => self.take_all(),
+        }
         self.flush();
     }
 
@@ -196,6 +236,17 @@ impl Stream {
     pub async fn drain(&mut self) {
         self.take_all();
         self.outlet.drain().await;
+    }
+
+    /// As [`drain`](Self::drain), for a collector that stops: what is on disk is kept for the next one where the bus is away.
+    pub async fn drain_or_keep(&mut self) {
+        self.take_all();
+        while !self.outlet.is_idle() && !self.outlet.is_kept() {
+            self.outlet.progress().await;
+        }
+        if self.outlet.is_idle() {
+            self.outlet.drain().await;
+        }
     }
 
     /// The log has been read to its end, and its container has terminated.
@@ -269,10 +320,12 @@ impl Stream {
     }
 
     fn tell(&mut self, seq: u64, loss: Loss) {
+        self.outlet.metrics().lost((&loss.reason).into(), loss.lines);
         self.push(seq, Content::Loss(loss), None);
     }
 
     fn finish(&mut self) {
+        self.finished = true;
         let end = self.batch(self.used, Content::End);
         self.outlet.push(Step::Finish(end));
     }
@@ -290,17 +343,32 @@ impl Stream {
         }
     }
 
-    /// Lines go out at once when nothing is on its way, and gather while something is.
+    /// Lines go out at once when nothing is on its way, and gather while something is; what is too much for memory goes to disk.
     fn flush(&mut self) {
-        if self.outlet.is_idle()
-            && self.absent.is_none()
-            && let Some(slice) = self.lines.take()
-        {
-            self.number(slice);
+        let gathered = self.lines.held_bytes();
+        let held = gathered + self.outlet.queued_bytes();
+        let is_crowded = self.outlet.hold(held);
+        if self.absent.is_some() || self.lines.is_seeking() {
+            return;
+        }
+        if self.outlet.is_idle() {
+            if let Some(slice) = self.lines.take() {
+                self.number(slice);
+            }
+        } else if self.outlet.is_spooling() {
+            if gathered >= SPOOL_PIECE {
+                self.take_all();
+            } else if gathered > 0 {
+                self.gathering.get_or_insert_with(Instant::now);
+            }
+        } else if held > MAX_HELD_BYTES || (is_crowded && held > MAX_HELD_CROWDED) {
+            self.take_all();
+            self.outlet.spill();
         }
     }
 
     fn take_all(&mut self) {
+        self.gathering = None;
         while self.absent.is_none()
             && let Some(slice) = self.lines.take()
         {
@@ -314,6 +382,9 @@ impl Stream {
         self.next_seq += lines;
         self.news += lines;
         self.used = self.used.max(self.next_seq);
+        let metrics = self.outlet.metrics();
+        metrics.lines.inc_by(lines);
+        metrics.bytes.inc_by(data.len() as u64);
         let mark = Mark {
             seq_end: self.next_seq,
             anchor: end,

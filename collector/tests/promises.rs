@@ -4,6 +4,7 @@
 
 mod directory;
 mod instances;
+mod outages;
 mod support;
 
 use std::sync::atomic::Ordering;

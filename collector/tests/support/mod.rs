@@ -16,9 +16,10 @@ use bus::{
     AppName, Batch, Bus, BusError, Embedded, Item, Limits, LossReason, Published, Reader, Start,
     reassembly::{Moment, Patience, Reassembly, What},
 };
-use collector::{CollectorError, Config, Status};
+use collector::{CollectorError, Config, Metrics, Status};
 use futures::{FutureExt, future::BoxFuture};
 use kubesim::{Cluster, PodPlan, RestartPolicy, Scenario};
+use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,40 @@ pub struct Gate {
     pub hold: AtomicBool,
     /// Logs asked for.
     pub logs: AtomicUsize,
+}
+
+/// What a collector counts, as it is shown.
+pub struct Counted {
+    registry: Registry,
+    pub metrics: Metrics,
+}
+
+impl Counted {
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        Self {
+            metrics: Metrics::register(&mut registry),
+            registry,
+        }
+    }
+
+    /// A metric's value; 0 where it is not shown.
+    pub fn value(&self, name: &str) -> f64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until a metric is that much at least.
+    pub async fn until(&self, name: &str, least: f64) {
+        let enough = async {
+            while self.value(name) < least {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        soon(enough).await;
+    }
 }
 
 /// A collector that runs.
@@ -150,10 +185,20 @@ impl Stage {
     }
 
     pub async fn collect_in(&self, dir: &Path) -> Running {
+        self.collect_as(dir, |_| {}).await
+    }
+
+    /// With other settings than usual.
+    pub async fn collect_with(&self, change: impl Fn(&mut Config)) -> Running {
+        self.collect_as(&self.dir.path().join("checkpoints"), change).await
+    }
+
+    async fn collect_as(&self, dir: &Path, change: impl Fn(&mut Config)) -> Running {
         let deadline = Instant::now() + SOON;
         loop {
             let mut config = Config::new(dir);
             config.node_name = Some(self.cluster.node_name().to_owned());
+            change(&mut config);
             let (status, shutdown) = (config.status.clone(), CancellationToken::new());
             let bus: Arc<dyn Bus> = self.bus.clone();
             let mut task = tokio::spawn(collector::run(config, self.client().await, bus, shutdown.clone()));
@@ -165,6 +210,28 @@ impl Stage {
                 },
             }
         }
+    }
+
+    /// Bytes of batches that wait on disk.
+    pub fn spooled(&self) -> u64 {
+        let spool = self.dir.path().join("checkpoints/spool");
+        let streams = std::fs::read_dir(spool).into_iter().flatten().flatten();
+        let files = streams.flat_map(|stream| std::fs::read_dir(stream.path()).into_iter().flatten().flatten());
+        let segments = files.filter(|file| file.path().extension().is_some_and(|kind| kind == "spool"));
+        segments
+            .filter_map(|file| file.metadata().ok())
+            .map(|file| file.len())
+            .sum()
+    }
+
+    /// Waits until so many bytes of batches are on disk.
+    pub async fn until_spooled(&self, bytes: u64) {
+        let enough = async {
+            while self.spooled() < bytes {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        soon(enough).await;
     }
 
     /// All that is on the bus, reassembled.
