@@ -10,15 +10,28 @@ mod reading;
 pub use reading::ScenarioError;
 
 /// A whole scenario.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Scenario {
     /// Decides the generated names and the content of the logs. Uids, container ids and times are never seeded:
     /// two runs are two clusters.
     pub seed: u64,
+    /// At this size a container's log file is rotated away: the kubelet's `containerLogMaxSize`, looked at with each write.
+    pub rotate_bytes: usize,
     /// The pods, in the order of the file.
     pub pods: Vec<PodPlan>,
     /// What goes wrong, in the order of the file.
     pub faults: Vec<Fault>,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            rotate_bytes: ROTATE_BYTES,
+            pods: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
 }
 
 /// One `[[pods]]` entry: a pod, or the replicas of one.
@@ -143,6 +156,34 @@ pub enum FaultKind {
         /// How long.
         duration: Duration,
     },
+    /// Every running container's log file is rotated away, unless it is empty.
+    Rotate,
+    /// Follows deliver nothing for this long; files rotated away meanwhile they skip, save the one they were in.
+    StallFollows {
+        /// How long.
+        duration: Duration,
+    },
+    /// Follows that are open now do not notice a rotation: they stay silent at the end of their file, and end there when the container exits.
+    StrandFollows,
+    /// Every piece of a log takes `delay` more for this long.
+    SlowLogs {
+        /// How long.
+        duration: Duration,
+        /// Before each piece, of 32 KiB or a line.
+        delay: Duration,
+    },
+    /// Every request is 429 for this long, to be tried again after a second; what is open goes on.
+    ApiBusy {
+        /// How long.
+        duration: Duration,
+    },
+    /// Log requests are 403 for this long: the right was taken away; open follows go on.
+    LogsForbidden {
+        /// How long.
+        duration: Duration,
+    },
+    /// Watches end, and who goes on from where they were gets 410: the API server has forgotten.
+    ExpireWatches,
 }
 
 impl Scenario {
@@ -151,6 +192,7 @@ impl Scenario {
     /// ```
     /// let scenario = kubesim::Scenario::from_toml(r#"
     ///     seed = 7                     # decides names and content; default 0
+    ///     rotate_bytes = 1048576       # a log file's size; default 10 MiB
     ///
     ///     [[pods]]
     ///     namespace = "shop"
@@ -186,7 +228,7 @@ impl Scenario {
     ///
     ///     [[faults]]
     ///     at = "40s"
-    ///     kind = "api-down"            # with for; also kubelet-down, runtime-down; without: end-streams, break-streams
+    ///     kind = "api-down"            # one that lasts: see FaultKind for all, written-like-this
     ///     for = "5s"
     /// "#)?;
     /// assert_eq!(scenario.pods[0].containers.len(), 3);
@@ -257,5 +299,8 @@ impl RestartPolicy {
         }
     }
 }
+
+/// The kubelet's default `containerLogMaxSize`.
+const ROTATE_BYTES: usize = 10 << 20;
 
 const DEMO: &str = include_str!("../scenarios/demo.toml");

@@ -99,7 +99,7 @@ impl Running {
 
 /// Makes the id and the log of a new instance.
 pub(crate) fn new_instance(sim: &Sim, key: &PodKey, container: &str) -> (String, Arc<Log>) {
-    let (id, log) = (ids::container_id(), Arc::new(Log::default()));
+    let (id, log) = (ids::container_id(), Arc::new(Log::new(sim.rotate_bytes)));
     sim.ledger.open(key, container, &id, log.counts());
     (id, log)
 }
