@@ -50,7 +50,7 @@ pub struct Config {
 ///
 /// *Errors*: [`Error::Listen`].
 pub async fn start(config: Config) -> Result<Cluster, Error> {
-    let sim = Arc::new(Sim::new(config.scenario.seed, config.scenario.rotate_bytes));
+    let sim = Arc::new(Sim::new(&config.scenario));
     let down = sim.condition.api_down.subscribe();
     let addr = config.listen;
     let port = Port::bind(addr, down)

@@ -17,6 +17,8 @@ pub struct Scenario {
     pub seed: u64,
     /// At this size a container's log file is rotated away: the kubelet's `containerLogMaxSize`, looked at with each write.
     pub rotate_bytes: usize,
+    /// How long the kubelet waits before a container's second restart; doubled each time up to thirty times as long.
+    pub restart_backoff: Duration,
     /// The pods, in the order of the file.
     pub pods: Vec<PodPlan>,
     /// What goes wrong, in the order of the file.
@@ -28,6 +30,7 @@ impl Default for Scenario {
         Self {
             seed: 0,
             rotate_bytes: ROTATE_BYTES,
+            restart_backoff: RESTART_BACKOFF,
             pods: Vec::new(),
             faults: Vec::new(),
         }
@@ -193,6 +196,7 @@ impl Scenario {
     /// let scenario = kubesim::Scenario::from_toml(r#"
     ///     seed = 7                     # decides names and content; default 0
     ///     rotate_bytes = 1048576       # a log file's size; default 10 MiB
+    ///     restart_backoff = "10s"      # before the second restart; the default
     ///
     ///     [[pods]]
     ///     namespace = "shop"
@@ -302,5 +306,8 @@ impl RestartPolicy {
 
 /// The kubelet's default `containerLogMaxSize`.
 const ROTATE_BYTES: usize = 10 << 20;
+
+/// The kubelet's.
+const RESTART_BACKOFF: Duration = Duration::from_secs(10);
 
 const DEMO: &str = include_str!("../scenarios/demo.toml");

@@ -12,12 +12,15 @@ use tokio_util::task::TaskTracker;
 use crate::logs::log::{Counts, lock};
 use crate::node::pod::PodKey;
 use crate::node::store::Store;
+use crate::scenario::Scenario;
 
 /// Shared state.
 pub(crate) struct Sim {
     pub(crate) seed: u64,
     /// At this size a log's file is rotated away.
     pub(crate) rotate_bytes: usize,
+    /// Before a container's second restart.
+    pub(crate) restart_backoff: Duration,
     pub(crate) store: Store,
     pub(crate) condition: Condition,
     pub(crate) interrupts: Interrupts,
@@ -99,10 +102,11 @@ pub(crate) type Account = (String, Arc<Counts>);
 
 impl Sim {
     /// Makes an empty simulation.
-    pub(crate) fn new(seed: u64, rotate_bytes: usize) -> Self {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
-            seed,
-            rotate_bytes,
+            seed: scenario.seed,
+            rotate_bytes: scenario.rotate_bytes,
+            restart_backoff: scenario.restart_backoff,
             store: Store::default(),
             condition: Condition {
                 kubelet: Mutex::new(Kubelet::Up),

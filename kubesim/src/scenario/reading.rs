@@ -26,6 +26,7 @@ struct RawScenario {
     #[serde(default)]
     seed: u64,
     rotate_bytes: Option<usize>,
+    restart_backoff: Option<Span>,
     #[serde(default)]
     pods: Vec<Spanned<RawPod>>,
     #[serde(default)]
@@ -153,6 +154,9 @@ pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
         seed: raw.seed,
         ..Scenario::default()
     };
+    if let Some(Span(backoff)) = raw.restart_backoff {
+        scenario.restart_backoff = backoff;
+    }
     if let Some(bytes) = raw.rotate_bytes {
         if bytes < MIN_ROTATE_BYTES {
             let message = format!("`rotate_bytes` must be at least {MIN_ROTATE_BYTES}");
