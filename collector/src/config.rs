@@ -1,8 +1,11 @@
 //! The collector's settings.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use crate::{metrics::Metrics, status::Status};
+
+/// Well before the kubelet's four hours.
+const RENEW_AFTER: Duration = Duration::from_secs(3 * 3600);
 
 /// A node that prints 500 kB/s has half an hour of it.
 const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
@@ -16,6 +19,8 @@ pub struct Config {
     pub checkpoint_dir: PathBuf,
     /// What names a pod's app.
     pub app_from: AppFrom,
+    /// A follow is renewed after this at the latest: a kubelet ends one after four hours. Below an hour the API server is troubled for nothing.
+    pub renew_after: Duration,
     /// How many bytes of batches wait on disk while the bus is away, in `checkpoint_dir`; past that the oldest are lost, and told. At least 4 MiB.
     pub spool_bytes: u64,
     /// Told how far the collector is: keep a clone to ask it.
@@ -31,6 +36,7 @@ impl Config {
             node_name: None,
             checkpoint_dir: checkpoint_dir.into(),
             app_from: AppFrom::Namespace,
+            renew_after: RENEW_AFTER,
             spool_bytes: DEFAULT_SPOOL_BYTES,
             status: Status::default(),
             metrics: Metrics::default(),

@@ -1,26 +1,31 @@
 //! The collector: every line of every container, read through the Kubernetes log API, numbered, and published exactly once.
 //!
 //! Reading order is data order: `pods` come and go, and the `roster` has a task for each container `instance` that has a log; the task `follow`s it, asking
-//! by `request`; `lines` come out of the frames, found in their place (`seek`) by an `anchor`; a `stream` numbers them; `publish` hands them to the bus,
+//! by `request` and `copy`ing what is answered; `lines` come out of the frames, found in their place (`seek`) by an `anchor`; a `stream` `number`s them; `publish` hands them to the bus,
 //! by way of the `spool` when that is away, and a `checkpoint` says how far. What is `recorded` tells which instances were never seen.
 
 mod anchor;
 mod backoff;
 mod checkpoint;
 mod config;
+mod copy;
 mod cut;
 mod error;
 mod follow;
+mod follows;
 mod heard;
 mod instance;
 #[doc(hidden)]
 pub mod lines;
+mod lost;
 mod metrics;
+mod number;
 mod pods;
 mod publish;
 mod recorded;
 mod request;
 mod roster;
+mod rotation;
 mod seek;
 mod silence;
 mod spool;
@@ -30,6 +35,7 @@ mod stream;
 use std::{sync::Arc, time::Duration};
 
 use bus::Bus;
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{AppFrom, Config, InvalidAppFrom};
@@ -45,6 +51,9 @@ use spool::Spool;
 
 /// Where batches wait for a bus that is away, beside the checkpoints.
 const SPOOL_DIR: &str = "spool";
+
+/// How often it is looked whether every container that is shown has a task.
+const RECONCILE_EVERY: Duration = Duration::from_secs(5);
 
 /// What was read is published within this, once the collector is to stop; below the 10 s that the caller has.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(8);
@@ -72,9 +81,11 @@ pub async fn run(
     };
     let mut pods = Pods::new(client.clone(), config.node_name.as_deref());
     let mut roster = Roster::new(config, client, way, shutdown.clone());
+    let mut reconcile = interval(RECONCILE_EVERY);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
+            _ = reconcile.tick() => roster.reconcile(),
             event = pods.next() => roster.apply(event),
             () = roster.reap() => {}
         }

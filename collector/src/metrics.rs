@@ -23,6 +23,8 @@ pub struct Metrics {
     pub(crate) publishing: Histogram,
     pub(crate) refusals: Counter,
     pub(crate) follows: Gauge,
+    pub(crate) polled: Gauge,
+    pub(crate) looks: Counter,
     pub(crate) heard: Heard,
     spool: Gauge,
     reconnects: Family<Again, Counter>,
@@ -48,8 +50,14 @@ pub(crate) enum Ended {
     clean_end,
     /// The connection broke, or the answer was an error.
     broken,
+    /// The API server said when to come again.
+    busy,
     /// It was open and brought nothing, though there were lines.
     silent,
+    /// The node has no follow left for it: it is polled.
+    no_follow,
+    /// It was renewed before the kubelet ends it.
+    renewed,
     /// The instance's state changed.
     changed,
 }
@@ -90,6 +98,8 @@ impl Default for Metrics {
             publishing: Histogram::new(PUBLISH_SECONDS),
             refusals: Counter::default(),
             follows: Gauge::default(),
+            polled: Gauge::default(),
+            looks: Counter::default(),
             heard: Heard::default(),
             spool: Gauge::default(),
             reconnects: Family::default(),
@@ -119,6 +129,11 @@ impl Metrics {
             metrics.refusals.clone(),
         );
         registry.register("follows", "Logs that are followed", metrics.follows.clone());
+        registry.register(
+            "polled",
+            "Logs that are being polled, as their node has no follow left for them",
+            metrics.polled.clone(),
+        );
         registry.register_with_unit(
             "spool",
             "Batches on disk that wait for the bus",
@@ -129,6 +144,11 @@ impl Metrics {
             "reconnects",
             "Times that a log was asked for again",
             metrics.reconnects.clone(),
+        );
+        registry.register(
+            "looks",
+            "Looks at how a loud container's current file begins",
+            metrics.looks.clone(),
         );
         registry.register("losses", "Losses that were told", metrics.losses.clone());
         registry.register(

@@ -18,10 +18,20 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest: an API that comes back is noticed within this.
 const RETRY_MOST: Duration = Duration::from_secs(10);
 
+/// The longest that a server is believed to need.
+const RETRY_AFTER_MOST: Duration = Duration::from_secs(60);
+
+/// The pods are listed anew this often, whatever the watch says. A node's are half a megabyte at the most.
+const RELIST_EVERY: Duration = Duration::from_secs(300);
+
 /// The pods of a node, or of all.
 ///
 /// Goes on from where it was after a broken watch, and lists anew where that is too old; waits out an API that is away.
 pub struct Pods {
+    client: kube::Client,
+    config: watcher::Config,
+    /// When the pods are listed anew.
+    relist_at: Instant,
     events: BoxStream<'static, watcher::Result<Event<Pod>>>,
     backoff: Backoff,
     not_before: Instant,
@@ -36,7 +46,10 @@ impl Pods {
             None => watcher::Config::default(),
         };
         Self {
-            events: watcher(Api::<Pod>::all(client), config).boxed(),
+            events: watcher(Api::<Pod>::all(client.clone()), config.clone()).boxed(),
+            client,
+            config,
+            relist_at: relist_at(),
             backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
             not_before: Instant::now(),
             failing: false,
@@ -49,7 +62,14 @@ impl Pods {
     pub async fn next(&mut self) -> Event<Pod> {
         loop {
             sleep_until(self.not_before).await;
-            match self.events.next().await {
+            let event = tokio::select! {
+                event = self.events.next() => event,
+                () = sleep_until(self.relist_at) => {
+                    self.relist();
+                    continue;
+                }
+            };
+            match event {
                 Some(Ok(event)) => {
                     // The beginning of a list proves nothing: the request is still to be made.
                     if !matches!(event, Event::Init) {
@@ -62,6 +82,12 @@ impl Pods {
                 None => std::future::pending().await,
             }
         }
+    }
+
+    /// A watch that fell silent because its connection is gone looks like one of pods that do not change.
+    fn relist(&mut self) {
+        self.relist_at = relist_at();
+        self.events = watcher(Api::<Pod>::all(self.client.clone()), self.config.clone()).boxed();
     }
 
     fn succeeded(&mut self) {
@@ -77,6 +103,26 @@ impl Pods {
             tracing::warn!(%error, "pods cannot be watched for now");
         }
         self.failing = true;
-        self.not_before = Instant::now() + self.backoff.next();
+        let asked = retry_after(error).unwrap_or_default().min(RETRY_AFTER_MOST);
+        self.not_before = Instant::now() + self.backoff.next().max(asked);
     }
+}
+
+/// When a server that has too much to do wants to be asked again.
+fn retry_after(error: &watcher::Error) -> Option<Duration> {
+    use watcher::Error;
+    let status = match error {
+        Error::InitialListFailed(kube::Error::Api(status))
+        | Error::WatchStartFailed(kube::Error::Api(status))
+        | Error::WatchFailed(kube::Error::Api(status)) => status,
+        Error::WatchError(status) => status,
+        _ => return None,
+    };
+    let seconds = status.details.as_ref()?.retry_after_seconds;
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+}
+
+/// Jittered, so that the collectors of a cluster do not list together.
+fn relist_at() -> Instant {
+    Instant::now() + RELIST_EVERY.mul_f64(rand::random_range(0.8..=1.2))
 }

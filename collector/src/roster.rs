@@ -21,6 +21,7 @@ use crate::{
     checkpoint::{Record, Unseen},
     config::Config,
     follow::{Follower, park},
+    follows::Follows,
     instance::{self, Instance, InstanceKey, Known},
     publish::{Outlet, Way},
     recorded::Recorded,
@@ -41,6 +42,7 @@ pub struct Roster {
     client: kube::Client,
     way: Way,
     shutdown: CancellationToken,
+    follows: Follows,
     /// Tasks that own an instance's stream, until its end (true) or ours.
     tasks: JoinSet<bool>,
     keys: HashMap<task::Id, InstanceKey>,
@@ -58,6 +60,7 @@ pub struct Roster {
 }
 
 struct ListedPod {
+    pod: Pod,
     app: AppName,
     instances: Vec<InstanceKey>,
 }
@@ -95,6 +98,7 @@ impl Roster {
             client,
             way,
             shutdown,
+            follows: Follows::default(),
             tasks: JoinSet::new(),
             keys: HashMap::new(),
             topics: JoinSet::new(),
@@ -139,6 +143,21 @@ impl Roster {
         }
     }
 
+    /// Begins the task of every instance that is shown and has none: whatever ended it, a container is never forgotten.
+    pub fn reconcile(&mut self) {
+        let is_forgotten = |pod: &&ListedPod| pod.instances.iter().any(|key| !self.instances.contains_key(key));
+        let forgotten: Vec<_> = self
+            .pods
+            .values()
+            .filter(is_forgotten)
+            .map(|pod| pod.pod.clone())
+            .collect();
+        for pod in forgotten {
+            tracing::warn!(pod = pod.metadata.name, "a container has no task: begun again");
+            self.show(&pod);
+        }
+    }
+
     /// Waits until what was read is published. The shutdown token must have been cancelled. Returns how many streams were not done by then.
     pub async fn finish(mut self, deadline: Duration) -> usize {
         let done = async { while self.tasks.join_next().await.is_some() {} };
@@ -153,7 +172,11 @@ impl Roster {
         let instances = instance::instances(pod, &self.config.app_from);
         let keys: Vec<_> = instances.iter().map(|instance| instance.key.clone()).collect();
         self.count_in(&app);
+        let mut own = pod.clone();
+        // Most of an object, and of no use here.
+        own.metadata.managed_fields = None;
         let listed = ListedPod {
+            pod: own,
             app,
             instances: keys.clone(),
         };
@@ -317,6 +340,10 @@ impl Roster {
                     expected: record.expected,
                     shutdown: shutdown.clone(),
                     metrics: self.way.metrics.clone(),
+                    follows: self.follows.clone(),
+                    renew_after: self.config.renew_after,
+                    ear: None,
+                    loud: false,
                     open: None,
                 };
                 self.tasks.spawn(async move {

@@ -8,8 +8,9 @@ use crate::{
     anchor::{Mark, fingerprint},
     checkpoint::Record,
     instance::{Instance, InstanceKey},
-    lines::{Lines, Slice},
+    lines::Lines,
     publish::{Outlet, SPOOL_AFTER, Step},
+    rotation::{self, Marks},
     seek::{Join, Seek},
 };
 use tokio::time::{Instant, sleep_until};
@@ -28,18 +29,24 @@ pub struct Stream {
     key: InstanceKey,
     origin: Arc<Origin>,
     lines: Lines,
-    outlet: Outlet,
-    next_seq: u64,
+    pub(crate) outlet: Outlet,
+    pub(crate) next_seq: u64,
     /// Seqs below may name lines already.
-    used: u64,
+    pub(crate) used: u64,
     /// The last line that was read and numbered.
-    had: Option<Mark>,
+    pub(crate) had: Option<Mark>,
     /// The farthest line that may have been sent before a restart.
     maybe: Option<Mark>,
     /// Lines numbered since the response began.
-    news: u64,
+    pub(crate) news: u64,
     /// The response does not join: to be believed once it is known to be this instance's.
     absent: Option<Absent>,
+    /// Lines that files were seen to hold, and that must come.
+    pub(crate) marks: Marks,
+    /// A response joined, or began the log, in this process: what lies before is all had.
+    pub(crate) live: bool,
+    /// Where a rotation was told last.
+    pub(crate) rotated_at: Option<u64>,
     /// Since when lines gather for the disk.
     gathering: Option<Instant>,
     /// Its end is on its way: nothing is left to be read.
@@ -100,6 +107,9 @@ impl Stream {
             maybe: sent,
             news: 0,
             absent: None,
+            marks: Marks::default(),
+            live: false,
+            rotated_at: None,
             gathering: None,
             finished: spooled.finished,
         };
@@ -143,6 +153,20 @@ impl Stream {
         self.take_all();
         self.lines.begin(self.seek(), self.since().is_some());
         (self.news, self.absent) = (0, None);
+        // What the response must contain says all.
+        self.marks.clear();
+    }
+
+    /// A file was seen to hold this line: where it is still to come, it must.
+    pub fn expect(&mut self, mark: rotation::Mark) {
+        if self.had.is_none_or(|had| had.anchor.time < mark.time.0) {
+            self.marks.expect(mark);
+        }
+    }
+
+    /// The time of the last line that was read.
+    pub fn last_read(&self) -> Option<Timestamp> {
+        self.lines.last_read()
     }
 
     /// Takes in a frame of the response.
@@ -163,11 +187,17 @@ impl Stream {
         self.absent.is_some()
     }
 
-    /// The response is this instance's and does not join: tells what is not known, and begins a new stream with its lines.
+    /// The response is this instance's and does not join: tells what is not known. Where nothing read is in doubt the stream goes on; else a new one begins
+    /// with the response's lines.
     pub fn part(&mut self) {
         if let Some(Absent { first }) = self.absent.take() {
+            let first = first.unwrap_or_else(Timestamp::now);
+            if self.live && self.used == self.next_seq {
+                self.rotated(first);
+                return self.flush();
+            }
             tracing::warn!(stream = %self.id(), "log does not join what was read of it");
-            self.lose(LossReason::Away, first.unwrap_or_else(Timestamp::now));
+            self.lose(LossReason::Away, first);
             self.push(self.used, Content::End, None);
             self.begin_anew();
             self.flush();
@@ -319,7 +349,7 @@ impl Stream {
         );
     }
 
-    fn tell(&mut self, seq: u64, loss: Loss) {
+    pub(crate) fn tell(&mut self, seq: u64, loss: Loss) {
         self.outlet.metrics().lost((&loss.reason).into(), loss.lines);
         self.push(seq, Content::Loss(loss), None);
     }
@@ -376,24 +406,7 @@ impl Stream {
         }
     }
 
-    fn number(&mut self, slice: Slice) {
-        let Slice { data, lines, part, end } = slice;
-        let seq = self.next_seq;
-        self.next_seq += lines;
-        self.news += lines;
-        self.used = self.used.max(self.next_seq);
-        let metrics = self.outlet.metrics();
-        metrics.lines.inc_by(lines);
-        metrics.bytes.inc_by(data.len() as u64);
-        let mark = Mark {
-            seq_end: self.next_seq,
-            anchor: end,
-        };
-        self.had = Some(mark);
-        self.push(seq, Content::Lines { data, lines, part }, Some(mark));
-    }
-
-    fn push(&mut self, seq: u64, content: Content, end: Option<Mark>) {
+    pub(crate) fn push(&mut self, seq: u64, content: Content, end: Option<Mark>) {
         let batch = self.batch(seq, content);
         self.outlet.push(Step::Batch(batch, end));
     }

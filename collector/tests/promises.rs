@@ -4,7 +4,9 @@
 
 mod directory;
 mod instances;
+mod nodes;
 mod outages;
+mod rotations;
 mod support;
 
 use std::sync::atomic::Ordering;

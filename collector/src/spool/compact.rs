@@ -1,8 +1,8 @@
 //! What becomes of the oldest batches when the spool is full: one loss for each run of them.
 
-use bus::{Batch, Content, Loss, LossReason};
+use bus::{Content, Loss, LossReason};
 
-use crate::publish::{Step, times};
+use crate::{lost::told_lost, publish::Step};
 
 /// Makes losses of the lines in these steps; neighbours are told as one. What is no line stays, losses above all. Returns how many lines were lost by it.
 pub fn compact(steps: Vec<Step>) -> (Vec<Step>, u64) {
@@ -12,7 +12,7 @@ pub fn compact(steps: Vec<Step>) -> (Vec<Step>, u64) {
         let step = match step {
             Step::Batch(batch, end) if matches!(batch.content, Content::Lines { .. }) => {
                 lost += batch.lines();
-                Step::Batch(as_loss(batch), end)
+                Step::Batch(told_lost(&batch, LossReason::Spool), end)
             }
             other => other,
         };
@@ -24,20 +24,6 @@ pub fn compact(steps: Vec<Step>) -> (Vec<Step>, u64) {
         kept.push(step);
     }
     (kept, lost)
-}
-
-fn as_loss(batch: Batch) -> Batch {
-    let (from, to) = times(batch.data());
-    let loss = Loss {
-        lines: batch.lines(),
-        reason: LossReason::Spool,
-        from,
-        to,
-    };
-    Batch {
-        content: Content::Loss(loss),
-        ..batch
-    }
 }
 
 /// Lengthens a loss by the one right behind it.

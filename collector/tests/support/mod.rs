@@ -43,6 +43,12 @@ pub struct Gate {
     pub hold: AtomicBool,
     /// Logs asked for.
     pub logs: AtomicUsize,
+    /// When each was.
+    pub asked: Mutex<Vec<Instant>>,
+    /// Looks at the beginning of a file are not answered.
+    pub hold_looks: AtomicBool,
+    /// Such looks asked for.
+    pub looks: AtomicUsize,
 }
 
 /// What a collector counts, as it is shown.
@@ -148,7 +154,10 @@ impl Stage {
 
     pub async fn client(&self) -> kube::Client {
         let url = format!("http://{}", self.cluster.addr()).parse().unwrap();
-        let inner = kube::Client::try_from(kube::Config::new(url)).unwrap();
+        let mut config = kube::Config::new(url);
+        // The client's own patience would hide the collector's.
+        config.default_retry = false;
+        let inner = kube::Client::try_from(config).unwrap();
         let gate = Arc::clone(&self.gate);
         let gated = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             let (inner, gate) = (inner.clone(), Arc::clone(&gate));
@@ -156,7 +165,10 @@ impl Stage {
                 let path = request.uri().path();
                 if path.ends_with("/log") {
                     gate.logs.fetch_add(1, Ordering::SeqCst);
-                    while gate.hold.load(Ordering::SeqCst) {
+                    gate.asked.lock().unwrap().push(Instant::now());
+                    let is_look = request.uri().query().is_some_and(|query| query.contains("limitBytes"));
+                    gate.looks.fetch_add(usize::from(is_look), Ordering::SeqCst);
+                    while gate.hold.load(Ordering::SeqCst) || (is_look && gate.hold_looks.load(Ordering::SeqCst)) {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 } else if path == "/api/v1/pods" && gate.blind.load(Ordering::SeqCst) {
@@ -285,7 +297,12 @@ impl Stage {
 
     /// Waits until what is on the bus is as wanted.
     pub async fn until(&self, what: &str, wanted: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
-        let deadline = Instant::now() + SOON;
+        self.until_within(SOON, what, wanted).await
+    }
+
+    /// As [`until`](Self::until), for what takes longer.
+    pub async fn until_within(&self, bound: Duration, what: &str, wanted: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+        let deadline = Instant::now() + bound;
         loop {
             let seen: Vec<Seen> = self.seen().await.into_values().collect();
             if wanted(&seen) {
@@ -293,7 +310,7 @@ impl Stage {
             }
             assert!(
                 Instant::now() < deadline,
-                "not within {SOON:?}: {what}: {}",
+                "not within {bound:?}: {what}: {}",
                 brief(&seen)
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
