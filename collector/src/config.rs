@@ -21,6 +21,10 @@ pub struct Config {
     pub app_from: AppFrom,
     /// A follow is renewed after this at the latest: a kubelet ends one after four hours. Below an hour the API server is troubled for nothing.
     pub renew_after: Duration,
+    /// How many bytes a second an app may print on this node, all its containers together; what is above is lost, and told. 0: what it likes.
+    pub app_rate: u64,
+    /// And how many at once. 0: ten seconds' worth.
+    pub app_burst: u64,
     /// How many bytes of batches wait on disk while the bus is away, in `checkpoint_dir`; past that the oldest are lost, and told. At least 4 MiB.
     pub spool_bytes: u64,
     /// Told how far the collector is: keep a clone to ask it.
@@ -37,6 +41,8 @@ impl Config {
             checkpoint_dir: checkpoint_dir.into(),
             app_from: AppFrom::Namespace,
             renew_after: RENEW_AFTER,
+            app_rate: 0,
+            app_burst: 0,
             spool_bytes: DEFAULT_SPOOL_BYTES,
             status: Status::default(),
             metrics: Metrics::default(),

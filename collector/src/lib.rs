@@ -15,6 +15,7 @@ mod follow;
 mod follows;
 mod heard;
 mod instance;
+mod limit;
 #[doc(hidden)]
 pub mod lines;
 mod lost;
@@ -35,7 +36,7 @@ mod stream;
 use std::{sync::Arc, time::Duration};
 
 use bus::Bus;
-use tokio::time::interval;
+use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 
 pub use config::{AppFrom, Config, InvalidAppFrom};
@@ -44,10 +45,30 @@ pub use metrics::Metrics;
 pub use status::Status;
 
 use checkpoint::Checkpoints;
+use limit::Limits;
 use pods::Pods;
 use publish::Way;
 use roster::Roster;
 use spool::Spool;
+
+/// What an app may print, and the task that tells it; both none where that is not limited.
+fn limits(config: &Config, bus: &Arc<dyn Bus>) -> (Option<Arc<Limits>>, JoinSet<()>) {
+    let mut teller = JoinSet::new();
+    if config.app_rate == 0 {
+        return (None, teller);
+    }
+    let burst = match config.app_burst {
+        0 => config.app_rate.saturating_mul(BURST_SECONDS),
+        burst => burst,
+    };
+    let node = config.node_name.as_deref().unwrap_or_default();
+    let (limits, tell) = Limits::new(config.app_rate, burst, node, Arc::clone(bus));
+    teller.spawn(tell);
+    (Some(Arc::new(limits)), teller)
+}
+
+/// A burst that is not given, in seconds of the rate.
+const BURST_SECONDS: u64 = 10;
 
 /// Where batches wait for a bus that is away, beside the checkpoints.
 const SPOOL_DIR: &str = "spool";
@@ -73,7 +94,9 @@ pub async fn run(
     let checkpoints = Checkpoints::open(&config.checkpoint_dir)?;
     let (spool_dir, metrics) = (config.checkpoint_dir.join(SPOOL_DIR), config.metrics.clone());
     let spool = Spool::open(&spool_dir, config.spool_bytes, &checkpoints, metrics.clone())?;
+    let (limits, _teller) = limits(&config, &bus);
     let way = Way {
+        limits,
         bus,
         checkpoints,
         spool: Arc::new(spool),

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, future, sync::Arc, time::Duration};
 
-use bus::{Batch, Bus, BusError, Content, LossReason, Origin};
+use bus::{AppName, Batch, Bus, BusError, Content, LossReason, Origin};
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -14,6 +14,7 @@ use crate::{
     backoff::Backoff,
     checkpoint::{Checkpoints, Record},
     instance::InstanceKey,
+    limit::Limits,
     lost::{told_lost, unreadable},
     metrics::Metrics,
     spool::{Backlog, Last, Spool},
@@ -59,6 +60,8 @@ pub struct Way {
     pub checkpoints: Checkpoints,
     pub spool: Arc<Spool>,
     pub metrics: Metrics,
+    /// What an app may print. `None`: what it likes.
+    pub limits: Option<Arc<Limits>>,
 }
 
 /// A stream's way to the bus.
@@ -156,6 +159,12 @@ impl Outlet {
     /// Bytes in memory that were pushed and not accepted.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// How many of these bytes, whole lines of the app's, may pass.
+    pub fn admit(&self, app: &AppName, data: &[u8]) -> usize {
+        let limits = self.way.limits.as_ref();
+        limits.map_or(data.len(), |limits| limits.admit(app, data))
     }
 
     /// What counts.

@@ -9,6 +9,7 @@ use crate::{
     checkpoint::Record,
     instance::{Instance, InstanceKey},
     lines::Lines,
+    number::Above,
     publish::{Outlet, SPOOL_AFTER, Step},
     rotation::{self, Marks},
     seek::{Join, Seek},
@@ -27,7 +28,7 @@ const SPOOL_PIECE: usize = 256 << 10;
 /// One container instance's output as a stream.
 pub struct Stream {
     key: InstanceKey,
-    origin: Arc<Origin>,
+    pub(crate) origin: Arc<Origin>,
     lines: Lines,
     pub(crate) outlet: Outlet,
     pub(crate) next_seq: u64,
@@ -36,7 +37,7 @@ pub struct Stream {
     /// The last line that was read and numbered.
     pub(crate) had: Option<Mark>,
     /// The farthest line that may have been sent before a restart.
-    maybe: Option<Mark>,
+    pub(crate) maybe: Option<Mark>,
     /// Lines numbered since the response began.
     pub(crate) news: u64,
     /// The response does not join: to be believed once it is known to be this instance's.
@@ -47,7 +48,9 @@ pub struct Stream {
     pub(crate) live: bool,
     /// Where a rotation was told last.
     pub(crate) rotated_at: Option<u64>,
-    /// Since when lines gather for the disk.
+    /// What the app printed above its limit, and was not told yet.
+    pub(crate) above: Option<Above>,
+    /// Since when something gathers that is not to wait for long: lines for the disk, or a loss.
     gathering: Option<Instant>,
     /// Its end is on its way: nothing is left to be read.
     finished: bool,
@@ -110,6 +113,7 @@ impl Stream {
             marks: Marks::default(),
             live: false,
             rotated_at: None,
+            above: None,
             gathering: None,
             finished: spooled.finished,
         };
@@ -320,41 +324,8 @@ impl Stream {
         }
     }
 
-    /// What was had may not be all: tells the lines that have numbers as such, and the others by their times.
-    fn lose(&mut self, reason: LossReason, to: Timestamp) {
-        let had = self.had.map(|had| had.anchor.timestamp());
-        let farthest = self
-            .maybe
-            .map(|maybe| maybe.anchor.timestamp())
-            .filter(|_| self.used > self.next_seq);
-        if self.used > self.next_seq {
-            self.tell(
-                self.next_seq,
-                Loss {
-                    lines: self.used - self.next_seq,
-                    reason: reason.clone(),
-                    from: had,
-                    to: farthest,
-                },
-            );
-        }
-        self.tell(
-            self.used,
-            Loss {
-                lines: 0,
-                reason,
-                from: farthest.or(had),
-                to: Some(to),
-            },
-        );
-    }
-
-    pub(crate) fn tell(&mut self, seq: u64, loss: Loss) {
-        self.outlet.metrics().lost((&loss.reason).into(), loss.lines);
-        self.push(seq, Content::Loss(loss), None);
-    }
-
     fn finish(&mut self) {
+        self.tell_above();
         self.finished = true;
         let end = self.batch(self.used, Content::End);
         self.outlet.push(Step::Finish(end));
@@ -389,12 +360,17 @@ impl Stream {
             if gathered >= SPOOL_PIECE {
                 self.take_all();
             } else if gathered > 0 {
-                self.gathering.get_or_insert_with(Instant::now);
+                self.gather();
             }
         } else if held > MAX_HELD_BYTES || (is_crowded && held > MAX_HELD_CROWDED) {
             self.take_all();
             self.outlet.spill();
         }
+    }
+
+    /// What is there now goes on within [`SPOOL_AFTER`].
+    pub(crate) fn gather(&mut self) {
+        self.gathering.get_or_insert_with(Instant::now);
     }
 
     fn take_all(&mut self) {
@@ -404,14 +380,16 @@ impl Stream {
         {
             self.number(slice);
         }
+        self.tell_above();
     }
 
     pub(crate) fn push(&mut self, seq: u64, content: Content, end: Option<Mark>) {
+        self.tell_above();
         let batch = self.batch(seq, content);
         self.outlet.push(Step::Batch(batch, end));
     }
 
-    fn batch(&self, seq: u64, content: Content) -> Batch {
+    pub(crate) fn batch(&self, seq: u64, content: Content) -> Batch {
         Batch {
             origin: Arc::clone(&self.origin),
             seq,

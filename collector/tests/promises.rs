@@ -4,6 +4,7 @@
 
 mod directory;
 mod instances;
+mod limits;
 mod nodes;
 mod outages;
 mod rotations;
