@@ -55,6 +55,14 @@ pub(crate) struct CollectArgs {
     /// Follow the pods of this node alone [default: of all nodes]
     #[arg(long, env = "TRIBUTARY_NODE_NAME", value_name = "NAME")]
     pub(crate) node_name: Option<String>,
+    /// Collect only pods with these labels, as in `kubectl get pods -l` [default: all]
+    ///
+    /// A pod with the annotation `tributary.dev/exclude: "true"` is always left out.
+    #[arg(long, env = "TRIBUTARY_POD_SELECTOR", value_name = "LABELS")]
+    pub(crate) pod_selector: Option<String>,
+    /// Collect only pods of namespaces with these labels; needs the right to list namespaces [default: all]
+    #[arg(long, env = "TRIBUTARY_NAMESPACE_SELECTOR", value_name = "LABELS")]
+    pub(crate) namespace_selector: Option<String>,
     /// What names a pod's app: `namespace`, or `label:KEY`
     #[arg(long, env = "TRIBUTARY_APP_FROM", value_name = "FROM", default_value = "namespace")]
     pub(crate) app_from: AppFrom,
@@ -164,6 +172,8 @@ impl CollectArgs {
             .unwrap_or_else(|| data_dir.join("checkpoints"));
         collector::Config {
             node_name: self.node_name.clone(),
+            pod_selector: self.pod_selector.clone(),
+            namespace_selector: self.namespace_selector.clone(),
             app_from: self.app_from.clone(),
             app_rate: self.app_rate.as_u64(),
             app_burst: self.app_burst.as_u64(),

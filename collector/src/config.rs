@@ -15,6 +15,10 @@ const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
 pub struct Config {
     /// The node whose pods are collected; `None`: all nodes.
     pub node_name: Option<String>,
+    /// Only pods with these labels are collected: a label selector, as kubectl's `-l`. A pod with the annotation `tributary.dev/exclude: "true"` never is.
+    pub pod_selector: Option<String>,
+    /// Only pods of namespaces with these labels are collected. Needs the right to list namespaces.
+    pub namespace_selector: Option<String>,
     /// Where the checkpoints are kept, made where it does not exist. Belongs to one collector at a time.
     pub checkpoint_dir: PathBuf,
     /// What names a pod's app.
@@ -38,6 +42,8 @@ impl Config {
     pub fn new(checkpoint_dir: impl Into<PathBuf>) -> Self {
         Self {
             node_name: None,
+            pod_selector: None,
+            namespace_selector: None,
             checkpoint_dir: checkpoint_dir.into(),
             app_from: AppFrom::Namespace,
             renew_after: RENEW_AFTER,

@@ -20,6 +20,7 @@ mod limit;
 pub mod lines;
 mod lost;
 mod metrics;
+mod namespaces;
 mod number;
 mod pods;
 mod publish;
@@ -102,7 +103,7 @@ pub async fn run(
         spool: Arc::new(spool),
         metrics,
     };
-    let mut pods = Pods::new(client.clone(), config.node_name.as_deref());
+    let mut pods = Pods::new(client.clone(), &config);
     let mut roster = Roster::new(config, client, way, shutdown.clone());
     let mut reconcile = interval(RECONCILE_EVERY);
     loop {

@@ -52,6 +52,8 @@ pub struct PodPlan {
     pub delete_after: Option<Duration>,
     /// The pod's labels; `app` is `name` unless it is given here.
     pub labels: BTreeMap<String, String>,
+    /// The pod's annotations.
+    pub annotations: BTreeMap<String, String>,
     /// The node the pod is bound to; absent: the simulated node. Empty: the pod is never scheduled.
     pub node: Option<String>,
     /// At least one.
@@ -205,6 +207,7 @@ impl Scenario {
     ///     start_after = "2s"           # default 0
     ///     delete_after = "1m"          # default never
     ///     labels = { tier = "front" }
+    ///     annotations = { note = "any text" }
     ///     node = "node-1"              # the default; "" = never scheduled
     ///
     ///     [[pods.containers]]
@@ -269,6 +272,7 @@ impl PodPlan {
             start_after: Duration::ZERO,
             delete_after: None,
             labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
             node: None,
             containers: vec![container],
         }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use bus::Bus;
 use kubesim::{FaultKind, PodPlan, RestartPolicy, Scenario};
 
 use crate::support::{Counted, Seen, Stage, soon};
@@ -212,5 +213,69 @@ async fn five_restarts_of_a_crash_loop_are_six_streams_each_whole_and_tellable_a
     let written = stage.cluster.written("app", "p", "c");
     let known = |id: &&&str| written.iter().any(|instance| instance.container_id.ends_with(**id));
     assert_eq!(containers.iter().filter(known).count(), ids.len());
+    collector.stop().await;
+}
+
+/// The namespace and the process of everything that is on the bus, once that is as expected.
+async fn until_collected(stage: &Stage, expected: &[(&str, &str)]) {
+    let collected = async {
+        loop {
+            let mut found = BTreeSet::new();
+            for app in stage.bus.apps().await.unwrap() {
+                let seen = stage.seen_of(&app).await.into_values();
+                found.extend(seen.map(|seen| (app.to_string(), seen.process)));
+            }
+            if found
+                .iter()
+                .map(|(app, process)| (app.as_str(), process.as_str()))
+                .eq(expected.iter().copied())
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(collected).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_are_chosen_by_label_and_namespace_and_left_out_by_annotation() {
+    let stage = Stage::new().await;
+    let create = |namespace: &str, name: &str, tier: &str, excluded: bool| {
+        let mut plan = PodPlan::silent(namespace, name, "c").restarting(RestartPolicy::Never);
+        plan.labels.insert("tier".to_owned(), tier.to_owned());
+        if excluded {
+            plan.annotations
+                .insert("tributary.dev/exclude".to_owned(), "true".to_owned());
+        }
+        stage.cluster.create_pod(&plan).unwrap();
+    };
+    for namespace in ["one", "two"] {
+        create(namespace, "front", "front", false);
+        create(namespace, "back", "back", false);
+        create(namespace, "left-out", "front", true);
+    }
+    let write = async |namespaces: &[&str]| {
+        for namespace in namespaces {
+            for pod in ["front", "back", "left-out"] {
+                soon(stage.cluster.wait_running(namespace, pod, "c")).await.unwrap();
+                stage.cluster.write_line(namespace, pod, "c", "hello").unwrap();
+            }
+        }
+    };
+    write(&["one", "two"]).await;
+    let collector = stage
+        .collect_with(|config| {
+            config.pod_selector = Some("tier=front".to_owned());
+            config.namespace_selector = Some("kubernetes.io/metadata.name!=one".to_owned());
+        })
+        .await;
+    until_collected(&stage, &[("two", "front")]).await;
+    // A namespace that comes later is noticed.
+    create("three", "front", "front", false);
+    create("three", "back", "back", false);
+    create("three", "left-out", "front", true);
+    write(&["three"]).await;
+    until_collected(&stage, &[("three", "front"), ("two", "front")]).await;
     collector.stop().await;
 }

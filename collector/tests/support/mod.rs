@@ -248,8 +248,12 @@ impl Stage {
 
     /// All that is on the bus, reassembled.
     pub async fn seen(&self) -> BTreeMap<String, Seen> {
-        let app: AppName = "app".parse().unwrap();
-        let mut reader = match self.bus.follow(&app, Start::Oldest).await {
+        self.seen_of(&"app".parse().unwrap()).await
+    }
+
+    /// As [`seen`](Self::seen), of another app.
+    pub async fn seen_of(&self, app: &AppName) -> BTreeMap<String, Seen> {
+        let mut reader = match self.bus.follow(app, Start::Oldest).await {
             Ok(reader) => reader,
             Err(BusError::UnknownApp(_)) => return BTreeMap::new(),
             Err(error) => panic!("{error}"),

@@ -44,6 +44,8 @@ struct RawPod {
     delete_after: Option<Span>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
     node: Option<String>,
     containers: Vec<Spanned<RawContainer>>,
 }
@@ -209,6 +211,7 @@ fn plan_pod(text: &str, raw: Spanned<RawPod>) -> Result<PodPlan, ScenarioError> 
         start_after: pod.start_after.0,
         delete_after: pod.delete_after.map(|span| span.0),
         labels: pod.labels,
+        annotations: pod.annotations,
         node: pod.node,
         containers,
     })
