@@ -321,6 +321,7 @@ impl Outlet {
             (Landed::Turn(turn), _) => self.launch(turn),
             (Landed::Answer(answer), Flight::Publishing(flying)) => match answer {
                 Ok(()) => self.accepted(flying),
+                Err(BusError::UnknownApp(app)) => self.topic_gone(flying, app),
                 Err(error) if error.is_transient() => self.refused_for_now(flying, &error),
                 Err(error) => self.refused_for_good(flying, &error),
             },
@@ -363,18 +364,38 @@ impl Outlet {
     }
 
     fn refused_for_now(&mut self, flying: Publishing, error: &BusError) {
-        self.way.metrics.refusals.inc();
         if !self.refused {
             tracing::warn!(stream = self.record.stream(), %error, "bus refuses for now");
         }
+        let pause = self.put_back(flying);
+        self.wait_turn(pause);
+    }
+
+    /// Somebody removed the app's topic while it has pods: it is made again, and the batch published then.
+    fn topic_gone(&mut self, flying: Publishing, app: AppName) {
+        tracing::warn!(stream = self.record.stream(), %app, "topic gone: made again");
+        let pause = self.put_back(flying);
+        let (bus, turns) = (Arc::clone(&self.way.bus), self.way.spool.turns());
+        let made = async move {
+            let turn = turn(turns, pause).await;
+            if let Err(error) = bus.create(&app).await {
+                tracing::warn!(%app, %error, "topic not made");
+            }
+            turn
+        };
+        self.flight = Flight::Turn(made.boxed());
+    }
+
+    /// What was refused is the oldest again. Returns how long to wait before it is handed over again.
+    fn put_back(&mut self, flying: Publishing) -> Duration {
+        self.way.metrics.refusals.inc();
         self.refused = true;
         if flying.on_disk {
             self.backlog.put_back();
         } else {
             self.queue.push_front(flying.step);
         }
-        let pause = self.backoff.next();
-        self.wait_turn(pause);
+        self.backoff.next()
     }
 
     /// It would block its stream for ever: told as a loss instead.

@@ -15,6 +15,7 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     backoff::Backoff,
@@ -346,10 +347,12 @@ impl Roster {
                     loud: false,
                     open: None,
                 };
-                self.tasks.spawn(async move {
+                let span = tracing::info_span!("container", app = %instance.app, process = instance.process, node = instance.node);
+                let work = async move {
                     shutdown.run_until_cancelled(sleep(wait)).await;
                     follower.run().await
-                })
+                };
+                self.tasks.spawn(work.instrument(span))
             }
         };
         self.keys.insert(task.id(), key);

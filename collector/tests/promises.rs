@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
+mod chaos;
 mod directory;
 mod instances;
 mod limits;

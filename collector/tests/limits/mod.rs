@@ -120,3 +120,21 @@ async fn an_app_that_keeps_to_its_limit_loses_nothing() {
     stage.until_ended(1).await[0].assert_whole(0..1_000);
     collector.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_dropped_is_told_though_no_line_follows() {
+    let stage = Stage::new().await;
+    stage.pod("p", RestartPolicy::Never).await;
+    let collector = stage.collect_with(limited).await;
+    write_wide(&stage, "p", 0..2_000);
+    let seen = stage
+        .until("all accounted for", |seen| {
+            let of = |seen: &Seen| seen.seqs.len() as u64 + seen.losses.iter().map(|loss| loss.1).sum::<u64>();
+            seen.iter().any(|seen| of(seen) == 2_000)
+        })
+        .await;
+    let own = seen.iter().find(|seen| !is_notice(seen)).unwrap();
+    assert!(!own.ended);
+    accounted(own, 2_000);
+    collector.stop().await;
+}

@@ -255,6 +255,50 @@ async fn a_torn_end_of_the_spool_is_cut_off_and_read_again() {
     collector.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_was_removed_is_made_again_and_nothing_is_lost() {
+    let stage = Stage::new().await;
+    stage.pod("p", RestartPolicy::Never).await;
+    let collector = stage.collect().await;
+    stage.write("p", 0..10);
+    stage.until_lines(10).await;
+    stage.bus.unknown.store(true, Ordering::SeqCst);
+    stage.write("p", 10..20);
+    stage.until_lines(20).await.assert_whole(0..20);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_had_to_wait_have_one_publish_in_flight_each_and_few_at_once() {
+    let stage = Stage::new().await;
+    let names: Vec<_> = (0..30).map(|n| format!("p{n}")).collect();
+    for name in &names {
+        stage.pod(name, RestartPolicy::Never).await;
+    }
+    away(&stage, true);
+    let collector = stage.collect().await;
+    names.iter().for_each(|name| stage.write(name, 0..100));
+    let all_on_disk = async {
+        while spool_files(&stage).len() < names.len() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon(all_on_disk).await;
+    stage.bus.most_at_once.store(0, Ordering::SeqCst);
+    stage.bus.slow.store(true, Ordering::SeqCst);
+    away(&stage, false);
+    let seen = stage
+        .until("all of all", |seen| {
+            seen.len() == 30 && seen.iter().all(|seen| seen.texts.len() == 100)
+        })
+        .await;
+    seen.iter().for_each(|seen| seen.assert_whole(0..100));
+    assert!(!stage.bus.overlapped.load(Ordering::SeqCst));
+    let most = stage.bus.most_at_once.load(Ordering::SeqCst);
+    assert!((1..=8).contains(&most), "{most} at once");
+    collector.stop().await;
+}
+
 fn spool_files(stage: &Stage) -> Vec<PathBuf> {
     let streams = std::fs::read_dir(stage.dir.path().join("checkpoints/spool"));
     let streams = streams.into_iter().flatten().flatten();

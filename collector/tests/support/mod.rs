@@ -393,6 +393,8 @@ pub struct Switch {
     pub away: AtomicBool,
     /// The next publish panics.
     pub panic_once: AtomicBool,
+    /// The topic is gone until it is made again.
+    pub unknown: AtomicBool,
     /// Batches are accepted, and nobody is told.
     pub mute: AtomicBool,
     /// Batches with this text are refused for good.
@@ -401,6 +403,10 @@ pub struct Switch {
     in_flight: Mutex<BTreeMap<String, usize>>,
     /// There were two at once.
     pub overlapped: AtomicBool,
+    /// Publishing takes a while.
+    pub slow: AtomicBool,
+    /// The most publishes of all streams that were in flight together.
+    pub most_at_once: AtomicUsize,
 }
 
 impl Switch {
@@ -409,16 +415,20 @@ impl Switch {
             inner,
             away: AtomicBool::new(false),
             panic_once: AtomicBool::new(false),
+            unknown: AtomicBool::new(false),
             mute: AtomicBool::new(false),
             refuse_with: Mutex::default(),
             in_flight: Mutex::default(),
             overlapped: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
+            most_at_once: AtomicUsize::new(0),
         }
     }
 }
 
 impl Bus for Switch {
     fn create<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
+        self.unknown.store(false, Ordering::SeqCst);
         self.inner.create(app)
     }
 
@@ -430,8 +440,14 @@ impl Bus for Switch {
                 let mut in_flight = self.in_flight.lock().unwrap();
                 let count = in_flight.entry(stream.clone()).or_default();
                 *count += 1;
-                *count - 1
+                let others = *count - 1;
+                let all = in_flight.values().sum();
+                self.most_at_once.fetch_max(all, Ordering::SeqCst);
+                others
             };
+            if self.slow.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
             let refused = self.refuse_with.lock().unwrap().clone();
             let refused = refused.is_some_and(|text| String::from_utf8_lossy(batch.data()).contains(&text));
             if others > 0 {
@@ -439,6 +455,8 @@ impl Bus for Switch {
             }
             let result = if self.away.load(Ordering::SeqCst) {
                 Err(BusError::Closed)
+            } else if self.unknown.load(Ordering::SeqCst) {
+                Err(BusError::UnknownApp(batch.origin.app.clone()))
             } else if refused {
                 Err(BusError::TooLarge { bytes: 0 })
             } else {
