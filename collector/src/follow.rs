@@ -109,7 +109,9 @@ impl Follower {
         tracing::info!(stream = %self.stream.id(), app = %self.instance.app, process = self.instance.process, "following");
         if self.stream.is_finished() || self.follow().await {
             self.ear = None;
-            self.stream.drain().await;
+            if !self.stream.drain_until(&self.shutdown).await {
+                return false;
+            }
             tracing::info!(stream = %self.stream.id(), "ended");
             let Self { known, shutdown, .. } = self;
             park(known, shutdown).await

@@ -22,6 +22,7 @@ mod lost;
 mod metrics;
 mod namespaces;
 mod number;
+mod origin;
 mod pods;
 mod publish;
 mod recorded;
@@ -33,6 +34,7 @@ mod silence;
 mod spool;
 mod status;
 mod stream;
+mod way;
 
 use std::{sync::Arc, time::Duration};
 
@@ -48,9 +50,9 @@ pub use status::Status;
 use checkpoint::Checkpoints;
 use limit::Limits;
 use pods::Pods;
-use publish::Way;
 use roster::Roster;
 use spool::Spool;
+use way::Way;
 
 /// What an app may print, and the task that tells it; both none where that is not limited.
 fn limits(config: &Config, bus: &Arc<dyn Bus>) -> (Option<Arc<Limits>>, JoinSet<()>) {

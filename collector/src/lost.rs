@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bus::{Batch, Content, Loss, LossReason, Timestamp};
 
-use crate::{checkpoint::Record, publish::Step, spool::Last};
+use crate::{checkpoint::Record, spool::Last, way::Step};
 
 /// A batch's lines, lost.
 pub fn told_lost(batch: &Batch, reason: LossReason) -> Batch {

@@ -6,8 +6,8 @@ use crate::{
     anchor::{Mark, Progress},
     lines::Slice,
     lost::times,
-    publish::Step,
     stream::Stream,
+    way::Step,
 };
 
 /// Lines above the app's limit, which are told as one once others pass, or after a while.

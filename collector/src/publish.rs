@@ -1,23 +1,23 @@
 //! A stream's way to the bus: one batch in flight, the next gathers meanwhile, in memory or, when the bus is away, on disk.
 
-use std::{collections::VecDeque, future, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future, io, sync::Arc, time::Duration};
 
-use bus::{AppName, Batch, Bus, BusError, Content, LossReason, Origin};
+use bus::{AppName, Batch, BusError, Content, LossReason};
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
     anchor::Mark,
     backoff::Backoff,
-    checkpoint::{Checkpoints, Record},
+    checkpoint::Record,
     instance::InstanceKey,
-    limit::Limits,
     lost::{told_lost, unreadable},
     metrics::Metrics,
-    spool::{Backlog, Last, Spool},
+    spool::{Backlog, Last},
+    way::{Step, Way},
 };
 
 /// The first wait after the bus refused a batch for now: about what a retry on the way costs.
@@ -26,43 +26,14 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// The longest: a bus that comes back is noticed within this.
 const RETRY_MOST: Duration = Duration::from_secs(5);
 
+/// A bus that has not answered by then is asked again, with the same batch.
+const PUBLISH_WAIT: Duration = Duration::from_secs(60);
+
 /// What the bus has not accepted within this goes to disk: a killed collector then has it, whatever the node rotates away.
 pub const SPOOL_AFTER: Duration = Duration::from_secs(1);
 
 /// A disk that refused is tried again after this.
 const SPOOL_AGAIN: Duration = Duration::from_secs(5);
-
-/// One thing to be done, in its turn.
-#[derive(Clone, Debug)]
-pub enum Step {
-    /// Publish; the mark is at the end of its lines, where it has any.
-    Batch(Batch, Option<Mark>),
-    /// Publish; the instance's last stream ends with it, and is not to be read again.
-    Finish(Batch),
-    /// A new stream of the instance begins: its record takes the old one's place.
-    Begin(Arc<Origin>),
-}
-
-impl Step {
-    /// Its lines' bytes.
-    pub fn data(&self) -> &[u8] {
-        match self {
-            Self::Batch(batch, _) | Self::Finish(batch) => batch.data(),
-            Self::Begin(_) => &[],
-        }
-    }
-}
-
-/// What all streams publish through.
-#[derive(Clone)]
-pub struct Way {
-    pub bus: Arc<dyn Bus>,
-    pub checkpoints: Checkpoints,
-    pub spool: Arc<Spool>,
-    pub metrics: Metrics,
-    /// What an app may print. `None`: what it likes.
-    pub limits: Option<Arc<Limits>>,
-}
 
 /// A stream's way to the bus.
 ///
@@ -292,9 +263,9 @@ impl Outlet {
     fn fly(&mut self, batch: Batch, step: Step, on_disk: bool, turn: Option<OwnedSemaphorePermit>) {
         let bus = Arc::clone(&self.way.bus);
         let answer = async move {
-            let answer = bus.publish(batch).await;
+            let answer = timeout(PUBLISH_WAIT, bus.publish(batch)).await;
             drop(turn);
-            answer
+            answer.unwrap_or_else(|_| Err(BusError::Store(io::ErrorKind::TimedOut.into())))
         };
         let began = Instant::now();
         self.owed_since.get_or_insert(began);

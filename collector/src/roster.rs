@@ -24,9 +24,11 @@ use crate::{
     follow::{Follower, park},
     follows::Follows,
     instance::{self, Instance, InstanceKey, Known},
-    publish::{Outlet, Way},
+    origin::new_origin,
+    publish::Outlet,
     recorded::Recorded,
-    stream::{Stream, new_origin},
+    stream::Stream,
+    way::Way,
 };
 
 /// The first wait before a task that failed is begun again: what made it fail should not fill the log.
@@ -407,8 +409,7 @@ async fn end(mut stream: Stream, shutdown: CancellationToken, wait: Duration) ->
     if !stream.is_finished() {
         stream.gone(true);
     }
-    stream.drain().await;
-    true
+    stream.drain_until(&shutdown).await
 }
 
 /// Makes an app's topic, so that readers find it before its first line.

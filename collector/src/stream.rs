@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use bus::{Batch, Content, Epoch, InvalidStreamId, Loss, LossReason, Origin, StreamId, Timestamp};
+use bus::{Batch, Content, Loss, LossReason, Origin, StreamId, Timestamp};
 
 use crate::{
     anchor::{Mark, fingerprint},
     checkpoint::Record,
-    instance::{Instance, InstanceKey},
+    instance::InstanceKey,
     lines::Lines,
     number::Above,
-    publish::{Outlet, SPOOL_AFTER, Step},
+    origin::new_id,
+    publish::{Outlet, SPOOL_AFTER},
     rotation::{self, Marks},
     seek::{Join, Seek},
+    way::Step,
 };
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 /// What is held of a stream in memory while the bus is slow; then it goes to disk. Four batches: one on the way, the rest gathered.
 const MAX_HELD_BYTES: usize = 4 << 20;
@@ -65,23 +68,6 @@ struct Absent {
 /// How a response ended: alike twice, and it has all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Rest(usize, u64);
-
-/// What the streams of an instance have in common, with a new epoch.
-pub fn new_origin(instance: &Instance) -> Result<Origin, InvalidStreamId> {
-    Ok(Origin {
-        app: instance.app.clone(),
-        process: instance.process.clone(),
-        stream: new_id(&instance.key)?,
-        node: instance.node.clone(),
-        source: "app".to_owned(),
-        fd: None,
-        about: None,
-    })
-}
-
-fn new_id(key: &InstanceKey) -> Result<StreamId, InvalidStreamId> {
-    StreamId::new(&key.pod_uid, &key.container, &key.container_id, Epoch::new())
-}
 
 impl Stream {
     /// Goes on where the record stands; one that is still to begin tells first what came before it and was not seen.
@@ -270,6 +256,15 @@ impl Stream {
     pub async fn drain(&mut self) {
         self.take_all();
         self.outlet.drain().await;
+    }
+
+    /// As [`drain`](Self::drain), until the collector stops; then as [`drain_or_keep`](Self::drain_or_keep). Returns whether it is the former.
+    pub async fn drain_until(&mut self, shutdown: &CancellationToken) -> bool {
+        let drained = shutdown.run_until_cancelled(self.drain()).await.is_some();
+        if !drained {
+            self.drain_or_keep().await;
+        }
+        drained
     }
 
     /// As [`drain`](Self::drain), for a collector that stops: what is on disk is kept for the next one where the bus is away.

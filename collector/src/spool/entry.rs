@@ -8,10 +8,10 @@ use bus::{Batch, Content};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{anchor::Mark, publish::Step};
+use crate::{anchor::Mark, way::Step};
 
 /// Bytes before the head.
-const PREFIX: usize = 12;
+pub const PREFIX: usize = 12;
 
 /// The longest entry that is believed: the largest batch, and room for its head.
 const MAX_ENTRY: usize = bus::MAX_BATCH_BYTES + (1 << 20);
@@ -71,16 +71,26 @@ pub fn encode_head(step: &Step) -> Vec<u8> {
     out
 }
 
+/// How long an entry is that begins so. `None`: none does.
+pub fn len(prefix: &[u8; PREFIX]) -> Option<usize> {
+    let (head, data) = sizes(prefix);
+    PREFIX
+        .checked_add(head)?
+        .checked_add(data)
+        .filter(|len| *len <= MAX_ENTRY)
+}
+
+fn sizes(prefix: &[u8; PREFIX]) -> (usize, usize) {
+    let size = |at: usize| u32::from_be_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]) as usize;
+    (size(4), size(8))
+}
+
 /// Reads the step that these bytes begin with, and how many of them it takes. `None`: they begin with no whole one.
 pub fn decode(bytes: &Bytes) -> Option<(Step, usize)> {
     let prefix: &[u8; PREFIX] = bytes.first_chunk()?;
-    let size = |at: usize| u32::from_be_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]) as usize;
-    let (head_len, data_len) = (size(4), size(8));
-    let len = PREFIX.checked_add(head_len)?.checked_add(data_len)?;
-    if len > MAX_ENTRY
-        || bytes.len() < len
-        || crc32fast::hash(&bytes[4..len]) != u32::from_be_bytes(*prefix.first_chunk()?)
-    {
+    let (head_len, _) = sizes(prefix);
+    let len = len(prefix)?;
+    if bytes.len() < len || crc32fast::hash(&bytes[4..len]) != u32::from_be_bytes(*prefix.first_chunk()?) {
         return None;
     }
     let data_at = PREFIX + head_len;

@@ -27,7 +27,7 @@ use crate::{
     error::CollectorError,
     instance::InstanceKey,
     metrics::{Metrics, Reason},
-    publish::Step,
+    way::Step,
 };
 
 pub use shelf::Last;

@@ -12,10 +12,7 @@ use bus::{Epoch, StreamId};
 use bytes::Bytes;
 
 use super::{compact::compact, entry};
-use crate::{anchor::Mark, checkpoint::Record, publish::Step};
-
-/// How many bytes are looked at to see how long an entry is; one with less is read at once.
-const LOOK_BYTES: usize = 64 << 10;
+use crate::{anchor::Mark, checkpoint::Record, way::Step};
 
 /// One stream's steps on disk, oldest first.
 ///
@@ -192,21 +189,16 @@ impl Shelf {
             return Ok(None);
         };
         let path = self.path(segment.number);
-        let left = usize::try_from(segment.bytes - self.cursor).unwrap_or(usize::MAX);
         let reader = match &mut self.reader {
             Some(reader) => reader,
             none => none.insert(File::open(path)?),
         };
-        let read = |len: usize| {
-            let mut bytes = vec![0; len];
-            reader.read_exact_at(&mut bytes, self.cursor)?;
-            io::Result::Ok(Bytes::from(bytes))
-        };
-        let mut found = entry::decode(&read(left.min(LOOK_BYTES))?);
-        if found.is_none() && left > LOOK_BYTES {
-            found = entry::decode(&read(left)?);
-        }
-        let (step, len) = found.ok_or(io::ErrorKind::InvalidData)?;
+        let mut prefix = [0; entry::PREFIX];
+        reader.read_exact_at(&mut prefix, self.cursor)?;
+        let len = entry::len(&prefix).ok_or(io::ErrorKind::InvalidData)?;
+        let mut bytes = vec![0; len];
+        reader.read_exact_at(&mut bytes, self.cursor)?;
+        let (step, len) = entry::decode(&Bytes::from(bytes)).ok_or(io::ErrorKind::InvalidData)?;
         self.taken = Some(len as u64);
         Ok(Some(step))
     }

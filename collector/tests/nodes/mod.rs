@@ -279,3 +279,34 @@ async fn pods_are_chosen_by_label_and_namespace_and_left_out_by_annotation() {
     until_collected(&stage, &[("three", "front"), ("two", "front")]).await;
     collector.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_counted_adds_up() {
+    let stage = Stage::new().await;
+    stage.pod("p", RestartPolicy::Never).await;
+    let counted = Counted::new();
+    let collector = stage
+        .collect_with(|config| config.metrics = counted.metrics.clone())
+        .await;
+    let value = |name: &str| counted.value(&format!("tributary_collector_{name}"));
+    stage.write("p", 0..100);
+    stage.until_lines(100).await;
+    assert_eq!(
+        (value("lines_total"), value("follows"), value("silent_over_60")),
+        (100.0, 1.0, 0.0)
+    );
+    assert!(value("bytes_total") > 3_000.0);
+    stage.cluster.break_streams();
+    stage.write("p", 100..101);
+    stage.until_lines(101).await;
+    assert_eq!(value("reconnects_total{reason=\"broken\"}"), 1.0);
+    stage.exit("p").await;
+    stage.until_ended(1).await[0].assert_whole(0..101);
+    collector.stop().await;
+    assert_eq!(
+        (value("lines_total"), value("follows"), value("spool_bytes")),
+        (101.0, 0.0, 0.0)
+    );
+    assert!(value("batches_total") >= 2.0);
+    assert_eq!(value("batches_total"), value("publish_seconds_count"));
+}
