@@ -263,3 +263,6 @@ impl Drop for Backlog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
