@@ -55,12 +55,31 @@ pub(crate) struct CollectArgs {
     /// Follow the pods of this node alone [default: of all nodes]
     #[arg(long, env = "TRIBUTARY_NODE_NAME", value_name = "NAME")]
     pub(crate) node_name: Option<String>,
+    /// Collect only pods with these labels, as in `kubectl get pods -l` [default: all]
+    ///
+    /// A pod with the annotation `tributary.dev/exclude: "true"` is always left out.
+    #[arg(long, env = "TRIBUTARY_POD_SELECTOR", value_name = "LABELS")]
+    pub(crate) pod_selector: Option<String>,
+    /// Collect only pods of namespaces with these labels; needs the right to list namespaces [default: all]
+    #[arg(long, env = "TRIBUTARY_NAMESPACE_SELECTOR", value_name = "LABELS")]
+    pub(crate) namespace_selector: Option<String>,
     /// What names a pod's app: `namespace`, or `label:KEY`
     #[arg(long, env = "TRIBUTARY_APP_FROM", value_name = "FROM", default_value = "namespace")]
     pub(crate) app_from: AppFrom,
     /// Where the collector keeps how far it has read [default: `checkpoints` in the data directory]
     #[arg(long, env = "TRIBUTARY_CHECKPOINT_DIR", value_name = "DIR")]
     pub(crate) checkpoint_dir: Option<PathBuf>,
+    /// How many bytes a second an app may print on a node, all its containers together [0: what it likes]
+    ///
+    /// What is above is dropped, and told in the app's log in its place, with the count (L12).
+    #[arg(long, env = "TRIBUTARY_APP_RATE", value_name = "BYTES", default_value = "0")]
+    pub(crate) app_rate: ByteSize,
+    /// How many bytes an app may print at once above its rate [0: ten seconds of it]
+    #[arg(long, env = "TRIBUTARY_APP_BURST", value_name = "BYTES", default_value = "0")]
+    pub(crate) app_burst: ByteSize,
+    /// How many bytes wait on disk while the bus is away; past that the oldest are lost, and told (L12)
+    #[arg(long, env = "TRIBUTARY_SPOOL_BYTES", value_name = "BYTES", default_value = "1GiB")]
+    pub(crate) spool_bytes: ByteSize,
 }
 
 /// How long lines are kept.
@@ -101,6 +120,7 @@ impl StackArgs {
                 self.retention_bytes
             ));
         }
+        wrong.extend(self.collect.mistakes());
         refuse(&wrong)
     }
 }
@@ -132,6 +152,18 @@ impl ReadArgs {
 }
 
 impl CollectArgs {
+    /// What cannot be meant.
+    pub(crate) fn mistakes(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.app_rate == ByteSize::b(0) && self.app_burst != ByteSize::b(0) {
+            wrong.push(format!("--app-burst {}: give --app-rate too", self.app_burst));
+        }
+        let small = self.spool_bytes < ByteSize::mib(4);
+        let told = || format!("--spool-bytes {}: give at least 4MiB", self.spool_bytes);
+        wrong.extend(small.then(told));
+        wrong
+    }
+
     /// The collector's settings; its checkpoints lie in `data_dir` unless they were given a place.
     pub(crate) fn config(&self, data_dir: &std::path::Path) -> collector::Config {
         let checkpoint_dir = self
@@ -140,7 +172,12 @@ impl CollectArgs {
             .unwrap_or_else(|| data_dir.join("checkpoints"));
         collector::Config {
             node_name: self.node_name.clone(),
+            pod_selector: self.pod_selector.clone(),
+            namespace_selector: self.namespace_selector.clone(),
             app_from: self.app_from.clone(),
+            app_rate: self.app_rate.as_u64(),
+            app_burst: self.app_burst.as_u64(),
+            spool_bytes: self.spool_bytes.as_u64(),
             ..collector::Config::new(checkpoint_dir)
         }
     }

@@ -45,7 +45,8 @@ impl Stack {
         let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
         let mut registry = Registry::default();
         let ready = ready(Arc::clone(&bus), client.clone());
-        let config = args.collect.config(data_dir);
+        let mut config = args.collect.config(data_dir);
+        config.metrics = collector::Metrics::register(&mut registry);
         let (collector_bus, collector_stop) = (Arc::clone(&bus), CancellationToken::new());
         let stop = collector_stop.clone();
         let collector = Service::start("collector", collector_stop, async move {

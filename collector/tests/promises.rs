@@ -2,8 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
+mod chaos;
 mod directory;
 mod instances;
+mod limits;
+mod nodes;
+mod outages;
+mod rotations;
 mod support;
 
 use std::sync::atomic::Ordering;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -11,10 +12,15 @@ use tokio_util::task::TaskTracker;
 use crate::logs::log::{Counts, lock};
 use crate::node::pod::PodKey;
 use crate::node::store::Store;
+use crate::scenario::Scenario;
 
 /// Shared state.
 pub(crate) struct Sim {
     pub(crate) seed: u64,
+    /// At this size a log's file is rotated away.
+    pub(crate) rotate_bytes: usize,
+    /// Before a container's second restart.
+    pub(crate) restart_backoff: Duration,
     pub(crate) store: Store,
     pub(crate) condition: Condition,
     pub(crate) interrupts: Interrupts,
@@ -42,6 +48,21 @@ pub(crate) struct Condition {
     pub(crate) api_down: watch::Sender<bool>,
     /// Open follows; see [`MAX_FOLLOWS`].
     pub(crate) follows: Arc<AtomicUsize>,
+    /// Follows deliver nothing.
+    pub(crate) follows_stalled: watch::Sender<bool>,
+    /// How long each piece of a log takes.
+    pub(crate) log_delay: Mutex<Duration>,
+    /// What every request is refused with.
+    pub(crate) refusal: Mutex<Option<Refusal>>,
+}
+
+/// Why the API refuses a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// 429, to be tried again after a second.
+    Busy,
+    /// 403 for logs: the right was taken away.
+    Forbidden,
 }
 
 /// What the kubelet's own port answers.
@@ -56,6 +77,8 @@ pub(crate) enum Kubelet {
 /// Ends open responses. A change of the value is the order.
 pub(crate) struct Interrupts {
     pub(crate) follows: watch::Sender<Interrupt>,
+    /// Open follows go no further than the end of their file.
+    pub(crate) strandings: watch::Sender<()>,
     pub(crate) watches: watch::Sender<Interrupt>,
 }
 
@@ -79,18 +102,24 @@ pub(crate) type Account = (String, Arc<Counts>);
 
 impl Sim {
     /// Makes an empty simulation.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
-            seed,
+            seed: scenario.seed,
+            rotate_bytes: scenario.rotate_bytes,
+            restart_backoff: scenario.restart_backoff,
             store: Store::default(),
             condition: Condition {
                 kubelet: Mutex::new(Kubelet::Up),
                 runtime_down: AtomicBool::new(false),
                 api_down: watch::Sender::new(false),
                 follows: Arc::default(),
+                follows_stalled: watch::Sender::new(false),
+                log_delay: Mutex::default(),
+                refusal: Mutex::default(),
             },
             interrupts: Interrupts {
                 follows: watch::Sender::new(Interrupt::End),
+                strandings: watch::Sender::new(()),
                 watches: watch::Sender::new(Interrupt::End),
             },
             running: Mutex::default(),
