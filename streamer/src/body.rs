@@ -18,9 +18,6 @@ use crate::{
     tail::{Tail, Turn},
 };
 
-/// How long nothing is sent at most, where there is a way to send nothing that anybody sees.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
-
 /// How often an event stream is told where it is.
 const ID_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -38,11 +35,14 @@ pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
 }
 
 /// A body: whole lines at a time, each as soon as it is there.
-pub(crate) fn body(tail: Tail, admitted: Admitted, format: Format, gzip: bool) -> Body {
+///
+/// `heartbeat`: how long nothing is sent at most, where there is a way to send nothing that anybody sees.
+pub(crate) fn body(tail: Tail, admitted: Admitted, format: Format, gzip: bool, heartbeat: Duration) -> Body {
     let member = gzip.then(Member::default);
     let sending = Sending {
         tail,
         _admitted: admitted,
+        heartbeat,
         format,
         // At once: a decoder that has its header knows that it is one.
         out: member.iter().map(|_| Bytes::from_static(&gzip::HEADER)).collect(),
@@ -60,6 +60,7 @@ pub(crate) fn body(tail: Tail, admitted: Admitted, format: Format, gzip: bool) -
 struct Sending {
     tail: Tail,
     _admitted: Admitted,
+    heartbeat: Duration,
     format: Format,
     member: Option<Member>,
     out: VecDeque<Bytes>,
@@ -80,7 +81,7 @@ impl Sending {
             }
             let beats = self.format == Format::Sse || self.member.is_some();
             let turn = if beats {
-                tokio::time::timeout_at(self.sent + HEARTBEAT, self.tail.next())
+                tokio::time::timeout_at(self.sent + self.heartbeat, self.tail.next())
                     .await
                     .ok()
             } else {

@@ -1,7 +1,8 @@
 //! Which of a frame's lines one reader is shown.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
+use bus::cursor::StreamKey;
 use bytes::BytesMut;
 use tokio::time::Instant;
 
@@ -11,7 +12,7 @@ use crate::{
     frame::{Frame, Lines, Shown, Told},
     history::Shared,
     piece::Piece,
-    settled::Settled,
+    settled::{Settled, missing_told},
 };
 
 /// A reader's choice. Where everything is wanted, it costs nothing: the frame's own rendering is shared.
@@ -19,6 +20,8 @@ pub(crate) struct Choose {
     filter: Option<Arc<Filter>>,
     /// What a read-back showed.
     splice: Option<Arc<Shared>>,
+    /// The streams whose live lines have joined it.
+    met: HashSet<StreamKey>,
     /// What was dealt with before a reader came back with a cursor, and since.
     resumed: Option<Settled>,
     /// Live frames made from then on hold neither.
@@ -32,6 +35,7 @@ impl Choose {
         Self {
             filter,
             splice: None,
+            met: HashSet::new(),
             resumed,
             until: Instant::now(),
             skip: 0,
@@ -75,6 +79,7 @@ impl Choose {
         if live && frame.made() >= self.until {
             // By now all has been shown that could come twice.
             self.splice = None;
+            self.met = HashSet::new();
             self.resumed = None;
         }
         let everything = self.filter.is_none() && self.resumed.is_none() && self.spliced(frame, live).is_none();
@@ -104,7 +109,10 @@ impl Choose {
                 }
                 Some(rest)
             }
-            None => self.spliced(frame, live).map(|settled| settled.rest_of(&lines)),
+            None => {
+                self.tell_missing(out, frame, &lines, live, format);
+                self.spliced(frame, live).map(|settled| settled.rest_of(&lines))
+            }
         };
         let mut skip = self.skip;
         for line in self.lines(lines, rest.as_deref()) {
@@ -117,11 +125,30 @@ impl Choose {
         self.skip = skip;
     }
 
+    /// A stream's first live lines: what is missing between them and the read-back, nobody else has told. Its reader joined the stream behind it.
+    fn tell_missing(&mut self, out: &mut BytesMut, frame: &Frame, lines: &Lines, live: bool, format: Format) {
+        let Some(settled) = self.spliced(frame, live) else {
+            return;
+        };
+        if lines.late || self.met.contains(&lines.key) {
+            return;
+        }
+        let missing = settled.missing_before(lines.key, lines.seq);
+        self.met.insert(lines.key);
+        let told = missing.map(|missing| missing_told(lines, missing));
+        if let Some(told) = told.filter(|told| self.filter.as_ref().is_none_or(|filter| filter.takes_told(told))) {
+            format.write_notice(out, frame.app(), &told);
+        }
+    }
+
     fn render_told(&mut self, out: &mut BytesMut, frame: &Frame, told: &Told, live: bool, format: Format) {
         let wanted = self.skip == 0 && self.filter.as_ref().is_none_or(|filter| filter.takes_told(told));
         let news = match (&mut self.resumed, &told.gap) {
             (Some(resumed), Some(gap)) => resumed.go_on_behind(gap),
-            (None, Some(gap)) => self.spliced(frame, live).is_none_or(|settled| !settled.is_told(gap)),
+            (None, Some(gap)) => {
+                self.met.insert(gap.key);
+                self.spliced(frame, live).is_none_or(|settled| !settled.is_told(gap))
+            }
             (_, None) => true,
         };
         if wanted && news {

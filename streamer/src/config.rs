@@ -19,6 +19,8 @@ pub struct Config {
     pub history_wait: Duration,
     /// How long a hub stays after its last tail has gone.
     pub linger: Duration,
+    /// How long a client is sent nothing at most, where its format has something that nobody sees: an event stream, a WebSocket, gzip.
+    pub heartbeat: Duration,
     /// How long a client may take nothing of what waits for it before its connection is closed.
     pub stall: Duration,
     /// How many tails there may be.
@@ -39,6 +41,7 @@ impl Default for Config {
             history_bytes: 256 << 20,
             history_wait: Duration::from_secs(30),
             linger: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(15),
             stall: Duration::from_secs(5 * 60),
             max_tails: 50_000,
             max_tails_per_app: 20_000,

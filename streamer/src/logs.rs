@@ -91,9 +91,10 @@ pub(crate) async fn logs(
     };
     let admitted = hubs.tails.admit(&app, peer.ip(), &hubs.config, &hubs.metrics.tails)?;
     let tail = open(&hubs, app, format, &query).await?;
+    let heartbeat = hubs.config.heartbeat;
     let Some(upgrade) = upgrade else {
         let gzip = takes_gzip(&headers);
-        let body = body::body(tail, admitted, format, gzip);
+        let body = body::body(tail, admitted, format, gzip, heartbeat);
         let content_type = [(header::CONTENT_TYPE, format.content_type())];
         let mut response = (HEADERS, content_type, body).into_response();
         if gzip {
@@ -106,7 +107,7 @@ pub(crate) async fn logs(
     let tracker = hubs.tracker();
     Ok(upgrade
         .max_message_size(socket::MAX_MESSAGE_BYTES)
-        .on_upgrade(move |socket| tracker.track_future(socket::serve(socket, tail, admitted))))
+        .on_upgrade(move |socket| tracker.track_future(socket::serve(socket, tail, admitted, heartbeat))))
 }
 
 /// The tail that was asked for, with all that it begins with.

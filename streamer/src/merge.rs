@@ -31,11 +31,13 @@ const STEP: Duration = Duration::from_millis(1);
 /// Bytes held above which lines are shown before their hold is over: order is worth less than memory.
 const MAX_HELD_BYTES: usize = 16 << 20;
 
+/// Before all others.
+const NOWHERE: Timestamp = Timestamp(i64::MIN);
+
 /// Settled events that wait for their place, and what tells where that is.
 pub(crate) struct Merge {
     app: AppName,
-    /// Each stream's last key.
-    streams: HashMap<StreamKey, Timestamp>,
+    streams: HashMap<StreamKey, Keys>,
     held: Vec<Option<Held>>,
     free: Vec<u32>,
     pending: Vec<Entry>,
@@ -49,6 +51,23 @@ pub(crate) struct Merge {
     newest: Published,
     /// Nothing was pushed since the last look: what is pending is sorted.
     looked_at: bool,
+}
+
+/// Where a stream stands among the others.
+struct Keys {
+    /// Its last line's, or gap's.
+    last: Timestamp,
+    /// Its last gap's: what comes late comes behind that.
+    gap: Timestamp,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            last: NOWHERE,
+            gap: NOWHERE,
+        }
+    }
 }
 
 struct Held {
@@ -66,9 +85,9 @@ impl Merge {
             free: Vec::new(),
             pending: Vec::new(),
             bytes: 0,
-            head: Timestamp(i64::MIN),
+            head: NOWHERE,
             steps: VecDeque::new(),
-            watermark: Timestamp(i64::MIN),
+            watermark: NOWHERE,
             disorder: Disorder::default(),
             newest: Published(0),
             looked_at: true,
@@ -85,28 +104,28 @@ impl Merge {
             What::Lines { .. } => self.push_lines(key, event, now),
             What::Gap { .. } => {
                 // Behind the stream's last line; where it has none, where the others are.
-                let last = self.streams.get(&key).copied().unwrap_or(self.head);
-                let time = if last > Timestamp(i64::MIN) {
-                    last
-                } else {
-                    bus_time(event.published)
-                };
-                self.streams.entry(key).or_insert(last);
-                let told = Told::gap(key, &event, time);
-                let source = self.hold(Source::Told(told), 1);
-                self.pending.push(Entry::told(last, source));
+                let keys = self.streams.entry(key).or_insert_with(|| Keys {
+                    last: self.head,
+                    gap: NOWHERE,
+                });
+                keys.gap = keys.last;
+                let at = keys.last;
+                let time = if at > NOWHERE { at } else { bus_time(event.published) };
+                let source = self.hold(Source::Told(Told::gap(key, &event, time)), 1);
+                self.pending.push(Entry::told(at, source));
             }
             What::End => {}
         }
     }
 
-    /// Its place is gone: it is passed on at once.
+    /// Its place is gone: it is passed on as soon as its gap is.
     fn push_late(&mut self, key: StreamKey, event: Event) {
+        let at = self.streams.get(&key).map_or(NOWHERE, |keys| keys.gap);
         let first = self.pending.len();
         let mut start = 0;
         for (line, end) in (0..).zip(ends(frame::data(&event))) {
             self.pending.push(Entry {
-                key: Timestamp(i64::MIN),
+                key: at,
                 source: 0,
                 line,
                 start,
@@ -118,13 +137,12 @@ impl Merge {
     }
 
     fn push_lines(&mut self, key: StreamKey, event: Event, now: Moment) {
-        let last = self.streams.get(&key).copied();
         let taken = bus_time(event.published);
         // A clock that is ahead moves nobody: its lines stand where the others are.
         let latest = later(bus_time(self.newest), MOST);
         let time = |line: &[u8]| Timestamp::split_line(line).map_or(taken, |(time, _)| time);
         let data = frame::data(&event);
-        let mut at = last.unwrap_or(Timestamp(i64::MIN));
+        let mut at = self.streams.get(&key).map_or(NOWHERE, |keys| keys.last);
         let first = self.pending.len();
         let mut start = 0;
         for (line, end) in (0..).zip(ends(data)) {
@@ -147,7 +165,7 @@ impl Merge {
         if let Some(first) = self.pending.get(first) {
             self.disorder.note(behind(self.head, first.key), now.elapsed);
         }
-        self.streams.insert(key, at);
+        self.streams.entry(key).or_default().last = at;
         self.advance(at, now.elapsed);
         self.place(first, key, event);
     }
@@ -248,7 +266,7 @@ impl Merge {
 
     /// Forgets the streams whose last line is older than this.
     pub(crate) fn forget(&mut self, before: Timestamp) {
-        self.streams.retain(|_, key| *key >= before);
+        self.streams.retain(|_, keys| keys.last >= before);
     }
 }
 

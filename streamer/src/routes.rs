@@ -44,7 +44,7 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Says whether requests can be served: whether the bus answers, and the server is not about to stop.
+/// Says whether requests can be served: whether the bus answers.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -52,9 +52,6 @@ async fn healthz() -> &'static str {
     responses((status = 200, description = "The bus answers", body = String), (status = 503, description = "It does not", body = String))
 )]
 async fn readyz(State(hubs): State<Arc<Hubs>>) -> (StatusCode, &'static str) {
-    if hubs.is_stopping() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
-    }
     match hubs.bus.apps().await {
         Ok(_) => (StatusCode::OK, "ok\n"),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the bus does not answer\n"),

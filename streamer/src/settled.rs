@@ -100,6 +100,12 @@ impl Settled {
         }
     }
 
+    /// The seqs that are missing between what is known of a stream and what is first heard of it from somebody who did not know it.
+    pub(crate) fn missing_before(&self, key: StreamKey, seq: u64) -> Option<Range<u64>> {
+        let missing = self.streams.get(&key)?.next..seq;
+        (!missing.is_empty()).then_some(missing)
+    }
+
     /// Takes lines for a reader that goes on from here: what is still to be shown, and before it the gap that these lines show, where they do.
     ///
     /// Nobody else declares that gap: who read for this reader joined the stream behind it.
@@ -115,7 +121,7 @@ impl Settled {
         let missing = known.next..lines.seq;
         let gap = (!lines.late && !missing.is_empty()).then(|| {
             known.tell(missing.clone());
-            told(lines, missing)
+            missing_told(lines, missing)
         });
         known.show(lines.seqs());
         (gap, rest)
@@ -132,7 +138,8 @@ impl Settled {
     }
 }
 
-fn told(lines: &Lines, seqs: Range<u64>) -> Told {
+/// Tells that these seqs are missing before these lines.
+pub(crate) fn missing_told(lines: &Lines, seqs: Range<u64>) -> Told {
     let (time, _) = lines.iter().next().map(|line| line.split()).unwrap_or_default();
     Told {
         time,

@@ -1,10 +1,11 @@
 //! A tail as a WebSocket.
 
+use std::time::Duration;
+
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use tokio::time::Instant;
 
 use crate::{
-    body::HEARTBEAT,
     format::websocket,
     limits::Admitted,
     piece::Piece,
@@ -22,7 +23,7 @@ const NORMAL: u16 = 1000;
 pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
 /// Sends a tail's lines, a message a turn, until it ends or the client goes. Until then it counts as admitted.
-pub(crate) async fn serve(mut socket: WebSocket, mut tail: Tail, _admitted: Admitted) {
+pub(crate) async fn serve(mut socket: WebSocket, mut tail: Tail, _admitted: Admitted, heartbeat: Duration) {
     let mut sent = Instant::now();
     loop {
         let next = tokio::select! {
@@ -32,7 +33,7 @@ pub(crate) async fn serve(mut socket: WebSocket, mut tail: Tail, _admitted: Admi
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => continue,
             },
-            () = tokio::time::sleep_until(sent + HEARTBEAT) => Next::Beat,
+            () = tokio::time::sleep_until(sent + heartbeat) => Next::Beat,
         };
         sent = Instant::now();
         let went = match next {

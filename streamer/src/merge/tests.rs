@@ -216,6 +216,15 @@ fn a_gap_stands_behind_the_line_before_it_and_before_the_line_behind_it() {
     shown += " ";
     shown += &play.shown(300);
     assert_eq!(shown, "job:0 web!0 web:5 web!6 web:8 job:1");
+    // What comes late though its gap is still held comes behind it.
+    play.line(400, &web, 9, 400);
+    play.event(400, gap(&web, 10, 3));
+    let mut late = event(&web, 11, &[400], 400);
+    if let What::Lines { late, .. } = &mut late.what {
+        *late = true;
+    }
+    play.event(400, late);
+    assert_eq!(play.shown(600), "web:9 web!10 web~11");
 }
 
 #[test]
