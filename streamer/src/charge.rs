@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use prometheus_client::metrics::gauge::Gauge;
+
 /// Set when its keeper let a frame go: what it costs from then on is its readers'.
 const GONE: usize = 1 << (usize::BITS - 1);
 
@@ -13,14 +15,24 @@ const GONE: usize = 1 << (usize::BITS - 1);
 pub(crate) struct Kept {
     own: Arc<AtomicUsize>,
     all: Arc<AtomicUsize>,
+    gauge: Gauge,
 }
 
 impl Kept {
+    /// A whole that is shown as this.
+    pub(crate) fn shown(gauge: Gauge) -> Self {
+        Self {
+            gauge,
+            ..Self::default()
+        }
+    }
+
     /// A part that counts itself, and into the same whole.
     pub(crate) fn part(&self) -> Self {
         Self {
             own: Arc::default(),
             all: Arc::clone(&self.all),
+            gauge: self.gauge.clone(),
         }
     }
 
@@ -35,12 +47,18 @@ impl Kept {
     fn add(&self, bytes: usize) {
         self.own.fetch_add(bytes, Relaxed);
         self.all.fetch_add(bytes, Relaxed);
+        self.gauge.inc_by(signed(bytes));
     }
 
     fn remove(&self, bytes: usize) {
         self.own.fetch_sub(bytes, Relaxed);
         self.all.fetch_sub(bytes, Relaxed);
+        self.gauge.dec_by(signed(bytes));
     }
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// One frame's bytes: its lines', and its renderings' as they are made.

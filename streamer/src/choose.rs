@@ -28,6 +28,8 @@ pub(crate) struct Choose {
     until: Instant,
     /// So many lines are left out first.
     skip: u64,
+    /// The reader was told that it missed some, of any stream: no hole is told again.
+    overflowed: bool,
 }
 
 impl Choose {
@@ -39,6 +41,7 @@ impl Choose {
             resumed,
             until: Instant::now(),
             skip: 0,
+            overflowed: false,
         }
     }
 
@@ -46,6 +49,11 @@ impl Choose {
     pub(crate) fn splice(&mut self, shared: Arc<Shared>, until: Instant) {
         self.splice = Some(shared);
         self.until = until;
+    }
+
+    /// The reader was told that it missed lines.
+    pub(crate) fn overflowed(&mut self) {
+        self.overflowed = true;
     }
 
     /// Leaves out so many lines more.
@@ -104,6 +112,7 @@ impl Choose {
         let rest = match &mut self.resumed {
             Some(resumed) => {
                 let (gap, rest) = resumed.go_on(&lines);
+                let gap = gap.filter(|_| !self.overflowed);
                 if let Some(gap) = gap.filter(|gap| self.filter.as_ref().is_none_or(|filter| filter.takes_told(gap))) {
                     format.write_notice(out, frame.app(), &gap);
                 }
@@ -130,7 +139,7 @@ impl Choose {
         let Some(settled) = self.spliced(frame, live) else {
             return;
         };
-        if lines.late || self.met.contains(&lines.key) {
+        if self.overflowed || lines.late || self.met.contains(&lines.key) {
             return;
         }
         let missing = settled.missing_before(lines.key, lines.seq);

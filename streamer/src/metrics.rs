@@ -19,6 +19,7 @@ pub struct Metrics {
     pub(crate) overflowed_lines: Counter,
     pub(crate) read_backs: Counter,
     pub(crate) stalled_connections: Counter,
+    pub(crate) ring_bytes: Gauge,
 }
 
 /// Which lines are missing.
@@ -74,6 +75,11 @@ impl Metrics {
             "read_backs",
             "Times that history was read from the bus",
             metrics.read_backs.clone(),
+        );
+        registry.register(
+            "ring_bytes",
+            "Bytes that all rings keep: lines and their renderings",
+            metrics.ring_bytes.clone(),
         );
         registry.register(
             "stalled_connections",

@@ -170,6 +170,7 @@ impl Live {
         let mut pieces = Vec::with_capacity(taken.frames.len());
         if taken.missed > 0 {
             self.overflowed.inc_by(taken.missed);
+            choose.overflowed();
             let told = Told::now(notice::overflow(taken.missed, self.served));
             pieces.push(said(app, told, format));
         }
