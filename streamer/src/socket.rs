@@ -19,6 +19,9 @@ const AWAY: u16 = 1001;
 /// "Normal": all that was asked for has been sent.
 const NORMAL: u16 = 1000;
 
+/// How long a client has to answer a close.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
 /// The largest message that a client has a reason to send.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
@@ -65,7 +68,8 @@ async fn end(mut socket: WebSocket, turn: Turn) {
     };
     if socket.send(Message::Close(Some(frame))).await.is_ok() {
         // Its answer, or its going: whoever closes first without waiting may cut off the last lines.
-        while let Some(Ok(_)) = socket.recv().await {}
+        let answer = async { while let Some(Ok(_)) = socket.recv().await {} };
+        let _ = tokio::time::timeout(CLOSE_WAIT, answer).await;
     }
 }
 

@@ -238,7 +238,7 @@ async fn a_cursor_that_was_made_up_harms_nobody() {
     let made_up = |before: u64, next: u64| {
         let position = Position {
             next,
-            holes: Vec::from([0..next.min(3)]),
+            holes: std::iter::once(0..next.min(3)).collect(),
         };
         let cursor = Cursor {
             before: Published(before),
