@@ -188,11 +188,14 @@ async fn from_hub(hub: &Hub, query: &LogsQuery) -> Option<Backlog> {
 }
 
 fn from_ring(contents: Contents, query: &LogsQuery) -> Backlog {
+    let mut choose = choose(query);
+    // The replica that this reader was at may have been ahead of this one.
+    choose.resume(Instant::now() + SPLICE);
     Backlog {
         told: Vec::new(),
         frames: contents.frames,
         read_back: 0,
-        choose: choose(query),
+        choose,
         place: Some(contents.end),
     }
 }

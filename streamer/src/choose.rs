@@ -12,6 +12,7 @@ use crate::{
     frame::{Frame, Lines, Shown, Told},
     history::Shared,
     piece::Piece,
+    ring::Ring,
     settled::{Settled, missing_told},
 };
 
@@ -54,6 +55,17 @@ impl Choose {
     /// The reader was told that it missed lines.
     pub(crate) fn overflowed(&mut self) {
         self.overflowed = true;
+    }
+
+    /// Whether a ring has brought all that this reader had from elsewhere.
+    pub(crate) fn is_joined(&self, ring: &Ring) -> bool {
+        let read_back = self.splice.as_ref().map(|shared| &shared.past.settled);
+        (read_back.is_none() && self.resumed.is_none()) || ring.has(read_back, self.resumed.as_ref())
+    }
+
+    /// What was dealt with before the reader came back is shown once, until live frames are made after `until`.
+    pub(crate) fn resume(&mut self, until: Instant) {
+        self.until = until;
     }
 
     /// Leaves out so many lines more.

@@ -8,7 +8,10 @@ use bus::{
     reassembly::Ranges,
 };
 
-use crate::frame::{Frame, Shown};
+use crate::{
+    frame::{Frame, Shown},
+    settled::Settled,
+};
 
 /// How far behind now a cursor's time lies: far above any way through the bus, and any hold, so that all from before has been dealt with.
 const BEHIND: Duration = Duration::from_secs(120);
@@ -69,6 +72,16 @@ impl Ledger {
             (Some(first), Some(lost)) => Some(first.min(lost)),
             (_, lost) => lost,
         };
+    }
+
+    /// Whether all was noted that a reader had from elsewhere: until then no cursor of this ring says where it is. `read_back`: of what the bus took since the ring
+    /// began. `resumed`: from the replica it was at, which may have been ahead; what a read-back had from before the ring began is never noted.
+    pub(crate) fn has(&self, read_back: Option<&Settled>, resumed: Option<&Settled>) -> bool {
+        let noted = |key, next| self.streams.get(&key).is_some_and(|dealt| dealt.next >= next);
+        let mut shown = read_back.into_iter().flat_map(|shown| shown.recent(self.since));
+        let mut heard = resumed.into_iter().flat_map(Settled::heard);
+        shown.all(|(key, next)| noted(key, next))
+            && heard.all(|(key, next)| noted(key, next) || read_back.is_some_and(|shown| shown.next_of(key) >= next))
     }
 
     /// The place behind all that was noted.

@@ -9,7 +9,7 @@ use bus::Published;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::{charge::Kept, format::sse, frame::Frame, ledger::Ledger, piece::Piece};
+use crate::{charge::Kept, format::sse, frame::Frame, ledger::Ledger, piece::Piece, settled::Settled};
 
 /// Frames a reader takes at once: what one write can carry.
 const TAKE_FRAMES: usize = 64;
@@ -180,6 +180,11 @@ impl Ring {
             frames,
             place: Place { position, lines },
         }
+    }
+
+    /// Whether all has come that a reader had from a read-back, or from another replica.
+    pub(crate) fn has(&self, read_back: Option<&Settled>, resumed: Option<&Settled>) -> bool {
+        self.inner.read().ledger.has(read_back, resumed)
     }
 
     /// The cursor of a reader that is at this place, where that is the end.

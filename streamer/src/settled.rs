@@ -30,6 +30,8 @@ struct Known {
     unknown: Vec<u64>,
     /// Nothing above has been heard of.
     next: u64,
+    /// When the bus took the newest of it.
+    last: Published,
 }
 
 impl Known {
@@ -75,6 +77,7 @@ impl Settled {
     /// Notes what an event showed.
     pub(crate) fn insert(&mut self, key: StreamKey, event: &Event) {
         let known = self.streams.entry(key).or_default();
+        known.last = known.last.max(event.published);
         match event.what {
             What::Lines { lines, .. } => known.show(event.seq..event.seq + lines),
             What::Gap { lines, .. } => known.tell(event.seq..event.seq + lines),
@@ -98,6 +101,22 @@ impl Settled {
             Some(known) => known.is_told(&gap.seqs) || (gap.seqs.is_empty() && gap.published < self.before),
             None => gap.published < self.before,
         }
+    }
+
+    /// The streams that spoke since then, and where each of them was heard up to.
+    pub(crate) fn recent(&self, since: Published) -> impl Iterator<Item = (StreamKey, u64)> + '_ {
+        let recent = self.streams.iter().filter(move |(_, known)| known.last >= since);
+        recent.map(|(key, known)| (*key, known.next))
+    }
+
+    /// Every stream that is known, and where each of them was heard up to.
+    pub(crate) fn heard(&self) -> impl Iterator<Item = (StreamKey, u64)> + '_ {
+        self.recent(Published(0))
+    }
+
+    /// Where a stream was heard up to.
+    pub(crate) fn next_of(&self, key: StreamKey) -> u64 {
+        self.streams.get(&key).map_or(0, |known| known.next)
     }
 
     /// The seqs that are missing between what is known of a stream and what is first heard of it from somebody who did not know it.

@@ -115,14 +115,14 @@ impl Tail {
             let ended = stopping && !more;
             let caught_up = !more && !std::mem::replace(&mut live.caught_up, true);
             if ended || caught_up || !pieces.is_empty() {
-                let mark = live.attached.hub.ring.cursor(live.place);
+                let mark = live.mark(&self.choose);
                 return Turn { pieces, mark, ended };
             }
             if more {
                 // It looked at lines and wants none of them: others have their turn first.
                 tokio::task::yield_now().await;
             } else if live.wait().await.is_err() {
-                return Turn::end(pieces, live.attached.hub.ring.cursor(live.place));
+                return Turn::end(pieces, live.mark(&self.choose));
             }
         }
     }
@@ -130,7 +130,7 @@ impl Tail {
     /// Where the client is, when it has got all there is.
     pub(crate) fn mark(&self) -> Option<Arc<Mark>> {
         let live = self.live.as_ref().filter(|_| self.backlog.is_empty())?;
-        live.attached.hub.ring.cursor(live.place)
+        live.mark(&self.choose)
     }
 
     fn next_of_backlog(&mut self) -> Option<Turn> {
@@ -181,6 +181,12 @@ impl Live {
         pieces.extend(rendered);
         self.served = Timestamp::now();
         (pieces, !taken.frames.is_empty() || taken.missed > 0)
+    }
+
+    /// The ring's cursor says where this reader is once the ring has brought what it had from elsewhere.
+    fn mark(&self, choose: &Choose) -> Option<Arc<Mark>> {
+        let ring = &self.attached.hub.ring;
+        choose.is_joined(ring).then(|| ring.cursor(self.place)).flatten()
     }
 
     fn is_over(&self) -> bool {

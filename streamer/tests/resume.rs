@@ -83,6 +83,12 @@ async fn a_reader_of_two_lossy_replicas_in_turn_has_every_seq_once() {
     let mut seen: Vec<u64> = Vec::new();
     let mut id: Option<String> = None;
     for turn in 0.. {
+        assert!(
+            turn < 20_000,
+            "no more comes: {} of {total}, {id:?}, {:?}",
+            seen.len(),
+            publisher.is_finished()
+        );
         let stack = if turn % 2 == 0 { &first } else { &second };
         let mut headers = vec![SSE];
         headers.extend(id.as_deref().map(|id| ("last-event-id", id)));
