@@ -40,6 +40,25 @@ pub(crate) struct ReadArgs {
     /// The most lines of history that one request can have
     #[arg(long, env = "TRIBUTARY_MAX_NUM_LINES", value_name = "N", default_value_t = 1_000_000)]
     pub(crate) max_num_lines: u64,
+    /// How many may read at once
+    #[arg(long, env = "TRIBUTARY_MAX_TAILS", value_name = "N", default_value_t = 50_000)]
+    pub(crate) max_tails: usize,
+    /// How many may read one app at once
+    #[arg(
+        long,
+        env = "TRIBUTARY_MAX_TAILS_PER_APP",
+        value_name = "N",
+        default_value_t = 20_000
+    )]
+    pub(crate) max_tails_per_app: usize,
+    /// How many may read at once from one address (IPv6: one /64); this machine's own are not counted
+    #[arg(
+        long,
+        env = "TRIBUTARY_MAX_TAILS_PER_ADDRESS",
+        value_name = "N",
+        default_value_t = 200
+    )]
+    pub(crate) max_tails_per_address: usize,
 }
 
 /// How readers prove who they are.
@@ -138,6 +157,15 @@ impl ReadArgs {
         if self.max_num_lines == 0 {
             wrong.push("--max-num-lines 0: give at least 1".to_owned());
         }
+        for (name, most) in [
+            ("--max-tails", self.max_tails),
+            ("--max-tails-per-app", self.max_tails_per_app),
+            ("--max-tails-per-address", self.max_tails_per_address),
+        ] {
+            if most == 0 {
+                wrong.push(format!("{name} 0: give at least 1"));
+            }
+        }
         wrong
     }
 
@@ -145,6 +173,9 @@ impl ReadArgs {
     pub(crate) fn config(&self, history: Duration) -> streamer::Config {
         streamer::Config {
             max_num_lines: self.max_num_lines,
+            max_tails: self.max_tails,
+            max_tails_per_app: self.max_tails_per_app,
+            max_tails_per_address: self.max_tails_per_address,
             history,
             ..streamer::Config::default()
         }

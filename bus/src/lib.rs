@@ -8,6 +8,7 @@
 mod ack;
 mod app;
 mod batch;
+pub mod cursor;
 mod embedded;
 mod error;
 mod pubsub;

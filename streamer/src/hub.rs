@@ -3,19 +3,22 @@
 use std::{sync::Arc, time::Duration};
 
 use bus::{
-    AppName, Bus, BusError, Item, Published, Reader, Start, Timestamp,
+    AppName, Bus, BusError, Item, Published, Reader, Start,
     reassembly::{Moment, Patience, Reassembly, What},
 };
+use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    charge::Kept,
     config::Config,
-    frame::Frame,
-    gather::{Gather, notice_frame},
+    frame::{Frame, Told, bus_time},
+    history::Shared,
+    merge::Merge,
     metrics::{Cause, Metrics, Missing},
-    notice,
-    ring::Ring,
+    notice::{self, Notice},
+    ring::{Bounds, Ring},
 };
 
 /// How long a live batch is waited for where deliveries can overtake each other: the most by which a tail may lag behind a lost one.
@@ -30,6 +33,16 @@ const QUIET: Duration = Duration::from_millis(100);
 /// At the end: an app that does not stop printing is read for so long at most.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
+/// How long readers are left alone after they were woken, for each of them: about what it takes to write to one, so that what comes meanwhile goes into the same
+/// write. One reader does not notice; ten thousand get five writes a second each, rather than one a line.
+const REST_A_TAIL: Duration = Duration::from_micros(20);
+
+/// The longest such rest.
+const MAX_REST: Duration = Duration::from_millis(200);
+
+/// What an app's ring may keep though all rings together keep too much.
+const FAIR_BYTES: usize = 256 * 1024;
+
 /// How often what history no longer reaches is forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -43,6 +56,8 @@ pub(crate) struct Hub {
     pub(crate) done: CancellationToken,
     /// One read-back at a time: a deploy's thousand tails do not read the bus a thousand times at once.
     pub(crate) read_backs: tokio::sync::Mutex<()>,
+    /// The last read-back, for those who come next.
+    pub(crate) past: Mutex<Option<Arc<Shared>>>,
 }
 
 /// Whether a hub is to leave the list though a tail has it.
@@ -60,9 +75,12 @@ pub(crate) struct Reading {
     bus: Arc<dyn Bus>,
     reader: Reader,
     reassembly: Reassembly,
-    gather: Gather,
+    merge: Merge,
     /// Frames that are notices about no stream.
     notices: Vec<Frame>,
+    /// Readers are not woken before this: the last time is still being written.
+    rest_until: Duration,
+    tails: watch::Receiver<usize>,
     began: Instant,
     newest: Published,
     forgot: Instant,
@@ -79,21 +97,31 @@ pub(crate) async fn open(
     bus: Arc<dyn Bus>,
     config: Config,
     metrics: Metrics,
+    kept: Kept,
+    tails: watch::Receiver<usize>,
 ) -> Result<(Arc<Hub>, Reading), BusError> {
     let reader = bus.follow(&app, Start::Now).await?;
+    let bounds = Bounds {
+        own: config.ring_bytes,
+        all: config.rings_bytes,
+        fair: FAIR_BYTES.min(config.ring_bytes),
+    };
     let hub = Arc::new(Hub {
+        ring: Ring::new(reader.since(), bounds, kept),
         app,
-        ring: Ring::new(config.ring_bytes),
         done: CancellationToken::new(),
         read_backs: tokio::sync::Mutex::new(()),
+        past: Mutex::default(),
     });
     let reading = Reading {
         hub: Arc::clone(&hub),
         bus,
         reassembly: Reassembly::new(patience(&reader), reader.since(), config.history),
         reader,
-        gather: Gather::default(),
+        merge: Merge::new(hub.app.clone()),
         notices: Vec::new(),
+        rest_until: Duration::ZERO,
+        tails,
         began: Instant::now(),
         newest: Published::now(),
         forgot: Instant::now(),
@@ -116,23 +144,19 @@ impl Reading {
     /// Reads until `shutdown`, the app's removal, or until no tail has been there for the linger.
     ///
     /// `retire` takes the hub out of the list of those that tails can join. Asked to do so only where no tail has it, it may answer no.
-    pub(crate) async fn run(
-        mut self,
-        tails: watch::Receiver<usize>,
-        shutdown: CancellationToken,
-        retire: impl Fn(Retire) -> bool,
-    ) {
+    pub(crate) async fn run(mut self, shutdown: CancellationToken, retire: impl Fn(Retire) -> bool) {
         self.metrics.hubs.inc();
         let linger = self.config.linger;
-        let idle = idle(tails.clone(), linger);
+        let idle = idle(self.tails.clone(), linger);
         tokio::pin!(idle);
         loop {
-            let due = self.reassembly.deadline().map(|elapsed| self.began + elapsed);
+            let due = self.due();
             tokio::select! {
                 item = self.reader.next() => match item {
                     Some(Ok(item)) => self.take(item),
                     Some(Err(error)) => {
                         tracing::warn!(app = %self.hub.app, %error, "hub lost the bus, reads on from where it was");
+                        self.hub.ring.hear(Some(Published::now().earlier_by(HOLD * 2)));
                         if !self.reopen(&shutdown).await {
                             break;
                         }
@@ -146,7 +170,7 @@ impl Reading {
                         self.close();
                         return;
                     }
-                    idle.set(self::idle(tails.clone(), linger));
+                    idle.set(self::idle(self.tails.clone(), linger));
                 }
                 () = shutdown.cancelled() => break,
             }
@@ -162,8 +186,21 @@ impl Reading {
             self.take(item);
             self.serve();
         }
-        self.serve();
+        self.settle();
+        let frames = self.merge.take_all();
+        self.show(frames);
         self.close();
+    }
+
+    /// When something is to be done though nothing comes.
+    fn due(&self) -> Option<Instant> {
+        let mut show = self.merge.deadline();
+        if !self.notices.is_empty() {
+            show = Some(Duration::ZERO);
+        }
+        let show = show.map(|show| show.max(self.rest_until));
+        let due = [self.reassembly.deadline(), show].into_iter().flatten().min();
+        due.map(|elapsed| self.began + elapsed)
     }
 
     fn close(&self) {
@@ -189,41 +226,68 @@ impl Reading {
                 self.newest = self.newest.max(delivery.published);
                 self.reassembly.push(delivery, now);
             }
-            Item::CaughtUp => self.reassembly.caught_up(now),
+            Item::CaughtUp => {
+                self.reassembly.caught_up(now);
+                self.hub.ring.hear(None);
+            }
             Item::Unreadable(unreadable) => {
                 self.metrics.unreadable_batches.inc();
-                self.say(&notice::unreadable(&unreadable));
+                self.say(notice::unreadable(&unreadable));
             }
             Item::Break { from, to } => {
                 self.metrics.interruptions.inc();
-                self.say(&notice::interrupted(from, to));
+                self.hub.ring.is_broken_before(to);
+                self.say(notice::interrupted(from, to));
             }
         }
     }
 
-    fn say(&mut self, text: &str) {
-        self.notices.push(notice_frame(self.hub.app.as_str(), text));
+    fn say(&mut self, notice: Notice) {
+        self.notices.push(Frame::told(&self.hub.app, Told::now(notice)));
     }
 
-    /// Hands what is settled to the tails.
+    /// Hands what is settled, and has found its place, to the tails.
     fn serve(&mut self) {
+        self.settle();
+        let now = self.began.elapsed();
+        if now >= self.rest_until {
+            let frames = self.merge.take(now);
+            self.show(frames);
+        }
+        if self.forgot.elapsed() > FORGET_INTERVAL {
+            self.forget();
+        }
+    }
+
+    fn settle(&mut self) {
         let now = self.now();
         self.reassembly.declare_due(now);
         while let Some(event) = self.reassembly.next_event() {
             self.count(&event.what);
-            self.gather.push(event);
+            self.merge.push(event, now);
         }
-        if !self.gather.is_empty() || !self.notices.is_empty() {
-            let mut frames = std::mem::take(&mut self.notices);
-            frames.extend(self.gather.render());
-            self.hub.ring.extend(frames);
+    }
+
+    fn show(&mut self, merged: Vec<Frame>) {
+        let mut frames = std::mem::take(&mut self.notices);
+        frames.extend(merged);
+        if frames.is_empty() {
+            return;
         }
-        if self.forgot.elapsed() > FORGET_INTERVAL {
-            self.forgot = Instant::now();
-            self.reassembly.forget(now.bus);
-            let reach = i64::try_from(self.config.history.as_nanos()).unwrap_or(i64::MAX);
-            self.gather.forget(Timestamp(Timestamp::now().0.saturating_sub(reach)));
-        }
+        self.hub.ring.extend(frames);
+        let tails = u32::try_from(*self.tails.borrow()).unwrap_or(u32::MAX);
+        self.rest_until = self.began.elapsed() + REST_A_TAIL.saturating_mul(tails).min(MAX_REST);
+    }
+
+    fn forget(&mut self) {
+        self.forgot = Instant::now();
+        let now = Published::now();
+        self.reassembly.forget(now);
+        self.hub.ring.forget(now);
+        self.merge.forget(bus_time(now.earlier_by(self.config.history)));
+        // A read-back that the ring no longer joins is of no use to anybody.
+        let mut past = self.hub.past.lock();
+        past.take_if(|past| self.hub.ring.since(past.place).is_none());
     }
 
     fn count(&self, what: &What) {

@@ -173,7 +173,8 @@ async fn a_gap_comes_before_the_lines_behind_it_also_where_the_hub_knows_no_line
         stack.bus.publish(loss(&web, 1, 3)),
         stack.bus.publish(lines(&web, 3, 4))
     );
-    (first.unwrap(), second.unwrap());
+    first.unwrap();
+    second.unwrap();
     let live = tail.lines(2).await;
     assert!(said(&live[0]).starts_with("Error L12: 2 messages of web"), "{live:?}");
     assert_eq!(said(&live[1]), "3");

@@ -2,5 +2,6 @@
 
 mod cli;
 mod demo;
+mod logs;
 mod support;
 mod up;

@@ -12,14 +12,14 @@ const CONTAINERS: u64 = 6;
 const LINES: u64 = 200_000;
 
 /// A simulated cluster of its own process, which outlives those that read it.
-struct Cluster {
+pub struct Cluster {
     kubesim: Tributary,
     kubeconfig: String,
-    dir: TempDir,
+    pub dir: TempDir,
 }
 
 impl Cluster {
-    async fn start(scenario: &str) -> Self {
+    pub async fn start(scenario: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let kubeconfig = dir.path().join("kubeconfig").display().to_string();
         let file = dir.path().join("scenario.toml").display().to_string();
@@ -32,13 +32,13 @@ impl Cluster {
         }
     }
 
-    async fn up(&self, data_dir: &Path) -> Tributary {
+    pub async fn up(&self, data_dir: &Path) -> Tributary {
         let data_dir = data_dir.display().to_string();
         let args = ["up", "--listen", "127.0.0.1:0", "--data-dir", &data_dir];
         Tributary::start(&args, &[("KUBECONFIG", &self.kubeconfig)]).await
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.kubesim.terminate().await;
         drop(self.dir);
     }
@@ -142,7 +142,7 @@ async fn killed_twice_and_started_again_every_line_is_still_there_once() {
 }
 
 /// A tail from the first line on, as soon as the app is known.
-async fn first_tail(up: &Tributary) -> Reading {
+pub async fn first_tail(up: &Tributary) -> Reading {
     bounded("the app", async {
         loop {
             let tail = up.get("/api/apps/load/logs?num_lines=1000000").await;

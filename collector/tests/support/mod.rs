@@ -427,6 +427,10 @@ impl Switch {
 }
 
 impl Bus for Switch {
+    fn check(&self) -> BoxFuture<'_, Result<(), BusError>> {
+        self.inner.check()
+    }
+
     fn create<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
         self.unknown.store(false, Ordering::SeqCst);
         self.inner.create(app)
