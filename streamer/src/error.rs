@@ -42,6 +42,11 @@ pub(crate) enum ApiError {
     /// The streamer is about to end.
     #[error("this server is stopping, try again")]
     Stopping,
+    /// The bus has no room for another reader: for the platform's operator to mend.
+    #[error(
+        "the bus has reached a quota and takes no new reader for now, try again; if it lasts, tell the platform's operator"
+    )]
+    Quota(#[source] BusError),
     /// The bus does not answer as it should.
     #[error("the bus is not available, try again")]
     Bus(#[source] BusError),
@@ -80,7 +85,10 @@ impl ApiError {
             BusError::UnknownApp(_) => Self::UnknownApp,
             error => {
                 tracing::warn!(%app, %error, "the bus failed a reader");
-                Self::Bus(error)
+                match error {
+                    BusError::Quota(_) => Self::Quota(error),
+                    error => Self::Bus(error),
+                }
             }
         }
     }
@@ -91,7 +99,7 @@ impl ApiError {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Query { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Bus(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Bus(_) | Self::Quota(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

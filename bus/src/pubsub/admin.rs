@@ -10,7 +10,7 @@ use google_cloud_pubsub::{
 use google_cloud_wkt as wkt;
 use governor::{DefaultDirectRateLimiter, Jitter, Quota, RateLimiter};
 
-use super::failure::Failure;
+use super::{failure::Failure, settings::PubSubSettings};
 use crate::Published;
 
 /// Calls a second, and how many at once before that counts. The service allows a project 100 a second; several processes share it.
@@ -32,9 +32,6 @@ const DELETED_TOPIC: &str = "_deleted-topic_";
 /// A subscription that nobody uses goes by itself after this: the least there is. The safety net of the safety net.
 const TEMPORARY_LIFE: Duration = Duration::from_secs(86_400);
 
-/// A message that was handed out and not acknowledged comes again after this.
-pub(super) const ACK_DEADLINE: Duration = Duration::from_secs(60);
-
 /// A message that was given back comes again after between these.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
@@ -45,15 +42,17 @@ pub(super) struct Admin {
     subscriptions: SubscriptionAdmin,
     limit: DefaultDirectRateLimiter,
     retention: wkt::Duration,
+    ack_deadline_seconds: i32,
 }
 
 impl Admin {
-    pub(super) fn new(topics: TopicAdmin, subscriptions: SubscriptionAdmin, retention: Duration) -> Self {
+    pub(super) fn new(topics: TopicAdmin, subscriptions: SubscriptionAdmin, settings: &PubSubSettings) -> Self {
         Self {
             topics,
             subscriptions,
             limit: RateLimiter::direct(Quota::per_second(CALLS_A_SECOND).allow_burst(BURST)),
-            retention: wkt_duration(retention),
+            retention: wkt_duration(settings.retention),
+            ack_deadline_seconds: i32::try_from(settings.ack_deadline.as_secs()).unwrap_or(i32::MAX),
         }
     }
 
@@ -143,13 +142,12 @@ impl Admin {
         expires: ExpirationPolicy,
         again: Option<RetryPolicy>,
     ) -> Result<(), Failure> {
-        let deadline = i32::try_from(ACK_DEADLINE.as_secs()).unwrap_or(i32::MAX);
         let call = self
             .subscriptions
             .create_subscription()
             .set_name(subscription)
             .set_topic(topic)
-            .set_ack_deadline_seconds(deadline)
+            .set_ack_deadline_seconds(self.ack_deadline_seconds)
             .set_message_retention_duration(self.retention)
             .set_expiration_policy(expires)
             .set_or_clear_retry_policy(again);

@@ -28,6 +28,8 @@ pub(super) struct Clients {
     pub(super) topics: TopicAdmin,
     pub(super) subscriptions: SubscriptionAdmin,
     pub(super) channels: Channels,
+    /// Leases are extended by this.
+    pub(super) ack_deadline: Duration,
 }
 
 impl Clients {
@@ -58,6 +60,7 @@ impl Clients {
             publisher: publisher.build().await.map_err(failed)?,
             topics: topics.build().await.map_err(failed)?,
             subscriptions: subscriptions.build().await.map_err(failed)?,
+            ack_deadline: settings.ack_deadline,
             channels: Channels {
                 way,
                 open: Mutex::default(),
@@ -134,11 +137,6 @@ impl Channels {
         let place = channel.place();
         open.push(channel);
         Ok(place)
-    }
-
-    /// How many connections there are.
-    pub(super) async fn len(&self) -> usize {
-        self.open.lock().await.len()
     }
 }
 

@@ -208,6 +208,7 @@ impl Feed {
     /// The subscription is lost, with what it had not delivered: makes another, from the topic's beginning on, and tells the break.
     async fn remake(&mut self) -> Result<(), Gone> {
         tracing::warn!(app = %self.app, subscription = self.source.name(), "lost a subscription, makes another");
+        self.pull.end().await;
         let mut wait = REMAKE_FIRST;
         while let Err(failure) = self.make_again().await {
             tracing::debug!(app = %self.app, ?failure, "no other subscription yet");

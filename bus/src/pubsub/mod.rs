@@ -73,11 +73,7 @@ impl PubSub {
     pub async fn open(settings: PubSubSettings) -> Result<Self, BusError> {
         settings.check()?;
         let clients = Clients::new(&settings).await?;
-        let admin = Admin::new(
-            clients.topics.clone(),
-            clients.subscriptions.clone(),
-            settings.retention,
-        );
+        let admin = Admin::new(clients.topics.clone(), clients.subscriptions.clone(), &settings);
         let maker = Maker {
             admin: Arc::new(admin),
             names: Names::new(&settings.project, &settings.replica),
@@ -140,11 +136,6 @@ impl PubSub {
         if tokio::time::timeout(CLOSE_WAIT, removed).await.is_err() {
             tracing::warn!("some subscriptions were not removed in time: the next start does");
         }
-    }
-
-    /// How many connections carry the readers' streams.
-    pub async fn channels(&self) -> usize {
-        self.core.clients.channels.len().await
     }
 }
 

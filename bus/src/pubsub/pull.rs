@@ -8,14 +8,17 @@ use std::{
     time::Duration,
 };
 
-use google_cloud_pubsub::{model::Message, subscriber::handler::Handler};
+use google_cloud_pubsub::{
+    model::Message,
+    subscriber::{ShutdownBehavior, handler::Handler},
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, interval_at},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{admin::ACK_DEADLINE, clients::Clients, failure::Failure};
+use super::{clients::Clients, failure::Failure};
 
 /// A stream is loud from here on, in messages and bytes a second: Google's serve 10 MB/s each, the emulator's 1,800 messages.
 const LOUD_MESSAGES: u64 = 1_000;
@@ -40,10 +43,10 @@ const MAX_LEASE: Duration = Duration::from_secs(600);
 /// A message, or why a stream ended.
 pub(super) type Pulled = Result<(Message, Handler), Failure>;
 
-/// A subscription being pulled. Dropping it ends the streams.
+/// A subscription being pulled. Dropping it ends the streams; what they had handed out and nobody settled comes again at once.
 pub(super) struct Pull {
     pulled: mpsc::Receiver<Pulled>,
-    _stop: DropGuard,
+    stop: DropGuard,
 }
 
 /// What the streams of one subscription share.
@@ -78,8 +81,14 @@ impl Pull {
         tokio::spawn(shared.grow());
         Self {
             pulled,
-            _stop: stop.drop_guard(),
+            stop: stop.drop_guard(),
         }
+    }
+
+    /// Ends the streams, and returns when they have ended. A stream goes by its subscription's name: an old one would take from a new one of the same name.
+    pub(super) async fn end(&mut self) {
+        self.stop.token().cancel();
+        while self.pulled.recv().await.is_some() {}
     }
 
     /// The next message, or what ended a stream.
@@ -127,9 +136,10 @@ impl Shared {
             .subscriber
             .subscribe(&*self.subscription)
             .set_max_lease(MAX_LEASE)
-            .set_max_lease_extension(ACK_DEADLINE)
+            .set_max_lease_extension(self.clients.ack_deadline)
             .set_max_outstanding_messages(OUTSTANDING_MESSAGES)
             .set_max_outstanding_bytes(OUTSTANDING_BYTES)
+            .set_shutdown_behavior(ShutdownBehavior::NackImmediately)
             .build();
         loop {
             match stream.next().await {

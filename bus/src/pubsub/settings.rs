@@ -10,6 +10,9 @@ pub const EMULATOR_VARIABLE: &str = "PUBSUB_EMULATOR_HOST";
 /// What a topic's retention may be. *Source*: Pub/Sub, `Topic.message_retention_duration`: 10 minutes to 31 days.
 const RETENTION: std::ops::RangeInclusive<Duration> = Duration::from_secs(600)..=Duration::from_secs(31 * 86_400);
 
+/// *Source*: Pub/Sub, `Subscription.ack_deadline_seconds`.
+const ACK_DEADLINE: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
+
 /// Bytes that publishers may have on their way. The client library's own queue has no bound.
 const IN_FLIGHT_BYTES: usize = 64 << 20;
 
@@ -27,6 +30,8 @@ pub struct PubSubSettings {
     pub retention: Duration,
     /// How often a reader looks whether its subscription is still attached to its topic (rule 22).
     pub check_interval: Duration,
+    /// A message that was handed out and neither settled nor extended comes again after this: 10 s to 10 minutes.
+    pub ack_deadline: Duration,
     /// Bytes that publishers may have on their way; more wait their turn.
     pub in_flight_bytes: usize,
 }
@@ -41,6 +46,7 @@ impl PubSubSettings {
             replica: replica.into(),
             retention: Duration::from_secs(86_400),
             check_interval: Duration::from_secs(60),
+            ack_deadline: Duration::from_secs(60),
             in_flight_bytes: IN_FLIGHT_BYTES,
         }
     }
@@ -59,6 +65,12 @@ impl PubSubSettings {
             return wrong(format!(
                 "Pub/Sub keeps messages for 10 minutes to 31 days, not for {} s",
                 self.retention.as_secs()
+            ));
+        }
+        if !ACK_DEADLINE.contains(&self.ack_deadline) {
+            return wrong(format!(
+                "Pub/Sub's ack deadline is 10 to 600 s, not {} s",
+                self.ack_deadline.as_secs()
             ));
         }
         match &self.emulator {

@@ -15,8 +15,8 @@ use tokio::sync::OnceCell;
 
 use crate::emulator::Emulator;
 
-/// Every wait's bound. What a dead reader had comes again after the ack deadline, a minute.
-pub const BOUND: Duration = Duration::from_secs(40);
+/// Every wait's bound. What a dead reader had comes again after the ack deadline, and some backoff.
+pub const BOUND: Duration = Duration::from_secs(100);
 
 /// An engine, and what it takes to open it again.
 pub struct Engine {
@@ -114,6 +114,7 @@ pub fn settings(host: &str) -> PubSubSettings {
     PubSubSettings {
         emulator: Some(host.to_owned()),
         check_interval: Duration::from_secs(1),
+        ack_deadline: Duration::from_secs(10),
         ..PubSubSettings::new(format!("conformance-{number}"), "replica-1")
     }
 }

@@ -212,20 +212,3 @@ async fn a_service_that_is_not_there_is_said_to_be_away_and_a_wrong_setting_is_r
     };
     assert!(matches!(PubSub::open(wrong).await.err(), Some(BusError::Settings(_))));
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn many_readers_share_few_connections() {
-    let Some((_, engine)) = start().await else { return };
-    engine.create(&app("shop")).await.unwrap();
-    let mut readers = Vec::new();
-    for _ in 0..70 {
-        readers.push(follow(&*engine, Start::Now).await);
-    }
-    let web = fresh("web");
-    publish_all(&*engine, [lines(&web, 0, 1)]).await;
-    for reader in &mut readers {
-        assert_eq!(next_delivery(reader).await.batch.seq, 0);
-    }
-    assert_eq!(engine.channels().await, 2);
-    engine.close().await;
-}
