@@ -1,7 +1,10 @@
 //! The whole, through its public doors: the binary, HTTP, kubectl. A file per promise.
 
 mod cli;
+mod cluster;
 mod demo;
+#[path = "../support/emulator.rs"]
+mod emulator;
 mod logs;
 mod support;
 mod up;

@@ -9,12 +9,12 @@ use tempfile::TempDir;
 use crate::support::*;
 
 const CONTAINERS: u64 = 6;
-const LINES: u64 = 200_000;
+pub const LINES: u64 = 200_000;
 
 /// A simulated cluster of its own process, which outlives those that read it.
 pub struct Cluster {
     kubesim: Tributary,
-    kubeconfig: String,
+    pub kubeconfig: String,
     pub dir: TempDir,
 }
 
@@ -45,7 +45,7 @@ impl Cluster {
 }
 
 /// Six containers that print numbered lines, 20,000 a second in all, and stay.
-fn numbered() -> String {
+pub fn numbered() -> String {
     let lines = LINES / CONTAINERS;
     let rate = 20_000 / CONTAINERS;
     format!(
@@ -68,10 +68,10 @@ fn numbered() -> String {
 
 /// Counts the lines of each process, which must be numbered from 0 without a hole or a repeat.
 #[derive(Default)]
-struct Numbered(HashMap<String, u64>);
+pub struct Numbered(HashMap<String, u64>);
 
 impl Numbered {
-    fn take(&mut self, line: &str) {
+    pub fn take(&mut self, line: &str) {
         let line = take_apart(line);
         assert_ne!(line.process, "tributary", "nothing is lost: {}", line.text);
         let seq: u64 = line
@@ -85,12 +85,12 @@ impl Numbered {
         *next += 1;
     }
 
-    fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.0.values().sum()
     }
 }
 
-fn expected() -> u64 {
+pub fn expected() -> u64 {
     LINES / CONTAINERS * CONTAINERS
 }
 
