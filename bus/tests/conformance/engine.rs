@@ -24,6 +24,7 @@ pub struct Engine {
     kind: Kind,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one a test")]
 enum Kind {
     Embedded {
         dir: PathBuf,

@@ -17,7 +17,7 @@ pub async fn each_line_comes_once_and_in_order_whatever_the_way_did(engine: Engi
         for (which, web) in streams.iter().enumerate() {
             let from = round * 10;
             // A retry that was cut anew: some of it the bus has already.
-            let again = if (round + which as u64) % 4 == 0 { 7 } else { 0 };
+            let again = if (round + which as u64).is_multiple_of(4) { 7 } else { 0 };
             publish_all(bus, [lines(web, from.saturating_sub(again), from + 10)]).await;
         }
     }
