@@ -42,7 +42,7 @@ use replicas::{Replicas, SWEEP_INTERVAL};
 use temporary::{From, Maker};
 
 /// How long closing waits for subscriptions to be removed; what is left then, the next start sweeps.
-const CLOSE_WAIT: Duration = Duration::from_secs(5);
+const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
 /// How soon housekeeping that failed is tried again.
 const HOUSEKEEPING_RETRY: Duration = Duration::from_secs(5);
@@ -118,7 +118,7 @@ impl PubSub {
         let _: Option<()> = self.core.closing.run_until_cancelled(keep).await;
     }
 
-    /// Ends the readers and removes their subscriptions, for five seconds at most.
+    /// Ends the readers and removes their subscriptions, for ten seconds at most.
     pub async fn close(&self) {
         let Core {
             closing, tasks, maker, ..

@@ -11,17 +11,37 @@ use std::{
 
 use bus::{Bus, Embedded, Limits, PubSub, PubSubSettings};
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::emulator::Emulator;
 
 /// Every wait's bound. What a dead reader had comes again after the ack deadline, and some backoff.
 pub const BOUND: Duration = Duration::from_secs(100);
 
+/// A case with much to do has the machine to itself, so that others' waits are not about it.
+static MACHINE: RwLock<()> = RwLock::const_new(());
+
+/// A test's share of the machine.
+pub enum Turn {
+    Shared(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+    Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+}
+
+impl Turn {
+    pub async fn shared() -> Self {
+        Self::Shared(MACHINE.read().await)
+    }
+
+    pub async fn alone() -> Self {
+        Self::Alone(MACHINE.write().await)
+    }
+}
+
 /// An engine, and what it takes to open it again.
 pub struct Engine {
     pub bus: Arc<dyn Bus>,
     kind: Kind,
+    _turn: Turn,
 }
 
 #[allow(clippy::large_enum_variant, reason = "there is one a test")]
@@ -39,6 +59,7 @@ enum Kind {
 
 impl Engine {
     pub async fn embedded() -> Self {
+        let _turn = Turn::shared().await;
         let temporary = TempDir::new().unwrap();
         let dir = temporary.path().to_owned();
         let bus = Arc::new(Embedded::open(&dir, Limits::default()).unwrap());
@@ -48,16 +69,19 @@ impl Engine {
                 dir,
                 _temporary: temporary,
             },
+            _turn,
         }
     }
 
     /// On the emulator, each case in a project of its own. `None` where there is no emulator.
     pub async fn pubsub(group: &str) -> Option<Self> {
-        let own = if group == "load" {
-            Some(Emulator::start().await?)
+        let alone = group == "load";
+        let _turn = if alone {
+            Turn::alone().await
         } else {
-            None
+            Turn::shared().await
         };
+        let own = if alone { Some(Emulator::start().await?) } else { None };
         let host = match &own {
             Some(emulator) => emulator.host().to_owned(),
             None => shared_emulator().await?,
@@ -71,12 +95,13 @@ impl Engine {
                 settings,
                 _emulator: own,
             },
+            _turn,
         })
     }
 
     /// Ends the engine in an orderly way and opens it again.
     pub async fn restart(self) -> Self {
-        let Self { bus, kind } = self;
+        let Self { bus, kind, _turn } = self;
         match kind {
             Kind::Embedded { dir, _temporary } => {
                 drop(bus);
@@ -84,6 +109,7 @@ impl Engine {
                 Self {
                     bus,
                     kind: Kind::Embedded { dir, _temporary },
+                    _turn,
                 }
             }
             Kind::PubSub {
@@ -100,6 +126,7 @@ impl Engine {
                         settings,
                         _emulator,
                     },
+                    _turn,
                 }
             }
         }

@@ -8,13 +8,14 @@ use google_cloud_pubsub::client::{SubscriptionAdmin, TopicAdmin};
 
 use crate::{
     emulator::Emulator,
-    engine::{settings, shared_emulator},
+    engine::{Turn, settings, shared_emulator},
     reading::*,
     support::lines,
 };
 
 /// The project as Google's own client sees it.
 struct Project {
+    _turn: Turn,
     settings: PubSubSettings,
     topics: TopicAdmin,
     subscriptions: SubscriptionAdmin,
@@ -34,6 +35,7 @@ impl Project {
             topics: topics.build().await.unwrap(),
             subscriptions: subscriptions.build().await.unwrap(),
             settings,
+            _turn: Turn::shared().await,
         }
     }
 
@@ -159,6 +161,7 @@ async fn a_topic_deleted_and_made_again_under_a_reader_is_a_break_and_then_goes_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_away_for_a_while_costs_nobody_a_line() {
+    let _turn = Turn::shared().await;
     let Some(emulator) = Emulator::start().await else {
         return;
     };
