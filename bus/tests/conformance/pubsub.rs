@@ -51,7 +51,7 @@ impl Project {
     }
 
     async fn until_subscriptions(&self, wanted: impl Fn(&[String]) -> bool) {
-        let mut last = Vec::new();
+        let mut last = self.subscriptions().await;
         let wait = async {
             while !wanted(&last) {
                 tokio::task::yield_now().await;
@@ -129,7 +129,7 @@ async fn what_a_killed_process_left_the_next_of_its_name_sweeps_and_no_other_s()
     drop(read);
     next.close().await;
     bounded("housekeeping's end", house).await.unwrap();
-    assert_eq!(project.subscriptions().await.len(), others.len());
+    assert_eq!(project.subscriptions().await, others);
 }
 
 #[tokio::test(flavor = "multi_thread")]
