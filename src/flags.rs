@@ -1,11 +1,15 @@
 //! Flags that several subcommands have, by what they are about.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use ::registry::Registry;
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use collector::AppFrom;
+use streamer::Access;
+
+use crate::registry::DrainArgs;
 
 /// What `up` and `demo` have in common: every service's flags.
 #[derive(Args)]
@@ -34,9 +38,14 @@ pub(crate) struct ReadArgs {
         default_value = "127.0.0.1:8080"
     )]
     pub(crate) listen: SocketAddr,
-    /// Who may read: for now `none`, everybody who can connect, on a loopback address only
+    /// Who may read, and manage drains
     #[arg(long, env = "TRIBUTARY_AUTH", value_enum, default_value_t = Auth::None)]
     pub(crate) auth: Auth,
+    /// With `--auth none`, listen on any address all the same: for networks where everybody may read everything
+    #[arg(long, env = "TRIBUTARY_AUTH_NONE_ANYWHERE")]
+    pub(crate) auth_none_anywhere: bool,
+    #[command(flatten)]
+    pub(crate) drains: DrainArgs,
     /// The most lines of history that one request can have
     #[arg(long, env = "TRIBUTARY_MAX_NUM_LINES", value_name = "N", default_value_t = 1_000_000)]
     pub(crate) max_num_lines: u64,
@@ -64,7 +73,9 @@ pub(crate) struct ReadArgs {
 /// How readers prove who they are.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Auth {
-    /// They need not
+    /// With a key, as `tributary keys add` makes them: HTTP Basic with e-mail and key, or Bearer with the key
+    Keys,
+    /// They need not: everybody who can connect may do everything; on a loopback address only
     None,
 }
 
@@ -148,9 +159,9 @@ impl ReadArgs {
     /// What cannot be meant.
     pub(crate) fn mistakes(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        if self.auth == Auth::None && !self.listen.ip().is_loopback() {
+        if self.auth == Auth::None && !self.auth_none_anywhere && !self.listen.ip().is_loopback() {
             wrong.push(format!(
-                "--listen {}: with --auth none everybody who can connect reads every app: listen on a loopback address such as 127.0.0.1:8080",
+                "--listen {}: with --auth none everybody who can connect reads every app: listen on a loopback address such as 127.0.0.1:8080, or ask for keys with --auth keys",
                 self.listen
             ));
         }
@@ -167,6 +178,16 @@ impl ReadArgs {
             }
         }
         wrong
+    }
+
+    /// Who may do what, by the keys and drains of this registry.
+    pub(crate) fn access(&self, registry: Option<Arc<dyn Registry>>) -> anyhow::Result<Access> {
+        let access = match (self.auth, registry) {
+            (Auth::None, registry) => Access::free(registry),
+            (Auth::Keys, Some(registry)) => Access::keys(registry),
+            (Auth::Keys, None) => bail!("--auth keys: say where the keys are, with --registry file:PATH"),
+        };
+        Ok(access.with_drains(self.drains.addresses(), self.drains.max_drains_per_app))
     }
 
     /// The streamer's settings; `history` is how long lines are kept.

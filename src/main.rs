@@ -6,8 +6,10 @@ mod client;
 mod collector;
 mod demo;
 mod flags;
+mod keys;
 mod kubesim;
 mod logs;
+mod registry;
 mod say;
 mod service;
 mod shutdown;
@@ -43,6 +45,8 @@ enum Command {
     Kubesim(kubesim::KubesimArgs),
     /// Reads an app's log.
     Logs(logs::LogsArgs),
+    /// Adds, lists and revokes the keys of those who may read.
+    Keys(keys::KeysArgs),
 }
 
 /// The conventional exit code of a program that Ctrl-C ended: 128 and the signal's number.
@@ -66,7 +70,7 @@ fn main() -> ExitCode {
     };
     telemetry::start(match &cli.command {
         Command::Up(_) | Command::Collector(_) | Command::Streamer(_) => telemetry::OPERATOR,
-        Command::Demo(_) | Command::Kubesim(_) | Command::Logs(_) => telemetry::VISITOR,
+        Command::Demo(_) | Command::Kubesim(_) | Command::Logs(_) | Command::Keys(_) => telemetry::VISITOR,
     });
     match run(cli.command) {
         Ok(code) => code,
@@ -112,6 +116,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Command::Streamer(args) => streamer::run(args, stop).await,
                 Command::Kubesim(args) => kubesim::run(args, stop).await,
                 Command::Logs(args) => logs::run(args, stop).await,
+                Command::Keys(args) => keys::run(args).await,
             }
         };
         tokio::select! {

@@ -39,6 +39,8 @@ impl Stack {
     /// One line that says what to do.
     pub(crate) async fn start(args: &StackArgs, data_dir: &Path, client: kube::Client) -> anyhow::Result<Self> {
         let bus = open_bus(args, data_dir).await?;
+        let keeper = args.read.drains.registry.open(Some(data_dir)).await?;
+        let access = args.read.access(keeper)?;
         let listener = listen(args.read.listen).await?;
         let addr = listener.local_addr().context("the listener has no address")?;
         say::aside(&format!("listening on http://{addr}"));
@@ -57,7 +59,7 @@ impl Stack {
         let metrics = streamer::Metrics::register(&mut registry);
         let (streamer_bus, stop) = (Arc::clone(&bus), streamer_stop.clone());
         let streamer = Service::start("streamer", streamer_stop, async move {
-            Ok(streamer::run(config, listener, streamer_bus, metrics, stop).await?)
+            Ok(streamer::run(config, access, listener, streamer_bus, metrics, stop).await?)
         });
         let admin_stop = CancellationToken::new();
         let admin = Service::start(

@@ -42,6 +42,8 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     wrong.extend(args.keep.mistakes());
     refuse(&wrong)?;
     let listener = stack::listen(args.read.listen).await?;
+    let keeper = args.read.drains.registry.open(None).await?;
+    let access = args.read.access(keeper)?;
     let addr = listener.local_addr().context("the listener has no address")?;
     let replica = args.replica_name.clone().unwrap_or_else(|| replica_name(addr));
     let bus = args.bus.open(&replica, args.keep.retention).await?;
@@ -54,7 +56,7 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     let metrics = streamer::Metrics::register(&mut registry);
     let (streamer_bus, stop) = (shared(&bus), streamer_stop.clone());
     let streamer = Service::start("streamer", streamer_stop, async move {
-        Ok(streamer::run(config, listener, streamer_bus, metrics, stop).await?)
+        Ok(streamer::run(config, access, listener, streamer_bus, metrics, stop).await?)
     });
     let (house, house_stop) = (Arc::clone(&bus), CancellationToken::new());
     let leave = house_stop.clone();

@@ -43,6 +43,16 @@ pub enum Role {
     Collaborator,
 }
 
+impl Role {
+    /// As it is written in flags and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Collaborator => "collaborator",
+        }
+    }
+}
+
 /// An app, and what the key's holder is to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -44,6 +44,7 @@ async fn serve(tails: u64, rate: u64, seconds: u64, deaf: u64) {
     let stop = CancellationToken::new();
     let served = tokio::spawn(streamer::run(
         streamer::Config::default(),
+        streamer::Access::free(None),
         listener,
         Arc::clone(&bus) as Arc<dyn Bus>,
         streamer::Metrics::default(),

@@ -11,6 +11,7 @@ use futures::stream;
 use tokio::time::Instant;
 
 use crate::{
+    access::Pass,
     format::{Format, ndjson, sse},
     gzip::{self, Member},
     limits::Admitted,
@@ -36,11 +37,19 @@ pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
 
 /// A body: whole lines at a time, each as soon as it is there.
 ///
-/// `heartbeat`: how long nothing is sent at most, where there is a way to send nothing that anybody sees.
-pub(crate) fn body(tail: Tail, admitted: Admitted, format: Format, gzip: bool, heartbeat: Duration) -> Body {
+/// Ends when `pass` does. `heartbeat`: how long nothing is sent at most, where there is a way to send nothing that anybody sees.
+pub(crate) fn body(
+    tail: Tail,
+    pass: Pass,
+    admitted: Admitted,
+    format: Format,
+    gzip: bool,
+    heartbeat: Duration,
+) -> Body {
     let member = gzip.then(Member::default);
     let sending = Sending {
         tail,
+        pass,
         _admitted: admitted,
         heartbeat,
         format,
@@ -59,6 +68,7 @@ pub(crate) fn body(tail: Tail, admitted: Admitted, format: Format, gzip: bool, h
 
 struct Sending {
     tail: Tail,
+    pass: Pass,
     _admitted: Admitted,
     heartbeat: Duration,
     format: Format,
@@ -80,12 +90,18 @@ impl Sending {
                 return None;
             }
             let beats = self.format == Format::Sse || self.member.is_some();
-            let turn = if beats {
-                tokio::time::timeout_at(self.sent + self.heartbeat, self.tail.next())
-                    .await
-                    .ok()
-            } else {
-                Some(self.tail.next().await)
+            let beat = async {
+                match beats {
+                    true => tokio::time::sleep_until(self.sent + self.heartbeat).await,
+                    false => std::future::pending().await,
+                }
+            };
+            let turn = tokio::select! {
+                biased;
+                // The key is void: what waits is not for its holder any more.
+                () = self.pass.ended() => Some(Turn::end(Vec::new(), None)),
+                turn = self.tail.next() => Some(turn),
+                () = beat => None,
             };
             self.sent = Instant::now();
             match turn {

@@ -31,6 +31,37 @@ pub(crate) enum ApiError {
         /// What is wrong with it.
         reason: Cow<'static, str>,
     },
+    /// No key, or none that is good.
+    #[error(
+        "no access: give your e-mail and your key with HTTP Basic (the Gigalixir client takes them from netrc), or the key as Bearer"
+    )]
+    Unauthorized,
+    /// A key that is good, but not for this.
+    #[error("your key may read this app's log, and not manage its drains")]
+    Forbidden,
+    /// One bad key after the other.
+    #[error("too many bad keys: wait a little, and look at the key in your netrc file")]
+    Throttled {
+        /// Seconds until it may be worth another try.
+        retry_after: u64,
+    },
+    /// The app has no such drain.
+    #[error("no such drain of this app")]
+    UnknownDrain,
+    /// Nothing was configured to keep drains in.
+    #[error("this server keeps no drains: it was started without --registry")]
+    NoRegistry,
+    /// Drains cannot be kept just now.
+    #[error("drains cannot be changed just now, try again; if it lasts, tell the platform's operator")]
+    Registry,
+    /// Nobody logs in here.
+    #[error(
+        "there are no passwords here: ask the platform's operator for a key (tributary keys add), and put it into your netrc file"
+    )]
+    NoLogin,
+    /// A body that is not read.
+    #[error("the body is larger than 16 KiB")]
+    BodyTooLarge,
     /// As many tails as there may be.
     #[error("{reason}")]
     TooMany {
@@ -51,6 +82,10 @@ pub(crate) enum ApiError {
     #[error("the bus is not available, try again")]
     Bus(#[source] BusError),
 }
+
+/// What a client can log in with (RFC 7617, RFC 6750).
+const CHALLENGE: HeaderValue =
+    HeaderValue::from_static("Basic realm=\"tributary\", charset=\"UTF-8\", Bearer realm=\"tributary\"");
 
 /// The body of an error.
 #[derive(Serialize, ToSchema)]
@@ -95,11 +130,16 @@ impl ApiError {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::UnknownApp | Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::UnknownApp | Self::UnknownPath | Self::UnknownDrain | Self::NoRegistry | Self::NoLogin => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Query { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Bus(_) | Self::Quota(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooMany { .. } | Self::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Bus(_) | Self::Quota(_) | Self::Registry | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -114,7 +154,10 @@ impl IntoResponse for ApiError {
         // With a charset: without one, clients fall back on Latin-1.
         let content_type = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
         let mut response = (self.status(), content_type, Json(body)).into_response();
-        if let Self::TooMany { retry_after, .. } = self {
+        if matches!(self, Self::Unauthorized) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
+        }
+        if let Self::TooMany { retry_after, .. } | Self::Throttled { retry_after } = self {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(retry_after));

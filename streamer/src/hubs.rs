@@ -8,6 +8,7 @@ use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::Access,
     charge::Kept,
     config::Config,
     error::ApiError,
@@ -22,6 +23,8 @@ const READ_BACKS: usize = 4;
 /// The hubs, opened by the first tail of an app, shared by all.
 pub(crate) struct Hubs {
     pub(crate) config: Config,
+    /// Who may do what.
+    pub(crate) access: Access,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) metrics: Metrics,
     /// Turns to read history: each holds batches in memory.
@@ -68,9 +71,16 @@ impl Drop for Counted {
 }
 
 impl Hubs {
-    pub(crate) fn new(config: Config, bus: Arc<dyn Bus>, metrics: Metrics, shutdown: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(
+        config: Config,
+        access: Access,
+        bus: Arc<dyn Bus>,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
             config,
+            access,
             read_backs: Semaphore::new(READ_BACKS),
             bus,
             kept: Kept::shown(metrics.ring_bytes.clone()),

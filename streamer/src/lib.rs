@@ -2,14 +2,17 @@
 //!
 //! Reading order is data order: `hub` follows an app on the bus, `merge` puts what is settled in the order of its timestamps, in `frame`s that go into the `ring`. A
 //! `tail` is a cursor into the ring, begun by a `backlog` from the ring or from a read-back (`history`) of what the ring no longer has; it `choose`s what its reader
-//! wants, and hands it over, rendered once a `format` for all, as a `body` or a `socket`.
+//! wants, and hands it over, rendered once a `format` for all, as a `body` or a `socket`. `access` says who may.
 
+mod access;
+mod account;
 mod backlog;
 mod body;
 mod charge;
 mod choose;
 mod config;
 mod connection;
+mod drains;
 mod error;
 mod filter;
 mod format;
@@ -28,6 +31,7 @@ mod metrics;
 mod notice;
 mod piece;
 mod query;
+mod record;
 mod ring;
 mod routes;
 mod settled;
@@ -47,6 +51,7 @@ use tower_http::normalize_path::NormalizePathLayer;
 
 use connection::{Connections, Peer};
 
+pub use access::{Access, MAX_DRAINS};
 pub use config::Config;
 pub use metrics::Metrics;
 pub use routes::openapi;
@@ -68,6 +73,7 @@ pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
 /// The listener's, where it can accept no more.
 pub async fn run(
     config: Config,
+    access: Access,
     listener: TcpListener,
     bus: Arc<dyn Bus>,
     metrics: Metrics,
@@ -78,7 +84,7 @@ pub async fn run(
         stall: config.stall,
         stalled: metrics.stalled_connections.clone(),
     };
-    let hubs = hubs::Hubs::new(config, bus, metrics, shutdown.clone());
+    let hubs = hubs::Hubs::new(config, access, bus, metrics, shutdown.clone());
     // The real client's base address may end in a slash, and so its paths begin with two.
     let service = NormalizePathLayer::trim_trailing_slash().layer(routes::router(Arc::clone(&hubs)));
     let service = ServiceExt::<Request>::into_make_service_with_connect_info::<Peer>(service);

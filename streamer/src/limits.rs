@@ -109,7 +109,7 @@ fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
 }
 
 /// Who stands behind an address: of IPv6, a customer has a /64. `None` for this machine itself.
-fn whose(peer: IpAddr) -> Option<IpAddr> {
+pub(crate) fn whose(peer: IpAddr) -> Option<IpAddr> {
     match peer.to_canonical() {
         address if address.is_loopback() => None,
         IpAddr::V6(address) => {

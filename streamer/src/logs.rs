@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bus::{AppName, Timestamp};
+use registry::Action;
 use tokio::time::Instant;
 
 use crate::{
@@ -59,7 +60,8 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
         (status = 200, description = "The lines", content(
             (String = "text/plain"), (String = "application/x-ndjson"), (String = "text/event-stream")
         )),
-        (status = 404, description = "No such app", body = ErrorBody),
+        (status = 401, description = "No good key", body = ErrorBody),
+        (status = 404, description = "No such app, or none that the key may read", body = ErrorBody),
         (status = 422, description = "A value that cannot be meant", body = ErrorBody),
         (status = 429, description = "As many tails as there may be; `Retry-After` says when to try again", body = ErrorBody),
         (status = 503, description = "The bus is not available, or the server stops", body = ErrorBody),
@@ -73,13 +75,10 @@ pub(crate) async fn logs(
     query: Result<Query<RawLogsQuery>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
+    // First of all: who may not read learns nothing.
+    let (app, pass) = hubs.access.enter_path(&headers, peer.ip(), app, Action::Read)?;
     let last_event_id = headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?"));
     let query = LogsQuery::read(query, last_event_id, &hubs.config)?;
-    // What cannot be an app's name names none.
-    let app = app
-        .ok()
-        .and_then(|Path(app)| app.parse::<AppName>().ok())
-        .ok_or(ApiError::UnknownApp)?;
     let upgrade = match upgrade {
         Ok(upgrade) => Some(upgrade),
         Err(refused) if headers.contains_key(header::UPGRADE) => return Ok(refused.into_response()),
@@ -90,11 +89,11 @@ pub(crate) async fn logs(
         None => Format::accepted(&headers),
     };
     let admitted = hubs.tails.admit(&app, peer.ip(), &hubs.config, &hubs.metrics.tails)?;
-    let tail = open(&hubs, app, format, &query).await?;
+    let tail = open_named(&hubs, app, format, &query).await?;
     let heartbeat = hubs.config.heartbeat;
     let Some(upgrade) = upgrade else {
         let gzip = takes_gzip(&headers);
-        let body = body::body(tail, admitted, format, gzip, heartbeat);
+        let body = body::body(tail, pass, admitted, format, gzip, heartbeat);
         let content_type = [(header::CONTENT_TYPE, format.content_type())];
         let mut response = (HEADERS, content_type, body).into_response();
         if gzip {
@@ -107,7 +106,19 @@ pub(crate) async fn logs(
     let tracker = hubs.tracker();
     Ok(upgrade
         .max_message_size(socket::MAX_MESSAGE_BYTES)
-        .on_upgrade(move |socket| tracker.track_future(socket::serve(socket, tail, admitted, heartbeat))))
+        .on_upgrade(move |socket| tracker.track_future(socket::serve(socket, tail, pass, admitted, heartbeat))))
+}
+
+/// The tail that was asked for. An app that keys name exists before its first line: its topic is made for whoever reads it first.
+async fn open_named(hubs: &Arc<Hubs>, app: AppName, format: Format, query: &LogsQuery) -> Result<Tail, ApiError> {
+    match open(hubs, app.clone(), format, query).await {
+        Err(ApiError::UnknownApp) if hubs.access.names(&app) => {
+            let made = hubs.bus.create(&app).await;
+            made.map_err(|error| ApiError::from_bus(error, &app))?;
+            open(hubs, app, format, query).await
+        }
+        opened => opened,
+    }
 }
 
 /// The tail that was asked for, with all that it begins with.

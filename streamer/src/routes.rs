@@ -2,11 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::{Json, Router, extract::State, http::StatusCode};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{error::ApiError, hubs::Hubs, logs};
+use crate::{account, drains, error::ApiError, hubs::Hubs, logs, record};
+
+/// The largest body that is read: several times the longest URL of a drain.
+const MAX_BODY_BYTES: usize = 16 * 1024;
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -19,6 +26,9 @@ struct Description;
 fn described() -> OpenApiRouter<Arc<Hubs>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(logs::logs))
+        .routes(routes!(drains::list, drains::add, drains::remove))
+        .routes(routes!(account::account))
+        .routes(routes!(account::login))
         .routes(routes!(healthz))
         .routes(routes!(readyz))
 }
@@ -35,6 +45,8 @@ pub(crate) fn router(hubs: Arc<Hubs>) -> Router {
         .route("/openapi.json", axum::routing::get(|| async { Json(description) }))
         .fallback(|| async { ApiError::UnknownPath })
         .method_not_allowed_fallback(|| async { ApiError::Method })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(axum::middleware::from_fn(record::record))
         .with_state(hubs)
 }
 

@@ -6,6 +6,7 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use tokio::time::Instant;
 
 use crate::{
+    access::Pass,
     format::websocket,
     limits::Admitted,
     piece::Piece,
@@ -19,6 +20,9 @@ const AWAY: u16 = 1001;
 /// "Normal": all that was asked for has been sent.
 const NORMAL: u16 = 1000;
 
+/// "Policy violation": the key is void.
+const VOID: u16 = 1008;
+
 /// How long a client has to answer a close.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
@@ -26,10 +30,18 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
 /// Sends a tail's lines, a message a turn, until it ends or the client goes. Until then it counts as admitted.
-pub(crate) async fn serve(mut socket: WebSocket, mut tail: Tail, _admitted: Admitted, heartbeat: Duration) {
+pub(crate) async fn serve(
+    mut socket: WebSocket,
+    mut tail: Tail,
+    mut pass: Pass,
+    _admitted: Admitted,
+    heartbeat: Duration,
+) {
     let mut sent = Instant::now();
     loop {
         let next = tokio::select! {
+            // The key is void: what waits is not for its holder any more.
+            () = pass.ended() => return close(socket, VOID, "no access any more").await,
             turn = tail.next() => Next::Turn(turn),
             // Pings are answered below; what a client says otherwise is nothing to us.
             heard = socket.recv() => match heard {
@@ -61,7 +73,11 @@ async fn end(mut socket: WebSocket, turn: Turn) {
         // A client that is gone needs no last message.
         let _ = socket.send(Message::Text(message(&turn))).await;
     }
-    let reason = if code == AWAY { "closing" } else { "" };
+    close(socket, code, if code == AWAY { "closing" } else { "" }).await;
+}
+
+/// Says goodbye, and waits for the answer.
+async fn close(mut socket: WebSocket, code: u16, reason: &'static str) {
     let frame = CloseFrame {
         code,
         reason: Utf8Bytes::from_static(reason),

@@ -211,7 +211,7 @@ impl Live {
 }
 
 impl Turn {
-    fn end(pieces: Vec<Piece>, mark: Option<Arc<Mark>>) -> Self {
+    pub(crate) fn end(pieces: Vec<Piece>, mark: Option<Arc<Mark>>) -> Self {
         Self {
             pieces,
             mark,

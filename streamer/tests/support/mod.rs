@@ -14,7 +14,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use prometheus_client::registry::Registry;
-use streamer::{Config, Metrics};
+use streamer::{Access, Config, Metrics};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -39,15 +39,28 @@ impl Stack {
     pub async fn start_with(config: Config, limits: Limits) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), limits).unwrap());
-        Self::serve(config, bus, Arc::new(dir)).await
+        Self::serve(config, Access::free(None), bus, Arc::new(dir)).await
+    }
+
+    /// One that asks for keys, and keeps drains.
+    pub async fn start_asking(access: Access) -> Self {
+        let dir = TempDir::new().unwrap();
+        let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+        Self::serve(Config::default(), access, bus, Arc::new(dir)).await
     }
 
     /// Another replica, on the same bus.
     pub async fn replica(&self, config: Config) -> Self {
-        Self::serve(config, Arc::clone(&self.bus), Arc::clone(&self._dir)).await
+        Self::serve(
+            config,
+            Access::free(None),
+            Arc::clone(&self.bus),
+            Arc::clone(&self._dir),
+        )
+        .await
     }
 
-    async fn serve(config: Config, bus: Arc<Embedded>, dir: Arc<TempDir>) -> Self {
+    async fn serve(config: Config, access: Access, bus: Arc<Embedded>, dir: Arc<TempDir>) -> Self {
         let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -55,6 +68,7 @@ impl Stack {
         let metrics = Metrics::register(&mut registry);
         let served = tokio::spawn(streamer::run(
             config,
+            access,
             listener,
             Arc::clone(&bus) as Arc<dyn Bus>,
             metrics,

@@ -1,0 +1,74 @@
+//! Where drains and keys are kept, and what drains may do.
+
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
+
+use ::registry::{Addresses, FileRegistry, Registry};
+use anyhow::Context;
+use clap::Args;
+use ipnet::IpNet;
+
+/// The file of a data directory that holds drains and keys.
+const FILE: &str = "registry.json";
+
+/// What drains may do.
+#[derive(Args)]
+pub(crate) struct DrainArgs {
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+    /// Lets drains lead to these addresses too, a network such as 10.1.0.0/16; may be given again [default: public addresses alone]
+    #[arg(long, env = "TRIBUTARY_ALLOW_ADDRESS", value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) allow_address: Vec<IpNet>,
+    /// How many drains an app may have
+    #[arg(long, env = "TRIBUTARY_MAX_DRAINS_PER_APP", value_name = "N", default_value_t = streamer::MAX_DRAINS)]
+    pub(crate) max_drains_per_app: usize,
+}
+
+/// Where drains and keys are.
+#[derive(Args)]
+pub(crate) struct RegistryArgs {
+    /// Where drains and keys are kept: `file:PATH` [default of up and demo: `registry.json` in the data directory]
+    #[arg(long, env = "TRIBUTARY_REGISTRY", value_name = "WHERE")]
+    pub(crate) registry: Option<RegistryPlace>,
+}
+
+/// A place for drains and keys.
+#[derive(Clone)]
+pub(crate) struct RegistryPlace(PathBuf);
+
+impl FromStr for RegistryPlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("file:") {
+            Some(path) if !path.is_empty() => Ok(Self(path.into())),
+            _ => Err("give file:PATH".to_owned()),
+        }
+    }
+}
+
+impl DrainArgs {
+    /// Where drains may lead.
+    pub(crate) fn addresses(&self) -> Addresses {
+        Addresses::allowing(self.allow_address.clone())
+    }
+}
+
+impl RegistryArgs {
+    /// Opens what was named, or the data directory's own. `None` where there is neither.
+    ///
+    /// # Errors
+    /// One line that says what to do.
+    pub(crate) async fn open(&self, data_dir: Option<&Path>) -> anyhow::Result<Option<Arc<dyn Registry>>> {
+        let own = || data_dir.map(|dir| dir.join(FILE));
+        let Some(path) = self.registry.clone().map(|place| place.0).or_else(own) else {
+            return Ok(None);
+        };
+        let opened = FileRegistry::open(path).await;
+        let opened = opened.context("drains and keys cannot be had (--registry, or --data-dir)")?;
+        Ok(Some(Arc::new(opened)))
+    }
+}
