@@ -90,7 +90,10 @@ fn a_tail_of_a_bus_that_is_behind_waits_as_long_as_it_is_behind() {
     r.push(delivery(lines(&web, 10, 20), 0), at(0));
     for n in 0..30 {
         let now = 500 + n;
-        r.push(delivery(lines(&other, n, n + 1), if n % 2 == 0 { 0 } else { now }), at(now + 3000));
+        r.push(
+            delivery(lines(&other, n, n + 1), if n % 2 == 0 { 0 } else { now }),
+            at(now + 3000),
+        );
         r.declare_due(at(now + 3000));
     }
     r.push(delivery(lines(&web, 0, 10), 0), at(3600));

@@ -41,7 +41,10 @@ mod tests {
         assert_eq!(after([]), Duration::ZERO);
         assert!(after([40, 80].repeat(50)) < Duration::from_millis(200));
         let steady = after([3000; 100]);
-        assert!(Duration::from_millis(2900) < steady && steady < Duration::from_millis(3200), "{steady:?}");
+        assert!(
+            Duration::from_millis(2900) < steady && steady < Duration::from_millis(3200),
+            "{steady:?}"
+        );
         let uneven = after([200, 4000].repeat(50));
         assert!(uneven > Duration::from_secs(6), "{uneven:?}");
         assert_eq!(after([3_600_000; 100]), LIVE);
