@@ -59,6 +59,15 @@ pub(crate) struct ReadArgs {
         default_value_t = 200
     )]
     pub(crate) max_tails_per_address: usize,
+    /// How long an app is read on after its last reader has gone, so that the next one begins at once
+    #[arg(
+        long,
+        env = "TRIBUTARY_LINGER",
+        value_name = "TIME",
+        default_value = "1m",
+        value_parser = humantime::parse_duration
+    )]
+    pub(crate) linger: Duration,
 }
 
 /// How readers prove who they are.
@@ -176,6 +185,7 @@ impl ReadArgs {
             max_tails: self.max_tails,
             max_tails_per_app: self.max_tails_per_app,
             max_tails_per_address: self.max_tails_per_address,
+            linger: self.linger,
             history,
             ..streamer::Config::default()
         }

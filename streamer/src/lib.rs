@@ -26,6 +26,7 @@ mod logs;
 mod merge;
 mod metrics;
 mod notice;
+mod pace;
 mod piece;
 mod query;
 mod ring;

@@ -14,8 +14,8 @@ use super::{failure::Failure, settings::PubSubSettings};
 use crate::Published;
 
 /// Calls a second, and how many at once before that counts. The service allows a project 100 a second; several processes share it.
-const CALLS_A_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
-const BURST: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
+const CALLS_A_SECOND: NonZeroU32 = NonZeroU32::new(40).expect("not zero");
+const BURST: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 
 /// What is added to a wait for the limit, so that processes that started together do not call together.
 const JITTER: Duration = Duration::from_millis(50);
