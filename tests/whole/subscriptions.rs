@@ -66,7 +66,7 @@ async fn until_left(emulator: &Emulator, wanted: impl Fn(&[String]) -> bool) {
     .await;
 }
 
-fn is_tail(name: &String) -> bool {
+fn is_tail(name: &str) -> bool {
     name.contains("/tributary-tail.")
 }
 
@@ -106,14 +106,17 @@ async fn after_two_hundred_tails_of_fifty_apps_no_subscription_is_left_nor_after
     })
     .await;
     drop(open);
-    until_left(&emulator, |names| !names.iter().any(is_tail)).await;
+    until_left(&emulator, |names| !names.iter().any(|name| is_tail(name))).await;
     // Killed with all of them open, and started again.
     let open = tails(&first).await;
     first.kill().await;
     drop(open);
-    assert!(left(&emulator).await.iter().any(is_tail), "a kill leaves them behind");
+    assert!(
+        left(&emulator).await.iter().any(|name| is_tail(name)),
+        "a kill leaves them behind"
+    );
     let second = streamer(&emulator, &flags).await;
-    until_left(&emulator, |names| !names.iter().any(is_tail)).await;
+    until_left(&emulator, |names| !names.iter().any(|name| is_tail(name))).await;
     let open = tails(&second).await;
     drop(open);
     second.terminate().await;
