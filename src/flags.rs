@@ -77,6 +77,9 @@ pub(crate) enum Auth {
     None,
 }
 
+/// How often apps that are gone are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// What is collected.
 #[derive(Args)]
 pub(crate) struct CollectArgs {
@@ -105,6 +108,11 @@ pub(crate) struct CollectArgs {
     /// How many bytes an app may print at once above its rate [0: ten seconds of it]
     #[arg(long, env = "TRIBUTARY_APP_BURST", value_name = "BYTES", default_value = "0")]
     pub(crate) app_burst: ByteSize,
+    /// Remove the topics of apps that have been gone from the cluster for the retention and have no drain; for a bus that this cluster has to itself
+    ///
+    /// Needs the right to list namespaces, or, where a label names the app, pods.
+    #[arg(long, env = "TRIBUTARY_REMOVE_GONE_APPS")]
+    pub(crate) remove_gone_apps: bool,
     /// How many bytes wait on disk while the bus is away; past that the oldest are lost, and told (L12)
     #[arg(long, env = "TRIBUTARY_SPOOL_BYTES", value_name = "BYTES", default_value = "1GiB")]
     pub(crate) spool_bytes: ByteSize,
@@ -205,8 +213,8 @@ impl CollectArgs {
         wrong
     }
 
-    /// The collector's settings; its checkpoints lie in `data_dir` unless they were given a place.
-    pub(crate) fn config(&self, data_dir: &std::path::Path) -> collector::Config {
+    /// The collector's settings; its checkpoints lie in `data_dir` unless they were given a place; `retention` is how far history reaches.
+    pub(crate) fn config(&self, data_dir: &std::path::Path, retention: Duration) -> collector::Config {
         let checkpoint_dir = self
             .checkpoint_dir
             .clone()
@@ -219,6 +227,10 @@ impl CollectArgs {
             app_rate: self.app_rate.as_u64(),
             app_burst: self.app_burst.as_u64(),
             spool_bytes: self.spool_bytes.as_u64(),
+            sweep: self.remove_gone_apps.then_some(collector::Sweep {
+                gone_for: retention,
+                interval: SWEEP_INTERVAL,
+            }),
             ..collector::Config::new(checkpoint_dir)
         }
     }
