@@ -48,7 +48,7 @@ pub(crate) async fn run(args: CollectorArgs, shutdown: CancellationToken) -> any
     let mut registry = Registry::default();
     let (collector_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
     let ready = stack::ready(shared(&bus), client.clone(), collector_stop.clone());
-    let mut config = args.collect.config(Path::new(&args.data_dir));
+    let mut config = args.collect.config(Path::new(&args.data_dir), args.keep.retention);
     config.metrics = collector::Metrics::register(&mut registry);
     let (collector_bus, stop) = (shared(&bus), collector_stop.clone());
     let collector = Service::start("collector", collector_stop, async move {

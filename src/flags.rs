@@ -68,6 +68,15 @@ pub(crate) struct ReadArgs {
         default_value_t = 200
     )]
     pub(crate) max_tails_per_address: usize,
+    /// How long an app is read on after its last reader has gone, so that the next one begins at once
+    #[arg(
+        long,
+        env = "TRIBUTARY_LINGER",
+        value_name = "TIME",
+        default_value = "1m",
+        value_parser = humantime::parse_duration
+    )]
+    pub(crate) linger: Duration,
 }
 
 /// How readers prove who they are.
@@ -78,6 +87,9 @@ pub(crate) enum Auth {
     /// They need not: everybody who can connect may do everything; on a loopback address only
     None,
 }
+
+/// How often apps that are gone are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// What is collected.
 #[derive(Args)]
@@ -107,6 +119,11 @@ pub(crate) struct CollectArgs {
     /// How many bytes an app may print at once above its rate [0: ten seconds of it]
     #[arg(long, env = "TRIBUTARY_APP_BURST", value_name = "BYTES", default_value = "0")]
     pub(crate) app_burst: ByteSize,
+    /// Remove the topics of apps that have been gone from the cluster for the retention and have no drain; for a bus that this cluster has to itself
+    ///
+    /// Needs the right to list namespaces, or, where a label names the app, pods.
+    #[arg(long, env = "TRIBUTARY_REMOVE_GONE_APPS")]
+    pub(crate) remove_gone_apps: bool,
     /// How many bytes wait on disk while the bus is away; past that the oldest are lost, and told (L12)
     #[arg(long, env = "TRIBUTARY_SPOOL_BYTES", value_name = "BYTES", default_value = "1GiB")]
     pub(crate) spool_bytes: ByteSize,
@@ -197,6 +214,7 @@ impl ReadArgs {
             max_tails: self.max_tails,
             max_tails_per_app: self.max_tails_per_app,
             max_tails_per_address: self.max_tails_per_address,
+            linger: self.linger,
             history,
             ..streamer::Config::default()
         }
@@ -216,8 +234,8 @@ impl CollectArgs {
         wrong
     }
 
-    /// The collector's settings; its checkpoints lie in `data_dir` unless they were given a place.
-    pub(crate) fn config(&self, data_dir: &std::path::Path) -> collector::Config {
+    /// The collector's settings; its checkpoints lie in `data_dir` unless they were given a place; `retention` is how far history reaches.
+    pub(crate) fn config(&self, data_dir: &std::path::Path, retention: Duration) -> collector::Config {
         let checkpoint_dir = self
             .checkpoint_dir
             .clone()
@@ -230,6 +248,10 @@ impl CollectArgs {
             app_rate: self.app_rate.as_u64(),
             app_burst: self.app_burst.as_u64(),
             spool_bytes: self.spool_bytes.as_u64(),
+            sweep: self.remove_gone_apps.then_some(collector::Sweep {
+                gone_for: retention,
+                interval: SWEEP_INTERVAL,
+            }),
             ..collector::Config::new(checkpoint_dir)
         }
     }

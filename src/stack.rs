@@ -48,7 +48,7 @@ impl Stack {
         let mut registry = Registry::default();
         let streamer_stop = CancellationToken::new();
         let ready = ready(Arc::clone(&bus), client.clone(), streamer_stop.clone());
-        let mut config = args.collect.config(data_dir);
+        let mut config = args.collect.config(data_dir, args.keep.retention);
         config.metrics = collector::Metrics::register(&mut registry);
         let (collector_bus, collector_stop) = (Arc::clone(&bus), CancellationToken::new());
         let stop = collector_stop.clone();

@@ -79,6 +79,12 @@ pub trait Bus: Send + Sync + 'static {
     /// [`BusError`]; try again where it is transient.
     fn apps(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>>;
 
+    /// The apps that have a durable subscription, whether it is being read or not. Sorted.
+    ///
+    /// # Errors
+    /// [`BusError`]; try again where it is transient.
+    fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>>;
+
     /// Removes an app's topic and all that it keeps. One that does not exist is success. Its readers end, or wait for it to be made again and then go on
     /// behind an [`Item::Break`].
     ///

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use crate::{metrics::Metrics, status::Status};
+use crate::{metrics::Metrics, status::Status, sweep::Sweep};
 
 /// Well before the kubelet's four hours.
 const RENEW_AFTER: Duration = Duration::from_secs(3 * 3600);
@@ -31,6 +31,9 @@ pub struct Config {
     pub app_burst: u64,
     /// How many bytes of batches wait on disk while the bus is away, in `checkpoint_dir`; past that the oldest are lost, and told. At least 4 MiB.
     pub spool_bytes: u64,
+    /// Topics of apps that are gone from the cluster are removed; `None`: never. For a bus that belongs to this cluster alone. Needs the right to list namespaces (or,
+    /// where a label names the app, pods).
+    pub sweep: Option<Sweep>,
     /// Told how far the collector is: keep a clone to ask it.
     pub status: Status,
     /// What is counted.
@@ -50,6 +53,7 @@ impl Config {
             app_rate: 0,
             app_burst: 0,
             spool_bytes: DEFAULT_SPOOL_BYTES,
+            sweep: None,
             status: Status::default(),
             metrics: Metrics::default(),
         }

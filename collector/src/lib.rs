@@ -34,6 +34,7 @@ mod silence;
 mod spool;
 mod status;
 mod stream;
+mod sweep;
 mod way;
 
 use std::{sync::Arc, time::Duration};
@@ -46,12 +47,14 @@ pub use config::{AppFrom, Config, InvalidAppFrom};
 pub use error::CollectorError;
 pub use metrics::Metrics;
 pub use status::Status;
+pub use sweep::Sweep;
 
 use checkpoint::Checkpoints;
 use limit::Limits;
 use pods::Pods;
 use roster::Roster;
 use spool::Spool;
+use sweep::Sweeper;
 use way::Way;
 
 /// What an app may print, and the task that tells it; both none where that is not limited.
@@ -105,6 +108,11 @@ pub async fn run(
         spool: Arc::new(spool),
         metrics,
     };
+    let mut sweeping = JoinSet::new();
+    if let Some(sweep) = config.sweep {
+        let sweeper = Sweeper::new(sweep, config.app_from.clone(), client.clone(), Arc::clone(&way.bus));
+        sweeping.spawn(sweeper.run());
+    }
     let mut pods = Pods::new(client.clone(), &config);
     let mut roster = Roster::new(config, client, way, shutdown.clone());
     let mut reconcile = interval(RECONCILE_EVERY);

@@ -10,6 +10,7 @@ mod nodes;
 mod outages;
 mod rotations;
 mod support;
+mod topics;
 
 use std::sync::atomic::Ordering;
 

@@ -11,6 +11,8 @@ pub struct Config {
     pub history: Duration,
     /// How many bytes a hub keeps for its tails: lines, and their renderings in the formats that are read. A tail that falls behind by more is told what it missed.
     pub ring_bytes: usize,
+    /// How far behind the bus an app's fastest reader may be before it is told what it missed. Until then the bus keeps for it what its hub has no room for.
+    pub max_lag: Duration,
     /// How many bytes all hubs keep together. Above it, those that keep much keep less.
     pub rings_bytes: usize,
     /// How many bytes of batches one reading of history may hold. What needs more is cut to its newest lines, and says so.
@@ -37,6 +39,7 @@ impl Default for Config {
             max_num_lines: 1_000_000,
             history: Duration::from_secs(24 * 3600),
             ring_bytes: 8 << 20,
+            max_lag: Duration::from_secs(60),
             rings_bytes: 512 << 20,
             history_bytes: 256 << 20,
             history_wait: Duration::from_secs(30),

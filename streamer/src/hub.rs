@@ -1,6 +1,6 @@
 //! The one reader of one app, shared by all its tails.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bus::{
     AppName, Bus, BusError, Item, Published, Reader, Start,
@@ -18,6 +18,7 @@ use crate::{
     merge::Merge,
     metrics::{Cause, Metrics, Missing},
     notice::{self, Notice},
+    pace::{self, Pace},
     ring::{Bounds, Ring},
 };
 
@@ -26,6 +27,12 @@ pub(crate) const HOLD: Duration = Duration::from_secs(1);
 
 /// Items taken from the bus before readers are served: what came while the last ones were served, in one go.
 const GATHER_ITEMS: usize = 256;
+
+/// A ring's bytes in so many parts: what is taken in one go is at most one, and does not run through it.
+const GATHER_PART: usize = 8;
+
+/// Frames handed to the readers before it is looked again whether they keep up: a small part of a ring.
+const POUR_FRAMES: usize = 8;
 
 /// At the end: when nothing has come for so long, nothing that was accepted before is still on its way.
 const QUIET: Duration = Duration::from_millis(100);
@@ -78,11 +85,14 @@ pub(crate) struct Reading {
     merge: Merge,
     /// Frames that are notices about no stream.
     notices: Vec<Frame>,
+    /// Frames that the ring has no room for yet.
+    waiting: VecDeque<Frame>,
     /// Readers are not woken before this: the last time is still being written.
     rest_until: Duration,
     tails: watch::Receiver<usize>,
     began: Instant,
     newest: Published,
+    pace: Pace,
     forgot: Instant,
     config: Config,
     metrics: Metrics,
@@ -120,10 +130,12 @@ pub(crate) async fn open(
         reader,
         merge: Merge::new(hub.app.clone()),
         notices: Vec::new(),
+        waiting: VecDeque::new(),
         rest_until: Duration::ZERO,
         tails,
         began: Instant::now(),
         newest: Published::now(),
+        pace: Pace::new(config.max_lag),
         forgot: Instant::now(),
         config,
         metrics,
@@ -151,8 +163,10 @@ impl Reading {
         tokio::pin!(idle);
         loop {
             let due = self.due();
+            let holds = !self.pour();
             tokio::select! {
-                item = self.reader.next() => match item {
+                () = tokio::time::sleep(pace::LOOK), if holds => {}
+                item = self.reader.next(), if !holds => match item {
                     Some(Ok(item)) => self.take(item),
                     Some(Err(error)) => {
                         tracing::warn!(app = %self.hub.app, %error, "hub lost the bus, reads on from where it was");
@@ -174,7 +188,9 @@ impl Reading {
                 }
                 () = shutdown.cancelled() => break,
             }
-            self.take_what_waits();
+            if !holds {
+                self.take_what_waits();
+            }
             self.serve();
         }
         retire(Retire::Always);
@@ -189,7 +205,22 @@ impl Reading {
         self.settle();
         let frames = self.merge.take_all();
         self.show(frames);
+        self.hub.ring.extend(self.waiting.drain(..));
         self.close();
+    }
+
+    /// Hands frames to the readers as far as there is room for them. False where there is none, for now, for what waits or what would come.
+    fn pour(&mut self) -> bool {
+        loop {
+            if *self.tails.borrow() > 0 && self.pace.holds(&self.hub.ring, Instant::now()) {
+                return false;
+            }
+            if self.waiting.is_empty() {
+                return true;
+            }
+            let some = self.waiting.len().min(POUR_FRAMES);
+            self.hub.ring.extend(self.waiting.drain(..some));
+        }
     }
 
     /// When something is to be done though nothing comes.
@@ -210,9 +241,18 @@ impl Reading {
     }
 
     fn take_what_waits(&mut self) {
+        let mut bytes = 0;
         for _ in 0..GATHER_ITEMS {
+            if bytes > self.config.ring_bytes / GATHER_PART {
+                break;
+            }
             match self.reader.try_next() {
-                Some(Ok(item)) => self.take(item),
+                Some(Ok(item)) => {
+                    if let Item::Delivery(delivery) = &item {
+                        bytes += delivery.batch.data().len();
+                    }
+                    self.take(item);
+                }
                 // The error comes again where it can be waited out.
                 Some(Err(_)) | None => break,
             }
@@ -224,6 +264,7 @@ impl Reading {
         match item {
             Item::Delivery(delivery) => {
                 self.newest = self.newest.max(delivery.published);
+                self.pace.saw(now.bus.since(delivery.published));
                 self.reassembly.push(delivery, now);
             }
             Item::CaughtUp => {
@@ -274,7 +315,8 @@ impl Reading {
         if frames.is_empty() {
             return;
         }
-        self.hub.ring.extend(frames);
+        self.waiting.extend(frames);
+        self.pour();
         let tails = u32::try_from(*self.tails.borrow()).unwrap_or(u32::MAX);
         self.rest_until = self.began.elapsed() + REST_A_TAIL.saturating_mul(tails).min(MAX_REST);
     }

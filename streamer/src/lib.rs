@@ -29,6 +29,7 @@ mod logs;
 mod merge;
 mod metrics;
 mod notice;
+mod pace;
 mod piece;
 mod query;
 mod record;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bus::Published;
@@ -21,6 +24,8 @@ pub(crate) struct Ring {
     inner: RwLock<Inner>,
     /// The position behind the newest frame. Closed when the ring will get no more.
     end: watch::Sender<u64>,
+    /// The furthest position that any reader has got to.
+    furthest: AtomicU64,
     bounds: Bounds,
     kept: Kept,
 }
@@ -101,13 +106,14 @@ impl Ring {
         Self {
             inner: RwLock::new(inner),
             end: watch::Sender::new(0),
+            furthest: AtomicU64::new(0),
             bounds,
             kept,
         }
     }
 
     /// Adds frames and wakes the readers, once for all of them.
-    pub(crate) fn extend(&self, frames: Vec<Frame>) {
+    pub(crate) fn extend(&self, frames: impl IntoIterator<Item = Frame>) {
         let mut inner = self.inner.write();
         for frame in frames {
             frame.charge.keep(&self.kept);
@@ -175,11 +181,24 @@ impl Ring {
         let frames: Vec<_> = inner.frames.iter().skip(skip).take(TAKE_FRAMES).cloned().collect();
         let lines = from.lines + missed + frames.iter().map(|frame| frame.lines()).sum::<u64>();
         let position = from.position.max(inner.first) + frames.len() as u64;
+        self.furthest.fetch_max(position, Ordering::Relaxed);
         Taken {
             missed,
             frames,
             place: Place { position, lines },
         }
+    }
+
+    /// The furthest position that any reader has got to.
+    pub(crate) fn furthest(&self) -> u64 {
+        self.furthest.load(Ordering::Relaxed)
+    }
+
+    /// Whether even the fastest reader has yet to take half of what fits here.
+    pub(crate) fn is_ahead_of_all(&self) -> bool {
+        let inner = self.inner.read();
+        let waiting = inner.end().position.saturating_sub(self.furthest().max(inner.first));
+        self.kept.own() > self.bounds.own / 2 && waiting > inner.frames.len() as u64 / 2
     }
 
     /// Whether all has come that a reader had from a read-back, or from another replica.

@@ -67,7 +67,6 @@ async fn last_event_id_goes_on_without_a_hole_or_a_repeat_on_any_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "stops making progress about once in twenty runs on a loaded machine: the cause is not known yet"]
 async fn a_reader_of_two_lossy_replicas_in_turn_has_every_seq_once() {
     let first = Stack::start(Config::default()).await;
     let second = first.replica(Config::default()).await;
@@ -93,7 +92,8 @@ async fn a_reader_of_two_lossy_replicas_in_turn_has_every_seq_once() {
         let stack = if turn % 2 == 0 { &first } else { &second };
         let mut headers = vec![SSE];
         headers.extend(id.as_deref().map(|id| ("last-event-id", id)));
-        let mut tail = stack.get_with("/api/apps/shop/logs", &headers).await;
+        // The first reading may come when more is there than a hundred lines.
+        let mut tail = stack.get_with("/api/apps/shop/logs?num_lines=6000", &headers).await;
         let mut since_id = Vec::new();
         while seen.len() < usize::try_from(total).unwrap() {
             let event = tail.event().await.unwrap();

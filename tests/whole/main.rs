@@ -6,5 +6,6 @@ mod demo;
 #[path = "../support/emulator.rs"]
 mod emulator;
 mod logs;
+mod subscriptions;
 mod support;
 mod up;

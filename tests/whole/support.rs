@@ -226,7 +226,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    async fn open(addr: SocketAddr, path: &str) -> Self {
+    pub async fn open(addr: SocketAddr, path: &str) -> Self {
         let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
         let uri = format!("http://{addr}{path}").parse().unwrap();
         let response = bounded("an answer", client.get(uri)).await.unwrap();
@@ -241,6 +241,13 @@ impl Reading {
 
     pub fn status(&self) -> u16 {
         self.status
+    }
+
+    /// What is left of it, to its end.
+    pub async fn rest(self) -> String {
+        let body = bounded("the rest", self.body.collect()).await.expect("a proper end");
+        let rest = [&self.rest[self.at..], &body.to_bytes()].concat();
+        String::from_utf8(rest).unwrap()
     }
 
     /// The next line, without its newline. `None` when the body has ended properly.

@@ -140,6 +140,10 @@ impl Bus for Embedded {
         std::future::ready(Ok(self.store.apps())).boxed()
     }
 
+    fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
+        std::future::ready(self.store.subscribed_apps().map_err(BusError::from)).boxed()
+    }
+
     fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
         self.commit(0, move |done| Command::Remove { app: app.clone(), done })
             .boxed()

@@ -78,6 +78,17 @@ impl Store {
         self.logs().iter().map(|log| log.app.clone()).collect()
     }
 
+    /// The apps that have a durable subscription, by name.
+    pub(super) fn subscribed_apps(&self) -> io::Result<Vec<AppName>> {
+        let mut apps = Vec::new();
+        for log in self.logs() {
+            if log.has_subscriptions()? {
+                apps.push(log.app.clone());
+            }
+        }
+        Ok(apps)
+    }
+
     /// An app's topic, made where it does not exist. For the committer.
     pub(super) fn open_log(&self, app: &AppName) -> io::Result<Arc<Log>> {
         if let Some(log) = self.log(app) {

@@ -14,8 +14,8 @@ use super::{failure::Failure, settings::PubSubSettings};
 use crate::Published;
 
 /// Calls a second, and how many at once before that counts. The service allows a project 100 a second; several processes share it.
-const CALLS_A_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
-const BURST: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
+const CALLS_A_SECOND: NonZeroU32 = NonZeroU32::new(40).expect("not zero");
+const BURST: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 
 /// What is added to a wait for the limit, so that processes that started together do not call together.
 const JITTER: Duration = Duration::from_millis(50);
@@ -32,7 +32,8 @@ const DELETED_TOPIC: &str = "_deleted-topic_";
 /// A subscription that nobody uses goes by itself after this: the least there is. The safety net of the safety net.
 const TEMPORARY_LIFE: Duration = Duration::from_secs(86_400);
 
-/// A message that was given back comes again after between these.
+/// A message that was given back comes again after between these. Not at the emulator: it hands messages to a closed stream for up to half a minute more, and
+/// what is due again then, under such a policy, may not come for minutes.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
 
@@ -43,6 +44,7 @@ pub(super) struct Admin {
     limit: DefaultDirectRateLimiter,
     retention: wkt::Duration,
     ack_deadline_seconds: i32,
+    retry: Option<RetryPolicy>,
 }
 
 impl Admin {
@@ -53,6 +55,7 @@ impl Admin {
             limit: RateLimiter::direct(Quota::per_second(CALLS_A_SECOND).allow_burst(BURST)),
             retention: wkt_duration(settings.retention),
             ack_deadline_seconds: i32::try_from(settings.ack_deadline.as_secs()).unwrap_or(i32::MAX),
+            retry: settings.emulator.is_none().then(retry_policy),
         }
     }
 
@@ -123,13 +126,8 @@ impl Admin {
 
     /// Makes a subscription that never expires. One that exists is success.
     pub(super) async fn create_durable(&self, subscription: &str, topic: &str) -> Result<(), Failure> {
-        let again = RetryPolicy::new()
-            .set_minimum_backoff(wkt_duration(RETRY_FIRST))
-            .set_maximum_backoff(wkt_duration(RETRY_MOST));
-        match self
-            .create(subscription, topic, ExpirationPolicy::new(), Some(again))
-            .await
-        {
+        let never = ExpirationPolicy::new();
+        match self.create(subscription, topic, never, self.retry.clone()).await {
             Err(Failure::Exists) => Ok(()),
             made => made,
         }
@@ -187,6 +185,12 @@ impl Admin {
             Err(_) => Err(Failure::silent(CALL_WAIT)),
         }
     }
+}
+
+fn retry_policy() -> RetryPolicy {
+    RetryPolicy::new()
+        .set_minimum_backoff(wkt_duration(RETRY_FIRST))
+        .set_maximum_backoff(wkt_duration(RETRY_MOST))
 }
 
 fn gone_is_done<T>(answer: Result<T, Failure>) -> Result<(), Failure> {

@@ -23,7 +23,7 @@ mod settings;
 mod temporary;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -251,6 +251,17 @@ impl Bus for PubSub {
             let mut apps: Vec<AppName> = topics.iter().filter_map(|topic| names.app(topic)).collect();
             apps.sort();
             Ok(apps)
+        }
+        .boxed()
+    }
+
+    fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
+        let Maker { admin, names, .. } = &*self.core.maker;
+        async move {
+            let all = admin.list_subscriptions(&names.project()).await;
+            let all = all.map_err(Failure::into_bus_error)?;
+            let apps: BTreeSet<AppName> = all.iter().filter_map(|name| names.durable_app(name)).collect();
+            Ok(apps.into_iter().collect())
         }
         .boxed()
     }

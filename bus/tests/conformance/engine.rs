@@ -15,8 +15,8 @@ use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::emulator::Emulator;
 
-/// Every wait's bound. What a dead reader had comes again after the ack deadline, and some backoff.
-pub const BOUND: Duration = Duration::from_secs(100);
+/// Every wait's bound. What a closed stream had comes again after the ack deadline; the emulator may hand it to that stream a few times more.
+pub const BOUND: Duration = Duration::from_secs(150);
 
 /// A case with much to do has the machine to itself, so that others' waits are not about it.
 static MACHINE: RwLock<()> = RwLock::const_new(());

@@ -55,6 +55,7 @@ on_each_engine! {
         an_app_that_never_spoke_has_a_history_with_an_end
         what_was_accepted_is_there_after_a_restart;
     subscriptions:
+        a_subscription_begins_with_what_comes_after_it_and_keeps_what_is_not_accepted
         what_is_given_back_comes_again
         a_subscription_has_one_reader_at_a_time
         a_subscription_that_was_removed_and_made_again_is_new;

@@ -20,6 +20,13 @@ pub async fn apps_are_listed_by_name(engine: Engine) {
         engine.bus.apps().await.unwrap(),
         ["A.b_c-1", "a", "shop", "spoke", "zoo"].map(app)
     );
+    assert_eq!(engine.bus.subscribed().await.unwrap(), []);
+    drop(
+        bounded("a subscription", engine.bus.subscribe(&app("shop"), "drain/1"))
+            .await
+            .unwrap(),
+    );
+    assert_eq!(engine.bus.subscribed().await.unwrap(), [app("shop")]);
     engine.bus.check().await.unwrap();
 }
 

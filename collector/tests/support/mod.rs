@@ -491,6 +491,10 @@ impl Bus for Switch {
         self.inner.apps()
     }
 
+    fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
+        self.inner.subscribed()
+    }
+
     fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
         self.inner.remove(app)
     }
