@@ -2,19 +2,24 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::logs::files::FileLog;
 use crate::logs::log::{Counts, lock};
 use crate::node::pod::PodKey;
 use crate::node::store::Store;
+use crate::scenario::LogFiles;
 
 /// Shared state.
 pub(crate) struct Sim {
     pub(crate) seed: u64,
+    pub(crate) log_files: LogFiles,
+    /// The files that are written, until their containers' logs are forgotten.
+    pub(crate) written_files: Mutex<Vec<Weak<FileLog>>>,
     pub(crate) store: Store,
     pub(crate) condition: Condition,
     pub(crate) interrupts: Interrupts,
@@ -79,9 +84,11 @@ pub(crate) type Account = (String, Arc<Counts>);
 
 impl Sim {
     /// Makes an empty simulation.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, log_files: LogFiles) -> Self {
         Self {
             seed,
+            log_files,
+            written_files: Mutex::default(),
             store: Store::default(),
             condition: Condition {
                 kubelet: Mutex::new(Kubelet::Up),
