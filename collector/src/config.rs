@@ -13,6 +13,10 @@ pub struct Config {
     pub checkpoint_dir: PathBuf,
     /// What names a pod's app.
     pub app_from: AppFrom,
+    /// Where lines are read.
+    pub source: Source,
+    /// The node's log directory, `/var/log/pods` on a node. Only read with [`Source::Files`].
+    pub pod_log_dir: PathBuf,
     /// Told how far the collector is: keep a clone to ask it.
     pub status: Status,
 }
@@ -24,9 +28,24 @@ impl Config {
             node_name: None,
             checkpoint_dir: checkpoint_dir.into(),
             app_from: AppFrom::Namespace,
+            source: Source::Api,
+            pod_log_dir: POD_LOG_DIR.into(),
             status: Status::default(),
         }
     }
+}
+
+/// Where the kubelet keeps its containers' files, unless it was told otherwise (`podLogsDir`).
+pub const POD_LOG_DIR: &str = "/var/log/pods";
+
+/// Where lines are read. The pods come from the API either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Source {
+    /// Through the Kubernetes log API.
+    #[default]
+    Api,
+    /// From the files that the container runtime writes on this node: standard output and standard error are streams of their own.
+    Files,
 }
 
 /// What names a pod's app.

@@ -368,7 +368,7 @@ async fn answered(probe: &mut Option<BoxFuture<'static, bool>>) -> bool {
 }
 
 /// Goes on publishing until something else is done.
-async fn publishing<T>(stream: &mut Stream, work: impl Future<Output = T>) -> T {
+pub async fn publishing<T>(stream: &mut Stream, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {
@@ -379,7 +379,7 @@ async fn publishing<T>(stream: &mut Stream, work: impl Future<Output = T>) -> T 
 }
 
 /// The instance's new state. Never where nobody tells it any more: then the collector stops.
-async fn changed(known: &mut watch::Receiver<Known>) -> Known {
+pub async fn changed(known: &mut watch::Receiver<Known>) -> Known {
     if known.changed().await.is_err() {
         std::future::pending::<()>().await;
     }

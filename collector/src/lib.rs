@@ -1,8 +1,8 @@
-//! The collector: every line of every container, read through the Kubernetes log API, numbered, and published exactly once.
+//! The collector: every line of every container, read through the Kubernetes log API or from the node's files, numbered, and published exactly once.
 //!
 //! Reading order is data order: `pods` come and go, and the `roster` has a task for each container `instance` that has a log; the task `follow`s it, asking
 //! by `request`; `lines` come out of the frames, found in their place (`seek`) by an `anchor`; a `stream` numbers them; `publish` hands them to the bus, and
-//! a `checkpoint` says how far. What is `recorded` tells which instances were never seen.
+//! a `checkpoint` says how far. With [`Source::Files`] the lines come out of the node's `files` instead. What is `recorded` tells which instances were never seen.
 
 mod anchor;
 mod backoff;
@@ -10,6 +10,8 @@ mod checkpoint;
 mod config;
 mod cut;
 mod error;
+#[doc(hidden)]
+pub mod files;
 mod follow;
 mod instance;
 #[doc(hidden)]
@@ -29,7 +31,7 @@ use std::{sync::Arc, time::Duration};
 use bus::Bus;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{AppFrom, Config, InvalidAppFrom};
+pub use config::{AppFrom, Config, InvalidAppFrom, POD_LOG_DIR, Source};
 pub use error::CollectorError;
 pub use status::Status;
 

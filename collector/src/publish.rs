@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, future, sync::Arc, time::Duration};
 
-use bus::{Batch, Bus, BusError, Content, Loss, LossReason, Origin, Timestamp};
+use bus::{Batch, Bus, BusError, Content, Loss, LossReason, Origin, StreamId, Timestamp};
 use futures::future::BoxFuture;
 
 use crate::{
@@ -82,6 +82,12 @@ impl Outlet {
         self.queued_bytes
     }
 
+    /// The seq up to which the bus has this stream's lines. `None`: another stream's batches are still on their way.
+    pub fn accepted(&self, stream: &StreamId) -> Option<u64> {
+        let ours = self.record.is_of(stream);
+        ours.then(|| self.record.accepted.map_or(0, |accepted| accepted.seq_end))
+    }
+
     /// Returns when the batch in flight is dealt with and the next is on its way. Never while idle.
     ///
     /// *Cancel safety*: the batch stays in flight.
@@ -110,8 +116,8 @@ impl Outlet {
         self.save();
     }
 
-    /// Writes the record.
-    fn save(&self) {
+    /// Writes the record: what was accepted since the last batch was handed over is else written with the next.
+    pub fn save(&self) {
         self.checkpoints.save(&self.key, &self.record);
     }
 
