@@ -61,6 +61,23 @@ pub(crate) struct CollectArgs {
     /// Where the collector keeps how far it has read [default: `checkpoints` in the data directory]
     #[arg(long, env = "TRIBUTARY_CHECKPOINT_DIR", value_name = "DIR")]
     pub(crate) checkpoint_dir: Option<PathBuf>,
+    /// Where lines are read; docs/operations.md says which to choose
+    #[arg(long, env = "TRIBUTARY_SOURCE", value_enum, default_value_t = Source::Api)]
+    pub(crate) source: Source,
+    /// Where the node keeps its containers' log files, read with --source files; `demo` has its simulated node write them there
+    ///
+    /// By default /var/log/pods; for `demo`, `pods` in the data directory.
+    #[arg(long, env = "TRIBUTARY_POD_LOG_DIR", value_name = "DIR")]
+    pub(crate) pod_log_dir: Option<PathBuf>,
+}
+
+/// Where lines are read.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Source {
+    /// Through the Kubernetes log API
+    Api,
+    /// From the files that the container runtime writes on this node: stdout and stderr told apart
+    Files,
 }
 
 /// How long lines are kept.
@@ -141,6 +158,14 @@ impl CollectArgs {
         collector::Config {
             node_name: self.node_name.clone(),
             app_from: self.app_from.clone(),
+            source: match self.source {
+                Source::Api => collector::Source::Api,
+                Source::Files => collector::Source::Files,
+            },
+            pod_log_dir: self
+                .pod_log_dir
+                .clone()
+                .unwrap_or_else(|| collector::POD_LOG_DIR.into()),
             ..collector::Config::new(checkpoint_dir)
         }
     }
