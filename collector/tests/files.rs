@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
+mod kills;
 mod node_files;
 mod recorded;
 mod support;

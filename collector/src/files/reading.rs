@@ -24,6 +24,8 @@ pub struct Reading {
     /// The files.
     pub tail: Tail,
     known: Known,
+    /// The files cannot be listed for now: told once.
+    is_failing: bool,
     /// There may be something to read.
     pub is_hungry: bool,
     /// Everything was read.
@@ -43,6 +45,7 @@ impl Reading {
         Self {
             tail,
             known,
+            is_failing: false,
             is_hungry: true,
             is_idle: false,
             settled: None,
@@ -83,10 +86,18 @@ impl Reading {
 
     /// Looks for new files. Whether there are.
     pub fn scan(&mut self) -> bool {
-        let found = self.tail.scan(Instant::now()).unwrap_or_else(|error| {
-            tracing::warn!(%error, dir = %self.tail.dir().display(), "a container's files cannot be listed for now");
-            true
-        });
+        let found = match self.tail.scan(Instant::now()) {
+            Ok(found) => {
+                self.is_failing = false;
+                found
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    tracing::warn!(%error, dir = %self.tail.dir().display(), "a container's files cannot be listed for now");
+                }
+                false
+            }
+        };
         if found {
             self.wakes();
         }

@@ -9,6 +9,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
+#[cfg(target_os = "linux")]
+use std::sync::atomic::AtomicBool;
+
 use tokio::sync::Notify;
 
 use super::path::{self, Name};
@@ -23,6 +26,9 @@ pub struct Watches {
 struct Shared {
     #[cfg(target_os = "linux")]
     kernel: Option<linux::Kernel>,
+    /// That a directory cannot be watched is told once.
+    #[cfg(target_os = "linux")]
+    is_told: AtomicBool,
     /// By watch. The instances of one container share a directory, and so a watch.
     bells: Mutex<HashMap<i32, Vec<Weak<Rung>>>>,
 }
@@ -154,7 +160,13 @@ use linux::open;
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::{mem::MaybeUninit, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
+    use std::{
+        mem::MaybeUninit,
+        os::fd::OwnedFd,
+        path::Path,
+        sync::{Arc, atomic::Ordering},
+        time::Duration,
+    };
 
     use rustix::{
         fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
@@ -251,7 +263,9 @@ mod linux {
                 }
                 Err(Errno::NOENT) => None,
                 Err(error) => {
-                    tracing::warn!(%error, dir = %dir.display(), "a container's files cannot be watched: they are looked at now and then");
+                    if !self.is_told.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(%error, dir = %dir.display(), "some containers' files cannot be watched: they are looked at now and then (fs.inotify.max_user_watches)");
+                    }
                     None
                 }
             }
@@ -296,5 +310,55 @@ mod linux {
             rung.filter_map(Weak::upgrade)
                 .for_each(|rung| rung.ring(happened, name));
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{fs, io::Write, time::Duration};
+
+    use super::*;
+
+    /// What a bell tells until `enough` of it was heard.
+    async fn heard(bell: &Bell, enough: impl Fn(&News) -> bool) -> News {
+        let mut all = News::default();
+        while !enough(&all) {
+            let news = tokio::time::timeout(Duration::from_secs(30), bell.rung()).await;
+            let news = news.expect("within the bound");
+            all.is_changed |= news.is_changed;
+            all.closed.extend(news.closed);
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn a_bell_rings_for_its_instance_s_files_alone_and_says_who_let_go_of_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let mut file = fs::File::create(path("0.log")).unwrap();
+        let watches = Watches::new();
+        let (bell, other) = (watches.watch(dir.path(), 0), watches.watch(dir.path(), 1));
+        assert!(!bell.is_deaf() && !other.is_deaf());
+        file.write_all(b"x").unwrap();
+        let news = tokio::time::timeout(Duration::from_secs(30), bell.rung()).await;
+        assert_eq!(news.expect("within the bound"), News::default(), "only written to");
+        fs::rename(path("0.log"), path("0.log.20261123-084316")).unwrap();
+        assert_eq!(heard(&bell, |news| news.is_changed).await.closed, []);
+        drop(file);
+        let rotated = Name::Rotated("20261123-084316".to_owned());
+        assert_eq!(heard(&bell, |news| !news.closed.is_empty()).await.closed, [rotated]);
+        assert_eq!(*lock(&other.rung.news), News::default());
+        drop(bell);
+        fs::write(path("1.log"), "").unwrap();
+        assert!(
+            heard(&other, |news| news.is_changed).await.is_changed,
+            "the directory is still watched"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_not_there_has_a_deaf_bell() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Watches::new().watch(&dir.path().join("none"), 0).is_deaf());
     }
 }

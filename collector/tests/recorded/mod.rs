@@ -4,7 +4,6 @@
 
 use std::fs;
 
-use bus::MAX_LINE_BYTES;
 use kubesim::RestartPolicy;
 
 use crate::{
@@ -125,23 +124,5 @@ async fn what_is_not_in_the_runtime_s_format_is_content_and_counted() {
     assert_eq!(String::from_utf8_lossy(&raw["out"]), out);
     assert_eq!(raw["err"], b"2026-11-23T08:46:44.200000000Z b\n");
     assert_eq!(collector.status.foreign_lines(), 3);
-    collector.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_too_long_comes_in_parts_also_over_a_kill() {
-    let stage = with_pod(RestartPolicy::Never).await;
-    let long = "\u{e9}".repeat(MAX_LINE_BYTES);
-    let collector = stage.collect().await;
-    let texts = ["before", &long, "after"];
-    stage.cluster.write_lines("app", "p", "c", texts).unwrap();
-    stage.until_lines(3).await;
-    collector.kill().await;
-    let collector = stage.collect().await;
-    stage.cluster.write_line("app", "p", "c", "later").unwrap();
-    let seen = stage.until_lines(4).await;
-    assert!(seen.texts == ["before", &long, "after", "later"]);
-    seen.assert_nothing_missing();
-    assert_eq!(seen.seqs.len(), 5);
     collector.stop().await;
 }
