@@ -365,4 +365,6 @@ fn find(listed: &[Listed], place: &Place) -> Option<usize> {
 }
 
 #[cfg(test)]
+mod property;
+#[cfg(test)]
 mod tests;
