@@ -185,7 +185,8 @@ impl FileFollower {
             }
             let is_late = since.elapsed() > MISSING_LONG;
             let has_pod = tail.dir().parent().is_some_and(|dir| dir.is_dir());
-            if !known.present || known.terminated && has_pod && is_late {
+            let has_none = opened.is_ok() && has_pod && is_late;
+            if !known.present || known.terminated && has_none {
                 return (Begun::Gone, None, known);
             }
             if is_late && !is_told {
@@ -241,8 +242,7 @@ impl FileFollower {
         match turn {
             Ok(Turn::Read) => {
                 reading.quiet_since = Instant::now();
-                self.bases
-                    .note(&self.joiner, &mut reading.tail, &self.out, &self.err, false);
+                self.note_base(&mut reading.tail, false);
             }
             Ok(Turn::Settling(until)) => (reading.is_hungry, reading.settled) = (false, Some(until)),
             Ok(Turn::Next { after_hole }) => {
@@ -313,7 +313,8 @@ impl FileFollower {
         reading.tail.finish_rest(&mut self.joiner);
         self.joiner.close();
         self.hand_over(&mut reading.tail);
-        if let Some(hole) = self.hole.take() {
+        let unread = reading.tail.is_broken().then_some(Hole::Rotated);
+        if let Some(hole) = self.hole.take().or(unread) {
             self.tell(hole, None);
         }
         if !self.err.is_untouched() {
@@ -337,8 +338,15 @@ impl FileFollower {
     /// Notes the place for the next start: everything before it is on the bus.
     fn note_last_base(&mut self) {
         if let Some(mut tail) = self.tail.take() {
-            self.bases.note(&self.joiner, &mut tail, &self.out, &self.err, true);
+            self.note_base(&mut tail, true);
             self.bases.save(&self.out, &self.err);
+        }
+    }
+
+    /// A place behind a hole is none to go on from before the hole is told.
+    fn note_base(&mut self, tail: &mut Tail, is_last: bool) {
+        if self.hole.is_none() {
+            self.bases.note(&self.joiner, tail, &self.out, &self.err, is_last);
         }
     }
 }

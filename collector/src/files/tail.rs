@@ -213,30 +213,35 @@ impl Tail {
             self.take(self.rest + read, joiner);
             return Ok(Turn::Read);
         }
-        if held.file.restart_if_truncated()? {
+        if held.file.restart_if_truncated().unwrap_or_default() {
             self.finish_rest(joiner);
             return Ok(Turn::Next { after_hole: true });
         }
-        self.at_end(joiner, now)
+        Ok(self.at_end(joiner, now))
     }
 
     /// The front's end was reached: goes on with the next, where that is there and nothing more can come.
-    fn at_end(&mut self, joiner: &mut Joiner, now: Instant) -> io::Result<Turn> {
+    fn at_end(&mut self, joiner: &mut Joiner, now: Instant) -> Turn {
         self.buffer.truncate(self.rest.max(QUIET_BYTES));
         self.buffer.shrink_to_fit();
         let after_hole = match self.files.get(1) {
             Some(next) => next.after_hole || self.files[0].is_broken,
-            None => return Ok(Turn::Idle),
+            None => return Turn::Idle,
         };
         let front = &mut self.files[0];
         let settled = front.since + SETTLE;
         if !front.is_sealed && now < settled {
             front.was_settling = true;
-            return Ok(Turn::Settling(settled));
+            return Turn::Settling(settled);
         }
         self.finish_rest(joiner);
         self.files.pop_front();
-        Ok(Turn::Next { after_hole })
+        Turn::Next { after_hole }
+    }
+
+    /// Whether the file at hand cannot be read on.
+    pub fn is_broken(&self) -> bool {
+        self.files.front().is_some_and(|held| held.is_broken)
     }
 
     /// Everything was read, and nothing more comes: what stands behind the last newline is a line too.

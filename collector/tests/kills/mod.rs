@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
-use std::sync::atomic::Ordering;
+use std::{fs, sync::atomic::Ordering};
 
 use bus::MAX_LINE_BYTES;
 use kubesim::RestartPolicy;
 
-use crate::node_files::with_pod;
+use crate::node_files::{dir, with_pod};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_whose_acceptance_was_never_heard_of_is_neither_lost_nor_repeated() {
@@ -45,6 +45,29 @@ async fn a_stopped_collector_goes_on_behind_what_it_published() {
     }
     let collector = stage.collect().await;
     stage.until_lines(300).await.assert_whole(0..300);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hole_that_was_not_told_before_a_stop_is_told_after_it() {
+    let stage = with_pod(RestartPolicy::Never).await;
+    let collector = stage.collect().await;
+    stage.write("p", 0..100);
+    stage.until_lines(100).await;
+    // Nothing is left to tell it before.
+    let file = dir(&stage).join("0.log");
+    fs::write(&file, "").unwrap();
+    collector.stop().await;
+    fs::write(&file, "2026-11-23T08:46:44.9594474Z stdout F line 100\n").unwrap();
+    let collector = stage.collect().await;
+    let seen = stage
+        .until("the new line", |seen| {
+            seen.iter()
+                .any(|seen| seen.texts.last().is_some_and(|text| text == "line 100"))
+        })
+        .await;
+    let told: Vec<_> = seen.iter().flat_map(|seen| seen.losses.clone()).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
     collector.stop().await;
 }
 

@@ -147,7 +147,7 @@ fn a_damaged_compressed_file_is_a_hole_before_the_next() {
     fs::write(node.path("0.log.20261123-084306.gz"), b"no gzip").unwrap();
     node.append("0.log", "c");
     let (mut tail, _) = node.open(None);
-    assert!(tail.turn(&mut node.joiner, node.now).is_err());
+    assert!(tail.turn(&mut node.joiner, node.now).is_err() && tail.is_broken());
     let (texts, turns) = node.read(&mut tail);
     assert_eq!(texts, ["c"]);
     assert_eq!(turns, [Turn::Next { after_hole: true }, Turn::Idle]);
