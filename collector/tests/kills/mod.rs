@@ -16,7 +16,10 @@ async fn a_batch_whose_acceptance_was_never_heard_of_is_neither_lost_nor_repeate
         let collector = stage.collect().await;
         stage.write("p", 0..100);
         stage.until_lines(100).await;
+        // Stopped in between: of these lines it has heard.
+        collector.stop().await;
         stage.bus.mute.store(true, Ordering::SeqCst);
+        let collector = stage.collect().await;
         stage.write("p", 100..200);
         // One batch at least was accepted and not answered.
         stage.until_lines(101).await;
