@@ -14,14 +14,35 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// One line that says what to do, within ten seconds of an API that does not answer.
 pub(crate) async fn from_kubeconfig() -> anyhow::Result<Client> {
-    let config = Config::infer().await.map_err(|error| {
+    let config = config().await?;
+    let url = config.cluster_url.clone();
+    let client = client(config)?;
+    ask(&client, &url.to_string()).await?;
+    Ok(client)
+}
+
+/// The same, without a question: the API may come later than we do.
+///
+/// # Errors
+/// One line that says what to do, where there is no configuration, or none that can be used.
+pub(crate) async fn unasked() -> anyhow::Result<Client> {
+    client(config().await?)
+}
+
+async fn config() -> anyhow::Result<Config> {
+    Config::infer().await.map_err(|error| {
         let place = std::env::var("KUBECONFIG").map_or_else(|_| "no KUBECONFIG, ~/.kube/config".to_owned(), |set| format!("KUBECONFIG={set}"));
         let cause = innermost(&error);
         anyhow!("no cluster to read from: {place}: {cause} (set KUBECONFIG to a kubeconfig file, or try `tributary demo`, which brings its own)")
-    })?;
-    let url = config.cluster_url.clone();
-    let client =
-        Client::try_from(config).map_err(|error| anyhow!("the kubeconfig cannot be used: {}", innermost(&error)))?;
+    })
+}
+
+fn client(config: Config) -> anyhow::Result<Client> {
+    Client::try_from(config).map_err(|error| anyhow!("the kubeconfig cannot be used: {}", innermost(&error)))
+}
+
+/// Proves that the API is there and lets pods be listed.
+async fn ask(client: &Client, url: &str) -> anyhow::Result<()> {
     let look = Request::get("/api/v1/pods?limit=1")
         .body(Vec::new())
         .context("cannot ask for pods")?;
@@ -30,7 +51,7 @@ pub(crate) async fn from_kubeconfig() -> anyhow::Result<Client> {
         anyhow!("the Kubernetes API at {url} does not answer: {why} (check KUBECONFIG and that the cluster is up)")
     };
     match answer {
-        Ok(Ok(_)) => Ok(client),
+        Ok(Ok(_)) => Ok(()),
         Ok(Err(kube::Error::Api(refused))) => {
             let said = if refused.message.is_empty() {
                 format!("status {}", refused.code)

@@ -40,6 +40,34 @@ pub(crate) struct ReadArgs {
     /// The most lines of history that one request can have
     #[arg(long, env = "TRIBUTARY_MAX_NUM_LINES", value_name = "N", default_value_t = 1_000_000)]
     pub(crate) max_num_lines: u64,
+    /// How many may read at once
+    #[arg(long, env = "TRIBUTARY_MAX_TAILS", value_name = "N", default_value_t = 50_000)]
+    pub(crate) max_tails: usize,
+    /// How many may read one app at once
+    #[arg(
+        long,
+        env = "TRIBUTARY_MAX_TAILS_PER_APP",
+        value_name = "N",
+        default_value_t = 20_000
+    )]
+    pub(crate) max_tails_per_app: usize,
+    /// How many may read at once from one address (IPv6: one /64); this machine's own are not counted
+    #[arg(
+        long,
+        env = "TRIBUTARY_MAX_TAILS_PER_ADDRESS",
+        value_name = "N",
+        default_value_t = 200
+    )]
+    pub(crate) max_tails_per_address: usize,
+    /// How long an app is read on after its last reader has gone, so that the next one begins at once
+    #[arg(
+        long,
+        env = "TRIBUTARY_LINGER",
+        value_name = "TIME",
+        default_value = "1m",
+        value_parser = humantime::parse_duration
+    )]
+    pub(crate) linger: Duration,
 }
 
 /// How readers prove who they are.
@@ -49,12 +77,23 @@ pub(crate) enum Auth {
     None,
 }
 
+/// How often apps that are gone are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// What is collected.
 #[derive(Args)]
 pub(crate) struct CollectArgs {
     /// Follow the pods of this node alone [default: of all nodes]
     #[arg(long, env = "TRIBUTARY_NODE_NAME", value_name = "NAME")]
     pub(crate) node_name: Option<String>,
+    /// Collect only pods with these labels, as in `kubectl get pods -l` [default: all]
+    ///
+    /// A pod with the annotation `tributary.dev/exclude: "true"` is always left out.
+    #[arg(long, env = "TRIBUTARY_POD_SELECTOR", value_name = "LABELS")]
+    pub(crate) pod_selector: Option<String>,
+    /// Collect only pods of namespaces with these labels; needs the right to list namespaces [default: all]
+    #[arg(long, env = "TRIBUTARY_NAMESPACE_SELECTOR", value_name = "LABELS")]
+    pub(crate) namespace_selector: Option<String>,
     /// What names a pod's app: `namespace`, or `label:KEY`
     #[arg(long, env = "TRIBUTARY_APP_FROM", value_name = "FROM", default_value = "namespace")]
     pub(crate) app_from: AppFrom,
@@ -69,6 +108,22 @@ pub(crate) struct CollectArgs {
     /// By default /var/log/pods; for `demo`, `pods` in the data directory.
     #[arg(long, env = "TRIBUTARY_POD_LOG_DIR", value_name = "DIR")]
     pub(crate) pod_log_dir: Option<PathBuf>,
+    /// How many bytes a second an app may print on a node, all its containers together [0: what it likes]
+    ///
+    /// What is above is dropped, and told in the app's log in its place, with the count (L12).
+    #[arg(long, env = "TRIBUTARY_APP_RATE", value_name = "BYTES", default_value = "0")]
+    pub(crate) app_rate: ByteSize,
+    /// How many bytes an app may print at once above its rate [0: ten seconds of it]
+    #[arg(long, env = "TRIBUTARY_APP_BURST", value_name = "BYTES", default_value = "0")]
+    pub(crate) app_burst: ByteSize,
+    /// Remove the topics of apps that have been gone from the cluster for the retention and have no drain; for a bus that this cluster has to itself
+    ///
+    /// Needs the right to list namespaces, or, where a label names the app, pods.
+    #[arg(long, env = "TRIBUTARY_REMOVE_GONE_APPS")]
+    pub(crate) remove_gone_apps: bool,
+    /// How many bytes wait on disk while the bus is away; past that the oldest are lost, and told (L12)
+    #[arg(long, env = "TRIBUTARY_SPOOL_BYTES", value_name = "BYTES", default_value = "1GiB")]
+    pub(crate) spool_bytes: ByteSize,
 }
 
 /// Where lines are read.
@@ -118,6 +173,7 @@ impl StackArgs {
                 self.retention_bytes
             ));
         }
+        wrong.extend(self.collect.mistakes());
         refuse(&wrong)
     }
 }
@@ -135,6 +191,15 @@ impl ReadArgs {
         if self.max_num_lines == 0 {
             wrong.push("--max-num-lines 0: give at least 1".to_owned());
         }
+        for (name, most) in [
+            ("--max-tails", self.max_tails),
+            ("--max-tails-per-app", self.max_tails_per_app),
+            ("--max-tails-per-address", self.max_tails_per_address),
+        ] {
+            if most == 0 {
+                wrong.push(format!("{name} 0: give at least 1"));
+            }
+        }
         wrong
     }
 
@@ -142,6 +207,10 @@ impl ReadArgs {
     pub(crate) fn config(&self, history: Duration) -> streamer::Config {
         streamer::Config {
             max_num_lines: self.max_num_lines,
+            max_tails: self.max_tails,
+            max_tails_per_app: self.max_tails_per_app,
+            max_tails_per_address: self.max_tails_per_address,
+            linger: self.linger,
             history,
             ..streamer::Config::default()
         }
@@ -149,14 +218,28 @@ impl ReadArgs {
 }
 
 impl CollectArgs {
-    /// The collector's settings; its checkpoints lie in `data_dir` unless they were given a place.
-    pub(crate) fn config(&self, data_dir: &std::path::Path) -> collector::Config {
+    /// What cannot be meant.
+    pub(crate) fn mistakes(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.app_rate == ByteSize::b(0) && self.app_burst != ByteSize::b(0) {
+            wrong.push(format!("--app-burst {}: give --app-rate too", self.app_burst));
+        }
+        let small = self.spool_bytes < ByteSize::mib(4);
+        let told = || format!("--spool-bytes {}: give at least 4MiB", self.spool_bytes);
+        wrong.extend(small.then(told));
+        wrong
+    }
+
+    /// The collector's settings; its checkpoints lie in `data_dir` unless they were given a place; `retention` is how far history reaches.
+    pub(crate) fn config(&self, data_dir: &std::path::Path, retention: Duration) -> collector::Config {
         let checkpoint_dir = self
             .checkpoint_dir
             .clone()
             .unwrap_or_else(|| data_dir.join("checkpoints"));
         collector::Config {
             node_name: self.node_name.clone(),
+            pod_selector: self.pod_selector.clone(),
+            namespace_selector: self.namespace_selector.clone(),
             app_from: self.app_from.clone(),
             source: match self.source {
                 Source::Api => collector::Source::Api,
@@ -166,6 +249,13 @@ impl CollectArgs {
                 .pod_log_dir
                 .clone()
                 .unwrap_or_else(|| collector::POD_LOG_DIR.into()),
+            app_rate: self.app_rate.as_u64(),
+            app_burst: self.app_burst.as_u64(),
+            spool_bytes: self.spool_bytes.as_u64(),
+            sweep: self.remove_gone_apps.then_some(collector::Sweep {
+                gone_for: retention,
+                interval: SWEEP_INTERVAL,
+            }),
             ..collector::Config::new(checkpoint_dir)
         }
     }

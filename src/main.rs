@@ -1,7 +1,9 @@
 //! `tributary`: the one binary. Parses the command line, sets up telemetry and signals, runs what was asked for.
 
 mod admin;
+mod bus;
 mod client;
+mod collector;
 mod demo;
 mod flags;
 mod kubesim;
@@ -10,6 +12,7 @@ mod say;
 mod service;
 mod shutdown;
 mod stack;
+mod streamer;
 mod telemetry;
 mod up;
 
@@ -32,6 +35,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Runs all of it in one process, on the cluster of the current kubeconfig.
     Up(up::UpArgs),
+    /// Collects the logs of a node's pods, and publishes them to a cluster's bus.
+    Collector(collector::CollectorArgs),
+    /// Serves readers from a cluster's bus.
+    Streamer(streamer::StreamerArgs),
     /// Runs the simulated Kubernetes cluster alone, for kubectl and for tests.
     Kubesim(kubesim::KubesimArgs),
     /// Reads an app's log.
@@ -58,7 +65,7 @@ fn main() -> ExitCode {
         }
     };
     telemetry::start(match &cli.command {
-        Command::Up(_) => telemetry::OPERATOR,
+        Command::Up(_) | Command::Collector(_) | Command::Streamer(_) => telemetry::OPERATOR,
         Command::Demo(_) | Command::Kubesim(_) | Command::Logs(_) => telemetry::VISITOR,
     });
     match run(cli.command) {
@@ -101,6 +108,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             match command {
                 Command::Demo(args) => demo::run(args, stop).await,
                 Command::Up(args) => up::run(args, stop).await,
+                Command::Collector(args) => collector::run(args, stop).await,
+                Command::Streamer(args) => streamer::run(args, stop).await,
                 Command::Kubesim(args) => kubesim::run(args, stop).await,
                 Command::Logs(args) => logs::run(args, stop).await,
             }

@@ -44,8 +44,10 @@ impl Stack {
         say::aside(&format!("listening on http://{addr}"));
         let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
         let mut registry = Registry::default();
-        let ready = ready(Arc::clone(&bus), client.clone());
-        let config = args.collect.config(data_dir);
+        let streamer_stop = CancellationToken::new();
+        let ready = ready(Arc::clone(&bus), client.clone(), streamer_stop.clone());
+        let mut config = args.collect.config(data_dir, args.keep.retention);
+        config.metrics = collector::Metrics::register(&mut registry);
         let (collector_bus, collector_stop) = (Arc::clone(&bus), CancellationToken::new());
         let stop = collector_stop.clone();
         let collector = Service::start("collector", collector_stop, async move {
@@ -53,8 +55,7 @@ impl Stack {
         });
         let config = args.read.config(args.keep.retention);
         let metrics = streamer::Metrics::register(&mut registry);
-        let (streamer_bus, streamer_stop) = (Arc::clone(&bus), CancellationToken::new());
-        let stop = streamer_stop.clone();
+        let (streamer_bus, stop) = (Arc::clone(&bus), streamer_stop.clone());
         let streamer = Service::start("streamer", streamer_stop, async move {
             Ok(streamer::run(config, listener, streamer_bus, metrics, stop).await?)
         });
@@ -102,12 +103,15 @@ impl Stack {
     }
 }
 
-/// Ready is what stands on a bus and an API that answer.
-pub(crate) fn ready(bus: Arc<dyn Bus>, client: kube::Client) -> Ready {
+/// Ready is what stands on a bus and an API that answer, and is not about to stop.
+pub(crate) fn ready(bus: Arc<dyn Bus>, client: kube::Client, stopping: CancellationToken) -> Ready {
     Arc::new(move || {
-        let (bus, client) = (Arc::clone(&bus), client.clone());
+        let (bus, client, stopping) = (Arc::clone(&bus), client.clone(), stopping.clone());
         async move {
-            bus.apps().await.map_err(|error| error.to_string())?;
+            if stopping.is_cancelled() {
+                return Err("it is stopping".to_owned());
+            }
+            bus.check().await.map_err(|error| error.to_string())?;
             let api = client.apiserver_version().await;
             api.map(drop)
                 .map_err(|error| format!("the Kubernetes API does not answer: {error}"))

@@ -135,6 +135,14 @@ impl Batch {
         }
     }
 
+    /// The data, shared; empty where it has none.
+    pub fn shared_data(&self) -> Bytes {
+        match &self.content {
+            Content::Lines { data, .. } => data.clone(),
+            _ => Bytes::new(),
+        }
+    }
+
     /// The data, empty where it has none.
     pub fn data(&self) -> &[u8] {
         match &self.content {

@@ -30,6 +30,21 @@ pub enum BusError {
     /// Another reader holds the durable subscription.
     #[error("the subscription {0} has a reader already")]
     Subscribed(String),
+    /// A setting of the bus cannot be meant, or its credentials cannot be used: for an operator to mend.
+    #[error("{0}")]
+    Settings(String),
+    /// The bus does not answer, or answers that it cannot just now.
+    #[error("the bus does not answer: {0}")]
+    Unavailable(String),
+    /// A quota of the bus is used up: an operator has to raise it, or to remove what is not needed.
+    #[error("the bus has no room: {0}")]
+    Quota(String),
+    /// The bus does not let us: an operator has to grant the right.
+    #[error("the bus refuses the credentials: {0}")]
+    Denied(String),
+    /// The bus will never take this request.
+    #[error("the bus refuses the request: {0}")]
+    Refused(String),
     /// The bus has been shut down.
     #[error("the bus is closed")]
     Closed,
@@ -42,8 +57,16 @@ impl BusError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Store(_) | Self::Closed | Self::InUse(_) | Self::Subscribed(_) => true,
-            Self::UnknownApp(_) | Self::Open { .. } | Self::TooLarge { .. } => false,
+            Self::Store(_)
+            | Self::Closed
+            | Self::InUse(_)
+            | Self::Subscribed(_)
+            | Self::Unavailable(_)
+            | Self::Quota(_)
+            | Self::Denied(_) => true,
+            Self::UnknownApp(_) | Self::Open { .. } | Self::TooLarge { .. } | Self::Settings(_) | Self::Refused(_) => {
+                false
+            }
         }
     }
 }

@@ -1,15 +1,17 @@
 //! What flows: batches, and the bus that carries them from collectors to streamers and sinks.
 //!
-//! Reading order is data order: a [`Batch`] of a stream's lines is [published](Bus::publish), an engine ([`Embedded`]) keeps it, a
-//! [`Reader`] delivers it, and [reassembly](reassembly::Reassembly) turns deliveries into every line once, in order, with every loss told.
+//! Reading order is data order: a [`Batch`] of a stream's lines is [published](Bus::publish), an engine ([`Embedded`] on one machine, [`PubSub`] on a cluster)
+//! keeps it, a [`Reader`] delivers it, and [reassembly](reassembly::Reassembly) turns deliveries into every line once, in order, with every loss told.
 //!
 //! Knows no HTTP and no Kubernetes.
 
 mod ack;
 mod app;
 mod batch;
+pub mod cursor;
 mod embedded;
 mod error;
+mod pubsub;
 pub mod reassembly;
 mod stream;
 mod time;
@@ -24,6 +26,7 @@ pub use batch::{
 };
 pub use embedded::{Embedded, Limits};
 pub use error::BusError;
+pub use pubsub::{EMULATOR_VARIABLE, PubSub, PubSubSettings};
 pub use stream::{Epoch, InvalidStreamId, StreamId};
 pub use time::{Published, Timestamp};
 pub use wire::Unreadable;
@@ -76,11 +79,24 @@ pub trait Bus: Send + Sync + 'static {
     /// [`BusError`]; try again where it is transient.
     fn apps(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>>;
 
-    /// Removes an app's topic and all that it keeps. One that does not exist is success. Its readers end.
+    /// The apps that have a durable subscription, whether it is being read or not. Sorted.
+    ///
+    /// # Errors
+    /// [`BusError`]; try again where it is transient.
+    fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>>;
+
+    /// Removes an app's topic and all that it keeps. One that does not exist is success. Its readers end, or wait for it to be made again and then go on
+    /// behind an [`Item::Break`].
     ///
     /// # Errors
     /// [`BusError`]; try again where it is transient.
     fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>>;
+
+    /// Whether the bus answers just now: what a readiness probe asks.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn check(&self) -> BoxFuture<'_, Result<(), BusError>>;
 }
 
 /// Where a reader of an app begins.

@@ -78,10 +78,27 @@ fn what_does_not_come_within_the_hold_is_told_once_and_delivered_late_when_it_co
 fn each_gap_waits_its_own_hold() {
     let (mut r, web) = (tail(), young("web"));
     r.push(delivery(lines(&web, 10, 20), 0), at(0));
-    r.push(delivery(lines(&web, 30, 40), 0), at(900));
+    r.push(delivery(lines(&web, 30, 40), 900), at(900));
     r.declare_due(at(1000));
     assert_eq!(told(&mut r), "web:gap0-10 web:L10-20");
     assert_eq!(r.deadline(), Some(at(1900).elapsed));
+}
+
+#[test]
+fn a_tail_of_a_bus_that_is_behind_waits_as_long_as_it_is_behind() {
+    let (mut r, web, other) = (tail(), young("web"), young("other"));
+    r.push(delivery(lines(&web, 10, 20), 0), at(0));
+    for n in 0..30 {
+        let now = 500 + n;
+        r.push(
+            delivery(lines(&other, n, n + 1), if n % 2 == 0 { 0 } else { now }),
+            at(now + 3000),
+        );
+        r.declare_due(at(now + 3000));
+    }
+    r.push(delivery(lines(&web, 0, 10), 0), at(3600));
+    r.declare_due(at(3600));
+    assert!(told(&mut r).ends_with("web:L0-10 web:L10-20"));
 }
 
 // Rule 6.

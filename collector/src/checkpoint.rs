@@ -104,6 +104,11 @@ impl Record {
         }
     }
 
+    /// The stream's id, as it was written.
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
     /// The last line that the bus may have.
     pub fn last(&self) -> Option<Mark> {
         self.sent.or(self.accepted)
@@ -287,7 +292,8 @@ fn aside(dir: &Path) -> PathBuf {
     name.into()
 }
 
-fn encode(value: &impl Serialize) -> Vec<u8> {
+/// As records and their keys are written.
+pub fn encode(value: &impl Serialize) -> Vec<u8> {
     // Plain structs of strings and numbers: there is nothing in them that JSON cannot say.
     serde_json::to_vec(value).unwrap_or_default()
 }

@@ -1,14 +1,24 @@
 //! The collector's settings.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use crate::status::Status;
+use crate::{metrics::Metrics, status::Status, sweep::Sweep};
+
+/// Well before the kubelet's four hours.
+const RENEW_AFTER: Duration = Duration::from_secs(3 * 3600);
+
+/// A node that prints 500 kB/s has half an hour of it.
+const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
 
 /// The collector's settings.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The node whose pods are collected; `None`: all nodes.
     pub node_name: Option<String>,
+    /// Only pods with these labels are collected: a label selector, as kubectl's `-l`. A pod with the annotation `tributary.dev/exclude: "true"` never is.
+    pub pod_selector: Option<String>,
+    /// Only pods of namespaces with these labels are collected. Needs the right to list namespaces.
+    pub namespace_selector: Option<String>,
     /// Where the checkpoints are kept, made where it does not exist. Belongs to one collector at a time.
     pub checkpoint_dir: PathBuf,
     /// What names a pod's app.
@@ -17,8 +27,21 @@ pub struct Config {
     pub source: Source,
     /// The node's log directory, `/var/log/pods` on a node. Only read with [`Source::Files`].
     pub pod_log_dir: PathBuf,
+    /// A follow is renewed after this at the latest: a kubelet ends one after four hours. Below an hour the API server is troubled for nothing.
+    pub renew_after: Duration,
+    /// How many bytes a second an app may print on this node, all its containers together; what is above is lost, and told. 0: what it likes.
+    pub app_rate: u64,
+    /// And how many at once. 0: ten seconds' worth.
+    pub app_burst: u64,
+    /// How many bytes of batches wait on disk while the bus is away, in `checkpoint_dir`; past that the oldest are lost, and told. At least 4 MiB.
+    pub spool_bytes: u64,
+    /// Topics of apps that are gone from the cluster are removed; `None`: never. For a bus that belongs to this cluster alone. Needs the right to list namespaces (or,
+    /// where a label names the app, pods).
+    pub sweep: Option<Sweep>,
     /// Told how far the collector is: keep a clone to ask it.
     pub status: Status,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl Config {
@@ -26,11 +49,19 @@ impl Config {
     pub fn new(checkpoint_dir: impl Into<PathBuf>) -> Self {
         Self {
             node_name: None,
+            pod_selector: None,
+            namespace_selector: None,
             checkpoint_dir: checkpoint_dir.into(),
             app_from: AppFrom::Namespace,
             source: Source::Api,
             pod_log_dir: POD_LOG_DIR.into(),
+            renew_after: RENEW_AFTER,
+            app_rate: 0,
+            app_burst: 0,
+            spool_bytes: DEFAULT_SPOOL_BYTES,
+            sweep: None,
             status: Status::default(),
+            metrics: Metrics::default(),
         }
     }
 }

@@ -1,22 +1,21 @@
 //! One container instance, from its first line to its last.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use futures::{FutureExt, future::BoxFuture};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::Backoff,
-    instance::{self, Instance, Known},
-    request::{Answer, Log, LogRequest, is_kubelets},
-    silence::{self, Due, Silence},
+    copy::{Counted, changed, publishing},
+    follows::{Follows, Seat},
+    heard::Ear,
+    instance::{Instance, Known},
+    metrics::{Ended, Metrics},
+    request::{Answer, Log, LogRequest, has_no_follow, is_kubelets},
     stream::{Rest, Stream},
 };
 
@@ -29,17 +28,14 @@ const RETRY_MOST: Duration = Duration::from_secs(5);
 /// A container that is not started yet says so by a new state; this is only the safety net.
 const NOT_YET_WAIT: Duration = Duration::from_secs(10);
 
-/// A plain read that brings nothing for so long is broken.
-const PLAIN_SILENCE: Duration = Duration::from_secs(30);
+/// A container that cannot be followed is polled this often while it says something, and ever rarer while it does not.
+const POLL_FIRST: Duration = Duration::from_secs(1);
+
+/// The rarest: a kubelet rotates every 10 s at the most.
+const POLL_MOST: Duration = Duration::from_secs(5);
 
 /// What is left in an open follow of a pod that is gone is read for so long at most: the kubelet ends it within about 2 s.
 const LAST_WORDS_WAIT: Duration = Duration::from_secs(10);
-
-/// A container is started again this long after its end at the least (about 1 s, halved): within it from being shown, its log can be no other's.
-const RESTART_LEAST: Duration = Duration::from_millis(500);
-
-/// A pod is listed within this, or it is not known how it is.
-const LIST_WAIT: Duration = Duration::from_secs(10);
 
 /// Reads one container instance to its end.
 pub struct Follower {
@@ -50,19 +46,37 @@ pub struct Follower {
     /// An instance of its container was recorded before it: of this one too something was to be had.
     pub expected: bool,
     pub shutdown: CancellationToken,
+    pub metrics: Metrics,
+    pub follows: Follows,
+    /// After this, at the latest, a follow is renewed.
+    pub renew_after: Duration,
+    /// Tells how long it has been silent, while it runs.
+    pub ear: Option<Ear>,
+    /// It was polled, and had something to say.
+    pub loud: bool,
     /// A follow that was open when its container terminated: what it still holds is wanted only where the plain read fails.
     pub open: Option<Log>,
-    /// When it was first shown.
-    pub since: Instant,
 }
 
 /// How one reading ended.
 #[derive(Debug)]
-enum Outcome {
+pub(crate) enum Outcome {
     /// Cleanly, after so many new lines.
     Ended { news: u64, rest: Rest },
+    /// As it ended, and it was not to be followed.
+    Polled { news: u64 },
     /// To be tried again.
     Broken(String),
+    /// As broken, and not before this has passed.
+    Busy(Duration),
+    /// Open, and without the lines that there are.
+    Silent,
+    /// The node has no follow left.
+    NoFollow,
+    /// Another needs its follow more.
+    Yielded,
+    /// It was open for as long as follows are.
+    Renewed,
     /// There is no log yet.
     NotYet,
     /// The pod is gone, and with it the log.
@@ -73,17 +87,36 @@ enum Outcome {
     Shutdown,
 }
 
+impl Outcome {
+    /// Why the log is asked for again. `None`: it is not, or there was none.
+    fn again(&self) -> Option<Ended> {
+        match self {
+            Self::Ended { .. } => Some(Ended::clean_end),
+            Self::Broken(_) => Some(Ended::broken),
+            Self::Busy(_) => Some(Ended::busy),
+            Self::Silent => Some(Ended::silent),
+            Self::NoFollow | Self::Yielded => Some(Ended::no_follow),
+            Self::Renewed => Some(Ended::renewed),
+            Self::Changed => Some(Ended::changed),
+            Self::Polled { .. } | Self::NotYet | Self::PodGone | Self::Shutdown => None,
+        }
+    }
+}
+
 impl Follower {
     /// Reads until the stream's end is on the bus and the instance is shown no more, or the collector stops. Returns whether it is the former.
     pub async fn run(mut self) -> bool {
         tracing::info!(stream = %self.stream.id(), app = %self.instance.app, process = self.instance.process, "following");
-        if self.follow().await {
-            self.stream.drain().await;
+        if self.stream.is_finished() || self.follow().await {
+            self.ear = None;
+            if !self.stream.drain_until(&self.shutdown).await {
+                return false;
+            }
             tracing::info!(stream = %self.stream.id(), "ended");
             let Self { known, shutdown, .. } = self;
             park(known, shutdown).await
         } else {
-            self.stream.drain().await;
+            self.stream.drain_or_keep().await;
             false
         }
     }
@@ -91,6 +124,7 @@ impl Follower {
     /// Whether it came to the stream's end, rather than to the collector's.
     async fn follow(&mut self) -> bool {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+        let mut polls = Backoff::new(POLL_FIRST, POLL_MOST);
         let mut last_rest = Rest::default();
         // A body that ends cleanly before the anchor may have been cut off: only twice in a row is it believed.
         let mut cut_short = false;
@@ -106,6 +140,9 @@ impl Follower {
             if began.elapsed() > RETRY_MOST {
                 // It went well for longer than there is ever waited.
                 backoff.reset();
+            }
+            if let Some(reason) = outcome.again() {
+                self.metrics.asked_again(reason);
             }
             let wait = match outcome {
                 Outcome::Shutdown => return false,
@@ -130,7 +167,24 @@ impl Follower {
                     backoff.reset();
                     continue;
                 }
+                Outcome::Renewed => continue,
+                Outcome::Polled { news } => {
+                    self.loud = news > 0;
+                    if self.loud {
+                        polls.reset();
+                    }
+                    polls.next()
+                }
+                Outcome::NoFollow | Outcome::Yielded => {
+                    self.loud = false;
+                    RETRY_FIRST
+                }
+                Outcome::Busy(wait) => wait.max(backoff.next()),
                 Outcome::NotYet => NOT_YET_WAIT,
+                Outcome::Silent => {
+                    tracing::debug!(stream = %self.stream.id(), "log silent, though there are lines");
+                    backoff.next()
+                }
                 Outcome::Broken(reason) => {
                     tracing::debug!(stream = %self.stream.id(), reason, "log to be asked for again");
                     backoff.next()
@@ -144,10 +198,19 @@ impl Follower {
 
     /// Reads once: a running container's log as it is written, a terminated one's to its end.
     async fn read(&mut self, known: Known, cut_short: &mut bool) -> Outcome {
+        let seat = if known.terminated {
+            self.ear = None;
+            None
+        } else {
+            let heard = &self.metrics.heard;
+            self.ear.get_or_insert_with(|| heard.listen());
+            self.follows.seat(&self.instance.node, self.loud)
+        };
         let request = LogRequest {
-            follow: !known.terminated,
+            follow: seat.is_some(),
             previous: known.previous,
             since: self.stream.since(),
+            limit_bytes: None,
         };
         let answer = tokio::select! {
             () = self.shutdown.cancelled() => return Outcome::Shutdown,
@@ -158,122 +221,46 @@ impl Follower {
             Answer::NotYet => return Outcome::NotYet,
             Answer::PodGone => return Outcome::PodGone,
             Answer::NoPrevious => return Outcome::Broken("no previous instance".to_owned()),
+            Answer::Busy(wait) => return Outcome::Busy(wait),
             Answer::Trouble(reason) => return Outcome::Broken(reason),
         };
-        let is_fresh = self.stream.seek().is_none() && self.since.elapsed() > RESTART_LEAST;
-        if is_fresh && !self.is_ours(known).await {
+        let _polled = (!known.terminated && seat.is_none()).then(|| Counted::new(&self.metrics.polled));
+        // However soon after it was shown: a watch may show it late.
+        if self.stream.seek().is_none() && !self.is_ours(known).await {
             return Outcome::Broken("perhaps another instance's".to_owned());
         }
         self.open = None;
         self.stream.begin();
-        let outcome = if request.follow {
-            self.copy_follow(log, known).await
-        } else {
-            self.copy_plain(log, known).await
+        let outcome = match &seat {
+            Some(seat) => self.copy_follow(log, known, seat).await,
+            None => self.copy_plain(log, known).await,
         };
-        match outcome {
+        let outcome = match outcome {
             Some(outcome) => outcome,
             None => self.ended(known, cut_short).await,
-        }
-    }
-
-    /// `None`: the body ended cleanly.
-    async fn copy_follow(&mut self, mut log: Log, known: Known) -> Option<Outcome> {
-        let mut silence = Silence::new();
-        let mut probe = None;
-        loop {
-            tokio::select! {
-                biased;
-                () = self.shutdown.cancelled() => return Some(Outcome::Shutdown),
-                () = self.stream.progress() => {}
-                now = changed(&mut self.known) => if now.terminated || !now.present {
-                    self.open = Some(log);
-                    return Some(Outcome::Changed);
-                },
-                frame = log.next(), if self.stream.has_room() => {
-                    silence.broken();
-                    probe = None;
-                    if let Some(ended) = self.take(frame, known).await {
-                        return ended;
-                    }
-                }
-                missed = answered(&mut probe), if probe.is_some() => {
-                    probe = None;
-                    silence.probed(missed);
-                }
-                () = sleep_until(silence.until()), if probe.is_none() && self.stream.has_room() => match silence.due() {
-                    Due::Probe => probe = Some(self.probe()),
-                    Due::Replace => return Some(Outcome::Broken("silent, though there are lines".to_owned())),
-                }
-            }
-        }
-    }
-
-    /// `None`: the body ended cleanly.
-    async fn copy_plain(&mut self, mut log: Log, known: Known) -> Option<Outcome> {
-        let mut heard = Instant::now();
-        loop {
-            tokio::select! {
-                biased;
-                () = self.shutdown.cancelled() => return Some(Outcome::Shutdown),
-                () = self.stream.progress() => heard = Instant::now(),
-                frame = log.next(), if self.stream.has_room() => {
-                    heard = Instant::now();
-                    if let Some(ended) = self.take(frame, known).await {
-                        return ended;
-                    }
-                }
-                () = sleep_until(heard + PLAIN_SILENCE), if self.stream.has_room() => {
-                    return Some(Outcome::Broken("a plain read fell silent".to_owned()));
-                }
-            }
-        }
-    }
-
-    /// Takes a frame in. `Some(None)`: the body ended cleanly.
-    async fn take(&mut self, frame: Option<Result<Bytes, String>>, known: Known) -> Option<Option<Outcome>> {
-        match frame {
-            Some(Ok(data)) => {
-                self.stream.read(&data);
-                self.part_if_absent(known).await.map(Some)
-            }
-            Some(Err(reason)) => Some(Some(Outcome::Broken(reason))),
-            None => Some(None),
-        }
-    }
-
-    /// A log without the line to go on from may be a newer instance's that the watch has not shown yet: only where it is not, lines are missing.
-    async fn part_if_absent(&mut self, known: Known) -> Option<Outcome> {
-        if !self.stream.is_absent() {
-            return None;
-        }
-        if !self.is_ours(known).await {
-            return Some(Outcome::Broken("perhaps another instance's".to_owned()));
-        }
-        self.stream.part();
-        None
-    }
-
-    /// Whether a log that was asked for as this was, and has begun, is this instance's: the pod still says now what it was asked by. A log is asked for
-    /// by the container's name, which says nothing of the instance. Where it cannot be told: no.
-    async fn is_ours(&mut self, asked: Known) -> bool {
-        let pods = kube::Api::<Pod>::namespaced(self.client.clone(), &self.instance.namespace);
-        // Only list and watch are needed of pods elsewhere: the right to get one is not asked for here either.
-        let one = ListParams::default().fields(&format!("metadata.name={}", self.instance.pod));
-        let listed = timeout(LIST_WAIT, publishing(&mut self.stream, pods.list(&one)));
-        let Some(Ok(Ok(listed))) = self.shutdown.run_until_cancelled(listed).await else {
-            return false;
         };
-        let now = listed
-            .items
-            .iter()
-            .find_map(|pod| instance::known(pod, &self.instance.key));
-        now.is_some_and(|now| now.previous == asked.previous)
+        self.settle_seat(seat, outcome, known)
+    }
+
+    /// What a refusal says of the node, and an end of a poll.
+    fn settle_seat(&self, seat: Option<Seat>, outcome: Outcome, known: Known) -> Outcome {
+        match (seat, outcome) {
+            (Some(seat), Outcome::NoFollow) => {
+                tracing::debug!(stream = %self.stream.id(), "no follow left on its node: polled");
+                seat.refused();
+                Outcome::NoFollow
+            }
+            (None, Outcome::Ended { news, .. }) if !known.terminated => Outcome::Polled { news },
+            (_, outcome) => outcome,
+        }
     }
 
     /// What a clean end means: nothing about why, only that the kubelet said no more.
     async fn ended(&mut self, known: Known, cut_short: &mut bool) -> Outcome {
         if let Some(text) = self.stream.foreign_rest() {
+            if has_no_follow(text) {
+                return Outcome::NoFollow;
+            }
             let kubelets = is_kubelets(text);
             let reason = if kubelets {
                 "the kubelet cannot read it"
@@ -294,18 +281,6 @@ impl Follower {
         *cut_short = false;
         let (news, rest) = self.stream.ended();
         Outcome::Ended { news, rest }
-    }
-
-    /// Asks whether a plain read finds lines that an open, silent follow did not bring. Where it cannot be told: no.
-    fn probe(&self) -> BoxFuture<'static, bool> {
-        let request = LogRequest {
-            follow: false,
-            previous: false,
-            since: self.stream.since(),
-        };
-        let seek = self.stream.seek();
-        let (client, instance) = (self.client.clone(), Arc::clone(&self.instance));
-        async move { silence::has_more(request, &client, &instance, seek).await }.boxed()
     }
 
     /// Reads what an open follow still holds of a pod that is gone.
@@ -357,31 +332,4 @@ pub async fn park(mut known: watch::Receiver<Known>, shutdown: CancellationToken
         }
     };
     shutdown.run_until_cancelled(gone).await.is_some()
-}
-
-/// A probe's answer. Never where there is none.
-async fn answered(probe: &mut Option<BoxFuture<'static, bool>>) -> bool {
-    match probe {
-        Some(probe) => probe.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Goes on publishing until something else is done.
-pub async fn publishing<T>(stream: &mut Stream, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            () = stream.progress() => {}
-        }
-    }
-}
-
-/// The instance's new state. Never where nobody tells it any more: then the collector stops.
-pub async fn changed(known: &mut watch::Receiver<Known>) -> Known {
-    if known.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-    *known.borrow_and_update()
 }

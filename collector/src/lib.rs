@@ -1,43 +1,89 @@
 //! The collector: every line of every container, read through the Kubernetes log API or from the node's files, numbered, and published exactly once.
 //!
 //! Reading order is data order: `pods` come and go, and the `roster` has a task for each container `instance` that has a log; the task `follow`s it, asking
-//! by `request`; `lines` come out of the frames, found in their place (`seek`) by an `anchor`; a `stream` numbers them; `publish` hands them to the bus, and
-//! a `checkpoint` says how far. With [`Source::Files`] the lines come out of the node's `files` instead. What is `recorded` tells which instances were never seen.
+//! by `request` and `copy`ing what is answered; `lines` come out of the frames, found in their place (`seek`) by an `anchor`; a `stream` `number`s them; `publish` hands them to the bus,
+//! by way of the `spool` when that is away, and a `checkpoint` says how far. What is `recorded` tells which instances were never seen.
+//! With [`Source::Files`] the lines come out of the node's `files` instead.
 
 mod anchor;
 mod backoff;
 mod checkpoint;
 mod config;
+mod copy;
 mod cut;
 mod error;
 #[doc(hidden)]
 pub mod files;
 mod follow;
+mod follows;
+mod heard;
 mod instance;
+mod limit;
 #[doc(hidden)]
 pub mod lines;
+mod lost;
+mod metrics;
+mod namespaces;
+mod number;
+mod origin;
 mod pods;
 mod publish;
 mod recorded;
 mod request;
 mod roster;
+mod rotation;
 mod seek;
 mod silence;
+mod spool;
 mod status;
 mod stream;
+mod sweep;
+mod way;
 
 use std::{sync::Arc, time::Duration};
 
 use bus::Bus;
+use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 
 pub use config::{AppFrom, Config, InvalidAppFrom, POD_LOG_DIR, Source};
 pub use error::CollectorError;
+pub use metrics::Metrics;
 pub use status::Status;
+pub use sweep::Sweep;
 
 use checkpoint::Checkpoints;
+use limit::Limits;
 use pods::Pods;
 use roster::Roster;
+use spool::Spool;
+use sweep::Sweeper;
+use way::Way;
+
+/// What an app may print, and the task that tells it; both none where that is not limited.
+fn limits(config: &Config, bus: &Arc<dyn Bus>) -> (Option<Arc<Limits>>, JoinSet<()>) {
+    let mut teller = JoinSet::new();
+    if config.app_rate == 0 {
+        return (None, teller);
+    }
+    let burst = match config.app_burst {
+        0 => config.app_rate.saturating_mul(BURST_SECONDS),
+        burst => burst,
+    };
+    let node = config.node_name.as_deref().unwrap_or_default();
+    let (limits, tell) = Limits::new(config.app_rate, burst, node, Arc::clone(bus));
+    teller.spawn(tell);
+    (Some(Arc::new(limits)), teller)
+}
+
+/// A burst that is not given, in seconds of the rate.
+const BURST_SECONDS: u64 = 10;
+
+/// Where batches wait for a bus that is away, beside the checkpoints.
+const SPOOL_DIR: &str = "spool";
+
+/// How often it is looked whether every container that is shown has a task.
+const RECONCILE_EVERY: Duration = Duration::from_secs(5);
 
 /// What was read is published within this, once the collector is to stop; below the 10 s that the caller has.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(8);
@@ -55,11 +101,28 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), CollectorError> {
     let checkpoints = Checkpoints::open(&config.checkpoint_dir)?;
-    let mut pods = Pods::new(client.clone(), config.node_name.as_deref());
-    let mut roster = Roster::new(config, client, bus, checkpoints, shutdown.clone());
+    let (spool_dir, metrics) = (config.checkpoint_dir.join(SPOOL_DIR), config.metrics.clone());
+    let spool = Spool::open(&spool_dir, config.spool_bytes, &checkpoints, metrics.clone())?;
+    let (limits, _teller) = limits(&config, &bus);
+    let way = Way {
+        limits,
+        bus,
+        checkpoints,
+        spool: Arc::new(spool),
+        metrics,
+    };
+    let mut sweeping = JoinSet::new();
+    if let Some(sweep) = config.sweep {
+        let sweeper = Sweeper::new(sweep, config.app_from.clone(), client.clone(), Arc::clone(&way.bus));
+        sweeping.spawn(sweeper.run());
+    }
+    let mut pods = Pods::new(client.clone(), &config);
+    let mut roster = Roster::new(config, client, way, shutdown.clone());
+    let mut reconcile = interval(RECONCILE_EVERY);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
+            _ = reconcile.tick() => roster.reconcile(),
             event = pods.next() => roster.apply(event),
             () = roster.reap() => {}
         }
@@ -68,7 +131,7 @@ pub async fn run(
     if unfinished > 0 {
         tracing::warn!(
             streams = unfinished,
-            "stopped before everything read was published: it is read again"
+            "stopped before everything read was published: it is on disk, or read again"
         );
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use bus::{MAX_BATCH_BYTES, MAX_LINE_BYTES, Part};
+use bus::{MAX_BATCH_BYTES, MAX_LINE_BYTES, Part, Timestamp};
 
 use crate::{
     anchor::{Anchor, Progress, Stamps},
@@ -29,6 +29,30 @@ pub struct Slice {
     pub part: Option<Part>,
     /// The last one's anchor.
     pub end: Anchor,
+}
+
+impl Slice {
+    /// Takes the lines off that its first bytes, so many, are; it comes behind a line of this progress.
+    pub fn split_front(&mut self, bytes: usize, mut progress: Progress) -> Self {
+        let data = self.data.split_to(bytes);
+        let mut stamps = Stamps::default();
+        let (mut lines, mut begin, mut end) = (0, 0, self.end);
+        for newline in memchr::memchr_iter(b'\n', &data) {
+            progress.step(stamps.read(&data[begin..newline]).map(|(time, _)| time));
+            lines += 1;
+            if newline + 1 == data.len() {
+                end = progress.anchor(&data[begin..]);
+            }
+            begin = newline + 1;
+        }
+        self.lines -= lines;
+        Self {
+            data,
+            lines,
+            part: None,
+            end,
+        }
+    }
 }
 
 /// The lines of one container instance, across the responses they come in.
@@ -141,6 +165,11 @@ impl Lines {
             self.buffer = BytesMut::new();
         }
         Some(slice)
+    }
+
+    /// The time of the last line that was read.
+    pub fn last_read(&self) -> Option<Timestamp> {
+        (self.progress.time != i64::MIN).then_some(Timestamp(self.progress.time))
     }
 
     /// Whether it is still undecided where the response joins.

@@ -10,7 +10,7 @@ use kube::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, config::Config, namespaces::Namespaces};
 
 /// The first wait after the watch broke.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -18,10 +18,24 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest: an API that comes back is noticed within this.
 const RETRY_MOST: Duration = Duration::from_secs(10);
 
-/// The pods of a node, or of all.
+/// A pod with this annotation, `true`, is left out.
+const EXCLUDE: &str = "tributary.dev/exclude";
+
+/// The longest that a server is believed to need.
+const RETRY_AFTER_MOST: Duration = Duration::from_secs(60);
+
+/// The pods are listed anew this often, whatever the watch says. A node's are half a megabyte at the most.
+const RELIST_EVERY: Duration = Duration::from_secs(300);
+
+/// The pods of a node, or of all, as far as they are chosen.
 ///
 /// Goes on from where it was after a broken watch, and lists anew where that is too old; waits out an API that is away.
 pub struct Pods {
+    client: kube::Client,
+    config: watcher::Config,
+    namespaces: Namespaces,
+    /// When the pods are listed anew.
+    relist_at: Instant,
     events: BoxStream<'static, watcher::Result<Event<Pod>>>,
     backoff: Backoff,
     not_before: Instant,
@@ -30,13 +44,21 @@ pub struct Pods {
 
 impl Pods {
     /// Begins with a list, once asked for the first event.
-    pub fn new(client: kube::Client, node_name: Option<&str>) -> Self {
-        let config = match node_name {
+    pub fn new(client: kube::Client, choice: &Config) -> Self {
+        let config = match &choice.node_name {
             Some(node) => watcher::Config::default().fields(&format!("spec.nodeName={node}")),
             None => watcher::Config::default(),
         };
+        let config = match &choice.pod_selector {
+            Some(selector) => config.labels(selector),
+            None => config,
+        };
         Self {
-            events: watcher(Api::<Pod>::all(client), config).boxed(),
+            namespaces: Namespaces::new(client.clone(), choice.namespace_selector.as_deref()),
+            events: watcher(Api::<Pod>::all(client.clone()), config.clone()).boxed(),
+            client,
+            config,
+            relist_at: relist_at(),
             backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
             not_before: Instant::now(),
             failing: false,
@@ -48,20 +70,55 @@ impl Pods {
     /// *Cancel safety*: nothing is lost when the call is dropped.
     pub async fn next(&mut self) -> Event<Pod> {
         loop {
+            if !self.namespaces.are_known() {
+                self.namespaces.changed().await;
+            }
             sleep_until(self.not_before).await;
-            match self.events.next().await {
+            let event = tokio::select! {
+                event = self.events.next() => event,
+                () = self.namespaces.changed() => {
+                    self.relist();
+                    continue;
+                }
+                () = sleep_until(self.relist_at) => {
+                    self.relist();
+                    continue;
+                }
+            };
+            match event {
                 Some(Ok(event)) => {
                     // The beginning of a list proves nothing: the request is still to be made.
                     if !matches!(event, Event::Init) {
                         self.succeeded();
                     }
-                    return event;
+                    if let Some(event) = self.choose(event) {
+                        return event;
+                    }
                 }
                 Some(Err(error)) => self.failed(&error),
                 // The stream never ends; should it, nothing more is to come.
                 None => std::future::pending().await,
             }
         }
+    }
+
+    /// What an event says of the pods that are collected: one that is left out is not there.
+    fn choose(&mut self, event: Event<Pod>) -> Option<Event<Pod>> {
+        let mut is_chosen = |pod: &Pod| {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            !is_excluded(pod) && self.namespaces.has(namespace)
+        };
+        match event {
+            Event::InitApply(pod) if !is_chosen(&pod) => None,
+            Event::Apply(pod) if !is_chosen(&pod) => Some(Event::Delete(pod)),
+            event => Some(event),
+        }
+    }
+
+    /// A watch that fell silent because its connection is gone looks like one of pods that do not change.
+    fn relist(&mut self) {
+        self.relist_at = relist_at();
+        self.events = watcher(Api::<Pod>::all(self.client.clone()), self.config.clone()).boxed();
     }
 
     fn succeeded(&mut self) {
@@ -77,6 +134,34 @@ impl Pods {
             tracing::warn!(%error, "pods cannot be watched for now");
         }
         self.failing = true;
-        self.not_before = Instant::now() + self.backoff.next();
+        let asked = retry_after(error).unwrap_or_default().min(RETRY_AFTER_MOST);
+        self.not_before = Instant::now() + self.backoff.next().max(asked);
     }
+}
+
+/// Whether a pod says that it is not to be collected.
+fn is_excluded(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    annotations
+        .and_then(|all| all.get(EXCLUDE))
+        .is_some_and(|value| value == "true")
+}
+
+/// When a server that has too much to do wants to be asked again.
+fn retry_after(error: &watcher::Error) -> Option<Duration> {
+    use watcher::Error;
+    let status = match error {
+        Error::InitialListFailed(kube::Error::Api(status))
+        | Error::WatchStartFailed(kube::Error::Api(status))
+        | Error::WatchFailed(kube::Error::Api(status)) => status,
+        Error::WatchError(status) => status,
+        _ => return None,
+    };
+    let seconds = status.details.as_ref()?.retry_after_seconds;
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+}
+
+/// Jittered, so that the collectors of a cluster do not list together.
+fn relist_at() -> Instant {
+    Instant::now() + RELIST_EVERY.mul_f64(rand::random_range(0.8..=1.2))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bus::Timestamp;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header::RETRY_AFTER};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
 use serde::Deserialize;
@@ -16,11 +16,14 @@ use crate::instance::Instance;
 /// How long the headers of an answer may take. The kubelet sends them at once, also for a container that has written nothing.
 const HEADERS_WAIT: Duration = Duration::from_secs(30);
 
+/// The longest that a server is believed to need.
+const MOST_RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// The most that is read of an error.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
 /// What to ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogRequest {
     /// To go on as lines are written.
     pub follow: bool,
@@ -28,6 +31,8 @@ pub struct LogRequest {
     pub previous: bool,
     /// From the whole second of this time on.
     pub since: Option<Timestamp>,
+    /// No more than so many bytes.
+    pub limit_bytes: Option<u32>,
 }
 
 /// What the API answered.
@@ -41,6 +46,8 @@ pub enum Answer {
     PodGone,
     /// There is no log of an instance before the newest.
     NoPrevious,
+    /// The API server has too much to do: to be tried again, not before this has passed.
+    Busy(Duration),
     /// Anything else: to be tried again.
     Trouble(String),
 }
@@ -99,6 +106,9 @@ impl LogRequest {
         if self.previous {
             uri.push_str("&previous=true");
         }
+        if let Some(bytes) = self.limit_bytes {
+            uri.push_str(&format!("&limitBytes={bytes}"));
+        }
         if let Some(since) = self.since {
             // The API cuts the fraction off; so do we, to ask for what we get.
             let second = since.floor_second().to_string();
@@ -115,12 +125,23 @@ async fn read_answer(response: Response<Body>) -> Answer {
         StatusCode::NO_CONTENT => return Answer::NotYet,
         _ => {}
     }
+    if let Some(wait) = retry_after(&response) {
+        return Answer::Busy(wait);
+    }
     let body = Limited::new(response.into_body(), MAX_ERROR_BYTES).collect();
     let body = match tokio::time::timeout(HEADERS_WAIT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
         _ => Bytes::new(),
     };
     read_error(status, &body)
+}
+
+/// When a server that has too much to do wants to be asked again. Only a number of seconds is understood: Kubernetes sends no dates.
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let is_busy = response.status() == StatusCode::TOO_MANY_REQUESTS || response.status().is_server_error();
+    let seconds = response.headers().get(RETRY_AFTER).filter(|_| is_busy)?;
+    let seconds: u64 = seconds.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MOST_RETRY_AFTER))
 }
 
 /// The parts of a Kubernetes `Status` that tell errors apart.
@@ -162,6 +183,13 @@ pub fn is_kubelets(text: &[u8]) -> bool {
         b"rpc error",
     ];
     BEGINNINGS.iter().any(|beginning| text.starts_with(beginning)) && Timestamp::split_line(text).is_none()
+}
+
+/// Whether it says that the node can serve no more follows; what was there has been sent by then.
+///
+/// *Source*: each follow takes an inotify instance, of which a user has 128 by default.
+pub fn has_no_follow(text: &[u8]) -> bool {
+    is_kubelets(text) && text.starts_with(b"failed to create fsnotify watcher: too many open files")
 }
 
 #[cfg(test)]

@@ -14,20 +14,24 @@ use kube::runtime::watcher::Event;
 use tokio::{
     sync::watch,
     task::{self, JoinError, JoinSet},
-    time::{Instant, sleep},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     backoff::Backoff,
-    checkpoint::{Checkpoints, Record, Unseen},
+    checkpoint::{Record, Unseen},
     config::{Config, Source},
     files::Watches,
     follow::{Follower, park},
+    follows::Follows,
     instance::{self, Instance, InstanceKey, Known},
+    origin::new_origin,
     publish::Outlet,
     recorded::Recorded,
-    stream::{Stream, new_origin},
+    stream::Stream,
+    way::Way,
 };
 
 /// The first wait before a task that failed is begun again: what made it fail should not fill the log.
@@ -42,9 +46,9 @@ const AGAIN_MOST: Duration = Duration::from_secs(60);
 pub struct Roster {
     config: Config,
     client: kube::Client,
-    bus: Arc<dyn Bus>,
-    checkpoints: Checkpoints,
+    way: Way,
     shutdown: CancellationToken,
+    follows: Follows,
     /// Tasks that own an instance's stream, until its end (true) or ours.
     tasks: JoinSet<bool>,
     keys: HashMap<task::Id, InstanceKey>,
@@ -64,6 +68,7 @@ pub struct Roster {
 }
 
 struct ListedPod {
+    pod: Pod,
     app: AppName,
     instances: Vec<InstanceKey>,
 }
@@ -73,8 +78,6 @@ struct Owned {
     known: watch::Sender<Known>,
     /// `None`: it is gone, and its stream is being ended.
     instance: Option<Arc<Instance>>,
-    /// When it was first shown.
-    since: Instant,
     backoff: Backoff,
 }
 
@@ -83,7 +86,6 @@ impl Owned {
         Self {
             known: watch::Sender::new(known),
             instance,
-            since: Instant::now(),
             backoff: Backoff::new(AGAIN_FIRST, AGAIN_MOST),
         }
     }
@@ -91,14 +93,8 @@ impl Owned {
 
 impl Roster {
     /// Knows the checkpoints, and no pod.
-    pub fn new(
-        config: Config,
-        client: kube::Client,
-        bus: Arc<dyn Bus>,
-        checkpoints: Checkpoints,
-        shutdown: CancellationToken,
-    ) -> Self {
-        let unclaimed: HashMap<_, _> = checkpoints.all().into_iter().collect();
+    pub fn new(config: Config, client: kube::Client, way: Way, shutdown: CancellationToken) -> Self {
+        let unclaimed: HashMap<_, _> = way.checkpoints.all().into_iter().collect();
         let mut recorded = Recorded::default();
         // Standard error's goes with standard output's.
         for (key, record) in unclaimed.iter().filter(|(key, _)| key.fd() != Some(Fd::Err)) {
@@ -110,9 +106,9 @@ impl Roster {
             recorded,
             config,
             client,
-            bus,
-            checkpoints,
+            way,
             shutdown,
+            follows: Follows::default(),
             tasks: JoinSet::new(),
             keys: HashMap::new(),
             topics: JoinSet::new(),
@@ -157,6 +153,21 @@ impl Roster {
         }
     }
 
+    /// Begins the task of every instance that is shown and has none: whatever ended it, a container is never forgotten.
+    pub fn reconcile(&mut self) {
+        let is_forgotten = |pod: &&ListedPod| pod.instances.iter().any(|key| !self.instances.contains_key(key));
+        let forgotten: Vec<_> = self
+            .pods
+            .values()
+            .filter(is_forgotten)
+            .map(|pod| pod.pod.clone())
+            .collect();
+        for pod in forgotten {
+            tracing::warn!(pod = pod.metadata.name, "a container has no task: begun again");
+            self.show(&pod);
+        }
+    }
+
     /// Waits until what was read is published. The shutdown token must have been cancelled. Returns how many streams were not done by then.
     pub async fn finish(mut self, deadline: Duration) -> usize {
         let done = async { while self.tasks.join_next().await.is_some() {} };
@@ -177,7 +188,11 @@ impl Roster {
         }
         let keys: Vec<_> = instances.iter().map(|instance| instance.key.clone()).collect();
         self.count_in(&app);
+        let mut own = pod.clone();
+        // Most of an object, and of no use here.
+        own.metadata.managed_fields = None;
         let listed = ListedPod {
+            pod: own,
             app,
             instances: keys.clone(),
         };
@@ -199,7 +214,7 @@ impl Roster {
             return;
         }
         self.apps.insert(app.clone(), 1);
-        self.topics.spawn(make_topic(Arc::clone(&self.bus), app.clone()));
+        self.topics.spawn(make_topic(Arc::clone(&self.way.bus), app.clone()));
     }
 
     fn count_out(&mut self, app: &AppName) {
@@ -264,7 +279,7 @@ impl Roster {
     fn begin(&mut self, instance: Instance) {
         let key = instance.key.clone();
         let claimed = self.unclaimed.as_mut().and_then(|unclaimed| unclaimed.remove(&key));
-        let claimed = claimed.or_else(|| self.checkpoints.get(&key));
+        let claimed = claimed.or_else(|| self.way.checkpoints.get(&key));
         if let Some(unclaimed) = self.unclaimed.as_mut().filter(|_| key.fd().is_some()) {
             unclaimed.remove(&key.of(Fd::Err));
         }
@@ -278,7 +293,7 @@ impl Roster {
             },
         };
         record.restarts = Some(instance.known.restarts);
-        self.checkpoints.save(&key, &record);
+        self.way.checkpoints.save(&key, &record);
         if let Some(older) = self.recorded.note(&key, record.restarts)
             && older != key
         {
@@ -296,7 +311,7 @@ impl Roster {
             record.expected = true;
             if restarts - before > 1 {
                 tracing::warn!(stream = %origin.stream, instances = restarts - before - 1, "instances came and went unseen");
-                let last = self.checkpoints.get(&key).and_then(|before| before.last());
+                let last = self.way.checkpoints.get(&key).and_then(|before| before.last());
                 record.unseen = Some(Unseen {
                     from: last.map(|last| last.anchor.time).filter(|time| *time != i64::MIN),
                     to: Timestamp::now().0,
@@ -310,7 +325,7 @@ impl Roster {
     fn close(&mut self, key: InstanceKey, record: Record) {
         if record.ended || record.origin().is_none() {
             if !self.recorded.is_newest(&key) {
-                self.checkpoints.delete(&key);
+                self.way.checkpoints.delete(&key);
             }
             return;
         }
@@ -353,21 +368,26 @@ impl Roster {
                     stream,
                     expected: record.expected,
                     shutdown: shutdown.clone(),
+                    metrics: self.way.metrics.clone(),
+                    follows: self.follows.clone(),
+                    renew_after: self.config.renew_after,
+                    ear: None,
+                    loud: false,
                     open: None,
-                    since: owned.since,
                 };
-                self.tasks.spawn(async move {
+                let span = tracing::info_span!("container", app = %instance.app, process = instance.process, node = instance.node);
+                let work = async move {
                     shutdown.run_until_cancelled(sleep(wait)).await;
                     follower.run().await
-                })
+                };
+                self.tasks.spawn(work.instrument(span))
             }
         };
         self.keys.insert(task.id(), key);
     }
 
     fn stream(&self, key: &InstanceKey, origin: Origin, record: &Record) -> Stream {
-        let (bus, checkpoints) = (Arc::clone(&self.bus), self.checkpoints.clone());
-        let outlet = Outlet::new(bus, checkpoints, key.clone(), record.clone());
+        let outlet = Outlet::new(self.way.clone(), key.clone(), record.clone());
         Stream::new(key.clone(), origin, record, outlet)
     }
 
@@ -376,7 +396,7 @@ impl Roster {
         let Some(key) = self.keys.remove(&id) else { return };
         self.instances.remove(&key);
         if is_over && !self.recorded.is_newest(&key) {
-            self.checkpoints.delete(&key);
+            self.way.checkpoints.delete(&key);
         }
     }
 
@@ -385,7 +405,11 @@ impl Roster {
             return;
         };
         tracing::error!(%error, pod_uid = key.pod_uid, container = key.container, "a container's task failed: begun again");
-        let record = self.checkpoints.get(&key).filter(|record| record.origin().is_some());
+        let record = self
+            .way
+            .checkpoints
+            .get(&key)
+            .filter(|record| record.origin().is_some());
         match (record, self.instances.get_mut(&key)) {
             (Some(record), Some(owned)) => {
                 let wait = owned.backoff.next();
@@ -402,7 +426,7 @@ impl Roster {
     fn forget(&self, key: &InstanceKey) {
         let is_unclaimed = self.unclaimed.as_ref().is_some_and(|all| all.contains_key(key));
         if !is_unclaimed && !self.instances.contains_key(key) {
-            self.checkpoints.delete(key);
+            self.way.checkpoints.delete(key);
         }
     }
 }
@@ -413,9 +437,10 @@ async fn end(mut stream: Stream, shutdown: CancellationToken, wait: Duration) ->
         return false;
     }
     tracing::info!(stream = %stream.id(), "gone while the collector was away");
-    stream.gone(true);
-    stream.drain().await;
-    true
+    if !stream.is_finished() {
+        stream.gone(true);
+    }
+    stream.drain_until(&shutdown).await
 }
 
 /// Makes an app's topic, so that readers find it before its first line.

@@ -2,37 +2,61 @@
 
 use std::sync::Arc;
 
-use bus::{Batch, Content, Epoch, InvalidStreamId, Loss, LossReason, Origin, StreamId, Timestamp};
+use bus::{Batch, Content, Loss, LossReason, Origin, StreamId, Timestamp};
 
 use crate::{
     anchor::{Mark, fingerprint},
     checkpoint::Record,
-    instance::{Instance, InstanceKey},
-    lines::{Lines, Slice},
-    publish::{Outlet, Step},
+    instance::InstanceKey,
+    lines::Lines,
+    number::Above,
+    origin::new_id,
+    publish::{Outlet, SPOOL_AFTER},
+    rotation::{self, Marks},
     seek::{Join, Seek},
+    way::Step,
 };
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
-/// What is held of a stream while the bus is slow; then its log is not read on. Four batches: one on the way, the rest gathered.
-pub const MAX_HELD_BYTES: usize = 4 << 20;
+/// What is held of a stream in memory while the bus is slow; then it goes to disk. Four batches: one on the way, the rest gathered.
+const MAX_HELD_BYTES: usize = 4 << 20;
+
+/// What a stream may hold while all together hold too much: below it there is little to gain.
+const MAX_HELD_CROWDED: usize = 256 << 10;
+
+/// What goes to disk gathers until it is so much, or [`SPOOL_AFTER`] old: a write a line would be slow, and longer is more to lose.
+const SPOOL_PIECE: usize = 256 << 10;
 
 /// One container instance's output as a stream.
 pub struct Stream {
     key: InstanceKey,
-    origin: Arc<Origin>,
+    pub(crate) origin: Arc<Origin>,
     lines: Lines,
-    outlet: Outlet,
-    next_seq: u64,
+    pub(crate) outlet: Outlet,
+    pub(crate) next_seq: u64,
     /// Seqs below may name lines already.
-    used: u64,
+    pub(crate) used: u64,
     /// The last line that was read and numbered.
-    had: Option<Mark>,
+    pub(crate) had: Option<Mark>,
     /// The farthest line that may have been sent before a restart.
-    maybe: Option<Mark>,
+    pub(crate) maybe: Option<Mark>,
     /// Lines numbered since the response began.
-    news: u64,
+    pub(crate) news: u64,
     /// The response does not join: to be believed once it is known to be this instance's.
     absent: Option<Absent>,
+    /// Lines that files were seen to hold, and that must come.
+    pub(crate) marks: Marks,
+    /// A response joined, or began the log, in this process: what lies before is all had.
+    pub(crate) live: bool,
+    /// Where a rotation was told last.
+    pub(crate) rotated_at: Option<u64>,
+    /// What the app printed above its limit, and was not told yet.
+    pub(crate) above: Option<Above>,
+    /// Since when something gathers that is not to wait for long: lines for the disk, or a loss.
+    gathering: Option<Instant>,
+    /// Its end is on its way: nothing is left to be read.
+    finished: bool,
 }
 
 /// A response that does not contain the line to go on from; where its lines begin.
@@ -45,40 +69,41 @@ struct Absent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Rest(usize, u64);
 
-/// What the streams of an instance have in common, with a new epoch.
-pub fn new_origin(instance: &Instance) -> Result<Origin, InvalidStreamId> {
-    Ok(Origin {
-        app: instance.app.clone(),
-        process: instance.process.clone(),
-        stream: new_id(&instance.key)?,
-        node: instance.node.clone(),
-        source: "app".to_owned(),
-        fd: instance.key.fd(),
-        about: None,
-    })
-}
-
-fn new_id(key: &InstanceKey) -> Result<StreamId, InvalidStreamId> {
-    StreamId::new(&key.pod_uid, &key.container, &key.container_id, Epoch::new())
-}
-
 impl Stream {
     /// Goes on where the record stands; one that is still to begin tells first what came before it and was not seen.
     pub fn new(key: InstanceKey, origin: Origin, record: &Record, outlet: Outlet) -> Self {
         let seq_end = |mark: Option<Mark>| mark.map_or(0, |mark| mark.seq_end);
+        let spooled = outlet.spooled();
+        // What is on disk is had: reading goes on behind it, in the stream that it ends with.
+        let is_renewed = spooled.stream.as_ref().is_some_and(|stream| *stream != origin.stream);
+        let (accepted, sent) = if is_renewed {
+            (None, None)
+        } else {
+            (record.accepted, record.sent)
+        };
+        let had = spooled.read.or(accepted);
         let mut stream = Self {
             key,
-            origin: Arc::new(origin),
+            origin: Arc::new(Origin {
+                stream: spooled.stream.clone().unwrap_or_else(|| origin.stream.clone()),
+                ..origin
+            }),
             lines: Lines::default(),
             outlet,
-            next_seq: seq_end(record.accepted),
-            used: seq_end(record.accepted).max(seq_end(record.sent)),
-            had: record.accepted,
-            maybe: record.sent,
+            next_seq: seq_end(had),
+            used: seq_end(had).max(seq_end(sent)),
+            had,
+            maybe: sent,
             news: 0,
             absent: None,
+            marks: Marks::default(),
+            live: false,
+            rotated_at: None,
+            above: None,
+            gathering: None,
+            finished: spooled.finished,
         };
-        if let (Some(unseen), None) = (record.unseen, record.accepted) {
+        if let (Some(unseen), None, None) = (record.unseen, record.accepted, spooled.stream) {
             let loss = Loss {
                 lines: 0,
                 reason: LossReason::Gone,
@@ -133,6 +158,20 @@ impl Stream {
         self.take_all();
         self.lines.begin(self.seek(), self.since().is_some());
         (self.news, self.absent) = (0, None);
+        // What the response must contain says all.
+        self.marks.clear();
+    }
+
+    /// A file was seen to hold this line: where it is still to come, it must.
+    pub fn expect(&mut self, mark: rotation::Mark) {
+        if self.had.is_none_or(|had| had.anchor.time < mark.time.0) {
+            self.marks.expect(mark);
+        }
+    }
+
+    /// The time of the last line that was read.
+    pub fn last_read(&self) -> Option<Timestamp> {
+        self.lines.last_read()
     }
 
     /// What is read next are the lines behind the seq `from` of this stream: those that are had are counted and dropped, and the last of them proves the place.
@@ -190,11 +229,17 @@ impl Stream {
         self.absent.is_some()
     }
 
-    /// The response is this instance's and does not join: tells what is not known, and begins a new stream with its lines.
+    /// The response is this instance's and does not join: tells what is not known. Where nothing read is in doubt the stream goes on; else a new one begins
+    /// with the response's lines.
     pub fn part(&mut self) {
         if let Some(Absent { first }) = self.absent.take() {
+            let first = first.unwrap_or_else(Timestamp::now);
+            if self.live && self.used == self.next_seq {
+                self.rotated(first);
+                return self.flush();
+            }
             tracing::warn!(stream = %self.id(), "log does not join what was read of it");
-            self.lose(LossReason::Away, first.unwrap_or_else(Timestamp::now));
+            self.lose(LossReason::Away, first);
             self.push(self.used, Content::End, None);
             self.begin_anew();
             self.flush();
@@ -229,16 +274,31 @@ impl Stream {
         foreign.then_some(rest)
     }
 
-    /// Whether there is room to read on.
+    /// Whether there is room to read on: always, unless the disk refuses what the bus does not take.
     pub fn has_room(&self) -> bool {
-        self.outlet.queued_bytes() + self.lines.held_bytes() < MAX_HELD_BYTES
+        self.outlet.queued_bytes() < MAX_HELD_BYTES
     }
 
-    /// Returns when a batch was accepted and the next is on its way. Never while idle.
+    /// Whether its end is on its way: nothing is left to be read.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Returns when something happened to what is on its way. Never while idle.
     ///
     /// *Cancel safety*: nothing is lost.
     pub async fn progress(&mut self) {
-        self.outlet.progress().await;
+        let gathered = self.gathering.map(|since| since + SPOOL_AFTER);
+        let gathered = async {
+            match gathered {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.outlet.progress() => {}
+            () = gathered => self.take_all(),
+        }
         self.flush();
     }
 
@@ -248,6 +308,26 @@ impl Stream {
     pub async fn drain(&mut self) {
         self.take_all();
         self.outlet.drain().await;
+    }
+
+    /// As [`drain`](Self::drain), until the collector stops; then as [`drain_or_keep`](Self::drain_or_keep). Returns whether it is the former.
+    pub async fn drain_until(&mut self, shutdown: &CancellationToken) -> bool {
+        let drained = shutdown.run_until_cancelled(self.drain()).await.is_some();
+        if !drained {
+            self.drain_or_keep().await;
+        }
+        drained
+    }
+
+    /// As [`drain`](Self::drain), for a collector that stops: what is on disk is kept for the next one where the bus is away.
+    pub async fn drain_or_keep(&mut self) {
+        self.take_all();
+        while !self.outlet.is_idle() && !self.outlet.is_kept() {
+            self.outlet.progress().await;
+        }
+        if self.outlet.is_idle() {
+            self.outlet.drain().await;
+        }
     }
 
     /// The log has been read to its end, and its container has terminated.
@@ -291,40 +371,9 @@ impl Stream {
         }
     }
 
-    /// What was had may not be all: tells the lines that have numbers as such, and the others by their times.
-    fn lose(&mut self, reason: LossReason, to: Timestamp) {
-        let had = self.had.map(|had| had.anchor.timestamp());
-        let farthest = self
-            .maybe
-            .map(|maybe| maybe.anchor.timestamp())
-            .filter(|_| self.used > self.next_seq);
-        if self.used > self.next_seq {
-            self.tell(
-                self.next_seq,
-                Loss {
-                    lines: self.used - self.next_seq,
-                    reason: reason.clone(),
-                    from: had,
-                    to: farthest,
-                },
-            );
-        }
-        self.tell(
-            self.used,
-            Loss {
-                lines: 0,
-                reason,
-                from: farthest.or(had),
-                to: Some(to),
-            },
-        );
-    }
-
-    fn tell(&mut self, seq: u64, loss: Loss) {
-        self.push(seq, Content::Loss(loss), None);
-    }
-
     fn finish(&mut self) {
+        self.tell_above();
+        self.finished = true;
         let end = self.batch(self.used, Content::End);
         self.outlet.push(Step::Finish(end));
     }
@@ -342,44 +391,52 @@ impl Stream {
         }
     }
 
-    /// Lines go out at once when nothing is on its way, and gather while something is.
+    /// Lines go out at once when nothing is on its way, and gather while something is; what is too much for memory goes to disk.
     fn flush(&mut self) {
-        if self.outlet.is_idle()
-            && self.absent.is_none()
-            && let Some(slice) = self.lines.take()
-        {
-            self.number(slice);
+        let gathered = self.lines.held_bytes();
+        let held = gathered + self.outlet.queued_bytes();
+        let is_crowded = self.outlet.hold(held);
+        if self.absent.is_some() || self.lines.is_seeking() {
+            return;
+        }
+        if self.outlet.is_idle() {
+            if let Some(slice) = self.lines.take() {
+                self.number(slice);
+            }
+        } else if self.outlet.is_spooling() {
+            if gathered >= SPOOL_PIECE {
+                self.take_all();
+            } else if gathered > 0 {
+                self.gather();
+            }
+        } else if held > MAX_HELD_BYTES || (is_crowded && held > MAX_HELD_CROWDED) {
+            self.take_all();
+            self.outlet.spill();
         }
     }
 
+    /// What is there now goes on within [`SPOOL_AFTER`].
+    pub(crate) fn gather(&mut self) {
+        self.gathering.get_or_insert_with(Instant::now);
+    }
+
     fn take_all(&mut self) {
+        self.gathering = None;
         while self.absent.is_none()
             && let Some(slice) = self.lines.take()
         {
             self.number(slice);
         }
+        self.tell_above();
     }
 
-    fn number(&mut self, slice: Slice) {
-        let Slice { data, lines, part, end } = slice;
-        let seq = self.next_seq;
-        self.next_seq += lines;
-        self.news += lines;
-        self.used = self.used.max(self.next_seq);
-        let mark = Mark {
-            seq_end: self.next_seq,
-            anchor: end,
-        };
-        self.had = Some(mark);
-        self.push(seq, Content::Lines { data, lines, part }, Some(mark));
-    }
-
-    fn push(&mut self, seq: u64, content: Content, end: Option<Mark>) {
+    pub(crate) fn push(&mut self, seq: u64, content: Content, end: Option<Mark>) {
+        self.tell_above();
         let batch = self.batch(seq, content);
         self.outlet.push(Step::Batch(batch, end));
     }
 
-    fn batch(&self, seq: u64, content: Content) -> Batch {
+    pub(crate) fn batch(&self, seq: u64, content: Content) -> Batch {
         Batch {
             origin: Arc::clone(&self.origin),
             seq,

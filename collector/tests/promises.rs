@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
+mod chaos;
 mod directory;
 mod instances;
+mod limits;
+mod nodes;
+mod outages;
+mod rotations;
 mod support;
+mod topics;
 
 use std::sync::atomic::Ordering;
 
@@ -282,7 +288,10 @@ async fn a_batch_whose_acceptance_was_never_heard_of_is_neither_lost_nor_repeate
         let collector = stage.collect().await;
         stage.write("p", 0..100);
         stage.until_lines(100).await;
+        // Stopped in between: of these lines it has heard.
+        collector.stop().await;
         stage.bus.mute.store(true, Ordering::SeqCst);
+        let collector = stage.collect().await;
         stage.write("p", 100..200);
         // One batch at least was accepted and not answered.
         let accepted = stage.until_lines(101).await.texts.len();

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, USER_AGENT};
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{any, get};
 use serde_json::Value;
 
-use crate::sim::Sim;
+use crate::logs::log::lock;
+use crate::sim::{Refusal, Sim};
 
 mod discovery;
 mod listing;
@@ -53,7 +55,16 @@ pub(crate) fn router(sim: Arc<Sim>) -> Router {
             Status::method_not_allowed().respond(&Client::of(&headers))
         })
         .fallback(async |headers: HeaderMap| Status::no_such_path().respond(&Client::of(&headers)))
+        .layer(middleware::from_fn_with_state(Arc::clone(&sim), admit))
         .with_state(sim)
+}
+
+/// Lets a request in, unless the API server has too much to do.
+async fn admit(State(sim): Shared, request: Request, next: Next) -> Response {
+    if *lock(&sim.condition.refusal) == Some(Refusal::Busy) {
+        return Status::too_many_requests().respond(&Client::of(request.headers()));
+    }
+    next.run(request).await
 }
 
 /// What a request's headers say about how its client wants JSON.

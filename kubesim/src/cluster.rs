@@ -249,6 +249,11 @@ impl Cluster {
         self.sim.set_down(down);
     }
 
+    /// Lets follows deliver nothing, or go on; see [`FaultKind::StallFollows`].
+    pub fn stall_follows(&self, stalled: bool) {
+        self.sim.condition.follows_stalled.send_replace(stalled);
+    }
+
     /// Causes a fault of a scenario now.
     pub fn cause(&self, fault: FaultKind) {
         playing::cause(&self.sim, fault);

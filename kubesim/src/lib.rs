@@ -2,7 +2,7 @@
 //!
 //! It behaves as a real API server and kubelet do where a log collector can see it: the order of watch events, which
 //! lines of which container instance a log request returns, how a follow ends, what errors look like. `kubectl` works
-//! against it. Everything is in memory; logs rotate at 10 MiB, so memory is bounded by the number of containers.
+//! against it. Everything is in memory; logs rotate (at 10 MiB unless the scenario says otherwise), so memory is bounded by the number of containers.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), kubesim::Error> {
@@ -58,7 +58,7 @@ pub async fn start(config: Config) -> Result<Cluster, Error> {
             source,
         })?;
     }
-    let sim = Arc::new(Sim::new(config.scenario.seed, config.scenario.log_files.clone()));
+    let sim = Arc::new(Sim::new(&config.scenario));
     let down = sim.condition.api_down.subscribe();
     let addr = config.listen;
     let port = Port::bind(addr, down)

@@ -8,8 +8,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::logs::log::lock;
 use crate::node::kubelet::{create_pods, delete_pod};
+use crate::node::pod::State;
 use crate::scenario::{Fault, FaultKind, PodPlan, Scenario};
-use crate::sim::{Interrupt, Kubelet, Sim};
+use crate::sim::{Interrupt, Kubelet, Refusal, Sim};
 
 enum Act {
     Create(PodPlan),
@@ -77,19 +78,64 @@ pub(crate) fn cause(sim: &Arc<Sim>, kind: FaultKind) {
             sim.set_down(true);
             later(sim, duration, |sim| sim.set_down(false));
         }
-        FaultKind::KubeletDown { duration } => {
-            *lock(&sim.condition.kubelet) = Kubelet::Down;
-            sim.interrupts.follows.send_replace(Interrupt::End);
-            later(sim, duration, |sim| {
-                *lock(&sim.condition.kubelet) = Kubelet::Starting;
-                later(sim, KUBELET_STARTS, |sim| *lock(&sim.condition.kubelet) = Kubelet::Up);
-            });
-        }
+        FaultKind::KubeletDown { duration } => restart_kubelet(sim, duration),
         FaultKind::RuntimeDown { duration } => {
             sim.condition.runtime_down.store(true, Ordering::Release);
             later(sim, duration, |sim| {
                 sim.condition.runtime_down.store(false, Ordering::Release)
             });
+        }
+        FaultKind::Rotate => rotate(sim),
+        FaultKind::StallFollows { duration } => stall(sim, duration),
+        FaultKind::StrandFollows => {
+            sim.interrupts.strandings.send_replace(());
+        }
+        FaultKind::SlowLogs { duration, delay } => slow(sim, duration, delay),
+        FaultKind::ApiBusy { duration } => refuse(sim, Refusal::Busy, duration),
+        FaultKind::LogsForbidden { duration } => refuse(sim, Refusal::Forbidden, duration),
+        FaultKind::ExpireWatches => {
+            sim.store.forget_history();
+            sim.interrupts.watches.send_replace(Interrupt::End);
+        }
+    }
+}
+
+fn restart_kubelet(sim: &Arc<Sim>, away: Duration) {
+    *lock(&sim.condition.kubelet) = Kubelet::Down;
+    sim.interrupts.follows.send_replace(Interrupt::End);
+    later(sim, away, |sim| {
+        *lock(&sim.condition.kubelet) = Kubelet::Starting;
+        later(sim, KUBELET_STARTS, |sim| *lock(&sim.condition.kubelet) = Kubelet::Up);
+    });
+}
+
+fn stall(sim: &Arc<Sim>, duration: Duration) {
+    sim.condition.follows_stalled.send_replace(true);
+    later(sim, duration, |sim| {
+        sim.condition.follows_stalled.send_replace(false);
+    });
+}
+
+fn slow(sim: &Arc<Sim>, duration: Duration, delay: Duration) {
+    *lock(&sim.condition.log_delay) = delay;
+    later(sim, duration, |sim| *lock(&sim.condition.log_delay) = Duration::ZERO);
+}
+
+fn refuse(sim: &Arc<Sim>, refusal: Refusal, duration: Duration) {
+    *lock(&sim.condition.refusal) = Some(refusal);
+    later(sim, duration, |sim| *lock(&sim.condition.refusal) = None);
+}
+
+fn rotate(sim: &Sim) {
+    for pod in sim.store.list().pods {
+        let running = pod
+            .containers
+            .iter()
+            .filter(|container| matches!(container.state, State::Running { .. }));
+        for container in running {
+            if let Some(log) = container.id.as_deref().and_then(|id| container.log(id)) {
+                log.rotate();
+            }
         }
     }
 }

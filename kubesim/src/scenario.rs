@@ -11,11 +11,15 @@ mod reading;
 pub use reading::ScenarioError;
 
 /// A whole scenario.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Scenario {
     /// Decides the generated names and the content of the logs. Uids, container ids and times are never seeded:
     /// two runs are two clusters.
     pub seed: u64,
+    /// At this size a container's log file is rotated away: the kubelet's `containerLogMaxSize`, looked at with each write.
+    pub rotate_bytes: usize,
+    /// How long the kubelet waits before a container's second restart; doubled each time up to thirty times as long.
+    pub restart_backoff: Duration,
     /// The pods, in the order of the file.
     pub pods: Vec<PodPlan>,
     /// What goes wrong, in the order of the file.
@@ -49,6 +53,19 @@ impl Default for LogFiles {
     }
 }
 
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            log_files: LogFiles::default(),
+            rotate_bytes: ROTATE_BYTES,
+            restart_backoff: RESTART_BACKOFF,
+            pods: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+}
+
 /// One `[[pods]]` entry: a pod, or the replicas of one.
 #[derive(Debug, Clone)]
 pub struct PodPlan {
@@ -64,6 +81,8 @@ pub struct PodPlan {
     pub delete_after: Option<Duration>,
     /// The pod's labels; `app` is `name` unless it is given here.
     pub labels: BTreeMap<String, String>,
+    /// The pod's annotations.
+    pub annotations: BTreeMap<String, String>,
     /// The node the pod is bound to; absent: the simulated node. Empty: the pod is never scheduled.
     pub node: Option<String>,
     /// At least one.
@@ -173,6 +192,34 @@ pub enum FaultKind {
         /// How long.
         duration: Duration,
     },
+    /// Every running container's log file is rotated away, unless it is empty.
+    Rotate,
+    /// Follows deliver nothing for this long; files rotated away meanwhile they skip, save the one they were in.
+    StallFollows {
+        /// How long.
+        duration: Duration,
+    },
+    /// Follows that are open now do not notice a rotation: they stay silent at the end of their file, and end there when the container exits.
+    StrandFollows,
+    /// Every piece of a log takes `delay` more for this long.
+    SlowLogs {
+        /// How long.
+        duration: Duration,
+        /// Before each piece, of 32 KiB or a line.
+        delay: Duration,
+    },
+    /// Every request is 429 for this long, to be tried again after a second; what is open goes on.
+    ApiBusy {
+        /// How long.
+        duration: Duration,
+    },
+    /// Log requests are 403 for this long: the right was taken away; open follows go on.
+    LogsForbidden {
+        /// How long.
+        duration: Duration,
+    },
+    /// Watches end, and who goes on from where they were gets 410: the API server has forgotten.
+    ExpireWatches,
 }
 
 impl Scenario {
@@ -181,6 +228,8 @@ impl Scenario {
     /// ```
     /// let scenario = kubesim::Scenario::from_toml(r#"
     ///     seed = 7                     # decides names and content; default 0
+    ///     rotate_bytes = 1048576       # a log file's size; default 10 MiB
+    ///     restart_backoff = "10s"      # before the second restart; the default
     ///
     ///     [log_files]                  # how the node keeps log files, where it is given a directory for them
     ///     max_size = 10485760          # bytes; these are the defaults
@@ -194,6 +243,7 @@ impl Scenario {
     ///     start_after = "2s"           # default 0
     ///     delete_after = "1m"          # default never
     ///     labels = { tier = "front" }
+    ///     annotations = { note = "any text" }
     ///     node = "node-1"              # the default; "" = never scheduled
     ///
     ///     [[pods.containers]]
@@ -222,7 +272,7 @@ impl Scenario {
     ///
     ///     [[faults]]
     ///     at = "40s"
-    ///     kind = "api-down"            # with for; also kubelet-down, runtime-down; without: end-streams, break-streams
+    ///     kind = "api-down"            # one that lasts: see FaultKind for all, written-like-this
     ///     for = "5s"
     /// "#)?;
     /// assert_eq!(scenario.pods[0].containers.len(), 3);
@@ -259,6 +309,7 @@ impl PodPlan {
             start_after: Duration::ZERO,
             delete_after: None,
             labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
             node: None,
             containers: vec![container],
         }
@@ -293,5 +344,11 @@ impl RestartPolicy {
         }
     }
 }
+
+/// The kubelet's default `containerLogMaxSize`.
+const ROTATE_BYTES: usize = 10 << 20;
+
+/// The kubelet's.
+const RESTART_BACKOFF: Duration = Duration::from_secs(10);
 
 const DEMO: &str = include_str!("../scenarios/demo.toml");

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,7 @@ use crate::logs::files::FileLog;
 use crate::logs::log::{Counts, lock};
 use crate::node::pod::PodKey;
 use crate::node::store::Store;
-use crate::scenario::LogFiles;
+use crate::scenario::{LogFiles, Scenario};
 
 /// Shared state.
 pub(crate) struct Sim {
@@ -20,6 +21,10 @@ pub(crate) struct Sim {
     pub(crate) log_files: LogFiles,
     /// The files that are written, until their containers' logs are forgotten.
     pub(crate) written_files: Mutex<Vec<Weak<FileLog>>>,
+    /// At this size a log's file is rotated away.
+    pub(crate) rotate_bytes: usize,
+    /// Before a container's second restart.
+    pub(crate) restart_backoff: Duration,
     pub(crate) store: Store,
     pub(crate) condition: Condition,
     pub(crate) interrupts: Interrupts,
@@ -47,6 +52,21 @@ pub(crate) struct Condition {
     pub(crate) api_down: watch::Sender<bool>,
     /// Open follows; see [`MAX_FOLLOWS`].
     pub(crate) follows: Arc<AtomicUsize>,
+    /// Follows deliver nothing.
+    pub(crate) follows_stalled: watch::Sender<bool>,
+    /// How long each piece of a log takes.
+    pub(crate) log_delay: Mutex<Duration>,
+    /// What every request is refused with.
+    pub(crate) refusal: Mutex<Option<Refusal>>,
+}
+
+/// Why the API refuses a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// 429, to be tried again after a second.
+    Busy,
+    /// 403 for logs: the right was taken away.
+    Forbidden,
 }
 
 /// What the kubelet's own port answers.
@@ -61,6 +81,8 @@ pub(crate) enum Kubelet {
 /// Ends open responses. A change of the value is the order.
 pub(crate) struct Interrupts {
     pub(crate) follows: watch::Sender<Interrupt>,
+    /// Open follows go no further than the end of their file.
+    pub(crate) strandings: watch::Sender<()>,
     pub(crate) watches: watch::Sender<Interrupt>,
 }
 
@@ -84,10 +106,12 @@ pub(crate) type Account = (String, Arc<Counts>);
 
 impl Sim {
     /// Makes an empty simulation.
-    pub(crate) fn new(seed: u64, log_files: LogFiles) -> Self {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
-            seed,
-            log_files,
+            seed: scenario.seed,
+            rotate_bytes: scenario.rotate_bytes,
+            restart_backoff: scenario.restart_backoff,
+            log_files: scenario.log_files.clone(),
             written_files: Mutex::default(),
             store: Store::default(),
             condition: Condition {
@@ -95,9 +119,13 @@ impl Sim {
                 runtime_down: AtomicBool::new(false),
                 api_down: watch::Sender::new(false),
                 follows: Arc::default(),
+                follows_stalled: watch::Sender::new(false),
+                log_delay: Mutex::default(),
+                refusal: Mutex::default(),
             },
             interrupts: Interrupts {
                 follows: watch::Sender::new(Interrupt::End),
+                strandings: watch::Sender::new(()),
                 watches: watch::Sender::new(Interrupt::End),
             },
             running: Mutex::default(),

@@ -1,6 +1,7 @@
 //! One hub, many text tails: what a delivery costs the server, and how long a line is on its way.
 //!
-//! `cargo bench -p streamer --bench fanout [-- TAILS LINES_PER_SECOND SECONDS]`, by default 1000 tails, 100 lines/s, 10 s. Server and readers are two processes on
+//! `cargo bench -p streamer --bench fanout [-- TAILS LINES_PER_SECOND SECONDS DEAF]`, by default 1000 tails, 100 lines/s, 10 s, and 0 tails more that
+//! never read. Server and readers are two processes on
 //! one machine: the figures of CPU and memory are the server's alone, those of time hold for both sharing it.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
@@ -23,19 +24,19 @@ const READERS: &str = "TRIBUTARY_BENCH_READERS";
 
 fn main() {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
-    let [tails, rate, seconds] =
-        [(0, 1000), (1, 100), (2, 10)].map(|(at, default)| numbers.get(at).copied().unwrap_or(default));
+    let [tails, rate, seconds, deaf] =
+        [(0, 1000), (1, 100), (2, 10), (3, 0)].map(|(at, default)| numbers.get(at).copied().unwrap_or(default));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap();
     match std::env::var(READERS) {
-        Ok(addr) => runtime.block_on(read(&addr, tails, rate * seconds)),
-        Err(_) => runtime.block_on(serve(tails, rate, seconds)),
+        Ok(addr) => runtime.block_on(read(&addr, tails, rate * seconds, deaf)),
+        Err(_) => runtime.block_on(serve(tails, rate, seconds, deaf)),
     }
 }
 
-async fn serve(tails: u64, rate: u64, seconds: u64) {
+async fn serve(tails: u64, rate: u64, seconds: u64, deaf: u64) {
     let dir = tempfile::tempdir_in(".").unwrap();
     let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
     let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -60,7 +61,7 @@ async fn serve(tails: u64, rate: u64, seconds: u64) {
     bus.create(&origin.app).await.unwrap();
     let idle_memory = resident_kib();
     let mut readers = Command::new(std::env::current_exe().unwrap())
-        .args([tails, rate, seconds].map(|n| n.to_string()))
+        .args([tails, rate, seconds, deaf].map(|n| n.to_string()))
         .env(READERS, addr.to_string())
         .stdout(Stdio::piped())
         .spawn()
@@ -106,15 +107,24 @@ async fn serve(tails: u64, rate: u64, seconds: u64) {
     served.await.unwrap().unwrap();
 }
 
-/// Reads `lines` lines on each of `tails` connections; tells the distribution of their ways.
-async fn read(addr: &str, tails: u64, lines: u64) {
+async fn connect(addr: &str) -> TcpStream {
+    let mut connection = TcpStream::connect(addr).await.unwrap();
+    connection
+        .write_all(b"GET /api/apps/bench/logs?num_lines=0 HTTP/1.1\r\nhost: bench\r\n\r\n")
+        .await
+        .unwrap();
+    connection
+}
+
+/// Reads `lines` lines on each of `tails` connections; tells the distribution of their ways. `deaf` more connections ask and never read.
+async fn read(addr: &str, tails: u64, lines: u64, deaf: u64) {
+    let mut silent = Vec::new();
+    for _ in 0..deaf {
+        silent.push(connect(addr).await);
+    }
     let mut tasks = Vec::new();
     for _ in 0..tails {
-        let mut connection = TcpStream::connect(addr).await.unwrap();
-        connection
-            .write_all(b"GET /api/apps/bench/logs?num_lines=0 HTTP/1.1\r\nhost: bench\r\n\r\n")
-            .await
-            .unwrap();
+        let mut connection = connect(addr).await;
         let mut buffer = vec![0; 16 * 1024];
         let begun = connection.read(&mut buffer).await.unwrap();
         assert!(buffer[..begun].starts_with(b"HTTP/1.1 200"));
@@ -153,7 +163,7 @@ async fn read(addr: &str, tails: u64, lines: u64) {
     ways.sort_by(f64::total_cmp);
     let at = |part: f64| ways[((ways.len() - 1) as f64 * part) as usize];
     println!(
-        "{tails} tails, {} lines in all in {:.1} s, none missing",
+        "{tails} tails and {deaf} that never read, {} lines in all in {:.1} s, none missing",
         ways.len(),
         began.elapsed().as_secs_f64()
     );

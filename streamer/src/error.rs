@@ -1,8 +1,10 @@
 //! What a client is told when it cannot have what it asked for.
 
+use std::borrow::Cow;
+
 use axum::{
     Json,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bus::{AppName, BusError};
@@ -27,8 +29,24 @@ pub(crate) enum ApiError {
         /// The parameter.
         name: &'static str,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
+    /// As many tails as there may be.
+    #[error("{reason}")]
+    TooMany {
+        /// Of whom there are too many, and how many.
+        reason: String,
+        /// Seconds until it may be worth another try.
+        retry_after: u64,
+    },
+    /// The streamer is about to end.
+    #[error("this server is stopping, try again")]
+    Stopping,
+    /// The bus has no room for another reader: for the platform's operator to mend.
+    #[error(
+        "the bus has reached a quota and takes no new reader for now, try again; if it lasts, tell the platform's operator"
+    )]
+    Quota(#[source] BusError),
     /// The bus does not answer as it should.
     #[error("the bus is not available, try again")]
     Bus(#[source] BusError),
@@ -49,13 +67,28 @@ struct Errors {
 }
 
 impl ApiError {
+    /// A value that cannot be meant. What is wrong with it is told in ASCII: old clients trip over anything else.
+    pub(crate) fn query(name: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
+        let reason = reason.into();
+        let plain = |c: char| c.is_ascii() && !c.is_control();
+        let reason = if reason.chars().all(plain) {
+            reason
+        } else {
+            reason.replace(|c| !plain(c), "?").into()
+        };
+        Self::Query { name, reason }
+    }
+
     /// An error that the bus gave for this app.
     pub(crate) fn from_bus(error: BusError, app: &AppName) -> Self {
         match error {
             BusError::UnknownApp(_) => Self::UnknownApp,
             error => {
                 tracing::warn!(%app, %error, "the bus failed a reader");
-                Self::Bus(error)
+                match error {
+                    BusError::Quota(_) => Self::Quota(error),
+                    error => Self::Bus(error),
+                }
             }
         }
     }
@@ -65,7 +98,8 @@ impl ApiError {
             Self::UnknownApp | Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Query { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Bus(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Bus(_) | Self::Quota(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -79,6 +113,12 @@ impl IntoResponse for ApiError {
         };
         // With a charset: without one, clients fall back on Latin-1.
         let content_type = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
-        (self.status(), content_type, Json(body)).into_response()
+        let mut response = (self.status(), content_type, Json(body)).into_response();
+        if let Self::TooMany { retry_after, .. } = self {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
+        }
+        response
     }
 }

@@ -1,147 +1,382 @@
-//! Rendered lines, and what they settle.
+//! Lines in the order in which they are shown, and each format's rendering of them once somebody reads it.
 
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use bus::{
-    StreamId,
-    reassembly::{Event, Ranges, What},
+    AppName, Origin, Part, Published, Timestamp,
+    cursor::StreamKey,
+    reassembly::{Event, What},
 };
-use bytes::Bytes;
+use bytes::BytesMut;
+use tokio::time::Instant;
 
-/// Lines rendered once for all readers, in the order they are shown. Always whole lines.
-#[derive(Clone, Debug)]
+use crate::{
+    charge::Charge,
+    format::Format,
+    notice::{self, Notice},
+    piece::Piece,
+};
+
+/// Bytes of lines after which a frame is full. Frames are what a slow tail waits for and what the kernel is handed; a single line may make one larger.
+const FRAME_BYTES: usize = 64 * 1024;
+
+/// Lines of an app, in the order they are shown. Rendered once a format, by the first who reads it.
 pub(crate) struct Frame {
-    /// The text, as a text tail prints it.
-    pub(crate) text: Bytes,
-    /// Whose lines they are, in order.
-    pub(crate) runs: Vec<Run>,
+    app: AppName,
+    sources: Vec<Source>,
+    runs: Vec<Run>,
+    lines: u64,
+    /// When the bus took the newest of it.
+    newest: Option<Published>,
+    made: Instant,
+    rendered: [OnceLock<Piece>; Format::COUNT],
+    pub(crate) charge: Charge,
 }
 
-/// Consecutive lines of one stream, or one notice about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    /// Whose; `None` for a notice about no stream.
-    pub(crate) stream: Option<StreamId>,
-    /// The seqs it shows, or says are missing. Empty where their count is unknown.
+/// What lines come from: a settled batch, or the platform itself.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// Lines of a stream.
+    Lines {
+        /// The stream.
+        key: StreamKey,
+        /// An event whose `what` is lines.
+        event: Event,
+    },
+    /// A notice.
+    Told(Told),
+}
+
+/// A notice, and what it settles.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// The time it is shown under.
+    pub(crate) time: Timestamp,
+    /// What is said.
+    pub(crate) notice: Notice,
+    /// The seqs that it says are missing. `None` where it is about no stream.
+    pub(crate) gap: Option<Gap>,
+}
+
+/// Seqs that will not come. None, where their count is unknown: then it stands before `seqs.start`.
+#[derive(Clone, Debug)]
+pub(crate) struct Gap {
+    pub(crate) key: StreamKey,
+    pub(crate) origin: Arc<Origin>,
     pub(crate) seqs: Range<u64>,
-    /// A notice is no line of the app: it does not count.
-    pub(crate) notice: bool,
-    /// Its bytes in the text.
-    pub(crate) bytes: Range<usize>,
+    /// Nobody lost them for certain: they may come yet.
+    pub(crate) open: bool,
+    pub(crate) published: Published,
 }
 
-impl Run {
-    /// Lines of the app.
-    pub(crate) fn lines(&self) -> u64 {
-        if self.notice {
-            0
-        } else {
-            self.seqs.end - self.seqs.start
-        }
-    }
+/// Consecutive lines of one source.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    source: u32,
+    /// The first, counted from the source's.
+    line: u32,
+    /// 0: a notice.
+    lines: u32,
+    start: u32,
+    end: u32,
+}
+
+/// A run, as it is read.
+pub(crate) enum Shown<'a> {
+    Lines(Lines<'a>),
+    Told(&'a Told),
+}
+
+/// Consecutive lines of one stream.
+#[derive(Clone, Copy)]
+pub(crate) struct Lines<'a> {
+    pub(crate) key: StreamKey,
+    pub(crate) origin: &'a Arc<Origin>,
+    /// Of the first.
+    pub(crate) seq: u64,
+    pub(crate) count: u64,
+    pub(crate) published: Published,
+    pub(crate) part: Option<Part>,
+    pub(crate) late: bool,
+    data: &'a [u8],
+}
+
+/// One line.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a> {
+    pub(crate) origin: &'a Origin,
+    pub(crate) seq: u64,
+    pub(crate) part: Option<Part>,
+    pub(crate) late: bool,
+    /// When the bus took it: the time of a line that carries none.
+    pub(crate) published: Published,
+    /// As the log API printed it, newline and all.
+    pub(crate) raw: &'a [u8],
 }
 
 impl Frame {
+    /// A frame of one notice.
+    pub(crate) fn told(app: &AppName, told: Told) -> Self {
+        let mut builder = Builder::new(app.clone());
+        builder.sources.push(Source::Told(told));
+        builder.runs.push(Run {
+            source: 0,
+            line: 0,
+            lines: 0,
+            start: 0,
+            end: 0,
+        });
+        builder.finish()
+    }
+
+    /// Whose.
+    pub(crate) fn app(&self) -> &AppName {
+        &self.app
+    }
+
     /// Lines of the app.
     pub(crate) fn lines(&self) -> u64 {
-        self.runs.iter().map(Run::lines).sum()
+        self.lines
     }
 
-    /// The text from the line on that has `lines` lines of the app from there to the frame's end.
-    pub(crate) fn last_lines(&self, lines: u64) -> Bytes {
-        let mut skip = self.lines().saturating_sub(lines);
-        for run in &self.runs {
-            if skip < run.lines() || (skip == 0 && run.notice) {
-                let within = line_offset(&self.text[run.bytes.clone()], skip);
-                return self.text.slice(run.bytes.start + within..);
-            }
-            skip -= run.lines();
-        }
-        Bytes::new()
+    /// When it was put together.
+    pub(crate) fn made(&self) -> Instant {
+        self.made
     }
 
-    /// What of the text is not settled yet, in pieces. One piece, and no copy, where nothing is.
-    pub(crate) fn unsettled(&self, settled: &Settled) -> Vec<Bytes> {
-        let mut pieces: Vec<Range<usize>> = Vec::new();
-        for run in &self.runs {
-            for part in settled.rest_of(run, &self.text) {
-                match pieces.last_mut() {
-                    Some(last) if last.end == part.start => last.end = part.end,
-                    _ => pieces.push(part),
+    /// When the bus took the newest of it. `None` for what never was on the bus.
+    pub(crate) fn newest(&self) -> Option<Published> {
+        self.newest
+    }
+
+    /// The runs, in order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Shown<'_>> {
+        self.runs.iter().map(|run| match &self.sources[run.source as usize] {
+            Source::Told(told) => Shown::Told(told),
+            Source::Lines { key, event } => Shown::Lines(Lines::of(*key, event, run)),
+        })
+    }
+
+    /// All of it, in a format.
+    pub(crate) fn piece(&self, format: Format) -> &Piece {
+        self.rendered[format as usize].get_or_init(|| {
+            let mut out = BytesMut::with_capacity(self.charge.own());
+            for run in self.runs() {
+                match run {
+                    Shown::Lines(lines) => lines.iter().for_each(|line| format.write_line(&mut out, &line)),
+                    Shown::Told(told) => format.write_notice(&mut out, &self.app, told),
                 }
             }
-        }
-        pieces.into_iter().map(|piece| self.text.slice(piece)).collect()
+            self.charge.add(out.len());
+            Piece::from(out.freeze())
+        })
     }
 }
 
-/// What a reader has been shown already, by another way.
-#[derive(Debug, Default)]
-pub(crate) struct Settled {
-    streams: HashMap<StreamId, Shown>,
-}
-
-#[derive(Debug, Default)]
-struct Shown {
-    lines: Ranges,
-    /// Lines, and seqs that were told to be missing.
-    told: Ranges,
-    /// Losses of unknown count that were told.
-    unknown: Vec<u64>,
-}
-
-impl Settled {
-    /// Notes what an event showed.
-    pub(crate) fn insert(&mut self, event: &Event) {
-        let stream = &event.origin.stream;
-        if !self.streams.contains_key(stream) {
-            self.streams.insert(stream.clone(), Shown::default());
-        }
-        let Some(shown) = self.streams.get_mut(stream) else {
-            return;
+impl<'a> Lines<'a> {
+    fn of(key: StreamKey, event: &'a Event, run: &Run) -> Self {
+        let (data, part, late) = match &event.what {
+            What::Lines { data, part, late, .. } => (&data[run.start as usize..run.end as usize], *part, *late),
+            What::Gap { .. } | What::End => (&[][..], None, false),
         };
-        match &event.what {
-            What::Lines { lines, .. } => {
-                shown.lines.insert(event.seq..event.seq + lines);
-                shown.told.insert(event.seq..event.seq + lines);
-            }
-            What::Gap { lines: 0, .. } => shown.unknown.push(event.seq),
-            What::Gap { lines, .. } => shown.told.insert(event.seq..event.seq + lines),
-            What::End => {}
+        Self {
+            key,
+            origin: &event.origin,
+            seq: event.seq + u64::from(run.line),
+            count: u64::from(run.lines),
+            published: event.published,
+            part,
+            late,
+            data,
         }
     }
 
-    /// The bytes of a run that are still to be shown.
-    fn rest_of(&self, run: &Run, text: &[u8]) -> Vec<Range<usize>> {
-        let whole = vec![run.bytes.clone()];
-        let shown = run.stream.as_ref().and_then(|stream| self.streams.get(stream));
-        let Some(shown) = shown else { return whole };
-        if run.notice {
-            let told = if run.seqs.is_empty() {
-                shown.unknown.contains(&run.seqs.start)
-            } else {
-                shown.told.covers(&run.seqs)
-            };
-            return if told { Vec::new() } else { whole };
-        }
-        // What was told to be missing and comes all the same is shown.
-        let rest = shown.lines.missing_from(run.seqs.clone());
-        if rest == [run.seqs.clone()] {
-            return whole;
-        }
-        let text = &text[run.bytes.clone()];
-        let offset = |seq: u64| run.bytes.start + line_offset(text, seq - run.seqs.start);
-        rest.into_iter()
-            .map(|seqs| offset(seqs.start)..offset(seqs.end))
-            .collect()
+    pub(crate) fn seqs(&self) -> Range<u64> {
+        self.seq..self.seq + self.count
+    }
+
+    /// One by one.
+    pub(crate) fn iter(self) -> impl Iterator<Item = Line<'a>> {
+        let mut start = 0;
+        let ends = memchr::memchr_iter(b'\n', self.data).map(|at| at + 1);
+        ends.zip(self.seq..).map(move |(end, seq)| Line {
+            origin: self.origin,
+            seq,
+            part: self.part,
+            late: self.late,
+            published: self.published,
+            raw: &self.data[std::mem::replace(&mut start, end)..end],
+        })
     }
 }
 
-/// Where line `line` begins; the end where there are no more.
-fn line_offset(text: &[u8], line: u64) -> usize {
-    let Some(before) = line.checked_sub(1) else { return 0 };
-    let nth = usize::try_from(before).unwrap_or(usize::MAX);
-    memchr::memchr_iter(b'\n', text)
-        .nth(nth)
-        .map_or(text.len(), |at| at + 1)
+impl<'a> Line<'a> {
+    /// Its time, and what it says without its newline.
+    pub(crate) fn split(&self) -> (Timestamp, &'a [u8]) {
+        let line = self.raw.strip_suffix(b"\n").unwrap_or(self.raw);
+        Timestamp::split_line(line).unwrap_or((bus_time(self.published), line))
+    }
+}
+
+impl Told {
+    /// About no stream, now.
+    pub(crate) fn now(notice: Notice) -> Self {
+        Self {
+            time: Timestamp::now(),
+            notice,
+            gap: None,
+        }
+    }
+
+    /// A gap of a stream.
+    pub(crate) fn gap(key: StreamKey, event: &Event, time: Timestamp) -> Self {
+        let (lines, loss) = match &event.what {
+            What::Gap { lines, loss } => (*lines, loss.as_ref()),
+            What::Lines { .. } | What::End => (0, None),
+        };
+        Self {
+            time,
+            notice: notice::gap(&event.origin, event.seq, lines, loss),
+            gap: Some(Gap {
+                key,
+                origin: Arc::clone(&event.origin),
+                seqs: event.seq..event.seq + lines,
+                open: loss.is_none(),
+                published: event.published,
+            }),
+        }
+    }
+}
+
+/// A line or a notice of something that is gathered, and its place among the others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Timestamp,
+    /// Which of what is gathered.
+    pub(crate) source: u32,
+    pub(crate) line: u32,
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+impl Entry {
+    /// A notice's.
+    pub(crate) fn told(key: Timestamp, source: u32) -> Self {
+        Self {
+            key,
+            source,
+            line: 0,
+            start: 0,
+            end: 0,
+        }
+    }
+}
+
+/// Puts a frame together from entries.
+pub(crate) struct Builder {
+    app: AppName,
+    sources: Vec<Source>,
+    runs: Vec<Run>,
+    lines: u64,
+    bytes: usize,
+    /// What is gathered, to where it lies in this frame.
+    places: HashMap<u32, u32>,
+    last: Option<u32>,
+}
+
+impl Builder {
+    pub(crate) fn new(app: AppName) -> Self {
+        Self {
+            app,
+            sources: Vec::new(),
+            runs: Vec::new(),
+            lines: 0,
+            bytes: 0,
+            places: HashMap::new(),
+            last: None,
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= FRAME_BYTES
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Adds an entry of this source.
+    pub(crate) fn add(&mut self, entry: &Entry, source: &Source) {
+        let is_line = matches!(source, Source::Lines { .. });
+        self.lines += u64::from(is_line);
+        self.bytes += (entry.end - entry.start) as usize;
+        if let Some(run) = self.runs.last_mut()
+            && is_line
+            && self.last == Some(entry.source)
+            && run.line + run.lines == entry.line
+        {
+            run.lines += 1;
+            run.end = entry.end;
+            return;
+        }
+        let sources = &mut self.sources;
+        let place = *self.places.entry(entry.source).or_insert_with(|| {
+            sources.push(source.clone());
+            narrow(sources.len() - 1)
+        });
+        self.last = Some(entry.source);
+        self.runs.push(Run {
+            source: place,
+            line: entry.line,
+            lines: u32::from(is_line),
+            start: entry.start,
+            end: entry.end,
+        });
+    }
+
+    /// This number names something else from here on.
+    pub(crate) fn close(&mut self, source: u32) {
+        self.places.remove(&source);
+        self.last = self.last.filter(|last| *last != source);
+    }
+
+    pub(crate) fn finish(self) -> Frame {
+        let bytes = self.bytes + self.runs.len() * size_of::<Run>() + self.sources.len() * size_of::<Source>();
+        let published = |source: &Source| match source {
+            Source::Lines { event, .. } => Some(event.published),
+            Source::Told(told) => told.gap.as_ref().map(|gap| gap.published),
+        };
+        Frame {
+            newest: self.sources.iter().filter_map(published).max(),
+            app: self.app,
+            sources: self.sources,
+            runs: self.runs,
+            lines: self.lines,
+            made: Instant::now(),
+            rendered: Default::default(),
+            charge: Charge::new(bytes),
+        }
+    }
+}
+
+/// The lines of an event; empty where it has none.
+pub(crate) fn data(event: &Event) -> &[u8] {
+    match &event.what {
+        What::Lines { data, .. } => data,
+        What::Gap { .. } | What::End => &[],
+    }
+}
+
+/// When the bus took a batch, as a line's time.
+pub(crate) fn bus_time(published: Published) -> Timestamp {
+    Timestamp(i64::try_from(published.0.saturating_mul(1000)).unwrap_or(i64::MAX))
+}
+
+/// A batch is at most 10 MB.
+pub(crate) fn narrow(offset: usize) -> u32 {
+    u32::try_from(offset).unwrap_or(u32::MAX)
 }

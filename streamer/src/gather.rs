@@ -1,126 +1,166 @@
-//! Puts settled events of many streams in the order of their timestamps.
+//! Puts all that a read-back brings in the order of its timestamps.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use bus::{
-    StreamId, Timestamp,
+    AppName, Timestamp,
+    cursor::StreamKey,
     reassembly::{Event, What},
 };
-use bytes::BytesMut;
+use bytes::Bytes;
 
 use crate::{
-    frame::{Frame, Run},
-    notice, text,
+    filter::Filter,
+    frame::{self, Builder, Entry, Frame, Line, Source, Told, bus_time, narrow},
 };
 
-/// Bytes after which a frame is full. Frames are what a slow tail waits for and what the kernel is handed; a single line may make one larger.
-const FRAME_BYTES: usize = 64 * 1024;
+/// A batch of which less than one part in so many is wanted is not held: what is wanted is copied.
+const SPARSE: usize = 4;
 
 /// Events, and their lines by merge key.
 ///
-/// A line's merge key is its timestamp, or its stream's previous key where that is larger (rule 16): so a stream's own order always holds. Memory: 24 bytes a
-/// line beside the batches themselves.
+/// A line's merge key is its timestamp, or its stream's previous key where that is larger: so a stream's own order always holds. Memory: 24 bytes a line beside the
+/// batches themselves.
 #[derive(Default)]
 pub(crate) struct Gather {
-    events: Vec<Event>,
+    filter: Option<Arc<Filter>>,
+    sources: Vec<Source>,
     entries: Vec<Entry>,
-    keys: HashMap<StreamId, Timestamp>,
+    keys: HashMap<StreamKey, Timestamp>,
     /// Gaps in front of the first line of their stream: they have no key until that comes.
-    unplaced: HashMap<StreamId, Vec<Event>>,
+    unplaced: HashMap<StreamKey, Vec<Event>>,
     lines: u64,
     bytes: usize,
 }
 
-/// One line of an event, or the notice that it is.
-#[derive(Clone, Copy)]
-struct Entry {
-    key: Timestamp,
-    event: u32,
-    line: u32,
-    start: u32,
-    end: u32,
-}
-
 impl Gather {
-    /// Adds an event. Events of one stream are added in their order.
-    pub(crate) fn push(&mut self, event: Event) {
-        let last = self.keys.get(&event.origin.stream).copied();
-        match &event.what {
-            What::Lines { data, lines, late, .. } => {
-                let taken = bus_time(&event);
-                let mut key = last.unwrap_or_default();
-                if last.is_none() && !late {
-                    let time = Timestamp::split_line(data).map_or(taken, |(time, _)| time);
-                    self.place_gaps(&event.origin.stream, time.max(key));
-                }
-                let index = self.next_event();
-                let mut start = 0;
-                for (line, end) in (0u32..).zip(memchr::memchr_iter(b'\n', data).map(|at| at + 1)) {
-                    let time = Timestamp::split_line(&data[start..end]).map_or(taken.max(key), |(time, _)| time);
-                    // A late line is passed on with its own time: its place in the stream is gone.
-                    key = if *late { time } else { time.max(key) };
-                    self.entries.push(Entry {
-                        key,
-                        event: index,
-                        line,
-                        start: narrow(start),
-                        end: narrow(end),
-                    });
-                    start = end;
-                }
-                if !late {
-                    self.remember(&event, key);
-                }
-                self.lines += lines;
-                self.bytes += data.len();
-            }
-            What::Gap { .. } => match last {
-                Some(key) => return self.push_gap(event, key),
-                None => {
-                    let stream = event.origin.stream.clone();
-                    return self.unplaced.entry(stream).or_default().push(event);
-                }
-            },
-            What::End => return,
+    /// One that keeps what the filter takes.
+    pub(crate) fn new(filter: Option<Arc<Filter>>) -> Self {
+        Self {
+            filter,
+            ..Self::default()
         }
-        self.events.push(event);
     }
 
-    /// The index of the event that is pushed next.
-    fn next_event(&self) -> u32 {
-        u32::try_from(self.events.len()).unwrap_or(u32::MAX)
+    /// Adds an event. Events of one stream are added in their order.
+    pub(crate) fn push(&mut self, key: StreamKey, event: Event) {
+        if self
+            .filter
+            .as_ref()
+            .is_some_and(|filter| !filter.takes_stream(&event.origin))
+        {
+            return;
+        }
+        let last = self.keys.get(&key).copied();
+        match (&event.what, last) {
+            (What::Lines { .. }, _) => self.push_lines(key, event, last),
+            (What::Gap { .. }, Some(at)) => self.push_gap(key, &event, at),
+            (What::Gap { .. }, None) => self.unplaced.entry(key).or_default().push(event),
+            (What::End, _) => {}
+        }
     }
 
-    fn push_gap(&mut self, event: Event, key: Timestamp) {
-        self.entries.push(Entry {
-            key,
-            event: self.next_event(),
-            line: 0,
-            start: 0,
-            end: 0,
-        });
-        self.events.push(event);
+    fn push_lines(&mut self, key: StreamKey, event: Event, last: Option<Timestamp>) {
+        let late = matches!(event.what, What::Lines { late: true, .. });
+        let (data, taken) = (frame::data(&event), bus_time(event.published));
+        let time = |line: &[u8]| Timestamp::split_line(line).map_or(taken, |(time, _)| time);
+        let mut at = last.unwrap_or(Timestamp(i64::MIN));
+        if last.is_none() && !late {
+            let first = memchr::memchr(b'\n', data).map_or(data, |end| &data[..end]);
+            self.place_gaps(key, time(first));
+        }
+        let source = narrow(self.sources.len());
+        let (begun, mut start, mut wanted) = (self.entries.len(), 0, 0);
+        for (line, end) in (0u32..).zip(memchr::memchr_iter(b'\n', data).map(|at| at + 1)) {
+            let raw = &data[start..end];
+            // A late line stands at its own time: its place in the stream is gone.
+            let stands = if late { time(raw) } else { time(raw).max(at) };
+            at = if late { at } else { stands };
+            if self.takes(&event, line, raw) {
+                wanted += raw.len();
+                self.entries.push(Entry {
+                    key: stands,
+                    source,
+                    line,
+                    start: narrow(start),
+                    end: narrow(end),
+                });
+            }
+            start = end;
+        }
+        if at > Timestamp(i64::MIN) {
+            self.keys.insert(key, at);
+        }
+        self.hold(key, event, begun, wanted);
+    }
+
+    /// Holds the event of the entries from `begun` on, or where it has few of them a copy of their lines.
+    fn hold(&mut self, key: StreamKey, event: Event, begun: usize, wanted: usize) {
+        self.lines += (self.entries.len() - begun) as u64;
+        if wanted == 0 {
+            return;
+        }
+        if wanted >= event.data_len() / SPARSE {
+            self.bytes += event.data_len();
+            self.sources.push(Source::Lines { key, event });
+            return;
+        }
+        for entry in &mut self.entries[begun..] {
+            let raw = &frame::data(&event)[entry.start as usize..entry.end as usize];
+            let mut copied = Event {
+                seq: event.seq + u64::from(entry.line),
+                what: event.what.clone(),
+                ..event.clone()
+            };
+            if let What::Lines { data, lines, .. } = &mut copied.what {
+                (*data, *lines) = (Bytes::copy_from_slice(raw), 1);
+            }
+            *entry = Entry {
+                key: entry.key,
+                source: narrow(self.sources.len()),
+                line: 0,
+                start: 0,
+                end: narrow(raw.len()),
+            };
+            self.bytes += raw.len() + size_of::<Source>();
+            self.sources.push(Source::Lines { key, event: copied });
+        }
+    }
+
+    fn takes(&self, event: &Event, line: u32, raw: &[u8]) -> bool {
+        self.filter.as_ref().is_none_or(|filter| {
+            filter.takes(&Line {
+                origin: &event.origin,
+                seq: event.seq + u64::from(line),
+                part: None,
+                late: false,
+                published: event.published,
+                raw,
+            })
+        })
+    }
+
+    fn push_gap(&mut self, key: StreamKey, event: &Event, at: Timestamp) {
+        let told = Told::gap(key, event, at);
+        if self.filter.as_ref().is_none_or(|filter| filter.takes_told(&told)) {
+            self.entries.push(Entry::told(at, narrow(self.sources.len())));
+            self.sources.push(Source::Told(told));
+        }
     }
 
     /// The first line of a stream comes with this key: so do the gaps in front of it.
-    fn place_gaps(&mut self, stream: &StreamId, key: Timestamp) {
-        for gap in self.unplaced.remove(stream).into_iter().flatten() {
-            self.push_gap(gap, key);
+    fn place_gaps(&mut self, key: StreamKey, at: Timestamp) {
+        for gap in self.unplaced.remove(&key).into_iter().flatten() {
+            self.push_gap(key, &gap, at);
         }
     }
 
     /// Gaps that no line follows stand at the time at which the bus was told.
     fn place_remaining_gaps(&mut self) {
-        for gap in std::mem::take(&mut self.unplaced).into_values().flatten() {
-            let told = bus_time(&gap);
-            self.push_gap(gap, told);
-        }
-    }
-
-    fn remember(&mut self, event: &Event, key: Timestamp) {
-        match self.keys.get_mut(&event.origin.stream) {
-            Some(last) => *last = key,
-            None => drop(self.keys.insert(event.origin.stream.clone(), key)),
+        for (key, gaps) in std::mem::take(&mut self.unplaced) {
+            for gap in gaps {
+                self.push_gap(key, &gap, bus_time(gap.published));
+            }
         }
     }
 
@@ -134,20 +174,15 @@ impl Gather {
         self.bytes + self.entries.len() * size_of::<Entry>()
     }
 
-    /// Whether nothing is gathered.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.unplaced.is_empty()
-    }
-
-    /// Forgets all but the newest `lines` lines of the app, and the notices among them.
-    pub(crate) fn keep_last(&mut self, lines: u64) {
+    /// Forgets all but the newest `lines` lines of the app, and the notices among them. True where something was forgotten.
+    pub(crate) fn keep_last(&mut self, lines: u64) -> bool {
         if self.lines <= lines {
-            return;
+            return false;
         }
         self.sort();
         let mut surplus = self.lines - lines;
-        let events = &self.events;
-        let is_line = |entry: &Entry| matches!(events[entry.event as usize].what, What::Lines { .. });
+        let sources = &self.sources;
+        let is_line = |entry: &Entry| matches!(sources[entry.source as usize], Source::Lines { .. });
         let first = self.entries.iter().position(|entry| {
             let kept = surplus == 0;
             surplus -= u64::from(!kept && is_line(entry));
@@ -155,23 +190,28 @@ impl Gather {
         });
         self.entries.drain(..first.unwrap_or(self.entries.len()));
         self.lines = lines;
-        self.drop_unused_events();
+        self.drop_unused();
+        true
     }
 
     /// Batches of which no line is left need not be held in memory.
-    fn drop_unused_events(&mut self) {
-        let mut places: Vec<Option<u32>> = vec![None; self.events.len()];
+    fn drop_unused(&mut self) {
+        let mut places: Vec<Option<u32>> = vec![None; self.sources.len()];
         self.entries
             .iter()
-            .for_each(|entry| places[entry.event as usize] = Some(0));
+            .for_each(|entry| places[entry.source as usize] = Some(0));
         for (next, place) in (0..).zip(places.iter_mut().flatten()) {
             *place = next;
         }
         let mut used = places.iter().map(Option::is_some);
-        self.events.retain(|_| used.next().unwrap_or_default());
-        self.bytes = self.events.iter().map(Event::data_len).sum();
+        self.sources.retain(|_| used.next().unwrap_or_default());
+        let held = |source: &Source| match source {
+            Source::Lines { event, .. } => event.data_len(),
+            Source::Told(_) => 0,
+        };
+        self.bytes = self.sources.iter().map(held).sum();
         for entry in &mut self.entries {
-            entry.event = places[entry.event as usize].unwrap_or_default();
+            entry.source = places[entry.source as usize].unwrap_or_default();
         }
     }
 
@@ -182,128 +222,22 @@ impl Gather {
         }
     }
 
-    /// Renders all that is gathered, oldest first, and is empty again.
-    pub(crate) fn render(&mut self) -> Vec<Frame> {
-        let keys = std::mem::take(&mut self.keys);
-        let frames = std::mem::take(self).into_frames().collect();
-        self.keys = keys;
-        frames
-    }
-
-    /// All that is gathered, oldest first, rendered as it is taken.
-    pub(crate) fn into_frames(mut self) -> Frames {
+    /// All of it, in frames.
+    pub(crate) fn into_frames(mut self, app: &AppName) -> Vec<Arc<Frame>> {
         self.place_remaining_gaps();
         self.sort();
-        Frames {
-            events: self.events,
-            entries: self.entries.into_iter(),
-        }
-    }
-
-    /// Forgets the merge keys of streams whose last line is older than this.
-    pub(crate) fn forget(&mut self, before: Timestamp) {
-        self.keys.retain(|_, key| *key >= before);
-    }
-}
-
-/// What was gathered, a frame at a time.
-#[derive(Default)]
-pub(crate) struct Frames {
-    events: Vec<Event>,
-    entries: std::vec::IntoIter<Entry>,
-}
-
-impl Iterator for Frames {
-    type Item = Frame;
-
-    fn next(&mut self) -> Option<Frame> {
-        let mut frame = Unfinished::default();
-        for entry in self.entries.by_ref() {
-            frame.add(&self.events[entry.event as usize], &entry);
-            if frame.text.len() >= FRAME_BYTES {
-                break;
+        let (mut frames, mut builder) = (Vec::new(), Builder::new(app.clone()));
+        for entry in &self.entries {
+            builder.add(entry, &self.sources[entry.source as usize]);
+            if builder.is_full() {
+                frames.push(Arc::new(
+                    std::mem::replace(&mut builder, Builder::new(app.clone())).finish(),
+                ));
             }
         }
-        (!frame.text.is_empty()).then(|| frame.finish())
-    }
-}
-
-/// When the bus took the batch that an event came from, as a line's time.
-fn bus_time(event: &Event) -> Timestamp {
-    Timestamp(i64::try_from(event.published.0.saturating_mul(1000)).unwrap_or(i64::MAX))
-}
-
-/// A batch is at most 10 MB.
-fn narrow(offset: usize) -> u32 {
-    u32::try_from(offset).unwrap_or(u32::MAX)
-}
-
-#[derive(Default)]
-struct Unfinished {
-    text: BytesMut,
-    runs: Vec<Run>,
-}
-
-impl Unfinished {
-    fn add(&mut self, event: &Event, entry: &Entry) {
-        let start = self.text.len();
-        let seq = event.seq + u64::from(entry.line);
-        let (seqs, notice) = match &event.what {
-            What::Lines { data, .. } => {
-                let line = &data[entry.start as usize..entry.end as usize];
-                text::write_line(&mut self.text, &event.origin, line, entry.key);
-                (seq..seq + 1, false)
-            }
-            What::Gap { lines, loss } => {
-                let said = notice::gap(&event.origin.process, seq, *lines, loss.as_ref());
-                text::write_notice(&mut self.text, event.origin.app.as_str(), entry.key, &said);
-                (seq..seq + lines, true)
-            }
-            What::End => return,
-        };
-        let end = self.text.len();
-        match self.runs.last_mut() {
-            Some(run)
-                if !notice
-                    && !run.notice
-                    && run.seqs.end == seqs.start
-                    && run.stream.as_ref() == Some(&event.origin.stream) =>
-            {
-                run.seqs.end = seqs.end;
-                run.bytes.end = end;
-            }
-            _ => {
-                let stream = Some(event.origin.stream.clone());
-                self.runs.push(Run {
-                    stream,
-                    seqs,
-                    notice,
-                    bytes: start..end,
-                });
-            }
+        if !builder.is_empty() {
+            frames.push(Arc::new(builder.finish()));
         }
-    }
-
-    fn finish(self) -> Frame {
-        Frame {
-            text: self.text.freeze(),
-            runs: self.runs,
-        }
-    }
-}
-
-/// A frame of one notice about no stream.
-pub(crate) fn notice_frame(app: &str, said: &str) -> Frame {
-    let mut text = BytesMut::new();
-    text::write_notice(&mut text, app, Timestamp::now(), said);
-    let run = Run {
-        stream: None,
-        seqs: 0..0,
-        notice: true,
-        bytes: 0..text.len(),
-    };
-    Frame {
-        text: text.freeze(),
-        runs: vec![run],
+        frames
     }
 }

@@ -1,21 +1,25 @@
 //! The one reader of one app, shared by all its tails.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bus::{
-    AppName, Bus, BusError, Item, Published, Reader, Start, Timestamp,
+    AppName, Bus, BusError, Item, Published, Reader, Start,
     reassembly::{Moment, Patience, Reassembly, What},
 };
+use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    charge::Kept,
     config::Config,
-    frame::Frame,
-    gather::{Gather, notice_frame},
+    frame::{Frame, Told, bus_time},
+    history::Shared,
+    merge::Merge,
     metrics::{Cause, Metrics, Missing},
-    notice,
-    ring::Ring,
+    notice::{self, Notice},
+    pace::{self, Pace},
+    ring::{Bounds, Ring},
 };
 
 /// How long a live batch is waited for where deliveries can overtake each other: the most by which a tail may lag behind a lost one.
@@ -24,11 +28,27 @@ pub(crate) const HOLD: Duration = Duration::from_secs(1);
 /// Items taken from the bus before readers are served: what came while the last ones were served, in one go.
 const GATHER_ITEMS: usize = 256;
 
+/// A ring's bytes in so many parts: what is taken in one go is at most one, and does not run through it.
+const GATHER_PART: usize = 8;
+
+/// Frames handed to the readers before it is looked again whether they keep up: a small part of a ring.
+const POUR_FRAMES: usize = 8;
+
 /// At the end: when nothing has come for so long, nothing that was accepted before is still on its way.
 const QUIET: Duration = Duration::from_millis(100);
 
 /// At the end: an app that does not stop printing is read for so long at most.
 const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// How long readers are left alone after they were woken, for each of them: about what it takes to write to one, so that what comes meanwhile goes into the same
+/// write. One reader does not notice; ten thousand get five writes a second each, rather than one a line.
+const REST_A_TAIL: Duration = Duration::from_micros(20);
+
+/// The longest such rest.
+const MAX_REST: Duration = Duration::from_millis(200);
+
+/// What an app's ring may keep though all rings together keep too much.
+const FAIR_BYTES: usize = 256 * 1024;
 
 /// How often what history no longer reaches is forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
@@ -43,6 +63,8 @@ pub(crate) struct Hub {
     pub(crate) done: CancellationToken,
     /// One read-back at a time: a deploy's thousand tails do not read the bus a thousand times at once.
     pub(crate) read_backs: tokio::sync::Mutex<()>,
+    /// The last read-back, for those who come next.
+    pub(crate) past: Mutex<Option<Arc<Shared>>>,
 }
 
 /// Whether a hub is to leave the list though a tail has it.
@@ -60,11 +82,17 @@ pub(crate) struct Reading {
     bus: Arc<dyn Bus>,
     reader: Reader,
     reassembly: Reassembly,
-    gather: Gather,
+    merge: Merge,
     /// Frames that are notices about no stream.
     notices: Vec<Frame>,
+    /// Frames that the ring has no room for yet.
+    waiting: VecDeque<Frame>,
+    /// Readers are not woken before this: the last time is still being written.
+    rest_until: Duration,
+    tails: watch::Receiver<usize>,
     began: Instant,
     newest: Published,
+    pace: Pace,
     forgot: Instant,
     config: Config,
     metrics: Metrics,
@@ -79,23 +107,35 @@ pub(crate) async fn open(
     bus: Arc<dyn Bus>,
     config: Config,
     metrics: Metrics,
+    kept: Kept,
+    tails: watch::Receiver<usize>,
 ) -> Result<(Arc<Hub>, Reading), BusError> {
     let reader = bus.follow(&app, Start::Now).await?;
+    let bounds = Bounds {
+        own: config.ring_bytes,
+        all: config.rings_bytes,
+        fair: FAIR_BYTES.min(config.ring_bytes),
+    };
     let hub = Arc::new(Hub {
+        ring: Ring::new(reader.since(), bounds, kept),
         app,
-        ring: Ring::new(config.ring_bytes),
         done: CancellationToken::new(),
         read_backs: tokio::sync::Mutex::new(()),
+        past: Mutex::default(),
     });
     let reading = Reading {
         hub: Arc::clone(&hub),
         bus,
         reassembly: Reassembly::new(patience(&reader), reader.since(), config.history),
         reader,
-        gather: Gather::default(),
+        merge: Merge::new(hub.app.clone()),
         notices: Vec::new(),
+        waiting: VecDeque::new(),
+        rest_until: Duration::ZERO,
+        tails,
         began: Instant::now(),
         newest: Published::now(),
+        pace: Pace::new(config.max_lag),
         forgot: Instant::now(),
         config,
         metrics,
@@ -116,23 +156,21 @@ impl Reading {
     /// Reads until `shutdown`, the app's removal, or until no tail has been there for the linger.
     ///
     /// `retire` takes the hub out of the list of those that tails can join. Asked to do so only where no tail has it, it may answer no.
-    pub(crate) async fn run(
-        mut self,
-        tails: watch::Receiver<usize>,
-        shutdown: CancellationToken,
-        retire: impl Fn(Retire) -> bool,
-    ) {
+    pub(crate) async fn run(mut self, shutdown: CancellationToken, retire: impl Fn(Retire) -> bool) {
         self.metrics.hubs.inc();
         let linger = self.config.linger;
-        let idle = idle(tails.clone(), linger);
+        let idle = idle(self.tails.clone(), linger);
         tokio::pin!(idle);
         loop {
-            let due = self.reassembly.deadline().map(|elapsed| self.began + elapsed);
+            let due = self.due();
+            let holds = !self.pour();
             tokio::select! {
-                item = self.reader.next() => match item {
+                () = tokio::time::sleep(pace::LOOK), if holds => {}
+                item = self.reader.next(), if !holds => match item {
                     Some(Ok(item)) => self.take(item),
                     Some(Err(error)) => {
                         tracing::warn!(app = %self.hub.app, %error, "hub lost the bus, reads on from where it was");
+                        self.hub.ring.hear(Some(Published::now().earlier_by(HOLD * 2)));
                         if !self.reopen(&shutdown).await {
                             break;
                         }
@@ -146,11 +184,13 @@ impl Reading {
                         self.close();
                         return;
                     }
-                    idle.set(self::idle(tails.clone(), linger));
+                    idle.set(self::idle(self.tails.clone(), linger));
                 }
                 () = shutdown.cancelled() => break,
             }
-            self.take_what_waits();
+            if !holds {
+                self.take_what_waits();
+            }
             self.serve();
         }
         retire(Retire::Always);
@@ -162,8 +202,36 @@ impl Reading {
             self.take(item);
             self.serve();
         }
-        self.serve();
+        self.settle();
+        let frames = self.merge.take_all();
+        self.show(frames);
+        self.hub.ring.extend(self.waiting.drain(..));
         self.close();
+    }
+
+    /// Hands frames to the readers as far as there is room for them. False where there is none, for now, for what waits or what would come.
+    fn pour(&mut self) -> bool {
+        loop {
+            if *self.tails.borrow() > 0 && self.pace.holds(&self.hub.ring, Instant::now()) {
+                return false;
+            }
+            if self.waiting.is_empty() {
+                return true;
+            }
+            let some = self.waiting.len().min(POUR_FRAMES);
+            self.hub.ring.extend(self.waiting.drain(..some));
+        }
+    }
+
+    /// When something is to be done though nothing comes.
+    fn due(&self) -> Option<Instant> {
+        let mut show = self.merge.deadline();
+        if !self.notices.is_empty() {
+            show = Some(Duration::ZERO);
+        }
+        let show = show.map(|show| show.max(self.rest_until));
+        let due = [self.reassembly.deadline(), show].into_iter().flatten().min();
+        due.map(|elapsed| self.began + elapsed)
     }
 
     fn close(&self) {
@@ -173,9 +241,18 @@ impl Reading {
     }
 
     fn take_what_waits(&mut self) {
+        let mut bytes = 0;
         for _ in 0..GATHER_ITEMS {
+            if bytes > self.config.ring_bytes / GATHER_PART {
+                break;
+            }
             match self.reader.try_next() {
-                Some(Ok(item)) => self.take(item),
+                Some(Ok(item)) => {
+                    if let Item::Delivery(delivery) = &item {
+                        bytes += delivery.batch.data().len();
+                    }
+                    self.take(item);
+                }
                 // The error comes again where it can be waited out.
                 Some(Err(_)) | None => break,
             }
@@ -187,43 +264,72 @@ impl Reading {
         match item {
             Item::Delivery(delivery) => {
                 self.newest = self.newest.max(delivery.published);
+                self.pace.saw(now.bus.since(delivery.published));
                 self.reassembly.push(delivery, now);
             }
-            Item::CaughtUp => self.reassembly.caught_up(now),
+            Item::CaughtUp => {
+                self.reassembly.caught_up(now);
+                self.hub.ring.hear(None);
+            }
             Item::Unreadable(unreadable) => {
                 self.metrics.unreadable_batches.inc();
-                self.say(&notice::unreadable(&unreadable));
+                self.say(notice::unreadable(&unreadable));
             }
             Item::Break { from, to } => {
                 self.metrics.interruptions.inc();
-                self.say(&notice::interrupted(from, to));
+                self.hub.ring.is_broken_before(to);
+                self.say(notice::interrupted(from, to));
             }
         }
     }
 
-    fn say(&mut self, text: &str) {
-        self.notices.push(notice_frame(self.hub.app.as_str(), text));
+    fn say(&mut self, notice: Notice) {
+        self.notices.push(Frame::told(&self.hub.app, Told::now(notice)));
     }
 
-    /// Hands what is settled to the tails.
+    /// Hands what is settled, and has found its place, to the tails.
     fn serve(&mut self) {
+        self.settle();
+        let now = self.began.elapsed();
+        if now >= self.rest_until {
+            let frames = self.merge.take(now);
+            self.show(frames);
+        }
+        if self.forgot.elapsed() > FORGET_INTERVAL {
+            self.forget();
+        }
+    }
+
+    fn settle(&mut self) {
         let now = self.now();
         self.reassembly.declare_due(now);
         while let Some(event) = self.reassembly.next_event() {
             self.count(&event.what);
-            self.gather.push(event);
+            self.merge.push(event, now);
         }
-        if !self.gather.is_empty() || !self.notices.is_empty() {
-            let mut frames = std::mem::take(&mut self.notices);
-            frames.extend(self.gather.render());
-            self.hub.ring.extend(frames);
+    }
+
+    fn show(&mut self, merged: Vec<Frame>) {
+        let mut frames = std::mem::take(&mut self.notices);
+        frames.extend(merged);
+        if frames.is_empty() {
+            return;
         }
-        if self.forgot.elapsed() > FORGET_INTERVAL {
-            self.forgot = Instant::now();
-            self.reassembly.forget(now.bus);
-            let reach = i64::try_from(self.config.history.as_nanos()).unwrap_or(i64::MAX);
-            self.gather.forget(Timestamp(Timestamp::now().0.saturating_sub(reach)));
-        }
+        self.waiting.extend(frames);
+        self.pour();
+        let tails = u32::try_from(*self.tails.borrow()).unwrap_or(u32::MAX);
+        self.rest_until = self.began.elapsed() + REST_A_TAIL.saturating_mul(tails).min(MAX_REST);
+    }
+
+    fn forget(&mut self) {
+        self.forgot = Instant::now();
+        let now = Published::now();
+        self.reassembly.forget(now);
+        self.hub.ring.forget(now);
+        self.merge.forget(bus_time(now.earlier_by(self.config.history)));
+        // A read-back that the ring no longer joins is of no use to anybody.
+        let mut past = self.hub.past.lock();
+        past.take_if(|past| self.hub.ring.since(past.place).is_none());
     }
 
     fn count(&self, what: &What) {

@@ -4,14 +4,15 @@ use std::{collections::HashMap, sync::Arc};
 
 use bus::{AppName, Bus};
 use parking_lot::{Mutex, MutexGuard};
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    charge::Kept,
     config::Config,
     error::ApiError,
     hub::{self, Hub, Retire},
+    limits::Tails,
     metrics::Metrics,
 };
 
@@ -25,6 +26,10 @@ pub(crate) struct Hubs {
     pub(crate) metrics: Metrics,
     /// Turns to read history: each holds batches in memory.
     pub(crate) read_backs: Semaphore,
+    /// Who is let in.
+    pub(crate) tails: Arc<Tails>,
+    /// What all rings keep.
+    kept: Kept,
     shutdown: CancellationToken,
     entries: Mutex<HashMap<AppName, Arc<Entry>>>,
     tasks: TaskTracker,
@@ -45,16 +50,13 @@ pub(crate) struct Attached {
 /// One of an entry's tails, also while its hub is still being opened: a request that goes away meanwhile leaves no trace.
 struct Counted {
     entry: Arc<Entry>,
-    tails: Gauge,
 }
 
 impl Counted {
-    fn new(entry: &Arc<Entry>, tails: &Gauge) -> Self {
+    fn new(entry: &Arc<Entry>) -> Self {
         entry.tails.send_modify(|count| *count += 1);
-        tails.inc();
         Self {
             entry: Arc::clone(entry),
-            tails: tails.clone(),
         }
     }
 }
@@ -62,7 +64,6 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.entry.tails.send_modify(|count| *count -= 1);
-        self.tails.dec();
     }
 }
 
@@ -72,7 +73,9 @@ impl Hubs {
             config,
             read_backs: Semaphore::new(READ_BACKS),
             bus,
+            kept: Kept::shown(metrics.ring_bytes.clone()),
             metrics,
+            tails: Arc::default(),
             shutdown,
             entries: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -82,8 +85,11 @@ impl Hubs {
     /// Joins the app's hub, opening it where there is none. When this returns, what the bus accepts from here on reaches the hub's ring.
     ///
     /// # Errors
-    /// [`ApiError::UnknownApp`], or the bus's failure.
+    /// [`ApiError::UnknownApp`], or the bus's failure; [`ApiError::Stopping`] once nothing new is begun.
     pub(crate) async fn attach(self: &Arc<Self>, app: &AppName) -> Result<Attached, ApiError> {
+        if self.is_stopping() {
+            return Err(ApiError::Stopping);
+        }
         let (entry, counted) = {
             let mut entries = self.entries();
             let new = || {
@@ -94,7 +100,7 @@ impl Hubs {
             };
             let entry = Arc::clone(entries.entry(app.clone()).or_insert_with(new));
             // Under the lock, so that a hub about to close sees it.
-            let counted = Counted::new(&entry, &self.metrics.tails);
+            let counted = Counted::new(&entry);
             (entry, counted)
         };
         match entry.hub.get_or_try_init(|| self.open(app, &entry)).await {
@@ -111,12 +117,18 @@ impl Hubs {
     }
 
     async fn open(self: &Arc<Self>, app: &AppName, entry: &Arc<Entry>) -> Result<Arc<Hub>, ApiError> {
-        let opened = hub::open(app.clone(), Arc::clone(&self.bus), self.config, self.metrics.clone()).await;
-        let (hub, reading) = opened.map_err(|error| ApiError::from_bus(error, app))?;
+        let opened = hub::open(
+            app.clone(),
+            Arc::clone(&self.bus),
+            self.config,
+            self.metrics.clone(),
+            self.kept.part(),
+            entry.tails.subscribe(),
+        );
+        let (hub, reading) = opened.await.map_err(|error| ApiError::from_bus(error, app))?;
         let (hubs, app, entry) = (Arc::clone(self), app.clone(), Arc::clone(entry));
-        let (tails, shutdown) = (entry.tails.subscribe(), self.shutdown.clone());
         let retire = move |how| hubs.retire(&app, &entry, how);
-        self.tasks.spawn(reading.run(tails, shutdown, retire));
+        self.tasks.spawn(reading.run(self.shutdown.clone(), retire));
         Ok(hub)
     }
 
@@ -143,7 +155,17 @@ impl Hubs {
         }
     }
 
-    /// Waits until all hubs are done. After `shutdown` was cancelled.
+    /// Whether nothing new is begun.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.shutdown.is_cancelled()
+    }
+
+    /// Keeps [`close`](Self::close) waiting for what it tracks: tails that no listener waits for.
+    pub(crate) fn tracker(&self) -> TaskTracker {
+        self.tasks.clone()
+    }
+
+    /// Waits until all hubs, and all that was tracked, are done. After `shutdown` was cancelled.
     pub(crate) async fn close(&self) {
         self.tasks.close();
         self.tasks.wait().await;

@@ -1,32 +1,52 @@
 //! HTTP for people and programs: one hub per app that is being read, fanned out to tails.
 //!
-//! Reading order is data order: `hub` follows an app on the bus, `gather` puts what is settled in the order of its timestamps and renders it once
-//! into the `ring`; a `tail` is a cursor into the ring, begun by a read-back (`history`) of what the ring no longer has.
+//! Reading order is data order: `hub` follows an app on the bus, `merge` puts what is settled in the order of its timestamps, in `frame`s that go into the `ring`. A
+//! `tail` is a cursor into the ring, begun by a `backlog` from the ring or from a read-back (`history`) of what the ring no longer has; it `choose`s what its reader
+//! wants, and hands it over, rendered once a `format` for all, as a `body` or a `socket`.
 
+mod backlog;
+mod body;
+mod charge;
+mod choose;
 mod config;
+mod connection;
 mod error;
+mod filter;
+mod format;
 mod frame;
 mod gather;
+mod gzip;
 mod history;
 mod hub;
 mod hubs;
+mod ledger;
+mod level;
+mod limits;
 mod logs;
+mod merge;
 mod metrics;
 mod notice;
+mod pace;
+mod piece;
 mod query;
 mod ring;
 mod routes;
+mod settled;
+mod socket;
 mod tail;
-mod text;
+#[cfg(test)]
+mod testing;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{ServiceExt, extract::Request, serve::ListenerExt};
+use axum::{ServiceExt, extract::Request};
 use bus::Bus;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::Layer;
 use tower_http::normalize_path::NormalizePathLayer;
+
+use connection::{Connections, Peer};
 
 pub use config::Config;
 pub use metrics::Metrics;
@@ -54,18 +74,17 @@ pub async fn run(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let listener = listener.tap_io(|connection| {
-        // A line is to be seen when it is written, not when more has come to fill a packet.
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
-        }
-    });
+    let connections = Connections {
+        listener,
+        stall: config.stall,
+        stalled: metrics.stalled_connections.clone(),
+    };
     let hubs = hubs::Hubs::new(config, bus, metrics, shutdown.clone());
     // The real client's base address may end in a slash, and so its paths begin with two.
     let service = NormalizePathLayer::trim_trailing_slash().layer(routes::router(Arc::clone(&hubs)));
-    let service = ServiceExt::<Request>::into_make_service(service);
+    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<Peer>(service);
     let stopping = shutdown.clone();
-    let serve = axum::serve(listener, service).with_graceful_shutdown(async move { stopping.cancelled().await });
+    let serve = axum::serve(connections, service).with_graceful_shutdown(async move { stopping.cancelled().await });
     let served = tokio::select! {
         served = serve => served,
         () = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => {
@@ -73,6 +92,9 @@ pub async fn run(
             Ok(())
         }
     };
-    hubs.close().await;
+    // WebSockets are nobody's connection any more: they are waited for here.
+    if tokio::time::timeout(DRAIN, hubs.close()).await.is_err() {
+        tracing::warn!("clients that did not take their last lines in time are cut off");
+    }
     served
 }

@@ -1,90 +1,132 @@
 //! `GET /api/apps/{app}/logs`: the one reading endpoint.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
-    body::Body,
     extract::{
-        Path, Query, State,
+        ConnectInfo, Path, Query, State,
         rejection::{PathRejection, QueryRejection},
+        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
     },
-    http::header,
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use bus::{AppName, BusError};
-use bytes::Bytes;
-use futures::stream;
+use bus::{AppName, Timestamp};
+use tokio::time::Instant;
 
 use crate::{
+    backlog,
+    body::{self, takes_gzip},
+    connection::Peer,
     error::{ApiError, ErrorBody},
-    gather::notice_frame,
-    history::{self, History},
-    hubs::{Attached, Hubs},
-    notice,
+    format::Format,
+    hubs::Hubs,
     query::{LogsQuery, RawLogsQuery},
+    socket,
     tail::Tail,
 };
 
+/// What a browser sends when it comes again by itself.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// What this answer depends on, and that nobody on the way is to keep it, or to hold it back until there is more.
+const HEADERS: [(HeaderName, HeaderValue); 3] = [
+    (header::VARY, HeaderValue::from_static("accept, accept-encoding")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    ),
+];
+
 /// Reads an app's log: history first, then, unless told not to, what is printed from now on.
 ///
-/// Plain text, a line each: `2026-11-23T07:00:00.123456+00:00 myapp[web-7d4b9c-x2x9z]: text`. Chunked, whole lines, each as soon as it is there. What is missing
-/// is told in its place, by a line of the process `tributary`.
+/// The format is what `Accept` names first. `text/plain`, also where it names none: a line each, `2026-11-23T07:00:00.123456+00:00 myapp[web-7d4b9c-x2x9z]: text`.
+/// `application/x-ndjson`: a JSON object a line. `text/event-stream`: the same objects as events; the id is a cursor, `Last-Event-ID` goes on from there. With
+/// `Upgrade: websocket`: messages `{"cursor":…,"lines":[…]}`. Chunked, whole lines, each as soon as it is there; compressed where `Accept-Encoding` names gzip. What is
+/// missing is told in its place, by a line of the process `tributary`.
 #[utoipa::path(
     get,
     path = "/api/apps/{app}/logs",
     tag = "logs",
-    params(("app" = String, Path, description = "The app's name"), RawLogsQuery),
+    params(
+        ("app" = String, Path, description = "The app's name"),
+        RawLogsQuery,
+        ("last-event-id" = Option<String>, Header, description = "The same as `cursor`"),
+    ),
     responses(
-        (status = 200, description = "The lines", body = String, content_type = "text/plain"),
+        (status = 101, description = "A WebSocket: messages `{\"cursor\":…,\"lines\":[…]}`"),
+        (status = 200, description = "The lines", content(
+            (String = "text/plain"), (String = "application/x-ndjson"), (String = "text/event-stream")
+        )),
         (status = 404, description = "No such app", body = ErrorBody),
         (status = 422, description = "A value that cannot be meant", body = ErrorBody),
-        (status = 503, description = "The bus is not available", body = ErrorBody),
+        (status = 429, description = "As many tails as there may be; `Retry-After` says when to try again", body = ErrorBody),
+        (status = 503, description = "The bus is not available, or the server stops", body = ErrorBody),
     )
 )]
 pub(crate) async fn logs(
     State(hubs): State<Arc<Hubs>>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    headers: HeaderMap,
     app: Result<Path<String>, PathRejection>,
     query: Result<Query<RawLogsQuery>, QueryRejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    let query = LogsQuery::read(query, &hubs.config)?;
+    let last_event_id = headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?"));
+    let query = LogsQuery::read(query, last_event_id, &hubs.config)?;
     // What cannot be an app's name names none.
     let app = app
         .ok()
         .and_then(|Path(app)| app.parse::<AppName>().ok())
         .ok_or(ApiError::UnknownApp)?;
-    let body = if query.follow {
-        let attached = hubs.attach(&app).await?;
-        Body::from_stream(tail(&hubs, attached, query.num_lines).await.into_stream())
-    } else {
-        let history = read_back(&hubs, &app, query.num_lines).await;
-        let history = history.map_err(|error| ApiError::from_bus(error, &app))?;
-        Body::from_stream(stream::iter(history.text.map(Ok::<Bytes, Infallible>)))
+    let upgrade = match upgrade {
+        Ok(upgrade) => Some(upgrade),
+        Err(refused) if headers.contains_key(header::UPGRADE) => return Ok(refused.into_response()),
+        Err(_) => None,
     };
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
-}
-
-/// History and live, joined: the hub listens before the read-back begins.
-async fn tail(hubs: &Hubs, attached: Attached, num_lines: u64) -> Tail {
-    let hub = Arc::clone(&attached.hub);
-    let overflowed = hubs.metrics.overflowed_lines.clone();
-    if let Some((texts, place)) = hub.ring.last_lines(num_lines) {
-        return Tail::new(attached, place, texts, overflowed);
-    }
-    let _turn = hub.read_backs.lock().await;
-    let place = hub.ring.end();
-    match read_back(hubs, &hub.app, num_lines).await {
-        Ok(history) => Tail::after(attached, place, history, overflowed),
-        Err(error) => {
-            tracing::warn!(app = %hub.app, %error, "no history for a tail");
-            let told = notice_frame(hub.app.as_str(), &notice::no_history()).text;
-            Tail::new(attached, place, vec![told], overflowed)
+    let format = match upgrade {
+        Some(_) => Format::WebSocket,
+        None => Format::accepted(&headers),
+    };
+    let admitted = hubs.tails.admit(&app, peer.ip(), &hubs.config, &hubs.metrics.tails)?;
+    let tail = open(&hubs, app, format, &query).await?;
+    let heartbeat = hubs.config.heartbeat;
+    let Some(upgrade) = upgrade else {
+        let gzip = takes_gzip(&headers);
+        let body = body::body(tail, admitted, format, gzip, heartbeat);
+        let content_type = [(header::CONTENT_TYPE, format.content_type())];
+        let mut response = (HEADERS, content_type, body).into_response();
+        if gzip {
+            response
+                .headers_mut()
+                .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-    }
+        return Ok(response);
+    };
+    let tracker = hubs.tracker();
+    Ok(upgrade
+        .max_message_size(socket::MAX_MESSAGE_BYTES)
+        .on_upgrade(move |socket| tracker.track_future(socket::serve(socket, tail, admitted, heartbeat))))
 }
 
-async fn read_back(hubs: &Hubs, app: &AppName, lines: u64) -> Result<History, BusError> {
-    // The semaphore is never closed.
-    let _turn = hubs.read_backs.acquire().await.map_err(|_| BusError::Closed)?;
-    hubs.metrics.read_backs.inc();
-    history::read_back(&*hubs.bus, app, lines, &hubs.config).await
+/// The tail that was asked for, with all that it begins with.
+async fn open(hubs: &Arc<Hubs>, app: AppName, format: Format, query: &LogsQuery) -> Result<Tail, ApiError> {
+    let until = query.until().map(left_until);
+    if !query.follow || until == Some(None) {
+        let backlog = backlog::ended(hubs, &app, query).await;
+        let backlog = backlog.map_err(|error| ApiError::from_bus(error, &app))?;
+        return Ok(Tail::ended(app, format, backlog));
+    }
+    let attached = hubs.attach(&app).await?;
+    let backlog = backlog::joined(hubs, &attached.hub, query).await;
+    let overflowed = hubs.metrics.overflowed_lines.clone();
+    Ok(Tail::joined(attached, format, backlog, until.flatten(), overflowed))
+}
+
+/// When the last line of then has come, with what the way takes. `None` where that has passed.
+fn left_until(until: Timestamp) -> Option<Instant> {
+    let left = u64::try_from(until.0.saturating_sub(Timestamp::now().0)).ok()?;
+    let way = crate::hub::HOLD * 2;
+    Instant::now().checked_add(std::time::Duration::from_nanos(left) + way)
 }

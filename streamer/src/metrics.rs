@@ -18,6 +18,8 @@ pub struct Metrics {
     pub(crate) interruptions: Counter,
     pub(crate) overflowed_lines: Counter,
     pub(crate) read_backs: Counter,
+    pub(crate) stalled_connections: Counter,
+    pub(crate) ring_bytes: Gauge,
 }
 
 /// Which lines are missing.
@@ -42,7 +44,7 @@ impl Metrics {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("tributary_streamer");
         registry.register("hubs", "Apps that are being read", metrics.hubs.clone());
-        registry.register("tails", "Clients that follow an app", metrics.tails.clone());
+        registry.register("tails", "Clients that read an app", metrics.tails.clone());
         registry.register("lines", "Lines that hubs have shown", metrics.lines.clone());
         registry.register(
             "late_lines",
@@ -73,6 +75,16 @@ impl Metrics {
             "read_backs",
             "Times that history was read from the bus",
             metrics.read_backs.clone(),
+        );
+        registry.register(
+            "ring_bytes",
+            "Bytes that all rings keep: lines and their renderings",
+            metrics.ring_bytes.clone(),
+        );
+        registry.register(
+            "stalled_connections",
+            "Connections closed because the client took nothing for too long",
+            metrics.stalled_connections.clone(),
         );
         metrics
     }

@@ -2,15 +2,71 @@
 
 use std::fmt::Write;
 
-use bus::{Loss, LossReason, Published, Timestamp, Unreadable};
+use bus::{Loss, LossReason, Origin, Published, Timestamp, Unreadable};
+use serde::Serialize;
+
+use crate::frame::bus_time;
 
 /// The process and source of a notice.
 pub(crate) const TRIBUTARY: &str = "tributary";
 
-/// One platform line, without time and process.
+/// What a reader is told of: one line of text, and the same for programs.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Notice {
+    /// Heroku's code where one fits.
+    code: &'static str,
+    /// Why, in words.
+    reason: String,
+    /// The stream that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<String>,
+    /// The first seq that is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<u64>,
+    /// How many are missing. `None`, null, where that cannot be known.
+    count: Option<u64>,
+    /// Not before this time, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    /// Not after this time, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    /// The line, without time and process.
+    #[serde(skip)]
+    pub(crate) text: String,
+}
+
+impl Notice {
+    fn new(code: &'static str, reason: &str, text: String) -> Self {
+        Self {
+            code,
+            reason: one_line(reason),
+            stream: None,
+            first: None,
+            count: None,
+            from: None,
+            to: None,
+            text: one_line(&text),
+        }
+    }
+
+    fn between(mut self, from: Option<Timestamp>, to: Option<Timestamp>) -> Self {
+        self.from = from.map(|time| time.to_string());
+        self.to = to.map(|time| time.to_string());
+        self
+    }
+}
+
+/// What comes from outside may hold anything: one line of it.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Seqs of a stream that will not come.
 ///
 /// *Source*: Heroku Dev Center, Error Codes: L11 a tail that was too slow, L12 dropped before it was sent on, L13 lost on the way.
-pub(crate) fn gap(process: &str, seq: u64, lines: u64, loss: Option<&Loss>) -> String {
+pub(crate) fn gap(origin: &Origin, seq: u64, lines: u64, loss: Option<&Loss>) -> Notice {
+    let process = &origin.process;
     let (code, why) = match loss.map(|loss| &loss.reason) {
         None => ("L13", "they did not arrive"),
         Some(LossReason::Away) => ("L13", "the collector was away while the node dropped them"),
@@ -30,44 +86,73 @@ pub(crate) fn gap(process: &str, seq: u64, lines: u64, loss: Option<&Loss>) -> S
             seq + n - 1
         ),
     };
+    let (from, to) = loss.map_or((None, None), |loss| (loss.from, loss.to));
     // Writing to a String cannot fail.
-    match loss.map_or((None, None), |loss| (loss.from, loss.to)) {
+    match (from, to) {
         (Some(from), Some(to)) => drop(write!(text, ", between {from} and {to}")),
         (Some(from), None) => drop(write!(text, ", since {from}")),
         (None, Some(to)) => drop(write!(text, ", before {to}")),
         (None, None) => {}
     }
-    // A reason may come from outside: one line, whatever it holds.
     text.push_str(": ");
-    text.extend(why.chars().map(|c| if c.is_control() { ' ' } else { c }));
-    text
+    text.push_str(why);
+    Notice {
+        stream: Some(origin.stream.as_str().to_owned()),
+        first: Some(seq),
+        count: (lines > 0).then_some(lines),
+        ..Notice::new(code, why, text).between(from, to)
+    }
 }
 
 /// A tail that fell off the ring.
-pub(crate) fn overflow(lines: u64, since: Timestamp) -> String {
-    format!("Error L11 (Tail buffer overflow) -> This tail session dropped {lines} messages since {since}")
+pub(crate) fn overflow(lines: u64, since: Timestamp) -> Notice {
+    let text = format!("Error L11 (Tail buffer overflow) -> This tail session dropped {lines} messages since {since}");
+    Notice {
+        count: Some(lines),
+        ..Notice::new("L11", "this reader was too slow", text).between(Some(since), None)
+    }
 }
 
 /// A reader whose subscription was interrupted.
-pub(crate) fn interrupted(from: Published, to: Published) -> String {
-    let time = |published: Published| Timestamp(i64::try_from(published.0.saturating_mul(1000)).unwrap_or(i64::MAX));
-    let (from, to) = (time(from), time(to));
-    format!(
+pub(crate) fn interrupted(from: Published, to: Published) -> Notice {
+    let (from, to) = (bus_time(from), bus_time(to));
+    let text = format!(
         "Error L13: an unknown number of messages lost, taken by the bus between {from} and {to}: it no longer has them"
-    )
+    );
+    Notice::new("L13", "the bus no longer has them", text).between(Some(from), Some(to))
+}
+
+/// A cursor from before what can still be read.
+pub(crate) fn out_of_reach(from: Published, to: Published) -> Notice {
+    let (from, to) = (bus_time(from), bus_time(to));
+    let text = format!(
+        "Error L13: an unknown number of messages lost, taken by the bus between {from} and {to}: history no longer reaches back to where this reader was"
+    );
+    Notice::new("L13", "history no longer reaches back so far", text).between(Some(from), Some(to))
 }
 
 /// A message that this version cannot read.
-pub(crate) fn unreadable(unreadable: &Unreadable) -> String {
-    let why: String = unreadable
-        .to_string()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    format!("Error L13: a message that this version cannot read was left out: {why}")
+pub(crate) fn unreadable(unreadable: &Unreadable) -> Notice {
+    let text = format!("Error L13: a message that this version cannot read was left out: {unreadable}");
+    Notice::new("L13", "a message that this version cannot read", text)
+}
+
+/// History that was cut to what may be held.
+pub(crate) fn cut(kept: u64, max_bytes: usize) -> Notice {
+    let text =
+        format!("Error L15: history is cut to its newest {kept} lines: more than {max_bytes} bytes were asked for");
+    Notice::new("L15", "history is cut: too many bytes", text)
+}
+
+/// History that took too long to read.
+pub(crate) fn too_long(since: Published) -> Notice {
+    let since = bus_time(since);
+    let text = format!("Error L15: history is cut: it begins {since}, since further back could not be read in time");
+    Notice::new("L15", "history is cut: it took too long", text).between(None, Some(since))
 }
 
 /// History that was asked for and could not be had.
-pub(crate) fn no_history() -> String {
-    "Error L15: history could not be read in full: the bus failed; what follows is live".to_owned()
+pub(crate) fn no_history() -> Notice {
+    let text = "Error L15: history could not be read in full: the bus failed; what follows is live";
+    Notice::new("L15", "history could not be read", text.to_owned())
 }

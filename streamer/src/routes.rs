@@ -52,7 +52,7 @@ async fn healthz() -> &'static str {
     responses((status = 200, description = "The bus answers", body = String), (status = 503, description = "It does not", body = String))
 )]
 async fn readyz(State(hubs): State<Arc<Hubs>>) -> (StatusCode, &'static str) {
-    match hubs.bus.apps().await {
+    match hubs.bus.check().await {
         Ok(_) => (StatusCode::OK, "ok\n"),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the bus does not answer\n"),
     }

@@ -173,7 +173,8 @@ async fn a_gap_comes_before_the_lines_behind_it_also_where_the_hub_knows_no_line
         stack.bus.publish(loss(&web, 1, 3)),
         stack.bus.publish(lines(&web, 3, 4))
     );
-    (first.unwrap(), second.unwrap());
+    first.unwrap();
+    second.unwrap();
     let live = tail.lines(2).await;
     assert!(said(&live[0]).starts_with("Error L12: 2 messages of web"), "{live:?}");
     assert_eq!(said(&live[1]), "3");
@@ -184,6 +185,7 @@ async fn a_gap_comes_before_the_lines_behind_it_also_where_the_hub_knows_no_line
 async fn a_slow_reader_is_told_what_it_missed() {
     let stack = Stack::start(Config {
         ring_bytes: 256 * 1024,
+        max_lag: Duration::ZERO,
         ..Config::default()
     })
     .await;
@@ -215,6 +217,27 @@ async fn a_slow_reader_is_told_what_it_missed() {
         }
     }
     assert!(missed > 0, "it was slow");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_larger_than_the_ring_waits_for_a_reader_that_reads() {
+    let stack = Stack::start(Config {
+        ring_bytes: 256 * 1024,
+        ..Config::default()
+    })
+    .await;
+    let web = stream("web", Duration::ZERO);
+    stack.publish([lines(&web, 0, 1)]).await;
+    let mut tail = stack.get("/api/apps/shop/logs").await;
+    assert_eq!(said(&tail.line().await.unwrap()), "0");
+    let total = 100_000;
+    for seq in (1..total).step_by(1000) {
+        stack.publish([lines(&web, seq, (seq + 1000).min(total))]).await;
+    }
+    for seq in 1..total {
+        assert_eq!(said(&tail.line().await.unwrap()), seq.to_string());
+    }
     stack.stop().await;
 }
 

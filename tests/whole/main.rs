@@ -1,6 +1,11 @@
 //! The whole, through its public doors: the binary, HTTP, kubectl. A file per promise.
 
 mod cli;
+mod cluster;
 mod demo;
+#[path = "../support/emulator.rs"]
+mod emulator;
+mod logs;
+mod subscriptions;
 mod support;
 mod up;

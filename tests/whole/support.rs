@@ -108,6 +108,74 @@ pub fn start(args: &[&str], env: &[(&str, &str)]) -> Deafened {
     Deafened(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 
+/// A `tributary …` that prints, and is read line by line.
+pub struct Printing {
+    pub child: Child,
+    pub stdout: Lines<BufReader<ChildStdout>>,
+}
+
+/// Starts a `tributary …` for what it prints.
+pub fn printing(args: &[&str], env: &[(&str, &str)]) -> Printing {
+    let mut child = command(args, env).stderr(Stdio::inherit()).spawn().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    Printing { child, stdout }
+}
+
+impl Printing {
+    pub async fn line(&mut self) -> String {
+        bounded("a line", self.stdout.next_line())
+            .await
+            .unwrap()
+            .expect("more lines")
+    }
+
+    /// Ctrl-C: it ends quietly.
+    pub async fn interrupt(mut self) {
+        let pid = self.child.id().unwrap();
+        let kill = Command::new("sh")
+            .args(["-c", &format!("kill -INT {pid}")])
+            .status()
+            .await
+            .unwrap();
+        assert!(kill.success());
+        let status = bounded("the end after Ctrl-C", self.child.wait()).await.unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+/// An address that stays while what stands behind it comes and goes.
+pub struct Front {
+    pub addr: SocketAddr,
+    behind: tokio::sync::watch::Sender<Option<SocketAddr>>,
+}
+
+impl Front {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (behind, now) = tokio::sync::watch::channel(None);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let now = *now.borrow();
+                tokio::spawn(async move {
+                    let Some(addr) = now else { return };
+                    let Ok(mut server) = tokio::net::TcpStream::connect(addr).await else {
+                        return;
+                    };
+                    // Either side's end is the other's.
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self { addr, behind }
+    }
+
+    /// What connects from now on gets there.
+    pub fn lead_to(&self, addr: SocketAddr) {
+        self.behind.send_replace(Some(addr));
+    }
+}
+
 /// A `tributary …` to whom nobody listens.
 pub struct Deafened(Child);
 
@@ -158,7 +226,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    async fn open(addr: SocketAddr, path: &str) -> Self {
+    pub async fn open(addr: SocketAddr, path: &str) -> Self {
         let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
         let uri = format!("http://{addr}{path}").parse().unwrap();
         let response = bounded("an answer", client.get(uri)).await.unwrap();
@@ -173,6 +241,13 @@ impl Reading {
 
     pub fn status(&self) -> u16 {
         self.status
+    }
+
+    /// What is left of it, to its end.
+    pub async fn rest(self) -> String {
+        let body = bounded("the rest", self.body.collect()).await.expect("a proper end");
+        let rest = [&self.rest[self.at..], &body.to_bytes()].concat();
+        String::from_utf8(rest).unwrap()
     }
 
     /// The next line, without its newline. `None` when the body has ended properly.

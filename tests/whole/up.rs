@@ -9,17 +9,17 @@ use tempfile::TempDir;
 use crate::support::*;
 
 const CONTAINERS: u64 = 6;
-const LINES: u64 = 200_000;
+pub const LINES: u64 = 200_000;
 
 /// A simulated cluster of its own process, which outlives those that read it.
-struct Cluster {
+pub struct Cluster {
     kubesim: Tributary,
-    kubeconfig: String,
-    dir: TempDir,
+    pub kubeconfig: String,
+    pub dir: TempDir,
 }
 
 impl Cluster {
-    async fn start(scenario: &str) -> Self {
+    pub async fn start(scenario: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let kubeconfig = dir.path().join("kubeconfig").display().to_string();
         let file = dir.path().join("scenario.toml").display().to_string();
@@ -32,20 +32,20 @@ impl Cluster {
         }
     }
 
-    async fn up(&self, data_dir: &Path) -> Tributary {
+    pub async fn up(&self, data_dir: &Path) -> Tributary {
         let data_dir = data_dir.display().to_string();
         let args = ["up", "--listen", "127.0.0.1:0", "--data-dir", &data_dir];
         Tributary::start(&args, &[("KUBECONFIG", &self.kubeconfig)]).await
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.kubesim.terminate().await;
         drop(self.dir);
     }
 }
 
 /// Six containers that print numbered lines, 20,000 a second in all, and stay.
-fn numbered() -> String {
+pub fn numbered() -> String {
     let lines = LINES / CONTAINERS;
     let rate = 20_000 / CONTAINERS;
     format!(
@@ -68,10 +68,10 @@ fn numbered() -> String {
 
 /// Counts the lines of each process, which must be numbered from 0 without a hole or a repeat.
 #[derive(Default)]
-struct Numbered(HashMap<String, u64>);
+pub struct Numbered(HashMap<String, u64>);
 
 impl Numbered {
-    fn take(&mut self, line: &str) {
+    pub fn take(&mut self, line: &str) {
         let line = take_apart(line);
         assert_ne!(line.process, "tributary", "nothing is lost: {}", line.text);
         let seq: u64 = line
@@ -85,12 +85,12 @@ impl Numbered {
         *next += 1;
     }
 
-    fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.0.values().sum()
     }
 }
 
-fn expected() -> u64 {
+pub fn expected() -> u64 {
     LINES / CONTAINERS * CONTAINERS
 }
 
@@ -142,7 +142,7 @@ async fn killed_twice_and_started_again_every_line_is_still_there_once() {
 }
 
 /// A tail from the first line on, as soon as the app is known.
-async fn first_tail(up: &Tributary) -> Reading {
+pub async fn first_tail(up: &Tributary) -> Reading {
     bounded("the app", async {
         loop {
             let tail = up.get("/api/apps/load/logs?num_lines=1000000").await;

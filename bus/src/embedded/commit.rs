@@ -83,8 +83,6 @@ struct Run {
     stopped: bool,
     swept: Instant,
     committed_bytes: u64,
-    /// A sync failed: what the disk holds is not known any more, so nothing is accepted until a restart has looked.
-    failed: Option<String>,
 }
 
 /// What one round writes to one app.
@@ -104,7 +102,6 @@ impl Run {
             stopped: false,
             swept: Instant::now(),
             committed_bytes: 0,
-            failed: None,
         }
     }
 
@@ -182,8 +179,8 @@ impl Run {
     fn commit(&mut self) {
         let mut written = Vec::with_capacity(self.pending.len());
         for pending in self.pending.drain(..) {
-            if let Some(failed) = &self.failed {
-                pending.refuse(failed);
+            if let Some(failure) = self.store.failure() {
+                pending.refuse(failure);
                 continue;
             }
             let batches: Vec<_> = pending.batches.iter().map(|(key, batch)| (*key, batch)).collect();
@@ -198,7 +195,7 @@ impl Run {
                 Err(error) => {
                     tracing::error!(%error, "the disk failed: nothing is accepted until a restart");
                     pending.refuse(&error.to_string());
-                    self.failed = Some(error.to_string());
+                    self.store.fail(error.to_string());
                 }
             }
         }

@@ -21,6 +21,9 @@ const SEGMENT_BYTES: u64 = 4 << 20;
 /// Bytes of the newest batches that are kept in memory for readers that are there.
 const RECENT_BYTES: usize = 1 << 20;
 
+/// What the files of durable subscriptions are called.
+const SUBSCRIPTION_EXTENSION: &str = "sub";
+
 /// One app's topic. Keys are the times the bus took its batches, in microseconds, each higher than the one before.
 pub(super) struct Log {
     pub(super) app: AppName,
@@ -203,7 +206,21 @@ impl Log {
     /// The file that keeps the place of a subscription.
     pub(super) fn subscription_path(&self, name: &str) -> PathBuf {
         let hex: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
-        self.dir.join(format!("{hex}.sub"))
+        self.dir.join(format!("{hex}.{SUBSCRIPTION_EXTENSION}"))
+    }
+
+    /// Whether there is such a file.
+    pub(super) fn has_subscriptions(&self) -> io::Result<bool> {
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == SUBSCRIPTION_EXTENSION)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Makes files that were just made here last.

@@ -140,8 +140,20 @@ impl Bus for Embedded {
         std::future::ready(Ok(self.store.apps())).boxed()
     }
 
+    fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
+        std::future::ready(self.store.subscribed_apps().map_err(BusError::from)).boxed()
+    }
+
     fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
         self.commit(0, move |done| Command::Remove { app: app.clone(), done })
             .boxed()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), BusError>> {
+        let failure = self
+            .store
+            .failure()
+            .map(|reason| std::io::Error::other(reason.to_owned()));
+        std::future::ready(failure.map_or(Ok(()), |failure| Err(failure.into()))).boxed()
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -24,6 +24,8 @@ pub(super) struct Store {
     apps: PathBuf,
     logs: RwLock<BTreeMap<AppName, Arc<Log>>>,
     subscribed: Arc<Mutex<HashSet<PathBuf>>>,
+    /// A sync failed: what the disk holds is not known any more, so nothing is accepted until a restart has looked.
+    failure: OnceLock<String>,
     /// Held as long as the store is.
     _lock: File,
 }
@@ -47,8 +49,19 @@ impl Store {
             apps,
             logs: RwLock::new(logs),
             subscribed: Arc::default(),
+            failure: OnceLock::new(),
             _lock: lock,
         })
+    }
+
+    /// Why nothing is accepted any more; `None` while it is.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// Accepts nothing from here on. The first reason stays.
+    pub(super) fn fail(&self, reason: String) {
+        let _ = self.failure.set(reason);
     }
 
     /// The topic of an app that has one.
@@ -63,6 +76,17 @@ impl Store {
 
     pub(super) fn apps(&self) -> Vec<AppName> {
         self.logs().iter().map(|log| log.app.clone()).collect()
+    }
+
+    /// The apps that have a durable subscription, by name.
+    pub(super) fn subscribed_apps(&self) -> io::Result<Vec<AppName>> {
+        let mut apps = Vec::new();
+        for log in self.logs() {
+            if log.has_subscriptions()? {
+                apps.push(log.app.clone());
+            }
+        }
+        Ok(apps)
     }
 
     /// An app's topic, made where it does not exist. For the committer.

@@ -18,6 +18,7 @@
 
 mod acks;
 mod cut;
+mod delay;
 mod ranges;
 mod stream;
 
@@ -37,6 +38,7 @@ use crate::{
     stream::StreamId,
     time::Published,
 };
+use delay::Delay;
 use stream::{Arrival, Stream};
 
 /// A stream this much younger than its reader's beginning was made while it read: it begins at 0. The slack is for clocks that differ.
@@ -53,9 +55,9 @@ pub const MAX_HELD_BYTES: usize = 64 << 20;
 pub enum Patience {
     /// Not at all: deliveries never overtake each other ([`Reader::in_order`](crate::Reader::in_order)).
     InOrder,
-    /// A tail: this long, from arrival; [`LIVE`] for backlog; and without end until the reader has caught up.
+    /// A tail: this long, from arrival; longer, up to [`LIVE`], while what arrives is old by then; and without end until the reader has caught up.
     Tail {
-        /// For live batches.
+        /// For live batches of a bus in time.
         hold: Duration,
     },
     /// A drain: twice the ack deadline and at least ten seconds, so that what went to a reader that died has come again; and not while its backlog is older than that.
@@ -165,6 +167,8 @@ pub struct Reassembly {
     held_bytes: usize,
     /// When the last batch arrived, and how old it was: the age of a drain's backlog.
     last_arrival: Option<(Duration, Duration)>,
+    /// How far behind the bus is: a tail's hold is never shorter.
+    delay: Delay,
 }
 
 impl Reassembly {
@@ -180,6 +184,7 @@ impl Reassembly {
             events: VecDeque::new(),
             held_bytes: 0,
             last_arrival: None,
+            delay: Delay::default(),
         }
     }
 
@@ -192,6 +197,9 @@ impl Reassembly {
         }
         let age = now.bus.since(published);
         self.last_arrival = Some((now.elapsed, age));
+        if !self.catching_up {
+            self.delay.saw(age);
+        }
         let id = batch.origin.stream.clone();
         let stream = self.streams.entry(id.clone()).or_insert_with(|| {
             let begins = id.epoch().created() > self.since.later_by(YOUNGER_BY) || self.since == Published(0);
@@ -244,7 +252,11 @@ impl Reassembly {
             .map(|(id, _)| id.clone())
             .collect();
         for id in due {
-            self.change(&id, |stream, events| stream.declare_first(events));
+            // The bus may have fallen behind since the wait began.
+            self.reconsider(&id);
+            if self.blocked.get(&id).is_some_and(|due| *due <= now.elapsed) {
+                self.change(&id, |stream, events| stream.declare_first(events));
+            }
         }
     }
 
@@ -330,7 +342,7 @@ impl Reassembly {
         match self.patience {
             Patience::InOrder => Duration::ZERO,
             Patience::Tail { .. } if backlog => LIVE,
-            Patience::Tail { hold } => hold,
+            Patience::Tail { hold } => hold.max(self.delay.bound()),
             Patience::Drain { ack_deadline } => LIVE.max(ack_deadline * 2),
         }
     }

@@ -19,8 +19,11 @@ use super::{
 };
 use crate::{
     checkpoint::Checkpoints,
-    follow::{changed, park, publishing},
+    copy::{changed, publishing},
+    follow::park,
+    heard::Ear,
     instance::Known,
+    metrics::Metrics,
     status::Status,
     stream::Stream,
 };
@@ -53,6 +56,9 @@ pub struct FileFollower {
     bell: Option<Bell>,
     watches: Watches,
     bases: Bases,
+    /// Knows how long nothing was heard of it.
+    ear: Option<Ear>,
+    metrics: Metrics,
     status: Status,
     shutdown: CancellationToken,
 }
@@ -61,6 +67,7 @@ pub struct FileFollower {
 pub struct Surroundings {
     pub watches: Watches,
     pub checkpoints: Checkpoints,
+    pub metrics: Metrics,
     pub status: Status,
     pub shutdown: CancellationToken,
 }
@@ -102,6 +109,8 @@ impl FileFollower {
             bell: None,
             watches: around.watches,
             bases: Bases::new(around.checkpoints),
+            ear: None,
+            metrics: around.metrics,
             status: around.status,
             shutdown: around.shutdown,
         }
@@ -110,14 +119,18 @@ impl FileFollower {
     /// Reads until the streams' ends are on the bus and the instance is shown no more, or the collector stops. Returns whether it is the former.
     pub async fn run(mut self) -> bool {
         tracing::info!(stream = %self.out.id(), "reading files");
-        let is_over = self.follow().await;
+        let is_over = self.out.is_finished() || self.follow().await;
+        self.ear = None;
         // Standard output last: its record says that all is over.
-        if !self.err.is_untouched() {
-            self.err.drain().await;
-        }
-        self.out.drain().await;
         if !is_over {
+            if !self.err.is_untouched() {
+                self.err.drain_or_keep().await;
+            }
+            self.out.drain_or_keep().await;
             self.note_last_base();
+            return false;
+        }
+        if !self.drain_err().await || !self.out.drain_until(&self.shutdown).await {
             return false;
         }
         tracing::info!(stream = %self.out.id(), "ended");
@@ -130,10 +143,7 @@ impl FileFollower {
         let (tail, known) = match self.begin().await {
             (Begun::Shutdown, _, _) => return false,
             (Begun::There, Some(tail), known) => (tail, known),
-            (_, _, known) => {
-                self.give_up(known).await;
-                return true;
-            }
+            (_, _, known) => return self.give_up(known).await,
         };
         let mut reading = Reading::new(tail, known);
         loop {
@@ -160,8 +170,7 @@ impl FileFollower {
                     reading.looks(self.is_deaf());
                     self.turn(&mut reading);
                     if reading.is_idle {
-                        self.finish(reading).await;
-                        return true;
+                        return self.finish(reading).await;
                     }
                 }
             }
@@ -181,6 +190,7 @@ impl FileFollower {
             let opened = self.open(&mut tail);
             if !matches!(opened, Ok(Opened::Missing) | Err(_)) {
                 self.listen(&tail);
+                self.ear = Some(self.metrics.heard.listen());
                 return (Begun::There, Some(tail), known);
             }
             let is_late = since.elapsed() > MISSING_LONG;
@@ -242,6 +252,9 @@ impl FileFollower {
         match turn {
             Ok(Turn::Read) => {
                 reading.quiet_since = Instant::now();
+                if let Some(ear) = &self.ear {
+                    ear.heard();
+                }
                 self.note_base(&mut reading.tail, false);
             }
             Ok(Turn::Settling(until)) => (reading.is_hungry, reading.settled) = (false, Some(until)),
@@ -308,8 +321,13 @@ impl FileFollower {
         }
     }
 
-    /// Everything was read: what is open is the last line.
-    async fn finish(&mut self, mut reading: Reading) {
+    /// Publishes all of standard error; what is not touched has nothing. False: the collector stopped first.
+    async fn drain_err(&mut self) -> bool {
+        self.err.is_untouched() || self.err.drain_until(&self.shutdown).await
+    }
+
+    /// Everything was read: what is open is the last line. False: the collector stopped before all of standard error was on its way.
+    async fn finish(&mut self, mut reading: Reading) -> bool {
         reading.tail.finish_rest(&mut self.joiner);
         self.joiner.close();
         self.hand_over(&mut reading.tail);
@@ -319,20 +337,26 @@ impl FileFollower {
         }
         if !self.err.is_untouched() {
             self.err.complete();
-            self.err.drain().await;
+        }
+        if !self.drain_err().await {
+            return false;
         }
         self.out.complete();
+        true
     }
 
-    /// There are no files to be read any more.
-    async fn give_up(&mut self, known: Known) {
+    /// There are no files to be read any more. False as for [`finish`](Self::finish).
+    async fn give_up(&mut self, known: Known) -> bool {
         if !self.err.is_blank() {
             self.err.gone(true);
-            self.err.drain().await;
+            if !self.err.drain_until(&self.shutdown).await {
+                return false;
+            }
         }
         // A container's first that was seen, followed by another and never read: of it nothing is known to be missing.
         let missed = self.out.is_blank() && known.previous && !self.expected;
         self.out.gone(!missed);
+        true
     }
 
     /// Notes the place for the next start: everything before it is on the bus.

@@ -42,7 +42,8 @@ impl Roster {
         };
         let around = Surroundings {
             watches: self.watches.clone().unwrap_or_else(Watches::new),
-            checkpoints: self.checkpoints.clone(),
+            checkpoints: self.way.checkpoints.clone(),
+            metrics: self.way.metrics.clone(),
             status: self.config.status.clone(),
             shutdown: self.shutdown.clone(),
         };
@@ -53,7 +54,7 @@ impl Roster {
     /// The other output's stream. Its record is written when it has a line.
     fn err_stream(&self, key: &InstanceKey, out: &Stream) -> Stream {
         let key = key.of(Fd::Err);
-        let on_record = self.checkpoints.get(&key);
+        let on_record = self.way.checkpoints.get(&key);
         if let Some((record, origin)) = on_record.and_then(|record| record.origin().map(|origin| (record, origin))) {
             return self.stream(&key, origin, &record);
         }

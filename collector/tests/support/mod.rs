@@ -16,15 +16,16 @@ use bus::{
     AppName, Batch, Bus, BusError, Embedded, Item, Limits, LossReason, Published, Reader, Start,
     reassembly::{Moment, Patience, Reassembly, What},
 };
-use collector::{CollectorError, Config, Source, Status};
+use collector::{CollectorError, Config, Metrics, Source, Status};
 use futures::{FutureExt, future::BoxFuture};
 use kubesim::{Cluster, PodPlan, RestartPolicy, Scenario};
+use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Everything that is waited for comes within this, or the test fails.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(60);
 
 pub struct Stage {
     pub cluster: Cluster,
@@ -44,6 +45,46 @@ pub struct Gate {
     pub hold: AtomicBool,
     /// Logs asked for.
     pub logs: AtomicUsize,
+    /// When each was.
+    pub asked: Mutex<Vec<Instant>>,
+    /// Looks at the beginning of a file are not answered.
+    pub hold_looks: AtomicBool,
+    /// Such looks asked for.
+    pub looks: AtomicUsize,
+}
+
+/// What a collector counts, as it is shown.
+pub struct Counted {
+    registry: Registry,
+    pub metrics: Metrics,
+}
+
+impl Counted {
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        Self {
+            metrics: Metrics::register(&mut registry),
+            registry,
+        }
+    }
+
+    /// A metric's value; 0 where it is not shown.
+    pub fn value(&self, name: &str) -> f64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until a metric is that much at least.
+    pub async fn until(&self, name: &str, least: f64) {
+        let enough = async {
+            while self.value(name) < least {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        soon(enough).await;
+    }
 }
 
 /// A collector that runs.
@@ -130,7 +171,10 @@ impl Stage {
 
     pub async fn client(&self) -> kube::Client {
         let url = format!("http://{}", self.cluster.addr()).parse().unwrap();
-        let inner = kube::Client::try_from(kube::Config::new(url)).unwrap();
+        let mut config = kube::Config::new(url);
+        // The client's own patience would hide the collector's.
+        config.default_retry = false;
+        let inner = kube::Client::try_from(config).unwrap();
         let gate = Arc::clone(&self.gate);
         let gated = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             let (inner, gate) = (inner.clone(), Arc::clone(&gate));
@@ -138,7 +182,10 @@ impl Stage {
                 let path = request.uri().path();
                 if path.ends_with("/log") {
                     gate.logs.fetch_add(1, Ordering::SeqCst);
-                    while gate.hold.load(Ordering::SeqCst) {
+                    gate.asked.lock().unwrap().push(Instant::now());
+                    let is_look = request.uri().query().is_some_and(|query| query.contains("limitBytes"));
+                    gate.looks.fetch_add(usize::from(is_look), Ordering::SeqCst);
+                    while gate.hold.load(Ordering::SeqCst) || (is_look && gate.hold_looks.load(Ordering::SeqCst)) {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 } else if path == "/api/v1/pods" && gate.blind.load(Ordering::SeqCst) {
@@ -167,6 +214,15 @@ impl Stage {
     }
 
     pub async fn collect_in(&self, dir: &Path) -> Running {
+        self.collect_as(dir, |_| {}).await
+    }
+
+    /// With other settings than usual.
+    pub async fn collect_with(&self, change: impl Fn(&mut Config)) -> Running {
+        self.collect_as(&self.dir.path().join("checkpoints"), change).await
+    }
+
+    async fn collect_as(&self, dir: &Path, change: impl Fn(&mut Config)) -> Running {
         let deadline = Instant::now() + SOON;
         loop {
             let mut config = Config::new(dir);
@@ -174,6 +230,7 @@ impl Stage {
             if let Some(dir) = &self.pod_log_dir {
                 (config.source, config.pod_log_dir) = (Source::Files, dir.clone());
             }
+            change(&mut config);
             let (status, shutdown) = (config.status.clone(), CancellationToken::new());
             let bus: Arc<dyn Bus> = self.bus.clone();
             let mut task = tokio::spawn(collector::run(config, self.client().await, bus, shutdown.clone()));
@@ -187,10 +244,36 @@ impl Stage {
         }
     }
 
+    /// Bytes of batches that wait on disk.
+    pub fn spooled(&self) -> u64 {
+        let spool = self.dir.path().join("checkpoints/spool");
+        let streams = std::fs::read_dir(spool).into_iter().flatten().flatten();
+        let files = streams.flat_map(|stream| std::fs::read_dir(stream.path()).into_iter().flatten().flatten());
+        let segments = files.filter(|file| file.path().extension().is_some_and(|kind| kind == "spool"));
+        segments
+            .filter_map(|file| file.metadata().ok())
+            .map(|file| file.len())
+            .sum()
+    }
+
+    /// Waits until so many bytes of batches are on disk.
+    pub async fn until_spooled(&self, bytes: u64) {
+        let enough = async {
+            while self.spooled() < bytes {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        soon(enough).await;
+    }
+
     /// All that is on the bus, reassembled.
     pub async fn seen(&self) -> BTreeMap<String, Seen> {
-        let app: AppName = "app".parse().unwrap();
-        let mut reader = match self.bus.follow(&app, Start::Oldest).await {
+        self.seen_of(&"app".parse().unwrap()).await
+    }
+
+    /// As [`seen`](Self::seen), of another app.
+    pub async fn seen_of(&self, app: &AppName) -> BTreeMap<String, Seen> {
+        let mut reader = match self.bus.follow(app, Start::Oldest).await {
             Ok(reader) => reader,
             Err(BusError::UnknownApp(_)) => return BTreeMap::new(),
             Err(error) => panic!("{error}"),
@@ -239,7 +322,12 @@ impl Stage {
 
     /// Waits until what is on the bus is as wanted.
     pub async fn until(&self, what: &str, wanted: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
-        let deadline = Instant::now() + SOON;
+        self.until_within(SOON, what, wanted).await
+    }
+
+    /// As [`until`](Self::until), for what takes longer.
+    pub async fn until_within(&self, bound: Duration, what: &str, wanted: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+        let deadline = Instant::now() + bound;
         loop {
             let seen: Vec<Seen> = self.seen().await.into_values().collect();
             if wanted(&seen) {
@@ -247,7 +335,7 @@ impl Stage {
             }
             assert!(
                 Instant::now() < deadline,
-                "not within {SOON:?}: {what}: {}",
+                "not within {bound:?}: {what}: {}",
                 brief(&seen)
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -326,6 +414,8 @@ pub struct Switch {
     pub away: AtomicBool,
     /// The next publish panics.
     pub panic_once: AtomicBool,
+    /// The topic is gone until it is made again.
+    pub unknown: AtomicBool,
     /// Batches are accepted, and nobody is told.
     pub mute: AtomicBool,
     /// Batches with this text are refused for good.
@@ -334,6 +424,10 @@ pub struct Switch {
     in_flight: Mutex<BTreeMap<String, usize>>,
     /// There were two at once.
     pub overlapped: AtomicBool,
+    /// Publishing takes a while.
+    pub slow: AtomicBool,
+    /// The most publishes of all streams that were in flight together.
+    pub most_at_once: AtomicUsize,
 }
 
 impl Switch {
@@ -342,16 +436,24 @@ impl Switch {
             inner,
             away: AtomicBool::new(false),
             panic_once: AtomicBool::new(false),
+            unknown: AtomicBool::new(false),
             mute: AtomicBool::new(false),
             refuse_with: Mutex::default(),
             in_flight: Mutex::default(),
             overlapped: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
+            most_at_once: AtomicUsize::new(0),
         }
     }
 }
 
 impl Bus for Switch {
+    fn check(&self) -> BoxFuture<'_, Result<(), BusError>> {
+        self.inner.check()
+    }
+
     fn create<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
+        self.unknown.store(false, Ordering::SeqCst);
         self.inner.create(app)
     }
 
@@ -363,8 +465,14 @@ impl Bus for Switch {
                 let mut in_flight = self.in_flight.lock().unwrap();
                 let count = in_flight.entry(stream.clone()).or_default();
                 *count += 1;
-                *count - 1
+                let others = *count - 1;
+                let all = in_flight.values().sum();
+                self.most_at_once.fetch_max(all, Ordering::SeqCst);
+                others
             };
+            if self.slow.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
             let refused = self.refuse_with.lock().unwrap().clone();
             let refused = refused.is_some_and(|text| String::from_utf8_lossy(batch.data()).contains(&text));
             if others > 0 {
@@ -372,6 +480,8 @@ impl Bus for Switch {
             }
             let result = if self.away.load(Ordering::SeqCst) {
                 Err(BusError::Closed)
+            } else if self.unknown.load(Ordering::SeqCst) {
+                Err(BusError::UnknownApp(batch.origin.app.clone()))
             } else if refused {
                 Err(BusError::TooLarge { bytes: 0 })
             } else {
@@ -400,6 +510,10 @@ impl Bus for Switch {
 
     fn apps(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
         self.inner.apps()
+    }
+
+    fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
+        self.inner.subscribed()
     }
 
     fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {

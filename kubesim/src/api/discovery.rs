@@ -1,10 +1,12 @@
 //! What a client asks before it asks for pods: the version, the resources, the namespaces.
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::query::Query;
+use super::selector::Selector;
 use super::status::Status;
 use super::{Client, Shared, table};
 use crate::node::store::Namespace;
@@ -56,9 +58,14 @@ pub(super) async fn resources(headers: HeaderMap) -> Response {
 }
 
 /// `GET /api/v1/namespaces`.
-pub(super) async fn namespaces(State(sim): Shared, headers: HeaderMap) -> Response {
+pub(super) async fn namespaces(State(sim): Shared, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     let client = Client::of(&headers);
-    let (version, namespaces) = sim.store.namespaces();
+    let selector = match Selector::parse(None, &Query::parse(query.as_deref())) {
+        Ok(selector) => selector,
+        Err(status) => return status.respond(&client),
+    };
+    let (version, mut namespaces) = sim.store.namespaces();
+    namespaces.retain(|namespace| selector.matches_namespace(&namespace.name));
     if client.table {
         return super::json(&client, &table::of_namespaces(&namespaces, version));
     }

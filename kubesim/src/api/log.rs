@@ -23,7 +23,7 @@ use crate::logs::clock::format_second;
 use crate::logs::log::{Log, lock};
 use crate::logs::reader::{Reader, Start};
 use crate::node::pod::{Container, Pod, State as ContainerState};
-use crate::sim::{FollowSlot, Interrupt, Kubelet, Sim};
+use crate::sim::{FollowSlot, Interrupt, Kubelet, Refusal, Sim};
 
 /// `GET /api/v1/namespaces/{namespace}/pods/{pod}/log`.
 pub(super) async fn serve(
@@ -41,6 +41,9 @@ pub(super) async fn serve(
         Ok(options) => options,
         Err(status) => return status.respond(&client),
     };
+    if *lock(&sim.condition.refusal) == Some(Refusal::Forbidden) {
+        return Status::log_forbidden(&key.0, &key.1).respond(&client);
+    }
     let Some(pod) = sim.store.pod(&key) else {
         return Status::not_found("pods", &key.1).respond(&client);
     };
@@ -135,6 +138,8 @@ struct Transfer {
     follow: bool,
     /// Absent in a follow that found no free slot: it ends after what is there, with an error in its text.
     slot: Option<FollowSlot>,
+    stalled: Receiver<bool>,
+    strandings: Receiver<()>,
     bytes_left: Option<u64>,
     ended: bool,
 }
@@ -153,6 +158,8 @@ impl Transfer {
             interrupt: sim.interrupts.follows.subscribe(),
             follow,
             slot: follow.then(|| sim.condition.take_follow()).flatten(),
+            stalled: sim.condition.follows_stalled.subscribe(),
+            strandings: sim.interrupts.strandings.subscribe(),
             reader: Reader::open(log, &start, options.timestamps),
             sim: Arc::clone(sim),
             bytes_left: options.limit_bytes,
@@ -168,6 +175,19 @@ impl Transfer {
             }
             if self.interrupt.has_changed().unwrap_or(true) {
                 return self.interrupted();
+            }
+            if self.strandings.has_changed().unwrap_or(false) && self.follow {
+                self.reader.strand();
+            }
+            if self.follow && *self.stalled.borrow_and_update() {
+                tokio::select! {
+                    _ = self.stalled.changed() => continue,
+                    _ = self.interrupt.changed() => return self.interrupted(),
+                }
+            }
+            let delay = *lock(&self.sim.condition.log_delay);
+            if !delay.is_zero() {
+                sleep(delay).await;
             }
             let exited = *self.progress.borrow_and_update();
             if let Some(data) = self.reader.read() {
@@ -188,6 +208,8 @@ impl Transfer {
             tokio::select! {
                 _ = self.progress.changed() => {}
                 _ = self.interrupt.changed() => return self.interrupted(),
+                _ = self.stalled.changed() => {}
+                _ = self.strandings.changed() => self.reader.strand(),
                 () = sleep(lag.unwrap_or(FAR)) => {}
                 () = stop.cancelled() => return None,
             }

@@ -27,6 +27,9 @@ pub(crate) fn metadata(pod: &Pod) -> Value {
         "creationTimestamp": time(pod.created),
         "labels": pod.labels,
     });
+    if !pod.annotations.is_empty() {
+        metadata["annotations"] = json!(pod.annotations);
+    }
     if let Some((name, uid)) = &pod.owner {
         metadata["generateName"] = format!("{name}-").into();
         metadata["ownerReferences"] = json!([{

@@ -46,6 +46,12 @@ impl Selector {
         })
     }
 
+    /// Says whether a namespace is meant: its only label is its name.
+    pub(crate) fn matches_namespace(&self, name: &str) -> bool {
+        let label = |own: &Requirement| (own.key == "kubernetes.io/metadata.name").then_some(name);
+        self.labels.iter().all(|own| own.holds(label(own)))
+    }
+
     /// Says whether a pod is meant.
     pub(crate) fn matches(&self, pod: &Pod) -> bool {
         self.namespace

@@ -91,6 +91,31 @@ impl Status {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message.into())
     }
 
+    /// 403 of a log that may not be read; also where there is no such pod.
+    pub(crate) fn log_forbidden(namespace: &str, pod: &str) -> Self {
+        let message = format!(
+            "pods \"{pod}\" is forbidden: User \"kubesim\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"{namespace}\""
+        );
+        let mut status = Self::new(StatusCode::FORBIDDEN, "Forbidden", message);
+        status.details = Some(Box::new(Details {
+            name: pod.to_owned(),
+            kind: "pods",
+            ..Details::default()
+        }));
+        status
+    }
+
+    /// 429, as an API server says it that has too much to do.
+    pub(crate) fn too_many_requests() -> Self {
+        let message = "the server has received too many requests and has asked us to try again later";
+        let mut status = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message.to_owned());
+        status.details = Some(Box::new(Details {
+            retry_after_seconds: Some(1),
+            ..Details::default()
+        }));
+        status
+    }
+
     /// 404 of a named object.
     pub(crate) fn not_found(kind: &'static str, name: &str) -> Self {
         let mut status = Self::new(

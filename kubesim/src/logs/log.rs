@@ -12,8 +12,9 @@ use super::files::FileLog;
 
 /// The log of one container instance.
 ///
-/// *Bound*: the current file, at most [`ROTATE_BYTES`] and one append, and those older files that a reader still holds.
+/// *Bound*: the current file, at most the size at which it rotates and one append, and those older files that a reader still holds.
 pub(crate) struct Log {
+    rotate_bytes: usize,
     writer: Mutex<Writer>,
     current: Mutex<Arc<File>>,
     /// Changes with each append and at the end; holds when the container exited.
@@ -75,9 +76,11 @@ pub(crate) struct Append<'a> {
     last: u64,
 }
 
-impl Default for Log {
-    fn default() -> Self {
+impl Log {
+    /// An empty one, whose file is rotated away once it has so many bytes.
+    pub(crate) fn new(rotate_bytes: usize) -> Self {
         Self {
+            rotate_bytes,
             writer: Mutex::default(),
             current: Mutex::default(),
             progress: watch::Sender::new(None),
@@ -85,14 +88,12 @@ impl Default for Log {
             files: None,
         }
     }
-}
 
-impl Log {
-    /// Makes a log that is also kept on disk.
-    pub(crate) fn on_disk(files: Arc<FileLog>) -> Self {
+    /// The same, also kept on disk.
+    pub(crate) fn on_disk(rotate_bytes: usize, files: Arc<FileLog>) -> Self {
         Self {
             files: Some(files),
-            ..Self::default()
+            ..Self::new(rotate_bytes)
         }
     }
 
@@ -165,13 +166,28 @@ impl Log {
             let mut content = lock(&current.content);
             content.bytes += chunk.data.len();
             content.chunks.push(chunk);
-            content.bytes >= ROTATE_BYTES
+            content.bytes >= self.rotate_bytes
         };
         if full {
-            let rotated = std::mem::take(&mut *current);
-            lock(&rotated.content).sealed = true;
-            self.counts.rotations.fetch_add(1, Ordering::Relaxed);
+            self.seal(&mut current);
         }
+    }
+
+    /// Rotates the file away now, as the kubelet does; an empty one stays.
+    pub(crate) fn rotate(&self) {
+        let writer = lock(&self.writer);
+        let mut current = lock(&self.current);
+        if lock(&current.content).bytes > 0 {
+            self.seal(&mut current);
+        }
+        drop((current, writer));
+        self.progress.send_modify(|_| ());
+    }
+
+    fn seal(&self, current: &mut Arc<File>) {
+        let rotated = std::mem::take(current);
+        lock(&rotated.content).sealed = true;
+        self.counts.rotations.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -244,9 +260,6 @@ impl Append<'_> {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// The kubelet's default `containerLogMaxSize`.
-pub(crate) const ROTATE_BYTES: usize = 10 << 20;
 
 /// The most that one append, and so one HTTP chunk, should hold.
 pub(crate) const APPEND_BYTES: usize = 32 << 10;

@@ -18,6 +18,8 @@ pub(crate) struct Reader {
     /// Bytes of the next chunk that were asked to be left out.
     skip: usize,
     timestamps: bool,
+    /// It does not notice that its file was rotated away.
+    stranded: bool,
 }
 
 /// Where a reader begins.
@@ -48,7 +50,13 @@ impl Reader {
             next,
             skip,
             timestamps,
+            stranded: false,
         }
+    }
+
+    /// From now on it does not notice that its file was rotated away, as a kubelet whose inotify queue overflowed.
+    pub(crate) fn strand(&mut self) {
+        self.stranded = true;
     }
 
     /// Returns the next bytes, or `None` at the end of what was written.
@@ -61,6 +69,9 @@ impl Reader {
                     return Some(data);
                 }
                 continue;
+            }
+            if self.stranded {
+                return None;
             }
             let current = self.log.current();
             // Sealed files get nothing more, and `gather` saw this one's end: either it is still current, or it

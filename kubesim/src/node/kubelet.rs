@@ -303,6 +303,7 @@ fn new_pod(plan: &PodPlan, name: &str) -> Pod {
         created: now,
         deletion: None,
         labels,
+        annotations: plan.annotations.clone(),
         owner: None,
         node: plan.node.clone().unwrap_or_else(|| NODE.to_owned()),
         phase: Phase::Pending,

@@ -23,6 +23,7 @@ pub(crate) struct Pod {
     pub(crate) created: Timestamp,
     pub(crate) deletion: Option<Deletion>,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
     /// The ReplicaSet that owns it: name and uid.
     pub(crate) owner: Option<(String, String)>,
     /// Empty until it is scheduled.

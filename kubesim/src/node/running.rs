@@ -38,7 +38,7 @@ impl Running {
             container: self.plan.name.clone(),
         };
         let mut instance = 0;
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(self.sim.restart_backoff);
         loop {
             let began = Instant::now();
             let exit = tokio::select! {
@@ -101,7 +101,10 @@ impl Running {
 /// Makes the id and the log of a new instance, which came after `number` others.
 pub(crate) fn new_instance(sim: &Sim, key: &PodKey, uid: &str, container: &str, number: u32) -> (String, Arc<Log>) {
     let files = rotation::open(sim, key, uid, container, number);
-    let log = files.map_or_else(Log::default, Log::on_disk);
+    let log = match files {
+        Some(files) => Log::on_disk(sim.rotate_bytes, files),
+        None => Log::new(sim.rotate_bytes),
+    };
     let (id, log) = (ids::container_id(), Arc::new(log));
     sim.ledger.open(key, container, &id, log.counts());
     (id, log)
@@ -114,24 +117,25 @@ async fn terminated(terminate: &CancellationToken) {
 }
 
 /// The kubelet's restart delays: at once, then 10 s, doubled each time up to 5 minutes.
-#[derive(Default)]
 struct Backoff {
+    base: Duration,
     exits: u32,
 }
 
 impl Backoff {
+    fn new(base: Duration) -> Self {
+        Self { base, exits: 0 }
+    }
+
     /// Returns the delay after an exit; `None` for the first. A container that ran long begins anew.
     fn next(&mut self, ran: Duration) -> Option<Duration> {
-        if ran > BACKOFF_MAX * 2 {
+        let most = self.base * BACKOFF_MOST;
+        if ran > most * 2 {
             self.exits = 0;
         }
         self.exits = self.exits.saturating_add(1);
         let doublings = self.exits.checked_sub(2)?;
-        Some(
-            BACKOFF_BASE
-                .saturating_mul(2_u32.saturating_pow(doublings))
-                .min(BACKOFF_MAX),
-        )
+        Some(self.base.saturating_mul(2_u32.saturating_pow(doublings)).min(most))
     }
 }
 
@@ -148,8 +152,8 @@ fn go_duration(seconds: u64) -> String {
 const RESYNC: Duration = Duration::from_secs(1);
 /// How long a program takes to end after TERM.
 const TERM_TO_EXIT: Duration = Duration::from_millis(200);
-const BACKOFF_BASE: Duration = Duration::from_secs(10);
-const BACKOFF_MAX: Duration = Duration::from_mins(5);
+/// The longest delay, in first ones.
+const BACKOFF_MOST: u32 = 30;
 
 #[cfg(test)]
 mod tests {
@@ -157,7 +161,7 @@ mod tests {
 
     #[test]
     fn restarts_back_off_from_ten_seconds_to_five_minutes() {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(Duration::from_secs(10));
         let quick = Duration::from_secs(1);
         let delays: Vec<_> = (0..8)
             .map(|_| backoff.next(quick).map_or(0, |delay| delay.as_secs()))

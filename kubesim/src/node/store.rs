@@ -143,6 +143,14 @@ impl Store {
         self.publish(&mut state, event);
     }
 
+    /// Forgets the changes so far, as an API server that was restarted: who watches from before must list anew.
+    pub(crate) fn forget_history(&self) {
+        let mut state = lock(&self.state);
+        state.oldest = state.next();
+        state.history.clear();
+        self.version.send_replace(state.version);
+    }
+
     /// Returns one pod.
     pub(crate) fn pod(&self, key: &PodKey) -> Option<Arc<Pod>> {
         lock(&self.state).pods.get(key).cloned()

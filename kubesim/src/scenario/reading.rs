@@ -25,6 +25,8 @@ pub struct ScenarioError {
 struct RawScenario {
     #[serde(default)]
     seed: u64,
+    rotate_bytes: Option<usize>,
+    restart_backoff: Option<Span>,
     #[serde(default)]
     pods: Vec<Spanned<RawPod>>,
     #[serde(default)]
@@ -51,6 +53,8 @@ struct RawPod {
     delete_after: Option<Span>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
     node: Option<String>,
     containers: Vec<Spanned<RawContainer>>,
 }
@@ -88,6 +92,7 @@ struct RawFault {
     namespace: Option<String>,
     pod: Option<String>,
     r#for: Option<Span>,
+    delay: Option<Span>,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +104,33 @@ enum RawKind {
     ApiDown,
     KubeletDown,
     RuntimeDown,
+    Rotate,
+    StallFollows,
+    StrandFollows,
+    SlowLogs,
+    ApiBusy,
+    LogsForbidden,
+    ExpireWatches,
+}
+
+impl RawKind {
+    fn lasts(self) -> bool {
+        match self {
+            Self::DeletePod
+            | Self::EndStreams
+            | Self::BreakStreams
+            | Self::Rotate
+            | Self::StrandFollows
+            | Self::ExpireWatches => false,
+            Self::ApiDown
+            | Self::KubeletDown
+            | Self::RuntimeDown
+            | Self::StallFollows
+            | Self::SlowLogs
+            | Self::ApiBusy
+            | Self::LogsForbidden => true,
+        }
+    }
 }
 
 /// A time as scenario files write it: `"2s"`, `"1m30s"`, `"250ms"`, or a number of seconds.
@@ -137,6 +169,16 @@ pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
     if let Some(raw) = raw.log_files {
         let start = raw.span().start;
         scenario.log_files = plan_log_files(raw.into_inner()).map_err(|message| error_at(text, start, message))?;
+    }
+    if let Some(Span(backoff)) = raw.restart_backoff {
+        scenario.restart_backoff = backoff;
+    }
+    if let Some(bytes) = raw.rotate_bytes {
+        if bytes < MIN_ROTATE_BYTES {
+            let message = format!("`rotate_bytes` must be at least {MIN_ROTATE_BYTES}");
+            return Err(error_at(text, text.find("rotate_bytes").unwrap_or_default(), message));
+        }
+        scenario.rotate_bytes = bytes;
     }
     for pod in raw.pods {
         scenario.pods.push(plan_pod(text, pod)?);
@@ -183,6 +225,7 @@ fn plan_pod(text: &str, raw: Spanned<RawPod>) -> Result<PodPlan, ScenarioError> 
         start_after: pod.start_after.0,
         delete_after: pod.delete_after.map(|span| span.0),
         labels: pod.labels,
+        annotations: pod.annotations,
         node: pod.node,
         containers,
     })
@@ -261,19 +304,27 @@ fn plan_log_files(raw: RawLogFiles) -> Result<LogFiles, String> {
 
 fn plan_fault(raw: RawFault) -> Result<Fault, String> {
     let deletes = raw.kind == RawKind::DeletePod;
-    let lasts = matches!(raw.kind, RawKind::ApiDown | RawKind::KubeletDown | RawKind::RuntimeDown);
     if !deletes && (raw.namespace.is_some() || raw.pod.is_some()) {
         return Err("`namespace` and `pod` belong to `delete-pod` only".to_owned());
     }
-    if !lasts && raw.r#for.is_some() {
-        return Err("`for` belongs to `api-down`, `kubelet-down` and `runtime-down` only".to_owned());
+    if !raw.kind.lasts() && raw.r#for.is_some() {
+        return Err("`for` belongs to faults that last only, such as `api-down`".to_owned());
     }
+    if raw.kind != RawKind::SlowLogs && raw.delay.is_some() {
+        return Err("`delay` belongs to `slow-logs` only".to_owned());
+    }
+    let (at, lasting) = (raw.at.0, raw.r#for);
     let duration = || {
-        raw.r#for
+        lasting
             .map(|span| span.0)
             .ok_or_else(|| "missing field `for`".to_owned())
     };
-    let kind = match raw.kind {
+    let kind = fault_kind(raw, duration)?;
+    Ok(Fault { at, kind })
+}
+
+fn fault_kind(raw: RawFault, duration: impl Fn() -> Result<Duration, String>) -> Result<FaultKind, String> {
+    Ok(match raw.kind {
         RawKind::DeletePod => FaultKind::DeletePod {
             namespace: raw.namespace.ok_or("missing field `namespace`")?,
             pod: raw.pod.ok_or("missing field `pod`")?,
@@ -283,8 +334,17 @@ fn plan_fault(raw: RawFault) -> Result<Fault, String> {
         RawKind::ApiDown => FaultKind::ApiDown { duration: duration()? },
         RawKind::KubeletDown => FaultKind::KubeletDown { duration: duration()? },
         RawKind::RuntimeDown => FaultKind::RuntimeDown { duration: duration()? },
-    };
-    Ok(Fault { at: raw.at.0, kind })
+        RawKind::Rotate => FaultKind::Rotate,
+        RawKind::StallFollows => FaultKind::StallFollows { duration: duration()? },
+        RawKind::StrandFollows => FaultKind::StrandFollows,
+        RawKind::SlowLogs => FaultKind::SlowLogs {
+            duration: duration()?,
+            delay: raw.delay.ok_or("missing field `delay`")?.0,
+        },
+        RawKind::ApiBusy => FaultKind::ApiBusy { duration: duration()? },
+        RawKind::LogsForbidden => FaultKind::LogsForbidden { duration: duration()? },
+        RawKind::ExpireWatches => FaultKind::ExpireWatches,
+    })
 }
 
 /// Kubernetes' rule for names (RFC 1123 labels).
@@ -310,5 +370,7 @@ fn error_at(text: &str, start: usize, message: String) -> ScenarioError {
     }
 }
 
+/// Below this a file would hold less than one write.
+const MIN_ROTATE_BYTES: usize = 4 << 10;
 /// A line longer than this would not fit a log file before it rotates.
 const MAX_LINE_BYTES: usize = 1 << 20;

@@ -28,13 +28,26 @@ pub struct Stack {
     pub shutdown: CancellationToken,
     registry: Registry,
     served: JoinHandle<std::io::Result<()>>,
-    _dir: TempDir,
+    _dir: Arc<TempDir>,
 }
 
 impl Stack {
     pub async fn start(config: Config) -> Self {
+        Self::start_with(config, Limits::default()).await
+    }
+
+    pub async fn start_with(config: Config, limits: Limits) -> Self {
         let dir = TempDir::new().unwrap();
-        let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+        let bus = Arc::new(Embedded::open(dir.path(), limits).unwrap());
+        Self::serve(config, bus, Arc::new(dir)).await
+    }
+
+    /// Another replica, on the same bus.
+    pub async fn replica(&self, config: Config) -> Self {
+        Self::serve(config, Arc::clone(&self.bus), Arc::clone(&self._dir)).await
+    }
+
+    async fn serve(config: Config, bus: Arc<Embedded>, dir: Arc<TempDir>) -> Self {
         let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -75,9 +88,16 @@ impl Stack {
     }
 
     pub async fn get(&self, path: &str) -> Reading {
+        self.get_with(path, &[]).await
+    }
+
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reading {
         let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-        let uri = format!("http://{}{path}", self.addr).parse().unwrap();
-        let response = tokio::time::timeout(BOUND, client.get(uri))
+        let mut request = http::Request::get(format!("http://{}{path}", self.addr));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = tokio::time::timeout(BOUND, client.request(request.body(Empty::new()).unwrap()))
             .await
             .expect("an answer in time")
             .unwrap();
@@ -141,6 +161,38 @@ impl Reading {
         }
     }
 
+    /// The next JSON line.
+    pub async fn json(&mut self) -> serde_json::Value {
+        serde_json::from_str(&self.line().await.expect("more lines")).unwrap()
+    }
+
+    /// The next event that is not a heartbeat. `None` when the body has ended properly.
+    pub async fn event(&mut self) -> Option<Event> {
+        let mut event = Event::default();
+        loop {
+            let line = self.line().await?;
+            match line.split_once(": ") {
+                Some(("id", id)) => event.id = Some(id.to_owned()),
+                Some(("event", name)) => event.name = Some(name.to_owned()),
+                Some(("data", data)) => event.data = Some(serde_json::from_str(data).unwrap()),
+                None if line.is_empty() && (event.id.is_some() || event.data.is_some()) => return Some(event),
+                None if line.is_empty() || line == ":" => {}
+                _ => panic!("no field of an event stream: {line:?}"),
+            }
+        }
+    }
+
+    /// Seqs of so many events that are lines, and the last id so far, waited for where none has come yet.
+    pub async fn seqs(&mut self, count: usize) -> (Vec<u64>, String) {
+        let (mut seqs, mut id) = (Vec::new(), None);
+        while seqs.len() < count || id.is_none() {
+            let event = self.event().await.expect("more events");
+            id = event.id.or(id);
+            seqs.extend(event.data.and_then(|data| data["seq"].as_u64()));
+        }
+        (seqs, id.unwrap())
+    }
+
     pub async fn lines(&mut self, count: usize) -> Vec<String> {
         let mut lines = Vec::new();
         while lines.len() < count {
@@ -157,6 +209,14 @@ impl Reading {
         }
         all
     }
+}
+
+/// A server-sent event.
+#[derive(Debug, Default)]
+pub struct Event {
+    pub id: Option<String>,
+    pub name: Option<String>,
+    pub data: Option<serde_json::Value>,
 }
 
 /// A stream of app `shop`, made this long ago.
@@ -188,7 +248,20 @@ pub fn padded(origin: &Arc<Origin>, from: u64, to: u64, size: usize) -> Batch {
     printed(origin, from, to, 1, |seq| format!("{seq:x<size$}"))
 }
 
-fn printed(origin: &Arc<Origin>, from: u64, to: u64, millis: i64, text: impl Fn(u64) -> String) -> Batch {
+/// The same, saying this.
+pub fn saying(origin: &Arc<Origin>, seq: u64, texts: &[&str]) -> Batch {
+    saying_at(origin, seq, seq, texts)
+}
+
+/// The same, the first printed so many milliseconds after the hour.
+pub fn saying_at(origin: &Arc<Origin>, seq: u64, millis: u64, texts: &[&str]) -> Batch {
+    let text = |at: u64| texts[usize::try_from(at - millis).unwrap()].to_owned();
+    let batch = printed(origin, millis, millis + texts.len() as u64, 1, text);
+    Batch { seq, ..batch }
+}
+
+/// Lines that say this of their seqs, `millis` apart.
+pub fn printed(origin: &Arc<Origin>, from: u64, to: u64, millis: i64, text: impl Fn(u64) -> String) -> Batch {
     let mut data = String::new();
     for seq in from..to {
         let time = Timestamp(1_795_417_200_000_000_000 + i64::try_from(seq).unwrap() * millis * 1_000_000);

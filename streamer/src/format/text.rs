@@ -1,7 +1,12 @@
 //! The text layout, Logplex's: `2026-11-23T07:00:00.123456+00:00 myapp[web-7d4b9c-x2x9z]: text`.
 
-use bus::{Origin, Timestamp};
+use bus::Timestamp;
 use bytes::{BufMut, BytesMut};
+
+use crate::{
+    frame::{Line, Told, bus_time},
+    notice::TRIBUTARY,
+};
 
 /// `2026-11-23T07:00:00.123456`: what the layout and the log API have in common.
 const COMMON_LEN: usize = 26;
@@ -9,32 +14,32 @@ const COMMON_LEN: usize = 26;
 /// The usual form's timestamp and the space behind it: `2026-11-23T07:00:00.123456789Z `.
 const USUAL_LEN: usize = 31;
 
-/// Appends one line of a container, given as the log API printed it, newline and all.
-///
-/// `fallback` stands for the time of a line that carries none.
-pub(crate) fn write_line(out: &mut BytesMut, origin: &Origin, line: &[u8], fallback: Timestamp) {
-    match Timestamp::split_line(line) {
+/// Appends one line of a container.
+pub(super) fn write_line(out: &mut BytesMut, line: &Line) {
+    let origin = line.origin;
+    let text = match Timestamp::split_line(line.raw) {
         // The usual form is copied, not printed anew.
-        Some((_, text)) if line.len() - text.len() == USUAL_LEN && line[USUAL_LEN - 2] == b'Z' => {
-            out.put_slice(&line[..COMMON_LEN]);
+        Some((_, text)) if line.raw.len() - text.len() == USUAL_LEN && line.raw[USUAL_LEN - 2] == b'Z' => {
+            out.put_slice(&line.raw[..COMMON_LEN]);
             out.put_slice(b"+00:00");
-            write_rest(out, origin.app.as_str(), &origin.process, text);
+            text
         }
         Some((time, text)) => {
             write_time(out, time);
-            write_rest(out, origin.app.as_str(), &origin.process, text);
+            text
         }
         None => {
-            write_time(out, fallback);
-            write_rest(out, origin.app.as_str(), &origin.process, line);
+            write_time(out, bus_time(line.published));
+            line.raw
         }
-    }
+    };
+    write_rest(out, origin.app.as_str(), &origin.process, text);
 }
 
 /// Appends one line of the platform's own.
-pub(crate) fn write_notice(out: &mut BytesMut, app: &str, time: Timestamp, text: &str) {
-    write_time(out, time);
-    write_rest(out, app, crate::notice::TRIBUTARY, text.as_bytes());
+pub(super) fn write_notice(out: &mut BytesMut, app: &str, told: &Told) {
+    write_time(out, told.time);
+    write_rest(out, app, TRIBUTARY, told.notice.text.as_bytes());
     out.put_u8(b'\n');
 }
 
@@ -57,15 +62,7 @@ mod tests {
 
     #[test]
     fn every_form_of_time_is_printed_in_one() {
-        let origin = Origin {
-            app: "shop".parse().unwrap(),
-            process: "web".to_owned(),
-            stream: bus::StreamId::new("uid", "web", "id", bus::Epoch { millis: 1, random: 1 }).unwrap(),
-            node: String::new(),
-            source: "app".to_owned(),
-            fd: None,
-            about: None,
-        };
+        let origin = crate::testing::origin("web");
         for (line, printed) in [
             (
                 "2026-11-23T07:00:00.123456789Z a\n",
@@ -82,7 +79,7 @@ mod tests {
             ("no time\n", "1970-01-01T00:00:00.000000+00:00 shop[web]: no time\n"),
         ] {
             let mut out = BytesMut::new();
-            write_line(&mut out, &origin, line.as_bytes(), Timestamp(0));
+            write_line(&mut out, &crate::testing::line(&origin, 0, line.as_bytes()));
             assert_eq!(std::str::from_utf8(&out).unwrap(), printed);
         }
     }

@@ -1,0 +1,155 @@
+//! An engine under test.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use bus::{Bus, Embedded, Limits, PubSub, PubSubSettings};
+use tempfile::TempDir;
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::emulator::Emulator;
+
+/// Every wait's bound. What a closed stream had comes again after the ack deadline; the emulator may hand it to that stream a few times more.
+pub const BOUND: Duration = Duration::from_secs(150);
+
+/// A case with much to do has the machine to itself, so that others' waits are not about it.
+static MACHINE: RwLock<()> = RwLock::const_new(());
+
+/// A test's share of the machine.
+pub enum Turn {
+    Shared(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+    Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+}
+
+impl Turn {
+    pub async fn shared() -> Self {
+        Self::Shared(MACHINE.read().await)
+    }
+
+    pub async fn alone() -> Self {
+        Self::Alone(MACHINE.write().await)
+    }
+}
+
+/// An engine, and what it takes to open it again.
+pub struct Engine {
+    pub bus: Arc<dyn Bus>,
+    kind: Kind,
+    _turn: Turn,
+}
+
+#[allow(clippy::large_enum_variant, reason = "there is one a test")]
+enum Kind {
+    Embedded {
+        dir: PathBuf,
+        _temporary: TempDir,
+    },
+    PubSub {
+        engine: Arc<PubSub>,
+        settings: PubSubSettings,
+        _emulator: Option<Emulator>,
+    },
+}
+
+impl Engine {
+    pub async fn embedded() -> Self {
+        let _turn = Turn::shared().await;
+        let temporary = TempDir::new().unwrap();
+        let dir = temporary.path().to_owned();
+        let bus = Arc::new(Embedded::open(&dir, Limits::default()).unwrap());
+        Self {
+            bus,
+            kind: Kind::Embedded {
+                dir,
+                _temporary: temporary,
+            },
+            _turn,
+        }
+    }
+
+    /// On the emulator, each case in a project of its own. `None` where there is no emulator.
+    pub async fn pubsub(group: &str) -> Option<Self> {
+        let alone = group == "load";
+        let _turn = if alone {
+            Turn::alone().await
+        } else {
+            Turn::shared().await
+        };
+        let own = if alone { Some(Emulator::start().await?) } else { None };
+        let host = match &own {
+            Some(emulator) => emulator.host().to_owned(),
+            None => shared_emulator().await?,
+        };
+        let settings = settings(&host);
+        let engine = Arc::new(PubSub::open(settings.clone()).await.unwrap());
+        Some(Self {
+            bus: Arc::clone(&engine) as Arc<dyn Bus>,
+            kind: Kind::PubSub {
+                engine,
+                settings,
+                _emulator: own,
+            },
+            _turn,
+        })
+    }
+
+    /// Ends the engine in an orderly way and opens it again.
+    pub async fn restart(self) -> Self {
+        let Self { bus, kind, _turn } = self;
+        match kind {
+            Kind::Embedded { dir, _temporary } => {
+                drop(bus);
+                let bus = Arc::new(Embedded::open(&dir, Limits::default()).unwrap());
+                Self {
+                    bus,
+                    kind: Kind::Embedded { dir, _temporary },
+                    _turn,
+                }
+            }
+            Kind::PubSub {
+                engine,
+                settings,
+                _emulator,
+            } => {
+                engine.close().await;
+                let engine = Arc::new(PubSub::open(settings.clone()).await.unwrap());
+                Self {
+                    bus: Arc::clone(&engine) as Arc<dyn Bus>,
+                    kind: Kind::PubSub {
+                        engine,
+                        settings,
+                        _emulator,
+                    },
+                    _turn,
+                }
+            }
+        }
+    }
+}
+
+/// A project that nobody else uses, on this emulator.
+pub fn settings(host: &str) -> PubSubSettings {
+    static PROJECTS: AtomicU32 = AtomicU32::new(0);
+    // Another test may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let number = PROJECTS.fetch_add(1, Ordering::Relaxed);
+    PubSubSettings {
+        emulator: Some(host.to_owned()),
+        check_interval: Duration::from_secs(1),
+        ack_deadline: Duration::from_secs(10),
+        ..PubSubSettings::new(format!("conformance-{number}"), "replica-1")
+    }
+}
+
+/// One for all the cases that ask little of it.
+pub async fn shared_emulator() -> Option<String> {
+    static SHARED: OnceCell<Option<Emulator>> = OnceCell::const_new();
+    let emulator = SHARED.get_or_init(Emulator::start).await;
+    emulator.as_ref().map(|emulator| emulator.host().to_owned())
+}

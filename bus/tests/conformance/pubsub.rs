@@ -1,0 +1,214 @@
+//! What only Pub/Sub can do wrong: subscriptions left behind, lost, or without a topic; a service that is away.
+
+use std::{sync::Arc, time::Duration};
+
+use bus::{Bus, BusError, Item, PubSub, PubSubSettings, Start};
+use google_cloud_auth::credentials::anonymous;
+use google_cloud_pubsub::client::{SubscriptionAdmin, TopicAdmin};
+
+use crate::{
+    emulator::Emulator,
+    engine::{Turn, settings, shared_emulator},
+    reading::*,
+    support::lines,
+};
+
+/// The project as Google's own client sees it.
+struct Project {
+    _turn: Turn,
+    settings: PubSubSettings,
+    topics: TopicAdmin,
+    subscriptions: SubscriptionAdmin,
+}
+
+impl Project {
+    async fn new(settings: PubSubSettings) -> Self {
+        let endpoint = format!("http://{}", settings.emulator.as_ref().unwrap());
+        let credentials = anonymous::Builder::new().build();
+        let topics = TopicAdmin::builder()
+            .with_endpoint(&endpoint)
+            .with_credentials(credentials.clone());
+        let subscriptions = SubscriptionAdmin::builder()
+            .with_endpoint(&endpoint)
+            .with_credentials(credentials);
+        Self {
+            topics: topics.build().await.unwrap(),
+            subscriptions: subscriptions.build().await.unwrap(),
+            settings,
+            _turn: Turn::shared().await,
+        }
+    }
+
+    async fn subscriptions(&self) -> Vec<String> {
+        let list = self.subscriptions.list_subscriptions();
+        let list = list.set_project(format!("projects/{}", self.settings.project)).send();
+        let listed = bounded("a list", list).await.unwrap();
+        listed
+            .subscriptions
+            .into_iter()
+            .map(|subscription| subscription.name)
+            .collect()
+    }
+
+    async fn until_subscriptions(&self, wanted: impl Fn(&[String]) -> bool) {
+        let mut last = self.subscriptions().await;
+        let wait = async {
+            while !wanted(&last) {
+                tokio::task::yield_now().await;
+                last = self.subscriptions().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(30), wait).await;
+        assert!(waited.is_ok(), "{last:?}");
+    }
+
+    async fn create_subscription(&self, id: &str) {
+        let (project, create) = (&self.settings.project, self.subscriptions.create_subscription());
+        let create = create
+            .set_name(format!("projects/{project}/subscriptions/{id}"))
+            .set_topic(format!("projects/{project}/topics/tributary-app-shop"));
+        bounded("a subscription", create.send()).await.unwrap();
+    }
+
+    async fn delete_topic(&self) {
+        let topic = format!("projects/{}/topics/tributary-app-shop", self.settings.project);
+        self.topics.delete_topic().set_topic(topic).send().await.unwrap();
+    }
+}
+
+/// A project on the shared emulator, and an engine on it.
+async fn start() -> Option<(Project, Arc<PubSub>)> {
+    let settings = settings(&shared_emulator().await?);
+    let engine = Arc::new(PubSub::open(settings.clone()).await.unwrap());
+    Some((Project::new(settings).await, engine))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_are_done_and_an_engine_that_closes_leave_no_subscription_behind() {
+    let Some((project, engine)) = start().await else { return };
+    engine.create(&app("shop")).await.unwrap();
+    let mut readers = Vec::new();
+    for _ in 0..5 {
+        readers.push(follow(&*engine, Start::Now).await);
+    }
+    assert_eq!(
+        project.subscriptions().await.len(),
+        5 + 1,
+        "five readers, one sign of life"
+    );
+    readers.truncate(2);
+    project.until_subscriptions(|all| all.len() == 2 + 1).await;
+    engine.close().await;
+    assert_eq!(project.subscriptions().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_process_left_the_next_of_its_name_sweeps_and_no_other_s() {
+    let Some((project, other)) = start().await else { return };
+    other.create(&app("shop")).await.unwrap();
+    let _read = follow(&*other, Start::Now).await;
+    let others = project.subscriptions().await;
+    let mine = PubSubSettings {
+        replica: "replica-2".to_owned(),
+        ..project.settings.clone()
+    };
+    // What a kill leaves: a reader's subscription, and an old sign of life.
+    for left in ["tributary-tail.replica-2.00ff", "tributary-life.replica-2.1"] {
+        project.create_subscription(left).await;
+    }
+    let next = Arc::new(PubSub::open(mine).await.unwrap());
+    let read = follow(&*next, Start::Now).await;
+    let house = tokio::spawn({
+        let next = Arc::clone(&next);
+        async move { next.keep_house().await }
+    });
+    let is_left = |name: &String| name.ends_with("replica-2.00ff") || name.ends_with("replica-2.1");
+    project.until_subscriptions(|all| !all.iter().any(is_left)).await;
+    let all = project.subscriptions().await;
+    assert!(others.iter().all(|name| all.contains(name)), "{all:?} has {others:?}");
+    drop(read);
+    next.close().await;
+    bounded("housekeeping's end", house).await.unwrap();
+    assert_eq!(project.subscriptions().await, others);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_deleted_and_made_again_under_a_reader_is_a_break_and_then_goes_on() {
+    let Some((project, engine)) = start().await else { return };
+    let web = fresh("web");
+    engine.create(&app("shop")).await.unwrap();
+    let mut reader = follow(&*engine, Start::Now).await;
+    let mut durable = bounded("a subscription", engine.subscribe(&app("shop"), "drain"))
+        .await
+        .unwrap();
+    publish_all(&*engine, [lines(&web, 0, 1)]).await;
+    assert_eq!(next_delivery(&mut reader).await.batch.seq, 0);
+    let delivery = next_delivery(&mut durable).await;
+    delivery.ack.unwrap().accept();
+    project.delete_topic().await;
+    // The publisher makes it again.
+    publish_all(&*engine, [lines(&web, 1, 2)]).await;
+    for reader in [&mut reader, &mut durable] {
+        assert!(matches!(next(reader).await, Item::Break { .. }));
+        assert_eq!(
+            next_delivery(reader).await.batch.seq,
+            1,
+            "from the new topic's beginning"
+        );
+    }
+    engine.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_away_for_a_while_costs_nobody_a_line() {
+    let _turn = Turn::shared().await;
+    let Some(emulator) = Emulator::start().await else {
+        return;
+    };
+    let engine = Arc::new(PubSub::open(settings(emulator.host())).await.unwrap());
+    let web = fresh("web");
+    engine.create(&app("shop")).await.unwrap();
+    let mut reader = Assembled::new(follow(&*engine, Start::Now).await, 4);
+    publish_all(&*engine, (0..10).map(|n| lines(&web, n, n + 1))).await;
+    emulator.pause().await;
+    let refused = bounded("an answer", engine.publish(lines(&web, 10, 11)))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, BusError::Unavailable(_)) && refused.is_transient(),
+        "{refused}"
+    );
+    assert!(bounded("an answer", engine.check()).await.is_err());
+    emulator.resume().await;
+    let again = async { while engine.publish(lines(&web, 10, 11)).await.is_err() {} };
+    bounded("accepted", again).await;
+    publish_all(&*engine, [crate::support::end(&web, 11)]).await;
+    assert_eq!(joined(&reader.until_ended(1).await["web"]), 11);
+    engine.close().await;
+    emulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_not_there_is_said_to_be_away_and_a_wrong_setting_is_refused() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let away = settings(&format!("127.0.0.1:{port}"));
+    let engine = PubSub::open(away.clone()).await.unwrap();
+    let refused = bounded("an answer", engine.follow(&app("shop"), Start::Now))
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(refused, BusError::Unavailable(_)), "{refused}");
+    let refused = bounded("an answer", engine.publish(lines(&fresh("web"), 0, 1)))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, BusError::Unavailable(_)), "{refused}");
+    let wrong = PubSubSettings {
+        project: "no project".to_owned(),
+        ..away
+    };
+    assert!(matches!(PubSub::open(wrong).await.err(), Some(BusError::Settings(_))));
+}

@@ -1,0 +1,194 @@
+//! What an app may print on this node, in bytes a second: a token bucket an app, shared by its streams.
+//!
+//! Lines have their numbers by then; what is above the limit becomes a loss in its place, and the app's own log says what the limit is.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bus::{AppName, Batch, Bus, Content, Epoch, Origin, StreamId, Timestamp};
+use parking_lot::Mutex;
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::backoff::Backoff;
+
+/// A bucket that ran dry opens again when it holds this much of a second's worth: lines pass in runs, and the losses between them are few.
+const REOPEN_SECONDS: f64 = 1.0;
+
+/// An app is told its limit at most this often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// Notices that wait for the bus. More are not told: the next one will be.
+const WAITING_NOTICES: usize = 64;
+
+/// The process and source of what the platform says.
+const TRIBUTARY: &str = "tributary";
+
+/// What each app may print.
+pub struct Limits {
+    rate: f64,
+    burst: f64,
+    buckets: Mutex<HashMap<AppName, Bucket>>,
+    notices: mpsc::Sender<(AppName, Timestamp)>,
+}
+
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+    is_dry: bool,
+    told: Option<Instant>,
+}
+
+impl Limits {
+    /// So many bytes a second, and so many at once; with it, the limit's teller, to be run beside the collector.
+    pub fn new(rate: u64, burst: u64, node: &str, bus: Arc<dyn Bus>) -> (Self, impl Future<Output = ()> + use<>) {
+        let (notices, told) = mpsc::channel(WAITING_NOTICES);
+        let text = format!(
+            "Error L12 (Rate limit) -> This app prints faster than its limit of {rate} bytes a second on a node, {burst} at once: what is above is dropped"
+        );
+        let limits = Self {
+            rate: rate as f64,
+            burst: burst as f64,
+            buckets: Mutex::default(),
+            notices,
+        };
+        (limits, tell(told, text, node.to_owned(), bus))
+    }
+
+    /// How many of these bytes, whole lines, may pass now.
+    pub fn admit(&self, app: &AppName, data: &[u8]) -> usize {
+        let mut buckets = self.buckets.lock();
+        let bucket = buckets.entry(app.clone()).or_insert_with(|| Bucket {
+            tokens: self.burst,
+            at: Instant::now(),
+            is_dry: false,
+            told: None,
+        });
+        bucket.refill(self.rate, self.burst);
+        let reopen = (self.rate * REOPEN_SECONDS).min(self.burst);
+        if bucket.is_dry && bucket.tokens < reopen {
+            return 0;
+        }
+        let passes = whole_lines(data, bucket.tokens, bucket.tokens >= self.burst);
+        bucket.tokens -= passes as f64;
+        bucket.is_dry = passes < data.len();
+        if bucket.is_dry && bucket.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            bucket.told = Some(Instant::now());
+            // Full: it is told the next time.
+            let _ = self.notices.try_send((app.clone(), Timestamp::now()));
+        }
+        passes
+    }
+}
+
+impl Bucket {
+    fn refill(&mut self, rate: f64, burst: f64) {
+        let now = Instant::now();
+        self.tokens = (self.tokens + rate * (now - self.at).as_secs_f64()).min(burst);
+        self.at = now;
+    }
+}
+
+/// The whole lines that so many tokens are enough for. Out of a full bucket one passes that is larger than it, or it never would.
+fn whole_lines(data: &[u8], tokens: f64, is_full: bool) -> usize {
+    if data.len() as f64 <= tokens {
+        return data.len();
+    }
+    let most = tokens.max(0.0) as usize;
+    let first = || memchr::memchr(b'\n', data).map_or(data.len(), |newline| newline + 1);
+    match memchr::memrchr(b'\n', &data[..most.min(data.len())]) {
+        Some(newline) => newline + 1,
+        None if is_full => first(),
+        None => 0,
+    }
+}
+
+/// Tells apps their limit, each in a stream of this collector's own.
+async fn tell(mut told: mpsc::Receiver<(AppName, Timestamp)>, text: String, node: String, bus: Arc<dyn Bus>) {
+    let place = if node.is_empty() { "all" } else { &node };
+    let Ok(stream) = StreamId::new(TRIBUTARY, "collector", place, Epoch::new()) else {
+        return;
+    };
+    let mut seqs: HashMap<AppName, u64> = HashMap::new();
+    while let Some((app, at)) = told.recv().await {
+        let seq = seqs.entry(app.clone()).or_default();
+        let batch = Batch {
+            origin: Arc::new(Origin {
+                app,
+                process: TRIBUTARY.to_owned(),
+                stream: stream.clone(),
+                node: node.clone(),
+                source: TRIBUTARY.to_owned(),
+                fd: None,
+                about: None,
+            }),
+            seq: *seq,
+            content: Content::Lines {
+                data: format!("{at} {text}\n").into(),
+                lines: 1,
+                part: None,
+            },
+        };
+        // The number is this line's until the bus has it.
+        if publish(&*bus, &batch).await {
+            *seq += 1;
+        }
+    }
+}
+
+/// Whether the bus took it; however long that takes.
+async fn publish(bus: &dyn Bus, batch: &Batch) -> bool {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    loop {
+        match bus.publish(batch.clone()).await {
+            Ok(()) => return true,
+            Err(error) if error.is_transient() => tokio::time::sleep(backoff.next()).await,
+            Err(error) => {
+                tracing::error!(%error, app = %batch.origin.app, "notice refused");
+                return false;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(rate: u64, burst: u64) -> Limits {
+        let (notices, told) = mpsc::channel(1);
+        drop(told);
+        Limits {
+            rate: rate as f64,
+            burst: burst as f64,
+            buckets: Mutex::default(),
+            notices,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_app_gets_its_burst_and_then_its_rate_and_another_its_own() {
+        let (loud, quiet): (AppName, AppName) = ("loud".parse().unwrap(), "quiet".parse().unwrap());
+        let limits = limits(100, 250);
+        let line = [b"x".repeat(49), b"\n".to_vec()].concat();
+        assert_eq!(limits.admit(&loud, &line.repeat(8)), 250);
+        assert_eq!(limits.admit(&loud, &line), 0);
+        tokio::time::advance(Duration::from_millis(900)).await;
+        assert_eq!(limits.admit(&loud, &line), 0, "dry until it has a second's worth");
+        assert_eq!(limits.admit(&quiet, &line.repeat(2)), 100, "another's is full");
+        tokio::time::advance(Duration::from_millis(200)).await;
+        assert_eq!(limits.admit(&loud, &line.repeat(8)), 100);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(limits.admit(&loud, &line.repeat(8)), 250, "never more than its burst");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_longer_than_the_burst_passes_a_full_bucket_only() {
+        let app: AppName = "app".parse().unwrap();
+        let limits = limits(100, 100);
+        let long = [b"x".repeat(499), b"\n".to_vec()].concat();
+        assert_eq!(limits.admit(&app, &long.repeat(2)), 500);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(limits.admit(&app, &long), 0);
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(limits.admit(&app, &long), 500);
+    }
+}

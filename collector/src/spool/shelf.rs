@@ -1,0 +1,369 @@
+//! One stream's steps on disk, oldest first: a directory of segments.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File},
+    io::{self, IoSlice, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use bus::{Epoch, StreamId};
+use bytes::Bytes;
+
+use super::{compact::compact, entry};
+use crate::{anchor::Mark, checkpoint::Record, way::Step};
+
+/// One stream's steps on disk, oldest first.
+///
+/// *Bound*: the spool's: see [`evict`](Self::evict). In memory nothing but where the files are.
+#[derive(Default)]
+pub struct Shelf {
+    dir: PathBuf,
+    segment_bytes: u64,
+    segments: VecDeque<Segment>,
+    next_number: u64,
+    /// Of the last segment, while it is written.
+    writer: Option<File>,
+    /// Of the first segment, while it is read.
+    reader: Option<File>,
+    /// Where the oldest step that is not settled begins in the first segment.
+    cursor: u64,
+    /// Its length, while it is out to be published.
+    taken: Option<u64>,
+    /// What the newest line on disk is of, and where it ends.
+    last: Last,
+}
+
+struct Segment {
+    number: u64,
+    bytes: u64,
+    /// Nothing in it can be evicted any more.
+    is_compact: bool,
+}
+
+/// Where the steps on disk end.
+#[derive(Clone, Debug, Default)]
+pub struct Last {
+    /// The stream that the newest step is of.
+    pub stream: Option<StreamId>,
+    /// The end of its newest line on disk: reading goes on behind it.
+    pub read: Option<Mark>,
+    /// Its end is on disk too: nothing is left to be read.
+    pub finished: bool,
+}
+
+impl Last {
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Batch(batch, end) => {
+                self.note(&batch.origin.stream);
+                self.read = end.or(self.read);
+            }
+            Step::Finish(batch) => {
+                self.note(&batch.origin.stream);
+                self.finished = true;
+            }
+            Step::Begin(origin) => self.note(&origin.stream),
+        }
+    }
+
+    fn note(&mut self, stream: &StreamId) {
+        if self.stream.as_ref() != Some(stream) {
+            *self = Self {
+                stream: Some(stream.clone()),
+                ..Self::default()
+            };
+        }
+    }
+}
+
+impl Shelf {
+    /// Reads what a directory holds, up to the first entry that is not whole: what is behind it is cut off, and read again from the node. What the record
+    /// says is settled is passed over. Blocks for as long as reading all of it takes.
+    pub fn open(dir: &Path, segment_bytes: u64, record: &Record) -> io::Result<Self> {
+        let mut shelf = Self::at(dir, segment_bytes);
+        let mut numbers = numbers(dir)?;
+        numbers.sort_unstable();
+        shelf.next_number = numbers.last().map_or(0, |last| last + 1);
+        let mut torn = false;
+        let mut settled = true;
+        for number in numbers {
+            let path = shelf.path(number);
+            if torn {
+                fs::remove_file(&path)?;
+                continue;
+            }
+            let bytes = Bytes::from(fs::read(&path)?);
+            let mut at = 0;
+            while let Some((step, len)) = entry::decode(&bytes.slice(at..)) {
+                settled = settled && is_settled(&step, record);
+                at += len;
+                if settled {
+                    shelf.cursor = at as u64;
+                }
+                shelf.last.step(&step);
+            }
+            torn = at < bytes.len();
+            if torn {
+                tracing::warn!(path = %path.display(), cut = bytes.len() - at, "spool cut behind its last whole batch");
+                File::options().write(true).open(&path)?.set_len(at as u64)?;
+            }
+            if settled || at == 0 {
+                fs::remove_file(&path)?;
+                shelf.cursor = if settled { 0 } else { shelf.cursor };
+            } else {
+                shelf.segments.push_back(Segment {
+                    number,
+                    bytes: at as u64,
+                    is_compact: false,
+                });
+            }
+        }
+        if shelf.segments.is_empty() {
+            shelf.last = Last::default();
+        }
+        Ok(shelf)
+    }
+
+    /// An empty one, whatever the directory holds.
+    pub fn at(dir: &Path, segment_bytes: u64) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            segment_bytes,
+            ..Self::default()
+        }
+    }
+
+    /// Whether there is nothing on disk.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Where it ends.
+    pub fn last(&self) -> &Last {
+        &self.last
+    }
+
+    /// Puts a step behind the others. On an error nothing of it is there.
+    pub fn append(&mut self, step: &Step) -> io::Result<()> {
+        if self.segments.is_empty() || self.writer.is_none() {
+            self.begin_segment()?;
+        }
+        let (Some(writer), Some(segment)) = (&mut self.writer, self.segments.back_mut()) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let head = entry::encode_head(step);
+        let data = step.data();
+        let written = write_both(writer, &head, data);
+        if let Err(error) = written {
+            // Half an entry would end the segment for a reader.
+            let _ = writer.set_len(segment.bytes);
+            self.writer = None;
+            return Err(error);
+        }
+        segment.bytes += (head.len() + data.len()) as u64;
+        self.last.step(step);
+        if segment.bytes >= self.segment_bytes {
+            self.writer = None;
+        }
+        Ok(())
+    }
+
+    /// Says that the first step, which was just put there, is out to be published already.
+    pub fn mark_taken(&mut self) {
+        self.taken = self.segments.front().map(|segment| segment.bytes);
+    }
+
+    /// The oldest step. It stays until it is settled. `None`: there is none.
+    ///
+    /// # Errors
+    /// What was written cannot be read any more.
+    pub fn take(&mut self) -> io::Result<Option<Step>> {
+        let Some(segment) = self.segments.front() else {
+            return Ok(None);
+        };
+        let path = self.path(segment.number);
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            none => none.insert(File::open(path)?),
+        };
+        let mut prefix = [0; entry::PREFIX];
+        reader.read_exact_at(&mut prefix, self.cursor)?;
+        let len = entry::len(&prefix).ok_or(io::ErrorKind::InvalidData)?;
+        let mut bytes = vec![0; len];
+        reader.read_exact_at(&mut bytes, self.cursor)?;
+        let (step, len) = entry::decode(&Bytes::from(bytes)).ok_or(io::ErrorKind::InvalidData)?;
+        self.taken = Some(len as u64);
+        Ok(Some(step))
+    }
+
+    /// The step that was taken is not out any more, and not settled.
+    pub fn put_back(&mut self) {
+        self.taken = None;
+        if let Some(first) = self.segments.front_mut() {
+            // What stayed because it was out may go now, and what was lost around it become one.
+            first.is_compact = false;
+        }
+    }
+
+    /// The step that was taken is dealt with.
+    pub fn settle(&mut self) {
+        self.cursor += self.taken.take().unwrap_or_default();
+        if self.segments.front().is_some_and(|first| self.cursor >= first.bytes) {
+            self.drop_first();
+        }
+    }
+
+    /// Gives up everything.
+    pub fn clear(&mut self) {
+        while !self.segments.is_empty() {
+            self.drop_first();
+        }
+    }
+
+    /// Makes losses of the oldest segment's lines. Returns how many were lost; `None`: there are none left.
+    ///
+    /// What is out to be published stays.
+    pub fn evict(&mut self) -> io::Result<Option<u64>> {
+        while let Some(at) = self.segments.iter().position(|segment| !segment.is_compact) {
+            if at + 1 == self.segments.len() {
+                self.writer = None;
+            }
+            let lost = self.evict_through(at)?;
+            if lost > 0 {
+                return Ok(Some(lost));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts what is left of the segments up to this one into this one.
+    fn evict_through(&mut self, at: usize) -> io::Result<u64> {
+        let mut steps = Vec::new();
+        for (n, segment) in self.segments.iter().take(at + 1).enumerate() {
+            let bytes = Bytes::from(fs::read(self.path(segment.number))?);
+            let mut begin = if n == 0 { self.cursor as usize } else { 0 };
+            while let Some((step, len)) = entry::decode(&bytes.slice(begin.min(bytes.len())..)) {
+                steps.push(step);
+                begin += len;
+            }
+        }
+        let out = if self.taken.is_some() && !steps.is_empty() {
+            vec![steps.remove(0)]
+        } else {
+            Vec::new()
+        };
+        let (kept, lost) = compact(steps);
+        let number = self.segments[at].number;
+        let temporary = self.dir.join("evicting");
+        let mut file = File::create(&temporary)?;
+        let mut bytes = 0;
+        for step in out.iter().chain(&kept) {
+            let (head, data) = (entry::encode_head(step), step.data());
+            write_both(&mut file, &head, data)?;
+            bytes += (head.len() + data.len()) as u64;
+        }
+        fs::rename(&temporary, self.path(number))?;
+        for segment in self.segments.drain(..at) {
+            // Its losses are in the new one too, and told once: a reader has settled them.
+            let _ = fs::remove_file(self.dir.join(name(segment.number)));
+        }
+        (self.cursor, self.reader) = (0, None);
+        self.taken = out
+            .first()
+            .map(|step| (entry::encode_head(step).len() + step.data().len()) as u64);
+        if let Some(first) = self.segments.front_mut() {
+            (first.bytes, first.is_compact) = (bytes, true);
+        }
+        Ok(lost)
+    }
+
+    fn begin_segment(&mut self) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        let number = self.next_number;
+        let file = File::options().create_new(true).append(true).open(self.path(number))?;
+        self.next_number += 1;
+        self.writer = Some(file);
+        self.segments.push_back(Segment {
+            number,
+            bytes: 0,
+            is_compact: false,
+        });
+        Ok(())
+    }
+
+    fn drop_first(&mut self) {
+        if let Some(first) = self.segments.pop_front()
+            && let Err(error) = fs::remove_file(self.path(first.number))
+        {
+            tracing::warn!(%error, "spool segment not removed");
+        }
+        (self.cursor, self.reader, self.taken) = (0, None, None);
+        if self.segments.is_empty() {
+            self.writer = None;
+            self.last = Last::default();
+        }
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(name(number))
+    }
+}
+
+/// Whether the bus has a step, as the record says.
+fn is_settled(step: &Step, record: &Record) -> bool {
+    let Some(current) = record.origin() else { return false };
+    let epoch = current.stream.epoch();
+    let older = |stream: &StreamId| order(stream.epoch()) < order(epoch);
+    let accepted = record.accepted.map_or(0, |accepted| accepted.seq_end);
+    match step {
+        Step::Batch(batch, end) => {
+            let stream = &batch.origin.stream;
+            older(stream)
+                || (*stream == current.stream && end.map_or(batch.seq < accepted, |end| end.seq_end <= accepted))
+        }
+        Step::Finish(batch) => older(&batch.origin.stream) || record.ended,
+        Step::Begin(origin) => older(&origin.stream) || origin.stream == current.stream,
+    }
+}
+
+fn order(epoch: Epoch) -> (u64, u32) {
+    (epoch.millis, epoch.random)
+}
+
+fn write_both(file: &mut File, head: &[u8], data: &[u8]) -> io::Result<()> {
+    let written = file.write_vectored(&[IoSlice::new(head), IoSlice::new(data)])?;
+    match written.checked_sub(head.len()) {
+        Some(of_data) => file.write_all(&data[of_data..]),
+        None => {
+            file.write_all(&head[written..])?;
+            file.write_all(data)
+        }
+    }
+}
+
+fn name(number: u64) -> String {
+    format!("{number:010}.spool")
+}
+
+/// The segments in a directory. None where it does not exist.
+fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".spool"));
+        found.extend(number.and_then(|number| number.parse::<u64>().ok()));
+    }
+    Ok(found)
+}

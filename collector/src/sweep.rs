@@ -1,0 +1,122 @@
+//! Removes the topics of apps that are gone (rule 23): no namespace or pod of theirs is left, no drain is kept for them, and what they said is out of history's reach.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bus::{AppName, Bus};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::PartialObjectMeta};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout};
+
+use crate::config::AppFrom;
+
+/// Objects of a list that one call brings.
+const PAGE: u32 = 500;
+
+/// A call that takes longer has failed.
+const LIST_WAIT: Duration = Duration::from_secs(60);
+
+/// When topics of apps that are gone are removed.
+#[derive(Clone, Copy, Debug)]
+pub struct Sweep {
+    /// An app has to be gone for so long: how far history reaches. Counted by this process, so that a list that was wrong for a moment removes nothing.
+    pub gone_for: Duration,
+    /// How often it is looked.
+    pub interval: Duration,
+}
+
+/// Which apps are gone, and since when.
+pub(crate) struct Sweeper {
+    sweep: Sweep,
+    app_from: AppFrom,
+    client: Client,
+    bus: Arc<dyn Bus>,
+    gone: HashMap<AppName, Instant>,
+}
+
+impl Sweeper {
+    pub(crate) fn new(sweep: Sweep, app_from: AppFrom, client: Client, bus: Arc<dyn Bus>) -> Self {
+        Self {
+            sweep,
+            app_from,
+            client,
+            bus,
+            gone: HashMap::new(),
+        }
+    }
+
+    /// Looks now and then, for ever. What fails is tried again the next time.
+    pub(crate) async fn run(mut self) {
+        loop {
+            // Collectors that were started together shall not look together.
+            let wait = self.sweep.interval.mul_f64(rand::random_range(0.5..=1.5));
+            tokio::time::sleep(wait).await;
+            if let Err(error) = self.look().await {
+                tracing::warn!(%error, "apps that are gone are not looked for this time");
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), String> {
+        let said = |error: bus::BusError| error.to_string();
+        // The topics first: an app that comes up meanwhile is then in the cluster's list.
+        let topics = self.bus.apps().await.map_err(said)?;
+        let drained: HashSet<AppName> = self.bus.subscribed().await.map_err(said)?.into_iter().collect();
+        let there = self.there().await?;
+        let now = Instant::now();
+        let before = std::mem::take(&mut self.gone);
+        for app in topics {
+            if there.contains(app.as_str()) || drained.contains(&app) {
+                continue;
+            }
+            let since = before.get(&app).copied().unwrap_or(now);
+            if now.duration_since(since) < self.sweep.gone_for {
+                self.gone.insert(app, since);
+                continue;
+            }
+            self.bus.remove(&app).await.map_err(said)?;
+            tracing::info!(%app, "gone from the cluster for as long as history reaches: its topic is removed");
+        }
+        Ok(())
+    }
+
+    /// The names of the apps that the cluster has.
+    async fn there(&self) -> Result<HashSet<String>, String> {
+        match &self.app_from {
+            AppFrom::Namespace => {
+                let namespaces = list::<Namespace>(&self.client, ListParams::default()).await?;
+                Ok(namespaces.iter().map(ResourceExt::name_any).collect())
+            }
+            AppFrom::Label(key) => {
+                let pods = list::<Pod>(&self.client, ListParams::default().labels(key)).await?;
+                let apps = pods.iter().filter_map(|pod| pod.labels().get(key).cloned());
+                Ok(apps.collect())
+            }
+        }
+    }
+}
+
+/// What an object is called is all that is asked for.
+async fn list<K>(client: &Client, params: ListParams) -> Result<Vec<PartialObjectMeta<K>>, String>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let api = Api::<K>::all(client.clone());
+    let mut params = params.limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let page = timeout(LIST_WAIT, api.list_metadata(&params)).await;
+        let page = page
+            .map_err(|_| "no answer from the API".to_owned())?
+            .map_err(|error| error.to_string())?;
+        all.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
+}

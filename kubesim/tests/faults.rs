@@ -1,0 +1,185 @@
+//! What can go wrong on a node and in its API, played on a script.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::time::Duration;
+
+use kubesim::{Cluster, FaultKind, PodPlan, RestartPolicy, Scenario};
+use support::{Piece, cluster, get, open, soon};
+
+const LOG: &str = "/api/v1/namespaces/a/pods/p/log";
+
+/// Longer than any test: it ends when the test ends it.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Within a test, yet long enough to be seen.
+const SHORT: Duration = Duration::from_millis(300);
+
+async fn with_pod() -> Cluster {
+    let cluster = cluster(Scenario::default()).await;
+    let plan = PodPlan::silent("a", "p", "c").restarting(RestartPolicy::Never);
+    cluster.create_pod(&plan).unwrap();
+    soon(cluster.wait_running("a", "p", "c")).await.unwrap();
+    cluster
+}
+
+fn write(cluster: &Cluster, text: &str) {
+    cluster.write_line("a", "p", "c", text).unwrap();
+}
+
+#[tokio::test]
+async fn a_rotated_file_is_out_of_a_request_s_reach_and_in_a_follow_s() {
+    let cluster = with_pod().await;
+    let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
+    for text in ["one", "two", "three"] {
+        write(&cluster, text);
+        cluster.cause(FaultKind::Rotate);
+        assert_eq!(follow.text().await, format!("{text}\n"));
+    }
+    write(&cluster, "four");
+    assert_eq!(get(cluster.addr(), LOG).await.body, "four\n");
+    cluster.cause(FaultKind::Rotate);
+    cluster.cause(FaultKind::Rotate);
+    assert_eq!(cluster.written("a", "p", "c")[0].rotations, 4, "an empty file stays");
+    soon(cluster.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_follow_that_stalled_skips_whole_files_without_a_word() {
+    let cluster = with_pod().await;
+    let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
+    write(&cluster, "first");
+    assert_eq!(follow.text().await, "first\n");
+    cluster.cause(FaultKind::StallFollows { duration: SHORT });
+    for text in ["rest of its file", "skipped", "skipped too"] {
+        write(&cluster, text);
+        cluster.cause(FaultKind::Rotate);
+    }
+    write(&cluster, "current");
+    assert_eq!(follow.text().await, "rest of its file\n");
+    assert_eq!(follow.text().await, "current\n");
+    soon(cluster.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_stranded_follow_ends_at_the_end_of_the_old_file_and_a_get_has_the_rest() {
+    let cluster = with_pod().await;
+    let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
+    write(&cluster, "old");
+    assert_eq!(follow.text().await, "old\n");
+    cluster.cause(FaultKind::StrandFollows);
+    cluster.cause(FaultKind::Rotate);
+    write(&cluster, "new");
+    cluster.exit_container("a", "p", "c", 0).await.unwrap();
+    assert_eq!(follow.chunk().await, Piece::End);
+    assert_eq!(get(cluster.addr(), LOG).await.body, "new\n");
+    soon(cluster.shutdown()).await;
+}
+
+#[tokio::test]
+async fn slow_logs_come_whole() {
+    let cluster = with_pod().await;
+    cluster.cause(FaultKind::SlowLogs {
+        duration: LONG,
+        delay: Duration::from_millis(20),
+    });
+    write(&cluster, "late");
+    assert_eq!(get(cluster.addr(), LOG).await.body, "late\n");
+    soon(cluster.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_busy_api_says_when_to_come_again_and_leaves_open_streams_alone() {
+    let cluster = with_pod().await;
+    let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
+    cluster.cause(FaultKind::ApiBusy { duration: LONG });
+    for path in [LOG, "/api/v1/pods"] {
+        let reply = open(cluster.addr(), "GET", path).await;
+        assert_eq!(reply.header("retry-after"), Some("1"));
+        let reply = reply.finish().await;
+        assert_eq!(reply.status, 429);
+        assert!(reply.body.contains("\"reason\": \"TooManyRequests\""), "{}", reply.body);
+    }
+    write(&cluster, "still here");
+    assert_eq!(follow.text().await, "still here\n");
+    soon(cluster.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_right_that_is_taken_away_is_missed_at_the_next_request() {
+    let cluster = with_pod().await;
+    let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
+    cluster.cause(FaultKind::LogsForbidden { duration: LONG });
+    let reply = get(cluster.addr(), LOG).await;
+    assert_eq!(reply.status, 403);
+    assert!(
+        reply.body.contains("cannot get resource \\\"pods/log\\\""),
+        "{}",
+        reply.body
+    );
+    assert_eq!(get(cluster.addr(), "/api/v1/pods").await.status, 200);
+    write(&cluster, "still here");
+    assert_eq!(follow.text().await, "still here\n");
+    soon(cluster.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_watch_that_the_api_server_forgot_gets_410_within_a_200() {
+    let cluster = with_pod().await;
+    let list: serde_json::Value = serde_json::from_str(&get(cluster.addr(), "/api/v1/pods").await.body).unwrap();
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let watch = format!("/api/v1/pods?watch=1&resourceVersion={version}");
+    let open_one = open(cluster.addr(), "GET", &watch).await;
+    cluster.cause(FaultKind::ExpireWatches);
+    assert!(open_one.finish().await.clean);
+    let again = get(cluster.addr(), &watch).await;
+    assert_eq!(again.status, 200);
+    assert!(
+        again.body.starts_with("{\"type\":\"ERROR\"") && again.body.contains("\"code\":410"),
+        "{}",
+        again.body
+    );
+    soon(cluster.shutdown()).await;
+}
+
+#[test]
+fn faults_are_read_from_a_scenario() {
+    let text = "rotate_bytes = 65536\n\
+        [[faults]]\nat = 1\nkind = \"rotate\"\n\
+        [[faults]]\nat = 2\nkind = \"slow-logs\"\nfor = \"2s\"\ndelay = \"50ms\"\n\
+        [[faults]]\nat = 3\nkind = \"stall-follows\"\nfor = 1\n";
+    let scenario = Scenario::from_toml(text).unwrap();
+    assert_eq!(scenario.rotate_bytes, 65536);
+    let kinds: Vec<_> = scenario.faults.into_iter().map(|fault| fault.kind).collect();
+    let expected = [
+        FaultKind::Rotate,
+        FaultKind::SlowLogs {
+            duration: Duration::from_secs(2),
+            delay: Duration::from_millis(50),
+        },
+        FaultKind::StallFollows {
+            duration: Duration::from_secs(1),
+        },
+    ];
+    assert_eq!(kinds, expected);
+    for (wrong, said) in [
+        (
+            "rotate_bytes = 10\n",
+            "line 1, column 1: `rotate_bytes` must be at least 4096",
+        ),
+        ("[[faults]]\nat = 1\nkind = \"rotate\"\nfor = 1\n", "`for` belongs to"),
+        (
+            "[[faults]]\nat = 1\nkind = \"slow-logs\"\nfor = 1\n",
+            "missing field `delay`",
+        ),
+        (
+            "[[faults]]\nat = 1\nkind = \"rotate\"\ndelay = 1\n",
+            "`delay` belongs to",
+        ),
+    ] {
+        let error = Scenario::from_toml(wrong).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}

@@ -1,0 +1,120 @@
+//! A line as a JSON object. Bytes that are not UTF-8 are replaced (U+FFFD); text tails and drains get them as they are.
+
+use bus::{AppName, Fd, Part, Timestamp};
+use bytes::{BufMut, BytesMut};
+use serde::Serialize;
+
+use crate::{
+    frame::{Line, Told},
+    notice::{Notice, TRIBUTARY},
+};
+
+/// A line.
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    time: &'a str,
+    app: &'a str,
+    process: &'a str,
+    source: &'a str,
+    stream: &'a str,
+    seq: u64,
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fd: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<&'static str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    late: bool,
+}
+
+/// A line of the platform's own. It has no number: what it says is missing stands in `notice`.
+#[derive(Serialize)]
+struct JsonNotice<'a> {
+    time: &'a str,
+    app: &'a str,
+    process: &'a str,
+    source: &'a str,
+    text: &'a str,
+    notice: &'a Notice,
+}
+
+/// Appends a line as an object, without a newline.
+pub(crate) fn write_line(out: &mut BytesMut, line: &Line) {
+    let (time, text) = line.split();
+    let origin = line.origin;
+    write(
+        out,
+        &JsonLine {
+            time: &printed(line.raw, time),
+            app: origin.app.as_str(),
+            process: &origin.process,
+            source: &origin.source,
+            stream: origin.stream.as_str(),
+            seq: line.seq,
+            text: &String::from_utf8_lossy(text),
+            fd: origin.fd.map(|fd| match fd {
+                Fd::Out => "out",
+                Fd::Err => "err",
+            }),
+            part: line.part.map(|part| match part {
+                Part::More => "more",
+                Part::Last => "last",
+            }),
+            late: line.late,
+        },
+    );
+}
+
+/// Appends a notice as an object, without a newline.
+pub(crate) fn write_notice(out: &mut BytesMut, app: &AppName, told: &Told) {
+    write(
+        out,
+        &JsonNotice {
+            time: &told.time.to_string(),
+            app: app.as_str(),
+            process: TRIBUTARY,
+            source: TRIBUTARY,
+            text: &told.notice.text,
+            notice: &told.notice,
+        },
+    );
+}
+
+/// The usual form is copied, not printed anew.
+fn printed(raw: &[u8], time: Timestamp) -> std::borrow::Cow<'_, str> {
+    const USUAL: usize = "2026-11-23T07:00:00.123456789Z".len();
+    match raw.first_chunk::<USUAL>().map(|head| std::str::from_utf8(head)) {
+        Some(Ok(head)) if head.ends_with('Z') && Timestamp::parse(head) == Some(time) => head.into(),
+        _ => time.to_string().into(),
+    }
+}
+
+fn write(out: &mut BytesMut, object: &impl Serialize) {
+    // Neither these types nor memory can refuse.
+    let _ = serde_json::to_writer(out.writer(), object);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_json_object_a_line(text in proptest::collection::vec(any::<u8>().prop_filter("one line", |b| *b != b'\n'), 0..60), stamped in any::<bool>()) {
+            let origin = crate::testing::origin("web");
+            let time = if stamped { "2026-11-23T16:00:00.123456789+09:00 " } else { "" };
+            let raw = [time.as_bytes(), &text, b"\n"].concat();
+            let mut out = BytesMut::new();
+            write_line(&mut out, &crate::testing::line(&origin, 7, &raw));
+            prop_assert!(!out.contains(&b'\n'), "one line");
+            let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            prop_assert_eq!(object["seq"].as_u64(), Some(7));
+            if stamped {
+                prop_assert_eq!(object["time"].as_str(), Some("2026-11-23T07:00:00.123456789Z"));
+                let read = String::from_utf8_lossy(&text);
+                prop_assert_eq!(object["text"].as_str(), Some(read.as_ref()));
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `tributary logs`: every line once through kills of the server; as it was asked for; ended quietly.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::collections::HashMap;
+
+use tempfile::TempDir;
+
+use crate::{
+    demo::start_demo,
+    support::*,
+    up::{Cluster, first_tail},
+};
+
+const CONTAINERS: u64 = 4;
+const LINES: u64 = 5000;
+
+fn scenario() -> String {
+    format!(
+        r#"
+        seed = 1
+        [[pods]]
+        namespace = "load"
+        name = "writer"
+        replicas = {CONTAINERS}
+        [[pods.containers]]
+        name = "main"
+        lines = {LINES}
+        rate = 1000
+        size = 100
+        text = "line {{seq}}"
+        restart = "Never"
+        "#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_again_and_again_costs_the_reader_no_line_and_repeats_none() {
+    let cluster = Cluster::start(&scenario()).await;
+    let data_dir = cluster.dir.path().join("data");
+    let front = Front::start().await;
+    let mut up = cluster.up(&data_dir).await;
+    front.lead_to(up.addr);
+    drop(first_tail(&up).await);
+    let server = format!("http://{}", front.addr);
+    let args = ["logs", "load", "-n", "1000000", "-o", "json", "--server", &server];
+    let mut logs = printing(&args, &[]);
+    let (mut next, mut total): (HashMap<String, u64>, u64) = (HashMap::new(), 0);
+    while total < CONTAINERS * LINES {
+        let line: serde_json::Value = serde_json::from_str(&logs.line().await).unwrap();
+        let process = line["process"].as_str().unwrap().to_owned();
+        let expected = next.entry(process).or_default();
+        assert_eq!(line["seq"].as_u64(), Some(*expected), "{line}");
+        *expected += 1;
+        total += 1;
+        if [1000, 5000, 9000].contains(&total) {
+            up.kill().await;
+            up = cluster.up(&data_dir).await;
+            front.lead_to(up.addr);
+        }
+    }
+    logs.interrupt().await;
+    up.terminate().await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn lines_are_printed_as_they_are_asked_for() {
+    let demo = start_demo(&[]).await;
+    let server = format!("http://{}", demo.addr);
+    let mut tail = demo.get("/api/apps/shop/logs").await;
+    let mut spoke: HashMap<String, u64> = HashMap::new();
+    for _ in 0..40 {
+        let line = tail.line().await.unwrap();
+        *spoke.entry(take_apart(&line).process.to_owned()).or_default() += 1;
+    }
+    let (process, lines) = spoke.into_iter().max_by_key(|(_, lines)| *lines).unwrap();
+    assert!(lines >= 3, "three pods speak");
+    let read = async |more: &[&str]| {
+        let args = [&["logs", "shop", "--no-follow", "--server", &server], more].concat();
+        let output = run(&args, &[]).await;
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let lines = String::from_utf8(output.stdout).unwrap();
+        assert!(!lines.contains('\x1b'), "no colours into a pipe");
+        lines.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let text = read(&["-n", "3", "--process", &process]).await;
+    assert_eq!(text.len(), 3);
+    text.iter()
+        .for_each(|line| assert_eq!(take_apart(line).process, process));
+    let json = read(&["-n", "3", "-o", "json"]).await;
+    for line in &json {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&line["app"], line["seq"].is_u64()), (&"shop".into(), true));
+    }
+    let matching = read(&["--since", "1h", "--grep", "^[^ ]"]).await;
+    assert!(matching.len() >= 40, "with --since all of them: {}", matching.len());
+    assert_eq!(read(&["--grep", "never printed"]).await.len(), 0);
+    let raw = read(&["-n", "2", "-o", "raw"]).await;
+    assert!(raw.len() == 2 && raw.iter().all(|line| !line.contains("shop[")));
+    let refused = run(&["logs", "shop", "--grep", "(", "--server", &server], &[]).await;
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        !refused.status.success() && said.contains("regex: unclosed group"),
+        "{said}"
+    );
+    drop(tail);
+    demo.terminate().await;
+}
+
+#[tokio::test]
+async fn who_has_seen_enough_ends_it_quietly() {
+    let demo = start_demo(&[]).await;
+    let server = format!("http://{}", demo.addr);
+    let mut logs = printing(&["logs", "shop", "--server", &server], &[]);
+    logs.line().await;
+    // As `| head` does.
+    drop(logs.stdout);
+    let status = bounded("the end", logs.child.wait()).await.unwrap();
+    assert!(status.success(), "{status}");
+    let mut logs = printing(&["logs", "shop", "--server", &server], &[]);
+    logs.line().await;
+    logs.interrupt().await;
+    demo.terminate().await;
+}
+
+#[tokio::test]
+async fn the_key_comes_from_a_flag_or_from_netrc() {
+    let home = TempDir::new().unwrap();
+    std::fs::write(
+        home.path().join(".netrc"),
+        "machine 127.0.0.1 login a@b.example password netrc-key\n",
+    )
+    .unwrap();
+    let home = home.path().display().to_string();
+    for (more, sent) in [
+        (&["--key", "flag-key"][..], "Bearer flag-key"),
+        (&[][..], "Basic YUBiLmV4YW1wbGU6bmV0cmMta2V5"),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let args = [&["logs", "shop", "--server", &server], more].concat();
+        let asked = async {
+            let (connection, _) = listener.accept().await.unwrap();
+            let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(connection));
+            loop {
+                let line = lines.next_line().await.unwrap().expect("the header");
+                if let Some(sent) = line.strip_prefix("authorization: ") {
+                    return sent.to_owned();
+                }
+            }
+        };
+        let env = [("HOME", home.as_str()), ("NETRC", "")];
+        let (_output, asked) = tokio::join!(run(&args, &env), bounded("a request", asked));
+        assert_eq!(asked, sent);
+    }
+}
