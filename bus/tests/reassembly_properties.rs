@@ -120,7 +120,7 @@ fn play(fates: &[Fate], recut: bool) -> Played {
             continue;
         }
         while let Some(due) = r.deadline().filter(|due| *due < at(arrives).elapsed) {
-            r.declare_due(at(u64::try_from(due.as_millis()).unwrap()));
+            r.declare_due(moment(due));
             collect(&mut r);
         }
         r.push(delivery(batch, sent), at(arrives));

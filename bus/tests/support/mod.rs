@@ -22,7 +22,11 @@ pub const HISTORY: Duration = Duration::from_secs(3600);
 
 /// `START` and this many milliseconds.
 pub fn at(millis: u64) -> Moment {
-    let elapsed = Duration::from_millis(millis);
+    moment(Duration::from_millis(millis))
+}
+
+/// `START` and this long.
+pub fn moment(elapsed: Duration) -> Moment {
     Moment {
         elapsed,
         bus: START.later_by(elapsed),
