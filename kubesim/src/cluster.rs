@@ -273,6 +273,32 @@ impl Cluster {
         }
     }
 
+    /// Writes one line to a running container's standard error. The log API shows it among the others; only the files tell which is which.
+    ///
+    /// *Errors*: as [`Cluster::write_line`].
+    pub fn write_stderr(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        text: impl AsRef<[u8]>,
+    ) -> Result<Timestamp, Error> {
+        let log = self.running_log(namespace, pod, container)?;
+        Ok(timestamp(log.append(|append| {
+            append.stderr();
+            append.line(|out| out.extend_from_slice(text.as_ref()));
+        })))
+    }
+
+    /// Rotates a running container's log file now, whatever its size: as the kubelet does it, compressing and removing older ones. Without files: nothing.
+    ///
+    /// *Errors*: as [`Cluster::write_line`], [`Error::Rotate`].
+    pub fn rotate_log_file(&self, namespace: &str, pod: &str, container: &str) -> Result<(), Error> {
+        let log = self.running_log(namespace, pod, container)?;
+        let rotated = log.files().map(|files| files.rotate(self.sim.log_files.max_files));
+        rotated.unwrap_or(Ok(())).map_err(Error::Rotate)
+    }
+
     fn running_log(&self, namespace: &str, pod: &str, container: &str) -> Result<Arc<Log>, Error> {
         let key = key(namespace, pod);
         let pod = self.sim.store.pod(&key).ok_or_else(|| no_pod(&key))?;

@@ -3,6 +3,7 @@
 //! A scenario is a TOML file or a value built in code. Times count from the start of the cluster.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 mod reading;
@@ -23,12 +24,40 @@ pub struct Scenario {
     pub pods: Vec<PodPlan>,
     /// What goes wrong, in the order of the file.
     pub faults: Vec<Fault>,
+    /// How the node keeps its containers' log files.
+    pub log_files: LogFiles,
+}
+
+/// How the node keeps its containers' log files, as a kubelet does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFiles {
+    /// Where: the kubelet's `podLogsDir`. Absent: there are no files, only what the log API serves. Not in the scenario file.
+    pub dir: Option<PathBuf>,
+    /// A file of this many bytes is rotated at the next check: the kubelet's `containerLogMaxSize`.
+    pub max_size: u64,
+    /// The most files of a container instance, the current one included: the kubelet's `containerLogMaxFiles`.
+    pub max_files: usize,
+    /// How often sizes are checked: the kubelet's `containerLogMonitorInterval`.
+    pub check: Duration,
+}
+
+impl Default for LogFiles {
+    /// As the kubelet does unless told otherwise, and no files.
+    fn default() -> Self {
+        Self {
+            dir: None,
+            max_size: 10 << 20,
+            max_files: 5,
+            check: Duration::from_secs(10),
+        }
+    }
 }
 
 impl Default for Scenario {
     fn default() -> Self {
         Self {
             seed: 0,
+            log_files: LogFiles::default(),
             rotate_bytes: ROTATE_BYTES,
             restart_backoff: RESTART_BACKOFF,
             pods: Vec::new(),
@@ -98,6 +127,8 @@ pub struct LinePlan {
     /// Template: `{seq}` (from 0 in each container instance), `{pod}`, `{namespace}`, `{container}`. A
     /// newline in it becomes a space.
     pub text: String,
+    /// Every so many lines, one goes to standard error: the last of them. Absent: none.
+    pub stderr_every: Option<u64>,
 }
 
 /// The built-in programs.
@@ -200,6 +231,11 @@ impl Scenario {
     ///     rotate_bytes = 1048576       # a log file's size; default 10 MiB
     ///     restart_backoff = "10s"      # before the second restart; the default
     ///
+    ///     [log_files]                  # how the node keeps log files, where it is given a directory for them
+    ///     max_size = 10485760          # bytes; these are the defaults
+    ///     max_files = 5
+    ///     check = "10s"
+    ///
     ///     [[pods]]
     ///     namespace = "shop"
     ///     name = "web"
@@ -216,6 +252,7 @@ impl Scenario {
     ///     rate = 50                    # lines a second, default 1; 0 = full speed
     ///     size = 100                   # bytes of content, padded or cut
     ///     text = "line {seq}"          # the default; also {pod}, {namespace}, {container}
+    ///     stderr_every = 10            # every tenth line goes to standard error; default none
     ///     exit_code = 0
     ///     restart = "Never"            # Always (default if endless), OnFailure, Never (default otherwise)
     ///

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,7 +16,7 @@ use bus::{
     AppName, Batch, Bus, BusError, Embedded, Item, Limits, LossReason, Published, Reader, Start,
     reassembly::{Moment, Patience, Reassembly, What},
 };
-use collector::{CollectorError, Config, Metrics, Status};
+use collector::{CollectorError, Config, Metrics, Source, Status};
 use futures::{FutureExt, future::BoxFuture};
 use kubesim::{Cluster, PodPlan, RestartPolicy, Scenario};
 use prometheus_client::registry::Registry;
@@ -32,6 +32,8 @@ pub struct Stage {
     pub gate: Arc<Gate>,
     pub bus: Arc<Switch>,
     pub dir: TempDir,
+    /// The collector reads the node's files, in this directory.
+    pub pod_log_dir: Option<PathBuf>,
 }
 
 /// What stands between the collector and the API.
@@ -95,6 +97,7 @@ pub struct Running {
 /// One stream as a reader of the bus sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
+    pub stream: String,
     pub process: String,
     /// Contents without timestamps, parts joined.
     pub texts: Vec<String>,
@@ -113,17 +116,31 @@ impl Stage {
     }
 
     pub async fn playing(scenario: Scenario) -> Self {
+        Self::playing_in(tempfile::tempdir().unwrap(), scenario).await
+    }
+
+    /// The node keeps log files, and the collector reads them.
+    pub async fn with_files(mut scenario: Scenario) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pods = dir.path().join("pods");
+        scenario.log_files.dir = Some(pods.clone());
+        let mut stage = Self::playing_in(dir, scenario).await;
+        stage.pod_log_dir = Some(pods);
+        stage
+    }
+
+    async fn playing_in(dir: TempDir, scenario: Scenario) -> Self {
         let config = kubesim::Config {
             listen: ([127, 0, 0, 1], 0).into(),
             scenario,
         };
-        let dir = tempfile::tempdir().unwrap();
         let bus = Embedded::open(&dir.path().join("bus"), Limits::default()).unwrap();
         Self {
             cluster: kubesim::start(config).await.unwrap(),
             bus: Arc::new(Switch::new(bus)),
             gate: Arc::default(),
             dir,
+            pod_log_dir: None,
         }
     }
 
@@ -210,6 +227,9 @@ impl Stage {
         loop {
             let mut config = Config::new(dir);
             config.node_name = Some(self.cluster.node_name().to_owned());
+            if let Some(dir) = &self.pod_log_dir {
+                (config.source, config.pod_log_dir) = (Source::Files, dir.clone());
+            }
             change(&mut config);
             let (status, shutdown) = (config.status.clone(), CancellationToken::new());
             let bus: Arc<dyn Bus> = self.bus.clone();
@@ -279,6 +299,7 @@ impl Stage {
         let mut parts = String::new();
         while let Some(event) = reassembly.next_event() {
             let seen = streams.entry(event.origin.stream.to_string()).or_default();
+            seen.stream = event.origin.stream.to_string();
             seen.process = event.origin.process.clone();
             match event.what {
                 What::Lines { data, lines, part, .. } => {

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::pod::{Container, Deletion, Phase, Pod, PodKey, State};
+use super::rotation;
 use super::running::{Running, new_instance};
 use crate::error::Error;
 use crate::ids;
@@ -193,7 +194,7 @@ impl PodRunner {
             .map(|plan| {
                 plan.waiting
                     .is_none()
-                    .then(|| new_instance(&self.sim, &self.key, &plan.name))
+                    .then(|| new_instance(&self.sim, &self.key, &self.uid, &plan.name, 0))
             })
             .collect();
         self.change(|pod| {
@@ -267,6 +268,7 @@ impl PodRunner {
             });
         }
         self.sim.store.remove(&self.key, &self.uid);
+        rotation::remove_later(&self.sim, &self.key, &self.uid);
         tracing::info!(namespace = self.key.0, pod = self.key.1, "pod gone");
     }
 

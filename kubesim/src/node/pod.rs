@@ -168,6 +168,8 @@ impl Container {
             return;
         };
         let started = *started;
+        let dead = self.logs.iter().filter(|(own, _)| own != id);
+        dead.filter_map(|(_, log)| log.files()).for_each(|files| files.remove());
         self.logs.retain(|(own, _)| own == id);
         self.state = State::Terminated(Terminated {
             exit_code,
