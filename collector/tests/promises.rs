@@ -8,6 +8,7 @@ mod instances;
 mod limits;
 mod nodes;
 mod outages;
+mod roles;
 mod rotations;
 mod support;
 mod topics;

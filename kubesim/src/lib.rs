@@ -31,7 +31,7 @@ mod sim;
 pub use cluster::{Cluster, Written};
 pub use error::Error;
 pub use scenario::{
-    ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Scenario,
+    ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario,
     ScenarioError,
 };
 

@@ -94,6 +94,8 @@ pub struct PodPlan {
 pub struct ContainerPlan {
     /// Name, unique in the pod.
     pub name: String,
+    /// What part it has in its pod.
+    pub role: Role,
     /// What it writes.
     pub output: Output,
     /// The code it exits with after its last line.
@@ -102,6 +104,23 @@ pub struct ContainerPlan {
     pub restart: RestartPolicy,
     /// Present: the container never starts and waits with this reason (`ErrImagePull`, `ContainerCreating`, ...).
     pub waiting: Option<String>,
+}
+
+/// What part a container has in its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// It is one of those that the pod is for.
+    #[default]
+    Main,
+    /// It runs to its end before the next of its kind, and all of them before the main ones (`spec.initContainers`).
+    Init,
+    /// It is started among the init containers and runs beside the main ones (an init container with `restartPolicy: Always`).
+    Sidecar,
+    /// It comes into the running pod, as `kubectl debug` has it (`spec.ephemeralContainers`), and is never started again.
+    Ephemeral {
+        /// How long after the main ones.
+        after: Duration,
+    },
 }
 
 /// What a container writes.
@@ -264,6 +283,17 @@ impl Scenario {
     ///     name = "stuck"
     ///     waiting = "ErrImagePull"     # never starts
     ///
+    ///     [[pods.containers]]
+    ///     name = "migrate"
+    ///     role = "init"                # main (default), init, sidecar, ephemeral
+    ///     lines = 10
+    ///
+    ///     [[pods.containers]]
+    ///     name = "debugger"
+    ///     role = "ephemeral"
+    ///     after = "5s"                 # after the main ones; default 0
+    ///     lines = 10
+    ///
     ///     [[faults]]
     ///     at = "30s"
     ///     kind = "delete-pod"          # with namespace and pod (or the name of its entry)
@@ -275,7 +305,7 @@ impl Scenario {
     ///     kind = "api-down"            # one that lasts: see FaultKind for all, written-like-this
     ///     for = "5s"
     /// "#)?;
-    /// assert_eq!(scenario.pods[0].containers.len(), 3);
+    /// assert_eq!(scenario.pods[0].containers.len(), 5);
     /// # Ok::<_, kubesim::ScenarioError>(())
     /// ```
     ///
@@ -297,6 +327,7 @@ impl PodPlan {
     pub fn silent(namespace: &str, name: &str, container: &str) -> Self {
         let container = ContainerPlan {
             name: container.to_owned(),
+            role: Role::Main,
             output: Output::Silent,
             exit_code: 0,
             restart: RestartPolicy::Never,

@@ -69,11 +69,18 @@ fn check(sim: &Sim) -> io::Result<()> {
         .try_for_each(|log| log.rotate(sim.log_files.max_files))
 }
 
-/// `<namespace>_<pod>_<uid>`.
-fn pod_dir(sim: &Sim, (namespace, pod): &PodKey, uid: &str) -> Option<PathBuf> {
+/// `<namespace>_<pod>_<uid>`; a static pod has the uid that its node gave it, not the one of its mirror.
+fn pod_dir(sim: &Sim, key: &PodKey, uid: &str) -> Option<PathBuf> {
     let dir = sim.log_files.dir.as_ref()?;
+    let mirror = sim.store.pod(key).filter(|pod| pod.uid == uid);
+    let node_uid = mirror.and_then(|pod| pod.annotations.get(MIRROR_ANNOTATION).cloned());
+    let (namespace, pod) = key;
+    let uid = node_uid.as_deref().unwrap_or(uid);
     Some(dir.join(format!("{namespace}_{pod}_{uid}")))
 }
+
+/// *Source*: the kubelet's `ConfigMirrorAnnotationKey`; its value is the static pod's uid.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// From a pod's end until its directory goes: still there 9 s later on a real node.
 const POD_TO_DIRECTORY: Duration = Duration::from_secs(12);

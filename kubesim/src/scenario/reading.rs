@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use super::{ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Scenario};
+use super::{
+    ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario,
+};
 
 /// A mistake in a scenario file. Prints as one line: `line 4, column 1: unknown field ...`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +75,19 @@ struct RawContainer {
     restart: Option<RestartPolicy>,
     profile: Option<RawProfile>,
     waiting: Option<String>,
+    #[serde(default)]
+    role: RawRole,
+    after: Option<Span>,
+}
+
+#[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum RawRole {
+    #[default]
+    Main,
+    Init,
+    Sidecar,
+    Ephemeral,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -198,12 +213,6 @@ fn plan_pod(text: &str, raw: Spanned<RawPod>) -> Result<PodPlan, ScenarioError> 
     let here = |message: String| error_at(text, start, message);
     check_name("namespace", &pod.namespace).map_err(here)?;
     check_name("name", &pod.name).map_err(here)?;
-    if pod.containers.is_empty() {
-        return Err(here(format!(
-            "pod `{}`: `containers` needs at least one entry",
-            pod.name
-        )));
-    }
     let mut containers = Vec::new();
     let mut names = BTreeSet::new();
     for container in pod.containers {
@@ -217,6 +226,12 @@ fn plan_pod(text: &str, raw: Spanned<RawPod>) -> Result<PodPlan, ScenarioError> 
             ));
         }
         containers.push(plan);
+    }
+    if !containers.iter().any(|container| container.role == Role::Main) {
+        return Err(here(format!(
+            "pod `{}`: `containers` needs at least one entry of role `main`",
+            pod.name
+        )));
     }
     Ok(PodPlan {
         namespace: pod.namespace,
@@ -253,6 +268,7 @@ fn plan_container(raw: RawContainer) -> Result<ContainerPlan, String> {
     if raw.stderr_every == Some(0) {
         return Err(format!("container `{}`: `stderr_every` must be 1 or more", raw.name));
     }
+    let role = plan_role(&raw)?;
     let endless = raw.profile.is_some() || raw.lines.unwrap_or(0) == 0;
     let output = match raw.profile {
         Some(RawProfile::Silent) => Output::Silent,
@@ -270,17 +286,52 @@ fn plan_container(raw: RawContainer) -> Result<ContainerPlan, String> {
     if matches!(output, Output::Program(_, rate) if rate == 0.0) {
         return Err(format!("container `{}`: a `profile` needs a `rate` above 0", raw.name));
     }
-    let default = if endless {
-        RestartPolicy::Always
-    } else {
-        RestartPolicy::Never
+    let default = match role {
+        Role::Sidecar => RestartPolicy::Always,
+        Role::Main if endless => RestartPolicy::Always,
+        _ => RestartPolicy::Never,
     };
+    if role == Role::Init && endless {
+        return Err(format!(
+            "container `{}`: an init container needs `lines`, or the pod never starts",
+            raw.name
+        ));
+    }
     Ok(ContainerPlan {
         name: raw.name,
+        role,
         output,
         exit_code: raw.exit_code,
         restart: raw.restart.unwrap_or(default),
         waiting: raw.waiting,
+    })
+}
+
+fn plan_role(raw: &RawContainer) -> Result<Role, String> {
+    let fixed = match raw.role {
+        RawRole::Main | RawRole::Init => None,
+        RawRole::Sidecar => Some(RestartPolicy::Always),
+        RawRole::Ephemeral => Some(RestartPolicy::Never),
+    };
+    if let (Some(fixed), Some(wanted)) = (fixed, raw.restart)
+        && fixed != wanted
+    {
+        return Err(format!(
+            "container `{}`: one of this role is restarted `{}`",
+            raw.name,
+            fixed.as_str()
+        ));
+    }
+    if raw.role != RawRole::Ephemeral && raw.after.is_some() {
+        return Err(format!("container `{}`: `after` belongs to `ephemeral` only", raw.name));
+    }
+    Ok(match raw.role {
+        RawRole::Main => Role::Main,
+        RawRole::Init => Role::Init,
+        RawRole::Sidecar => Role::Sidecar,
+        RawRole::Ephemeral => Role::Ephemeral {
+            after: raw.after.unwrap_or_default().0,
+        },
     })
 }
 
