@@ -25,6 +25,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// The longest: what is waited for then is the API, or the kubelet.
 const RETRY_MOST: Duration = Duration::from_secs(5);
 
+/// A log that was open for so long found API and kubelet well.
+const WENT_WELL: Duration = Duration::from_secs(1);
+
 /// A container that is not started yet says so by a new state; this is only the safety net.
 const NOT_YET_WAIT: Duration = Duration::from_secs(10);
 
@@ -56,6 +59,8 @@ pub struct Follower {
     pub loud: bool,
     /// A follow that was open when its container terminated: what it still holds is wanted only where the plain read fails.
     pub open: Option<Log>,
+    /// When the log that is being read was opened.
+    pub opened: Option<Instant>,
 }
 
 /// How one reading ended.
@@ -135,10 +140,9 @@ impl Follower {
                 self.give_up(known);
                 return true;
             }
-            let began = Instant::now();
             let outcome = self.read(known, &mut cut_short).await;
-            if began.elapsed() > RETRY_MOST {
-                // It went well for longer than there is ever waited.
+            if self.opened.take().is_some_and(|opened| opened.elapsed() > WENT_WELL) {
+                // What ends it now is another trouble than what was waited for before.
                 backoff.reset();
             }
             if let Some(reason) = outcome.again() {
@@ -230,6 +234,7 @@ impl Follower {
             return Outcome::Broken("perhaps another instance's".to_owned());
         }
         self.open = None;
+        self.opened = Some(Instant::now());
         self.stream.begin();
         let outcome = match &seat {
             Some(seat) => self.copy_follow(log, known, seat).await,

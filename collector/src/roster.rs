@@ -374,6 +374,7 @@ impl Roster {
                     ear: None,
                     loud: false,
                     open: None,
+                    opened: None,
                 };
                 let span = tracing::info_span!("container", app = %instance.app, process = instance.process, node = instance.node);
                 let work = async move {
