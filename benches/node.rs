@@ -64,7 +64,10 @@ fn run(source: &str, lines: u64, kill: bool) {
     until(|| logs(&addr).arg("--no-follow").output().unwrap().status.success());
     let (lines_of, ours) = mpsc::channel();
     let _client = client(&addr, lines_of);
-    let kubectl: Vec<_> = pods(&kubeconfig).iter().map(|pod| follow(&kubeconfig, pod)).collect();
+    let kubectl: Vec<_> = pods(&kubeconfig)
+        .iter()
+        .map(|pod| (follow(dir.path(), pod), dir.path().join(pod_file(pod))))
+        .collect();
 
     let began = Instant::now();
     let (mut seen, mut kills, mut resident) = (Seen::default(), 0, 0);
@@ -93,8 +96,9 @@ fn run(source: &str, lines: u64, kill: bool) {
         resident / 1024
     );
     let mut lost = Vec::new();
-    for mut follow in kubectl {
-        let all = std::io::read_to_string(follow.0.stdout.take().unwrap()).unwrap();
+    for (mut follow, file) in kubectl {
+        assert!(follow.0.wait().unwrap().success());
+        let all = std::fs::read_to_string(file).unwrap();
         let numbers: BTreeSet<u64> = all.lines().filter_map(number).collect();
         lost.push(lines - numbers.len() as u64);
     }
@@ -186,12 +190,23 @@ fn pods(kubeconfig: &Path) -> Vec<String> {
     names
 }
 
-/// As a person would, who starts it again when it says that it cannot.
-fn follow(kubeconfig: &Path, pod: &str) -> Process {
-    let script = r#"until kubectl --kubeconfig "$0" -n bench logs -f "$1"; do sleep 0.1; done"#;
+/// Into a file, so that nothing holds it up, as a person would who starts it again when it says that it cannot, or was cut off.
+fn follow(dir: &Path, pod: &str) -> Process {
+    let script = r#"until kubectl --kubeconfig "$0" -n bench logs -f "$1" >> "$2"; do sleep 0.1; done"#;
     let mut shell = Command::new("sh");
-    shell.args(["-c", script]).arg(kubeconfig).arg(pod);
-    Process(shell.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
+    shell.args(["-c", script]).arg(dir.join("kubeconfig")).arg(pod);
+    Process(
+        shell
+            .arg(dir.join(pod_file(pod)))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    )
+}
+
+/// What `kubectl get -o name` prints holds a slash.
+fn pod_file(pod: &str) -> String {
+    pod.replace('/', "-")
 }
 
 /// What the client was shown.

@@ -2,20 +2,17 @@
 //!
 //! `joined` leaves out the reading of the file itself, which is the system's.
 
+mod support;
+
 use std::{fs::File, hint::black_box, io::Read, time::Duration};
 
 use bus::{Fd, Timestamp};
 use collector::{files::join::Joiner, lines::Lines};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use support::{LINE_BYTES, LINES, take_above};
 
 /// What is read at once.
 const READ_BYTES: usize = 256 * 1024;
-
-/// Bytes of a line as it travels, timestamp and newline included.
-const LINE_BYTES: usize = 120;
-
-/// Lines in all: several batches.
-const LINES: usize = 40_000;
 
 /// A file whose lines lie `apart`, every so many of them a part that the next ends.
 fn file(apart: Duration, partial_every: Option<usize>) -> Vec<u8> {
@@ -50,16 +47,9 @@ fn read(mut file: impl Read, buffer: &mut [u8], joiner: &mut Joiner, lines: &mut
         joiner.clear();
         buffer.copy_within(end..filled, 0);
         rest = filled - end;
-        while lines.held_bytes() > bus::MAX_BATCH_BYTES
-            && let Some(slice) = lines.take()
-        {
-            count += black_box(slice).lines;
-        }
+        count += take_above(bus::MAX_BATCH_BYTES, lines);
     }
-    while let Some(slice) = lines.take() {
-        count += black_box(slice).lines;
-    }
-    count
+    count + take_above(0, lines)
 }
 
 fn files(c: &mut Criterion) {
@@ -89,7 +79,7 @@ fn files(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
+    config = support::config();
     targets = files
 }
 criterion_main!(benches);

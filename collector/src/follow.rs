@@ -59,8 +59,6 @@ pub struct Follower {
     pub loud: bool,
     /// A follow that was open when its container terminated: what it still holds is wanted only where the plain read fails.
     pub open: Option<Log>,
-    /// When the log that is being read was opened.
-    pub opened: Option<Instant>,
 }
 
 /// How one reading ended.
@@ -140,8 +138,9 @@ impl Follower {
                 self.give_up(known);
                 return true;
             }
-            let outcome = self.read(known, &mut cut_short).await;
-            if self.opened.take().is_some_and(|opened| opened.elapsed() > WENT_WELL) {
+            let mut opened = None;
+            let outcome = self.read(known, &mut cut_short, &mut opened).await;
+            if opened.is_some_and(|opened: Instant| opened.elapsed() > WENT_WELL) {
                 // What ends it now is another trouble than what was waited for before.
                 backoff.reset();
             }
@@ -200,8 +199,8 @@ impl Follower {
         }
     }
 
-    /// Reads once: a running container's log as it is written, a terminated one's to its end.
-    async fn read(&mut self, known: Known, cut_short: &mut bool) -> Outcome {
+    /// Reads once: a running container's log as it is written, a terminated one's to its end. Notes when it was `opened`.
+    async fn read(&mut self, known: Known, cut_short: &mut bool, opened: &mut Option<Instant>) -> Outcome {
         let seat = if known.terminated {
             self.ear = None;
             None
@@ -234,7 +233,7 @@ impl Follower {
             return Outcome::Broken("perhaps another instance's".to_owned());
         }
         self.open = None;
-        self.opened = Some(Instant::now());
+        *opened = Some(Instant::now());
         self.stream.begin();
         let outcome = match &seat {
             Some(seat) => self.copy_follow(log, known, seat).await,

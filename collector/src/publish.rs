@@ -300,7 +300,7 @@ impl Outlet {
         match (landed, flight) {
             (Landed::Turn(turn), _) => self.launch(turn),
             (Landed::Answer(answer), Flight::Publishing(flying)) => match answer {
-                Ok(()) => self.is_accepted(flying),
+                Ok(()) => self.has_accepted(flying),
                 Err(BusError::UnknownApp(app)) => self.topic_gone(flying, app),
                 Err(error) if error.is_transient() => self.refused_for_now(flying, &error),
                 Err(error) => self.refused_for_good(flying, &error),
@@ -309,7 +309,7 @@ impl Outlet {
         }
     }
 
-    fn is_accepted(&mut self, flying: Publishing) {
+    fn has_accepted(&mut self, flying: Publishing) {
         self.way.metrics.published(flying.began.elapsed());
         if self.refused {
             tracing::info!(stream = self.record.stream(), "bus accepts again");

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bus::{AppName, Bus, Fd, Origin, Timestamp};
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use tokio::{
@@ -17,7 +18,7 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::{
     backoff::Backoff,
@@ -351,15 +352,9 @@ impl Roster {
             return;
         }
         let stream = self.stream(&key, origin, &record);
-        let task = match &owned.instance {
-            _ if self.reads_files(&key) => {
-                let follower = self.file_follower(owned, &key, stream, &record);
-                self.tasks.spawn(async move {
-                    shutdown.run_until_cancelled(sleep(wait)).await;
-                    follower.run().await
-                })
-            }
-            None => self.tasks.spawn(end(stream, shutdown, wait)),
+        let work = match &owned.instance {
+            _ if self.reads_files(&key) => self.file_follower(owned, &key, stream, &record).run().boxed(),
+            None => end(stream, shutdown.clone()).boxed(),
             Some(instance) => {
                 let follower = Follower {
                     client: self.client.clone(),
@@ -374,16 +369,18 @@ impl Roster {
                     ear: None,
                     loud: false,
                     open: None,
-                    opened: None,
                 };
-                let span = tracing::info_span!("container", app = %instance.app, process = instance.process, node = instance.node);
-                let work = async move {
-                    shutdown.run_until_cancelled(sleep(wait)).await;
-                    follower.run().await
-                };
-                self.tasks.spawn(work.instrument(span))
+                follower.run().boxed()
             }
         };
+        let span = owned.instance.as_ref().map_or_else(Span::none, |instance| {
+            tracing::info_span!("container", app = %instance.app, process = instance.process, node = instance.node)
+        });
+        let work = async move {
+            shutdown.run_until_cancelled(sleep(wait)).await;
+            work.await
+        };
+        let task = self.tasks.spawn(work.instrument(span));
         self.keys.insert(task.id(), key);
     }
 
@@ -433,8 +430,8 @@ impl Roster {
 }
 
 /// Ends a stream of before whose instance is gone. False: the collector stopped first.
-async fn end(mut stream: Stream, shutdown: CancellationToken, wait: Duration) -> bool {
-    if shutdown.run_until_cancelled(sleep(wait)).await.is_none() {
+async fn end(mut stream: Stream, shutdown: CancellationToken) -> bool {
+    if shutdown.is_cancelled() {
         return false;
     }
     tracing::info!(stream = %stream.id(), "gone while the collector was away");

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
+mod either_source;
 mod kills;
 mod node_files;
 mod recorded;
@@ -298,21 +299,7 @@ async fn a_truncated_file_is_told_and_read_from_its_beginning() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_instance_of_a_crash_loop_is_read_from_its_own_file() {
     let stage = with_pod(RestartPolicy::Always).await;
-    let collector = stage.collect().await;
-    for _ in 0..2 {
-        soon(stage.cluster.wait_running("app", "p", "c")).await.unwrap();
-        stage.write("p", 0..50);
-        stage.exit("p").await;
-    }
-    let seen = stage
-        .until("two whole instances", |seen| {
-            seen.iter().filter(|seen| seen.ended).count() == 2
-        })
-        .await;
-    for seen in seen.iter().filter(|seen| seen.ended) {
-        seen.assert_whole(0..50);
-    }
-    collector.stop().await;
+    either_source::each_instance_is_a_stream_of_its_own(stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,22 +8,23 @@
 
 #[path = "../../tests/support/emulator.rs"]
 mod emulator;
+mod support;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bus::{AppName, Batch, Bus, Content, Epoch, Origin, PubSub, PubSubSettings, StreamId, Timestamp};
+use bus::{AppName, Batch, Bus, Content, Origin, PubSub, PubSubSettings, Timestamp};
 use emulator::Emulator;
 use google_cloud_auth::credentials::anonymous;
 use google_cloud_pubsub::client::{Subscriber, SubscriptionAdmin};
+use support::{Served, at, origin, printed_time, since};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinHandle,
 };
-use tokio_util::sync::CancellationToken;
 
 const PROJECT: &str = "bench";
 
@@ -45,20 +46,10 @@ async fn main() {
     let mut settings = PubSubSettings::new(PROJECT, "bench");
     settings.emulator = Some(emulator.host().to_owned());
     let bus = Arc::new(PubSub::open(settings).await.unwrap());
-    let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let addr = listener.local_addr().unwrap().to_string();
-    let stop = CancellationToken::new();
-    let served = tokio::spawn(streamer::run(
-        streamer::Config::default(),
-        listener,
-        Arc::clone(&bus) as Arc<dyn Bus>,
-        streamer::Metrics::default(),
-        stop.clone(),
-    ));
-    first_lines(&*bus, &addr).await;
-    ways(&*bus, &addr, emulator.host(), rate, seconds).await;
-    stop.cancel();
-    served.await.unwrap().unwrap();
+    let served = Served::start(Arc::clone(&bus) as Arc<dyn Bus>).await;
+    first_lines(&*bus, &served.addr).await;
+    ways(&*bus, &served.addr, emulator.host(), rate, seconds).await;
+    served.stop().await;
     bus.close().await;
     emulator.stop().await;
 }
@@ -153,18 +144,6 @@ async fn bare(host: &str, app: &AppName, lines: u64) -> JoinHandle<Vec<f64>> {
     })
 }
 
-fn origin(app: &str) -> Arc<Origin> {
-    Arc::new(Origin {
-        app: app.parse().unwrap(),
-        process: "web-7d4b9c-x2x9z".to_owned(),
-        stream: StreamId::new("uid", "web", "c0ffee", Epoch::new()).unwrap(),
-        node: "node-1".to_owned(),
-        source: "app".to_owned(),
-        fd: None,
-        about: None,
-    })
-}
-
 async fn publish(bus: &dyn Bus, origin: &Arc<Origin>, seq: u64, text: &str) {
     let content = Content::Lines {
         data: format!("{} {text} {seq:0>80}\n", Timestamp::now()).into(),
@@ -199,10 +178,9 @@ impl Tail {
         loop {
             while let Some(end) = memchr::memchr(b'\n', &self.read) {
                 let line: Vec<u8> = self.read.drain(..=end).collect();
-                if let Some(at) = memchr::memmem::find(&line, b"+00:00") {
-                    let stamp = format!("{}Z", std::str::from_utf8(&line[at - 26..at]).unwrap());
+                if let Some(printed) = printed_time(&line) {
                     let is_counted = memchr::memmem::find(&line, COUNTED.as_bytes()).is_some();
-                    return (Timestamp::parse(&stamp).unwrap(), is_counted);
+                    return (printed, is_counted);
                 }
             }
             let got = self.connection.read_buf(&mut self.read).await.unwrap();
@@ -211,16 +189,8 @@ impl Tail {
     }
 }
 
-fn since(stamp: Timestamp) -> f64 {
-    (Timestamp::now().0 - stamp.0) as f64 / 1e6
-}
-
 fn tell(what: &str, millis: &mut [f64]) {
     millis.sort_by(f64::total_cmp);
     let [p50, p99, max] = [0.5, 0.99, 1.0].map(|part| at(millis, part));
     println!("{what}: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
-}
-
-fn at(sorted: &[f64], part: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * part) as usize]
 }

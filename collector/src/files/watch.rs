@@ -6,12 +6,13 @@
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 #[cfg(target_os = "linux")]
 use std::sync::atomic::AtomicBool;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::path::{self, Name};
@@ -89,7 +90,7 @@ impl Bell {
     /// *Cancel safety*: nothing is lost.
     pub async fn rung(&self) -> News {
         self.rung.notify.notified().await;
-        std::mem::take(&mut *lock(&self.rung.news))
+        std::mem::take(&mut *self.rung.news.lock())
     }
 }
 
@@ -106,7 +107,7 @@ impl Rung {
         let Some((name, is_gz)) = path::parse(name, self.number) else {
             return;
         };
-        let mut news = lock(&self.news);
+        let mut news = self.news.lock();
         match happened {
             Happened::Written => {}
             Happened::Closed if is_gz || news.closed.contains(&name) => {}
@@ -119,7 +120,7 @@ impl Rung {
 
     /// What happened cannot be told any more.
     fn ring_blindly(&self) {
-        lock(&self.news).is_changed = true;
+        self.news.lock().is_changed = true;
         self.notify.notify_one();
     }
 }
@@ -135,10 +136,6 @@ enum Happened {
     Changed,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(not(target_os = "linux"))]
 fn open() -> Arc<Shared> {
     Arc::default()
@@ -151,7 +148,7 @@ impl Shared {
     }
 
     fn remove(&self, watch: i32, _: &Arc<Rung>) {
-        lock(&self.bells).remove(&watch);
+        self.bells.lock().remove(&watch);
     }
 }
 
@@ -175,7 +172,7 @@ mod linux {
     use tokio::io::unix::AsyncFd;
     use tokio_util::sync::{CancellationToken, DropGuard};
 
-    use super::{Happened, Rung, Shared, Weak, lock};
+    use super::{Happened, Rung, Shared, Weak};
 
     /// Events are gathered for so long: a loud container's writes are then one event or a few, and its lines are read many at a time.
     const GATHER: Duration = Duration::from_millis(1);
@@ -255,7 +252,7 @@ mod linux {
                 | WatchFlags::DELETE
                 | WatchFlags::ONLYDIR;
             // Under the lock: an event may be there before the watch is noted.
-            let mut bells = lock(&self.bells);
+            let mut bells = self.bells.lock();
             match inotify::add_watch(kernel.inotify.get_ref(), dir, wanted) {
                 Ok(watch) => {
                     bells.entry(watch).or_default().push(Arc::downgrade(rung));
@@ -272,7 +269,7 @@ mod linux {
         }
 
         pub fn remove(&self, watch: i32, rung: &Arc<Rung>) {
-            let mut bells = lock(&self.bells);
+            let mut bells = self.bells.lock();
             let Some(own) = bells.get_mut(&watch) else { return };
             own.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(rung)));
             if own.is_empty() {
@@ -285,7 +282,7 @@ mod linux {
         }
 
         fn happened(&self, watch: i32, what: ReadFlags, name: &str) {
-            let mut bells = lock(&self.bells);
+            let mut bells = self.bells.lock();
             if what.contains(ReadFlags::QUEUE_OVERFLOW) {
                 tracing::debug!("the kernel's queue overflowed: all files are looked at");
                 return bells
@@ -347,7 +344,7 @@ mod tests {
         drop(file);
         let rotated = Name::Rotated("20261123-084316".to_owned());
         assert_eq!(heard(&bell, |news| !news.closed.is_empty()).await.closed, [rotated]);
-        assert_eq!(*lock(&other.rung.news), News::default());
+        assert_eq!(*other.rung.news.lock(), News::default());
         drop(bell);
         fs::write(path("1.log"), "").unwrap();
         assert!(

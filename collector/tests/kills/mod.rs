@@ -2,29 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
-use std::{fs, sync::atomic::Ordering};
+use std::fs;
 
-use bus::MAX_LINE_BYTES;
 use kubesim::RestartPolicy;
 
-use crate::node_files::{dir, with_pod};
+use crate::{
+    either_source::{a_long_line_is_whole_over_a_kill, kill_before_it_hears},
+    node_files::{dir, with_pod},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_whose_acceptance_was_never_heard_of_is_neither_lost_nor_repeated() {
     for rotations in 0..3 {
         let stage = with_pod(RestartPolicy::Never).await;
-        let collector = stage.collect().await;
-        stage.write("p", 0..100);
-        stage.until_lines(100).await;
-        // Stopped in between: of these lines it has heard.
-        collector.stop().await;
-        stage.bus.mute.store(true, Ordering::SeqCst);
-        let collector = stage.collect().await;
-        stage.write("p", 100..200);
-        // One batch at least was accepted and not answered.
-        stage.until_lines(101).await;
-        collector.kill().await;
-        stage.bus.mute.store(false, Ordering::SeqCst);
+        kill_before_it_hears(&stage).await;
         for _ in 0..rotations {
             stage.rotate_file();
         }
@@ -77,17 +68,5 @@ async fn a_hole_that_was_not_told_before_a_stop_is_told_after_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_too_long_comes_in_parts_also_over_a_kill() {
     let stage = with_pod(RestartPolicy::Never).await;
-    let long = "\u{e9}".repeat(MAX_LINE_BYTES);
-    let collector = stage.collect().await;
-    let texts = ["before", &long, "after"];
-    stage.cluster.write_lines("app", "p", "c", texts).unwrap();
-    stage.until_lines(3).await;
-    collector.kill().await;
-    let collector = stage.collect().await;
-    stage.cluster.write_line("app", "p", "c", "later").unwrap();
-    let seen = stage.until_lines(4).await;
-    assert!(seen.texts == ["before", &long, "after", "later"]);
-    seen.assert_nothing_missing();
-    assert_eq!(seen.seqs.len(), 5);
-    collector.stop().await;
+    a_long_line_is_whole_over_a_kill(stage).await;
 }

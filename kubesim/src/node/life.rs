@@ -188,8 +188,7 @@ impl PodLife {
     fn begin(&self, name: &str) -> Arc<Log> {
         let (id, log) = new_instance(&self.sim, &self.key, &self.uid, name, 0);
         self.change(|pod| {
-            let container = pod.containers.iter_mut().find(|container| container.name == name);
-            if let Some(container) = container {
+            if let Some(container) = pod.container_mut(name) {
                 container.begin(id, Arc::clone(&log), Timestamp::now());
             }
         });

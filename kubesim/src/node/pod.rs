@@ -96,6 +96,11 @@ impl Pod {
         self.containers.iter().find(|container| container.name == name)
     }
 
+    /// Returns a container by name, to be changed.
+    pub(crate) fn container_mut(&mut self, name: &str) -> Option<&mut Container> {
+        self.containers.iter_mut().find(|container| container.name == name)
+    }
+
     /// Returns the containers that the pod is for.
     pub(crate) fn main(&self) -> impl DoubleEndedIterator<Item = &Container> {
         self.containers.iter().filter(|container| container.role == Role::Main)

@@ -87,11 +87,7 @@ impl Running {
 
     fn change(&self, change: impl FnOnce(&mut Container)) {
         self.sim.store.update(&self.key, &self.uid, |pod| {
-            if let Some(container) = pod
-                .containers
-                .iter_mut()
-                .find(|container| container.name == self.plan.name)
-            {
+            if let Some(container) = pod.container_mut(&self.plan.name) {
                 change(container);
             }
         });
