@@ -6,7 +6,13 @@ use anyhow::Context;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use crate::{client, flags::StackArgs, kubesim::SimulatedArgs, say, stack::Stack};
+use crate::{
+    client,
+    flags::{Source, StackArgs},
+    kubesim::SimulatedArgs,
+    say,
+    stack::Stack,
+};
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
@@ -20,11 +26,15 @@ pub(crate) struct DemoArgs {
 }
 
 /// Runs until told to stop.
-pub(crate) async fn run(args: DemoArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(mut args: DemoArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     args.stack.check()?;
-    let scenario = args.simulated.scenario()?;
+    let mut scenario = args.simulated.scenario()?;
     let temporary = tempfile::tempdir().context("no directory for the demo's data")?;
     let data_dir = args.data_dir.unwrap_or_else(|| temporary.path().to_owned());
+    let collect = &mut args.stack.collect;
+    if collect.source == Source::Files || collect.pod_log_dir.is_some() {
+        scenario.log_files.dir = Some(collect.pod_log_dir.get_or_insert_with(|| data_dir.join("pods")).clone());
+    }
     let mut apps: Vec<String> = scenario.pods.iter().map(|pod| pod.namespace.clone()).collect();
     apps.sort();
     apps.dedup();

@@ -111,6 +111,14 @@ pub(crate) struct CollectArgs {
     /// Where the collector keeps how far it has read [default: `checkpoints` in the data directory]
     #[arg(long, env = "TRIBUTARY_CHECKPOINT_DIR", value_name = "DIR")]
     pub(crate) checkpoint_dir: Option<PathBuf>,
+    /// Where lines are read; docs/operations.md says which to choose
+    #[arg(long, env = "TRIBUTARY_SOURCE", value_enum, default_value_t = Source::Api)]
+    pub(crate) source: Source,
+    /// Where the node keeps its containers' log files, read with --source files; `demo` has its simulated node write them there
+    ///
+    /// By default /var/log/pods; for `demo`, `pods` in the data directory.
+    #[arg(long, env = "TRIBUTARY_POD_LOG_DIR", value_name = "DIR")]
+    pub(crate) pod_log_dir: Option<PathBuf>,
     /// How many bytes a second an app may print on a node, all its containers together [0: what it likes]
     ///
     /// What is above is dropped, and told in the app's log in its place, with the count (L12).
@@ -127,6 +135,15 @@ pub(crate) struct CollectArgs {
     /// How many bytes wait on disk while the bus is away; past that the oldest are lost, and told (L12)
     #[arg(long, env = "TRIBUTARY_SPOOL_BYTES", value_name = "BYTES", default_value = "1GiB")]
     pub(crate) spool_bytes: ByteSize,
+}
+
+/// Where lines are read.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Source {
+    /// Through the Kubernetes log API
+    Api,
+    /// From the files that the container runtime writes on this node: stdout and stderr told apart
+    Files,
 }
 
 /// How long lines are kept.
@@ -245,6 +262,14 @@ impl CollectArgs {
             pod_selector: self.pod_selector.clone(),
             namespace_selector: self.namespace_selector.clone(),
             app_from: self.app_from.clone(),
+            source: match self.source {
+                Source::Api => collector::Source::Api,
+                Source::Files => collector::Source::Files,
+            },
+            pod_log_dir: self
+                .pod_log_dir
+                .clone()
+                .unwrap_or_else(|| collector::POD_LOG_DIR.into()),
             app_rate: self.app_rate.as_u64(),
             app_burst: self.app_burst.as_u64(),
             spool_bytes: self.spool_bytes.as_u64(),

@@ -19,6 +19,9 @@ pub(crate) struct KubesimArgs {
         default_value = "127.0.0.1:0"
     )]
     listen: SocketAddr,
+    /// Writes the containers' log files there too, as a node does in /var/log/pods, rotation included
+    #[arg(long, env = "TRIBUTARY_POD_LOG_DIR", value_name = "DIR")]
+    pod_log_dir: Option<PathBuf>,
     #[command(flatten)]
     simulated: SimulatedArgs,
 }
@@ -51,8 +54,13 @@ impl SimulatedArgs {
     pub(crate) async fn start(&self, listen: SocketAddr, scenario: Scenario) -> anyhow::Result<Cluster> {
         // The error names its cause itself.
         let started = kubesim::start(Config { listen, scenario }).await;
-        let cluster = started
-            .map_err(|error| anyhow!("{error} (choose another address with --listen, port 0 takes a free one)"))?;
+        let cluster = started.map_err(|error| {
+            let advice = match &error {
+                kubesim::Error::LogDir { .. } => "choose another directory with --pod-log-dir",
+                _ => "choose another address with --listen, port 0 takes a free one",
+            };
+            anyhow!("{error} ({advice})")
+        })?;
         if let Some(path) = &self.kubeconfig_out {
             let written = fs::write(path, cluster.kubeconfig());
             if let Err(error) = written {
@@ -66,7 +74,8 @@ impl SimulatedArgs {
 
 /// Runs until told to stop.
 pub(crate) async fn run(args: KubesimArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let scenario = args.simulated.scenario()?;
+    let mut scenario = args.simulated.scenario()?;
+    scenario.log_files.dir = args.pod_log_dir;
     let cluster = args.simulated.start(args.listen, scenario).await?;
     say::aside(&format!("listening on http://{}", cluster.addr()));
     shutdown.cancelled().await;

@@ -1,19 +1,16 @@
 //! What a line costs between the frame of a log response and the batch: copying, finding, numbering, slicing.
 
+mod support;
+
 use std::{hint::black_box, time::Duration};
 
 use bus::Timestamp;
 use collector::lines::Lines;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use support::{LINE_BYTES, LINES, take_above};
 
 /// A frame as a loud container's log arrives.
 const FRAME_BYTES: usize = 32 * 1024;
-
-/// Bytes of a line, timestamp and newline included.
-const LINE_BYTES: usize = 120;
-
-/// Lines in all: several batches.
-const LINES: usize = 40_000;
 
 /// A log whose lines lie `apart`.
 fn log(apart: Duration) -> Vec<u8> {
@@ -33,16 +30,9 @@ fn read(lines: &mut Lines, log: &[u8]) -> u64 {
     for frame in log.chunks(FRAME_BYTES) {
         lines.push(frame);
         // As while a publish is in flight: what gathers is taken a batch at a time.
-        while lines.held_bytes() > bus::MAX_BATCH_BYTES
-            && let Some(slice) = lines.take()
-        {
-            count += black_box(slice).lines;
-        }
+        count += take_above(bus::MAX_BATCH_BYTES, lines);
     }
-    while let Some(slice) = lines.take() {
-        count += black_box(slice).lines;
-    }
-    count
+    count + take_above(0, lines)
 }
 
 fn lines(c: &mut Criterion) {
@@ -59,7 +49,7 @@ fn lines(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
+    config = support::config();
     targets = lines
 }
 criterion_main!(benches);

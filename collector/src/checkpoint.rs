@@ -6,11 +6,16 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use bus::{AppName, Origin, StreamId};
+use bus::{AppName, Fd, Origin, StreamId};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::{anchor::Mark, error::CollectorError, instance::InstanceKey};
+use crate::{
+    anchor::Mark,
+    error::CollectorError,
+    files::Base,
+    instance::{InstanceKey, fd_of},
+};
 
 /// Records are small and few: a block cache would only hold them twice.
 const CACHE_BYTES: u64 = 1 << 20;
@@ -22,6 +27,9 @@ const MEMTABLE_BYTES: u64 = 1 << 20;
 const JOURNAL_BYTES: u64 = 64 << 20;
 
 const KEYSPACE: &str = "streams";
+
+/// Of an instance whose files are read: from where they are read again.
+const BASES: &str = "bases";
 
 /// The file that fjall makes first in a new directory.
 const FIRST_MADE: &str = "lock";
@@ -65,6 +73,7 @@ pub struct Unseen {
 #[derive(Clone)]
 pub struct Checkpoints {
     streams: Keyspace,
+    bases: Keyspace,
     // Last, so that it is closed after its keyspace.
     _db: Database,
 }
@@ -113,9 +122,14 @@ impl Record {
             stream: self.stream.parse::<StreamId>().ok()?,
             node: self.node.clone(),
             source: "app".to_owned(),
-            fd: None,
+            fd: self.stream.split('/').nth(1).and_then(fd_of),
             about: None,
         })
+    }
+
+    /// Whether it is this stream's.
+    pub fn is_of(&self, stream: &StreamId) -> bool {
+        self.stream == stream.as_str()
     }
 }
 
@@ -175,10 +189,30 @@ impl Checkpoints {
         }
     }
 
-    /// Removes the record of an instance.
+    /// Removes the record of an instance; with that of its standard output, the other's too, and from where its files are read.
     pub fn delete(&self, key: &InstanceKey) {
-        if let Err(error) = self.streams.remove(encode(key)) {
+        let mut removed = self.streams.remove(encode(key));
+        if key.fd() == Some(Fd::Out) {
+            removed = removed.and(self.streams.remove(encode(&key.of(Fd::Err))));
+            removed = removed.and(self.bases.remove(encode(key)));
+        }
+        if let Err(error) = removed {
             tracing::error!(%error, "checkpoint not removed");
+        }
+    }
+
+    /// From where an instance's files are read again. `None`: it is not known, or cannot be read.
+    pub fn base(&self, key: &InstanceKey) -> Option<Base> {
+        let value = self.bases.get(encode(key)).ok()??;
+        serde_json::from_slice(&value).ok()
+    }
+
+    /// Writes from where an instance's files are read again.
+    ///
+    /// A disk that refuses it is told and lived with: from the older one more is read again, or what it says is gone and told.
+    pub fn save_base(&self, key: &InstanceKey, base: &Base) {
+        if let Err(error) = self.bases.insert(encode(key), encode(base)) {
+            tracing::error!(%error, "checkpoint not written");
         }
     }
 }
@@ -193,6 +227,7 @@ fn try_open(dir: &Path) -> fjall::Result<Checkpoints> {
     let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
     Ok(Checkpoints {
         streams: db.keyspace(KEYSPACE, options)?,
+        bases: db.keyspace(BASES, options)?,
         _db: db,
     })
 }

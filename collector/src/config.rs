@@ -23,6 +23,10 @@ pub struct Config {
     pub checkpoint_dir: PathBuf,
     /// What names a pod's app.
     pub app_from: AppFrom,
+    /// Where lines are read.
+    pub source: Source,
+    /// The node's log directory, `/var/log/pods` on a node. Only read with [`Source::Files`].
+    pub pod_log_dir: PathBuf,
     /// A follow is renewed after this at the latest: a kubelet ends one after four hours. Below an hour the API server is troubled for nothing.
     pub renew_after: Duration,
     /// How many bytes a second an app may print on this node, all its containers together; what is above is lost, and told. 0: what it likes.
@@ -49,6 +53,8 @@ impl Config {
             namespace_selector: None,
             checkpoint_dir: checkpoint_dir.into(),
             app_from: AppFrom::Namespace,
+            source: Source::Api,
+            pod_log_dir: POD_LOG_DIR.into(),
             renew_after: RENEW_AFTER,
             app_rate: 0,
             app_burst: 0,
@@ -58,6 +64,19 @@ impl Config {
             metrics: Metrics::default(),
         }
     }
+}
+
+/// Where the kubelet keeps its containers' files, unless it was told otherwise (`podLogsDir`).
+pub const POD_LOG_DIR: &str = "/var/log/pods";
+
+/// Where lines are read. The pods come from the API either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Source {
+    /// Through the Kubernetes log API.
+    #[default]
+    Api,
+    /// From the files that the container runtime writes on this node: standard output and standard error are streams of their own.
+    Files,
 }
 
 /// What names a pod's app.

@@ -51,10 +51,10 @@ impl Follower {
                     self.saw(&mut rotation, beginning);
                 }
                 frame = log.next(), if self.stream.has_room() => {
-                    silence.broken();
+                    let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()).map_or(0, Bytes::len);
+                    silence.broken(bytes);
                     seat.heard();
                     probe = None;
-                    let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()).map_or(0, Bytes::len);
                     if let Some(ended) = self.take(frame, known).await {
                         return ended;
                     }

@@ -25,6 +25,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// The longest: what is waited for then is the API, or the kubelet.
 const RETRY_MOST: Duration = Duration::from_secs(5);
 
+/// A log that was open for so long found API and kubelet well.
+const WENT_WELL: Duration = Duration::from_secs(1);
+
 /// A container that is not started yet says so by a new state; this is only the safety net.
 const NOT_YET_WAIT: Duration = Duration::from_secs(10);
 
@@ -135,10 +138,10 @@ impl Follower {
                 self.give_up(known);
                 return true;
             }
-            let began = Instant::now();
-            let outcome = self.read(known, &mut cut_short).await;
-            if began.elapsed() > RETRY_MOST {
-                // It went well for longer than there is ever waited.
+            let mut opened = None;
+            let outcome = self.read(known, &mut cut_short, &mut opened).await;
+            if opened.is_some_and(|opened: Instant| opened.elapsed() > WENT_WELL) {
+                // What ends it now is another trouble than what was waited for before.
                 backoff.reset();
             }
             if let Some(reason) = outcome.again() {
@@ -196,8 +199,8 @@ impl Follower {
         }
     }
 
-    /// Reads once: a running container's log as it is written, a terminated one's to its end.
-    async fn read(&mut self, known: Known, cut_short: &mut bool) -> Outcome {
+    /// Reads once: a running container's log as it is written, a terminated one's to its end. Notes when it was `opened`.
+    async fn read(&mut self, known: Known, cut_short: &mut bool, opened: &mut Option<Instant>) -> Outcome {
         let seat = if known.terminated {
             self.ear = None;
             None
@@ -230,6 +233,7 @@ impl Follower {
             return Outcome::Broken("perhaps another instance's".to_owned());
         }
         self.open = None;
+        *opened = Some(Instant::now());
         self.stream.begin();
         let outcome = match &seat {
             Some(seat) => self.copy_follow(log, known, seat).await,

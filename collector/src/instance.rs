@@ -1,6 +1,6 @@
 //! A pod object says which container instances have logs: a pure decision.
 
-use bus::AppName;
+use bus::{AppName, Fd};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use serde::{Deserialize, Serialize};
 
@@ -11,10 +11,43 @@ use crate::config::AppFrom;
 pub struct InstanceKey {
     /// `metadata.uid`: a recreated pod has the same name and another uid.
     pub pod_uid: String,
-    /// The container's name.
+    /// The container's name; behind it, where its outputs are streams of their own, `:out` or `:err`.
     pub container: String,
     /// What stands behind `containerd://`. It, not the restart count, tells instances apart.
     pub container_id: String,
+}
+
+/// What stands behind the container's name where an output is a stream of its own. No name holds a `:`.
+const OUTPUTS: [(&str, Fd); 2] = [(":out", Fd::Out), (":err", Fd::Err)];
+
+impl InstanceKey {
+    /// Of one output of the instance.
+    pub fn of(&self, fd: Fd) -> Self {
+        let suffix = OUTPUTS
+            .iter()
+            .find(|(_, of)| *of == fd)
+            .map_or("", |(suffix, _)| suffix);
+        Self {
+            container: format!("{}{suffix}", self.container_name()),
+            ..self.clone()
+        }
+    }
+
+    /// Which output it is of. `None`: of both, as the API mixes them.
+    pub fn fd(&self) -> Option<Fd> {
+        fd_of(&self.container)
+    }
+
+    /// The container's name alone.
+    pub fn container_name(&self) -> &str {
+        self.container.split(':').next().unwrap_or_default()
+    }
+}
+
+/// The output that a container's name, as it stands in a stream's id, says.
+pub fn fd_of(container: &str) -> Option<Fd> {
+    let named = OUTPUTS.iter().find(|(suffix, _)| container.ends_with(suffix));
+    named.map(|(_, fd)| *fd)
 }
 
 /// A container instance whose log the API may serve.
@@ -26,6 +59,8 @@ pub struct Instance {
     pub namespace: String,
     /// The pod's name.
     pub pod: String,
+    /// The pod's uid as its node knows it.
+    pub node_uid: String,
     /// Whose it is.
     pub app: AppName,
     /// What stands in brackets: the pod's name, `pod/container` where the pod has several.
@@ -129,6 +164,7 @@ fn instance(
             container_id: container_id.to_owned(),
         },
         namespace: pod.metadata.namespace.clone()?,
+        node_uid: node_uid(pod)?,
         app: app.clone(),
         process: if named {
             format!("{name}/{}", status.name)
@@ -144,6 +180,16 @@ fn instance(
         known,
     })
 }
+
+/// The uid by which the kubelet names a pod's directories. A static pod's stands in its mirror's annotation; the API gave the mirror another.
+fn node_uid(pod: &Pod) -> Option<String> {
+    let annotations = pod.metadata.annotations.as_ref();
+    let mirrored = annotations.and_then(|annotations| annotations.get(MIRROR_ANNOTATION));
+    mirrored.or(pod.metadata.uid.as_ref()).cloned()
+}
+
+/// *Source*: the kubelet's `ConfigMirrorAnnotationKey`; its value is the static pod's uid.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// A container id without the `containerd://` in front.
 fn bare(container_id: &str) -> &str {
@@ -266,6 +312,27 @@ mod tests {
         let badcmd = found(include_str!("../tests/recordings/badcmd-pod.json"));
         assert_eq!(badcmd, expected(&[("c", "265f", "badcmd", true, false)]));
         assert_eq!(found(include_str!("../tests/recordings/badimg-pod.json")), []);
+    }
+
+    #[test]
+    fn a_static_pod_s_directories_have_the_uid_that_its_node_gave_it() {
+        let mut pod: Pod = serde_json::from_str(CRASH).unwrap();
+        let own = instances(&pod, &AppFrom::Namespace)[0].node_uid.clone();
+        assert_eq!(Some(own), pod.metadata.uid);
+        pod.metadata.annotations = Some([(MIRROR_ANNOTATION.to_owned(), "17af".to_owned())].into());
+        assert_eq!(instances(&pod, &AppFrom::Namespace)[0].node_uid, "17af");
+    }
+
+    #[test]
+    fn an_output_s_key_names_its_container_and_the_output() {
+        let pod: Pod = serde_json::from_str(CRASH).unwrap();
+        let key = instances(&pod, &AppFrom::Namespace).remove(0).key;
+        assert_eq!((key.fd(), key.container_name()), (None, "c"));
+        let err = key.of(Fd::Out).of(Fd::Err);
+        assert_eq!(
+            (err.container.as_str(), err.fd(), err.container_name()),
+            ("c:err", Some(Fd::Err), "c")
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The collector: every line of every container, read through the Kubernetes log API, numbered, and published exactly once.
+//! The collector: every line of every container, read through the Kubernetes log API or from the node's files, numbered, and published exactly once.
 //!
 //! Reading order is data order: `pods` come and go, and the `roster` has a task for each container `instance` that has a log; the task `follow`s it, asking
 //! by `request` and `copy`ing what is answered; `lines` come out of the frames, found in their place (`seek`) by an `anchor`; a `stream` `number`s them; `publish` hands them to the bus,
 //! by way of the `spool` when that is away, and a `checkpoint` says how far. What is `recorded` tells which instances were never seen.
+//! With [`Source::Files`] the lines come out of the node's `files` instead.
 
 mod anchor;
 mod backoff;
@@ -11,6 +12,8 @@ mod config;
 mod copy;
 mod cut;
 mod error;
+#[doc(hidden)]
+pub mod files;
 mod follow;
 mod follows;
 mod heard;
@@ -43,7 +46,7 @@ use bus::Bus;
 use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 
-pub use config::{AppFrom, Config, InvalidAppFrom};
+pub use config::{AppFrom, Config, InvalidAppFrom, POD_LOG_DIR, Source};
 pub use error::CollectorError;
 pub use metrics::Metrics;
 pub use status::Status;

@@ -177,6 +177,11 @@ impl Lines {
         self.seek.is_some()
     }
 
+    /// Complete lines held.
+    pub fn held_lines(&self) -> u64 {
+        self.sealed.iter().map(|slice| slice.lines).sum::<u64>() + self.open_lines
+    }
+
     /// Bytes held.
     pub fn held_bytes(&self) -> usize {
         self.sealed_bytes + self.buffer.len()

@@ -12,7 +12,7 @@ pub fn new_origin(instance: &Instance) -> Result<Origin, InvalidStreamId> {
         stream: new_id(&instance.key)?,
         node: instance.node.clone(),
         source: "app".to_owned(),
-        fd: None,
+        fd: instance.key.fd(),
         about: None,
     })
 }

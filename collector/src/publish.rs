@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, future, io, sync::Arc, time::Duration};
 
-use bus::{AppName, Batch, BusError, Content, LossReason};
+use bus::{AppName, Batch, BusError, Content, LossReason, StreamId};
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -132,6 +132,15 @@ impl Outlet {
         self.queued_bytes
     }
 
+    /// The seq up to which the bus has this stream's lines, or the disk for it. `None`: another stream's batches are still on their way.
+    pub fn accepted(&self, stream: &StreamId) -> Option<u64> {
+        let seq_end = |mark: Option<Mark>| mark.map_or(0, |mark| mark.seq_end);
+        let on_disk = self.backlog.last();
+        let kept = (on_disk.stream.as_ref() == Some(stream)).then(|| seq_end(on_disk.read));
+        let had = self.record.is_of(stream).then(|| seq_end(self.record.accepted));
+        kept.max(had)
+    }
+
     /// How many of these bytes, whole lines of the app's, may pass.
     pub fn admit(&self, app: &AppName, data: &[u8]) -> usize {
         let limits = self.way.limits.as_ref();
@@ -208,8 +217,8 @@ impl Outlet {
         Some(self.no_spill_before.map_or(due, |before| before.max(due)))
     }
 
-    /// Writes the record.
-    fn save(&self) {
+    /// Writes the record: what was accepted since the last batch was handed over is else written with the next.
+    pub fn save(&self) {
         self.way.checkpoints.save(&self.key, &self.record);
     }
 
@@ -291,7 +300,7 @@ impl Outlet {
         match (landed, flight) {
             (Landed::Turn(turn), _) => self.launch(turn),
             (Landed::Answer(answer), Flight::Publishing(flying)) => match answer {
-                Ok(()) => self.accepted(flying),
+                Ok(()) => self.has_accepted(flying),
                 Err(BusError::UnknownApp(app)) => self.topic_gone(flying, app),
                 Err(error) if error.is_transient() => self.refused_for_now(flying, &error),
                 Err(error) => self.refused_for_good(flying, &error),
@@ -300,7 +309,7 @@ impl Outlet {
         }
     }
 
-    fn accepted(&mut self, flying: Publishing) {
+    fn has_accepted(&mut self, flying: Publishing) {
         self.way.metrics.published(flying.began.elapsed());
         if self.refused {
             tracing::info!(stream = self.record.stream(), "bus accepts again");

@@ -1,12 +1,15 @@
 //! Which container instances there are, and a task for each.
 
+mod files;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
-use bus::{AppName, Bus, Origin, Timestamp};
+use bus::{AppName, Bus, Fd, Origin, Timestamp};
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use tokio::{
@@ -15,12 +18,13 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::{
     backoff::Backoff,
     checkpoint::{Record, Unseen},
-    config::Config,
+    config::{Config, Source},
+    files::Watches,
     follow::{Follower, park},
     follows::Follows,
     instance::{self, Instance, InstanceKey, Known},
@@ -56,6 +60,8 @@ pub struct Roster {
     /// How many of the pods are an app's.
     apps: HashMap<AppName, usize>,
     recorded: Recorded,
+    /// The node's directories that are read, with [`Source::Files`].
+    watches: Option<Watches>,
     /// The uids of a list that is being received.
     listing: Option<HashSet<String>>,
     /// Checkpoints of before that no pod has claimed yet; `None` once that is settled.
@@ -91,10 +97,12 @@ impl Roster {
     pub fn new(config: Config, client: kube::Client, way: Way, shutdown: CancellationToken) -> Self {
         let unclaimed: HashMap<_, _> = way.checkpoints.all().into_iter().collect();
         let mut recorded = Recorded::default();
-        for (key, record) in &unclaimed {
+        // Standard error's goes with standard output's.
+        for (key, record) in unclaimed.iter().filter(|(key, _)| key.fd() != Some(Fd::Err)) {
             recorded.note(key, record.restarts);
         }
         Self {
+            watches: (config.source == Source::Files).then(Watches::new),
             unclaimed: Some(unclaimed),
             recorded,
             config,
@@ -172,7 +180,13 @@ impl Roster {
         let (Some(uid), Some(app)) = (pod.metadata.uid.clone(), instance::app(pod, &self.config.app_from)) else {
             return;
         };
-        let instances = instance::instances(pod, &self.config.app_from);
+        let mut instances = instance::instances(pod, &self.config.app_from);
+        if self.watches.is_some() {
+            // One task reads both outputs, under the first one's key.
+            instances
+                .iter_mut()
+                .for_each(|instance| instance.key = instance.key.of(Fd::Out));
+        }
         let keys: Vec<_> = instances.iter().map(|instance| instance.key.clone()).collect();
         self.count_in(&app);
         let mut own = pod.clone();
@@ -254,7 +268,9 @@ impl Roster {
             .collect();
         gone.iter().for_each(|uid| self.hide_pod(uid));
         self.recorded.retain(|uid| self.pods.contains_key(uid));
-        for (key, record) in self.unclaimed.take().into_iter().flatten() {
+        let mut unclaimed = self.unclaimed.take().unwrap_or_default();
+        self.drop_err(&mut unclaimed);
+        for (key, record) in unclaimed {
             self.close(key, record);
         }
         self.config.status.set_listed();
@@ -265,7 +281,12 @@ impl Roster {
         let key = instance.key.clone();
         let claimed = self.unclaimed.as_mut().and_then(|unclaimed| unclaimed.remove(&key));
         let claimed = claimed.or_else(|| self.way.checkpoints.get(&key));
-        let mut record = match claimed.filter(|record| record.origin().is_some()) {
+        if let Some(unclaimed) = self.unclaimed.as_mut().filter(|_| key.fd().is_some()) {
+            unclaimed.remove(&key.of(Fd::Err));
+        }
+        // One that was ended while the container runs on was left for another source.
+        let is_left = |record: &Record| record.ended && !instance.known.terminated;
+        let mut record = match claimed.filter(|record| record.origin().is_some() && !is_left(record)) {
             Some(record) => record,
             None => match new_origin(&instance) {
                 Ok(origin) => self.first_record(&instance, &origin),
@@ -330,10 +351,10 @@ impl Roster {
             self.keys.insert(task.id(), key);
             return;
         }
-        let outlet = Outlet::new(self.way.clone(), key.clone(), record.clone());
-        let stream = Stream::new(key.clone(), origin, &record, outlet);
-        let task = match &owned.instance {
-            None => self.tasks.spawn(end(stream, shutdown, wait)),
+        let stream = self.stream(&key, origin, &record);
+        let work = match &owned.instance {
+            _ if self.reads_files(&key) => self.file_follower(owned, &key, stream, &record).run().boxed(),
+            None => end(stream, shutdown.clone()).boxed(),
             Some(instance) => {
                 let follower = Follower {
                     client: self.client.clone(),
@@ -349,15 +370,23 @@ impl Roster {
                     loud: false,
                     open: None,
                 };
-                let span = tracing::info_span!("container", app = %instance.app, process = instance.process, node = instance.node);
-                let work = async move {
-                    shutdown.run_until_cancelled(sleep(wait)).await;
-                    follower.run().await
-                };
-                self.tasks.spawn(work.instrument(span))
+                follower.run().boxed()
             }
         };
+        let span = owned.instance.as_ref().map_or_else(Span::none, |instance| {
+            tracing::info_span!("container", app = %instance.app, process = instance.process, node = instance.node)
+        });
+        let work = async move {
+            shutdown.run_until_cancelled(sleep(wait)).await;
+            work.await
+        };
+        let task = self.tasks.spawn(work.instrument(span));
         self.keys.insert(task.id(), key);
+    }
+
+    fn stream(&self, key: &InstanceKey, origin: Origin, record: &Record) -> Stream {
+        let outlet = Outlet::new(self.way.clone(), key.clone(), record.clone());
+        Stream::new(key.clone(), origin, record, outlet)
     }
 
     /// The record of one that is the newest of its container stays.
@@ -401,8 +430,8 @@ impl Roster {
 }
 
 /// Ends a stream of before whose instance is gone. False: the collector stopped first.
-async fn end(mut stream: Stream, shutdown: CancellationToken, wait: Duration) -> bool {
-    if shutdown.run_until_cancelled(sleep(wait)).await.is_none() {
+async fn end(mut stream: Stream, shutdown: CancellationToken) -> bool {
+    if shutdown.is_cancelled() {
         return false;
     }
     tracing::info!(stream = %stream.id(), "gone while the collector was away");

@@ -13,6 +13,8 @@ pub struct Seek {
     had_is_absent: bool,
     held: u64,
     first_held: Option<Timestamp>,
+    /// So many lines come up to and including the one that is had: the place is known, and the line proves it.
+    counted: Option<u64>,
 }
 
 /// Where the response joins.
@@ -58,8 +60,30 @@ impl Seek {
         })
     }
 
+    /// Counts `lines` up to and including the one that is had. `None`: there are none.
+    pub fn counted(lines: u64, had: Option<Mark>) -> Option<Self> {
+        (lines > 0).then_some(Self {
+            had,
+            counted: Some(lines),
+            ..Self::default()
+        })
+    }
+
     /// Looks at the line that `at` has just stepped over.
     pub fn look(&mut self, at: &Progress, line: &[u8]) -> Verdict {
+        if let Some(left) = &mut self.counted {
+            *left -= 1;
+            if *left > 0 {
+                return Verdict::Drop;
+            }
+            // Its ordinal was counted from elsewhere.
+            let proof = self.had.filter(|had| at.is_line_of(&had.anchor, line));
+            let first = (at.time != i64::MIN).then_some(Timestamp(at.time));
+            return match proof {
+                Some(had) => Verdict::Joined(Join::Had, Some(had)),
+                None => Verdict::Joined(Join::Absent { first }, None),
+            };
+        }
         if let Some(had) = &self.had {
             if at.is_at(&had.anchor, line) {
                 return Verdict::Joined(Join::Had, self.had);

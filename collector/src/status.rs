@@ -1,6 +1,9 @@
 //! How far a collector is, for those who wait for it.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use tokio::sync::watch;
 
@@ -8,6 +11,7 @@ use tokio::sync::watch;
 #[derive(Clone, Debug)]
 pub struct Status {
     listed: Arc<watch::Sender<bool>>,
+    foreign_lines: Arc<AtomicU64>,
 }
 
 impl Status {
@@ -24,6 +28,15 @@ impl Status {
         let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
     }
 
+    /// Lines of the node's files that are not in the runtime's format. They are taken as they stand, as content of standard output.
+    pub fn foreign_lines(&self) -> u64 {
+        self.foreign_lines.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_foreign_lines(&self, lines: u64) {
+        self.foreign_lines.fetch_add(lines, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_listed(&self) {
         self.listed.send_replace(true);
     }
@@ -33,6 +46,7 @@ impl Default for Status {
     fn default() -> Self {
         Self {
             listed: Arc::new(watch::Sender::new(false)),
+            foreign_lines: Arc::default(),
         }
     }
 }

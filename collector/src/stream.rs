@@ -120,6 +120,16 @@ impl Stream {
         &self.origin.stream
     }
 
+    /// What its batches have in common.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whose it is.
+    pub fn key(&self) -> &InstanceKey {
+        &self.key
+    }
+
     /// From when on to read, so that the last line had is read again. `None`: from the beginning.
     pub fn since(&self) -> Option<Timestamp> {
         // A line without any timestamp before it cannot be asked for.
@@ -136,6 +146,11 @@ impl Stream {
     /// Whether nothing was ever read of it.
     pub fn is_blank(&self) -> bool {
         self.used == 0
+    }
+
+    /// Whether nothing is held of it either.
+    pub fn is_untouched(&self) -> bool {
+        self.is_blank() && self.lines.held_bytes() == 0
     }
 
     /// A new response begins.
@@ -157,6 +172,43 @@ impl Stream {
     /// The time of the last line that was read.
     pub fn last_read(&self) -> Option<Timestamp> {
         self.lines.last_read()
+    }
+
+    /// What is read next are the lines behind the seq `from` of this stream: those that are had are counted and dropped, and the last of them proves the place.
+    pub fn resume_from(&mut self, from: u64) {
+        self.lines
+            .begin(Seek::counted(self.next_seq - from.min(self.next_seq), self.had), false);
+        self.absent = None;
+    }
+
+    /// The seq that the next line to be read takes.
+    pub fn end(&self) -> u64 {
+        self.next_seq + self.lines.held_lines()
+    }
+
+    /// The seq up to which the bus has it. `None`: it was begun anew, and the bus does not have all of the one before.
+    pub fn accepted(&self) -> Option<u64> {
+        self.outlet.accepted(self.id())
+    }
+
+    /// Writes how far the bus has it.
+    pub fn save(&self) {
+        self.outlet.save();
+    }
+
+    /// Before the next line others may be missing: tells so, in its place.
+    pub fn miss(&mut self, reason: LossReason, to: Timestamp) {
+        self.take_all();
+        self.lose(reason, to);
+        self.next_seq = self.used;
+        self.lines.begin(None, false);
+    }
+
+    /// What is read next, first at this time, does not join what was had: tells so, and begins a new stream with it.
+    pub fn part_at(&mut self, first: Option<Timestamp>) {
+        self.absent = Some(Absent { first });
+        self.part();
+        self.lines.begin(None, false);
     }
 
     /// Takes in a frame of the response.

@@ -4,10 +4,12 @@
 
 mod chaos;
 mod directory;
+mod either_source;
 mod instances;
 mod limits;
 mod nodes;
 mod outages;
+mod roles;
 mod rotations;
 mod support;
 mod topics;
@@ -161,21 +163,7 @@ async fn a_stopped_collector_has_published_what_it_read_and_goes_on_later() {
 async fn each_instance_of_a_crash_loop_is_a_stream_of_its_own() {
     let stage = Stage::new().await;
     stage.pod("p", RestartPolicy::Always).await;
-    let collector = stage.collect().await;
-    for _ in 0..2 {
-        soon(stage.cluster.wait_running("app", "p", "c")).await.unwrap();
-        stage.write("p", 0..50);
-        stage.exit("p").await;
-    }
-    let seen = stage
-        .until("two whole instances", |seen| {
-            seen.iter().filter(|seen| seen.ended).count() == 2
-        })
-        .await;
-    for seen in seen.iter().filter(|seen| seen.ended) {
-        seen.assert_whole(0..50);
-    }
-    collector.stop().await;
+    either_source::each_instance_is_a_stream_of_its_own(stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -285,18 +273,7 @@ async fn a_batch_whose_acceptance_was_never_heard_of_is_neither_lost_nor_repeate
     for rotated in [false, true] {
         let stage = Stage::new().await;
         stage.pod("p", RestartPolicy::Never).await;
-        let collector = stage.collect().await;
-        stage.write("p", 0..100);
-        stage.until_lines(100).await;
-        // Stopped in between: of these lines it has heard.
-        collector.stop().await;
-        stage.bus.mute.store(true, Ordering::SeqCst);
-        let collector = stage.collect().await;
-        stage.write("p", 100..200);
-        // One batch at least was accepted and not answered.
-        let accepted = stage.until_lines(101).await.texts.len();
-        collector.kill().await;
-        stage.bus.mute.store(false, Ordering::SeqCst);
+        let accepted = either_source::kill_before_it_hears(&stage).await;
         if !rotated {
             let collector = stage.collect().await;
             stage.until_lines(200).await.assert_whole(0..200);
@@ -360,21 +337,7 @@ async fn a_batch_that_is_refused_for_good_becomes_a_loss() {
 async fn a_long_line_comes_whole_in_parts_also_over_a_restart() {
     let stage = Stage::new().await;
     stage.pod("p", RestartPolicy::Never).await;
-    let long = "\u{e9}".repeat(bus::MAX_LINE_BYTES);
-    let collector = stage.collect().await;
-    stage
-        .cluster
-        .write_lines("app", "p", "c", ["before", &long, "after"])
-        .unwrap();
-    stage.until_lines(3).await;
-    collector.kill().await;
-    let collector = stage.collect().await;
-    stage.cluster.write_line("app", "p", "c", "later").unwrap();
-    let seen = stage.until_lines(4).await;
-    assert!(seen.texts == ["before", &long, "after", "later"]);
-    seen.assert_nothing_missing();
-    assert_eq!(seen.seqs.len(), 5);
-    collector.stop().await;
+    either_source::a_long_line_is_whole_over_a_kill(stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

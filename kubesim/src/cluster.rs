@@ -10,9 +10,9 @@ use tokio::time::timeout;
 
 use crate::error::Error;
 use crate::logs::clock::timestamp;
-use crate::logs::log::{APPEND_BYTES, Log, lock};
+use crate::logs::log::{APPEND_BYTES, Append, Log, lock};
 use crate::node::kubelet;
-use crate::node::pod::{Pod, PodKey, State};
+use crate::node::pod::{Container, Pod, PodKey};
 use crate::playing;
 use crate::scenario::{FaultKind, PodPlan};
 use crate::sim::{Interrupt, NODE, Sim};
@@ -95,7 +95,7 @@ impl Cluster {
         let key = key(namespace, pod);
         let runs = |pod: Option<&Pod>| {
             let container = pod.and_then(|pod| pod.container(container));
-            container.is_some_and(|container| matches!(container.state, State::Running { .. }))
+            container.is_some_and(Container::runs)
         };
         self.wait_pod(&key, runs).await
     }
@@ -163,11 +163,10 @@ impl Cluster {
         time: Timestamp,
         text: impl AsRef<[u8]>,
     ) -> Result<Timestamp, Error> {
-        let log = self.running_log(namespace, pod, container)?;
         let nanos = u64::try_from(time.as_nanosecond()).unwrap_or(0);
-        Ok(timestamp(log.append(|append| {
-            append.line_at(nanos, |out| out.extend_from_slice(text.as_ref()))
-        })))
+        self.append(namespace, pod, container, |append| {
+            append.line_at(nanos, |out| out.extend_from_slice(text.as_ref()));
+        })
     }
 
     /// Writes a line without its newline: a container's last words. Later lines would go on the same line.
@@ -180,10 +179,9 @@ impl Cluster {
         container: &str,
         text: impl AsRef<[u8]>,
     ) -> Result<Timestamp, Error> {
-        let log = self.running_log(namespace, pod, container)?;
-        Ok(timestamp(log.append(|append| {
-            append.unterminated(None, |out| out.extend_from_slice(text.as_ref()))
-        })))
+        self.append(namespace, pod, container, |append| {
+            append.unterminated(None, |out| out.extend_from_slice(text.as_ref()));
+        })
     }
 
     /// Lets a running container exit. Returns once its status says so: a watcher can know by then.
@@ -208,7 +206,7 @@ impl Cluster {
         sender.try_send(code).map_err(|_| not_running())?;
         let ended = |pod: Option<&Pod>| {
             let container = pod.and_then(|pod| pod.container(container));
-            container.is_none_or(|now| now.id.as_ref() != Some(&id) || !matches!(now.state, State::Running { .. }))
+            container.is_none_or(|now| now.id.as_ref() != Some(&id) || !now.runs())
         };
         self.wait_pod(&key, ended).await
     }
@@ -273,12 +271,47 @@ impl Cluster {
         }
     }
 
+    /// Writes one line to a running container's standard error. The log API shows it among the others; only the files tell which is which.
+    ///
+    /// *Errors*: as [`Cluster::write_line`].
+    pub fn write_stderr(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        text: impl AsRef<[u8]>,
+    ) -> Result<Timestamp, Error> {
+        self.append(namespace, pod, container, |append| {
+            append.stderr();
+            append.line(|out| out.extend_from_slice(text.as_ref()));
+        })
+    }
+
+    /// Rotates a running container's log file now, whatever its size: as the kubelet does it, compressing and removing older ones. Without files: nothing.
+    ///
+    /// *Errors*: as [`Cluster::write_line`], [`Error::Rotate`].
+    pub fn rotate_log_file(&self, namespace: &str, pod: &str, container: &str) -> Result<(), Error> {
+        let log = self.running_log(namespace, pod, container)?;
+        let rotated = log.files().map(|files| files.rotate(self.sim.log_files.max_files));
+        rotated.unwrap_or(Ok(())).map_err(Error::Rotate)
+    }
+
+    /// Appends once to a running container's log. Returns the last line's timestamp.
+    fn append(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        fill: impl FnOnce(&mut Append<'_>),
+    ) -> Result<Timestamp, Error> {
+        let log = self.running_log(namespace, pod, container)?;
+        Ok(timestamp(log.append(fill)))
+    }
+
     fn running_log(&self, namespace: &str, pod: &str, container: &str) -> Result<Arc<Log>, Error> {
         let key = key(namespace, pod);
         let pod = self.sim.store.pod(&key).ok_or_else(|| no_pod(&key))?;
-        let running = pod
-            .container(container)
-            .filter(|own| matches!(own.state, State::Running { .. }));
+        let running = pod.container(container).filter(|own| own.runs());
         let log = running.and_then(|own| own.log(own.id.as_deref()?));
         log.ok_or_else(|| not_running(&key, container))
     }

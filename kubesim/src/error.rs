@@ -1,6 +1,7 @@
 //! What can go wrong for the caller of this crate.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Why the simulated cluster did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,17 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The directory of the log files could not be made; choose another.
+    #[error("cannot keep log files in {}: {source}", dir.display())]
+    LogDir {
+        /// The directory that was asked for.
+        dir: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A container's log file could not be rotated.
+    #[error("cannot rotate a log file: {0}")]
+    Rotate(#[source] std::io::Error),
     /// There is no such pod.
     #[error("no pod {namespace}/{pod}")]
     NoPod {

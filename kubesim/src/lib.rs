@@ -31,10 +31,12 @@ mod sim;
 pub use cluster::{Cluster, Written};
 pub use error::Error;
 pub use scenario::{
-    ContainerPlan, Fault, FaultKind, LinePlan, Output, PodPlan, Program, RestartPolicy, Scenario, ScenarioError,
+    ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario,
+    ScenarioError,
 };
 
 use listener::Port;
+use node::rotation;
 use sim::Sim;
 
 /// How to start a cluster.
@@ -48,8 +50,14 @@ pub struct Config {
 
 /// Opens the port, starts serving and playing, and returns.
 ///
-/// *Errors*: [`Error::Listen`].
+/// *Errors*: [`Error::Listen`], [`Error::LogDir`].
 pub async fn start(config: Config) -> Result<Cluster, Error> {
+    if let Some(dir) = &config.scenario.log_files.dir {
+        std::fs::create_dir_all(dir).map_err(|source| Error::LogDir {
+            dir: dir.clone(),
+            source,
+        })?;
+    }
     let sim = Arc::new(Sim::new(&config.scenario));
     let down = sim.condition.api_down.subscribe();
     let addr = config.listen;
@@ -69,8 +77,12 @@ pub async fn start(config: Config) -> Result<Cluster, Error> {
             tracing::error!(%error, "serving ended");
         }
     });
+    sim.tasks.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(playing::play(Arc::clone(&sim), config.scenario)),
+    );
     sim.tasks
-        .spawn(stop.run_until_cancelled_owned(playing::play(Arc::clone(&sim), config.scenario)));
+        .spawn(stop.clone().run_until_cancelled_owned(rotation::run(Arc::clone(&sim))));
     tracing::info!(%addr, "simulated cluster started");
     Ok(Cluster { sim, addr })
 }

@@ -3,6 +3,7 @@
 //! [`log::Log`] is one container instance's log, [`reader::Reader`] a cursor into it, [`writing`] produces the lines.
 
 pub(crate) mod clock;
+pub(crate) mod files;
 pub(crate) mod log;
 pub(crate) mod programs;
 pub(crate) mod reader;

@@ -1,8 +1,10 @@
 //! The simulated node: the pods as the API server stores them, and the kubelet that runs them.
 //!
-//! [`pod`] is one pod's state, [`store`] all of them with their history, [`kubelet`] what happens to them over time.
+//! [`pod`] is one pod's state, [`store`] all of them with their history, [`kubelet`] what is asked of the node, [`life`] what happens to a pod and [`running`] to a container over time, [`rotation`] what happens to their log files.
 
 pub(crate) mod kubelet;
+pub(crate) mod life;
 pub(crate) mod pod;
+pub(crate) mod rotation;
 pub(crate) mod running;
 pub(crate) mod store;

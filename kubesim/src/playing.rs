@@ -8,7 +8,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::logs::log::lock;
 use crate::node::kubelet::{create_pods, delete_pod};
-use crate::node::pod::State;
 use crate::scenario::{Fault, FaultKind, PodPlan, Scenario};
 use crate::sim::{Interrupt, Kubelet, Refusal, Sim};
 
@@ -128,11 +127,7 @@ fn refuse(sim: &Arc<Sim>, refusal: Refusal, duration: Duration) {
 
 fn rotate(sim: &Sim) {
     for pod in sim.store.list().pods {
-        let running = pod
-            .containers
-            .iter()
-            .filter(|container| matches!(container.state, State::Running { .. }));
-        for container in running {
+        for container in pod.containers.iter().filter(|container| container.runs()) {
             if let Some(log) = container.id.as_deref().and_then(|id| container.log(id)) {
                 log.rotate();
             }

@@ -3,6 +3,7 @@
 //! A scenario is a TOML file or a value built in code. Times count from the start of the cluster.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 mod reading;
@@ -23,12 +24,40 @@ pub struct Scenario {
     pub pods: Vec<PodPlan>,
     /// What goes wrong, in the order of the file.
     pub faults: Vec<Fault>,
+    /// How the node keeps its containers' log files.
+    pub log_files: LogFiles,
+}
+
+/// How the node keeps its containers' log files, as a kubelet does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFiles {
+    /// Where: the kubelet's `podLogsDir`. Absent: there are no files, only what the log API serves. Not in the scenario file.
+    pub dir: Option<PathBuf>,
+    /// A file of this many bytes is rotated at the next check: the kubelet's `containerLogMaxSize`.
+    pub max_size: u64,
+    /// The most files of a container instance, the current one included: the kubelet's `containerLogMaxFiles`.
+    pub max_files: usize,
+    /// How often sizes are checked: the kubelet's `containerLogMonitorInterval`.
+    pub check: Duration,
+}
+
+impl Default for LogFiles {
+    /// As the kubelet does unless told otherwise, and no files.
+    fn default() -> Self {
+        Self {
+            dir: None,
+            max_size: 10 << 20,
+            max_files: 5,
+            check: Duration::from_secs(10),
+        }
+    }
 }
 
 impl Default for Scenario {
     fn default() -> Self {
         Self {
             seed: 0,
+            log_files: LogFiles::default(),
             rotate_bytes: ROTATE_BYTES,
             restart_backoff: RESTART_BACKOFF,
             pods: Vec::new(),
@@ -65,6 +94,8 @@ pub struct PodPlan {
 pub struct ContainerPlan {
     /// Name, unique in the pod.
     pub name: String,
+    /// What part it has in its pod.
+    pub role: Role,
     /// What it writes.
     pub output: Output,
     /// The code it exits with after its last line.
@@ -73,6 +104,23 @@ pub struct ContainerPlan {
     pub restart: RestartPolicy,
     /// Present: the container never starts and waits with this reason (`ErrImagePull`, `ContainerCreating`, ...).
     pub waiting: Option<String>,
+}
+
+/// What part a container has in its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// It is one of those that the pod is for.
+    #[default]
+    Main,
+    /// It runs to its end before the next of its kind, and all of them before the main ones (`spec.initContainers`).
+    Init,
+    /// It is started among the init containers and runs beside the main ones (an init container with `restartPolicy: Always`).
+    Sidecar,
+    /// It comes into the running pod, as `kubectl debug` has it (`spec.ephemeralContainers`), and is never started again.
+    Ephemeral {
+        /// How long after the main ones.
+        after: Duration,
+    },
 }
 
 /// What a container writes.
@@ -98,6 +146,8 @@ pub struct LinePlan {
     /// Template: `{seq}` (from 0 in each container instance), `{pod}`, `{namespace}`, `{container}`. A
     /// newline in it becomes a space.
     pub text: String,
+    /// Every so many lines, one goes to standard error: the last of them. Absent: none.
+    pub stderr_every: Option<u64>,
 }
 
 /// The built-in programs.
@@ -200,6 +250,11 @@ impl Scenario {
     ///     rotate_bytes = 1048576       # a log file's size; default 10 MiB
     ///     restart_backoff = "10s"      # before the second restart; the default
     ///
+    ///     [log_files]                  # how the node keeps log files, where it is given a directory for them
+    ///     max_size = 10485760          # bytes; these are the defaults
+    ///     max_files = 5
+    ///     check = "10s"
+    ///
     ///     [[pods]]
     ///     namespace = "shop"
     ///     name = "web"
@@ -216,6 +271,7 @@ impl Scenario {
     ///     rate = 50                    # lines a second, default 1; 0 = full speed
     ///     size = 100                   # bytes of content, padded or cut
     ///     text = "line {seq}"          # the default; also {pod}, {namespace}, {container}
+    ///     stderr_every = 10            # every tenth line goes to standard error; default none
     ///     exit_code = 0
     ///     restart = "Never"            # Always (default if endless), OnFailure, Never (default otherwise)
     ///
@@ -226,6 +282,17 @@ impl Scenario {
     ///     [[pods.containers]]
     ///     name = "stuck"
     ///     waiting = "ErrImagePull"     # never starts
+    ///
+    ///     [[pods.containers]]
+    ///     name = "migrate"
+    ///     role = "init"                # main (default), init, sidecar, ephemeral
+    ///     lines = 10
+    ///
+    ///     [[pods.containers]]
+    ///     name = "debugger"
+    ///     role = "ephemeral"
+    ///     after = "5s"                 # after the main ones; default 0
+    ///     lines = 10
     ///
     ///     [[faults]]
     ///     at = "30s"
@@ -238,7 +305,7 @@ impl Scenario {
     ///     kind = "api-down"            # one that lasts: see FaultKind for all, written-like-this
     ///     for = "5s"
     /// "#)?;
-    /// assert_eq!(scenario.pods[0].containers.len(), 3);
+    /// assert_eq!(scenario.pods[0].containers.len(), 5);
     /// # Ok::<_, kubesim::ScenarioError>(())
     /// ```
     ///
@@ -260,6 +327,7 @@ impl PodPlan {
     pub fn silent(namespace: &str, name: &str, container: &str) -> Self {
         let container = ContainerPlan {
             name: container.to_owned(),
+            role: Role::Main,
             output: Output::Silent,
             exit_code: 0,
             restart: RestartPolicy::Never,

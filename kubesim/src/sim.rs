@@ -2,21 +2,25 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::logs::files::FileLog;
 use crate::logs::log::{Counts, lock};
 use crate::node::pod::PodKey;
 use crate::node::store::Store;
-use crate::scenario::Scenario;
+use crate::scenario::{LogFiles, Scenario};
 
 /// Shared state.
 pub(crate) struct Sim {
     pub(crate) seed: u64,
+    pub(crate) log_files: LogFiles,
+    /// The files that are written, until their containers' logs are forgotten.
+    pub(crate) written_files: Mutex<Vec<Weak<FileLog>>>,
     /// At this size a log's file is rotated away.
     pub(crate) rotate_bytes: usize,
     /// Before a container's second restart.
@@ -107,6 +111,8 @@ impl Sim {
             seed: scenario.seed,
             rotate_bytes: scenario.rotate_bytes,
             restart_backoff: scenario.restart_backoff,
+            log_files: scenario.log_files.clone(),
+            written_files: Mutex::default(),
             store: Store::default(),
             condition: Condition {
                 kubelet: Mutex::new(Kubelet::Up),

@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
 
+mod support;
+
 use std::{
     io::Read,
     process::{Command, Stdio},
@@ -13,12 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, Origin, StreamId, Timestamp};
+use bus::{Batch, Bus, Content, Embedded, Limits, Timestamp};
+use support::{Served, at, origin, printed_time, since};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_util::sync::CancellationToken;
 
 const READERS: &str = "TRIBUTARY_BENCH_READERS";
 
@@ -39,31 +41,13 @@ fn main() {
 async fn serve(tails: u64, rate: u64, seconds: u64, deaf: u64) {
     let dir = tempfile::tempdir_in(".").unwrap();
     let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
-    let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let stop = CancellationToken::new();
-    let served = tokio::spawn(streamer::run(
-        streamer::Config::default(),
-        streamer::Access::free(None),
-        listener,
-        Arc::clone(&bus) as Arc<dyn Bus>,
-        streamer::Metrics::default(),
-        stop.clone(),
-    ));
-    let origin = Arc::new(Origin {
-        app: "bench".parse().unwrap(),
-        process: "web-7d4b9c-x2x9z".to_owned(),
-        stream: StreamId::new("uid", "web", "c0ffee", Epoch::new()).unwrap(),
-        node: "node-1".to_owned(),
-        source: "app".to_owned(),
-        fd: None,
-        about: None,
-    });
+    let served = Served::start(Arc::clone(&bus) as Arc<dyn Bus>).await;
+    let origin = origin("bench");
     bus.create(&origin.app).await.unwrap();
     let idle_memory = resident_kib();
     let mut readers = Command::new(std::env::current_exe().unwrap())
         .args([tails, rate, seconds, deaf].map(|n| n.to_string()))
-        .env(READERS, addr.to_string())
+        .env(READERS, &served.addr)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -104,8 +88,7 @@ async fn serve(tails: u64, rate: u64, seconds: u64, deaf: u64) {
         used / deliveries * 1e6,
         deliveries / used
     );
-    stop.cancel();
-    served.await.unwrap().unwrap();
+    served.stop().await;
 }
 
 async fn connect(addr: &str) -> TcpStream {
@@ -135,16 +118,14 @@ async fn read(addr: &str, tails: u64, lines: u64, deaf: u64) {
             while seen < lines {
                 let got = connection.read(&mut buffer[begun..]).await.unwrap();
                 assert!(got > 0, "the stream ended after {seen} lines");
-                let now = Timestamp::now();
                 let end = begun + got;
                 let whole = buffer[..end]
                     .iter()
                     .rposition(|byte| *byte == b'\n')
                     .map_or(0, |at| at + 1);
                 for line in buffer[..whole].split(|byte| *byte == b'\n') {
-                    if let Some(at) = line.windows(6).position(|window| window == b"+00:00") {
-                        let stamp = format!("{}Z", std::str::from_utf8(&line[at - 26..at]).unwrap());
-                        ways.push((now.0 - Timestamp::parse(&stamp).unwrap().0) as f64 / 1e6);
+                    if let Some(printed) = printed_time(line) {
+                        ways.push(since(printed));
                         seen += 1;
                     }
                 }
@@ -162,7 +143,7 @@ async fn read(addr: &str, tails: u64, lines: u64, deaf: u64) {
         ways.extend(task.await.unwrap());
     }
     ways.sort_by(f64::total_cmp);
-    let at = |part: f64| ways[((ways.len() - 1) as f64 * part) as usize];
+    let at = |part| at(&ways, part);
     println!(
         "{tails} tails and {deaf} that never read, {} lines in all in {:.1} s, none missing",
         ways.len(),

@@ -19,7 +19,7 @@ use crate::frame::{self, Builder, Entry, Frame, Source, Told, bus_time, narrow};
 /// Disorder above this is a wrong clock, or backlog: no hold is long enough for it. Also the longest hold.
 const MOST: Duration = Duration::from_secs(1);
 
-/// Added to the disorder seen: the next may be a little more. In order means no hold at all.
+/// The next disorder may be up to twice what was seen, but no more than this above it. In order means no hold at all.
 const MARGIN: Duration = Duration::from_millis(2);
 
 /// How long disorder counts as seen lately: this, to twice this.
@@ -294,10 +294,8 @@ impl Disorder {
     }
 
     fn hold(&self) -> Duration {
-        match self.now.max(self.before) {
-            Duration::ZERO => Duration::ZERO,
-            seen => (seen + MARGIN).min(MOST),
-        }
+        let seen = self.now.max(self.before);
+        (seen + seen.min(MARGIN)).min(MOST)
     }
 }
 

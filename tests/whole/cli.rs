@@ -46,6 +46,7 @@ async fn a_command_line_that_cannot_be_meant_is_explained() {
         (&["demo", "--listen", "here"], &["--listen", "here"]),
         (&["up", "--retention", "soon"], &["--retention", "soon"]),
         (&["up", "--app-from", "pod"], &["--app-from", "label:KEY"]),
+        (&["up", "--source", "disk"], &["--source", "api", "files"]),
         (&["lgs", "shop"], &["lgs", "logs"]),
         (&["logs"], &["<APP>"]),
         (&[], &["tributary --help"]),
@@ -137,6 +138,16 @@ async fn a_port_that_is_taken_is_named() {
     refused(&output, &[&addr, "--listen"]);
     let output = run(&["kubesim", "--listen", &addr], &[]).await;
     refused(&output, &[&addr]);
+}
+
+#[tokio::test]
+async fn a_log_directory_that_cannot_be_made_is_named() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let pods = file.join("pods").display().to_string();
+    let output = run(&["kubesim", "--pod-log-dir", &pods], &[]).await;
+    refused(&output, &[&pods, "--pod-log-dir"]);
 }
 
 #[tokio::test]

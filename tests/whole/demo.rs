@@ -131,6 +131,29 @@ async fn kubectl_logs(kubeconfig: &str, namespace: &str, pod: &str, more: &[&str
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_demo_reads_files_too_and_they_are_there_to_be_looked_at() {
+    let dir = TempDir::new().unwrap();
+    let pods = dir.path().join("pods");
+    let demo = start_demo(&["--source", "files", "--pod-log-dir", &pods.display().to_string()]).await;
+    for app in ["mailer", "shop"] {
+        wait_for_lines(&demo, app, 20).await;
+        for line in demo.get_lines(&format!("/api/apps/{app}/logs?follow=False")).await {
+            assert_ne!(take_apart(&line).process, "tributary", "nothing is lost: {line}");
+        }
+        let prefix = format!("{app}_");
+        let mut names = std::fs::read_dir(&pods)
+            .unwrap()
+            .map(|pod| pod.unwrap().file_name().into_string().unwrap());
+        assert!(names.any(|name| name.starts_with(&prefix)));
+    }
+    demo.terminate().await;
+    // Without a directory of one's own, they go away with the rest.
+    let demo = start_demo(&["--source", "files"]).await;
+    wait_for_lines(&demo, "shop", 20).await;
+    demo.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_sigterm_a_follower_gets_a_proper_end() {
     let demo = start_demo(&[]).await;
     let mut tail = demo.get("/api/apps/shop/logs").await;

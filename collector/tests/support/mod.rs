@@ -2,9 +2,11 @@
 #![allow(dead_code, reason = "each test file takes what it needs")]
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
+mod switch;
+
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,16 +15,17 @@ use std::{
 };
 
 use bus::{
-    AppName, Batch, Bus, BusError, Embedded, Item, Limits, LossReason, Published, Reader, Start,
+    AppName, Bus, BusError, Embedded, Item, Limits, LossReason, Published, Start,
     reassembly::{Moment, Patience, Reassembly, What},
 };
-use collector::{CollectorError, Config, Metrics, Status};
-use futures::{FutureExt, future::BoxFuture};
+use collector::{CollectorError, Config, Metrics, Source, Status};
 use kubesim::{Cluster, PodPlan, RestartPolicy, Scenario};
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+pub use switch::Switch;
 
 /// Everything that is waited for comes within this, or the test fails.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -32,6 +35,8 @@ pub struct Stage {
     pub gate: Arc<Gate>,
     pub bus: Arc<Switch>,
     pub dir: TempDir,
+    /// The collector reads the node's files, in this directory.
+    pub pod_log_dir: Option<PathBuf>,
 }
 
 /// What stands between the collector and the API.
@@ -95,6 +100,7 @@ pub struct Running {
 /// One stream as a reader of the bus sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
+    pub stream: String,
     pub process: String,
     /// Contents without timestamps, parts joined.
     pub texts: Vec<String>,
@@ -113,17 +119,31 @@ impl Stage {
     }
 
     pub async fn playing(scenario: Scenario) -> Self {
+        Self::playing_in(tempfile::tempdir().unwrap(), scenario).await
+    }
+
+    /// The node keeps log files, and the collector reads them.
+    pub async fn with_files(mut scenario: Scenario) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pods = dir.path().join("pods");
+        scenario.log_files.dir = Some(pods.clone());
+        let mut stage = Self::playing_in(dir, scenario).await;
+        stage.pod_log_dir = Some(pods);
+        stage
+    }
+
+    async fn playing_in(dir: TempDir, scenario: Scenario) -> Self {
         let config = kubesim::Config {
             listen: ([127, 0, 0, 1], 0).into(),
             scenario,
         };
-        let dir = tempfile::tempdir().unwrap();
         let bus = Embedded::open(&dir.path().join("bus"), Limits::default()).unwrap();
         Self {
             cluster: kubesim::start(config).await.unwrap(),
             bus: Arc::new(Switch::new(bus)),
             gate: Arc::default(),
             dir,
+            pod_log_dir: None,
         }
     }
 
@@ -210,6 +230,9 @@ impl Stage {
         loop {
             let mut config = Config::new(dir);
             config.node_name = Some(self.cluster.node_name().to_owned());
+            if let Some(dir) = &self.pod_log_dir {
+                (config.source, config.pod_log_dir) = (Source::Files, dir.clone());
+            }
             change(&mut config);
             let (status, shutdown) = (config.status.clone(), CancellationToken::new());
             let bus: Arc<dyn Bus> = self.bus.clone();
@@ -279,6 +302,7 @@ impl Stage {
         let mut parts = String::new();
         while let Some(event) = reassembly.next_event() {
             let seen = streams.entry(event.origin.stream.to_string()).or_default();
+            seen.stream = event.origin.stream.to_string();
             seen.process = event.origin.process.clone();
             match event.what {
                 What::Lines { data, lines, part, .. } => {
@@ -384,118 +408,4 @@ fn brief(seen: &[Seen]) -> String {
 
 pub async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, work).await.expect("within the bound")
-}
-
-/// A bus that can be told to misbehave.
-pub struct Switch {
-    inner: Embedded,
-    /// Publishing fails for now.
-    pub away: AtomicBool,
-    /// The next publish panics.
-    pub panic_once: AtomicBool,
-    /// The topic is gone until it is made again.
-    pub unknown: AtomicBool,
-    /// Batches are accepted, and nobody is told.
-    pub mute: AtomicBool,
-    /// Batches with this text are refused for good.
-    pub refuse_with: Mutex<Option<String>>,
-    /// Publishes of a stream that are in flight.
-    in_flight: Mutex<BTreeMap<String, usize>>,
-    /// There were two at once.
-    pub overlapped: AtomicBool,
-    /// Publishing takes a while.
-    pub slow: AtomicBool,
-    /// The most publishes of all streams that were in flight together.
-    pub most_at_once: AtomicUsize,
-}
-
-impl Switch {
-    fn new(inner: Embedded) -> Self {
-        Self {
-            inner,
-            away: AtomicBool::new(false),
-            panic_once: AtomicBool::new(false),
-            unknown: AtomicBool::new(false),
-            mute: AtomicBool::new(false),
-            refuse_with: Mutex::default(),
-            in_flight: Mutex::default(),
-            overlapped: AtomicBool::new(false),
-            slow: AtomicBool::new(false),
-            most_at_once: AtomicUsize::new(0),
-        }
-    }
-}
-
-impl Bus for Switch {
-    fn check(&self) -> BoxFuture<'_, Result<(), BusError>> {
-        self.inner.check()
-    }
-
-    fn create<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
-        self.unknown.store(false, Ordering::SeqCst);
-        self.inner.create(app)
-    }
-
-    fn publish(&self, batch: Batch) -> BoxFuture<'_, Result<(), BusError>> {
-        async move {
-            assert!(!self.panic_once.swap(false, Ordering::SeqCst), "told to panic");
-            let stream = batch.origin.stream.to_string();
-            let others = {
-                let mut in_flight = self.in_flight.lock().unwrap();
-                let count = in_flight.entry(stream.clone()).or_default();
-                *count += 1;
-                let others = *count - 1;
-                let all = in_flight.values().sum();
-                self.most_at_once.fetch_max(all, Ordering::SeqCst);
-                others
-            };
-            if self.slow.load(Ordering::SeqCst) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            let refused = self.refuse_with.lock().unwrap().clone();
-            let refused = refused.is_some_and(|text| String::from_utf8_lossy(batch.data()).contains(&text));
-            if others > 0 {
-                self.overlapped.store(true, Ordering::SeqCst);
-            }
-            let result = if self.away.load(Ordering::SeqCst) {
-                Err(BusError::Closed)
-            } else if self.unknown.load(Ordering::SeqCst) {
-                Err(BusError::UnknownApp(batch.origin.app.clone()))
-            } else if refused {
-                Err(BusError::TooLarge { bytes: 0 })
-            } else {
-                self.inner.publish(batch).await
-            };
-            if self.mute.load(Ordering::SeqCst) {
-                std::future::pending::<()>().await;
-            }
-            *self.in_flight.lock().unwrap().entry(stream).or_default() -= 1;
-            result
-        }
-        .boxed()
-    }
-
-    fn follow<'a>(&'a self, app: &'a AppName, start: Start) -> BoxFuture<'a, Result<Reader, BusError>> {
-        self.inner.follow(app, start)
-    }
-
-    fn subscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<Reader, BusError>> {
-        self.inner.subscribe(app, name)
-    }
-
-    fn unsubscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
-        self.inner.unsubscribe(app, name)
-    }
-
-    fn apps(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
-        self.inner.apps()
-    }
-
-    fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
-        self.inner.subscribed()
-    }
-
-    fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
-        self.inner.remove(app)
-    }
 }

@@ -86,7 +86,8 @@ fn text(body: Body) -> Response {
 }
 
 fn choose<'a>(pod: &'a Pod, name: Option<&str>) -> Result<&'a Container, Status> {
-    match (name, pod.containers.as_slice()) {
+    let all: Vec<_> = pod.init().chain(pod.main()).collect();
+    match (name, all.as_slice()) {
         (Some(name), _) => pod
             .container(name)
             .ok_or_else(|| Status::bad_request(format!("container {name} is not valid for pod {}", pod.name))),

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::node::kubelet::DEFAULT_GRACE_SECONDS;
 use crate::node::pod::{Container, Phase, Pod, State, Terminated};
+use crate::scenario::Role;
 
 /// Prints a pod; `typed` adds kind and apiVersion, which the items of a list do not have.
 pub(crate) fn pod(pod: &Pod, typed: bool) -> Value {
@@ -50,13 +51,8 @@ pub(crate) fn time(time: Timestamp) -> String {
 }
 
 fn spec(pod: &Pod) -> Value {
-    let containers: Vec<_> = pod
-        .containers
-        .iter()
-        .map(|container| container_spec(pod, container))
-        .collect();
     let mut spec = json!({
-        "containers": containers,
+        "containers": container_specs(pod, pod.main()),
         "restartPolicy": pod.restart().as_str(),
         "terminationGracePeriodSeconds": DEFAULT_GRACE_SECONDS,
         "dnsPolicy": "ClusterFirst",
@@ -75,7 +71,17 @@ fn spec(pod: &Pod) -> Value {
     if !pod.node.is_empty() {
         spec["nodeName"] = pod.node.clone().into();
     }
+    if pod.init().next().is_some() {
+        spec["initContainers"] = container_specs(pod, pod.init());
+    }
+    if pod.ephemeral().next().is_some() {
+        spec["ephemeralContainers"] = container_specs(pod, pod.ephemeral());
+    }
     spec
+}
+
+fn container_specs<'a>(pod: &Pod, containers: impl Iterator<Item = &'a Container>) -> Value {
+    containers.map(|container| container_spec(pod, container)).collect()
 }
 
 fn container_spec(pod: &Pod, container: &Container) -> Value {
@@ -87,7 +93,7 @@ fn container_spec(pod: &Pod, container: &Container) -> Value {
         "terminationMessagePolicy": "File",
         "imagePullPolicy": "IfNotPresent",
     });
-    if container.restart != pod.restart() {
+    if container.role == Role::Sidecar || container.role == Role::Main && container.restart != pod.restart() {
         spec["restartPolicy"] = container.restart.as_str().into();
     }
     spec
@@ -102,8 +108,17 @@ fn status(pod: &Pod) -> Value {
         status.insert("observedGeneration".into(), generation.into());
         status.insert("hostIP".into(), HOST_IP.into());
         status.insert("hostIPs".into(), json!([{"ip": HOST_IP}]));
-        let statuses: Vec<_> = pod.containers.iter().map(container_status).collect();
-        status.insert("containerStatuses".into(), statuses.into());
+        status.insert("containerStatuses".into(), pod.main().map(container_status).collect());
+        if pod.init().next().is_some() {
+            status.insert(
+                "initContainerStatuses".into(),
+                pod.init().map(container_status).collect(),
+            );
+        }
+        if pod.ephemeral().next().is_some() {
+            let statuses = pod.ephemeral().map(container_status).collect();
+            status.insert("ephemeralContainerStatuses".into(), statuses);
+        }
     }
     if let Some(started) = pod.started {
         status.insert("startTime".into(), time(started).into());
@@ -133,8 +148,10 @@ fn conditions(pod: &Pod) -> Vec<Value> {
     let Some(started) = pod.started else {
         return vec![scheduled];
     };
-    let mut initialized = condition("Initialized", true, started);
-    if pod.phase == Phase::Succeeded {
+    let mut initialized = condition("Initialized", pod.initialized(), started);
+    if !pod.initialized() {
+        initialized["reason"] = "ContainersNotInitialized".into();
+    } else if pod.phase == Phase::Succeeded {
         initialized["reason"] = "PodCompleted".into();
     }
     let readiness = ["Ready", "ContainersReady"].map(|kind| {
@@ -156,10 +173,7 @@ fn conditions(pod: &Pod) -> Vec<Value> {
 }
 
 fn unready(pod: &Pod) -> String {
-    let unready = pod
-        .containers
-        .iter()
-        .filter(|container| !matches!(container.state, State::Running { .. }));
+    let unready = pod.lasting().filter(|container| !container.runs());
     unready
         .map(|container| container.name.as_str())
         .collect::<Vec<_>>()
@@ -167,12 +181,12 @@ fn unready(pod: &Pod) -> String {
 }
 
 fn container_status(container: &Container) -> Value {
-    let running = matches!(container.state, State::Running { .. });
+    let running = container.runs();
     let mut status = json!({
         "name": container.name,
         "state": state(&container.state),
         "lastState": container.last.as_ref().map_or_else(|| json!({}), terminated),
-        "ready": running,
+        "ready": if container.role == Role::Init { container.succeeded() } else { running },
         "started": running,
         "restartCount": container.restarts,
         "image": IMAGE,

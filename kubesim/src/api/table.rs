@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::object;
-use crate::node::pod::{Pod, State};
+use crate::node::pod::{Container, Pod, State};
 use crate::node::store::Namespace;
 
 /// Prints pods as a table at a version.
@@ -43,17 +43,13 @@ fn table(columns: &[Column], rows: Vec<Value>, metadata: Value) -> Value {
 }
 
 fn pod_row(pod: &Pod) -> Value {
-    let running = pod
-        .containers
-        .iter()
-        .filter(|container| matches!(container.state, State::Running { .. }))
-        .count();
+    let running = pod.lasting().filter(|container| container.runs()).count();
     let none = "<none>";
     let node = if pod.node.is_empty() { none } else { &pod.node };
     json!({
         "cells": [
             pod.name,
-            format!("{running}/{}", pod.containers.len()),
+            format!("{running}/{}", pod.lasting().count()),
             reason(pod),
             restarts(pod),
             age(pod.created),
@@ -79,19 +75,18 @@ fn reason(pod: &Pod) -> String {
     if pod.observed_generation.is_none() {
         return reason;
     }
-    for container in pod.containers.iter().rev() {
+    if !pod.initialized() && !pod.phase.ended() {
+        let done = pod.init().filter(|container| container.succeeded()).count();
+        return format!("Init:{done}/{}", pod.init().count());
+    }
+    for container in pod.main().rev() {
         match &container.state {
             State::Waiting { reason: why, .. } => reason.clone_from(why),
             State::Terminated(end) => reason = if end.exit_code == 0 { "Completed" } else { "Error" }.to_owned(),
             State::Running { .. } => {}
         }
     }
-    if reason == "Completed"
-        && pod
-            .containers
-            .iter()
-            .any(|container| matches!(container.state, State::Running { .. }))
-    {
+    if reason == "Completed" && pod.main().any(Container::runs) {
         return "Running".to_owned();
     }
     reason
@@ -99,8 +94,8 @@ fn reason(pod: &Pod) -> String {
 
 /// The RESTARTS column: `2 (13s ago)`.
 fn restarts(pod: &Pod) -> String {
-    let count: u32 = pod.containers.iter().map(|container| container.restarts).sum();
-    let ends = pod.containers.iter().filter_map(|container| container.last.as_ref());
+    let count: u32 = pod.lasting().map(|container| container.restarts).sum();
+    let ends = pod.lasting().filter_map(|container| container.last.as_ref());
     match ends.map(|end| end.finished).max() {
         Some(last) if count > 0 => format!("{count} ({} ago)", age(last)),
         _ => count.to_string(),

@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::watch;
 
 use super::clock::Clock;
+use super::files::FileLog;
 
 /// The log of one container instance.
 ///
@@ -19,6 +20,8 @@ pub(crate) struct Log {
     /// Changes with each append and at the end; holds when the container exited.
     progress: watch::Sender<Option<Instant>>,
     counts: Arc<Counts>,
+    /// The same as the runtime keeps it on disk, where that is wanted.
+    files: Option<Arc<FileLog>>,
 }
 
 /// What was written, for those who compare.
@@ -59,6 +62,10 @@ struct Writer {
     clock: Clock,
     buffer: BytesMut,
     open_line: bool,
+    /// The open line, or the next where none is open, goes to standard error.
+    to_stderr: bool,
+    /// The lines of the append that begin in it and go to standard error.
+    stderr_lines: Vec<u32>,
 }
 
 /// Lines being written; all of them become visible together.
@@ -78,7 +85,21 @@ impl Log {
             current: Mutex::default(),
             progress: watch::Sender::new(None),
             counts: Arc::default(),
+            files: None,
         }
+    }
+
+    /// The same, also kept on disk.
+    pub(crate) fn on_disk(rotate_bytes: usize, files: Arc<FileLog>) -> Self {
+        Self {
+            files: Some(files),
+            ..Self::new(rotate_bytes)
+        }
+    }
+
+    /// Returns how it is kept on disk, if it is.
+    pub(crate) fn files(&self) -> Option<&Arc<FileLog>> {
+        self.files.as_ref()
     }
 
     /// Appends what `fill` writes and wakes the readers. Returns the last line's time in nanoseconds since 1970.
@@ -87,7 +108,7 @@ impl Log {
     /// in one piece.
     pub(crate) fn append(&self, fill: impl FnOnce(&mut Append<'_>)) -> u64 {
         let mut writer = lock(&self.writer);
-        let continues = writer.open_line;
+        let continues = writer.open_line.then_some(writer.to_stderr);
         let mut append = Append {
             writer: &mut writer,
             lines: 0,
@@ -102,6 +123,12 @@ impl Log {
         }
         self.counts.lines.fetch_add(u64::from(lines), Ordering::Relaxed);
         self.counts.bytes.fetch_add(content_bytes, Ordering::Relaxed);
+        let stderr_lines = std::mem::take(&mut writer.stderr_lines);
+        if let Some(files) = &self.files {
+            // Under the lock of the writer: on disk, lines have the same order.
+            files.write(&data, continues, &stderr_lines);
+        }
+        let continues = continues.is_some();
         self.push(Chunk { data, lines, continues });
         drop(writer);
         self.progress.send_modify(|_| ());
@@ -110,6 +137,9 @@ impl Log {
 
     /// Marks the log as complete: its container exited.
     pub(crate) fn finish(&self) {
+        if let Some(files) = &self.files {
+            files.finish();
+        }
         self.progress.send_modify(|ended| {
             ended.get_or_insert_with(Instant::now);
         });
@@ -172,15 +202,23 @@ impl Append<'_> {
     /// Writes one line; `write` adds its content, which must not contain a newline.
     pub(crate) fn line(&mut self, write: impl FnOnce(&mut BytesMut)) {
         self.unterminated(None, write);
+        self.end_line();
+    }
+
+    /// Sends the next line to standard error.
+    pub(crate) fn stderr(&mut self) {
+        self.writer.to_stderr = true;
+    }
+
+    fn end_line(&mut self) {
         self.writer.buffer.put_u8(b'\n');
-        self.writer.open_line = false;
+        (self.writer.open_line, self.writer.to_stderr) = (false, false);
     }
 
     /// Writes one line as if it had been written at `nanos`; not earlier than the line before.
     pub(crate) fn line_at(&mut self, nanos: u64, write: impl FnOnce(&mut BytesMut)) {
         self.unterminated(Some(nanos), write);
-        self.writer.buffer.put_u8(b'\n');
-        self.writer.open_line = false;
+        self.end_line();
     }
 
     /// Writes a line without its newline: a container's last words. What is written next goes on the same line.
@@ -189,6 +227,8 @@ impl Append<'_> {
             clock,
             buffer,
             open_line,
+            to_stderr,
+            stderr_lines,
         } = &mut *self.writer;
         if buffer.capacity() - buffer.len() < ROOM_BYTES {
             buffer.reserve(APPEND_BYTES * 2);
@@ -199,6 +239,9 @@ impl Append<'_> {
         };
         if !*open_line {
             clock.stamp(self.last, buffer);
+            if *to_stderr {
+                stderr_lines.push(self.lines);
+            }
             self.lines += 1;
         }
         *open_line = true;

@@ -8,6 +8,7 @@ use crate::scenario::LinePlan;
 pub(crate) struct Template {
     parts: Vec<Part>,
     size: Option<usize>,
+    stderr_every: Option<u64>,
 }
 
 enum Part {
@@ -39,7 +40,16 @@ impl Template {
             }
             parts.push(Part::Text(literal.as_bytes().to_vec()));
         }
-        Self { parts, size: plan.size }
+        Self {
+            parts,
+            size: plan.size,
+            stderr_every: plan.stderr_every,
+        }
+    }
+
+    /// Says whether line `seq` goes to standard error.
+    pub(crate) fn is_stderr(&self, seq: u64) -> bool {
+        self.stderr_every.is_some_and(|every| seq % every == every - 1)
     }
 
     /// Writes the content of line `seq`, padded or cut to the size where the plan has one.
@@ -88,6 +98,7 @@ mod tests {
             rate: 0.0,
             size,
             text: text.to_owned(),
+            stderr_every: None,
         };
         let place = Place {
             namespace: "n".into(),

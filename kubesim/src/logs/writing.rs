@@ -56,6 +56,9 @@ fn write_batch(template: &Template, from: u64, to: u64, log: &Log) -> u64 {
         let mut widest = 0;
         while seq < to && append.len() + widest <= APPEND_BYTES {
             let before = append.len();
+            if template.is_stderr(seq) {
+                append.stderr();
+            }
             append.line(|out| template.write(seq, out));
             widest = append.len() - before;
             seq += 1;

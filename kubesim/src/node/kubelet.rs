@@ -1,25 +1,20 @@
-//! What happens to a pod: it is created and bound, its containers start, it ends or is deleted.
-//!
-//! The order of the changes is what watchers of a real API server see.
+//! What is asked of the kubelet: pods are created and bound, and deleted.
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::life::PodLife;
 use super::pod::{Container, Deletion, Phase, Pod, PodKey, State};
-use super::running::{Running, new_instance};
 use crate::error::Error;
 use crate::ids;
-use crate::logs::log::{Log, lock};
-use crate::scenario::PodPlan;
+use crate::logs::log::lock;
+use crate::scenario::{PodPlan, Role};
 use crate::sim::{Handle, NODE, Sim};
 
 /// Creates the pods of a plan and runs them. Returns their names.
@@ -72,7 +67,7 @@ fn create_pod(
             exits,
         },
     );
-    let runner = PodRunner {
+    let runner = PodLife {
         sim: Arc::clone(sim),
         key,
         uid,
@@ -127,163 +122,25 @@ pub(crate) fn delete_pod(sim: &Arc<Sim>, key: &PodKey, grace_seconds: Option<i64
     Some(deleted)
 }
 
-/// One pod's life.
-struct PodRunner {
-    sim: Arc<Sim>,
-    key: PodKey,
-    uid: String,
-    plan: PodPlan,
-    terminate: CancellationToken,
-}
-
-impl PodRunner {
-    async fn run(self, exits: Vec<mpsc::Receiver<i32>>) {
-        let unscheduled = self.plan.node.as_deref() == Some("");
-        if !unscheduled {
-            self.run_containers(exits).await;
-            if !self.terminate.is_cancelled() {
-                self.end_phase();
-            }
-        }
-        self.terminate.cancelled().await;
-        self.tear_down().await;
-        let mut running = lock(&self.sim.running);
-        if running.get(&self.key).is_some_and(|own| own.uid == self.uid) {
-            running.remove(&self.key);
-        }
-    }
-
-    async fn run_containers(&self, exits: Vec<mpsc::Receiver<i32>>) {
-        let Some(logs) = self.terminate.run_until_cancelled(self.start()).await else {
-            return;
-        };
-        let containers = self.plan.containers.iter().zip(exits).zip(logs);
-        let runs = containers.map(|((plan, exits), log)| async move {
-            match log {
-                Some(log) => self.running(plan.clone(), exits).run(log).await,
-                None => self.terminate.cancelled().await,
-            }
-        });
-        let mut all = pin!(join_all(runs));
-        tokio::select! {
-            biased;
-            () = self.terminate.cancelled() => {
-                self.change(|pod| pod.observed_generation = Some(pod.generation));
-                all.await;
-            }
-            _ = &mut all => {}
-        }
-    }
-
-    /// Pending, the sandbox, then all containers at once: each step an event of its own.
-    async fn start(&self) -> Vec<Option<Arc<Log>>> {
-        sleep(START_STEP).await;
-        self.change(|pod| {
-            pod.observed_generation = Some(pod.generation);
-            pod.started = Some(Timestamp::now());
-        });
-        sleep(START_STEP).await;
-        self.change(|pod| pod.sandbox_ready = true);
-        sleep(START_STEP).await;
-        let number = self.sim.next_ip.fetch_add(1, Ordering::Relaxed);
-        let instances: Vec<_> = self
-            .plan
-            .containers
-            .iter()
-            .map(|plan| {
-                plan.waiting
-                    .is_none()
-                    .then(|| new_instance(&self.sim, &self.key, &plan.name))
-            })
-            .collect();
-        self.change(|pod| {
-            let now = Timestamp::now();
-            pod.ip = Some(format!("10.244.{}.{}", number / 254, number % 254 + 1));
-            for (container, (plan, instance)) in pod
-                .containers
-                .iter_mut()
-                .zip(self.plan.containers.iter().zip(&instances))
-            {
-                match (instance, &plan.waiting) {
-                    (Some((id, log)), _) => container.begin(id.clone(), Arc::clone(log), now),
-                    (None, Some(reason)) => {
-                        container.state = State::Waiting {
-                            reason: reason.clone(),
-                            message: None,
-                        }
-                    }
-                    (None, None) => {}
-                }
-            }
-            if instances.iter().all(Option::is_some) {
-                pod.phase = Phase::Running;
-            }
-        });
-        instances
-            .into_iter()
-            .map(|instance| instance.map(|(_, log)| log))
-            .collect()
-    }
-
-    fn running(&self, plan: crate::scenario::ContainerPlan, exits: mpsc::Receiver<i32>) -> Running {
-        Running {
-            sim: Arc::clone(&self.sim),
-            key: self.key.clone(),
-            uid: self.uid.clone(),
-            plan,
-            exits,
-            terminate: self.terminate.clone(),
-        }
-    }
-
-    fn end_phase(&self) {
-        self.change(|pod| {
-            pod.phase = pod.final_phase();
-            pod.sandbox_ready = false;
-        });
-    }
-
-    /// The containers are gone: the pod goes.
-    async fn tear_down(&self) {
-        let graceful =
-            self.sim.store.pod(&self.key).is_some_and(|pod| {
-                pod.uid == self.uid && pod.deletion.is_some_and(|deletion| deletion.grace_seconds > 0)
-            });
-        if graceful {
-            self.change(|pod| {
-                let now = Timestamp::now();
-                pod.containers
-                    .iter_mut()
-                    .for_each(|container| container.end(KILLED_BY_TERM, now));
-                pod.phase = pod.final_phase();
-                pod.sandbox_ready = false;
-            });
-            sleep(REMOVAL).await;
-            self.change(|pod| {
-                pod.deletion = Some(Deletion {
-                    at: Timestamp::now(),
-                    grace_seconds: 0,
-                })
-            });
-        }
-        self.sim.store.remove(&self.key, &self.uid);
-        tracing::info!(namespace = self.key.0, pod = self.key.1, "pod gone");
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Pod)) {
-        self.sim.store.update(&self.key, &self.uid, change);
-    }
-}
-
 fn new_pod(plan: &PodPlan, name: &str) -> Pod {
     let mut labels = plan.labels.clone();
     labels.entry("app".to_owned()).or_insert_with(|| plan.name.clone());
     let now = Timestamp::now();
+    let has_init = plan
+        .containers
+        .iter()
+        .any(|container| matches!(container.role, Role::Init | Role::Sidecar));
+    let waits_for = if has_init {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
     let containers = plan.containers.iter().map(|container| Container {
         name: container.name.clone(),
+        role: container.role,
         restart: container.restart,
         state: State::Waiting {
-            reason: "ContainerCreating".to_owned(),
+            reason: waits_for.to_owned(),
             message: None,
         },
         last: None,
@@ -313,13 +170,7 @@ fn new_pod(plan: &PodPlan, name: &str) -> Pod {
     }
 }
 
-/// Between two steps of a pod's start: long enough to be seen one by one, short enough for tests.
-const START_STEP: Duration = Duration::from_millis(20);
-/// From a container's last exit until the pod's object goes.
-const REMOVAL: Duration = Duration::from_secs(1);
 /// A forced deletion's containers run on for this long.
 const FORCED_TO_KILL: Duration = Duration::from_secs(2);
 /// `terminationGracePeriodSeconds` of a pod that does not say.
 pub(crate) const DEFAULT_GRACE_SECONDS: i64 = 30;
-/// 128 + SIGTERM.
-const KILLED_BY_TERM: i32 = 143;

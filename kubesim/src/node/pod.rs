@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::logs::log::Log;
-use crate::scenario::RestartPolicy;
+use crate::scenario::{RestartPolicy, Role};
 
 /// Namespace and name.
 pub(crate) type PodKey = (String, String);
@@ -57,6 +57,7 @@ pub(crate) enum Phase {
 #[derive(Clone)]
 pub(crate) struct Container {
     pub(crate) name: String,
+    pub(crate) role: Role,
     pub(crate) restart: RestartPolicy,
     pub(crate) state: State,
     pub(crate) last: Option<Terminated>,
@@ -95,17 +96,51 @@ impl Pod {
         self.containers.iter().find(|container| container.name == name)
     }
 
-    /// Says whether all containers run.
-    pub(crate) fn ready(&self) -> bool {
-        self.containers
-            .iter()
-            .all(|container| matches!(container.state, State::Running { .. }))
+    /// Returns a container by name, to be changed.
+    pub(crate) fn container_mut(&mut self, name: &str) -> Option<&mut Container> {
+        self.containers.iter_mut().find(|container| container.name == name)
     }
 
-    /// Returns the pod's restart policy: that of its first container.
+    /// Returns the containers that the pod is for.
+    pub(crate) fn main(&self) -> impl DoubleEndedIterator<Item = &Container> {
+        self.containers.iter().filter(|container| container.role == Role::Main)
+    }
+
+    /// Returns the init containers, and the sidecars among them.
+    pub(crate) fn init(&self) -> impl DoubleEndedIterator<Item = &Container> {
+        let init = |container: &&Container| matches!(container.role, Role::Init | Role::Sidecar);
+        self.containers.iter().filter(init)
+    }
+
+    /// Returns the ephemeral containers that came into the pod.
+    pub(crate) fn ephemeral(&self) -> impl DoubleEndedIterator<Item = &Container> {
+        let came = |container: &&Container| matches!(container.role, Role::Ephemeral { .. }) && container.id.is_some();
+        self.containers.iter().filter(came)
+    }
+
+    /// Returns those that run beside each other for as long as the pod does.
+    pub(crate) fn lasting(&self) -> impl DoubleEndedIterator<Item = &Container> {
+        let sidecars = self.init().filter(|container| container.role == Role::Sidecar);
+        sidecars.chain(self.main())
+    }
+
+    /// Says whether all containers run that should.
+    pub(crate) fn ready(&self) -> bool {
+        self.lasting().all(Container::runs)
+    }
+
+    /// Says whether the init containers have ended, and the sidecars run.
+    pub(crate) fn initialized(&self) -> bool {
+        self.init().all(|container| match container.role {
+            Role::Sidecar => container.id.is_some(),
+            _ => container.succeeded(),
+        })
+    }
+
+    /// Returns the pod's restart policy: that of its first main container.
     pub(crate) fn restart(&self) -> RestartPolicy {
-        self.containers
-            .first()
+        self.main()
+            .next()
             .map_or(RestartPolicy::Always, |container| container.restart)
     }
 
@@ -115,7 +150,8 @@ impl Pod {
             State::Terminated(end) => end.exit_code != 0,
             _ => container.last.as_ref().is_some_and(|end| end.exit_code != 0),
         };
-        if self.containers.iter().any(failed) {
+        let init = self.init().filter(|container| container.role == Role::Init);
+        if self.main().chain(init).any(failed) {
             Phase::Failed
         } else {
             Phase::Succeeded
@@ -149,6 +185,16 @@ impl Container {
             .map(|(_, log)| Arc::clone(log))
     }
 
+    /// Says whether it runs.
+    pub(crate) fn runs(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+
+    /// Says whether it ended well.
+    pub(crate) fn succeeded(&self) -> bool {
+        matches!(&self.state, State::Terminated(end) if end.exit_code == 0)
+    }
+
     /// Begins a new instance: what ended before becomes the last state.
     pub(crate) fn begin(&mut self, id: String, log: Arc<Log>, now: Timestamp) {
         if let State::Terminated(end) = &self.state {
@@ -168,6 +214,8 @@ impl Container {
             return;
         };
         let started = *started;
+        let dead = self.logs.iter().filter(|(own, _)| own != id);
+        dead.filter_map(|(_, log)| log.files()).for_each(|files| files.remove());
         self.logs.retain(|(own, _)| own == id);
         self.state = State::Terminated(Terminated {
             exit_code,

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::pod::{Container, PodKey};
+use super::rotation;
 use crate::ids;
 use crate::logs::log::Log;
 use crate::logs::template::Place;
@@ -63,7 +64,7 @@ impl Running {
                 () = self.terminate.cancelled() => return,
             }
             instance += 1;
-            let (id, fresh) = new_instance(&self.sim, &self.key, &self.plan.name);
+            let (id, fresh) = new_instance(&self.sim, &self.key, &self.uid, &self.plan.name, instance);
             self.change(|container| container.begin(id, Arc::clone(&fresh), Timestamp::now()));
             log = fresh;
         }
@@ -86,20 +87,21 @@ impl Running {
 
     fn change(&self, change: impl FnOnce(&mut Container)) {
         self.sim.store.update(&self.key, &self.uid, |pod| {
-            if let Some(container) = pod
-                .containers
-                .iter_mut()
-                .find(|container| container.name == self.plan.name)
-            {
+            if let Some(container) = pod.container_mut(&self.plan.name) {
                 change(container);
             }
         });
     }
 }
 
-/// Makes the id and the log of a new instance.
-pub(crate) fn new_instance(sim: &Sim, key: &PodKey, container: &str) -> (String, Arc<Log>) {
-    let (id, log) = (ids::container_id(), Arc::new(Log::new(sim.rotate_bytes)));
+/// Makes the id and the log of a new instance, which came after `number` others.
+pub(crate) fn new_instance(sim: &Sim, key: &PodKey, uid: &str, container: &str, number: u32) -> (String, Arc<Log>) {
+    let files = rotation::open(sim, key, uid, container, number);
+    let log = match files {
+        Some(files) => Log::on_disk(sim.rotate_bytes, files),
+        None => Log::new(sim.rotate_bytes),
+    };
+    let (id, log) = (ids::container_id(), Arc::new(log));
     sim.ledger.open(key, container, &id, log.counts());
     (id, log)
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use super::{ContainerPlan, Fault, FaultKind, LinePlan, Output, PodPlan, Program, RestartPolicy, Scenario};
+use super::{
+    ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario,
+};
 
 /// A mistake in a scenario file. Prints as one line: `line 4, column 1: unknown field ...`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +33,15 @@ struct RawScenario {
     pods: Vec<Spanned<RawPod>>,
     #[serde(default)]
     faults: Vec<Spanned<RawFault>>,
+    log_files: Option<Spanned<RawLogFiles>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLogFiles {
+    max_size: Option<u64>,
+    max_files: Option<usize>,
+    check: Option<Span>,
 }
 
 #[derive(Deserialize)]
@@ -58,11 +69,25 @@ struct RawContainer {
     rate: Option<f64>,
     size: Option<usize>,
     text: Option<String>,
+    stderr_every: Option<u64>,
     #[serde(default)]
     exit_code: i32,
     restart: Option<RestartPolicy>,
     profile: Option<RawProfile>,
     waiting: Option<String>,
+    #[serde(default)]
+    role: RawRole,
+    after: Option<Span>,
+}
+
+#[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum RawRole {
+    #[default]
+    Main,
+    Init,
+    Sidecar,
+    Ephemeral,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -156,6 +181,10 @@ pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
         seed: raw.seed,
         ..Scenario::default()
     };
+    if let Some(raw) = raw.log_files {
+        let start = raw.span().start;
+        scenario.log_files = plan_log_files(raw.into_inner()).map_err(|message| error_at(text, start, message))?;
+    }
     if let Some(Span(backoff)) = raw.restart_backoff {
         scenario.restart_backoff = backoff;
     }
@@ -184,12 +213,6 @@ fn plan_pod(text: &str, raw: Spanned<RawPod>) -> Result<PodPlan, ScenarioError> 
     let here = |message: String| error_at(text, start, message);
     check_name("namespace", &pod.namespace).map_err(here)?;
     check_name("name", &pod.name).map_err(here)?;
-    if pod.containers.is_empty() {
-        return Err(here(format!(
-            "pod `{}`: `containers` needs at least one entry",
-            pod.name
-        )));
-    }
     let mut containers = Vec::new();
     let mut names = BTreeSet::new();
     for container in pod.containers {
@@ -203,6 +226,12 @@ fn plan_pod(text: &str, raw: Spanned<RawPod>) -> Result<PodPlan, ScenarioError> 
             ));
         }
         containers.push(plan);
+    }
+    if !containers.iter().any(|container| container.role == Role::Main) {
+        return Err(here(format!(
+            "pod `{}`: `containers` needs at least one entry of role `main`",
+            pod.name
+        )));
     }
     Ok(PodPlan {
         namespace: pod.namespace,
@@ -229,12 +258,17 @@ fn plan_container(raw: RawContainer) -> Result<ContainerPlan, String> {
             raw.name
         ));
     }
-    if raw.profile.is_some() && (raw.text.is_some() || raw.size.is_some() || raw.lines.is_some()) {
+    let plans_lines = raw.text.is_some() || raw.size.is_some() || raw.lines.is_some() || raw.stderr_every.is_some();
+    if raw.profile.is_some() && plans_lines {
         return Err(format!(
-            "container `{}`: `profile` excludes `text`, `size` and `lines`",
+            "container `{}`: `profile` excludes `text`, `size`, `lines` and `stderr_every`",
             raw.name
         ));
     }
+    if raw.stderr_every == Some(0) {
+        return Err(format!("container `{}`: `stderr_every` must be 1 or more", raw.name));
+    }
+    let role = plan_role(&raw)?;
     let endless = raw.profile.is_some() || raw.lines.unwrap_or(0) == 0;
     let output = match raw.profile {
         Some(RawProfile::Silent) => Output::Silent,
@@ -246,23 +280,77 @@ fn plan_container(raw: RawContainer) -> Result<ContainerPlan, String> {
             rate: rate.unwrap_or(1.0),
             size: raw.size,
             text: raw.text.unwrap_or_else(|| "line {seq}".to_owned()),
+            stderr_every: raw.stderr_every,
         }),
     };
     if matches!(output, Output::Program(_, rate) if rate == 0.0) {
         return Err(format!("container `{}`: a `profile` needs a `rate` above 0", raw.name));
     }
-    let default = if endless {
-        RestartPolicy::Always
-    } else {
-        RestartPolicy::Never
+    let default = match role {
+        Role::Sidecar => RestartPolicy::Always,
+        Role::Main if endless => RestartPolicy::Always,
+        _ => RestartPolicy::Never,
     };
+    if role == Role::Init && endless {
+        return Err(format!(
+            "container `{}`: an init container needs `lines`, or the pod never starts",
+            raw.name
+        ));
+    }
     Ok(ContainerPlan {
         name: raw.name,
+        role,
         output,
         exit_code: raw.exit_code,
         restart: raw.restart.unwrap_or(default),
         waiting: raw.waiting,
     })
+}
+
+fn plan_role(raw: &RawContainer) -> Result<Role, String> {
+    let fixed = match raw.role {
+        RawRole::Main | RawRole::Init => None,
+        RawRole::Sidecar => Some(RestartPolicy::Always),
+        RawRole::Ephemeral => Some(RestartPolicy::Never),
+    };
+    if let (Some(fixed), Some(wanted)) = (fixed, raw.restart)
+        && fixed != wanted
+    {
+        return Err(format!(
+            "container `{}`: one of this role is restarted `{}`",
+            raw.name,
+            fixed.as_str()
+        ));
+    }
+    if raw.role != RawRole::Ephemeral && raw.after.is_some() {
+        return Err(format!("container `{}`: `after` belongs to `ephemeral` only", raw.name));
+    }
+    Ok(match raw.role {
+        RawRole::Main => Role::Main,
+        RawRole::Init => Role::Init,
+        RawRole::Sidecar => Role::Sidecar,
+        RawRole::Ephemeral => Role::Ephemeral {
+            after: raw.after.unwrap_or_default().0,
+        },
+    })
+}
+
+fn plan_log_files(raw: RawLogFiles) -> Result<LogFiles, String> {
+    let default = LogFiles::default();
+    let files = LogFiles {
+        dir: None,
+        max_size: raw.max_size.unwrap_or(default.max_size),
+        max_files: raw.max_files.unwrap_or(default.max_files),
+        check: raw.check.map_or(default.check, |span| span.0),
+    };
+    if files.max_size == 0 || files.check.is_zero() {
+        return Err("`log_files`: `max_size` and `check` must be above 0".to_owned());
+    }
+    // The kubelet's own rule.
+    if files.max_files < 2 {
+        return Err("`log_files`: `max_files` must be 2 or more".to_owned());
+    }
+    Ok(files)
 }
 
 fn plan_fault(raw: RawFault) -> Result<Fault, String> {

@@ -1,0 +1,85 @@
+//! What a line of a container's file costs between the page cache and the batch: reading, taking apart, joining, numbering, slicing.
+//!
+//! `joined` leaves out the reading of the file itself, which is the system's.
+
+mod support;
+
+use std::{fs::File, hint::black_box, io::Read, time::Duration};
+
+use bus::{Fd, Timestamp};
+use collector::{files::join::Joiner, lines::Lines};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use support::{LINE_BYTES, LINES, take_above};
+
+/// What is read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// A file whose lines lie `apart`, every so many of them a part that the next ends.
+fn file(apart: Duration, partial_every: Option<usize>) -> Vec<u8> {
+    let mut file = Vec::with_capacity(LINES * (LINE_BYTES + 10));
+    for n in 0..LINES {
+        let time = Timestamp(1_795_417_200_000_000_001 + n as i64 * apart.as_nanos() as i64);
+        let tag = if partial_every.is_some_and(|every| n % every == 0) {
+            'P'
+        } else {
+            'F'
+        };
+        let text = format!("line {n} ");
+        file.extend_from_slice(format!("{time} stdout {tag} {text}").as_bytes());
+        file.resize(file.len() + LINE_BYTES - 32 - text.len(), b'x');
+        file.push(b'\n');
+    }
+    file
+}
+
+/// Reads it all, as one container's task does while it is loud.
+fn read(mut file: impl Read, buffer: &mut [u8], joiner: &mut Joiner, lines: &mut Lines) -> u64 {
+    let (mut rest, mut count) = (0, 0);
+    loop {
+        let read = file.read(&mut buffer[rest..]).unwrap_or_default();
+        if read == 0 {
+            break;
+        }
+        let filled = rest + read;
+        let end = memchr::memrchr(b'\n', &buffer[..filled]).map_or(0, |newline| newline + 1);
+        joiner.lines(&buffer[..end]);
+        lines.push(joiner.frame(Fd::Out));
+        joiner.clear();
+        buffer.copy_within(end..filled, 0);
+        rest = filled - end;
+        count += take_above(bus::MAX_BATCH_BYTES, lines);
+    }
+    count + take_above(0, lines)
+}
+
+fn files(c: &mut Criterion) {
+    let mut group = c.benchmark_group("files");
+    group.throughput(Throughput::Elements(LINES as u64));
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("0.log");
+    let mut buffer = vec![0; READ_BYTES];
+    let (mut joiner, mut lines) = (Joiner::default(), Lines::default());
+    for (name, apart, partial_every) in [
+        ("loud", Duration::from_micros(10), None),
+        ("quiet", Duration::from_secs(2), None),
+        ("parts", Duration::from_micros(10), Some(2)),
+    ] {
+        let data = file(apart, partial_every);
+        std::fs::write(&path, &data).expect("a file");
+        let open = || File::open(&path).expect("the file");
+        let expected = if partial_every.is_some() { LINES / 2 } else { LINES };
+        assert_eq!(read(open(), &mut buffer, &mut joiner, &mut lines), expected as u64);
+        group.bench_function(name, |b| b.iter(|| read(open(), &mut buffer, &mut joiner, &mut lines)));
+        group.bench_function(format!("{name}, joined"), |b| {
+            b.iter(|| read(black_box(&data[..]), &mut buffer, &mut joiner, &mut lines))
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = support::config();
+    targets = files
+}
+criterion_main!(benches);

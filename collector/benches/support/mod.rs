@@ -1,0 +1,30 @@
+//! What the benchmarks of lines share.
+
+use std::{hint::black_box, time::Duration};
+
+use collector::lines::Lines;
+use criterion::Criterion;
+
+/// Bytes of a line as it travels, timestamp and newline included.
+pub const LINE_BYTES: usize = 120;
+
+/// Lines in all: several batches.
+pub const LINES: usize = 40_000;
+
+/// Takes batches while more than `most` bytes are held. Returns how many lines were in them.
+pub fn take_above(most: usize, lines: &mut Lines) -> u64 {
+    let mut count = 0;
+    while lines.held_bytes() > most
+        && let Some(slice) = lines.take()
+    {
+        count += black_box(slice).lines;
+    }
+    count
+}
+
+/// How long is measured.
+pub fn config() -> Criterion {
+    Criterion::default()
+        .measurement_time(Duration::from_secs(3))
+        .warm_up_time(Duration::from_secs(1))
+}

@@ -1,0 +1,178 @@
+//! The runtime's lines become what the log API would print: a frame for each output, long lines whole again.
+
+use bus::{Fd, Timestamp};
+
+use super::cri::Parser;
+
+/// Lines of a container's file, as the log API would print them, apart for the two outputs.
+///
+/// A line that the runtime wrote in several entries comes as one, with the time of the first, whatever the other output wrote between. Nothing is allocated a
+/// line. *Bound*: what was read since the frames were taken.
+#[derive(Debug, Default)]
+pub struct Joiner {
+    parser: Parser,
+    out: Side,
+    err: Side,
+    first: Option<Timestamp>,
+    foreign: u64,
+    /// The last piece had no newline yet, and is no entry of the runtime's.
+    in_foreign: bool,
+}
+
+#[derive(Debug, Default)]
+struct Side {
+    frame: Vec<u8>,
+    /// The last entry was tagged `P`: the frame ends within a line.
+    is_open: bool,
+}
+
+impl Joiner {
+    /// Takes in complete lines, each ending in a newline.
+    pub fn lines(&mut self, data: &[u8]) {
+        let mut begin = 0;
+        for newline in memchr::memchr_iter(b'\n', data) {
+            self.line(&data[begin..newline]);
+            begin = newline + 1;
+        }
+    }
+
+    /// Takes in one line, without its newline. One that is not the runtime's is content of standard output, as it stands.
+    #[inline]
+    pub fn line(&mut self, line: &[u8]) {
+        let entry = match self.parser.parse(line) {
+            Some(entry) if !self.in_foreign => entry,
+            _ => return self.foreign(line, true),
+        };
+        let side = match entry.fd {
+            Fd::Out => &mut self.out,
+            Fd::Err => &mut self.err,
+        };
+        if !side.is_open {
+            entry.put_time(&mut side.frame);
+        }
+        side.frame.extend_from_slice(entry.text);
+        side.is_open = entry.is_partial;
+        if !entry.is_partial {
+            side.frame.push(b'\n');
+        }
+        if self.first.is_none() {
+            self.first = entry.timestamp();
+        }
+    }
+
+    /// Takes in a piece of something that is not the runtime's; `is_ended`: a newline follows it.
+    #[cold]
+    pub fn foreign(&mut self, piece: &[u8], is_ended: bool) {
+        if !self.in_foreign {
+            self.foreign += 1;
+            self.out.close();
+        }
+        self.out.frame.extend_from_slice(piece);
+        self.out.is_open = !is_ended;
+        self.in_foreign = !is_ended;
+        if is_ended {
+            self.out.frame.push(b'\n');
+        }
+    }
+
+    /// Ends lines of which no more is to come.
+    pub fn close(&mut self) {
+        self.out.close();
+        self.err.close();
+        self.in_foreign = false;
+    }
+
+    /// Whether a line is open on either output: its beginning must be read again to have it whole.
+    pub fn is_open(&self) -> bool {
+        self.out.is_open || self.err.is_open
+    }
+
+    /// What was taken in of an output since the frames were cleared.
+    pub fn frame(&self, fd: Fd) -> &[u8] {
+        match fd {
+            Fd::Out => &self.out.frame,
+            Fd::Err => &self.err.frame,
+        }
+    }
+
+    /// The time of the first entry since the frames were cleared.
+    pub fn first(&self) -> Option<Timestamp> {
+        self.first
+    }
+
+    /// Lines that were not the runtime's, since the frames were cleared.
+    pub fn foreign_lines(&self) -> u64 {
+        self.foreign
+    }
+
+    /// Begins new frames, within the same lines.
+    pub fn clear(&mut self) {
+        self.out.frame.clear();
+        self.err.frame.clear();
+        self.first = None;
+        self.foreign = 0;
+    }
+
+    /// Gives back the room of a burst. Call it with cleared frames, when there is nothing to be taken in for now.
+    pub fn shrink(&mut self) {
+        self.out.frame.shrink_to(IDLE_BYTES);
+        self.err.frame.shrink_to(IDLE_BYTES);
+    }
+}
+
+/// Room that an idle container keeps.
+const IDLE_BYTES: usize = 4 << 10;
+
+impl Side {
+    fn close(&mut self) {
+        if std::mem::take(&mut self.is_open) {
+            self.frame.push(b'\n');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(lines: &str) -> (String, String) {
+        let mut joiner = Joiner::default();
+        joiner.lines(lines.as_bytes());
+        joiner.close();
+        let frame = |fd| String::from_utf8(joiner.frame(fd).to_vec()).unwrap();
+        (frame(Fd::Out), frame(Fd::Err))
+    }
+
+    #[test]
+    fn a_line_in_parts_is_whole_again_whatever_came_between() {
+        let (out, err) = frames(
+            "2026-11-23T08:46:44.1Z stdout P AA\n\
+             2026-11-23T08:46:44.2Z stderr F err1\n\
+             2026-11-23T08:46:44.3Z stdout P BB\n\
+             2026-11-23T08:46:44.4Z stderr P err2\n\
+             2026-11-23T08:46:44.5Z stdout F END\n\
+             2026-11-23T08:46:44.6Z stdout F next\n",
+        );
+        assert_eq!(
+            out,
+            "2026-11-23T08:46:44.100000000Z AABBEND\n2026-11-23T08:46:44.600000000Z next\n"
+        );
+        assert_eq!(
+            err,
+            "2026-11-23T08:46:44.200000000Z err1\n2026-11-23T08:46:44.400000000Z err2\n"
+        );
+    }
+
+    #[test]
+    fn what_is_not_the_runtime_s_is_content_and_counted() {
+        let mut joiner = Joiner::default();
+        joiner.lines(b"2026-11-23T08:46:44.1Z stdout P AA\n{\"log\":\"x\"}\n2026-11-23T08:46:44.5Z stdout F BB\n");
+        joiner.foreign(b"no end", false);
+        assert!(joiner.is_open());
+        joiner.line(b" in sight");
+        let expected =
+            "2026-11-23T08:46:44.100000000Z AA\n{\"log\":\"x\"}\n2026-11-23T08:46:44.500000000Z BB\nno end in sight\n";
+        assert_eq!(joiner.frame(Fd::Out), expected.as_bytes());
+        assert_eq!((joiner.foreign_lines(), joiner.is_open()), (2, false));
+    }
+}

@@ -1,0 +1,61 @@
+//! What is in a container's directory.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    log_file::{FileId, read_head},
+    path::{self, Name},
+};
+
+/// A file of an instance's log, as it was listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub name: Name,
+    pub path: PathBuf,
+    pub is_gz: bool,
+    pub id: FileId,
+}
+
+impl Listed {
+    /// By what it is known. `None`: it has no line yet, or is gone.
+    pub fn head(&self) -> Option<u64> {
+        read_head(&self.path, self.is_gz)
+    }
+}
+
+/// The files of the instance that came after `number` others, in the order in which they were written; none where there is no such directory. Of one that is there
+/// compressed and plain, the plain one: the node removes it last.
+///
+/// # Errors
+/// The system's.
+pub fn list(dir: &Path, number: u32) -> io::Result<Vec<Listed>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut listed: BTreeMap<Name, Listed> = BTreeMap::new();
+    for entry in entries {
+        let entry = entry?;
+        let file_name = entry.file_name();
+        let Some((name, is_gz)) = file_name.to_str().and_then(|name| path::parse(name, number)) else {
+            continue;
+        };
+        let path = entry.path();
+        let metadata = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if is_gz && listed.contains_key(&name) {
+            continue;
+        }
+        let id = FileId::of(&metadata);
+        listed.insert(name.clone(), Listed { name, path, is_gz, id });
+    }
+    Ok(listed.into_values().collect())
+}

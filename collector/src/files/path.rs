@@ -1,0 +1,87 @@
+//! Names in the node's log directory.
+
+use std::path::{Path, PathBuf};
+
+use crate::instance::Instance;
+
+/// A container's directory: `<namespace>_<pod>_<uid>/<container>`.
+///
+/// *Source*: the kubelet's `BuildContainerLogsDirectory`. The uid is the kubelet's: a static pod's is not the one that the API shows.
+pub fn container_dir(root: &Path, instance: &Instance) -> PathBuf {
+    let Instance { namespace, pod, .. } = instance;
+    let uid = &instance.node_uid;
+    root.join(format!("{namespace}_{pod}_{uid}"))
+        .join(instance.key.container_name())
+}
+
+/// The directory of a container of a pod that is known no more, found by the pod's uid. `None`: it is gone too.
+pub fn find_container_dir(root: &Path, uid: &str, container: &str) -> Option<PathBuf> {
+    let suffix = format!("_{uid}");
+    let entries = std::fs::read_dir(root).ok()?;
+    let named = entries.filter_map(|entry| entry.ok());
+    let found = named
+        .filter(|entry| entry.file_name().as_encoded_bytes().ends_with(suffix.as_bytes()))
+        .map(|entry| entry.path().join(container));
+    found.into_iter().find(|dir| dir.is_dir())
+}
+
+/// What a name in a container's directory stands for. Ordered as the files were written, the current one last.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Name {
+    /// `n.log.20261123-084316`, with `.gz` behind where it is compressed. The node's local time, to the second.
+    Rotated(String),
+    /// `n.log`: the one being written.
+    Current,
+}
+
+/// What a name stands for, and whether it is compressed; of the instance that came after `number` others. `None`: another instance's, or one that is just
+/// being compressed.
+pub fn parse(name: &str, number: u32) -> Option<(Name, bool)> {
+    let rest = name.strip_prefix(&number.to_string())?.strip_prefix(".log")?;
+    if rest.is_empty() {
+        return Some((Name::Current, false));
+    }
+    let time = rest.strip_prefix('.')?;
+    let (time, is_gz) = match time.strip_suffix(".gz") {
+        Some(time) => (time, true),
+        None => (time, false),
+    };
+    let is_time = !time.is_empty() && time.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    is_time.then(|| (Name::Rotated(time.to_owned()), is_gz))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart_and_ordered_as_they_were_written() {
+        let rotated = |time: &str| Name::Rotated(time.to_owned());
+        for (name, expected) in [
+            ("2.log", Some((Name::Current, false))),
+            ("2.log.20261123-084316", Some((rotated("20261123-084316"), false))),
+            ("2.log.20261123-084316.gz", Some((rotated("20261123-084316"), true))),
+            ("2.log.20261123-084316.tmp", None),
+            ("2.log.gz", None),
+            ("2.log.", None),
+            ("2.logs", None),
+            ("12.log", None),
+            ("1.log", None),
+            ("", None),
+        ] {
+            assert_eq!(parse(name, 2), expected, "{name}");
+        }
+        assert!(rotated("20261123-084316") < rotated("20261124-000000"));
+        assert!(rotated("20261124-000000") < Name::Current);
+    }
+
+    #[test]
+    fn a_real_node_s_directories_are_understood() {
+        let listing = include_str!("../../tests/recordings/ondisk-layout.txt");
+        let files = listing.lines().filter(|line| line.starts_with("-rw"));
+        let names: Vec<_> = files.filter_map(|line| line.rsplit(' ').next()).collect();
+        assert_eq!(names.len(), 14);
+        assert!(names.iter().all(|name| parse(name, 0).is_some()));
+        assert!(names.iter().any(|name| parse(name, 0).is_some_and(|(_, is_gz)| is_gz)));
+    }
+}

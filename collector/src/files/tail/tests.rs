@@ -1,0 +1,154 @@
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+
+const LINE: &str = "2026-11-23T08:46:44.1Z stdout F ";
+
+struct Node {
+    dir: TempDir,
+    joiner: Joiner,
+    now: Instant,
+}
+
+impl Node {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            joiner: Joiner::default(),
+            now: Instant::now(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn append(&self, name: &str, text: &str) {
+        let before = fs::read_to_string(self.path(name)).unwrap_or_default();
+        fs::write(self.path(name), format!("{before}{LINE}{text}\n")).unwrap();
+    }
+
+    fn rotate(&self, time: &str) {
+        fs::rename(self.path("0.log"), self.path(&format!("0.log.{time}"))).unwrap();
+        fs::write(self.path("0.log"), "").unwrap();
+    }
+
+    fn open(&self, from: Option<&Place>) -> (Tail, Opened) {
+        let mut tail = Tail::new(self.dir.path().to_owned(), 0);
+        let opened = tail.open(from, self.now).unwrap();
+        (tail, opened)
+    }
+
+    /// The texts that a tail gives until it has nothing more, and its turns but for the reading ones.
+    fn read(&mut self, tail: &mut Tail) -> (Vec<String>, Vec<Turn>) {
+        let mut turns = Vec::new();
+        loop {
+            match tail.turn(&mut self.joiner, self.now).unwrap() {
+                Turn::Read => {}
+                turn => turns.push(turn),
+            }
+            if !matches!(turns.last(), None | Some(Turn::Next { .. })) {
+                break;
+            }
+        }
+        let frame = String::from_utf8(self.joiner.frame(bus::Fd::Out).to_vec()).unwrap();
+        self.joiner.clear();
+        (frame.lines().map(|line| line[31..].to_owned()).collect(), turns)
+    }
+}
+
+#[test]
+fn a_rotated_file_is_complete_once_its_writer_let_go_or_it_has_been_quiet() {
+    for is_seen in [true, false] {
+        let mut node = Node::new();
+        node.append("0.log", "a");
+        let (mut tail, _) = node.open(None);
+        node.rotate("20261123-084316");
+        node.append("0.log", "c");
+        assert!(tail.scan(node.now).unwrap());
+        let (texts, turns) = node.read(&mut tail);
+        assert_eq!(texts, ["a"]);
+        let [Turn::Settling(until)] = turns[..] else {
+            panic!("{turns:?}")
+        };
+        node.append("0.log.20261123-084316", "b");
+        if is_seen {
+            tail.closed(&Name::Rotated("20261123-084316".to_owned()));
+        } else {
+            node.now = until;
+            assert_eq!(node.read(&mut tail).0, ["b"], "and then it is waited again");
+            node.now += SETTLE;
+        }
+        let (texts, turns) = node.read(&mut tail);
+        assert_eq!(texts.last().unwrap(), "c");
+        assert_eq!(turns, [Turn::Next { after_hole: false }, Turn::Idle]);
+    }
+}
+
+#[test]
+fn what_is_held_open_is_read_though_the_node_removed_it_and_a_hole_behind_it_is_known() {
+    let mut node = Node::new();
+    node.append("0.log", "a");
+    let (mut tail, _) = node.open(None);
+    node.rotate("20261123-084316");
+    node.append("0.log", "b");
+    assert!(tail.scan(node.now).unwrap());
+    // Unseen: these two go, and one between.
+    for time in ["20261123-084326", "20261123-084336"] {
+        node.rotate(time);
+        node.append("0.log", time);
+    }
+    for time in ["20261123-084316", "20261123-084326"] {
+        fs::remove_file(node.path(&format!("0.log.{time}"))).unwrap();
+    }
+    assert!(tail.scan(node.now).unwrap());
+    node.now += SETTLE;
+    let (texts, turns) = node.read(&mut tail);
+    assert_eq!(texts, ["a", "b", "20261123-084326", "20261123-084336"]);
+    let next = |after_hole| Turn::Next { after_hole };
+    assert_eq!(turns, [next(false), next(true), next(false), Turn::Idle]);
+}
+
+#[test]
+fn a_place_is_found_again_under_another_name_and_compressed() {
+    let mut node = Node::new();
+    node.append("0.log", "a");
+    let (mut tail, _) = node.open(None);
+    assert_eq!(node.read(&mut tail).0, ["a"]);
+    let place = tail.place().unwrap();
+    node.append("0.log", "b");
+    node.rotate("20261123-084316");
+    node.append("0.log", "c");
+    let plain = fs::read(node.path("0.log.20261123-084316")).unwrap();
+    for is_gz in [false, true] {
+        if is_gz {
+            let file = fs::File::create(node.path("0.log.20261123-084316.gz")).unwrap();
+            let mut gz = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+            io::Write::write_all(&mut gz, &plain).unwrap();
+            gz.finish().unwrap();
+            fs::remove_file(node.path("0.log.20261123-084316")).unwrap();
+        }
+        let (mut tail, opened) = node.open(Some(&place));
+        assert_eq!(opened, Opened::There);
+        node.now += SETTLE;
+        assert_eq!(node.read(&mut tail).0, ["b", "c"]);
+    }
+    fs::remove_file(node.path("0.log.20261123-084316.gz")).unwrap();
+    let (mut tail, opened) = node.open(Some(&place));
+    assert_eq!(opened, Opened::Elsewhere);
+    assert_eq!(node.read(&mut tail).0, ["c"]);
+}
+
+#[test]
+fn a_damaged_compressed_file_is_a_hole_before_the_next() {
+    let mut node = Node::new();
+    fs::write(node.path("0.log.20261123-084306.gz"), b"no gzip").unwrap();
+    node.append("0.log", "c");
+    let (mut tail, _) = node.open(None);
+    assert!(tail.turn(&mut node.joiner, node.now).is_err() && tail.is_broken());
+    let (texts, turns) = node.read(&mut tail);
+    assert_eq!(texts, ["c"]);
+    assert_eq!(turns, [Turn::Next { after_hole: true }, Turn::Idle]);
+}

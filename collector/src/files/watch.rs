@@ -1,0 +1,361 @@
+//! What the kernel says happens in containers' directories.
+//!
+//! One inotify instance and one watch a container, whatever the number of its files. The crates `notify` and `inotify` were left out: the first brings a thread
+//! and a queue of paths of its own, the second wraps the three system calls that `rustix`, which is there anyway, offers without unsafe code.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Weak},
+};
+
+#[cfg(target_os = "linux")]
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::path::{self, Name};
+
+/// The watched directories. Clones share them; dropping the last ends the watching.
+#[derive(Clone)]
+pub struct Watches {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    #[cfg(target_os = "linux")]
+    kernel: Option<linux::Kernel>,
+    /// That a directory cannot be watched is told once.
+    #[cfg(target_os = "linux")]
+    is_told: AtomicBool,
+    /// By watch. The instances of one container share a directory, and so a watch.
+    bells: Mutex<HashMap<i32, Vec<Weak<Rung>>>>,
+}
+
+/// Rings when something happens in one directory.
+pub struct Bell {
+    rung: Arc<Rung>,
+    /// `None`: it never rings, and has to be looked instead.
+    watch: Option<i32>,
+    watches: Watches,
+}
+
+struct Rung {
+    number: u32,
+    notify: Notify,
+    news: Mutex<News>,
+}
+
+/// What happened since it was last asked.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Files came, went, or were renamed.
+    pub is_changed: bool,
+    /// Rotated files whose writer let go of them.
+    pub closed: Vec<Name>,
+}
+
+impl Watches {
+    /// Begins to listen. Where the system refuses it, the bells never ring.
+    pub fn new() -> Self {
+        Self { shared: open() }
+    }
+
+    /// Watches the files that an instance which came after `number` others has in a directory.
+    pub fn watch(&self, dir: &Path, number: u32) -> Bell {
+        let rung = Arc::new(Rung {
+            number,
+            notify: Notify::new(),
+            news: Mutex::default(),
+        });
+        let watch = self.shared.add(dir, &rung);
+        Bell {
+            rung,
+            watch,
+            watches: self.clone(),
+        }
+    }
+}
+
+impl Bell {
+    /// Whether it can ring.
+    pub fn is_deaf(&self) -> bool {
+        self.watch.is_none()
+    }
+
+    /// Returns when something has happened since the last call.
+    ///
+    /// *Cancel safety*: nothing is lost.
+    pub async fn rung(&self) -> News {
+        self.rung.notify.notified().await;
+        std::mem::take(&mut *self.rung.news.lock())
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        if let Some(watch) = self.watch {
+            self.watches.shared.remove(watch, &self.rung);
+        }
+    }
+}
+
+impl Rung {
+    fn ring(&self, happened: Happened, name: &str) {
+        let Some((name, is_gz)) = path::parse(name, self.number) else {
+            return;
+        };
+        let mut news = self.news.lock();
+        match happened {
+            Happened::Written => {}
+            Happened::Closed if is_gz || news.closed.contains(&name) => {}
+            Happened::Closed => news.closed.push(name),
+            Happened::Changed => news.is_changed = true,
+        }
+        drop(news);
+        self.notify.notify_one();
+    }
+
+    /// What happened cannot be told any more.
+    fn ring_blindly(&self) {
+        self.news.lock().is_changed = true;
+        self.notify.notify_one();
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "nobody tells"))]
+enum Happened {
+    /// Bytes came.
+    Written,
+    /// A writer let go.
+    Closed,
+    /// A name came or went.
+    Changed,
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open() -> Arc<Shared> {
+    Arc::default()
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Shared {
+    fn add(&self, _: &Path, _: &Arc<Rung>) -> Option<i32> {
+        None
+    }
+
+    fn remove(&self, watch: i32, _: &Arc<Rung>) {
+        self.bells.lock().remove(&watch);
+    }
+}
+
+#[cfg(target_os = "linux")]
+use linux::open;
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::{
+        mem::MaybeUninit,
+        os::fd::OwnedFd,
+        path::Path,
+        sync::{Arc, atomic::Ordering},
+        time::Duration,
+    };
+
+    use rustix::{
+        fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+        io::Errno,
+    };
+    use tokio::io::unix::AsyncFd;
+    use tokio_util::sync::{CancellationToken, DropGuard};
+
+    use super::{Happened, Rung, Shared, Weak};
+
+    /// Events are gathered for so long: a loud container's writes are then one event or a few, and its lines are read many at a time.
+    const GATHER: Duration = Duration::from_millis(1);
+
+    /// Room for some hundred events.
+    const EVENTS_BYTES: usize = 16 << 10;
+
+    pub struct Kernel {
+        inotify: Arc<AsyncFd<OwnedFd>>,
+        _stop: DropGuard,
+    }
+
+    pub fn open() -> Arc<Shared> {
+        let inotify = match init() {
+            Ok(inotify) => Arc::new(inotify),
+            Err(error) => {
+                tracing::warn!(%error, "the node's files cannot be watched: they are looked at now and then (fs.inotify.max_user_instances)");
+                return Arc::default();
+            }
+        };
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            kernel: Some(Kernel {
+                inotify: Arc::clone(&inotify),
+                _stop: stop.clone().drop_guard(),
+            }),
+            ..Shared::default()
+        });
+        let ring = ring(inotify, Arc::downgrade(&shared));
+        tokio::spawn(async move { stop.run_until_cancelled(ring).await });
+        shared
+    }
+
+    #[expect(
+        deprecated,
+        reason = "its unsafe successor asks that the descriptor stays the same, and an OwnedFd's does"
+    )]
+    fn init() -> std::io::Result<AsyncFd<OwnedFd>> {
+        AsyncFd::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?)
+    }
+
+    /// Rings the bells, until nobody has any.
+    async fn ring(inotify: Arc<AsyncFd<OwnedFd>>, shared: Weak<Shared>) {
+        let mut room = [MaybeUninit::uninit(); EVENTS_BYTES];
+        loop {
+            let Ok(mut ready) = inotify.readable().await else {
+                return;
+            };
+            let mut events = inotify::Reader::new(inotify.get_ref(), &mut room);
+            loop {
+                match events.next() {
+                    Ok(event) => {
+                        let Some(shared) = shared.upgrade() else { return };
+                        let name = event.file_name().and_then(|name| name.to_str().ok());
+                        shared.happened(event.wd(), event.events(), name.unwrap_or_default());
+                    }
+                    Err(Errno::INTR) => {}
+                    Err(Errno::WOULDBLOCK) => break,
+                    Err(error) => {
+                        tracing::error!(%error, "the node's files are no longer watched");
+                        return;
+                    }
+                }
+            }
+            ready.clear_ready();
+            tokio::time::sleep(GATHER).await;
+        }
+    }
+
+    impl Shared {
+        pub fn add(&self, dir: &Path, rung: &Arc<Rung>) -> Option<i32> {
+            let kernel = self.kernel.as_ref()?;
+            let wanted = WatchFlags::MODIFY
+                | WatchFlags::CLOSE_WRITE
+                | WatchFlags::CREATE
+                | WatchFlags::MOVE
+                | WatchFlags::DELETE
+                | WatchFlags::ONLYDIR;
+            // Under the lock: an event may be there before the watch is noted.
+            let mut bells = self.bells.lock();
+            match inotify::add_watch(kernel.inotify.get_ref(), dir, wanted) {
+                Ok(watch) => {
+                    bells.entry(watch).or_default().push(Arc::downgrade(rung));
+                    Some(watch)
+                }
+                Err(Errno::NOENT) => None,
+                Err(error) => {
+                    if !self.is_told.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(%error, dir = %dir.display(), "some containers' files cannot be watched: they are looked at now and then (fs.inotify.max_user_watches)");
+                    }
+                    None
+                }
+            }
+        }
+
+        pub fn remove(&self, watch: i32, rung: &Arc<Rung>) {
+            let mut bells = self.bells.lock();
+            let Some(own) = bells.get_mut(&watch) else { return };
+            own.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(rung)));
+            if own.is_empty() {
+                bells.remove(&watch);
+                if let Some(kernel) = &self.kernel {
+                    // Gone by itself where the directory is.
+                    let _ = inotify::remove_watch(kernel.inotify.get_ref(), watch);
+                }
+            }
+        }
+
+        fn happened(&self, watch: i32, what: ReadFlags, name: &str) {
+            let mut bells = self.bells.lock();
+            if what.contains(ReadFlags::QUEUE_OVERFLOW) {
+                tracing::debug!("the kernel's queue overflowed: all files are looked at");
+                return bells
+                    .values()
+                    .flatten()
+                    .filter_map(Weak::upgrade)
+                    .for_each(|rung| rung.ring_blindly());
+            }
+            if what.contains(ReadFlags::IGNORED) {
+                // The directory is gone. Its number is not used again.
+                bells.remove(&watch);
+                return;
+            }
+            let happened = if what.contains(ReadFlags::MODIFY) {
+                Happened::Written
+            } else if what.contains(ReadFlags::CLOSE_WRITE) {
+                Happened::Closed
+            } else {
+                Happened::Changed
+            };
+            let rung = bells.get(&watch).into_iter().flatten();
+            rung.filter_map(Weak::upgrade)
+                .for_each(|rung| rung.ring(happened, name));
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{fs, io::Write, time::Duration};
+
+    use super::*;
+
+    /// What a bell tells until `enough` of it was heard.
+    async fn heard(bell: &Bell, enough: impl Fn(&News) -> bool) -> News {
+        let mut all = News::default();
+        while !enough(&all) {
+            let news = tokio::time::timeout(Duration::from_secs(30), bell.rung()).await;
+            let news = news.expect("within the bound");
+            all.is_changed |= news.is_changed;
+            all.closed.extend(news.closed);
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn a_bell_rings_for_its_instance_s_files_alone_and_says_who_let_go_of_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let mut file = fs::File::create(path("0.log")).unwrap();
+        let watches = Watches::new();
+        let (bell, other) = (watches.watch(dir.path(), 0), watches.watch(dir.path(), 1));
+        assert!(!bell.is_deaf() && !other.is_deaf());
+        file.write_all(b"x").unwrap();
+        let news = tokio::time::timeout(Duration::from_secs(30), bell.rung()).await;
+        assert_eq!(news.expect("within the bound"), News::default(), "only written to");
+        fs::rename(path("0.log"), path("0.log.20261123-084316")).unwrap();
+        assert_eq!(heard(&bell, |news| news.is_changed).await.closed, []);
+        drop(file);
+        let rotated = Name::Rotated("20261123-084316".to_owned());
+        assert_eq!(heard(&bell, |news| !news.closed.is_empty()).await.closed, [rotated]);
+        assert_eq!(*other.rung.news.lock(), News::default());
+        drop(bell);
+        fs::write(path("1.log"), "").unwrap();
+        assert!(
+            heard(&other, |news| news.is_changed).await.is_changed,
+            "the directory is still watched"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_not_there_has_a_deaf_bell() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Watches::new().watch(&dir.path().join("none"), 0).is_deaf());
+    }
+}

@@ -1,0 +1,116 @@
+//! What a test does to the node's files, and what their two outputs became on the bus.
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+
+use bus::{AppName, Bus, BusError, Content, Fd, Item, Start};
+use kubesim::{LogFiles, RestartPolicy, Scenario};
+
+use crate::support::{Seen, Stage, soon};
+
+/// Files that are rotated when a test says so, and so many of which are kept.
+pub fn keeping(max_files: usize) -> LogFiles {
+    LogFiles {
+        max_files,
+        check: Duration::from_secs(3600),
+        ..LogFiles::default()
+    }
+}
+
+/// A pod that runs, and files of which all are kept.
+pub async fn with_pod(policy: RestartPolicy) -> Stage {
+    with_pod_keeping(1000, policy).await
+}
+
+pub async fn with_pod_keeping(max_files: usize, policy: RestartPolicy) -> Stage {
+    let scenario = Scenario {
+        log_files: keeping(max_files),
+        ..Scenario::default()
+    };
+    let stage = Stage::with_files(scenario).await;
+    stage.pod("p", policy).await;
+    stage
+}
+
+/// The only container's directory.
+pub fn dir(stage: &Stage) -> PathBuf {
+    let pods = fs::read_dir(stage.pod_log_dir.as_ref().unwrap()).unwrap();
+    let pods: Vec<_> = pods.map(|pod| pod.unwrap().path().join("c")).collect();
+    assert_eq!(pods.len(), 1, "one pod: {pods:?}");
+    pods.into_iter().next().unwrap()
+}
+
+/// The names of its files, sorted.
+pub fn names(stage: &Stage) -> Vec<String> {
+    let entries = fs::read_dir(dir(stage)).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+impl Stage {
+    pub fn rotate_file(&self) {
+        self.cluster.rotate_log_file("app", "p", "c").unwrap();
+    }
+
+    /// Waits until one output's streams hold so many lines. Returns them, in the order of their ids.
+    pub async fn until_lines_of(&self, fd: Fd, lines: usize) -> Vec<Seen> {
+        let suffix = if fd == Fd::Out { ":out/" } else { ":err/" };
+        let of_fd = |seen: &Seen| seen.stream.contains(suffix);
+        let count = |seen: &[Seen]| {
+            seen.iter()
+                .filter(|seen| of_fd(seen))
+                .map(|seen| seen.texts.len())
+                .sum::<usize>()
+        };
+        let seen = self
+            .until(&format!("{lines} lines of {fd:?}"), |seen| count(seen) >= lines)
+            .await;
+        seen.into_iter().filter(of_fd).collect()
+    }
+
+    /// The data of all batches of an output, one after the other.
+    pub async fn raw(&self) -> BTreeMap<&'static str, Vec<u8>> {
+        let app: AppName = "app".parse().unwrap();
+        let mut raw: BTreeMap<_, Vec<u8>> = BTreeMap::new();
+        let mut reader = match self.bus.follow(&app, Start::Oldest).await {
+            Ok(reader) => reader,
+            Err(BusError::UnknownApp(_)) => return raw,
+            Err(error) => panic!("{error}"),
+        };
+        loop {
+            match soon(reader.next()).await.unwrap().unwrap() {
+                Item::Delivery(delivery) => {
+                    let batch = delivery.batch;
+                    let name = match batch.origin.fd.expect("which output") {
+                        Fd::Out => "out",
+                        Fd::Err => "err",
+                    };
+                    assert!(batch.origin.stream.to_string().contains(&format!("/c:{name}/")));
+                    if let Content::Lines { data, .. } = &batch.content {
+                        raw.entry(name).or_default().extend_from_slice(data);
+                    }
+                }
+                Item::CaughtUp => return raw,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Waits until an output has so many bytes.
+    pub async fn until_raw(&self, out: usize, err: usize) -> BTreeMap<&'static str, Vec<u8>> {
+        let enough = async {
+            loop {
+                let raw = self.raw().await;
+                let len = |name| raw.get(name).map_or(0, Vec::len);
+                if len("out") >= out && len("err") >= err {
+                    return raw;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon(enough).await
+    }
+}

@@ -1,0 +1,127 @@
+//! A bus that misbehaves when it is told to.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bus::{AppName, Batch, Bus, BusError, Embedded, Reader, Start};
+use futures::{FutureExt, future::BoxFuture};
+
+/// A bus that can be told to misbehave.
+pub struct Switch {
+    inner: Embedded,
+    /// Publishing fails for now.
+    pub away: AtomicBool,
+    /// The next publish panics.
+    pub panic_once: AtomicBool,
+    /// The topic is gone until it is made again.
+    pub unknown: AtomicBool,
+    /// Batches are accepted, and nobody is told.
+    pub mute: AtomicBool,
+    /// Batches with this text are refused for good.
+    pub refuse_with: Mutex<Option<String>>,
+    /// Publishes of a stream that are in flight.
+    in_flight: Mutex<BTreeMap<String, usize>>,
+    /// There were two at once.
+    pub overlapped: AtomicBool,
+    /// Publishing takes a while.
+    pub slow: AtomicBool,
+    /// The most publishes of all streams that were in flight together.
+    pub most_at_once: AtomicUsize,
+}
+
+impl Switch {
+    pub fn new(inner: Embedded) -> Self {
+        Self {
+            inner,
+            away: AtomicBool::new(false),
+            panic_once: AtomicBool::new(false),
+            unknown: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
+            refuse_with: Mutex::default(),
+            in_flight: Mutex::default(),
+            overlapped: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
+            most_at_once: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Bus for Switch {
+    fn check(&self) -> BoxFuture<'_, Result<(), BusError>> {
+        self.inner.check()
+    }
+
+    fn create<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
+        self.unknown.store(false, Ordering::SeqCst);
+        self.inner.create(app)
+    }
+
+    fn publish(&self, batch: Batch) -> BoxFuture<'_, Result<(), BusError>> {
+        async move {
+            assert!(!self.panic_once.swap(false, Ordering::SeqCst), "told to panic");
+            let stream = batch.origin.stream.to_string();
+            let others = {
+                let mut in_flight = self.in_flight.lock().unwrap();
+                let count = in_flight.entry(stream.clone()).or_default();
+                *count += 1;
+                let others = *count - 1;
+                let all = in_flight.values().sum();
+                self.most_at_once.fetch_max(all, Ordering::SeqCst);
+                others
+            };
+            if self.slow.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let refused = self.refuse_with.lock().unwrap().clone();
+            let refused = refused.is_some_and(|text| String::from_utf8_lossy(batch.data()).contains(&text));
+            if others > 0 {
+                self.overlapped.store(true, Ordering::SeqCst);
+            }
+            let result = if self.away.load(Ordering::SeqCst) {
+                Err(BusError::Closed)
+            } else if self.unknown.load(Ordering::SeqCst) {
+                Err(BusError::UnknownApp(batch.origin.app.clone()))
+            } else if refused {
+                Err(BusError::TooLarge { bytes: 0 })
+            } else {
+                self.inner.publish(batch).await
+            };
+            if self.mute.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            *self.in_flight.lock().unwrap().entry(stream).or_default() -= 1;
+            result
+        }
+        .boxed()
+    }
+
+    fn follow<'a>(&'a self, app: &'a AppName, start: Start) -> BoxFuture<'a, Result<Reader, BusError>> {
+        self.inner.follow(app, start)
+    }
+
+    fn subscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<Reader, BusError>> {
+        self.inner.subscribe(app, name)
+    }
+
+    fn unsubscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
+        self.inner.unsubscribe(app, name)
+    }
+
+    fn apps(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
+        self.inner.apps()
+    }
+
+    fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
+        self.inner.subscribed()
+    }
+
+    fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
+        self.inner.remove(app)
+    }
+}

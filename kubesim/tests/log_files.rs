@@ -1,0 +1,167 @@
+//! The node's log files are as a runtime and a kubelet leave them.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use flate2::read::GzDecoder;
+use kubesim::{Cluster, LogFiles, PodPlan, RestartPolicy, Scenario};
+use tempfile::TempDir;
+
+struct Node {
+    cluster: Cluster,
+    dir: TempDir,
+}
+
+impl Node {
+    async fn start(max_files: usize, policy: RestartPolicy) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let scenario = Scenario {
+            log_files: LogFiles {
+                dir: Some(dir.path().join("pods")),
+                max_files,
+                check: Duration::from_secs(3600),
+                ..LogFiles::default()
+            },
+            ..Scenario::default()
+        };
+        let listen = ([127, 0, 0, 1], 0).into();
+        let cluster = kubesim::start(kubesim::Config { listen, scenario }).await.unwrap();
+        cluster
+            .create_pod(&PodPlan::silent("app", "p", "c").restarting(policy))
+            .unwrap();
+        let node = Self { cluster, dir };
+        node.until_running().await;
+        node
+    }
+
+    async fn until_running(&self) {
+        let running = self.cluster.wait_running("app", "p", "c");
+        tokio::time::timeout(Duration::from_secs(30), running)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    fn container_dir(&self) -> PathBuf {
+        let pods: Vec<_> = fs::read_dir(self.dir.path().join("pods")).unwrap().collect();
+        let [pod] = &pods[..] else { panic!("{pods:?}") };
+        let pod = pod.as_ref().unwrap();
+        assert!(pod.file_name().to_str().unwrap().starts_with("app_p_"));
+        pod.path().join("c")
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.container_dir()).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// What stands behind the time in each entry.
+    fn entries(&self, name: &str) -> Vec<String> {
+        let file = File::open(self.container_dir().join(name)).unwrap();
+        let mut text = String::new();
+        if name.ends_with(".gz") {
+            GzDecoder::new(file).read_to_string(&mut text).unwrap();
+        } else {
+            (&file).read_to_string(&mut text).unwrap();
+        }
+        let entries = text.lines().map(|line| line.split_once(' ').unwrap());
+        let each = entries.map(|(time, entry)| {
+            assert!(
+                time.ends_with('Z') && !time.ends_with("0Z") || time.len() == 20,
+                "{time}"
+            );
+            entry.to_owned()
+        });
+        each.collect()
+    }
+
+    fn write(&self, text: &str) {
+        self.cluster.write_line("app", "p", "c", text).unwrap();
+    }
+
+    fn rotate(&self) {
+        self.cluster.rotate_log_file("app", "p", "c").unwrap();
+    }
+
+    async fn exit(&self) {
+        let exited = self.cluster.exit_container("app", "p", "c", 1);
+        tokio::time::timeout(Duration::from_secs(30), exited)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn lines_are_entries_of_two_outputs_and_long_ones_are_parts() {
+    let node = Node::start(5, RestartPolicy::Never).await;
+    node.write("plain");
+    node.write("");
+    let long = "x".repeat(16_384);
+    node.write(&long);
+    node.cluster
+        .write_unterminated("app", "p", "c", format!("{long}{long}y"))
+        .unwrap();
+    node.write(" end");
+    node.cluster.write_stderr("app", "p", "c", "beside").unwrap();
+    node.cluster.write_unterminated("app", "p", "c", "last words").unwrap();
+    node.exit().await;
+    let entries = node.entries("0.log");
+    let expected = [
+        "stdout F plain",
+        "stdout F ",
+        &format!("stdout F {long}"),
+        &format!("stdout P {long}"),
+        &format!("stdout P {long}"),
+    ];
+    assert_eq!(entries[..5], expected);
+    assert_eq!(
+        entries[5..],
+        ["stdout F y end", "stderr F beside", "stdout P last words"]
+    );
+}
+
+#[tokio::test]
+async fn rotation_renames_compresses_and_removes_and_cuts_an_open_line() {
+    let node = Node::start(3, RestartPolicy::Never).await;
+    node.write("one");
+    node.cluster.write_unterminated("app", "p", "c", "two ").unwrap();
+    node.rotate();
+    node.write("parts");
+    let [current, first] = &node.names()[..] else {
+        panic!("{:?}", node.names())
+    };
+    assert_eq!(node.entries(first), ["stdout F one", "stdout P two "]);
+    assert_eq!(node.entries(current), ["stdout F parts"]);
+    node.rotate();
+    node.write("three");
+    assert_eq!(node.names()[1], format!("{first}.gz"));
+    assert_eq!(node.entries(&node.names()[1]), ["stdout F one", "stdout P two "]);
+    node.rotate();
+    let names = node.names();
+    assert_eq!(names.len(), 3, "one plain, one compressed, and the current one");
+    assert_eq!(node.entries(&names[1]), ["stdout F parts"]);
+    assert_eq!(node.entries(&names[2]), ["stdout F three"]);
+    assert!(names[1].ends_with(".gz") && node.entries("0.log").is_empty());
+}
+
+#[tokio::test]
+async fn each_instance_has_its_file_and_the_dead_one_before_loses_its_own() {
+    let node = Node::start(5, RestartPolicy::Always).await;
+    node.write("zero");
+    node.exit().await;
+    node.until_running().await;
+    assert_eq!(node.names(), ["0.log", "1.log"]);
+    node.write("one");
+    node.exit().await;
+    assert_eq!(node.names(), ["1.log"]);
+    assert_eq!(node.entries("1.log"), ["stdout F one"]);
+}

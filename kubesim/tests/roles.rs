@@ -1,0 +1,111 @@
+//! Init, sidecar and ephemeral containers, as the API shows them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use kubesim::{Cluster, Scenario};
+use serde_json::Value;
+use support::{cluster, get, soon};
+
+const POD: &str = "/api/v1/namespaces/a/pods/p";
+
+/// Everything but the main container writes what a test tells it to.
+const PARTS: &str = r#"
+    [[pods]]
+    namespace = "a"
+    name = "p"
+    [[pods.containers]]
+    name = "prepare"
+    role = "init"
+    lines = 1000000
+    text = "preparing"
+    [[pods.containers]]
+    name = "beside"
+    role = "sidecar"
+    profile = "silent"
+    [[pods.containers]]
+    name = "web"
+    profile = "silent"
+    [[pods.containers]]
+    name = "debugger"
+    role = "ephemeral"
+    lines = 1
+    text = "looking"
+"#;
+
+async fn pod(cluster: &Cluster) -> Value {
+    serde_json::from_str(&get(cluster.addr(), POD).await.body).unwrap()
+}
+
+/// The pod once it is as wanted.
+async fn until(cluster: &Cluster, wanted: impl Fn(&Value) -> bool) -> Value {
+    let seen = async {
+        loop {
+            let pod = pod(cluster).await;
+            if wanted(&pod) {
+                return pod;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    soon(seen).await
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    list.iter().map(|entry| entry["name"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn main_containers_wait_for_the_init_containers_and_ephemeral_ones_come_later() {
+    let cluster = cluster(Scenario::from_toml(PARTS).unwrap()).await;
+    soon(cluster.wait_running("a", "p", "prepare")).await.unwrap();
+    let waiting = pod(&cluster).await;
+    assert_eq!(waiting["status"]["phase"], "Pending");
+    assert_eq!(names(&waiting["spec"]["initContainers"]), ["prepare", "beside"]);
+    assert_eq!(names(&waiting["spec"]["containers"]), ["web"]);
+    assert_eq!(waiting["spec"]["ephemeralContainers"], Value::Null);
+    assert_eq!(
+        waiting["status"]["containerStatuses"][0]["state"]["waiting"]["reason"],
+        "PodInitializing"
+    );
+    let early = get(cluster.addr(), &format!("{POD}/log?container=web")).await;
+    assert_eq!(early.status, 400);
+    let why = r#"container \"web\" in pod \"p\" is waiting to start: PodInitializing"#;
+    assert!(early.body.contains(why), "{}", early.body);
+    let unnamed = get(cluster.addr(), &format!("{POD}/log")).await;
+    assert!(
+        unnamed.body.contains("choose one of: [prepare beside web]"),
+        "{}",
+        unnamed.body
+    );
+
+    soon(cluster.exit_container("a", "p", "prepare", 0)).await.unwrap();
+    let running = until(&cluster, |pod| {
+        pod["status"]["ephemeralContainerStatuses"][0]["state"]["terminated"].is_object()
+    })
+    .await;
+    assert_eq!(running["status"]["phase"], "Running");
+    assert_eq!(names(&running["spec"]["ephemeralContainers"]), ["debugger"]);
+    let init = &running["status"]["initContainerStatuses"];
+    assert!(init[0]["state"]["terminated"].is_object() && init[1]["state"]["running"].is_object());
+    for (container, text) in [("prepare", "preparing\n"), ("debugger", "looking\n")] {
+        let log = get(cluster.addr(), &format!("{POD}/log?container={container}")).await;
+        assert!(log.body.starts_with(text), "{container}: {}", log.body);
+    }
+    soon(cluster.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_pod_is_over_when_its_main_containers_are_and_its_sidecars_end_with_them() {
+    let once = PARTS.replace("name = \"web\"", "name = \"web\"\nrestart = \"Never\"");
+    let cluster = cluster(Scenario::from_toml(&once.replace("1000000", "1")).unwrap()).await;
+    soon(cluster.wait_running("a", "p", "web")).await.unwrap();
+    let running = pod(&cluster).await;
+    assert_eq!(running["spec"]["initContainers"][1]["restartPolicy"], "Always");
+    soon(cluster.exit_container("a", "p", "web", 0)).await.unwrap();
+    let over = until(&cluster, |pod| pod["status"]["phase"] == "Succeeded").await;
+    assert!(over["status"]["initContainerStatuses"][1]["state"]["terminated"].is_object());
+    soon(cluster.shutdown()).await;
+}

@@ -1,0 +1,73 @@
+//! What the benchmarks share: a streamer, a stream to read, and what a client makes of a line.
+
+#![allow(dead_code, reason = "each benchmark takes what it needs")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
+
+use std::sync::Arc;
+
+use bus::{Bus, Epoch, Origin, StreamId, Timestamp};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A streamer that runs.
+pub struct Served {
+    /// `IP:PORT`.
+    pub addr: String,
+    stop: CancellationToken,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Served {
+    /// Starts one on a free port.
+    pub async fn start(bus: Arc<dyn Bus>) -> Self {
+        let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let stop = CancellationToken::new();
+        let (config, metrics) = (streamer::Config::default(), streamer::Metrics::default());
+        let task = tokio::spawn(streamer::run(
+            config,
+            streamer::Access::free(None),
+            listener,
+            bus,
+            metrics,
+            stop.clone(),
+        ));
+        Self { addr, stop, task }
+    }
+
+    /// Ends it.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// A stream of an app.
+pub fn origin(app: &str) -> Arc<Origin> {
+    Arc::new(Origin {
+        app: app.parse().unwrap(),
+        process: "web-7d4b9c-x2x9z".to_owned(),
+        stream: StreamId::new("uid", "web", "c0ffee", Epoch::new()).unwrap(),
+        node: "node-1".to_owned(),
+        source: "app".to_owned(),
+        fd: None,
+        about: None,
+    })
+}
+
+/// The time that stands in front of a printed line. `None`: it is none.
+pub fn printed_time(line: &[u8]) -> Option<Timestamp> {
+    let zone = memchr::memmem::find(line, b"+00:00")?;
+    let time = std::str::from_utf8(line.get(zone.checked_sub(26)?..zone)?).ok()?;
+    Timestamp::parse(&format!("{time}Z"))
+}
+
+/// Milliseconds since a line was printed.
+pub fn since(printed: Timestamp) -> f64 {
+    (Timestamp::now().0 - printed.0) as f64 / 1e6
+}
+
+/// The value below which such a part of them lies.
+pub fn at(sorted: &[f64], part: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * part) as usize]
+}
