@@ -103,11 +103,7 @@ impl Assembled {
 
     /// To see what is missing after this hold, too.
     pub fn holding(hold: Duration, reader: Reader, seed: u64) -> Self {
-        let reassembly = Reassembly::new(
-            Patience::Tail { hold },
-            reader.since(),
-            Duration::from_secs(86_400),
-        );
+        let reassembly = Reassembly::new(Patience::Tail { hold }, reader.since(), Duration::from_secs(86_400));
         Self {
             source: Shuffled::new(reader, seed),
             reassembly,
