@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bus::{
-    AppName, Bus, BusError, Item, Published, Start,
+    AppName, Bus, BusError, Delivery, Item, Published, Reader, Start,
     cursor::StreamKey,
     reassembly::{Moment, Reassembly},
 };
@@ -27,6 +27,12 @@ const REACHES: [Duration; 3] = [
     Duration::from_secs(2 * 3600),
 ];
 
+/// How long is waited, behind the end of what was there, for what is missing in it.
+const HOLES_WAIT: Duration = Duration::from_secs(1);
+
+/// What is missing then is looked for from so long before the reading began: what is published while a subscription is made and set back in time can be missing from it.
+const AROUND: Duration = Duration::from_secs(10);
+
 /// Who wants more lines than this is hardly served by a short look first.
 const MANY_LINES: u64 = 100_000;
 
@@ -41,6 +47,13 @@ pub(crate) struct Want {
     pub(crate) since: Option<Published>,
     /// Only these. `None`: what is read may serve others too, and is kept beyond `lines` while it is small.
     pub(crate) filter: Option<Arc<Filter>>,
+}
+
+impl Want {
+    /// How far back is looked at most.
+    fn farthest(&self) -> Start {
+        self.since.map_or(Start::Oldest, Start::At)
+    }
 }
 
 /// What a read-back brought.
@@ -113,13 +126,42 @@ pub(crate) async fn read_back(bus: &dyn Bus, app: &AppName, want: &Want, config:
 
 /// From when on is looked, one after the other.
 fn starts(want: &Want, now: Published) -> Vec<Start> {
-    let last = want.since.map_or(Start::Oldest, Start::At);
     let looks = REACHES.map(|reach| now.earlier_by(reach));
     let looks = looks
         .into_iter()
         .filter(|look| want.since.is_none_or(|since| since < *look));
     let looks = looks.filter(|_| want.lines < MANY_LINES);
-    looks.map(Start::At).chain([last]).collect()
+    looks.map(Start::At).chain([want.farthest()]).collect()
+}
+
+/// Reassembly, and the clock it is told.
+struct Timed {
+    inner: Reassembly,
+    began: Instant,
+}
+
+impl Timed {
+    fn new(inner: Reassembly) -> Self {
+        Self {
+            inner,
+            began: Instant::now(),
+        }
+    }
+
+    fn now(&self) -> Moment {
+        Moment {
+            elapsed: self.began.elapsed(),
+            bus: Published::now(),
+        }
+    }
+
+    fn push(&mut self, delivery: Delivery) {
+        self.inner.push(delivery, self.now());
+    }
+
+    fn join_all(&mut self) {
+        self.inner.join_all(self.now());
+    }
 }
 
 struct ReadBack<'a> {
@@ -160,6 +202,7 @@ impl<'a> ReadBack<'a> {
 
     /// Reads to the end of what is there.
     async fn run(&mut self, bus: &dyn Bus, app: &AppName, start: Start, history: Duration) -> Result<(), BusError> {
+        let opened = Published::now();
         let mut reader = bus.follow(app, start).await?;
         self.reached = reader.since();
         self.whole = match start {
@@ -167,33 +210,80 @@ impl<'a> ReadBack<'a> {
             Start::At(asked) => self.reached == Published(0) || self.reached > asked,
             Start::Now | Start::Oldest => true,
         };
-        let began = Instant::now();
-        let mut reassembly = Reassembly::new(patience(&reader), reader.since(), history);
-        loop {
-            match reader.next().await.transpose()? {
-                Some(Item::Delivery(delivery)) => {
-                    let now = Moment {
-                        elapsed: began.elapsed(),
-                        bus: Published::now(),
-                    };
-                    reassembly.push(delivery, now);
-                }
-                Some(Item::Unreadable(unreadable)) => self.told.push(Told::now(notice::unreadable(&unreadable))),
-                Some(Item::Break { from, to }) => {
-                    self.reached = self.reached.max(to);
-                    self.told.push(Told::now(notice::interrupted(from, to)));
-                }
-                Some(Item::CaughtUp) | None => break,
+        let mut reassembly = Timed::new(Reassembly::new(patience(&reader), reader.since(), history));
+        while let Some(item) = reader.next().await.transpose()? {
+            if let Item::CaughtUp = item {
+                break;
             }
-            self.take(&mut reassembly);
+            self.push(item, &mut reassembly);
         }
-        reassembly.declare_all();
+        let ended = Published::now();
+        reassembly.join_all();
+        self.take(&mut reassembly);
+        // A shorter look that found too little is followed by a longer one: that one waits.
+        let is_last = start == self.want.farthest() || self.is_enough();
+        if is_last {
+            self.wait_for_holes(&mut reader, &mut reassembly).await?;
+        }
+        if is_last && reassembly.inner.has_holes() {
+            tracing::debug!(%app, "holes in what was read back: looks again");
+            let again = Start::At(opened.earlier_by(AROUND));
+            self.look_again(bus.follow(app, again).await?, ended, &mut reassembly)
+                .await?;
+        }
+        reassembly.inner.declare_all();
         self.take(&mut reassembly);
         Ok(())
     }
 
-    fn take(&mut self, reassembly: &mut Reassembly) {
-        while let Some(event) = reassembly.next_event() {
+    /// The bus hands out what it has over several streams: the end on one of them says little of another.
+    async fn wait_for_holes(&mut self, reader: &mut Reader, reassembly: &mut Timed) -> Result<(), BusError> {
+        let limit = Instant::now() + HOLES_WAIT;
+        while reassembly.inner.has_holes()
+            && let Ok(Some(item)) = tokio::time::timeout_at(limit, reader.next()).await
+        {
+            self.push(item?, reassembly);
+        }
+        self.take(reassembly);
+        Ok(())
+    }
+
+    /// Reads once more what the bus took until then, for what is missing.
+    async fn look_again(
+        &mut self,
+        mut reader: Reader,
+        until: Published,
+        reassembly: &mut Timed,
+    ) -> Result<(), BusError> {
+        while reassembly.inner.has_holes()
+            && let Some(item) = reader.next().await.transpose()?
+        {
+            match item {
+                Item::Delivery(delivery) if delivery.published > until => {}
+                Item::Delivery(_) => self.push(item, reassembly),
+                // Said already, if it is about what was read.
+                Item::Unreadable(_) | Item::Break { .. } => {}
+                Item::CaughtUp => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, item: Item, reassembly: &mut Timed) {
+        match item {
+            Item::Delivery(delivery) => reassembly.push(delivery),
+            Item::Unreadable(unreadable) => self.told.push(Told::now(notice::unreadable(&unreadable))),
+            Item::Break { from, to } => {
+                self.reached = self.reached.max(to);
+                self.told.push(Told::now(notice::interrupted(from, to)));
+            }
+            Item::CaughtUp => {}
+        }
+        self.take(reassembly);
+    }
+
+    fn take(&mut self, reassembly: &mut Timed) {
+        while let Some(event) = reassembly.inner.next_event() {
             let key = StreamKey::of(&event.origin.stream);
             self.settled.insert(key, &event);
             self.gather.push(key, event);
