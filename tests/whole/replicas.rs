@@ -92,10 +92,7 @@ async fn every_seq_is_printed_once(kills: Kills) {
     let mut logs = printing(&args, &[]);
     let (mut printed, mut killed, mut next) = (Printed::default(), 0, Instant::now() + kills.every);
     while printed.total() < CONTAINERS * lines {
-        let line = match tokio::time::timeout_at(next, logs.line()).await {
-            Ok(line) => Some(line),
-            Err(_) => None,
-        };
+        let line = tokio::time::timeout_at(next, logs.line()).await.ok();
         line.iter().for_each(|line| printed.take(line));
         if Instant::now() < next {
             continue;
