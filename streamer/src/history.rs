@@ -10,6 +10,7 @@ use bus::{
 use tokio::time::Instant;
 
 use crate::{
+    charge::Kept,
     config::Config,
     filter::Filter,
     frame::{Frame, Told},
@@ -56,6 +57,14 @@ impl Want {
     }
 }
 
+/// What a read-back may hold, and where it counts what it brings.
+pub(crate) struct Room {
+    /// Batches, and what is kept a line.
+    pub(crate) bytes: usize,
+    /// All that is held of history.
+    pub(crate) kept: Kept,
+}
+
 /// What a read-back brought.
 #[derive(Default)]
 pub(crate) struct Past {
@@ -91,19 +100,25 @@ impl Past {
 
 /// What the bus has taken by now, merged by the lines' timestamps.
 ///
-/// *Memory*: 24 bytes a line, and the batches they lie in, at most [`Config::history_bytes`] in all; then fewer lines are kept, and a notice says so. *Time*:
+/// *Memory*: 24 bytes a line, and the batches they lie in, at most the room there is; then fewer lines are kept, and a notice says so. *Time*:
 /// [`Config::history_wait`]; then what a shorter look found, and a notice.
 ///
 /// *Cancel safety*: nothing is left behind when the call is dropped.
 ///
 /// # Errors
 /// The bus's.
-pub(crate) async fn read_back(bus: &dyn Bus, app: &AppName, want: &Want, config: &Config) -> Result<Past, BusError> {
+pub(crate) async fn read_back(
+    bus: &dyn Bus,
+    app: &AppName,
+    want: &Want,
+    room: Room,
+    config: &Config,
+) -> Result<Past, BusError> {
     let now = Published::now();
     let limit = Instant::now() + config.history_wait;
     let mut best: Option<Past> = None;
     for start in starts(want, now) {
-        let mut read = ReadBack::new(want, config);
+        let mut read = ReadBack::new(want, &room, config);
         match tokio::time::timeout_at(limit, read.run(bus, app, start, config.history)).await {
             Ok(ran) => ran?,
             Err(_) => {
@@ -166,6 +181,7 @@ impl Timed {
 
 struct ReadBack<'a> {
     want: &'a Want,
+    room: &'a Room,
     config: &'a Config,
     gather: Gather,
     settled: Settled,
@@ -181,9 +197,10 @@ struct ReadBack<'a> {
 }
 
 impl<'a> ReadBack<'a> {
-    fn new(want: &'a Want, config: &'a Config) -> Self {
+    fn new(want: &'a Want, room: &'a Room, config: &'a Config) -> Self {
         Self {
             want,
+            room,
             config,
             gather: Gather::new(want.filter.clone()),
             settled: Settled::default(),
@@ -290,10 +307,10 @@ impl<'a> ReadBack<'a> {
         }
         let (lines, bytes) = (self.gather.lines(), self.gather.bytes());
         let many = lines > self.want.lines.saturating_mul(2).saturating_add(SURPLUS_LINES);
-        if (many && bytes > self.keeps_bytes()) || bytes > self.config.history_bytes {
+        if (many && bytes > self.keeps_bytes()) || bytes > self.room.bytes {
             self.trimmed |= self.gather.keep_last(self.want.lines);
         }
-        if self.gather.bytes() > self.config.history_bytes {
+        if self.gather.bytes() > self.room.bytes {
             self.cut = true;
             self.gather.keep_last(self.gather.lines() / 2);
         }
@@ -313,12 +330,14 @@ impl<'a> ReadBack<'a> {
             self.trimmed |= self.gather.keep_last(self.want.lines);
         }
         if self.cut {
-            let said = notice::cut(self.gather.lines(), self.config.history_bytes);
+            let said = notice::cut(self.gather.lines(), self.room.bytes);
             self.told.push(Told::now(said));
         }
+        let frames = self.gather.into_frames(app);
+        frames.iter().for_each(|frame| frame.charge.keep(&self.room.kept));
         Past {
             told: self.told,
-            frames: self.gather.into_frames(app),
+            frames,
             settled: self.settled,
             complete_from: (!self.trimmed && !self.cut).then_some(if self.whole { Published(0) } else { self.reached }),
             reached: self.reached,
