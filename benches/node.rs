@@ -1,7 +1,8 @@
 //! What is lost between a node and a client while things go wrong, beside `kubectl logs -f` of the same containers.
 //!
-//! `cargo bench --bench node [-- api|files [LINES [kill]]]`: six containers print LINES numbered lines each (50,000), 20,000 a second in all, into log files that are
-//! rotated at 1 MiB, while follows end, break off, or sit on a rotated file; with `kill` the API server and the kubelet restart, too, and collector, bus and streamer are killed with -9
+//! `cargo bench --bench node -- [api|files] [LINES] [calm|kill]`: six containers print LINES numbered lines each (50,000), 20,000 a second in all, into log files that are
+//! rotated at 1 MiB, while follows end, break off, or sit on a rotated file; with `calm` nothing goes wrong, and files
+//! are rotated at 10 MiB, a kubelet's default; with `kill` the API server and the kubelet restart, too, and collector, bus and streamer are killed with -9
 //! five times. A client reads with `tributary logs -o json`, which comes back after each. Every missing line is looked up: it counts as told where a notice stands
 //! between its neighbours.
 
@@ -42,13 +43,28 @@ fn main() {
         "api"
     };
     let lines = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(50_000);
-    run(source, lines, args.iter().any(|arg| arg == "kill"));
+    let has = |word: &str| args.iter().any(|arg| arg == word);
+    let weather = match (has("calm"), has("kill")) {
+        (true, _) => Weather::Calm,
+        (_, true) => Weather::Kills,
+        _ => Weather::Rough,
+    };
+    run(source, lines, weather);
 }
 
-fn run(source: &str, lines: u64, kill: bool) {
+/// What goes wrong meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weather {
+    Calm,
+    Rough,
+    Kills,
+}
+
+fn run(source: &str, lines: u64, weather: Weather) {
+    let kill = weather == Weather::Kills;
     let dir = tempfile::tempdir().unwrap();
     let scenario = dir.path().join("scenario.toml");
-    std::fs::write(&scenario, scenario_of(lines, kill)).unwrap();
+    std::fs::write(&scenario, scenario_of(lines, weather)).unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
     let mut node = Command::new(BIN);
     node.arg("kubesim").arg("--scenario").arg(&scenario);
@@ -109,14 +125,22 @@ fn run(source: &str, lines: u64, kill: bool) {
 }
 
 /// The pods begin once all who read are there.
-fn scenario_of(lines: u64, outages: bool) -> String {
+fn scenario_of(lines: u64, weather: Weather) -> String {
     let rate = RATE / CONTAINERS;
     let seconds = lines as usize / rate;
+    let (rotate, check) = if weather == Weather::Calm {
+        (10 << 20, 10)
+    } else {
+        (1 << 20, 3)
+    };
     let mut text = format!(
-        "seed = 1\nrotate_bytes = 1048576\n[log_files]\nmax_size = 1048576\ncheck = \"3s\"\n\
+        "seed = 1\nrotate_bytes = {rotate}\n[log_files]\nmax_size = {rotate}\ncheck = \"{check}s\"\n\
          [[pods]]\nnamespace = \"bench\"\nname = \"web\"\nreplicas = {CONTAINERS}\n\
          [[pods.containers]]\nname = \"web\"\nlines = {lines}\nrate = {rate}\nsize = 100\ntext = \"n={{seq}} \"\n"
     );
+    if weather == Weather::Calm {
+        return text;
+    }
     let mut fault = |at: usize, kind: &str| text += &format!("[[faults]]\nat = \"{at}s\"\nkind = {kind}\n");
     for (at, kind) in (4..seconds)
         .step_by(4)
@@ -124,7 +148,7 @@ fn scenario_of(lines: u64, outages: bool) -> String {
     {
         fault(at, &format!("\"{kind}\""));
     }
-    if outages {
+    if weather == Weather::Kills {
         // Not with a kill: `up` does not begin without the API.
         fault(12, "\"api-down\"\nfor = \"1s\"");
         fault(17, "\"kubelet-down\"\nfor = \"1s\"");

@@ -1,6 +1,6 @@
 //! A line's whole way: from the container runtime's stamp, through the log API, collector, bus and streamer, to a client that follows.
 //!
-//! `cargo bench --bench way [-- SECONDS]`. Runs `tributary demo` as a process of its own and reads it as a client would; figures of CPU and memory are that process's,
+//! `cargo bench --bench way [-- [neighbour] SECONDS]`, with `neighbour` that of a quiet app, alone and beside a loud one. Runs `tributary demo` as a process of its own and reads it as a client would; figures of CPU and memory are that process's,
 //! simulated node included.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
@@ -16,6 +16,9 @@ use bus::Timestamp;
 
 fn main() {
     let seconds = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(20);
+    if std::env::args().any(|arg| arg == "neighbour") {
+        return neighbour(seconds);
+    }
     way(6, 50, seconds);
     way(6, 3_333, seconds);
 }
@@ -85,14 +88,35 @@ impl Demo {
     }
 }
 
-fn way(containers: u64, rate: u64, seconds: u64) {
+struct Measured {
+    /// From the request to the first line.
+    first: Duration,
+    /// From the runtime's stamp to the client, in milliseconds, sorted.
+    ways: Vec<f64>,
+    /// Of one core.
+    cpu: f64,
+    resident_mib: f64,
+}
+
+impl Measured {
+    fn at(&self, part: f64) -> f64 {
+        self.ways[((self.ways.len() - 1) as f64 * part) as usize]
+    }
+}
+
+/// One pod's plan, of an app of its own.
+fn pod(app: &str, replicas: u64, rate: u64, size: u64) -> String {
+    format!(
+        "[[pods]]\nnamespace = \"{app}\"\nname = \"web\"\nreplicas = {replicas}\n\
+         [[pods.containers]]\nname = \"web\"\nrate = {rate}\nsize = {size}\ntext = \"line {{seq}}\"\n"
+    )
+}
+
+/// Follows the app `bench` for so long.
+fn measure(pods: &str, seconds: u64) -> Measured {
     let dir = tempfile::tempdir().unwrap();
     let scenario = dir.path().join("scenario.toml");
-    let text = format!(
-        "seed = 1\n[[pods]]\nnamespace = \"bench\"\nname = \"web\"\nreplicas = {containers}\n\
-         [[pods.containers]]\nname = \"web\"\nrate = {rate}\nsize = 100\ntext = \"line {{seq}}\"\n"
-    );
-    std::fs::write(&scenario, text).unwrap();
+    std::fs::write(&scenario, format!("seed = 1\n{pods}")).unwrap();
     let demo = Demo::start(&scenario.display().to_string());
     std::thread::sleep(Duration::from_secs(2));
     let began = Instant::now();
@@ -122,29 +146,53 @@ fn way(containers: u64, rate: u64, seconds: u64) {
         buffer.copy_within(whole..end, 0);
         filled = end - whole;
     }
-    let used = demo.cpu_seconds() - cpu;
     // The history at the beginning is older than its way.
-    let mut live = ways.split_off(ways.len().min(50));
-    live.sort_by(f64::total_cmp);
-    let at = |part: f64| live[((live.len() - 1) as f64 * part) as usize];
+    let mut ways = ways.split_off(ways.len().min(50));
+    ways.sort_by(f64::total_cmp);
+    Measured {
+        first: first.unwrap(),
+        ways,
+        cpu: (demo.cpu_seconds() - cpu) / seconds as f64,
+        resident_mib: demo.resident_mib(),
+    }
+}
+
+fn way(containers: u64, rate: u64, seconds: u64) {
+    let measured = measure(&pod("bench", containers, rate, 100), seconds);
     println!(
         "{containers} containers, {} lines/s in all, {} lines",
         containers * rate,
-        live.len()
+        measured.ways.len()
     );
     println!(
         "  first line of the first tail after {:.1} ms",
-        first.unwrap().as_secs_f64() * 1e3
+        measured.first.as_secs_f64() * 1e3
     );
+    report(&measured);
+}
+
+/// A quiet app, alone and beside one that prints 30 MB a second, in turns.
+fn neighbour(seconds: u64) {
+    let quiet = pod("bench", 1, 50, 100);
+    let loud = pod("loud", 3, 10_000, 1_000);
+    for _ in 0..3 {
+        println!("a quiet app, alone");
+        report(&measure(&quiet, seconds));
+        println!("the same beside 30 MB/s");
+        report(&measure(&format!("{quiet}{loud}"), seconds));
+    }
+}
+
+fn report(measured: &Measured) {
     println!(
         "  runtime's stamp to client: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
-        at(0.5),
-        at(0.99),
-        at(1.0)
+        measured.at(0.5),
+        measured.at(0.99),
+        measured.at(1.0)
     );
     println!(
         "  demo: {:.1} % of a core, {:.1} MiB resident",
-        used / seconds as f64 * 100.0,
-        demo.resident_mib()
+        measured.cpu * 100.0,
+        measured.resident_mib
     );
 }

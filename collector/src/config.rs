@@ -7,6 +7,12 @@ use crate::{metrics::Metrics, status::Status, sweep::Sweep};
 /// Well before the kubelet's four hours.
 const RENEW_AFTER: Duration = Duration::from_secs(3 * 3600);
 
+/// Far above what a bus takes that is there.
+const PUBLISH_WAIT: Duration = Duration::from_secs(60);
+
+/// A node's pods are half a megabyte at the most.
+const RELIST_EVERY: Duration = Duration::from_secs(300);
+
 /// A node that prints 500 kB/s has half an hour of it.
 const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
 
@@ -29,6 +35,10 @@ pub struct Config {
     pub pod_log_dir: PathBuf,
     /// A follow is renewed after this at the latest: a kubelet ends one after four hours. Below an hour the API server is troubled for nothing.
     pub renew_after: Duration,
+    /// The pods are listed anew about this often, whatever the watch says: one whose connection is gone looks like one of pods that do not change.
+    pub relist_every: Duration,
+    /// A bus that has not answered by then is handed the same batch again.
+    pub publish_wait: Duration,
     /// How many bytes a second an app may print on this node, all its containers together; what is above is lost, and told. 0: what it likes.
     pub app_rate: u64,
     /// And how many at once. 0: ten seconds' worth.
@@ -56,6 +66,8 @@ impl Config {
             source: Source::Api,
             pod_log_dir: POD_LOG_DIR.into(),
             renew_after: RENEW_AFTER,
+            relist_every: RELIST_EVERY,
+            publish_wait: PUBLISH_WAIT,
             app_rate: 0,
             app_burst: 0,
             spool_bytes: DEFAULT_SPOOL_BYTES,

@@ -110,6 +110,7 @@ pub async fn run(
         checkpoints,
         spool: Arc::new(spool),
         metrics,
+        publish_wait: config.publish_wait,
     };
     let mut sweeping = JoinSet::new();
     if let Some(sweep) = config.sweep {

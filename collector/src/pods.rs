@@ -24,9 +24,6 @@ const EXCLUDE: &str = "tributary.dev/exclude";
 /// The longest that a server is believed to need.
 const RETRY_AFTER_MOST: Duration = Duration::from_secs(60);
 
-/// The pods are listed anew this often, whatever the watch says. A node's are half a megabyte at the most.
-const RELIST_EVERY: Duration = Duration::from_secs(300);
-
 /// The pods of a node, or of all, as far as they are chosen.
 ///
 /// Goes on from where it was after a broken watch, and lists anew where that is too old; waits out an API that is away.
@@ -34,7 +31,8 @@ pub struct Pods {
     client: kube::Client,
     config: watcher::Config,
     namespaces: Namespaces,
-    /// When the pods are listed anew.
+    /// How often the pods are listed anew, and when next.
+    relist_every: Duration,
     relist_at: Instant,
     events: BoxStream<'static, watcher::Result<Event<Pod>>>,
     backoff: Backoff,
@@ -58,7 +56,8 @@ impl Pods {
             events: watcher(Api::<Pod>::all(client.clone()), config.clone()).boxed(),
             client,
             config,
-            relist_at: relist_at(),
+            relist_every: choice.relist_every,
+            relist_at: relist_at(choice.relist_every),
             backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
             not_before: Instant::now(),
             failing: false,
@@ -117,7 +116,7 @@ impl Pods {
 
     /// A watch that fell silent because its connection is gone looks like one of pods that do not change.
     fn relist(&mut self) {
-        self.relist_at = relist_at();
+        self.relist_at = relist_at(self.relist_every);
         self.events = watcher(Api::<Pod>::all(self.client.clone()), self.config.clone()).boxed();
     }
 
@@ -162,6 +161,6 @@ fn retry_after(error: &watcher::Error) -> Option<Duration> {
 }
 
 /// Jittered, so that the collectors of a cluster do not list together.
-fn relist_at() -> Instant {
-    Instant::now() + RELIST_EVERY.mul_f64(rand::random_range(0.8..=1.2))
+fn relist_at(every: Duration) -> Instant {
+    Instant::now() + every.mul_f64(rand::random_range(0.8..=1.2))
 }

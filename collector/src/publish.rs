@@ -26,9 +26,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// The longest: a bus that comes back is noticed within this.
 const RETRY_MOST: Duration = Duration::from_secs(5);
 
-/// A bus that has not answered by then is asked again, with the same batch.
-const PUBLISH_WAIT: Duration = Duration::from_secs(60);
-
 /// What the bus has not accepted within this goes to disk: a killed collector then has it, whatever the node rotates away.
 pub const SPOOL_AFTER: Duration = Duration::from_secs(1);
 
@@ -270,9 +267,9 @@ impl Outlet {
     }
 
     fn fly(&mut self, batch: Batch, step: Step, on_disk: bool, turn: Option<OwnedSemaphorePermit>) {
-        let bus = Arc::clone(&self.way.bus);
+        let (bus, wait) = (Arc::clone(&self.way.bus), self.way.publish_wait);
         let answer = async move {
-            let answer = timeout(PUBLISH_WAIT, bus.publish(batch)).await;
+            let answer = timeout(wait, bus.publish(batch)).await;
             drop(turn);
             answer.unwrap_or_else(|_| Err(BusError::Store(io::ErrorKind::TimedOut.into())))
         };

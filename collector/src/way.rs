@@ -1,6 +1,6 @@
 //! What goes to the bus, and what all streams share on the way.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bus::{Batch, Bus, Origin};
 
@@ -36,4 +36,6 @@ pub struct Way {
     pub metrics: Metrics,
     /// What an app may print. `None`: what it likes.
     pub limits: Option<Arc<Limits>>,
+    /// See [`Config::publish_wait`](crate::Config::publish_wait).
+    pub publish_wait: Duration,
 }

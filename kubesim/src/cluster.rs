@@ -252,6 +252,11 @@ impl Cluster {
         self.sim.condition.follows_stalled.send_replace(stalled);
     }
 
+    /// Lets watches say nothing, or go on; see [`FaultKind::MuteWatches`].
+    pub fn mute_watches(&self, muted: bool) {
+        self.sim.condition.watches_muted.send_replace(muted);
+    }
+
     /// Causes a fault of a scenario now.
     pub fn cause(&self, fault: FaultKind) {
         playing::cause(&self.sim, fault);

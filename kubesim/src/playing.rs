@@ -89,6 +89,7 @@ pub(crate) fn cause(sim: &Arc<Sim>, kind: FaultKind) {
         FaultKind::StrandFollows => {
             sim.interrupts.strandings.send_replace(());
         }
+        FaultKind::MuteWatches { duration } => mute(sim, duration),
         FaultKind::SlowLogs { duration, delay } => slow(sim, duration, delay),
         FaultKind::ApiBusy { duration } => refuse(sim, Refusal::Busy, duration),
         FaultKind::LogsForbidden { duration } => refuse(sim, Refusal::Forbidden, duration),
@@ -112,6 +113,13 @@ fn stall(sim: &Arc<Sim>, duration: Duration) {
     sim.condition.follows_stalled.send_replace(true);
     later(sim, duration, |sim| {
         sim.condition.follows_stalled.send_replace(false);
+    });
+}
+
+fn mute(sim: &Arc<Sim>, duration: Duration) {
+    sim.condition.watches_muted.send_replace(true);
+    later(sim, duration, |sim| {
+        sim.condition.watches_muted.send_replace(false);
     });
 }
 

@@ -220,6 +220,11 @@ pub enum FaultKind {
     },
     /// Follows that are open now do not notice a rotation: they stay silent at the end of their file, and end there when the container exits.
     StrandFollows,
+    /// Watches say nothing for this long, and stay open; then all that happened meanwhile.
+    MuteWatches {
+        /// How long.
+        duration: Duration,
+    },
     /// Every piece of a log takes `delay` more for this long.
     SlowLogs {
         /// How long.

@@ -54,6 +54,8 @@ pub(crate) struct Condition {
     pub(crate) follows: Arc<AtomicUsize>,
     /// Follows deliver nothing.
     pub(crate) follows_stalled: watch::Sender<bool>,
+    /// Watches say nothing.
+    pub(crate) watches_muted: watch::Sender<bool>,
     /// How long each piece of a log takes.
     pub(crate) log_delay: Mutex<Duration>,
     /// What every request is refused with.
@@ -120,6 +122,7 @@ impl Sim {
                 api_down: watch::Sender::new(false),
                 follows: Arc::default(),
                 follows_stalled: watch::Sender::new(false),
+                watches_muted: watch::Sender::new(false),
                 log_delay: Mutex::default(),
                 refusal: Mutex::default(),
             },

@@ -126,6 +126,31 @@ async fn a_right_that_is_taken_away_is_missed_at_the_next_request() {
 }
 
 #[tokio::test]
+async fn a_muted_watch_stays_open_and_tells_all_at_last() {
+    let cluster = with_pod().await;
+    let list: serde_json::Value = serde_json::from_str(&get(cluster.addr(), "/api/v1/pods").await.body).unwrap();
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut watch = open(
+        cluster.addr(),
+        "GET",
+        &format!("/api/v1/pods?watch=1&resourceVersion={version}"),
+    )
+    .await;
+    cluster.mute_watches(true);
+    cluster.create_pod(&PodPlan::silent("a", "q", "c")).unwrap();
+    soon(cluster.wait_running("a", "q", "c")).await.unwrap();
+    let listed = get(cluster.addr(), "/api/v1/pods").await.body;
+    assert!(listed.contains("\"q\""), "{listed}");
+    cluster.mute_watches(false);
+    let told = watch.text().await;
+    assert!(
+        told.starts_with("{\"type\":\"ADDED\"") && told.contains("\"MODIFIED\""),
+        "what happened while it was muted, together: {told}"
+    );
+    soon(cluster.shutdown()).await;
+}
+
+#[tokio::test]
 async fn a_watch_that_the_api_server_forgot_gets_410_within_a_200() {
     let cluster = with_pod().await;
     let list: serde_json::Value = serde_json::from_str(&get(cluster.addr(), "/api/v1/pods").await.body).unwrap();
@@ -149,7 +174,8 @@ fn faults_are_read_from_a_scenario() {
     let text = "rotate_bytes = 65536\n\
         [[faults]]\nat = 1\nkind = \"rotate\"\n\
         [[faults]]\nat = 2\nkind = \"slow-logs\"\nfor = \"2s\"\ndelay = \"50ms\"\n\
-        [[faults]]\nat = 3\nkind = \"stall-follows\"\nfor = 1\n";
+        [[faults]]\nat = 3\nkind = \"stall-follows\"\nfor = 1\n\
+        [[faults]]\nat = 4\nkind = \"mute-watches\"\nfor = \"1m\"\n";
     let scenario = Scenario::from_toml(text).unwrap();
     assert_eq!(scenario.rotate_bytes, 65536);
     let kinds: Vec<_> = scenario.faults.into_iter().map(|fault| fault.kind).collect();
@@ -161,6 +187,9 @@ fn faults_are_read_from_a_scenario() {
         },
         FaultKind::StallFollows {
             duration: Duration::from_secs(1),
+        },
+        FaultKind::MuteWatches {
+            duration: Duration::from_secs(60),
         },
     ];
     assert_eq!(kinds, expected);

@@ -12,6 +12,7 @@ use clap::Args;
 use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -84,7 +85,7 @@ struct Reader {
     args: LogsArgs,
     uri: Uri,
     authorization: Option<String>,
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
     place: Place,
     printer: Printer,
 }
@@ -102,9 +103,9 @@ impl Reader {
         let uri = uri(&args)?;
         let authorization = key::authorization(args.key.as_deref(), uri.host().unwrap_or_default());
         Ok(Self {
-            uri,
             authorization,
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            client: client(&uri)?,
+            uri,
             place: Place::default(),
             printer: Printer::new(args.output),
             args,
@@ -218,6 +219,27 @@ impl Reader {
     }
 }
 
+/// A client that trusts whom the machine trusts (`SSL_CERT_FILE` names other roots). They are read only where they are needed.
+fn client(uri: &Uri) -> anyhow::Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>> {
+    let config = rustls::ClientConfig::builder();
+    let config = if uri.scheme_str() == Some("https") {
+        let roots = config.with_native_roots().context(
+            "no certificate authority to trust (install ca-certificates, or name a file of them in SSL_CERT_FILE)",
+        )?;
+        roots.with_no_client_auth()
+    } else {
+        config
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth()
+    };
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .enable_http1()
+        .build();
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
 fn uri(args: &LogsArgs) -> anyhow::Result<Uri> {
     let server = args.server.trim_end_matches('/');
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
@@ -240,7 +262,7 @@ fn uri(args: &LogsArgs) -> anyhow::Result<Uri> {
     let uri: Uri = uri
         .parse()
         .with_context(|| format!("--server {}: give a URL such as http://127.0.0.1:8080", args.server))?;
-    if uri.scheme_str() != Some("http") || uri.host().is_none() {
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
         bail!("--server {}: give a URL such as http://127.0.0.1:8080", args.server);
     }
     Ok(uri)

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bus::{Batch, Bus, Content, Embedded, Limits, Timestamp};
-use support::{Served, at, origin, printed_time, since};
+use support::{Served, at, cpu_seconds, origin, printed_time, resident_kib, since};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -44,7 +44,8 @@ async fn serve(tails: u64, rate: u64, seconds: u64, deaf: u64) {
     let served = Served::start(Arc::clone(&bus) as Arc<dyn Bus>).await;
     let origin = origin("bench");
     bus.create(&origin.app).await.unwrap();
-    let idle_memory = resident_kib();
+    let own = std::process::id();
+    let idle_memory = resident_kib(own);
     let mut readers = Command::new(std::env::current_exe().unwrap())
         .args([tails, rate, seconds, deaf].map(|n| n.to_string()))
         .env(READERS, &served.addr)
@@ -54,8 +55,8 @@ async fn serve(tails: u64, rate: u64, seconds: u64, deaf: u64) {
     let mut ready = [0; 1];
     let mut output = readers.stdout.take().unwrap();
     output.read_exact(&mut ready).unwrap();
-    let memory = (resident_kib() - idle_memory) as f64 / tails as f64;
-    let cpu = cpu_seconds();
+    let memory = (resident_kib(own) - idle_memory) as f64 / tails as f64;
+    let cpu = cpu_seconds(own);
     let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(rate).unwrap());
     for seq in 0..rate * seconds {
         tick.tick().await;
@@ -81,7 +82,7 @@ async fn serve(tails: u64, rate: u64, seconds: u64, deaf: u64) {
     })
     .await
     .unwrap();
-    let used = cpu_seconds() - cpu;
+    let used = cpu_seconds(own) - cpu;
     let deliveries = (tails * rate * seconds) as f64;
     println!(
         "server: {:.2} us CPU a delivery, {:.0} deliveries per CPU second, {memory:.1} KiB a tail",
@@ -155,17 +156,4 @@ async fn read(addr: &str, tails: u64, lines: u64, deaf: u64) {
         at(0.99),
         at(1.0)
     );
-}
-
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-    ticks / 100.0
-}
-
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

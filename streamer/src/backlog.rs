@@ -142,7 +142,7 @@ async fn read_back(hubs: &Hubs, app: &AppName, query: &LogsQuery) -> Result<Past
             filter: query.filter.clone(),
         },
     };
-    history::read_back(&*hubs.bus, app, &want, &hubs.config).await
+    history::read_back(&*hubs.bus, app, &want, hubs.room(), &hubs.config).await
 }
 
 /// From when on the bus can have taken what is wanted.

@@ -17,6 +17,8 @@ pub struct Config {
     pub rings_bytes: usize,
     /// How many bytes of batches one reading of history may hold. What needs more is cut to its newest lines, and says so.
     pub history_bytes: usize,
+    /// How many bytes of history are held at once, of all readers to whom they are yet to be sent. Near it a reading may hold less.
+    pub histories_bytes: usize,
     /// How long one reading of history may take. What takes longer is cut, and says so.
     pub history_wait: Duration,
     /// How long a hub stays after its last tail has gone.
@@ -42,6 +44,7 @@ impl Default for Config {
             max_lag: Duration::from_secs(60),
             rings_bytes: 512 << 20,
             history_bytes: 256 << 20,
+            histories_bytes: 1 << 30,
             history_wait: Duration::from_secs(30),
             linger: Duration::from_secs(60),
             heartbeat: Duration::from_secs(15),

@@ -118,6 +118,13 @@ pub(crate) struct Line<'a> {
     pub(crate) raw: &'a [u8],
 }
 
+impl Drop for Frame {
+    /// What a ring kept was let go there; history counts until the last of its readers has it.
+    fn drop(&mut self) {
+        self.charge.let_go();
+    }
+}
+
 impl Frame {
     /// A frame of one notice.
     pub(crate) fn told(app: &AppName, told: Told) -> Self {

@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bus::{
-    AppName, Bus, BusError, Item, Published, Start,
+    AppName, Bus, BusError, Delivery, Item, Published, Reader, Start,
     cursor::StreamKey,
     reassembly::{Moment, Reassembly},
 };
 use tokio::time::Instant;
 
 use crate::{
+    charge::Kept,
     config::Config,
     filter::Filter,
     frame::{Frame, Told},
@@ -27,6 +28,12 @@ const REACHES: [Duration; 3] = [
     Duration::from_secs(2 * 3600),
 ];
 
+/// How long is waited, behind the end of what was there, for what is missing in it.
+const HOLES_WAIT: Duration = Duration::from_secs(1);
+
+/// What is missing then is looked for from so long before the reading began: what is published while a subscription is made and set back in time can be missing from it.
+const AROUND: Duration = Duration::from_secs(10);
+
 /// Who wants more lines than this is hardly served by a short look first.
 const MANY_LINES: u64 = 100_000;
 
@@ -41,6 +48,21 @@ pub(crate) struct Want {
     pub(crate) since: Option<Published>,
     /// Only these. `None`: what is read may serve others too, and is kept beyond `lines` while it is small.
     pub(crate) filter: Option<Arc<Filter>>,
+}
+
+impl Want {
+    /// How far back is looked at most.
+    fn farthest(&self) -> Start {
+        self.since.map_or(Start::Oldest, Start::At)
+    }
+}
+
+/// What a read-back may hold, and where it counts what it brings.
+pub(crate) struct Room {
+    /// Batches, and what is kept a line.
+    pub(crate) bytes: usize,
+    /// All that is held of history.
+    pub(crate) kept: Kept,
 }
 
 /// What a read-back brought.
@@ -78,19 +100,25 @@ impl Past {
 
 /// What the bus has taken by now, merged by the lines' timestamps.
 ///
-/// *Memory*: 24 bytes a line, and the batches they lie in, at most [`Config::history_bytes`] in all; then fewer lines are kept, and a notice says so. *Time*:
+/// *Memory*: 24 bytes a line, and the batches they lie in, at most the room there is; then fewer lines are kept, and a notice says so. *Time*:
 /// [`Config::history_wait`]; then what a shorter look found, and a notice.
 ///
 /// *Cancel safety*: nothing is left behind when the call is dropped.
 ///
 /// # Errors
 /// The bus's.
-pub(crate) async fn read_back(bus: &dyn Bus, app: &AppName, want: &Want, config: &Config) -> Result<Past, BusError> {
+pub(crate) async fn read_back(
+    bus: &dyn Bus,
+    app: &AppName,
+    want: &Want,
+    room: Room,
+    config: &Config,
+) -> Result<Past, BusError> {
     let now = Published::now();
     let limit = Instant::now() + config.history_wait;
     let mut best: Option<Past> = None;
     for start in starts(want, now) {
-        let mut read = ReadBack::new(want, config);
+        let mut read = ReadBack::new(want, &room, config);
         match tokio::time::timeout_at(limit, read.run(bus, app, start, config.history)).await {
             Ok(ran) => ran?,
             Err(_) => {
@@ -113,17 +141,47 @@ pub(crate) async fn read_back(bus: &dyn Bus, app: &AppName, want: &Want, config:
 
 /// From when on is looked, one after the other.
 fn starts(want: &Want, now: Published) -> Vec<Start> {
-    let last = want.since.map_or(Start::Oldest, Start::At);
     let looks = REACHES.map(|reach| now.earlier_by(reach));
     let looks = looks
         .into_iter()
         .filter(|look| want.since.is_none_or(|since| since < *look));
     let looks = looks.filter(|_| want.lines < MANY_LINES);
-    looks.map(Start::At).chain([last]).collect()
+    looks.map(Start::At).chain([want.farthest()]).collect()
+}
+
+/// Reassembly, and the clock it is told.
+struct Timed {
+    inner: Reassembly,
+    began: Instant,
+}
+
+impl Timed {
+    fn new(inner: Reassembly) -> Self {
+        Self {
+            inner,
+            began: Instant::now(),
+        }
+    }
+
+    fn now(&self) -> Moment {
+        Moment {
+            elapsed: self.began.elapsed(),
+            bus: Published::now(),
+        }
+    }
+
+    fn push(&mut self, delivery: Delivery) {
+        self.inner.push(delivery, self.now());
+    }
+
+    fn join_all(&mut self) {
+        self.inner.join_all(self.now());
+    }
 }
 
 struct ReadBack<'a> {
     want: &'a Want,
+    room: &'a Room,
     config: &'a Config,
     gather: Gather,
     settled: Settled,
@@ -139,9 +197,10 @@ struct ReadBack<'a> {
 }
 
 impl<'a> ReadBack<'a> {
-    fn new(want: &'a Want, config: &'a Config) -> Self {
+    fn new(want: &'a Want, room: &'a Room, config: &'a Config) -> Self {
         Self {
             want,
+            room,
             config,
             gather: Gather::new(want.filter.clone()),
             settled: Settled::default(),
@@ -160,6 +219,7 @@ impl<'a> ReadBack<'a> {
 
     /// Reads to the end of what is there.
     async fn run(&mut self, bus: &dyn Bus, app: &AppName, start: Start, history: Duration) -> Result<(), BusError> {
+        let opened = Published::now();
         let mut reader = bus.follow(app, start).await?;
         self.reached = reader.since();
         self.whole = match start {
@@ -167,43 +227,90 @@ impl<'a> ReadBack<'a> {
             Start::At(asked) => self.reached == Published(0) || self.reached > asked,
             Start::Now | Start::Oldest => true,
         };
-        let began = Instant::now();
-        let mut reassembly = Reassembly::new(patience(&reader), reader.since(), history);
-        loop {
-            match reader.next().await.transpose()? {
-                Some(Item::Delivery(delivery)) => {
-                    let now = Moment {
-                        elapsed: began.elapsed(),
-                        bus: Published::now(),
-                    };
-                    reassembly.push(delivery, now);
-                }
-                Some(Item::Unreadable(unreadable)) => self.told.push(Told::now(notice::unreadable(&unreadable))),
-                Some(Item::Break { from, to }) => {
-                    self.reached = self.reached.max(to);
-                    self.told.push(Told::now(notice::interrupted(from, to)));
-                }
-                Some(Item::CaughtUp) | None => break,
+        let mut reassembly = Timed::new(Reassembly::new(patience(&reader), reader.since(), history));
+        while let Some(item) = reader.next().await.transpose()? {
+            if let Item::CaughtUp = item {
+                break;
             }
-            self.take(&mut reassembly);
+            self.push(item, &mut reassembly);
         }
-        reassembly.declare_all();
+        let ended = Published::now();
+        reassembly.join_all();
+        self.take(&mut reassembly);
+        // A shorter look that found too little is followed by a longer one: that one waits.
+        let is_last = start == self.want.farthest() || self.is_enough();
+        if is_last {
+            self.wait_for_holes(&mut reader, &mut reassembly).await?;
+        }
+        if is_last && reassembly.inner.has_holes() {
+            tracing::debug!(%app, "holes in what was read back: looks again");
+            let again = Start::At(opened.earlier_by(AROUND));
+            self.look_again(bus.follow(app, again).await?, ended, &mut reassembly)
+                .await?;
+        }
+        reassembly.inner.declare_all();
         self.take(&mut reassembly);
         Ok(())
     }
 
-    fn take(&mut self, reassembly: &mut Reassembly) {
-        while let Some(event) = reassembly.next_event() {
+    /// The bus hands out what it has over several streams: the end on one of them says little of another.
+    async fn wait_for_holes(&mut self, reader: &mut Reader, reassembly: &mut Timed) -> Result<(), BusError> {
+        let limit = Instant::now() + HOLES_WAIT;
+        while reassembly.inner.has_holes()
+            && let Ok(Some(item)) = tokio::time::timeout_at(limit, reader.next()).await
+        {
+            self.push(item?, reassembly);
+        }
+        self.take(reassembly);
+        Ok(())
+    }
+
+    /// Reads once more what the bus took until then, for what is missing.
+    async fn look_again(
+        &mut self,
+        mut reader: Reader,
+        until: Published,
+        reassembly: &mut Timed,
+    ) -> Result<(), BusError> {
+        while reassembly.inner.has_holes()
+            && let Some(item) = reader.next().await.transpose()?
+        {
+            match item {
+                Item::Delivery(delivery) if delivery.published > until => {}
+                Item::Delivery(_) => self.push(item, reassembly),
+                // Said already, if it is about what was read.
+                Item::Unreadable(_) | Item::Break { .. } => {}
+                Item::CaughtUp => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, item: Item, reassembly: &mut Timed) {
+        match item {
+            Item::Delivery(delivery) => reassembly.push(delivery),
+            Item::Unreadable(unreadable) => self.told.push(Told::now(notice::unreadable(&unreadable))),
+            Item::Break { from, to } => {
+                self.reached = self.reached.max(to);
+                self.told.push(Told::now(notice::interrupted(from, to)));
+            }
+            Item::CaughtUp => {}
+        }
+        self.take(reassembly);
+    }
+
+    fn take(&mut self, reassembly: &mut Timed) {
+        while let Some(event) = reassembly.inner.next_event() {
             let key = StreamKey::of(&event.origin.stream);
             self.settled.insert(key, &event);
             self.gather.push(key, event);
         }
         let (lines, bytes) = (self.gather.lines(), self.gather.bytes());
         let many = lines > self.want.lines.saturating_mul(2).saturating_add(SURPLUS_LINES);
-        if (many && bytes > self.keeps_bytes()) || bytes > self.config.history_bytes {
+        if (many && bytes > self.keeps_bytes()) || bytes > self.room.bytes {
             self.trimmed |= self.gather.keep_last(self.want.lines);
         }
-        if self.gather.bytes() > self.config.history_bytes {
+        if self.gather.bytes() > self.room.bytes {
             self.cut = true;
             self.gather.keep_last(self.gather.lines() / 2);
         }
@@ -223,12 +330,14 @@ impl<'a> ReadBack<'a> {
             self.trimmed |= self.gather.keep_last(self.want.lines);
         }
         if self.cut {
-            let said = notice::cut(self.gather.lines(), self.config.history_bytes);
+            let said = notice::cut(self.gather.lines(), self.room.bytes);
             self.told.push(Told::now(said));
         }
+        let frames = self.gather.into_frames(app);
+        frames.iter().for_each(|frame| frame.charge.keep(&self.room.kept));
         Past {
             told: self.told,
-            frames: self.gather.into_frames(app),
+            frames,
             settled: self.settled,
             complete_from: (!self.trimmed && !self.cut).then_some(if self.whole { Published(0) } else { self.reached }),
             reached: self.reached,

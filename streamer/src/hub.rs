@@ -40,9 +40,9 @@ const QUIET: Duration = Duration::from_millis(100);
 /// At the end: an app that does not stop printing is read for so long at most.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// How long readers are left alone after they were woken, for each of them: about what it takes to write to one, so that what comes meanwhile goes into the same
-/// write. One reader does not notice; ten thousand get five writes a second each, rather than one a line.
-const REST_A_TAIL: Duration = Duration::from_micros(20);
+/// How long readers are left alone after they were woken, for each of them: a few times what it takes to write to one, so that what comes meanwhile goes into the same
+/// write. A hundred readers do not notice, a thousand get twenty-five writes a second each, ten thousand five, rather than one a line.
+const REST_A_TAIL: Duration = Duration::from_micros(40);
 
 /// The longest such rest.
 const MAX_REST: Duration = Duration::from_millis(200);

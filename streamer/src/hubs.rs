@@ -12,6 +12,7 @@ use crate::{
     charge::Kept,
     config::Config,
     error::ApiError,
+    history::Room,
     hub::{self, Hub, Retire},
     limits::Tails,
     metrics::Metrics,
@@ -19,6 +20,9 @@ use crate::{
 
 /// How many read histories at once; more wait their turn.
 const READ_BACKS: usize = 4;
+
+/// What a reading of history may hold however much others do.
+const LEAST_HISTORY_BYTES: usize = 1 << 20;
 
 /// The hubs, opened by the first tail of an app, shared by all.
 pub(crate) struct Hubs {
@@ -33,6 +37,8 @@ pub(crate) struct Hubs {
     pub(crate) tails: Arc<Tails>,
     /// What all rings keep.
     kept: Kept,
+    /// What is held of history.
+    histories: Kept,
     shutdown: CancellationToken,
     entries: Mutex<HashMap<AppName, Arc<Entry>>>,
     tasks: TaskTracker,
@@ -84,12 +90,24 @@ impl Hubs {
             read_backs: Semaphore::new(READ_BACKS),
             bus,
             kept: Kept::shown(metrics.ring_bytes.clone()),
+            histories: Kept::shown(metrics.history_bytes.clone()),
             metrics,
             tails: Arc::default(),
             shutdown,
             entries: Mutex::default(),
             tasks: TaskTracker::new(),
         })
+    }
+
+    /// What a reading of history may hold, and where that counts.
+    pub(crate) fn room(&self) -> Room {
+        let left = self.config.histories_bytes.saturating_sub(self.histories.all());
+        Room {
+            bytes: (left / READ_BACKS)
+                .max(LEAST_HISTORY_BYTES)
+                .min(self.config.history_bytes),
+            kept: self.histories.clone(),
+        }
     }
 
     /// Joins the app's hub, opening it where there is none. When this returns, what the bus accepts from here on reaches the hub's ring.

@@ -106,6 +106,8 @@ pub(crate) async fn logs(
     let tracker = hubs.tracker();
     Ok(upgrade
         .max_message_size(socket::MAX_MESSAGE_BYTES)
+        .read_buffer_size(socket::READ_BUFFER_BYTES)
+        .write_buffer_size(0)
         .on_upgrade(move |socket| tracker.track_future(socket::serve(socket, tail, pass, admitted, heartbeat))))
 }
 

@@ -20,6 +20,7 @@ pub struct Metrics {
     pub(crate) read_backs: Counter,
     pub(crate) stalled_connections: Counter,
     pub(crate) ring_bytes: Gauge,
+    pub(crate) history_bytes: Gauge,
 }
 
 /// Which lines are missing.
@@ -75,6 +76,11 @@ impl Metrics {
             "read_backs",
             "Times that history was read from the bus",
             metrics.read_backs.clone(),
+        );
+        registry.register(
+            "history_bytes",
+            "Bytes of history that are yet to be sent: lines and their renderings",
+            metrics.history_bytes.clone(),
         );
         registry.register(
             "ring_bytes",

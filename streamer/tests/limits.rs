@@ -10,7 +10,7 @@ use streamer::Config;
 use support::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 const LOGS: &str = "/api/apps/shop/logs";
@@ -167,5 +167,48 @@ async fn all_rings_together_keep_no_more_than_they_may() {
         tails.push(tail);
         assert!(stack.metric("tributary_streamer_ring_bytes") < 3 << 20);
     }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn histories_that_nobody_takes_leave_the_next_a_little_and_say_that_they_are_cut() {
+    let stack = Stack::start(Config {
+        histories_bytes: 32 << 20,
+        ..Config::default()
+    })
+    .await;
+    let web = stream("web", Duration::from_secs(3600));
+    // 40 MB: more than all may hold.
+    stack
+        .publish((0..40).map(|batch| padded(&web, batch * 1000, batch * 1000 + 1000, 1000)))
+        .await;
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        // What the kernel takes for it is sent.
+        let reader = TcpSocket::new_v4().unwrap();
+        reader.set_recv_buffer_size(4096).unwrap();
+        let mut reader = reader.connect(stack.addr).await.unwrap();
+        let asked = "GET /api/apps/shop/logs?num_lines=40000&follow=False HTTP/1.1\r\nhost: x\r\n\r\n";
+        reader.write_all(asked.as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        reader.read_exact(&mut head).await.unwrap();
+        assert!(head.ends_with(b"200"));
+        held.push(reader);
+    }
+    // A quarter of what was left each time, and its renderings as they were made.
+    let bytes = stack.metric("tributary_streamer_history_bytes");
+    assert!((8 << 20..48 << 20).contains(&bytes), "{bytes}");
+    let (_, body) = stack.get_all("/api/apps/shop/logs?num_lines=40000&follow=False").await;
+    assert!(
+        body.contains("Error L15: history is cut to its newest"),
+        "{:.200}",
+        body
+    );
+    let last = body.lines().last().unwrap();
+    assert!(said(last).starts_with("39999x"), "its newest: {last:.80}");
+    drop(held);
+    eventually(&stack, "tributary_streamer_history_bytes", 0).await;
+    let (_, body) = stack.get_all("/api/apps/shop/logs?num_lines=500&follow=False").await;
+    assert!(!body.contains("Error"), "there is room again");
     stack.stop().await;
 }

@@ -408,3 +408,24 @@ async fn history_is_all_that_was_asked_for_or_says_that_it_is_cut() {
     }
     stack.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_reading_back_lacks_another_finds_and_what_all_lack_is_told() {
+    for (times, gaps) in [(4, 0), (u64::MAX, 1)] {
+        // Three shorter looks, then the one that is told to find all.
+        let stack = Stack::forgetting(20, times).await;
+        let web = stream("web", HOUR);
+        stack
+            .publish([0, 10, 20, 30].map(|seq| lines(&web, seq, seq + 10)))
+            .await;
+        let (_, body) = stack.get_all("/api/apps/shop/logs?follow=False").await;
+        let (told, texts): (Vec<&str>, Vec<&str>) = body.lines().map(said).partition(|text| text.starts_with("Error"));
+        let seqs: Vec<u64> = texts.iter().map(|text| text.parse().unwrap()).collect();
+        let lacks = if gaps == 0 { 0..0 } else { 20..30 };
+        assert_eq!(seqs, (0..40).filter(|seq| !lacks.contains(seq)).collect::<Vec<_>>());
+        assert_eq!(told.len(), gaps, "{told:?}");
+        told.iter()
+            .for_each(|told| assert!(told.contains("10 messages of web lost, seq 20 to 29"), "{told}"));
+        stack.stop().await;
+    }
+}

@@ -196,6 +196,10 @@ async fn logs_prints_what_was_asked_for_and_says_what_it_cannot_have() {
         &run(&["logs", "shop", "--server", "127.0.0.1"], &[]).await,
         &["--server 127.0.0.1"],
     );
+    refused(
+        &run(&["logs", "shop", "--server", "ftp://127.0.0.1"], &[]).await,
+        &["--server ftp://127.0.0.1"],
+    );
     let nobody = format!("http://127.0.0.1:{}", dead_port());
     refused(
         &run(&["logs", "shop", "--server", &nobody], &[]).await,

@@ -4,6 +4,11 @@
 
 use std::time::Duration;
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
 use crate::{
     emulator::Emulator,
     support::*,
@@ -99,6 +104,40 @@ async fn a_bus_that_is_away_for_twenty_seconds_midway_costs_nobody_a_line() {
     assert_eq!(late.total(), expected(), "each exactly once, also read back");
     collector.terminate().await;
     streamer.terminate().await;
+    cluster.stop().await;
+    emulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamer_that_is_told_to_stop_is_not_ready_while_a_reader_takes_its_last_lines() {
+    let Some(emulator) = Emulator::start().await else {
+        return;
+    };
+    let cluster = Cluster::start(&numbered()).await;
+    let mut streamer = streamer(&emulator, &[]).await;
+    let admin = streamer.other_addr().await;
+    let collector = collector(&cluster, &emulator).await;
+    drop(first_tail(&streamer).await);
+    assert_eq!(Reading::open(admin, "/readyz").await.status(), 200);
+    // One that is told of the end and does not answer: a WebSocket's close wants an answer, which is waited for.
+    let mut reader = TcpStream::connect(streamer.addr).await.unwrap();
+    let asked = "GET /api/apps/load/logs?num_lines=0 HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                 sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    reader.write_all(asked.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    bounded("an answer", reader.read_exact(&mut head)).await.unwrap();
+    assert!(head.ends_with(b"101"));
+    streamer.tell_to_stop().await;
+    bounded("not ready", async {
+        while Reading::open(admin, "/readyz").await.status() != 503 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // It goes, and so may the streamer.
+    drop(reader);
+    streamer.ended().await;
+    collector.terminate().await;
     cluster.stop().await;
     emulator.stop().await;
 }

@@ -159,3 +159,72 @@ async fn the_key_comes_from_a_flag_or_from_netrc() {
         assert_eq!(asked, sent);
     }
 }
+
+#[tokio::test]
+async fn over_https_the_machine_s_roots_say_who_is_believed() {
+    let demo = start_demo(&[]).await;
+    let dir = TempDir::new().unwrap();
+    let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let roots = dir.path().join("roots.pem");
+    std::fs::write(&roots, identity.cert.pem()).unwrap();
+    let roots = roots.display().to_string();
+    let port = tls_in_front_of(demo.addr, &identity).await.port();
+    let named = format!("https://localhost:{port}");
+    let read = async |server: &str, roots: &str| {
+        let args = ["logs", "shop", "-n", "1", "--server", server, "--no-follow"];
+        run(&args, &[("SSL_CERT_FILE", roots)]).await
+    };
+    let mut tail = demo.get("/api/apps/shop/logs").await;
+    tail.line().await.unwrap();
+    let output = read(&named, &roots).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1);
+    // Another name than the certificate's, and a certificate that nobody vouches for.
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let others = dir.path().join("others.pem");
+    std::fs::write(&others, other.cert.pem()).unwrap();
+    let unnamed = format!("https://127.0.0.1:{port}");
+    for (server, roots) in [(&unnamed, &roots), (&named, &others.display().to_string())] {
+        let output = read(server, roots).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            !output.status.success() && said.contains(server.as_str()) && said.contains("certificate"),
+            "{said}"
+        );
+        assert!(output.stdout.is_empty());
+    }
+    demo.terminate().await;
+}
+
+/// What ends TLS and hands on what is inside.
+async fn tls_in_front_of(
+    addr: std::net::SocketAddr,
+    identity: &rcgen::CertifiedKey<rcgen::KeyPair>,
+) -> std::net::SocketAddr {
+    let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let front = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that does not believe us goes.
+                let Ok(mut client) = acceptor.accept(client).await else {
+                    return;
+                };
+                let mut server = tokio::net::TcpStream::connect(addr).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    front
+}

@@ -6,6 +6,7 @@ mod demo;
 #[path = "../support/emulator.rs"]
 mod emulator;
 mod logs;
+mod replicas;
 mod subscriptions;
 mod support;
 mod up;

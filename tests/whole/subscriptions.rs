@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
     cluster::{collector, streamer},
@@ -15,8 +18,8 @@ use crate::{
 const APPS: usize = 50;
 const TAILS_OF_EACH: usize = 4;
 
-/// Apps that say one line each and stay.
-fn apps() -> String {
+/// Apps that say so many lines each, at such a rate, and stay.
+fn apps(lines: u64, rate: u64) -> String {
     let pod = |app: usize| {
         format!(
             r#"
@@ -25,8 +28,8 @@ fn apps() -> String {
             name = "web"
             [[pods.containers]]
             name = "main"
-            lines = 1
-            rate = 1
+            lines = {lines}
+            rate = {rate}
             text = "hello {{seq}}"
             restart = "Never"
             "#
@@ -84,7 +87,7 @@ async fn tails(streamer: &Tributary) -> Vec<Reading> {
             }
         })
         .await;
-        assert!(tail.line().await.expect("a line").ends_with("hello 0"));
+        assert!(tail.line().await.expect("a line").contains("hello "));
         tail
     };
     join_all((0..APPS * TAILS_OF_EACH).map(|n| tail(n % APPS))).await
@@ -95,7 +98,7 @@ async fn after_two_hundred_tails_of_fifty_apps_no_subscription_is_left_nor_after
     let Some(emulator) = Emulator::start().await else {
         return;
     };
-    let cluster = Cluster::start(&apps()).await;
+    let cluster = Cluster::start(&apps(1, 1)).await;
     let collector = collector(&cluster, &emulator).await;
     let flags = ["--linger", "1s", "--replica-name", "streamer-0"];
     let first = streamer(&emulator, &flags).await;
@@ -125,6 +128,51 @@ async fn after_two_hundred_tails_of_fifty_apps_no_subscription_is_left_nor_after
         Vec::<String>::new(),
         "an orderly end leaves nothing at all"
     );
+    collector.terminate().await;
+    cluster.stop().await;
+    emulator.stop().await;
+}
+
+/// One tail after the other of one app, each for a while: what it shows begins anywhere and has no hole and no repeat.
+async fn comes_and_goes(streamer: &Tributary, app: usize, until: Instant) -> usize {
+    let (path, mut shown) = (format!("/api/apps/app-{app}/logs?num_lines=10"), 0);
+    while Instant::now() < until {
+        let mut tail = streamer.get(&path).await;
+        assert_eq!(tail.status(), 200);
+        let mut next = None;
+        let stay = Duration::from_millis(rand::random_range(200..6000));
+        let leave = Instant::now() + stay;
+        while let Ok(line) = tokio::time::timeout_at(leave, tail.line()).await {
+            let line = line.expect("more lines");
+            let number = line
+                .rsplit("hello ")
+                .next()
+                .and_then(|number| number.parse::<u64>().ok());
+            let number = number.unwrap_or_else(|| panic!("nothing is missing: {line}"));
+            assert!(next.is_none_or(|next| next == number), "{next:?}, and then {line}");
+            next = Some(number + 1);
+            shown += 1;
+        }
+    }
+    shown
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes five minutes"]
+async fn for_five_minutes_tails_of_fifty_apps_come_and_go_and_none_misses_a_line() {
+    let Some(emulator) = Emulator::start().await else {
+        return;
+    };
+    let cluster = Cluster::start(&apps(20_000, 20)).await;
+    let collector = collector(&cluster, &emulator).await;
+    let streamer = streamer(&emulator, &["--linger", "1s"]).await;
+    drop(tails(&streamer).await);
+    let until = Instant::now() + Duration::from_secs(300);
+    let tails = (0..APPS * 2).map(|n| comes_and_goes(&streamer, n % APPS, until));
+    let shown: usize = join_all(tails).await.into_iter().sum();
+    assert!(shown > 100_000, "{shown}");
+    streamer.terminate().await;
+    assert_eq!(left(&emulator).await, Vec::<String>::new());
     collector.terminate().await;
     cluster.stop().await;
     emulator.stop().await;

@@ -64,8 +64,31 @@ impl Tributary {
     }
 
     /// SIGTERM: it has to end by itself, with exit code 0, having finished what it accepted.
-    pub async fn terminate(mut self) {
+    pub async fn terminate(self) {
+        self.tell_to_stop().await;
+        self.ended().await;
+    }
+
+    /// SIGTERM, without waiting for what comes of it.
+    pub async fn tell_to_stop(&self) {
         send_sigterm(&self.child).await;
+    }
+
+    /// Where else it says that it listens.
+    pub async fn other_addr(&mut self) -> SocketAddr {
+        bounded("listening", async {
+            loop {
+                let line = self.stderr.next_line().await.unwrap().expect("it runs");
+                if let Some(addr) = line.strip_prefix("listening on http://") {
+                    return addr.parse().unwrap();
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits for its end, with exit code 0.
+    pub async fn ended(mut self) {
         let mut said = Vec::new();
         let status = bounded("the end after SIGTERM", async {
             while let Some(line) = self.stderr.next_line().await.unwrap() {

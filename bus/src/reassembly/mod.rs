@@ -232,6 +232,22 @@ impl Reassembly {
         ids.iter().for_each(|id| self.reconsider(id));
     }
 
+    /// The read-back is complete, and its reader stops soon: streams that were joined in their middle are joined where what came of them begins. What is left to
+    /// wait for are holes: [`has_holes`](Self::has_holes).
+    pub fn join_all(&mut self, now: Moment) {
+        self.caught_up(now);
+        let joining = self.streams.iter().filter(|(_, stream)| stream.is_joining());
+        let ids: Vec<StreamId> = joining.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.change(&id, |stream, events| stream.declare_first(events));
+        }
+    }
+
+    /// Whether something is missing before what is there. Without a hold, never.
+    pub fn has_holes(&self) -> bool {
+        !self.blocked.is_empty()
+    }
+
     /// When [`declare_due`](Self::declare_due) is to be called next, on the clock of [`Moment::elapsed`].
     pub fn deadline(&self) -> Option<Duration> {
         self.blocked.values().min().copied()

@@ -311,10 +311,14 @@ impl Stream {
         true
     }
 
+    /// Something is there, and where this reader joins is not settled.
+    pub(super) fn is_joining(&self) -> bool {
+        self.next.is_none() && self.first_known().is_some()
+    }
+
     /// Something is there that cannot be delivered yet.
     fn is_blocked(&self) -> bool {
-        let unknown_join = self.next.is_none() && self.first_known().is_some();
-        unknown_join || !self.held.is_empty() || !self.losses.is_empty() || (self.end.is_some() && !self.ended)
+        self.is_joining() || !self.held.is_empty() || !self.losses.is_empty() || (self.end.is_some() && !self.ended)
     }
 
     /// The lowest seq that anything is known of.

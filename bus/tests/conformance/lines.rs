@@ -31,7 +31,7 @@ pub async fn each_line_comes_once_and_in_order_whatever_the_way_did(engine: Engi
 pub async fn gaps_losses_and_ends_are_told_once_in_their_place(engine: Engine) {
     let bus = &*engine.bus;
     bus.create(&app("shop")).await.unwrap();
-    let mut reader = Assembled::new(follow(bus, Start::Now).await, 2);
+    let mut reader = Assembled::holding(HOLD, follow(bus, Start::Now).await, 2);
     let web = fresh("web");
     publish_all(
         bus,
@@ -69,7 +69,7 @@ pub async fn gaps_losses_and_ends_are_told_once_in_their_place(engine: Engine) {
 pub async fn what_comes_after_its_gap_was_told_is_late(engine: Engine) {
     let bus = &*engine.bus;
     bus.create(&app("shop")).await.unwrap();
-    let mut reader = Assembled::new(follow(bus, Start::Now).await, 3);
+    let mut reader = Assembled::holding(HOLD, follow(bus, Start::Now).await, 3);
     let web = fresh("web");
     publish_all(bus, [lines(&web, 0, 10), lines(&web, 20, 30)]).await;
     let mut told = Vec::new();

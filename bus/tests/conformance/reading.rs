@@ -10,8 +10,11 @@ use tokio::time::Instant;
 
 use crate::{engine::BOUND, shuffle::Shuffled, support::describe};
 
-/// The hold of tails here: far above the way through an engine, far below a test's patience.
+/// The hold of tails that are to see a gap: far above the way through an engine, far below a test's patience.
 pub const HOLD: Duration = Duration::from_secs(2);
+
+/// The hold of those that are to see none: what a stream of the service had and did not hand over comes again after the ack deadline, and a busy machine takes its time.
+const LONG_HOLD: Duration = Duration::from_secs(60);
 
 pub fn app(name: &str) -> AppName {
     name.parse().unwrap()
@@ -93,12 +96,14 @@ pub struct Assembled {
 }
 
 impl Assembled {
+    /// To see every line.
     pub fn new(reader: Reader, seed: u64) -> Self {
-        let reassembly = Reassembly::new(
-            Patience::Tail { hold: HOLD },
-            reader.since(),
-            Duration::from_secs(86_400),
-        );
+        Self::holding(LONG_HOLD, reader, seed)
+    }
+
+    /// To see what is missing after this hold, too.
+    pub fn holding(hold: Duration, reader: Reader, seed: u64) -> Self {
+        let reassembly = Reassembly::new(Patience::Tail { hold }, reader.since(), Duration::from_secs(86_400));
         Self {
             source: Shuffled::new(reader, seed),
             reassembly,

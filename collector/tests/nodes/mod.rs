@@ -48,6 +48,29 @@ async fn of_more_containers_than_a_node_has_follows_for_every_line_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_fell_silent_hides_no_pod() {
+    let stage = Stage::new().await;
+    stage.pod("old", RestartPolicy::Never).await;
+    let collector = stage
+        .collect_with(|config| config.relist_every = Duration::from_secs(1))
+        .await;
+    stage.write("old", 0..10);
+    stage.until_lines(10).await;
+    // Longer than the test may take: the watch itself never tells.
+    let duration = Duration::from_secs(3600);
+    stage.cluster.cause(FaultKind::MuteWatches { duration });
+    stage.pod("new", RestartPolicy::Never).await;
+    stage.write("new", 0..10);
+    let seen = stage
+        .until("the new pod's lines", |seen| {
+            seen.len() == 2 && seen.iter().all(|seen| seen.texts.len() == 10)
+        })
+        .await;
+    seen.iter().for_each(|seen| seen.assert_whole(0..10));
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_that_live_a_moment_are_read_whole() {
     let stage = Stage::playing(scenario(
         r#"

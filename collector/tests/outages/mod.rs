@@ -269,6 +269,29 @@ async fn a_topic_that_was_removed_is_made_again_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_the_bus_never_answers_for_is_handed_over_again_and_nothing_repeats() {
+    let stage = Stage::new().await;
+    stage.pod("p", RestartPolicy::Never).await;
+    let collector = stage
+        .collect_with(|config| config.publish_wait = Duration::from_millis(200))
+        .await;
+    stage.bus.mute.store(true, Ordering::SeqCst);
+    stage.write("p", 0..10);
+    // Taken, and not a word of it.
+    stage.until_lines(10).await;
+    let handed_over_again = async {
+        while stage.bus.handed.load(Ordering::SeqCst) < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon(handed_over_again).await;
+    stage.write("p", 10..20);
+    stage.bus.mute.store(false, Ordering::SeqCst);
+    stage.until_lines(20).await.assert_whole(0..20);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_had_to_wait_have_one_publish_in_flight_each_and_few_at_once() {
     let stage = Stage::new().await;
     let names: Vec<_> = (0..30).map(|n| format!("p{n}")).collect();

@@ -25,6 +25,8 @@ pub struct Switch {
     pub mute: AtomicBool,
     /// Batches with this text are refused for good.
     pub refuse_with: Mutex<Option<String>>,
+    /// How many batches it was handed, one that came again counted again.
+    pub handed: AtomicUsize,
     /// Publishes of a stream that are in flight.
     in_flight: Mutex<BTreeMap<String, usize>>,
     /// There were two at once.
@@ -44,6 +46,7 @@ impl Switch {
             unknown: AtomicBool::new(false),
             mute: AtomicBool::new(false),
             refuse_with: Mutex::default(),
+            handed: AtomicUsize::new(0),
             in_flight: Mutex::default(),
             overlapped: AtomicBool::new(false),
             slow: AtomicBool::new(false),
@@ -65,6 +68,7 @@ impl Bus for Switch {
     fn publish(&self, batch: Batch) -> BoxFuture<'_, Result<(), BusError>> {
         async move {
             assert!(!self.panic_once.swap(false, Ordering::SeqCst), "told to panic");
+            self.handed.fetch_add(1, Ordering::SeqCst);
             let stream = batch.origin.stream.to_string();
             let others = {
                 let mut in_flight = self.in_flight.lock().unwrap();

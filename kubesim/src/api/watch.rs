@@ -32,6 +32,7 @@ pub(crate) struct Watch {
     version: u64,
     versions: Receiver<u64>,
     interrupt: Receiver<Interrupt>,
+    muted: Receiver<bool>,
     ends: Instant,
     next_bookmark: Instant,
     /// Lines to send before anything else.
@@ -69,6 +70,7 @@ impl Watch {
         let mut watch = Self {
             versions: sim.store.versions(),
             interrupt: sim.interrupts.watches.subscribe(),
+            muted: sim.condition.watches_muted.subscribe(),
             sim: Arc::clone(sim),
             selector,
             table,
@@ -99,10 +101,11 @@ impl Watch {
     /// Returns the next piece of the body.
     async fn next(&mut self) -> Option<Result<Bytes, Broken>> {
         loop {
-            if self.pending.is_empty() && !self.ended {
+            let muted = *self.muted.borrow_and_update();
+            if self.pending.is_empty() && !self.ended && !muted {
                 self.read_changes();
             }
-            if let Some(data) = self.take_pending() {
+            if !muted && let Some(data) = self.take_pending() {
                 return Some(Ok(data));
             }
             if self.ended {
@@ -118,6 +121,7 @@ impl Watch {
                     }
                     self.ended = true;
                 }
+                changed = self.muted.changed() => self.ended |= changed.is_err(),
                 () = sleep_until(self.ends) => self.ended = true,
                 () = sleep_until(self.next_bookmark), if self.bookmarks => {
                     self.next_bookmark = Instant::now() + BOOKMARK_EVERY;

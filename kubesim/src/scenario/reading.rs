@@ -122,6 +122,7 @@ enum RawKind {
     Rotate,
     StallFollows,
     StrandFollows,
+    MuteWatches,
     SlowLogs,
     ApiBusy,
     LogsForbidden,
@@ -141,6 +142,7 @@ impl RawKind {
             | Self::KubeletDown
             | Self::RuntimeDown
             | Self::StallFollows
+            | Self::MuteWatches
             | Self::SlowLogs
             | Self::ApiBusy
             | Self::LogsForbidden => true,
@@ -388,6 +390,7 @@ fn fault_kind(raw: RawFault, duration: impl Fn() -> Result<Duration, String>) ->
         RawKind::Rotate => FaultKind::Rotate,
         RawKind::StallFollows => FaultKind::StallFollows { duration: duration()? },
         RawKind::StrandFollows => FaultKind::StrandFollows,
+        RawKind::MuteWatches => FaultKind::MuteWatches { duration: duration()? },
         RawKind::SlowLogs => FaultKind::SlowLogs {
             duration: duration()?,
             delay: raw.delay.ok_or("missing field `delay`")?.0,

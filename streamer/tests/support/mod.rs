@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file takes what it needs")]
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
+mod forgetful;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, Loss, LossReason, Origin, Published, StreamId, Timestamp};
@@ -18,6 +20,8 @@ use streamer::{Access, Config, Metrics};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use forgetful::Forgetful;
 
 /// Every wait's bound.
 pub const BOUND: Duration = Duration::from_secs(20);
@@ -39,41 +43,44 @@ impl Stack {
     pub async fn start_with(config: Config, limits: Limits) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), limits).unwrap());
-        Self::serve(config, Access::free(None), bus, Arc::new(dir)).await
+        let read = Arc::clone(&bus) as Arc<dyn Bus>;
+        Self::serve(config, Access::free(None), bus, read, Arc::new(dir)).await
     }
 
     /// One that asks for keys, and keeps drains.
     pub async fn start_asking(access: Access) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
-        Self::serve(Config::default(), access, bus, Arc::new(dir)).await
+        let read = Arc::clone(&bus) as Arc<dyn Bus>;
+        Self::serve(Config::default(), access, bus, read, Arc::new(dir)).await
+    }
+
+    /// One that reads a bus which forgets the batch of this seq for so many readings back.
+    pub async fn forgetting(seq: u64, times: u64) -> Self {
+        let dir = TempDir::new().unwrap();
+        let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+        let read = Arc::new(Forgetful {
+            inner: Arc::clone(&bus),
+            seq,
+            times: times.into(),
+        });
+        Self::serve(Config::default(), Access::free(None), bus, read, Arc::new(dir)).await
     }
 
     /// Another replica, on the same bus.
     pub async fn replica(&self, config: Config) -> Self {
-        Self::serve(
-            config,
-            Access::free(None),
-            Arc::clone(&self.bus),
-            Arc::clone(&self._dir),
-        )
-        .await
+        let bus = Arc::clone(&self.bus);
+        let read = Arc::clone(&bus) as Arc<dyn Bus>;
+        Self::serve(config, Access::free(None), bus, read, Arc::clone(&self._dir)).await
     }
 
-    async fn serve(config: Config, access: Access, bus: Arc<Embedded>, dir: Arc<TempDir>) -> Self {
+    async fn serve(config: Config, access: Access, bus: Arc<Embedded>, read: Arc<dyn Bus>, dir: Arc<TempDir>) -> Self {
         let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let served = tokio::spawn(streamer::run(
-            config,
-            access,
-            listener,
-            Arc::clone(&bus) as Arc<dyn Bus>,
-            metrics,
-            shutdown.clone(),
-        ));
+        let served = tokio::spawn(streamer::run(config, access, listener, read, metrics, shutdown.clone()));
         Self {
             bus,
             addr,
