@@ -39,6 +39,9 @@ pub(crate) enum ApiError {
     /// A key that is good, but not for this.
     #[error("your key may read this app's log, and not manage its drains")]
     Forbidden,
+    /// A page of another site asks, through a browser.
+    #[error("pages of other sites are not served")]
+    OtherSite,
     /// One bad key after the other.
     #[error("too many bad keys: wait a little, and look at the key in your netrc file")]
     Throttled {
@@ -134,7 +137,7 @@ impl ApiError {
                 StatusCode::NOT_FOUND
             }
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::OtherSite => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Query { .. } => StatusCode::UNPROCESSABLE_ENTITY,

@@ -35,6 +35,7 @@ mod query;
 mod record;
 mod ring;
 mod routes;
+mod same_site;
 mod settled;
 mod socket;
 mod tail;

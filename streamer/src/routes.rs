@@ -10,7 +10,7 @@ use axum::{
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{account, drains, error::ApiError, hubs::Hubs, logs, record};
+use crate::{account, drains, error::ApiError, hubs::Hubs, logs, record, same_site};
 
 /// The largest body that is read: several times the longest URL of a drain.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -46,6 +46,7 @@ pub(crate) fn router(hubs: Arc<Hubs>) -> Router {
         .fallback(|| async { ApiError::UnknownPath })
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(axum::middleware::from_fn(same_site::same_site))
         .layer(axum::middleware::from_fn(record::record))
         .with_state(hubs)
 }

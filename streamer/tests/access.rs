@@ -14,6 +14,7 @@ use registry::{Addresses, DrainUrl, FileRegistry, Grant, KEY_LIFETIME, NewKey, R
 use streamer::Access;
 use support::*;
 use tempfile::TempDir;
+use tokio_tungstenite::{connect_async, tungstenite::client::IntoClientRequest};
 
 const DRAIN: &str = "https://u:hunter2@example.com/logs";
 
@@ -356,5 +357,39 @@ async fn a_key_that_is_revoked_or_over_ends_its_tails_properly_and_no_others() {
         .await;
     let last = stayed.lines(3).await;
     assert_eq!(said(&last[2]), "3");
+    house.stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_site_reads_and_changes_nothing_though_the_browser_lends_it_the_key() {
+    let house = House::open().await;
+    let key = house.owner("shop").await;
+    let drains = format!("http://{}/api/apps/shop/drains", house.stack.addr);
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let own = format!("http://{}", house.stack.addr);
+    for (origin, status) in [("https://evil.example", 403), ("null", 403), (&*own, 201)] {
+        let request = Request::post(&drains)
+            .header("authorization", format!("Bearer {key}"))
+            .header("origin", origin)
+            .body(Full::new(Bytes::from_static(
+                b"{\"url\": \"https://logs.example.com/\"}",
+            )))
+            .unwrap();
+        let answered = tokio::time::timeout(BOUND, client.request(request))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(answered.status(), status, "{origin}");
+    }
+    for (origin, refused) in [("https://evil.example", true), (&*own, false)] {
+        let mut request = format!("ws://{}/api/apps/shop/logs", house.stack.addr)
+            .into_client_request()
+            .unwrap();
+        let headers = request.headers_mut();
+        headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
+        headers.insert("origin", origin.parse().unwrap());
+        let opened = tokio::time::timeout(BOUND, connect_async(request)).await.unwrap();
+        assert_eq!(opened.is_err(), refused, "{origin}");
+    }
     house.stack.stop().await;
 }

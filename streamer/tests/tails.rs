@@ -332,7 +332,15 @@ async fn the_description_of_the_api_names_every_route() {
     assert_eq!(status, 200);
     let description: serde_json::Value = serde_json::from_str(&body).unwrap();
     let paths: Vec<&String> = description["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(paths, ["/api/apps/{app}/logs", "/healthz", "/readyz"]);
+    let routes = [
+        "/api/apps/{app}/drains",
+        "/api/apps/{app}/logs",
+        "/api/login",
+        "/api/users",
+        "/healthz",
+        "/readyz",
+    ];
+    assert_eq!(paths, routes);
     stack.stop().await;
 }
 
