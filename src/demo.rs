@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client,
-    flags::{Source, StackArgs},
+    flags::{Auth, Source, StackArgs},
     kubesim::SimulatedArgs,
     say,
     stack::Stack,
@@ -40,11 +40,13 @@ pub(crate) async fn run(mut args: DemoArgs, shutdown: CancellationToken) -> anyh
     apps.dedup();
     let cluster = args.simulated.start(([127, 0, 0, 1], 0).into(), scenario).await?;
     let client = client::for_simulated(cluster.addr())?;
+    let asks = args.stack.read.auth == Auth::Keys;
     let ran = match Stack::start(&args.stack, &data_dir, client).await {
         Ok(stack) => {
             stack.wait_for_apps(&apps).await;
+            let who = if asks { "-u EMAIL:KEY " } else { "" };
             for app in apps {
-                say::answer(&format!("curl -N 'http://{}/api/apps/{app}/logs'", stack.addr()));
+                say::answer(&format!("curl -N {who}'http://{}/api/apps/{app}/logs'", stack.addr()));
             }
             stack.run(shutdown).await
         }

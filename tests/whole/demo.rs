@@ -17,7 +17,9 @@ pub async fn start_demo(more: &[&str]) -> Tributary {
             .await
             .unwrap()
             .unwrap();
-        assert_eq!(line, format!("curl -N 'http://{}/api/apps/{app}/logs'", demo.addr));
+        let url = format!("'http://{}/api/apps/{app}/logs'", demo.addr);
+        let who = if more.contains(&"keys") { "-u EMAIL:KEY " } else { "" };
+        assert_eq!(line, format!("curl -N {who}{url}"));
     }
     demo
 }

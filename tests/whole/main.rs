@@ -5,6 +5,7 @@ mod cluster;
 mod demo;
 #[path = "../support/emulator.rs"]
 mod emulator;
+mod gigalixir;
 mod logs;
 mod replicas;
 mod subscriptions;

@@ -1,0 +1,232 @@
+//! The Gigalixir client from PyPI, unmodified, as its users run it.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+    sync::OnceCell,
+};
+
+use crate::{demo::start_demo, support::*};
+
+/// The last release that is a client; 2.0.0 fetches one.
+const RELEASE: &str = "gigalixir==1.16.1";
+
+const PAPERTRAIL: &str = "syslog+tls://logs123.papertrailapp.com:12345";
+
+/// The installed client. `None`, with a line that says so, where it cannot be had.
+async fn installed() -> Option<&'static Path> {
+    static CLIENT: OnceCell<Option<PathBuf>> = OnceCell::const_new();
+    let client = CLIENT.get_or_init(|| async {
+        let installed = install().await;
+        if let Err(reason) = &installed {
+            let required = std::env::var_os("TRIBUTARY_REQUIRE_GIGALIXIR").is_some();
+            assert!(!required, "{RELEASE} is required: {reason}");
+            eprintln!("skipped: {RELEASE} cannot be installed: {reason}");
+        }
+        installed.ok()
+    });
+    client.await.as_deref()
+}
+
+async fn install() -> Result<PathBuf, String> {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gigalixir-1.16.1");
+    let (client, whole) = (home.join("bin/gigalixir"), home.join("whole"));
+    if whole.exists() {
+        return Ok(client);
+    }
+    let python = home.join("bin/python");
+    let venv = ["-m", "venv", "--clear", home.to_str().unwrap()];
+    step(Command::new("python3").args(venv)).await?;
+    step(Command::new(python).args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        RELEASE,
+    ]))
+    .await?;
+    std::fs::write(whole, "").map_err(|error| error.to_string())?;
+    Ok(client)
+}
+
+async fn step(command: &mut Command) -> Result<(), String> {
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(std::time::Duration::from_secs(180), output).await;
+    let output = output.map_err(|_| "not within three minutes".to_owned())?;
+    let output = output.map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(said.lines().last().unwrap_or("it failed").to_owned())
+}
+
+/// Somebody with the client, and perhaps a key in netrc.
+struct User {
+    client: &'static Path,
+    server: String,
+    home: TempDir,
+}
+
+impl User {
+    fn new(client: &'static Path, server: &Tributary, key: &str) -> Self {
+        let home = TempDir::new().unwrap();
+        let netrc = format!("machine 127.0.0.1 login me@example.com password {key}\n");
+        std::fs::write(home.path().join(".netrc"), netrc).unwrap();
+        Self {
+            client,
+            server: format!("http://{}", server.addr),
+            home,
+        }
+    }
+
+    /// In the environment `test` the client reports no errors to its makers; `--env prod` makes it look at the address all the same.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.client);
+        command
+            .args(["--env", "prod"])
+            .args(args)
+            .env("HOME", self.home.path())
+            .env("NETRC", self.home.path().join(".netrc"))
+            .env("GIGALIXIR_ENV", "test")
+            .env("GIGALIXIR_CLI__HOST", &self.server)
+            .env("HTTPS_PROXY", "http://127.0.0.1:9")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, args: &[&str]) -> Output {
+        bounded("the client's end", self.command(args).output()).await.unwrap()
+    }
+
+    /// Runs it, and returns what it prints.
+    async fn succeeds(&self, args: &[&str]) -> String {
+        let output = self.run(args).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{args:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs it, and returns what it says against it.
+    async fn fails(&self, args: &[&str]) -> String {
+        let output = self.run(args).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "one line: {said:?}");
+        said
+    }
+}
+
+/// A demo that asks for keys, and an owner of its app `shop`.
+async fn open(client: &'static Path) -> (TempDir, Tributary, User) {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data").display().to_string();
+    let demo = start_demo(&["--auth", "keys", "--data-dir", &data]).await;
+    let made = run(
+        &[
+            "keys",
+            "add",
+            "--email",
+            "me@example.com",
+            "--app",
+            "shop",
+            "--data-dir",
+            &data,
+        ],
+        &[],
+    )
+    .await;
+    assert!(made.status.success());
+    let key = String::from_utf8(made.stdout).unwrap();
+    let owner = User::new(client, &demo, key.trim());
+    bounded("the key to be known", async {
+        while !owner.run(&["account"]).await.status.success() {}
+    })
+    .await;
+    (dir, demo, owner)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_shows_logs_and_what_is_wrong_in_our_words() {
+    let Some(client) = installed().await else { return };
+    let (_dir, demo, owner) = open(client).await;
+    let mut lines = String::new();
+    bounded("five lines", async {
+        while lines.lines().count() < 5 {
+            lines = owner.succeeds(&["logs", "-a", "shop", "-n", "5", "-t"]).await;
+        }
+    })
+    .await;
+    assert_eq!(lines.lines().count(), 5);
+    lines.lines().for_each(|line| assert_eq!(take_apart(line).app, "shop"));
+    let said = owner.fails(&["logs", "-a", "mailer", "-t"]).await;
+    assert!(said.contains("app not found"), "another's app: {said}");
+    let said = owner.fails(&["logs", "-a", "shop", "-n", "abc", "-t"]).await;
+    assert!(said.contains("num_lines: give a number"), "{said}");
+    let stranger = User::new(client, &demo, "0123456789012345678901234567890123456789");
+    let said = stranger.fails(&["logs", "-a", "shop", "-t"]).await;
+    assert!(said.contains("you do not have access"), "{said}");
+    // Following, until the server goes: an end in good order.
+    let mut following = owner
+        .command(&["logs", "-a", "shop"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = BufReader::new(following.stdout.take().unwrap()).lines();
+    let line = bounded("a line", shown.next_line()).await.unwrap().unwrap();
+    assert_eq!(take_apart(&line).app, "shop");
+    demo.tell_to_stop().await;
+    let ended = async {
+        while let Some(line) = shown.next_line().await.unwrap() {
+            assert_eq!(take_apart(&line).app, "shop");
+        }
+        following.wait().await.unwrap()
+    };
+    assert!(bounded("the end", ended).await.success());
+    demo.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_manages_drains_and_shows_whose_key_it_has() {
+    let Some(client) = installed().await else { return };
+    let (_dir, demo, owner) = open(client).await;
+    let listed = async || -> serde_json::Value {
+        serde_json::from_str(&owner.succeeds(&["drains", "-a", "shop"]).await).unwrap()
+    };
+    assert_eq!(listed().await, serde_json::json!([]));
+    owner.succeeds(&["drains:add", "-a", "shop", PAPERTRAIL]).await;
+    let drains = listed().await;
+    assert_eq!(drains[0]["url"], PAPERTRAIL);
+    assert!(drains[0]["token"].as_str().unwrap().starts_with("d."));
+    let id = drains[0]["id"].as_u64().unwrap().to_string();
+    let said = owner.fails(&["drains:add", "-a", "shop", PAPERTRAIL]).await;
+    assert!(said.contains("a drain with this URL already"), "{said}");
+    let said = owner
+        .fails(&["drains:add", "-a", "shop", "https://u:hunter2@localhost/"])
+        .await;
+    assert!(
+        said.contains("drains may not go") && !said.contains("hunter2"),
+        "{said}"
+    );
+    let said = owner.fails(&["drains", "-a", "mailer"]).await;
+    assert!(said.contains("app not found"), "{said}");
+    owner.succeeds(&["drains:remove", "-a", "shop", &id]).await;
+    let said = owner.fails(&["drains:remove", "-a", "shop", &id]).await;
+    assert!(said.contains("no such drain"), "{said}");
+    assert_eq!(listed().await, serde_json::json!([]));
+    let account: serde_json::Value = serde_json::from_str(&owner.succeeds(&["account"]).await).unwrap();
+    assert_eq!(account["email"], "me@example.com");
+    let said = owner.fails(&["login", "-e", "me@example.com", "-p", "x", "-y"]).await;
+    assert!(said.contains("there are no passwords here"), "{said}");
+    demo.terminate().await;
+}
