@@ -46,7 +46,7 @@ pub(crate) async fn run(mut args: DemoArgs, shutdown: CancellationToken) -> anyh
             stack.wait_for_apps(&apps).await;
             let who = if asks { "-u EMAIL:KEY " } else { "" };
             for app in apps {
-                say::answer(&format!("curl -N {who}'http://{}/api/apps/{app}/logs'", stack.addr()));
+                say::answer(&format!("curl -N {who}'{}/api/apps/{app}/logs'", stack.url()));
             }
             stack.run(shutdown).await
         }

@@ -7,7 +7,8 @@ use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use collector::AppFrom;
-use streamer::Access;
+use streamer::{Access, Door, Tls};
+use tokio::net::TcpListener;
 
 use crate::registry::DrainArgs;
 
@@ -44,6 +45,12 @@ pub(crate) struct ReadArgs {
     /// With `--auth none`, listen on any address all the same: for networks where everybody may read everything
     #[arg(long, env = "TRIBUTARY_AUTH_NONE_ANYWHERE")]
     pub(crate) auth_none_anywhere: bool,
+    /// Speaks TLS with this certificate and its chain, PEM; read again when the file changes. Without: plain, for a loopback address or behind a proxy that ends TLS
+    #[arg(long, env = "TRIBUTARY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM
+    #[arg(long, env = "TRIBUTARY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) drains: DrainArgs,
     /// The most lines of history that one request can have
@@ -212,6 +219,25 @@ impl ReadArgs {
             }
         }
         wrong
+    }
+
+    /// Where clients come in.
+    ///
+    /// # Errors
+    /// One line that says what is wrong with certificate or key.
+    pub(crate) fn door(&self, listener: TcpListener) -> anyhow::Result<Door> {
+        let door = Door::from(listener);
+        let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) else {
+            return Ok(door);
+        };
+        let tls = Tls::open(certificate, key).context("no TLS (--tls-cert, --tls-key)")?;
+        Ok(door.with_tls(tls))
+    }
+
+    /// How what is listened on is asked.
+    pub(crate) fn url(&self, addr: SocketAddr) -> String {
+        let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
+        format!("{scheme}://{addr}")
     }
 
     /// Who may do what, by the keys and drains of this registry.

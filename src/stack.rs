@@ -25,7 +25,7 @@ const APPS_WAIT: Duration = Duration::from_secs(2);
 
 /// What runs. Stops in the reverse of the order in which it started, so that readers see the last lines.
 pub(crate) struct Stack {
-    addr: SocketAddr,
+    url: String,
     bus: Arc<dyn Bus>,
     collector: Service,
     streamer: Service,
@@ -43,7 +43,8 @@ impl Stack {
         let access = args.read.access(keeper)?;
         let listener = listen(args.read.listen).await?;
         let addr = listener.local_addr().context("the listener has no address")?;
-        say::aside(&format!("listening on http://{addr}"));
+        let (door, url) = (args.read.door(listener)?, args.read.url(addr));
+        say::aside(&format!("listening on {url}"));
         let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
         let mut registry = Registry::default();
         let streamer_stop = CancellationToken::new();
@@ -59,7 +60,7 @@ impl Stack {
         let metrics = streamer::Metrics::register(&mut registry);
         let (streamer_bus, stop) = (Arc::clone(&bus), streamer_stop.clone());
         let streamer = Service::start("streamer", streamer_stop, async move {
-            Ok(streamer::run(config, access, listener, streamer_bus, metrics, stop).await?)
+            Ok(streamer::run(config, access, door, streamer_bus, metrics, stop).await?)
         });
         let admin_stop = CancellationToken::new();
         let admin = Service::start(
@@ -68,7 +69,7 @@ impl Stack {
             admin::run(admin_listener, registry, ready, admin_stop),
         );
         Ok(Self {
-            addr,
+            url,
             bus,
             collector,
             streamer,
@@ -76,9 +77,9 @@ impl Stack {
         })
     }
 
-    /// Where readers connect.
-    pub(crate) fn addr(&self) -> SocketAddr {
-        self.addr
+    /// Where readers connect: scheme, address and port.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// Waits until these apps can be read, but not for long: what does not come, the reader is told.

@@ -47,7 +47,8 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     let addr = listener.local_addr().context("the listener has no address")?;
     let replica = args.replica_name.clone().unwrap_or_else(|| replica_name(addr));
     let bus = args.bus.open(&replica, args.keep.retention).await?;
-    say::aside(&format!("listening on http://{addr}"));
+    let door = args.read.door(listener)?;
+    say::aside(&format!("listening on {}", args.read.url(addr)));
     let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
     let mut registry = Registry::default();
     let (streamer_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
@@ -56,7 +57,7 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     let metrics = streamer::Metrics::register(&mut registry);
     let (streamer_bus, stop) = (shared(&bus), streamer_stop.clone());
     let streamer = Service::start("streamer", streamer_stop, async move {
-        Ok(streamer::run(config, access, listener, streamer_bus, metrics, stop).await?)
+        Ok(streamer::run(config, access, door, streamer_bus, metrics, stop).await?)
     });
     let (house, house_stop) = (Arc::clone(&bus), CancellationToken::new());
     let leave = house_stop.clone();

@@ -34,8 +34,8 @@ pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> anyhow::Re
     };
     let stack = Stack::start(&args.stack, &data_dir, client).await?;
     say::aside(&format!(
-        "read an app (by default a namespace is one): tributary logs --server http://{} APP",
-        stack.addr()
+        "read an app (by default a namespace is one): tributary logs --server {} APP",
+        stack.url()
     ));
     stack.run(shutdown).await
 }

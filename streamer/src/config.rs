@@ -21,6 +21,8 @@ pub struct Config {
     pub histories_bytes: usize,
     /// How long one reading of history may take. What takes longer is cut, and says so.
     pub history_wait: Duration,
+    /// How long a client may take over TLS's handshake, and over the head of a request, also of the next one. Who sends a byte a second keeps nothing open for longer.
+    pub head_wait: Duration,
     /// How long a hub stays after its last tail has gone.
     pub linger: Duration,
     /// How long a client is sent nothing at most, where its format has something that nobody sees: an event stream, a WebSocket, gzip.
@@ -46,6 +48,7 @@ impl Default for Config {
             history_bytes: 256 << 20,
             histories_bytes: 1 << 30,
             history_wait: Duration::from_secs(30),
+            head_wait: Duration::from_secs(20),
             linger: Duration::from_secs(60),
             heartbeat: Duration::from_secs(15),
             stall: Duration::from_secs(5 * 60),

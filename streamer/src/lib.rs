@@ -36,27 +36,30 @@ mod record;
 mod ring;
 mod routes;
 mod same_site;
+mod serve;
 mod settled;
 mod socket;
 mod tail;
 #[cfg(test)]
 mod testing;
+mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{ServiceExt, extract::Request};
 use bus::Bus;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::Layer;
 use tower_http::normalize_path::NormalizePathLayer;
 
-use connection::{Connections, Peer};
+use connection::Connections;
 
 pub use access::{Access, MAX_DRAINS};
 pub use config::Config;
 pub use metrics::Metrics;
 pub use routes::openapi;
+pub use serve::Door;
+pub use tls::{Tls, TlsError};
 
 /// How long tails have, once the streamer stops, to take what is theirs. Below the 30 s that Kubernetes gives a pod.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -76,11 +79,12 @@ pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
 pub async fn run(
     config: Config,
     access: Access,
-    listener: TcpListener,
+    door: impl Into<Door>,
     bus: Arc<dyn Bus>,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
+    let (Door { listener, tls }, head_wait) = (door.into(), config.head_wait);
     let connections = Connections {
         listener,
         stall: config.stall,
@@ -88,20 +92,16 @@ pub async fn run(
     };
     let hubs = hubs::Hubs::new(config, access, bus, metrics, shutdown.clone());
     // The real client's base address may end in a slash, and so its paths begin with two.
-    let service = NormalizePathLayer::trim_trailing_slash().layer(routes::router(Arc::clone(&hubs)));
-    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<Peer>(service);
-    let stopping = shutdown.clone();
-    let serve = axum::serve(connections, service).with_graceful_shutdown(async move { stopping.cancelled().await });
-    let served = tokio::select! {
-        served = serve => served,
+    let service = NormalizePathLayer::trim_trailing_slash().layer(routes::router(Arc::clone(&hubs), tls.is_some()));
+    tokio::select! {
+        () = serve::serve(connections, tls.as_ref(), head_wait, service, shutdown.clone()) => {}
         () = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => {
             tracing::warn!("clients that did not take their last lines in time are cut off");
-            Ok(())
         }
-    };
+    }
     // WebSockets are nobody's connection any more: they are waited for here.
     if tokio::time::timeout(DRAIN, hubs.close()).await.is_err() {
         tracing::warn!("clients that did not take their last lines in time are cut off");
     }
-    served
+    Ok(())
 }

@@ -1,16 +1,23 @@
 //! What is served, and its description.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
 };
+use tower_http::{set_header::SetResponseHeaderLayer, timeout::RequestBodyTimeoutLayer};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{account, drains, error::ApiError, hubs::Hubs, logs, record, same_site};
+
+/// Browsers are to come with TLS alone, for a year (RFC 6797).
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+/// How long a client may send nothing of a body.
+const BODY_WAIT: Duration = Duration::from_secs(10);
 
 /// The largest body that is read: several times the longest URL of a drain.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -39,16 +46,24 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// All that is served.
-pub(crate) fn router(hubs: Arc<Hubs>) -> Router {
+pub(crate) fn router(hubs: Arc<Hubs>, secure: bool) -> Router {
     let (router, description) = described().split_for_parts();
-    router
+    let router = router
         .route("/openapi.json", axum::routing::get(|| async { Json(description) }))
         .fallback(|| async { ApiError::UnknownPath })
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(axum::middleware::from_fn(same_site::same_site))
         .layer(axum::middleware::from_fn(record::record))
-        .with_state(hubs)
+        .layer(RequestBodyTimeoutLayer::new(BODY_WAIT))
+        .with_state(hubs);
+    if secure {
+        return router.layer(SetResponseHeaderLayer::overriding(
+            header::STRICT_TRANSPORT_SECURITY,
+            HSTS,
+        ));
+    }
+    router
 }
 
 /// Says that the process runs.

@@ -16,7 +16,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use prometheus_client::registry::Registry;
-use streamer::{Access, Config, Metrics};
+use streamer::{Access, Config, Door, Metrics, Tls};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,15 @@ impl Stack {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), limits).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        Self::serve(config, Access::free(None), bus, read, Arc::new(dir)).await
+        Self::serve(config, Access::free(None), bus, read, Arc::new(dir), None).await
+    }
+
+    /// One that speaks TLS.
+    pub async fn with_tls(config: Config, tls: Tls) -> Self {
+        let dir = TempDir::new().unwrap();
+        let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+        let read = Arc::clone(&bus) as Arc<dyn Bus>;
+        Self::serve(config, Access::free(None), bus, read, Arc::new(dir), Some(tls)).await
     }
 
     /// One that asks for keys, and keeps drains.
@@ -52,7 +60,7 @@ impl Stack {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        Self::serve(Config::default(), access, bus, read, Arc::new(dir)).await
+        Self::serve(Config::default(), access, bus, read, Arc::new(dir), None).await
     }
 
     /// One that reads a bus which forgets the batch of this seq for so many readings back.
@@ -64,23 +72,35 @@ impl Stack {
             seq,
             times: times.into(),
         });
-        Self::serve(Config::default(), Access::free(None), bus, read, Arc::new(dir)).await
+        Self::serve(Config::default(), Access::free(None), bus, read, Arc::new(dir), None).await
     }
 
     /// Another replica, on the same bus.
     pub async fn replica(&self, config: Config) -> Self {
         let bus = Arc::clone(&self.bus);
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        Self::serve(config, Access::free(None), bus, read, Arc::clone(&self._dir)).await
+        Self::serve(config, Access::free(None), bus, read, Arc::clone(&self._dir), None).await
     }
 
-    async fn serve(config: Config, access: Access, bus: Arc<Embedded>, read: Arc<dyn Bus>, dir: Arc<TempDir>) -> Self {
+    async fn serve(
+        config: Config,
+        access: Access,
+        bus: Arc<Embedded>,
+        read: Arc<dyn Bus>,
+        dir: Arc<TempDir>,
+        tls: Option<Tls>,
+    ) -> Self {
         let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.local_addr().unwrap();
+        let door = Door::from(listener);
+        let door = match tls {
+            Some(tls) => door.with_tls(tls),
+            None => door,
+        };
         let shutdown = CancellationToken::new();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let served = tokio::spawn(streamer::run(config, access, listener, read, metrics, shutdown.clone()));
+        let served = tokio::spawn(streamer::run(config, access, door, read, metrics, shutdown.clone()));
         Self {
             bus,
             addr,

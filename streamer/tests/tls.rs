@@ -1,0 +1,235 @@
+//! TLS on the listener, and clients that take their time.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+mod support;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Version};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
+use streamer::{Config, Tls};
+use support::*;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// A certificate for `localhost`, written where a server reads it.
+struct Identity {
+    dir: TempDir,
+    roots: RootCertStore,
+}
+
+impl Identity {
+    fn new() -> Self {
+        let mut identity = Self {
+            dir: TempDir::new().unwrap(),
+            roots: RootCertStore::empty(),
+        };
+        identity.renew();
+        identity
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Replaces both files; the old certificate is believed on.
+    fn renew(&mut self) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        self.roots.add(made.cert.der().clone()).unwrap();
+        replace(&self.path("key.pem"), &made.signing_key.serialize_pem());
+        replace(&self.path("cert.pem"), &made.cert.pem());
+    }
+
+    fn tls(&self) -> Tls {
+        Tls::open(self.path("cert.pem"), self.path("key.pem")).unwrap()
+    }
+}
+
+fn replace(path: &Path, text: &str) {
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, text).unwrap();
+    std::fs::rename(fresh, path).unwrap();
+}
+
+async fn bounded<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(BOUND, work).await.expect("in time")
+}
+
+/// A connection that speaks this within TLS, if the server does.
+async fn connect(stack: &Stack, roots: &RootCertStore, protocol: &[u8]) -> TlsStream<TcpStream> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots.clone())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
+    let stream = TcpStream::connect(stack.addr).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    bounded(connector.connect(name, stream)).await.unwrap()
+}
+
+/// The answer's version, its HSTS, its body.
+async fn ask(stack: &Stack, roots: &RootCertStore, protocol: &[u8], path: &str) -> (Version, String, String) {
+    let io = TokioIo::new(connect(stack, roots, protocol).await);
+    let request = |uri: String| {
+        Request::get(uri)
+            .header("host", "localhost")
+            .body(Empty::<Bytes>::new())
+            .unwrap()
+    };
+    let asked = async {
+        let response = if protocol == b"h2" {
+            let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+                .await
+                .unwrap();
+            tokio::spawn(connection);
+            sender
+                .send_request(request(format!("https://localhost{path}")))
+                .await
+                .unwrap()
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            tokio::spawn(connection);
+            sender.send_request(request(path.to_owned())).await.unwrap()
+        };
+        assert_eq!(response.status(), 200);
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let hsts = parts.headers["strict-transport-security"].to_str().unwrap().to_owned();
+        (parts.version, hsts, String::from_utf8(body.to_vec()).unwrap())
+    };
+    bounded(asked).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_come_within_tls_by_either_version_of_http() {
+    let identity = Identity::new();
+    let stack = Stack::with_tls(Config::default(), identity.tls()).await;
+    stack.publish([lines(&stream("web", Duration::ZERO), 0, 3)]).await;
+    for (protocol, version) in [(&b"http/1.1"[..], Version::HTTP_11), (b"h2", Version::HTTP_2)] {
+        let (spoken, hsts, body) = ask(&stack, &identity.roots, protocol, "/api/apps/shop/logs?follow=False").await;
+        assert_eq!(spoken, version);
+        assert!(hsts.starts_with("max-age="));
+        assert_eq!(body.lines().count(), 3);
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_replaced_is_shown_soon_and_no_request_fails_meanwhile() {
+    let mut identity = Identity::new();
+    let stack = Stack::with_tls(Config::default(), identity.tls()).await;
+    let shown = async |identity: &Identity| {
+        let (version, _, body) = ask(&stack, &identity.roots, b"http/1.1", "/healthz").await;
+        assert_eq!((version, &*body), (Version::HTTP_11, "ok\n"));
+        let stream = connect(&stack, &identity.roots, b"http/1.1").await;
+        stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+    };
+    let before = shown(&identity).await;
+    // What cannot be used is not: half a renewal.
+    replace(&identity.path("cert.pem"), "no certificate");
+    for _ in 0..20 {
+        assert_eq!(shown(&identity).await, before);
+    }
+    identity.renew();
+    let renewed = async { while shown(&identity).await == before {} };
+    bounded(renewed).await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_another_certificate_is_refused_at_the_start() {
+    let (one, other) = (Identity::new(), Identity::new());
+    let refused = |certificate, key| Tls::open(certificate, key).err().unwrap().to_string();
+    let said = refused(one.path("cert.pem"), other.path("key.pem"));
+    assert!(said.contains("do not make a certificate"), "{said}");
+    let said = refused(one.path("cert.pem"), one.path("none.pem"));
+    assert!(said.contains("none.pem: there is no such file"), "{said}");
+    let said = refused(one.path("key.pem"), one.path("key.pem"));
+    assert!(said.contains("holds no PEM of the kind"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_too_long_is_refused_and_a_plain_request_to_tls_ends() {
+    let identity = Identity::new();
+    let (plain, tls) = (
+        Stack::start(Config::default()).await,
+        Stack::with_tls(Config::default(), identity.tls()).await,
+    );
+    let long = format!(
+        "GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n",
+        "x".repeat(200_000)
+    );
+    for (stack, request, answer) in [
+        (&plain, &*long, "HTTP/1.1 431"),
+        (&tls, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", ""),
+    ] {
+        let mut client = TcpStream::connect(stack.addr).await.unwrap();
+        let (mut read, mut write) = client.split();
+        let mut answered = Vec::new();
+        // Either side may go before the other is done.
+        let _ = tokio::join!(
+            write.write_all(request.as_bytes()),
+            bounded(read.read_to_end(&mut answered))
+        );
+        let answered = String::from_utf8_lossy(&answered);
+        assert!(
+            answered.starts_with(answer) && !answered.contains(" 200 "),
+            "{answered:?}"
+        );
+    }
+    plain.stop().await;
+    tls.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_his_time_over_a_request_or_a_handshake_is_let_go() {
+    let config = Config {
+        head_wait: Duration::from_millis(300),
+        ..Config::default()
+    };
+    let identity = Identity::new();
+    let (plain, tls) = (
+        Stack::start(config).await,
+        Stack::with_tls(config, identity.tls()).await,
+    );
+    for (stack, begun) in [
+        (&plain, &b""[..]),
+        (&plain, b"GET /healthz HTTP/1.1\r\nhost:"),
+        (&tls, b""),
+        (&tls, b"\x16\x03\x01"),
+    ] {
+        let mut client = TcpStream::connect(stack.addr).await.unwrap();
+        client.write_all(begun).await.unwrap();
+        let mut answered = Vec::new();
+        bounded(client.read_to_end(&mut answered)).await.unwrap();
+        assert!(!String::from_utf8_lossy(&answered).contains(" 200 "));
+    }
+    // Between two requests, too.
+    let mut client = TcpStream::connect(plain.addr).await.unwrap();
+    client
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answered = Vec::new();
+    bounded(client.read_to_end(&mut answered)).await.unwrap();
+    assert!(answered.starts_with(b"HTTP/1.1 200"));
+    // A tail is an answer, and has all the time there is.
+    plain.publish([lines(&stream("web", Duration::ZERO), 0, 1)]).await;
+    let mut tail = plain.get("/api/apps/shop/logs").await;
+    assert!(tail.line().await.is_some());
+    tokio::time::sleep(config.head_wait * 3).await;
+    plain.publish([lines(&stream("web", Duration::ZERO), 0, 1)]).await;
+    assert!(tail.line().await.is_some(), "it goes on");
+    plain.stop().await;
+    tls.stop().await;
+}
