@@ -18,20 +18,18 @@ pub struct Served {
 }
 
 impl Served {
-    /// Starts one on a free port.
+    /// Starts one on a free port that asks for no key.
     pub async fn start(bus: Arc<dyn Bus>) -> Self {
+        Self::asking(bus, streamer::Access::free(None)).await
+    }
+
+    /// Starts one on a free port.
+    pub async fn asking(bus: Arc<dyn Bus>, access: streamer::Access) -> Self {
         let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
         let (config, metrics) = (streamer::Config::default(), streamer::Metrics::default());
-        let task = tokio::spawn(streamer::run(
-            config,
-            streamer::Access::free(None),
-            listener,
-            bus,
-            metrics,
-            stop.clone(),
-        ));
+        let task = tokio::spawn(streamer::run(config, access, listener, bus, metrics, stop.clone()));
         Self { addr, stop, task }
     }
 
