@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Output, Stdio},
 };
 
@@ -11,64 +11,14 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
-    sync::OnceCell,
 };
 
-use crate::{demo::start_demo, support::*};
+use crate::{demo::start_demo, pypi::Program, support::*};
 
 /// The last release that is a client; 2.0.0 fetches one.
-const RELEASE: &str = "gigalixir==1.16.1";
+static CLIENT: Program = Program::new("gigalixir==1.16.1", "gigalixir", "TRIBUTARY_REQUIRE_GIGALIXIR");
 
 const PAPERTRAIL: &str = "syslog+tls://logs123.papertrailapp.com:12345";
-
-/// The installed client. `None`, with a line that says so, where it cannot be had.
-async fn installed() -> Option<&'static Path> {
-    static CLIENT: OnceCell<Option<PathBuf>> = OnceCell::const_new();
-    let client = CLIENT.get_or_init(|| async {
-        let installed = install().await;
-        if let Err(reason) = &installed {
-            let required = std::env::var_os("TRIBUTARY_REQUIRE_GIGALIXIR").is_some();
-            assert!(!required, "{RELEASE} is required: {reason}");
-            eprintln!("skipped: {RELEASE} cannot be installed: {reason}");
-        }
-        installed.ok()
-    });
-    client.await.as_deref()
-}
-
-async fn install() -> Result<PathBuf, String> {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gigalixir-1.16.1");
-    let (client, whole) = (home.join("bin/gigalixir"), home.join("whole"));
-    if whole.exists() {
-        return Ok(client);
-    }
-    let python = home.join("bin/python");
-    let venv = ["-m", "venv", "--clear", home.to_str().unwrap()];
-    step(Command::new("python3").args(venv)).await?;
-    step(Command::new(python).args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        RELEASE,
-    ]))
-    .await?;
-    std::fs::write(whole, "").map_err(|error| error.to_string())?;
-    Ok(client)
-}
-
-async fn step(command: &mut Command) -> Result<(), String> {
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(std::time::Duration::from_secs(180), output).await;
-    let output = output.map_err(|_| "not within three minutes".to_owned())?;
-    let output = output.map_err(|error| error.to_string())?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(said.lines().last().unwrap_or("it failed").to_owned())
-}
 
 /// Somebody with the client, and perhaps a key in netrc.
 struct User {
@@ -158,7 +108,7 @@ async fn open(client: &'static Path) -> (TempDir, Tributary, User) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_shows_logs_and_what_is_wrong_in_our_words() {
-    let Some(client) = installed().await else { return };
+    let Some(client) = CLIENT.installed().await else { return };
     let (_dir, demo, owner) = open(client).await;
     let mut lines = String::new();
     bounded("five lines", async {
@@ -198,7 +148,7 @@ async fn the_client_shows_logs_and_what_is_wrong_in_our_words() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_manages_drains_and_shows_whose_key_it_has() {
-    let Some(client) = installed().await else { return };
+    let Some(client) = CLIENT.installed().await else { return };
     let (_dir, demo, owner) = open(client).await;
     let listed = async || -> serde_json::Value {
         serde_json::from_str(&owner.succeeds(&["drains", "-a", "shop"]).await).unwrap()

@@ -3,10 +3,12 @@
 mod cli;
 mod cluster;
 mod demo;
+mod description;
 #[path = "../support/emulator.rs"]
 mod emulator;
 mod gigalixir;
 mod logs;
+mod pypi;
 mod replicas;
 mod subscriptions;
 mod support;

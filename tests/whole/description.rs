@@ -1,0 +1,68 @@
+//! The API as it describes itself, taken at its word by schemathesis.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::process::Stdio;
+
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::{demo::start_demo, pypi::Program, support::*};
+
+static SCHEMATHESIS: Program = Program::new("schemathesis==4.32.5", "schemathesis", "TRIBUTARY_REQUIRE_SCHEMATHESIS");
+
+/// An app that there is, and answers that end; all else is made up.
+const KNOWN: &str = "[parameters]\n\"path.app\" = \"shop\"\n\"query.follow\" = \"false\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_description_allows_is_no_failure_of_the_server() {
+    let Some(program) = SCHEMATHESIS.installed().await else {
+        return;
+    };
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data").display().to_string();
+    let demo = start_demo(&["--auth", "keys", "--data-dir", &data]).await;
+    let add = [
+        "keys",
+        "add",
+        "--email",
+        "me@example.com",
+        "--app",
+        "shop",
+        "--data-dir",
+        &data,
+    ];
+    let made = run(&add, &[]).await;
+    let authorization = format!(
+        "Authorization: Bearer {}",
+        String::from_utf8(made.stdout).unwrap().trim()
+    );
+    let known = dir.path().join("known.toml");
+    std::fs::write(&known, KNOWN).unwrap();
+    let server = format!("http://{}", demo.addr);
+    // With the app's name, and with names that are made up.
+    for config in [Some(&known), None] {
+        let mut command = Command::new(program);
+        if let Some(config) = config {
+            command.arg("--config-file").arg(config);
+        }
+        command
+            .args([
+                "run",
+                &format!("{server}/openapi.json"),
+                "--url",
+                &server,
+                "-H",
+                &authorization,
+            ])
+            .args(["--checks", "not_a_server_error", "--max-examples", "40", "--seed", "7"])
+            .args(["--request-timeout", "20", "--workers", "2", "--no-color"])
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = bounded("schemathesis", command.output()).await.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("Tested: 8"), "{said}");
+    }
+    demo.terminate().await;
+}
