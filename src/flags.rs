@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use collector::AppFrom;
+use ipnet::IpNet;
 use streamer::{Access, Door, Tls};
 use tokio::net::TcpListener;
 
@@ -51,6 +52,9 @@ pub(crate) struct ReadArgs {
     /// The certificate's private key, PEM
     #[arg(long, env = "TRIBUTARY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Believes proxies of this network, such as 10.0.0.0/8, whom a request came from (`X-Forwarded-For`); may be given again
+    #[arg(long, env = "TRIBUTARY_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
+    trusted_proxy: Vec<IpNet>,
     #[command(flatten)]
     pub(crate) drains: DrainArgs,
     /// The most lines of history that one request can have
@@ -226,7 +230,7 @@ impl ReadArgs {
     /// # Errors
     /// One line that says what is wrong with certificate or key.
     pub(crate) fn door(&self, listener: TcpListener) -> anyhow::Result<Door> {
-        let door = Door::from(listener);
+        let door = Door::from(listener).with_proxies(self.trusted_proxy.clone());
         let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) else {
             return Ok(door);
         };

@@ -16,6 +16,7 @@ mod drains;
 mod error;
 mod filter;
 mod format;
+mod forwarded;
 mod frame;
 mod gather;
 mod gzip;
@@ -53,6 +54,7 @@ use tower::Layer;
 use tower_http::normalize_path::NormalizePathLayer;
 
 use connection::Connections;
+use serve::Way;
 
 pub use access::{Access, MAX_DRAINS};
 pub use config::Config;
@@ -84,7 +86,12 @@ pub async fn run(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let (Door { listener, tls }, head_wait) = (door.into(), config.head_wait);
+    let Door { listener, tls, proxies } = door.into();
+    let way = Way {
+        tls,
+        proxies: proxies.into(),
+        head_wait: config.head_wait,
+    };
     let connections = Connections {
         listener,
         stall: config.stall,
@@ -92,9 +99,9 @@ pub async fn run(
     };
     let hubs = hubs::Hubs::new(config, access, bus, metrics, shutdown.clone());
     // The real client's base address may end in a slash, and so its paths begin with two.
-    let service = NormalizePathLayer::trim_trailing_slash().layer(routes::router(Arc::clone(&hubs), tls.is_some()));
+    let service = NormalizePathLayer::trim_trailing_slash().layer(routes::router(Arc::clone(&hubs), way.tls.is_some()));
     tokio::select! {
-        () = serve::serve(connections, tls.as_ref(), head_wait, service, shutdown.clone()) => {}
+        () = serve::serve(connections, way, service, shutdown.clone()) => {}
         () = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => {
             tracing::warn!("clients that did not take their last lines in time are cut off");
         }

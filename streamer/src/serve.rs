@@ -1,6 +1,6 @@
 //! Serves connections: HTTP/1.1 in plain, or within TLS HTTP/1.1 and HTTP/2, until told to stop.
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -14,6 +14,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -24,6 +25,7 @@ use tower::{Service, ServiceExt};
 
 use crate::{
     connection::{Connection, Connections, Peer},
+    forwarded,
     tls::Tls,
 };
 
@@ -43,12 +45,17 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 pub struct Door {
     pub(crate) listener: TcpListener,
     pub(crate) tls: Option<Tls>,
+    pub(crate) proxies: Vec<IpNet>,
 }
 
 impl From<TcpListener> for Door {
     /// In plain: for a loopback address, or behind a proxy that ends TLS.
     fn from(listener: TcpListener) -> Self {
-        Self { listener, tls: None }
+        Self {
+            listener,
+            tls: None,
+            proxies: Vec::new(),
+        }
     }
 }
 
@@ -59,16 +66,26 @@ impl Door {
         self.tls = Some(tls);
         self
     }
+
+    /// Believes these proxies, and nobody else, whom a request came from (`X-Forwarded-For`).
+    #[must_use]
+    pub fn with_proxies(mut self, proxies: Vec<IpNet>) -> Self {
+        self.proxies = proxies;
+        self
+    }
+}
+
+/// How clients are let in.
+pub(crate) struct Way {
+    pub(crate) tls: Option<Tls>,
+    pub(crate) proxies: Arc<[IpNet]>,
+    /// See [`Config::head_wait`](crate::Config::head_wait).
+    pub(crate) head_wait: Duration,
 }
 
 /// Takes connections until `shutdown`; returns when the last of them has ended. Connections outlive the call where it is dropped, and end by themselves.
-pub(crate) async fn serve<S>(
-    mut connections: Connections,
-    tls: Option<&Tls>,
-    head_wait: Duration,
-    service: S,
-    shutdown: CancellationToken,
-) where
+pub(crate) async fn serve<S>(mut connections: Connections, way: Way, service: S, shutdown: CancellationToken)
+where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
@@ -80,11 +97,12 @@ pub(crate) async fn serve<S>(
         };
         let client = Client {
             peer,
-            head_wait,
+            head_wait: way.head_wait,
+            proxies: Arc::clone(&way.proxies),
             service: service.clone(),
             shutdown: shutdown.clone(),
         };
-        tasks.spawn(client.serve(connection, tls.map(|tls| tls.acceptor().clone())));
+        tasks.spawn(client.serve(connection, way.tls.as_ref().map(|tls| tls.acceptor().clone())));
     }
     // Nobody new is kept waiting in the queue.
     drop(connections);
@@ -97,6 +115,7 @@ pub(crate) async fn serve<S>(
 struct Client<S> {
     peer: SocketAddr,
     head_wait: Duration,
+    proxies: Arc<[IpNet]>,
     service: S,
     shutdown: CancellationToken,
 }
@@ -158,7 +177,8 @@ where
 
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Result<Response, Infallible>> + Send + use<S> {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(Peer(self.peer)));
+        let client = forwarded::client(self.peer, request.headers(), &self.proxies);
+        request.extensions_mut().insert(ConnectInfo(Peer(client)));
         self.service.clone().oneshot(request)
     }
 }

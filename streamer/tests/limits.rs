@@ -212,3 +212,22 @@ async fn histories_that_nobody_takes_leave_the_next_a_little_and_say_that_they_a
     assert!(!body.contains("Error"), "there is room again");
     stack.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_trusted_proxy_the_limit_is_of_whom_it_names() {
+    let stack = Stack::behind_proxies(Config {
+        max_tails_per_address: 1,
+        ..Config::default()
+    })
+    .await;
+    stack.publish([lines(&stream("web", Duration::ZERO), 0, 1)]).await;
+    let from = async |address: &str| {
+        let tail = stack.get_with(LOGS, &[("x-forwarded-for", address)]).await;
+        (tail.response.status().as_u16(), tail)
+    };
+    let (first, _held) = from("203.0.113.9").await;
+    let (again, _) = from("198.51.100.1, 203.0.113.9").await;
+    let (other, _other) = from("203.0.113.10").await;
+    assert_eq!((first, again, other), (200, 429, 200));
+    stack.stop().await;
+}

@@ -44,7 +44,17 @@ impl Stack {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), limits).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        Self::serve(config, Access::free(None), bus, read, Arc::new(dir), None).await
+        Self::serve(config, Access::free(None), bus, read, Arc::new(dir), |door| door).await
+    }
+
+    /// One that believes this machine's proxies.
+    pub async fn behind_proxies(config: Config) -> Self {
+        let dir = TempDir::new().unwrap();
+        let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+        let read = Arc::clone(&bus) as Arc<dyn Bus>;
+        let proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        let door = |door: Door| door.with_proxies(proxies);
+        Self::serve(config, Access::free(None), bus, read, Arc::new(dir), door).await
     }
 
     /// One that speaks TLS.
@@ -52,7 +62,10 @@ impl Stack {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        Self::serve(config, Access::free(None), bus, read, Arc::new(dir), Some(tls)).await
+        Self::serve(config, Access::free(None), bus, read, Arc::new(dir), |door| {
+            door.with_tls(tls)
+        })
+        .await
     }
 
     /// One that asks for keys, and keeps drains.
@@ -60,7 +73,7 @@ impl Stack {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        Self::serve(Config::default(), access, bus, read, Arc::new(dir), None).await
+        Self::serve(Config::default(), access, bus, read, Arc::new(dir), |door| door).await
     }
 
     /// One that reads a bus which forgets the batch of this seq for so many readings back.
@@ -72,14 +85,25 @@ impl Stack {
             seq,
             times: times.into(),
         });
-        Self::serve(Config::default(), Access::free(None), bus, read, Arc::new(dir), None).await
+        Self::serve(
+            Config::default(),
+            Access::free(None),
+            bus,
+            read,
+            Arc::new(dir),
+            |door| door,
+        )
+        .await
     }
 
     /// Another replica, on the same bus.
     pub async fn replica(&self, config: Config) -> Self {
         let bus = Arc::clone(&self.bus);
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        Self::serve(config, Access::free(None), bus, read, Arc::clone(&self._dir), None).await
+        Self::serve(config, Access::free(None), bus, read, Arc::clone(&self._dir), |door| {
+            door
+        })
+        .await
     }
 
     async fn serve(
@@ -88,15 +112,11 @@ impl Stack {
         bus: Arc<Embedded>,
         read: Arc<dyn Bus>,
         dir: Arc<TempDir>,
-        tls: Option<Tls>,
+        door: impl FnOnce(Door) -> Door,
     ) -> Self {
         let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let door = Door::from(listener);
-        let door = match tls {
-            Some(tls) => door.with_tls(tls),
-            None => door,
-        };
+        let door = door(Door::from(listener));
         let shutdown = CancellationToken::new();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
