@@ -136,6 +136,16 @@ impl Keys {
         (theirs && seconds(SystemTime::now()) < info.expires).then(|| Holder(info.clone()))
     }
 
+    /// Whose the key of this id is, where it is good just now.
+    pub(crate) fn holder_of(&self, id: &str) -> Option<Holder> {
+        let info = self.infos.get(id)?;
+        (seconds(SystemTime::now()) < info.expires).then(|| Holder(info.clone()))
+    }
+
+    pub(crate) fn secret(&self) -> &hmac::Key {
+        &self.secret
+    }
+
     /// Whether this holder's key is still good, with what it was good for.
     pub fn still(&self, holder: &Holder) -> bool {
         let good = seconds(SystemTime::now()) < holder.0.expires;

@@ -11,6 +11,7 @@ mod drain;
 mod error;
 mod file;
 mod key;
+mod session;
 mod url;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration, time::SystemTime};
@@ -23,6 +24,7 @@ pub use drain::Drain;
 pub use error::RegistryError;
 pub use file::FileRegistry;
 pub use key::{Action, Grant, Holder, KEY_LIFETIME, KeyInfo, Keys, NewKey, Role};
+pub use session::SESSION_LIFETIME;
 pub use url::{DrainUrl, InvalidDrainUrl};
 
 /// How often who holds a lease asks for it again.

@@ -38,6 +38,7 @@ mod ring;
 mod routes;
 mod same_site;
 mod serve;
+mod sessions;
 mod settled;
 mod socket;
 mod tail;

@@ -76,7 +76,11 @@ pub(crate) async fn logs(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     // First of all: who may not read learns nothing.
-    let (app, pass) = hubs.access.enter_path(&headers, peer.ip(), app, Action::Read)?;
+    let session = query.as_ref().ok().and_then(|query| query.session());
+    let (app, pass) = match session {
+        Some(word) => hubs.access.enter_session(word, peer.ip(), app)?,
+        None => hubs.access.enter_path(&headers, peer.ip(), app, Action::Read)?,
+    };
     let last_event_id = headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?"));
     let query = LogsQuery::read(query, last_event_id, &hubs.config)?;
     let upgrade = match upgrade {

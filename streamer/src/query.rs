@@ -49,6 +49,8 @@ pub(crate) struct RawLogsQuery {
     level: Option<String>,
     /// Goes on where an earlier reading was, instead of beginning with `num_lines` lines. From an `id:` of the event stream, or a WebSocket's message.
     cursor: Option<String>,
+    /// Instead of a key: what a log session was opened with.
+    session: Option<String>,
 }
 
 /// The same, read.
@@ -90,6 +92,11 @@ impl LogsQuery {
 }
 
 impl RawLogsQuery {
+    /// The word of a log session.
+    pub(crate) fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
     fn read(&self, last_event_id: Option<&str>, config: &Config) -> Result<LogsQuery, ApiError> {
         let follow = match self.follow.as_deref() {
             None | Some("true" | "True" | "1") => true,

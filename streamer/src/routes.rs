@@ -11,7 +11,7 @@ use tower_http::{set_header::SetResponseHeaderLayer, timeout::RequestBodyTimeout
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{account, drains, error::ApiError, hubs::Hubs, logs, record, same_site};
+use crate::{account, drains, error::ApiError, hubs::Hubs, logs, record, same_site, sessions};
 
 /// Browsers are to come with TLS alone, for a year (RFC 6797).
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
@@ -33,6 +33,7 @@ struct Description;
 fn described() -> OpenApiRouter<Arc<Hubs>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(logs::logs))
+        .routes(routes!(sessions::open))
         .routes(routes!(drains::list, drains::add, drains::remove))
         .routes(routes!(account::account))
         .routes(routes!(account::login))

@@ -109,7 +109,8 @@ enum Row {
 }
 
 /// Every route. One that is missing here fails the test below.
-const ROWS: [(&str, &str, Row); 8] = [
+const ROWS: [(&str, &str, Row); 9] = [
+    ("POST", "/api/apps/{app}/log-sessions", Row::OfApp("")),
     ("GET", "/api/apps/{app}/logs", Row::OfApp("")),
     ("GET", "/api/apps/{app}/drains", Row::OfApp("")),
     (
@@ -391,5 +392,33 @@ async fn a_page_of_another_site_reads_and_changes_nothing_though_the_browser_len
         let opened = tokio::time::timeout(BOUND, connect_async(request)).await.unwrap();
         assert_eq!(opened.is_err(), refused, "{origin}");
     }
+    house.stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_session_opens_one_app_for_who_has_its_link_and_ends_with_its_key() {
+    let house = House::open().await;
+    let made = house.key("shop", Role::Collaborator, KEY_LIFETIME).await;
+    let answer = house
+        .ask(&Method::POST, "/api/apps/shop/log-sessions", Some(&made.key), "")
+        .await;
+    assert_eq!(answer.status, StatusCode::CREATED);
+    assert!(!answer.body.contains(&made.key));
+    let opened: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    let url = opened["data"]["url"].as_str().unwrap().to_owned();
+    let mut tail = house.stack.get(&format!("{url}&num_lines=2")).await;
+    assert_eq!(tail.response.status(), StatusCode::OK);
+    assert!(tail.line().await.is_some());
+    let of_another = url.replace("/shop/", "/blog/");
+    let changed = url.replace("session=", "session=A");
+    let elsewhere = url.replace("/logs?", "/drains?");
+    for refused in [&of_another, &changed, &elsewhere] {
+        let answer = house.ask(&Method::GET, refused, None, "").await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{refused}");
+    }
+    house.registry.revoke_key(&made.info.id).await.unwrap();
+    tail.read_to_end().await;
+    let answer = house.ask(&Method::GET, &url, None, "").await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     house.stack.stop().await;
 }

@@ -113,6 +113,45 @@ impl Access {
         Ok((app, pass))
     }
 
+    /// Lets a request in that a session's word opens the log of the app for that its path names.
+    ///
+    /// # Errors
+    /// [`ApiError::Unauthorized`] where it does not, [`ApiError::Throttled`] after too many of those.
+    pub(crate) fn enter_session(
+        &self,
+        word: &str,
+        peer: IpAddr,
+        app: Result<Path<String>, PathRejection>,
+    ) -> Result<(AppName, Pass), ApiError> {
+        let app = app.ok().and_then(|Path(app)| app.parse::<AppName>().ok());
+        let Keys::Asked { registry, throttle } = &self.keys else {
+            return app.map(|app| (app, Pass::free())).ok_or(ApiError::UnknownApp);
+        };
+        let keys = Arc::clone(&registry.keys().borrow());
+        let holder = app.as_ref().and_then(|app| keys.session(word, app.as_str()));
+        match (app, holder) {
+            (Some(app), Some(holder)) => Ok((app, Pass::of(holder, registry.keys()))),
+            _ => Err(throttle.failed(peer, word)),
+        }
+    }
+
+    /// A session's word for this app, and when it ends. `None`: none is needed.
+    ///
+    /// # Errors
+    /// As [`holder`](Self::holder).
+    pub(crate) fn open_session(
+        &self,
+        headers: &HeaderMap,
+        peer: IpAddr,
+        app: &AppName,
+    ) -> Result<Option<(String, u64)>, ApiError> {
+        let Keys::Asked { registry, .. } = &self.keys else {
+            return Ok(None);
+        };
+        let holder = self.holder(headers, peer)?;
+        Ok(holder.map(|holder| registry.keys().borrow().open_session(&holder, app.as_str())))
+    }
+
     /// Whose key a request has. `None`: it needs none.
     ///
     /// # Errors
