@@ -1,6 +1,12 @@
 //! Serves connections: HTTP/1.1 in plain, or within TLS HTTP/1.1 and HTTP/2, until told to stop.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -145,15 +151,7 @@ where
             .max_buf_size(BUFFER_BYTES)
             .serve_connection(TokioIo::new(stream), service_fn(move |request| self.answer(request)))
             .with_upgrades();
-        tokio::pin!(connection);
-        let served = tokio::select! {
-            served = connection.as_mut() => served,
-            () = shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        note(served);
+        note(gracefully(pin!(connection), |connection| connection.graceful_shutdown(), &shutdown).await);
     }
 
     async fn http2(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
@@ -164,15 +162,7 @@ where
             .max_header_list_size(HEADER_LIST_BYTES)
             .max_concurrent_streams(MAX_STREAMS)
             .serve_connection(TokioIo::new(stream), service_fn(move |request| self.answer(request)));
-        tokio::pin!(connection);
-        let served = tokio::select! {
-            served = connection.as_mut() => served,
-            () = shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        note(served);
+        note(gracefully(pin!(connection), |connection| connection.graceful_shutdown(), &shutdown).await);
     }
 
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Result<Response, Infallible>> + Send + use<S> {
@@ -181,6 +171,19 @@ where
         request.extensions_mut().insert(ConnectInfo(Peer(client)));
         self.service.clone().oneshot(request)
     }
+}
+
+/// Serves a connection to its end, and tells it when to begin nothing more.
+async fn gracefully<C: Future>(
+    mut connection: Pin<&mut C>,
+    stop: impl FnOnce(Pin<&mut C>),
+    shutdown: &CancellationToken,
+) -> C::Output {
+    tokio::select! {
+        served = connection.as_mut() => return served,
+        () = shutdown.cancelled() => stop(connection.as_mut()),
+    }
+    connection.await
 }
 
 /// A client that goes in the middle is nothing to tell an operator of.

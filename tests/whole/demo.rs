@@ -24,6 +24,27 @@ pub async fn start_demo(more: &[&str]) -> Tributary {
     demo
 }
 
+/// A demo that asks for keys, and the key of an owner of its app `shop`.
+pub async fn demo_with_key() -> (TempDir, Tributary, String) {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data").display().to_string();
+    let demo = start_demo(&["--auth", "keys", "--data-dir", &data]).await;
+    let add = [
+        "keys",
+        "add",
+        "--email",
+        "me@example.com",
+        "--app",
+        "shop",
+        "--data-dir",
+        &data,
+    ];
+    let made = run(&add, &[]).await;
+    assert!(made.status.success());
+    let key = String::from_utf8(made.stdout).unwrap();
+    (dir, demo, key.trim().to_owned())
+}
+
 /// Reads until so many lines have been printed in all.
 async fn wait_for_lines(demo: &Tributary, app: &str, count: usize) {
     let mut tail = demo.get(&format!("/api/apps/{app}/logs?num_lines=1000")).await;

@@ -4,10 +4,9 @@
 
 use std::process::Stdio;
 
-use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{demo::start_demo, pypi::Program, support::*};
+use crate::{demo::demo_with_key, pypi::Program, support::*};
 
 static SCHEMATHESIS: Program = Program::new("schemathesis==4.32.5", "schemathesis", "TRIBUTARY_REQUIRE_SCHEMATHESIS");
 
@@ -19,24 +18,8 @@ async fn whatever_the_description_allows_is_no_failure_of_the_server() {
     let Some(program) = SCHEMATHESIS.installed().await else {
         return;
     };
-    let dir = TempDir::new().unwrap();
-    let data = dir.path().join("data").display().to_string();
-    let demo = start_demo(&["--auth", "keys", "--data-dir", &data]).await;
-    let add = [
-        "keys",
-        "add",
-        "--email",
-        "me@example.com",
-        "--app",
-        "shop",
-        "--data-dir",
-        &data,
-    ];
-    let made = run(&add, &[]).await;
-    let authorization = format!(
-        "Authorization: Bearer {}",
-        String::from_utf8(made.stdout).unwrap().trim()
-    );
+    let (dir, demo, key) = demo_with_key().await;
+    let authorization = format!("Authorization: Bearer {key}");
     let known = dir.path().join("known.toml");
     std::fs::write(&known, KNOWN).unwrap();
     let server = format!("http://{}", demo.addr);

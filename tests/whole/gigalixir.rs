@@ -13,7 +13,7 @@ use tokio::{
     process::Command,
 };
 
-use crate::{demo::start_demo, pypi::Program, support::*};
+use crate::{demo::demo_with_key, pypi::Program, support::*};
 
 /// The last release that is a client; 2.0.0 fetches one.
 static CLIENT: Program = Program::new("gigalixir==1.16.1", "gigalixir", "TRIBUTARY_REQUIRE_GIGALIXIR");
@@ -79,26 +79,8 @@ impl User {
 
 /// A demo that asks for keys, and an owner of its app `shop`.
 async fn open(client: &'static Path) -> (TempDir, Tributary, User) {
-    let dir = TempDir::new().unwrap();
-    let data = dir.path().join("data").display().to_string();
-    let demo = start_demo(&["--auth", "keys", "--data-dir", &data]).await;
-    let made = run(
-        &[
-            "keys",
-            "add",
-            "--email",
-            "me@example.com",
-            "--app",
-            "shop",
-            "--data-dir",
-            &data,
-        ],
-        &[],
-    )
-    .await;
-    assert!(made.status.success());
-    let key = String::from_utf8(made.stdout).unwrap();
-    let owner = User::new(client, &demo, key.trim());
+    let (dir, demo, key) = demo_with_key().await;
+    let owner = User::new(client, &demo, &key);
     bounded("the key to be known", async {
         while !owner.run(&["account"]).await.status.success() {}
     })

@@ -9,34 +9,15 @@ use tempfile::TempDir;
 use crate::{
     demo::start_demo,
     support::*,
-    up::{Cluster, first_tail},
+    up::{Cluster, first_tail, writers},
 };
 
 const CONTAINERS: u64 = 4;
 const LINES: u64 = 5000;
 
-fn scenario() -> String {
-    format!(
-        r#"
-        seed = 1
-        [[pods]]
-        namespace = "load"
-        name = "writer"
-        replicas = {CONTAINERS}
-        [[pods.containers]]
-        name = "main"
-        lines = {LINES}
-        rate = 1000
-        size = 100
-        text = "line {{seq}}"
-        restart = "Never"
-        "#
-    )
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_again_and_again_costs_the_reader_no_line_and_repeats_none() {
-    let cluster = Cluster::start(&scenario()).await;
+    let cluster = Cluster::start(&writers(CONTAINERS, LINES, 1000)).await;
     let data_dir = cluster.dir.path().join("data");
     let front = Front::start().await;
     let mut up = cluster.up(&data_dir).await;

@@ -10,7 +10,7 @@ use crate::{
     cluster::{collector, streamer},
     emulator::Emulator,
     support::*,
-    up::{Cluster, first_tail},
+    up::{Cluster, first_tail, writers},
 };
 
 const CONTAINERS: u64 = 5;
@@ -32,26 +32,6 @@ impl Kills {
     fn lines(self) -> u64 {
         RATE / CONTAINERS * (self.every.as_secs() * self.times + 3)
     }
-}
-
-fn scenario(lines: u64) -> String {
-    let rate = RATE / CONTAINERS;
-    format!(
-        r#"
-        seed = 1
-        [[pods]]
-        namespace = "load"
-        name = "writer"
-        replicas = {CONTAINERS}
-        [[pods.containers]]
-        name = "main"
-        lines = {lines}
-        rate = {rate}
-        size = 100
-        text = "line {{seq}}"
-        restart = "Never"
-        "#
-    )
 }
 
 /// How often each seq of each process was printed.
@@ -78,7 +58,7 @@ async fn every_seq_is_printed_once(kills: Kills) {
         return;
     };
     let lines = kills.lines();
-    let cluster = Cluster::start(&scenario(lines)).await;
+    let cluster = Cluster::start(&writers(CONTAINERS, lines, RATE / CONTAINERS)).await;
     let mut replicas = Vec::new();
     for _ in 0..kills.replicas {
         replicas.push(streamer(&emulator, &[]).await);

@@ -44,17 +44,15 @@ impl Cluster {
     }
 }
 
-/// Six containers that print numbered lines, 20,000 a second in all, and stay.
-pub fn numbered() -> String {
-    let lines = LINES / CONTAINERS;
-    let rate = 20_000 / CONTAINERS;
+/// Containers of an app `load` that print so many numbered lines each, at such a rate, and stay.
+pub fn writers(containers: u64, lines: u64, rate: u64) -> String {
     format!(
         r#"
         seed = 1
         [[pods]]
         namespace = "load"
         name = "writer"
-        replicas = {CONTAINERS}
+        replicas = {containers}
         [[pods.containers]]
         name = "main"
         lines = {lines}
@@ -64,6 +62,11 @@ pub fn numbered() -> String {
         restart = "Never"
         "#
     )
+}
+
+/// Six of them, 20,000 lines a second in all.
+pub fn numbered() -> String {
+    writers(CONTAINERS, LINES / CONTAINERS, 20_000 / CONTAINERS)
 }
 
 /// Counts the lines of each process, which must be numbered from 0 without a hole or a repeat.
