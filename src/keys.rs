@@ -98,7 +98,9 @@ impl PlaceArgs {
             (None, None) => Some(default_data_dir()?),
         };
         let opened = self.registry.open(data_dir.as_deref()).await?;
-        opened.context("say where the keys are, with --registry file:PATH or --data-dir DIR")
+        opened.context(
+            "say where the keys are, with --registry file:PATH, --registry kubernetes:NAMESPACE or --data-dir DIR",
+        )
     }
 }
 

@@ -6,10 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use ::registry::{Addresses, FileRegistry, Registry};
+use ::registry::{Addresses, FileRegistry, KubernetesRegistry, Registry};
 use anyhow::Context;
 use clap::Args;
 use ipnet::IpNet;
+
+use crate::client;
 
 /// The file of a data directory that holds drains and keys.
 const FILE: &str = "registry.json";
@@ -30,22 +32,32 @@ pub(crate) struct DrainArgs {
 /// Where drains and keys are.
 #[derive(Args)]
 pub(crate) struct RegistryArgs {
-    /// Where drains and keys are kept: `file:PATH` [default of up and demo: `registry.json` in the data directory]
+    /// Where drains and keys are kept: `file:PATH`, or `kubernetes[:NAMESPACE]` for the Secrets of a namespace of the current kubeconfig's cluster [default of up and demo: `registry.json` in the data directory]
     #[arg(long, env = "TRIBUTARY_REGISTRY", value_name = "WHERE")]
     pub(crate) registry: Option<RegistryPlace>,
 }
 
 /// A place for drains and keys.
-#[derive(Clone)]
-pub(crate) struct RegistryPlace(PathBuf);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RegistryPlace {
+    /// A file of this machine.
+    File(PathBuf),
+    /// Secrets of this namespace, or the kubeconfig's own.
+    Kubernetes(Option<String>),
+}
 
 impl FromStr for RegistryPlace {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("file:") {
-            Some(path) if !path.is_empty() => Ok(Self(path.into())),
-            _ => Err("give file:PATH".to_owned()),
+        let (kind, place) = text.split_once(':').unzip();
+        match (kind.unwrap_or(text), place) {
+            ("file", Some(path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            ("kubernetes", None) => Ok(Self::Kubernetes(None)),
+            ("kubernetes", Some(namespace)) if !namespace.is_empty() => {
+                Ok(Self::Kubernetes(Some(namespace.to_owned())))
+            }
+            _ => Err("give file:PATH or kubernetes[:NAMESPACE]".to_owned()),
         }
     }
 }
@@ -63,12 +75,19 @@ impl RegistryArgs {
     /// # Errors
     /// One line that says what to do.
     pub(crate) async fn open(&self, data_dir: Option<&Path>) -> anyhow::Result<Option<Arc<dyn Registry>>> {
-        let own = || data_dir.map(|dir| dir.join(FILE));
-        let Some(path) = self.registry.clone().map(|place| place.0).or_else(own) else {
+        let own = || data_dir.map(|dir| RegistryPlace::File(dir.join(FILE)));
+        let Some(place) = self.registry.clone().or_else(own) else {
             return Ok(None);
         };
-        let opened = FileRegistry::open(path).await;
+        let opened: Result<Arc<dyn Registry>, _> = match place {
+            RegistryPlace::File(path) => FileRegistry::open(path).await.map(|opened| Arc::new(opened) as _),
+            RegistryPlace::Kubernetes(namespace) => {
+                let client = client::unasked().await?;
+                let opened = KubernetesRegistry::open(client, namespace).await;
+                opened.map(|opened| Arc::new(opened) as _)
+            }
+        };
         let opened = opened.context("drains and keys cannot be had (--registry, or --data-dir)")?;
-        Ok(Some(Arc::new(opened)))
+        Ok(Some(opened))
     }
 }

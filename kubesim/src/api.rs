@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, USER_AGENT};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use serde_json::Value;
 
 use crate::logs::log::lock;
@@ -22,11 +22,14 @@ mod object;
 mod page_token;
 mod pods;
 mod query;
+mod reviews;
+mod secrets;
 mod selector;
 mod status;
 mod table;
 mod watch;
 
+pub(crate) use object::time;
 use status::Status;
 
 /// What handlers get.
@@ -51,6 +54,19 @@ pub(crate) fn router(sim: Arc<Sim>) -> Router {
             get(pods::read).delete(pods::delete),
         )
         .route("/api/v1/namespaces/{namespace}/pods/{pod}/log", any(log::serve))
+        .route(
+            "/api/v1/namespaces/{namespace}/secrets",
+            get(secrets::list).post(secrets::create),
+        )
+        .route(
+            "/api/v1/namespaces/{namespace}/secrets/{secret}",
+            get(secrets::read).put(secrets::replace).delete(secrets::delete),
+        )
+        .route("/apis/authentication.k8s.io/v1/tokenreviews", post(reviews::token))
+        .route(
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+            post(reviews::access),
+        )
         .method_not_allowed_fallback(async |headers: HeaderMap| {
             Status::method_not_allowed().respond(&Client::of(&headers))
         })

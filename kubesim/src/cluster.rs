@@ -14,7 +14,7 @@ use crate::logs::log::{APPEND_BYTES, Append, Log, lock};
 use crate::node::kubelet;
 use crate::node::pod::{Container, Pod, PodKey};
 use crate::playing;
-use crate::scenario::{FaultKind, PodPlan};
+use crate::scenario::{FaultKind, PodPlan, User};
 use crate::sim::{Interrupt, NODE, Sim};
 
 /// A running simulated cluster. Dropping it stops it, without waiting; [`Cluster::shutdown`] waits.
@@ -67,6 +67,11 @@ impl Cluster {
         if timeout(SHUTDOWN, self.sim.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = self.sim.tasks.len(), "tasks left at shutdown");
         }
+    }
+
+    /// Takes the place of whom reviews know.
+    pub fn set_users(&self, users: Vec<User>) {
+        *lock(&self.sim.condition.users) = users;
     }
 
     /// Creates the pods of a plan now (`start_after` and `delete_after` are not heeded). Returns their names.

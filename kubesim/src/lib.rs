@@ -26,13 +26,14 @@ mod logs;
 mod node;
 mod playing;
 mod scenario;
+mod secrets;
 mod sim;
 
 pub use cluster::{Cluster, Written};
 pub use error::Error;
 pub use scenario::{
     ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario,
-    ScenarioError,
+    ScenarioError, User,
 };
 
 use listener::Port;

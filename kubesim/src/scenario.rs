@@ -26,6 +26,24 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// How the node keeps its containers' log files.
     pub log_files: LogFiles,
+    /// Whom the API's `TokenReview` and `SubjectAccessReview` know.
+    pub users: Vec<User>,
+}
+
+/// One `[[users]]` entry. The API itself asks nobody for a token.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// What `TokenReview` calls whoever has the token.
+    pub name: String,
+    /// The token.
+    pub token: String,
+    /// The namespaces where they may `get` `pods/log`.
+    #[serde(default)]
+    pub reads: Vec<String>,
+    /// Those where they may also `update` `drains`, of whatever group.
+    #[serde(default)]
+    pub manages: Vec<String>,
 }
 
 /// How the node keeps its containers' log files, as a kubelet does.
@@ -62,6 +80,7 @@ impl Default for Scenario {
             restart_backoff: RESTART_BACKOFF,
             pods: Vec::new(),
             faults: Vec::new(),
+            users: Vec::new(),
         }
     }
 }

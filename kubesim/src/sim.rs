@@ -13,7 +13,8 @@ use crate::logs::files::FileLog;
 use crate::logs::log::{Counts, lock};
 use crate::node::pod::PodKey;
 use crate::node::store::Store;
-use crate::scenario::{LogFiles, Scenario};
+use crate::scenario::{LogFiles, Scenario, User};
+use crate::secrets::Secrets;
 
 /// Shared state.
 pub(crate) struct Sim {
@@ -26,6 +27,7 @@ pub(crate) struct Sim {
     /// Before a container's second restart.
     pub(crate) restart_backoff: Duration,
     pub(crate) store: Store,
+    pub(crate) secrets: Secrets,
     pub(crate) condition: Condition,
     pub(crate) interrupts: Interrupts,
     pub(crate) running: Mutex<HashMap<PodKey, Handle>>,
@@ -58,6 +60,8 @@ pub(crate) struct Condition {
     pub(crate) watches_muted: watch::Sender<bool>,
     /// How long each piece of a log takes.
     pub(crate) log_delay: Mutex<Duration>,
+    /// Whom reviews know.
+    pub(crate) users: Mutex<Vec<User>>,
     /// What every request is refused with.
     pub(crate) refusal: Mutex<Option<Refusal>>,
 }
@@ -116,6 +120,7 @@ impl Sim {
             log_files: scenario.log_files.clone(),
             written_files: Mutex::default(),
             store: Store::default(),
+            secrets: Secrets::default(),
             condition: Condition {
                 kubelet: Mutex::new(Kubelet::Up),
                 runtime_down: AtomicBool::new(false),
@@ -124,6 +129,7 @@ impl Sim {
                 follows_stalled: watch::Sender::new(false),
                 watches_muted: watch::Sender::new(false),
                 log_delay: Mutex::default(),
+                users: Mutex::new(scenario.users.clone()),
                 refusal: Mutex::default(),
             },
             interrupts: Interrupts {

@@ -5,6 +5,8 @@ use std::fmt;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
+use crate::RegistryError;
+
 /// A place where an app's lines are forwarded for good.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +22,25 @@ pub struct Drain {
 }
 
 impl Drain {
+    /// Whether an app with these drains may have another, to this URL.
+    ///
+    /// # Errors
+    /// [`RegistryError::Duplicate`], [`RegistryError::TooMany`].
+    pub(crate) fn fits<'a>(
+        mut of_app: impl Iterator<Item = &'a Self> + Clone,
+        url: &str,
+        most: usize,
+    ) -> Result<(), RegistryError> {
+        let count = of_app.clone().count();
+        if of_app.any(|drain| drain.url == url) {
+            return Err(RegistryError::Duplicate);
+        }
+        if count >= most {
+            return Err(RegistryError::TooMany(count));
+        }
+        Ok(())
+    }
+
     /// Names a new drain.
     pub(crate) fn new(app: &str, url: &str, taken: impl Fn(u32) -> bool) -> Self {
         let mut rng = rand::rng();

@@ -35,11 +35,19 @@ pub enum RegistryError {
         /// What the system says.
         source: io::Error,
     },
+    /// The Kubernetes API does not answer, or refuses.
+    #[error("the registry in the Secrets of the namespace {namespace} cannot be used: {reason}")]
+    Api {
+        /// Where the Secrets are.
+        namespace: String,
+        /// What the API says.
+        reason: String,
+    },
 }
 
 impl RegistryError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Store { .. })
+        matches!(self, Self::Store { .. } | Self::Api { .. })
     }
 }

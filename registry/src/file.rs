@@ -20,9 +20,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     Drain, DrainUrl, Drains, Grant, KeyInfo, Keys, NewKey, Registry, RegistryError,
     file::{
-        content::{Content, Leases},
+        content::Content,
         place::{Place, Seen},
     },
+    leases::Leases,
 };
 
 /// How often the file is looked at. Another process's change has to be seen within a second.
@@ -180,14 +181,8 @@ impl Registry for FileRegistry {
     fn add_drain(&self, app: &str, url: &DrainUrl, most: usize) -> BoxFuture<'_, Result<Drain, RegistryError>> {
         let (app, url) = (app.to_owned(), url.clone());
         self.change(move |content| {
-            let of_app = || content.drains.values().filter(|drain| drain.app == app);
-            if of_app().any(|drain| drain.url == url.as_str()) {
-                return Err(RegistryError::Duplicate);
-            }
-            let count = of_app().count();
-            if count >= most {
-                return Err(RegistryError::TooMany(count));
-            }
+            let of_app = content.drains.values().filter(|drain| drain.app == app);
+            Drain::fits(of_app, url.as_str(), most)?;
             let drain = Drain::new(&app, url.as_str(), |id| content.drains.contains_key(&id));
             content.drains.insert(drain.id, drain.clone());
             Ok(drain)

@@ -107,6 +107,13 @@ pub struct Keys {
     apps: HashSet<String>,
 }
 
+impl Default for Keys {
+    /// None, under a secret of its own.
+    fn default() -> Self {
+        Self::new(&rand::random::<[u8; 32]>(), &[])
+    }
+}
+
 impl Keys {
     pub(crate) fn new(secret: &[u8], stored: &[StoredKey]) -> Self {
         let infos = || stored.iter().map(|key| &key.info);
@@ -150,6 +157,12 @@ impl Keys {
     pub fn still(&self, holder: &Holder) -> bool {
         let good = seconds(SystemTime::now()) < holder.0.expires;
         good && self.infos.get(&holder.0.id) == Some(&holder.0)
+    }
+
+    /// Whether the same keys are good for the same, under the same secret.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        let probe = |keys: &Self| hash(&keys.secret, "probe");
+        self.ids == other.ids && self.infos == other.infos && probe(self) == probe(other)
     }
 
     /// All of them, expired ones too, the oldest first.

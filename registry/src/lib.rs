@@ -1,6 +1,6 @@
 //! What is configured: drains, and the keys of those who may read.
 //!
-//! [`Registry`] is the one interface; [`FileRegistry`] keeps it in a file of one machine. Readers never ask a store: they hold a [`watch::Receiver`], and
+//! [`Registry`] is the one interface; [`FileRegistry`] keeps it in a file of one machine, [`KubernetesRegistry`] in a cluster's Secrets. Readers never ask a store: they hold a [`watch::Receiver`], and
 //! see a change, whoever made it, within a second.
 //!
 //! A [`Drain`] is a place where an app's lines are forwarded for good; its [`DrainUrl`] was looked at when it was added. A key proves who asks
@@ -11,6 +11,8 @@ mod drain;
 mod error;
 mod file;
 mod key;
+mod kubernetes;
+mod leases;
 mod session;
 mod url;
 
@@ -24,6 +26,7 @@ pub use drain::Drain;
 pub use error::RegistryError;
 pub use file::FileRegistry;
 pub use key::{Action, Grant, Holder, KEY_LIFETIME, KeyInfo, Keys, NewKey, Role};
+pub use kubernetes::KubernetesRegistry;
 pub use session::SESSION_LIFETIME;
 pub use url::{DrainUrl, InvalidDrainUrl};
 

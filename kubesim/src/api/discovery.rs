@@ -51,6 +51,8 @@ pub(super) async fn resources(headers: HeaderMap) -> Response {
              "verbs": ["get", "list"], "shortNames": ["ns"]},
             {"name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod",
              "verbs": ["delete", "get", "list", "watch"], "shortNames": ["po"], "categories": ["all"]},
+            {"name": "secrets", "singularName": "secret", "namespaced": true, "kind": "Secret",
+             "verbs": ["create", "delete", "get", "list", "update", "watch"]},
             {"name": "pods/log", "singularName": "", "namespaced": true, "kind": "Pod", "verbs": ["get"]},
         ],
     });

@@ -1,4 +1,6 @@
-//! Which pods a request means: its namespace, field selector and label selector.
+//! Which pods, or Secrets, a request means: its namespace, field selector and label selector.
+
+use serde_json::Value;
 
 use super::query::Query;
 use super::status::Status;
@@ -50,6 +52,17 @@ impl Selector {
     pub(crate) fn matches_namespace(&self, name: &str) -> bool {
         let label = |own: &Requirement| (own.key == "kubernetes.io/metadata.name").then_some(name);
         self.labels.iter().all(|own| own.holds(label(own)))
+    }
+
+    /// Says whether an object is meant, by its metadata; of fields there are those.
+    pub(crate) fn matches_object(&self, object: &Value) -> bool {
+        let metadata = &object["metadata"];
+        let field = |key: &str| metadata[key.trim_start_matches("metadata.")].as_str();
+        let label = |key: &str| metadata["labels"][key].as_str();
+        let namespace = self.namespace.as_deref();
+        namespace.is_none_or(|namespace| metadata["namespace"] == namespace)
+            && self.fields.iter().all(|own| own.holds(field(&own.key)))
+            && self.labels.iter().all(|own| own.holds(label(&own.key)))
     }
 
     /// Says whether a pod is meant.

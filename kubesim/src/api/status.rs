@@ -62,6 +62,15 @@ impl Cause {
         }
     }
 
+    /// A field that is missing.
+    pub(crate) fn required(field: &'static str, rule: &str) -> Self {
+        Self {
+            reason: "FieldValueRequired",
+            message: format!("Required value: {rule}"),
+            field,
+        }
+    }
+
     /// A field that may not be there.
     pub(crate) fn forbidden(field: &'static str, rule: &str) -> Self {
         Self {
@@ -123,6 +132,29 @@ impl Status {
             "NotFound",
             format!("{kind} \"{name}\" not found"),
         );
+        status.details = Some(Box::new(Details {
+            name: name.to_owned(),
+            kind,
+            ..Details::default()
+        }));
+        status
+    }
+
+    /// 409 of a name that is taken.
+    pub(crate) fn already_exists(kind: &'static str, name: &str) -> Self {
+        Self::conflicting("AlreadyExists", kind, name, "already exists".to_owned())
+    }
+
+    /// 409 of an object that has changed meanwhile.
+    pub(crate) fn conflict(kind: &'static str, name: &str) -> Self {
+        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let mut status = Self::conflicting("Conflict", kind, name, String::new());
+        status.message = format!("Operation cannot be fulfilled on {kind} \"{name}\": {why}").into();
+        status
+    }
+
+    fn conflicting(reason: &'static str, kind: &'static str, name: &str, why: String) -> Self {
+        let mut status = Self::new(StatusCode::CONFLICT, reason, format!("{kind} \"{name}\" {why}"));
         status.details = Some(Box::new(Details {
             name: name.to_owned(),
             kind,

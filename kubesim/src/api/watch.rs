@@ -213,7 +213,7 @@ fn line(kind: &str, object: Value) -> String {
 }
 
 /// Without `timeoutSeconds` an API server picks 30 to 60 minutes.
-const DEFAULT_TIMEOUT: Duration = Duration::from_mins(45);
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_mins(45);
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Changes taken under one lock.
 const CHANGES_AT_ONCE: usize = 100;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use super::{
-    ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario,
+    ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario, User,
 };
 
 /// A mistake in a scenario file. Prints as one line: `line 4, column 1: unknown field ...`.
@@ -34,6 +34,8 @@ struct RawScenario {
     #[serde(default)]
     faults: Vec<Spanned<RawFault>>,
     log_files: Option<Spanned<RawLogFiles>>,
+    #[serde(default)]
+    users: Vec<User>,
 }
 
 #[derive(Deserialize)]
@@ -181,6 +183,7 @@ pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
     })?;
     let mut scenario = Scenario {
         seed: raw.seed,
+        users: raw.users,
         ..Scenario::default()
     };
     if let Some(raw) = raw.log_files {
