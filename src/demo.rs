@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client,
-    flags::{Auth, Source, StackArgs},
+    flags::{Source, StackArgs},
     kubesim::SimulatedArgs,
     say,
     stack::Stack,
@@ -40,7 +40,7 @@ pub(crate) async fn run(mut args: DemoArgs, shutdown: CancellationToken) -> anyh
     apps.dedup();
     let cluster = args.simulated.start(([127, 0, 0, 1], 0).into(), scenario).await?;
     let client = client::for_simulated(cluster.addr())?;
-    let asks = args.stack.read.auth == Auth::Keys;
+    let asks = args.stack.read.auth.asks_for_keys();
     let ran = match Stack::start(&args.stack, &data_dir, client).await {
         Ok(stack) => {
             stack.wait_for_apps(&apps).await;

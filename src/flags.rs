@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use streamer::{Access, Door, Tls};
 use tokio::net::TcpListener;
 
-use crate::registry::DrainArgs;
+use crate::{auth::AuthArgs, registry::DrainArgs};
 
 /// What `up` and `demo` have in common: every service's flags.
 #[derive(Args)]
@@ -40,12 +40,8 @@ pub(crate) struct ReadArgs {
         default_value = "127.0.0.1:8080"
     )]
     pub(crate) listen: SocketAddr,
-    /// Who may read, and manage drains
-    #[arg(long, env = "TRIBUTARY_AUTH", value_enum, default_value_t = Auth::None)]
-    pub(crate) auth: Auth,
-    /// With `--auth none`, listen on any address all the same: for networks where everybody may read everything
-    #[arg(long, env = "TRIBUTARY_AUTH_NONE_ANYWHERE")]
-    pub(crate) auth_none_anywhere: bool,
+    #[command(flatten)]
+    pub(crate) auth: AuthArgs,
     /// Speaks TLS with this certificate and its chain, PEM; read again when the file changes. Without: plain, for a loopback address or behind a proxy that ends TLS
     #[arg(long, env = "TRIBUTARY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -88,15 +84,6 @@ pub(crate) struct ReadArgs {
         value_parser = humantime::parse_duration
     )]
     pub(crate) linger: Duration,
-}
-
-/// How readers prove who they are.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Auth {
-    /// With a key, as `tributary keys add` makes them: HTTP Basic with e-mail and key, or Bearer with the key
-    Keys,
-    /// They need not: everybody who can connect may do everything; on a loopback address only
-    None,
 }
 
 /// How often apps that are gone are looked for.
@@ -204,12 +191,7 @@ impl ReadArgs {
     /// What cannot be meant.
     pub(crate) fn mistakes(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        if self.auth == Auth::None && !self.auth_none_anywhere && !self.listen.ip().is_loopback() {
-            wrong.push(format!(
-                "--listen {}: with --auth none everybody who can connect reads every app: listen on a loopback address such as 127.0.0.1:8080, or ask for keys with --auth keys",
-                self.listen
-            ));
-        }
+        wrong.extend(self.auth.mistake(self.listen));
         if self.max_num_lines == 0 {
             wrong.push("--max-num-lines 0: give at least 1".to_owned());
         }
@@ -244,13 +226,16 @@ impl ReadArgs {
         format!("{scheme}://{addr}")
     }
 
-    /// Who may do what, by the keys and drains of this registry.
-    pub(crate) fn access(&self, registry: Option<Arc<dyn Registry>>) -> anyhow::Result<Access> {
-        let access = match (self.auth, registry) {
-            (Auth::None, registry) => Access::free(registry),
-            (Auth::Keys, Some(registry)) => Access::keys(registry),
-            (Auth::Keys, None) => bail!("--auth keys: say where the keys are, with --registry file:PATH"),
-        };
+    /// Who may do what, by the keys and drains of this registry, or by what this cluster says (none: that of the current kubeconfig).
+    ///
+    /// # Errors
+    /// One line that says what to do.
+    pub(crate) async fn access(
+        &self,
+        registry: Option<Arc<dyn Registry>>,
+        client: Option<kube::Client>,
+    ) -> anyhow::Result<Access> {
+        let access = self.auth.access(registry, client).await?;
         Ok(access.with_drains(self.drains.addresses(), self.drains.max_drains_per_app))
     }
 

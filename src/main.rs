@@ -1,6 +1,7 @@
 //! `tributary`: the one binary. Parses the command line, sets up telemetry and signals, runs what was asked for.
 
 mod admin;
+mod auth;
 mod bus;
 mod client;
 mod collector;

@@ -40,7 +40,7 @@ impl Stack {
     pub(crate) async fn start(args: &StackArgs, data_dir: &Path, client: kube::Client) -> anyhow::Result<Self> {
         let bus = open_bus(args, data_dir).await?;
         let keeper = args.read.drains.registry.open(Some(data_dir)).await?;
-        let access = args.read.access(keeper)?;
+        let access = args.read.access(keeper, Some(client.clone())).await?;
         let listener = listen(args.read.listen).await?;
         let addr = listener.local_addr().context("the listener has no address")?;
         let (door, url) = (args.read.door(listener)?, args.read.url(addr));

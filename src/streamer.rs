@@ -43,7 +43,7 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     refuse(&wrong)?;
     let listener = stack::listen(args.read.listen).await?;
     let keeper = args.read.drains.registry.open(None).await?;
-    let access = args.read.access(keeper)?;
+    let access = args.read.access(keeper, None).await?;
     let addr = listener.local_addr().context("the listener has no address")?;
     let replica = args.replica_name.clone().unwrap_or_else(|| replica_name(addr));
     let bus = args.bus.open(&replica, args.keep.retention).await?;

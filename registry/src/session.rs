@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use ring::hmac;
+use ring::{aead, hmac};
 
 use crate::{
     Action, Holder, Keys,
@@ -19,6 +19,9 @@ pub const SESSION_LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// What is signed is a log session and nothing else. Ends in what no app's name holds.
 const PURPOSE: &[u8] = b"tributary log session 1\0";
 
+/// What a seal's key is derived for.
+const SEAL: &[u8] = b"tributary log session seal 1";
+
 /// A secret's life.
 const DAY: u64 = 24 * 3600;
 
@@ -27,6 +30,9 @@ const END: usize = 8;
 
 /// The longest that is looked at: several times what we make.
 const MAX_CHARS: usize = 512;
+
+/// The same of sealed ones: a cluster's token is some 1,200.
+const MAX_SEALED_CHARS: usize = 16 * 1024;
 
 impl Keys {
     /// A word that opens this app's log for [`SESSION_LIFETIME`], for whoever has it; and when it ends, seconds since 1970. As good as the holder's key is.
@@ -54,6 +60,49 @@ impl Keys {
         open.then_some(holder)
     }
 
+    /// A word that stands for what somebody else decides by, sealed, for this app's log and [`SESSION_LIFETIME`]; and when it ends.
+    pub fn seal_session(&self, authorization: &str, app: &str) -> (String, u64) {
+        let end = seconds(SystemTime::now() + SESSION_LIFETIME);
+        let nonce: [u8; aead::NONCE_LEN] = rand::random();
+        let mut sealed = authorization.as_bytes().to_vec();
+        let about = aead::Aad::from(signed(app, end, ""));
+        let made = self.seal_of(end).map(|key| {
+            let nonce = aead::Nonce::assume_unique_for_key(nonce);
+            key.seal_in_place_append_tag(nonce, about, &mut sealed)
+        });
+        // Fails for what is longer than memory holds alone. What was not sealed is not given away: the word opens nothing.
+        if !matches!(made, Some(Ok(()))) {
+            sealed.clear();
+        }
+        (
+            URL_SAFE_NO_PAD.encode([&end.to_be_bytes(), &nonce[..], &sealed].concat()),
+            end,
+        )
+    }
+
+    /// What a sealed word stands for, where it is one for this app and not over.
+    pub fn unseal_session(&self, word: &str, app: &str) -> Option<String> {
+        if word.len() > MAX_SEALED_CHARS {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(word).ok()?;
+        let (end, rest) = bytes.split_first_chunk::<END>()?;
+        let (nonce, sealed) = rest.split_first_chunk::<{ aead::NONCE_LEN }>()?;
+        let (end, mut sealed) = (u64::from_be_bytes(*end), sealed.to_vec());
+        let about = aead::Aad::from(signed(app, end, ""));
+        let nonce = aead::Nonce::assume_unique_for_key(*nonce);
+        let opened = self.seal_of(end)?.open_in_place(nonce, about, &mut sealed).ok()?;
+        let open = seconds(SystemTime::now()) < end;
+        open.then(|| String::from_utf8(opened.to_vec()).ok()).flatten()
+    }
+
+    /// What is sealed under on the day on which a session ends. Nonces are random: 96 bits, for a day's sessions.
+    fn seal_of(&self, end: u64) -> Option<aead::LessSafeKey> {
+        let secret = hmac::sign(&self.secret_of(end), SEAL);
+        let key = aead::UnboundKey::new(&aead::CHACHA20_POLY1305, secret.as_ref()).ok()?;
+        Some(aead::LessSafeKey::new(key))
+    }
+
     fn sign(&self, info: &KeyInfo, app: &str, end: u64) -> String {
         let tag = hmac::sign(&self.secret_of(end), &signed(app, end, &info.id));
         URL_SAFE_NO_PAD.encode([&end.to_be_bytes(), info.id.as_bytes(), tag.as_ref()].concat())
@@ -76,6 +125,27 @@ mod tests {
     use crate::{Grant, NewKey, Role};
 
     const SECRET: &[u8] = &[7; 32];
+
+    #[test]
+    fn a_sealed_session_stands_for_what_was_sealed_for_its_app_alone_and_shows_nothing_of_it() {
+        let keys = Keys::new(SECRET, &[]);
+        let (word, end) = keys.seal_session("Bearer hunter2", "shop");
+        assert_eq!(keys.unseal_session(&word, "shop").as_deref(), Some("Bearer hunter2"));
+        assert_eq!(keys.unseal_session(&word, "blog"), None);
+        assert_eq!(Keys::new(&[8; 32], &[]).unseal_session(&word, "shop"), None);
+        assert!(end <= seconds(SystemTime::now() + SESSION_LIFETIME));
+        let bytes = URL_SAFE_NO_PAD.decode(&word).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("hunter2"));
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            assert_eq!(
+                keys.unseal_session(&URL_SAFE_NO_PAD.encode(changed), "shop"),
+                None,
+                "byte {at}"
+            );
+        }
+    }
 
     fn key(app: &str, lifetime: Duration) -> (Holder, Keys) {
         let grant = Grant {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    access::Who,
     connection::Peer,
     error::{ApiError, ErrorBody},
     hubs::Hubs,
@@ -25,7 +26,7 @@ pub(crate) struct Account {
 /// Whose key a request has.
 #[derive(Serialize, ToSchema)]
 struct AccountData {
-    /// Whose. None where no key is asked for.
+    /// Whose: an e-mail, or what a cluster's API calls who has the token. None where nobody is asked.
     email: Option<String>,
     /// What the key is listed and revoked by.
     key_id: Option<String>,
@@ -51,7 +52,9 @@ struct AccountApp {
     responses(
         (status = 200, description = "Whose key it is", body = Account),
         (status = 401, description = "No good key", body = ErrorBody),
+        (status = 404, description = "The platform's API decides, and knows", body = ErrorBody),
         (status = 429, description = "Too many bad keys", body = ErrorBody),
+        (status = 503, description = "Who decides does not answer", body = ErrorBody),
     )
 )]
 pub(crate) async fn account(
@@ -59,8 +62,15 @@ pub(crate) async fn account(
     ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     headers: HeaderMap,
 ) -> Result<Json<Account>, ApiError> {
-    let holder = hubs.access.holder(&headers, peer.ip())?;
-    let info = holder.as_ref().map(registry::Holder::info);
+    let who = hubs.access.who(&headers, peer.ip()).await?;
+    let info = match &who {
+        Who::Holder(holder) => Some(holder.info()),
+        Who::Anybody | Who::Named(_) => None,
+    };
+    let email = match &who {
+        Who::Named(name) => Some(name.clone()),
+        _ => info.map(|info| info.email.clone()),
+    };
     let grants = info.into_iter().flat_map(|info| &info.grants);
     let apps = grants.map(|grant| AccountApp {
         name: grant.app.clone(),
@@ -68,7 +78,7 @@ pub(crate) async fn account(
     });
     Ok(Json(Account {
         data: AccountData {
-            email: info.map(|info| info.email.clone()),
+            email,
             key_id: info.map(|info| info.id.clone()),
             expires: info.map(|info| info.expires),
             apps: apps.collect(),

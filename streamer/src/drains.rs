@@ -101,7 +101,7 @@ pub(crate) async fn list(
     headers: HeaderMap,
     app: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Answer<Vec<Listed>>>, ApiError> {
-    let (app, _pass) = enter(&hubs, &headers, peer, app)?;
+    let (app, _pass) = enter(&hubs, &headers, peer, app).await?;
     let drains = Arc::clone(&hubs.access.registry()?.drains().borrow());
     let of_app = drains.values().filter(|drain| drain.app == app.as_str());
     Ok(Json(Answer {
@@ -134,7 +134,7 @@ pub(crate) async fn add(
     app: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Answer<Listed>>), ApiError> {
-    let (app, _pass) = enter(&hubs, &headers, peer, app)?;
+    let (app, _pass) = enter(&hubs, &headers, peer, app).await?;
     let registry = hubs.access.registry()?;
     let Added { url } = read(body, "{\"url\": \"syslog+tls://logs.example.com:6514\"}")?;
     let url = DrainUrl::parse(&url, hubs.access.addresses());
@@ -176,7 +176,7 @@ pub(crate) async fn remove(
     app: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Answer<Option<Listed>>>, ApiError> {
-    let (app, _pass) = enter(&hubs, &headers, peer, app)?;
+    let (app, _pass) = enter(&hubs, &headers, peer, app).await?;
     let registry = hubs.access.registry()?;
     let Removed { drain_id } = read(body, "{\"drain_id\": \"1234\"}")?;
     let id = drain_id.read().ok_or(ApiError::UnknownDrain)?;
@@ -186,13 +186,13 @@ pub(crate) async fn remove(
 }
 
 /// Lets in who may manage this app's drains.
-fn enter(
+async fn enter(
     hubs: &Hubs,
     headers: &HeaderMap,
     peer: std::net::SocketAddr,
     app: Result<Path<String>, PathRejection>,
 ) -> Result<(AppName, Pass), ApiError> {
-    hubs.access.enter_path(headers, peer.ip(), app, Action::Drains)
+    hubs.access.enter(headers, peer.ip(), app, Action::Drains).await
 }
 
 /// Reads a body, whatever the request calls it.

@@ -62,6 +62,12 @@ pub(crate) enum ApiError {
         "there are no passwords here: ask the platform's operator for a key (tributary keys add), and put it into your netrc file"
     )]
     NoLogin,
+    /// Who decides knows nobody by name.
+    #[error("the platform's API decides here who may read, and knows whose key this is")]
+    NoAccount,
+    /// Who decides does not answer.
+    #[error("whether you may read this cannot be said just now, try again; if it lasts, tell the platform's operator")]
+    Undecided,
     /// A body that is not read.
     #[error("the body is larger than 16 KiB")]
     BodyTooLarge,
@@ -133,16 +139,21 @@ impl ApiError {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::UnknownApp | Self::UnknownPath | Self::UnknownDrain | Self::NoRegistry | Self::NoLogin => {
-                StatusCode::NOT_FOUND
-            }
+            Self::UnknownApp
+            | Self::UnknownPath
+            | Self::UnknownDrain
+            | Self::NoRegistry
+            | Self::NoLogin
+            | Self::NoAccount => StatusCode::NOT_FOUND,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::OtherSite => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Query { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooMany { .. } | Self::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Bus(_) | Self::Quota(_) | Self::Registry | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Bus(_) | Self::Quota(_) | Self::Registry | Self::Stopping | Self::Undecided => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 }

@@ -57,7 +57,7 @@ use tower_http::normalize_path::NormalizePathLayer;
 use connection::Connections;
 use serve::Way;
 
-pub use access::{Access, MAX_DRAINS};
+pub use access::{Access, InvalidWebhook, MAX_DRAINS};
 pub use config::Config;
 pub use metrics::Metrics;
 pub use routes::openapi;

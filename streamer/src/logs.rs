@@ -78,8 +78,8 @@ pub(crate) async fn logs(
     // First of all: who may not read learns nothing.
     let session = query.as_ref().ok().and_then(|query| query.session());
     let (app, pass) = match session {
-        Some(word) => hubs.access.enter_session(word, peer.ip(), app)?,
-        None => hubs.access.enter_path(&headers, peer.ip(), app, Action::Read)?,
+        Some(word) => hubs.access.enter_session(word, peer.ip(), app).await?,
+        None => hubs.access.enter(&headers, peer.ip(), app, Action::Read).await?,
     };
     let last_event_id = headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?"));
     let query = LogsQuery::read(query, last_event_id, &hubs.config)?;
@@ -115,7 +115,7 @@ pub(crate) async fn logs(
         .on_upgrade(move |socket| tracker.track_future(socket::serve(socket, tail, pass, admitted, heartbeat))))
 }
 
-/// The tail that was asked for. An app that keys name exists before its first line: its topic is made for whoever reads it first.
+/// The tail that was asked for. An app that keys name, or who decides, exists before its first line: its topic is made for whoever reads it first.
 async fn open_named(hubs: &Arc<Hubs>, app: AppName, format: Format, query: &LogsQuery) -> Result<Tail, ApiError> {
     match open(hubs, app.clone(), format, query).await {
         Err(ApiError::UnknownApp) if hubs.access.names(&app) => {

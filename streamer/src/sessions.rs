@@ -51,7 +51,7 @@ pub(crate) async fn open(
     headers: HeaderMap,
     app: Result<Path<String>, PathRejection>,
 ) -> Result<(StatusCode, Json<Opened>), ApiError> {
-    let (app, _pass) = hubs.access.enter_path(&headers, peer.ip(), app, Action::Read)?;
+    let (app, _pass) = hubs.access.enter(&headers, peer.ip(), app, Action::Read).await?;
     let session = hubs.access.open_session(&headers, peer.ip(), &app)?;
     // Names of apps are of characters that a path holds as they are.
     let path = format!("/api/apps/{app}/logs");

@@ -15,12 +15,11 @@ impl Credentials {
     ///
     /// `None` where there is none, or one that says neither.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut values = headers.get_all(header::AUTHORIZATION).iter();
-        let value = values.next()?.to_str().ok()?;
-        // Two of them could mean one thing to us and another to a proxy before us.
-        if values.next().is_some() {
-            return None;
-        }
+        authorization(headers).and_then(Self::parse)
+    }
+
+    /// The same, of the header's value.
+    pub(super) fn parse(value: &str) -> Option<Self> {
         let (scheme, rest) = value.split_once(' ')?;
         let rest = rest.trim();
         if scheme.eq_ignore_ascii_case("bearer") {
@@ -39,6 +38,13 @@ impl Credentials {
             key: key.to_owned(),
         })
     }
+}
+
+/// The value that says who asks. `None` where there is none, or more than one: two could mean one thing to us and another to a proxy before us, or to who decides.
+pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
 }
 
 #[cfg(test)]

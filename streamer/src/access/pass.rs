@@ -5,9 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bus::AppName;
 use futures::{FutureExt, future::BoxFuture};
-use registry::{Holder, Keys};
+use registry::{Action, Holder, Keys};
 use tokio::sync::watch;
+
+use super::elsewhere::Elsewhere;
 
 /// What lets a tail run. It ends with the key it was given for.
 pub(crate) struct Pass(BoxFuture<'static, ()>);
@@ -21,6 +24,11 @@ impl Pass {
     /// One that ends when the key is revoked, or its time is over.
     pub(super) fn of(holder: Holder, keys: watch::Receiver<Arc<Keys>>) -> Self {
         Self(until_void(holder, keys).boxed())
+    }
+
+    /// One that ends when somebody else says so.
+    pub(super) fn decided(elsewhere: Arc<Elsewhere>, authorization: String, app: AppName, action: Action) -> Self {
+        Self(elsewhere.until_refused(authorization, app, action).boxed())
     }
 
     /// Waits until it has ended. Not to be asked again then.

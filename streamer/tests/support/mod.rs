@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
 mod forgetful;
+pub mod routes;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
