@@ -67,6 +67,11 @@ impl AuthArgs {
         self.auth == Auth::Keys
     }
 
+    /// Whether any page that a browser on this machine shows could read everything, if it made its name lead here.
+    pub(crate) fn is_open_to_pages(&self) -> bool {
+        self.auth == Auth::None && !self.auth_none_anywhere
+    }
+
     /// What cannot be meant of who listens here.
     pub(crate) fn mistake(&self, listen: SocketAddr) -> Option<String> {
         if self.auth_cache < Duration::from_millis(100) || self.auth_cache > Duration::from_secs(3600) {

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use collector::AppFrom;
 use ipnet::IpNet;
-use streamer::{Access, Door, Tls};
+use streamer::{Access, Door, Sites, Tls};
 use tokio::net::TcpListener;
 
 use crate::{auth::AuthArgs, registry::DrainArgs};
@@ -51,6 +51,11 @@ pub(crate) struct ReadArgs {
     /// Believes proxies of this network, such as 10.0.0.0/8, whom a request came from (`X-Forwarded-For`); may be given again
     #[arg(long, env = "TRIBUTARY_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
     trusted_proxy: Vec<IpNet>,
+    /// Lets pages of this site ask, such as https://console.example.com; may be given again [default: the server's own alone]
+    ///
+    /// With --auth none the server is asked by address, by `localhost`, or by the host of such a site: any page could make another name lead here.
+    #[arg(long, env = "TRIBUTARY_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    allow_origin: Vec<String>,
     #[command(flatten)]
     pub(crate) drains: DrainArgs,
     /// The most lines of history that one request can have
@@ -210,9 +215,17 @@ impl ReadArgs {
     /// Where clients come in.
     ///
     /// # Errors
-    /// One line that says what is wrong with certificate or key.
+    /// One line that says what is wrong with certificate, key or sites.
     pub(crate) fn door(&self, listener: TcpListener) -> anyhow::Result<Door> {
-        let door = Door::from(listener).with_proxies(self.trusted_proxy.clone());
+        let sites = Sites::allowing(&self.allow_origin).context("--allow-origin")?;
+        let sites = if self.auth.is_open_to_pages() {
+            sites.by_address()
+        } else {
+            sites
+        };
+        let door = Door::from(listener)
+            .with_proxies(self.trusted_proxy.clone())
+            .with_sites(sites);
         let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) else {
             return Ok(door);
         };

@@ -93,6 +93,7 @@ impl Id {
         (status = 403, description = "A key that is not for this", body = ErrorBody),
         (status = 404, description = "No such app", body = ErrorBody),
         (status = 429, description = "Too many bad keys", body = ErrorBody),
+        (status = 503, description = "Who decides does not answer", body = ErrorBody),
     )
 )]
 pub(crate) async fn list(

@@ -42,6 +42,11 @@ pub(crate) enum ApiError {
     /// A page of another site asks, through a browser.
     #[error("pages of other sites are not served")]
     OtherSite,
+    /// A name that a page of another site may have made lead here.
+    #[error(
+        "asked for without keys by a name: use the address, or start the server with --allow-origin http://NAME:PORT, or ask for keys"
+    )]
+    OtherName,
     /// One bad key after the other.
     #[error("too many bad keys: wait a little, and look at the key in your netrc file")]
     Throttled {
@@ -146,7 +151,7 @@ impl ApiError {
             | Self::NoLogin
             | Self::NoAccount => StatusCode::NOT_FOUND,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::OtherSite => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::OtherSite | Self::OtherName => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Query { .. } => StatusCode::UNPROCESSABLE_ENTITY,

@@ -61,6 +61,7 @@ pub use access::{Access, InvalidWebhook, MAX_DRAINS};
 pub use config::Config;
 pub use metrics::Metrics;
 pub use routes::openapi;
+pub use same_site::{InvalidOrigin, Sites};
 pub use serve::Door;
 pub use tls::{Tls, TlsError};
 
@@ -87,7 +88,12 @@ pub async fn run(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let Door { listener, tls, proxies } = door.into();
+    let Door {
+        listener,
+        tls,
+        proxies,
+        sites,
+    } = door.into();
     let way = Way {
         tls,
         proxies: proxies.into(),
@@ -100,7 +106,8 @@ pub async fn run(
     };
     let hubs = hubs::Hubs::new(config, access, bus, metrics, shutdown.clone());
     // The real client's base address may end in a slash, and so its paths begin with two.
-    let service = NormalizePathLayer::trim_trailing_slash().layer(routes::router(Arc::clone(&hubs), way.tls.is_some()));
+    let service =
+        NormalizePathLayer::trim_trailing_slash().layer(routes::router(Arc::clone(&hubs), &sites, way.tls.is_some()));
     tokio::select! {
         () = serve::serve(connections, way, service, shutdown.clone()) => {}
         () = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => {

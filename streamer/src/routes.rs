@@ -11,7 +11,14 @@ use tower_http::{set_header::SetResponseHeaderLayer, timeout::RequestBodyTimeout
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{account, drains, error::ApiError, hubs::Hubs, logs, record, same_site, sessions};
+use crate::{
+    account, drains,
+    error::ApiError,
+    hubs::Hubs,
+    logs, record,
+    same_site::{self, Sites},
+    sessions,
+};
 
 /// Browsers are to come with TLS alone, for a year (RFC 6797).
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
@@ -47,14 +54,18 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// All that is served.
-pub(crate) fn router(hubs: Arc<Hubs>, secure: bool) -> Router {
+pub(crate) fn router(hubs: Arc<Hubs>, sites: &Sites, secure: bool) -> Router {
     let (router, description) = described().split_for_parts();
     let router = router
         .route("/openapi.json", axum::routing::get(|| async { Json(description) }))
         .fallback(|| async { ApiError::UnknownPath })
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(axum::middleware::from_fn(same_site::same_site))
+        .layer(sites.cors())
+        .layer(axum::middleware::from_fn_with_state(
+            sites.clone(),
+            same_site::same_site,
+        ))
         .layer(axum::middleware::from_fn(record::record))
         .layer(RequestBodyTimeoutLayer::new(BODY_WAIT))
         .with_state(hubs);

@@ -32,6 +32,7 @@ use tower::{Service, ServiceExt};
 use crate::{
     connection::{Connection, Connections, Peer},
     forwarded,
+    same_site::Sites,
     tls::Tls,
 };
 
@@ -52,6 +53,7 @@ pub struct Door {
     pub(crate) listener: TcpListener,
     pub(crate) tls: Option<Tls>,
     pub(crate) proxies: Vec<IpNet>,
+    pub(crate) sites: Sites,
 }
 
 impl From<TcpListener> for Door {
@@ -61,6 +63,7 @@ impl From<TcpListener> for Door {
             listener,
             tls: None,
             proxies: Vec::new(),
+            sites: Sites::default(),
         }
     }
 }
@@ -70,6 +73,13 @@ impl Door {
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Lets pages of these sites ask, besides the server's own.
+    #[must_use]
+    pub fn with_sites(mut self, sites: Sites) -> Self {
+        self.sites = sites;
         self
     }
 

@@ -43,6 +43,7 @@ struct Session {
         (status = 401, description = "No good key", body = ErrorBody),
         (status = 404, description = "No such app, or none that the key may read", body = ErrorBody),
         (status = 429, description = "Too many bad keys", body = ErrorBody),
+        (status = 503, description = "Who decides does not answer", body = ErrorBody),
     )
 )]
 pub(crate) async fn open(

@@ -11,7 +11,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use registry::{Addresses, DrainUrl, FileRegistry, Grant, KEY_LIFETIME, NewKey, Registry, Role};
-use streamer::Access;
+use streamer::{Access, Sites};
 use support::{
     routes::{Answer, ROWS, Row},
     *,
@@ -328,6 +328,43 @@ async fn a_page_of_another_site_reads_and_changes_nothing_though_the_browser_len
         assert_eq!(opened.is_err(), refused, "{origin}");
     }
     house.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_browser_is_told_that_pages_of_an_allowed_site_may_read_and_of_no_other() {
+    let site = "https://console.example.com";
+    let stack = Stack::open_to(Sites::allowing(&[site.to_owned()]).unwrap().by_address()).await;
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let ask = async |method: Method, origin: &str, host: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}/api/apps/shop/logs?follow=False", stack.addr))
+            .header("host", host)
+            .header("origin", origin)
+            .header("access-control-request-method", "GET")
+            .header("access-control-request-headers", "authorization")
+            .body(Full::new(Bytes::new()))
+            .unwrap();
+        tokio::time::timeout(BOUND, client.request(request))
+            .await
+            .unwrap()
+            .unwrap()
+    };
+    stack.publish([lines(&stream("web-1", Duration::ZERO), 0, 1)]).await;
+    for method in [Method::OPTIONS, Method::GET] {
+        let answer = ask(method, site, "127.0.0.1").await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["access-control-allow-origin"], site);
+    }
+    for (origin, host) in [
+        ("https://evil.example", "127.0.0.1"),
+        ("http://evil.example", "evil.example"),
+    ] {
+        let answer = ask(Method::GET, origin, host).await;
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+        assert!(answer.headers().get("access-control-allow-origin").is_none());
+    }
+    stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

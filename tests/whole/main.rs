@@ -1,5 +1,6 @@
 //! The whole, through its public doors: the binary, HTTP, kubectl. A file per promise.
 
+mod access;
 mod cli;
 mod cluster;
 mod demo;

@@ -17,7 +17,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use prometheus_client::registry::Registry;
-use streamer::{Access, Config, Door, Metrics, Tls};
+use streamer::{Access, Config, Door, Metrics, Sites, Tls};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +67,15 @@ impl Stack {
             door.with_tls(tls)
         })
         .await
+    }
+
+    /// One that these sites' pages may ask.
+    pub async fn open_to(sites: Sites) -> Self {
+        let dir = TempDir::new().unwrap();
+        let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+        let read = Arc::clone(&bus) as Arc<dyn Bus>;
+        let door = |door: Door| door.with_sites(sites);
+        Self::serve(Config::default(), Access::free(None), bus, read, Arc::new(dir), door).await
     }
 
     /// One that asks for keys, and keeps drains.
