@@ -51,7 +51,7 @@ pub(crate) struct ReadArgs {
     /// Believes proxies of this network, such as 10.0.0.0/8, whom a request came from (`X-Forwarded-For`); may be given again
     #[arg(long, env = "TRIBUTARY_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
     trusted_proxy: Vec<IpNet>,
-    /// Lets pages of this site ask, such as https://console.example.com; may be given again [default: the server's own alone]
+    /// Lets pages of this site ask, such as `https://console.example.com`; may be given again [default: the server's own alone]
     ///
     /// With --auth none the server is asked by address, by `localhost`, or by the host of such a site: any page could make another name lead here.
     #[arg(long, env = "TRIBUTARY_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]

@@ -11,6 +11,8 @@ mod batch;
 pub mod cursor;
 mod embedded;
 mod error;
+mod level;
+pub mod notice;
 mod pubsub;
 pub mod reassembly;
 mod stream;
@@ -26,6 +28,7 @@ pub use batch::{
 };
 pub use embedded::{Embedded, Limits};
 pub use error::BusError;
+pub use level::Level;
 pub use pubsub::{EMULATOR_VARIABLE, PubSub, PubSubSettings};
 pub use stream::{Epoch, InvalidStreamId, StreamId};
 pub use time::{Published, Timestamp};

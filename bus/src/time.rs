@@ -113,6 +113,13 @@ impl fmt::Display for Timestamp {
     }
 }
 
+impl From<Published> for Timestamp {
+    /// When the bus took a batch, as a line's time.
+    fn from(published: Published) -> Self {
+        Self(i64::try_from(published.0.saturating_mul(1000)).unwrap_or(i64::MAX))
+    }
+}
+
 impl Published {
     /// Now, by this machine's clock.
     pub fn now() -> Self {

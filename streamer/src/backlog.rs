@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{AppName, BusError, Published};
+use bus::{AppName, BusError, Published, notice};
 use tokio::time::Instant;
 
 use crate::{
@@ -11,7 +11,6 @@ use crate::{
     history::{self, Past, Shared, Want},
     hub::Hub,
     hubs::Hubs,
-    notice,
     query::LogsQuery,
     ring::{Contents, Place},
     settled::Settled,

@@ -1,13 +1,10 @@
 //! Which lines a reader wants.
 
-use bus::{Origin, Timestamp};
+use bus::{Level, Origin, Timestamp};
 use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
 
-use crate::{
-    frame::{Line, Told},
-    level::Level,
-};
+use crate::frame::{Line, Told};
 
 /// The most bytes of a pattern, and of what it is compiled to: a tail must not cost more than others because of what it looks for.
 const MAX_PATTERN_BYTES: usize = 1000;

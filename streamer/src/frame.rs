@@ -9,17 +9,13 @@ use std::{
 use bus::{
     AppName, Origin, Part, Published, Timestamp,
     cursor::StreamKey,
+    notice::{self, Notice},
     reassembly::{Event, What},
 };
 use bytes::BytesMut;
 use tokio::time::Instant;
 
-use crate::{
-    charge::Charge,
-    format::Format,
-    notice::{self, Notice},
-    piece::Piece,
-};
+use crate::{charge::Charge, format::Format, piece::Piece};
 
 /// Bytes of lines after which a frame is full. Frames are what a slow tail waits for and what the kernel is handed; a single line may make one larger.
 const FRAME_BYTES: usize = 64 * 1024;
@@ -51,7 +47,7 @@ pub(crate) enum Source {
     Told(Told),
 }
 
-/// A notice, and what it settles.
+/// A and what it settles.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
     /// The time it is shown under.
@@ -225,7 +221,7 @@ impl<'a> Line<'a> {
     /// Its time, and what it says without its newline.
     pub(crate) fn split(&self) -> (Timestamp, &'a [u8]) {
         let line = self.raw.strip_suffix(b"\n").unwrap_or(self.raw);
-        Timestamp::split_line(line).unwrap_or((bus_time(self.published), line))
+        Timestamp::split_line(line).unwrap_or((Timestamp::from(self.published), line))
     }
 }
 
@@ -376,11 +372,6 @@ pub(crate) fn data(event: &Event) -> &[u8] {
         What::Lines { data, .. } => data,
         What::Gap { .. } | What::End => &[],
     }
-}
-
-/// When the bus took a batch, as a line's time.
-pub(crate) fn bus_time(published: Published) -> Timestamp {
-    Timestamp(i64::try_from(published.0.saturating_mul(1000)).unwrap_or(i64::MAX))
 }
 
 /// A batch is at most 10 MB.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::{
     filter::Filter,
-    frame::{self, Builder, Entry, Frame, Line, Source, Told, bus_time, narrow},
+    frame::{self, Builder, Entry, Frame, Line, Source, Told, narrow},
 };
 
 /// A batch of which less than one part in so many is wanted is not held: what is wanted is copied.
@@ -62,7 +62,7 @@ impl Gather {
 
     fn push_lines(&mut self, key: StreamKey, event: Event, last: Option<Timestamp>) {
         let late = matches!(event.what, What::Lines { late: true, .. });
-        let (data, taken) = (frame::data(&event), bus_time(event.published));
+        let (data, taken) = (frame::data(&event), Timestamp::from(event.published));
         let time = |line: &[u8]| Timestamp::split_line(line).map_or(taken, |(time, _)| time);
         let mut at = last.unwrap_or(Timestamp(i64::MIN));
         if last.is_none() && !late {
@@ -159,7 +159,7 @@ impl Gather {
     fn place_remaining_gaps(&mut self) {
         for (key, gaps) in std::mem::take(&mut self.unplaced) {
             for gap in gaps {
-                self.push_gap(key, &gap, bus_time(gap.published));
+                self.push_gap(key, &gap, Timestamp::from(gap.published));
             }
         }
     }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bus::{
     AppName, Bus, BusError, Delivery, Item, Published, Reader, Start,
     cursor::StreamKey,
+    notice,
     reassembly::{Moment, Reassembly},
 };
 use tokio::time::Instant;
@@ -16,7 +17,6 @@ use crate::{
     frame::{Frame, Told},
     gather::Gather,
     hub::patience,
-    notice,
     ring::Place,
     settled::Settled,
 };

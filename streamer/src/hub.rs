@@ -4,6 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bus::{
     AppName, Bus, BusError, Item, Published, Reader, Start,
+    notice::{self, Notice},
     reassembly::{Moment, Patience, Reassembly, What},
 };
 use parking_lot::Mutex;
@@ -13,11 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     charge::Kept,
     config::Config,
-    frame::{Frame, Told, bus_time},
+    frame::{Frame, Told},
     history::Shared,
     merge::Merge,
     metrics::{Cause, Metrics, Missing},
-    notice::{self, Notice},
     pace::{self, Pace},
     ring::{Bounds, Ring},
 };
@@ -41,7 +41,7 @@ const QUIET: Duration = Duration::from_millis(100);
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// How long readers are left alone after they were woken, for each of them: a few times what it takes to write to one, so that what comes meanwhile goes into the same
-/// write. A hundred readers do not notice, a thousand get twenty-five writes a second each, ten thousand five, rather than one a line.
+/// write. A hundred readers do not a thousand get twenty-five writes a second each, ten thousand five, rather than one a line.
 const REST_A_TAIL: Duration = Duration::from_micros(40);
 
 /// The longest such rest.
@@ -326,7 +326,8 @@ impl Reading {
         let now = Published::now();
         self.reassembly.forget(now);
         self.hub.ring.forget(now);
-        self.merge.forget(bus_time(now.earlier_by(self.config.history)));
+        self.merge
+            .forget(bus::Timestamp::from(now.earlier_by(self.config.history)));
         // A read-back that the ring no longer joins is of no use to anybody.
         let mut past = self.hub.past.lock();
         past.take_if(|past| self.hub.ring.since(past.place).is_none());

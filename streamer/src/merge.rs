@@ -14,7 +14,7 @@ use bus::{
     reassembly::{Event, Moment, What},
 };
 
-use crate::frame::{self, Builder, Entry, Frame, Source, Told, bus_time, narrow};
+use crate::frame::{self, Builder, Entry, Frame, Source, Told, narrow};
 
 /// Disorder above this is a wrong clock, or backlog: no hold is long enough for it. Also the longest hold.
 const MOST: Duration = Duration::from_secs(1);
@@ -110,7 +110,11 @@ impl Merge {
                 });
                 keys.gap = keys.last;
                 let at = keys.last;
-                let time = if at > NOWHERE { at } else { bus_time(event.published) };
+                let time = if at > NOWHERE {
+                    at
+                } else {
+                    Timestamp::from(event.published)
+                };
                 let source = self.hold(Source::Told(Told::gap(key, &event, time)), 1);
                 self.pending.push(Entry::told(at, source));
             }
@@ -137,9 +141,9 @@ impl Merge {
     }
 
     fn push_lines(&mut self, key: StreamKey, event: Event, now: Moment) {
-        let taken = bus_time(event.published);
+        let taken = Timestamp::from(event.published);
         // A clock that is ahead moves nobody: its lines stand where the others are.
-        let latest = later(bus_time(self.newest), MOST);
+        let latest = later(Timestamp::from(self.newest), MOST);
         let time = |line: &[u8]| Timestamp::split_line(line).map_or(taken, |(time, _)| time);
         let data = frame::data(&event);
         let mut at = self.streams.get(&key).map_or(NOWHERE, |keys| keys.last);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Query, rejection::QueryRejection};
-use bus::{Published, Timestamp, cursor::Cursor};
+use bus::{Level, Published, Timestamp, cursor::Cursor};
 use memchr::memmem::Finder;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -12,7 +12,6 @@ use crate::{
     config::Config,
     error::ApiError,
     filter::{self, Filter, Process},
-    level::Level,
 };
 
 /// Lines of history where the request names no number: as Logplex.

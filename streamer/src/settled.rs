@@ -5,13 +5,11 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 use bus::{
     Published,
     cursor::{Cursor, StreamKey},
+    notice,
     reassembly::{Event, Ranges, What},
 };
 
-use crate::{
-    frame::{Gap, Lines, Told},
-    notice,
-};
+use crate::frame::{Gap, Lines, Told};
 
 /// The seqs of every stream that were shown, or told to be missing.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use bus::{AppName, Timestamp};
+use bus::{AppName, Timestamp, notice};
 use prometheus_client::metrics::counter::Counter;
 use tokio::{sync::watch, time::Instant};
 
@@ -12,7 +12,6 @@ use crate::{
     format::Format,
     frame::{Frame, Told},
     hubs::Attached,
-    notice,
     piece::Piece,
     ring::{Mark, Place},
 };

@@ -1,13 +1,13 @@
 //! A line as a JSON object. Bytes that are not UTF-8 are replaced (U+FFFD); text tails and drains get them as they are.
 
-use bus::{AppName, Fd, Part, Timestamp};
+use bus::{
+    AppName, Fd, Part, Timestamp,
+    notice::{Notice, TRIBUTARY},
+};
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 
-use crate::{
-    frame::{Line, Told},
-    notice::{Notice, TRIBUTARY},
-};
+use crate::frame::{Line, Told};
 
 /// A line.
 #[derive(Serialize)]

@@ -1,12 +1,9 @@
 //! The text layout, Logplex's: `2026-11-23T07:00:00.123456+00:00 myapp[web-7d4b9c-x2x9z]: text`.
 
-use bus::Timestamp;
+use bus::{Timestamp, notice::TRIBUTARY};
 use bytes::{BufMut, BytesMut};
 
-use crate::{
-    frame::{Line, Told, bus_time},
-    notice::TRIBUTARY,
-};
+use crate::frame::{Line, Told};
 
 /// `2026-11-23T07:00:00.123456`: what the layout and the log API have in common.
 const COMMON_LEN: usize = 26;
@@ -29,7 +26,7 @@ pub(super) fn write_line(out: &mut BytesMut, line: &Line) {
             text
         }
         None => {
-            write_time(out, bus_time(line.published));
+            write_time(out, Timestamp::from(line.published));
             line.raw
         }
     };

@@ -2,17 +2,16 @@
 
 use std::fmt::Write;
 
-use bus::{Loss, LossReason, Origin, Published, Timestamp, Unreadable};
 use serde::Serialize;
 
-use crate::frame::bus_time;
+use crate::{Loss, LossReason, Origin, Published, Timestamp, Unreadable};
 
 /// The process and source of a notice.
-pub(crate) const TRIBUTARY: &str = "tributary";
+pub const TRIBUTARY: &str = "tributary";
 
 /// What a reader is told of: one line of text, and the same for programs.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Notice {
+pub struct Notice {
     /// Heroku's code where one fits.
     code: &'static str,
     /// Why, in words.
@@ -33,7 +32,7 @@ pub(crate) struct Notice {
     to: Option<String>,
     /// The line, without time and process.
     #[serde(skip)]
-    pub(crate) text: String,
+    pub text: String,
 }
 
 impl Notice {
@@ -65,7 +64,7 @@ fn one_line(text: &str) -> String {
 /// Seqs of a stream that will not come.
 ///
 /// *Source*: Heroku Dev Center, Error Codes: L11 a tail that was too slow, L12 dropped before it was sent on, L13 lost on the way.
-pub(crate) fn gap(origin: &Origin, seq: u64, lines: u64, loss: Option<&Loss>) -> Notice {
+pub fn gap(origin: &Origin, seq: u64, lines: u64, loss: Option<&Loss>) -> Notice {
     let process = &origin.process;
     let (code, why) = match loss.map(|loss| &loss.reason) {
         None => ("L13", "they did not arrive"),
@@ -105,7 +104,7 @@ pub(crate) fn gap(origin: &Origin, seq: u64, lines: u64, loss: Option<&Loss>) ->
 }
 
 /// A tail that fell off the ring.
-pub(crate) fn overflow(lines: u64, since: Timestamp) -> Notice {
+pub fn overflow(lines: u64, since: Timestamp) -> Notice {
     let text = format!("Error L11 (Tail buffer overflow) -> This tail session dropped {lines} messages since {since}");
     Notice {
         count: Some(lines),
@@ -114,8 +113,8 @@ pub(crate) fn overflow(lines: u64, since: Timestamp) -> Notice {
 }
 
 /// A reader whose subscription was interrupted.
-pub(crate) fn interrupted(from: Published, to: Published) -> Notice {
-    let (from, to) = (bus_time(from), bus_time(to));
+pub fn interrupted(from: Published, to: Published) -> Notice {
+    let (from, to) = (Timestamp::from(from), Timestamp::from(to));
     let text = format!(
         "Error L13: an unknown number of messages lost, taken by the bus between {from} and {to}: it no longer has them"
     );
@@ -123,8 +122,8 @@ pub(crate) fn interrupted(from: Published, to: Published) -> Notice {
 }
 
 /// A cursor from before what can still be read.
-pub(crate) fn out_of_reach(from: Published, to: Published) -> Notice {
-    let (from, to) = (bus_time(from), bus_time(to));
+pub fn out_of_reach(from: Published, to: Published) -> Notice {
+    let (from, to) = (Timestamp::from(from), Timestamp::from(to));
     let text = format!(
         "Error L13: an unknown number of messages lost, taken by the bus between {from} and {to}: history no longer reaches back to where this reader was"
     );
@@ -132,27 +131,27 @@ pub(crate) fn out_of_reach(from: Published, to: Published) -> Notice {
 }
 
 /// A message that this version cannot read.
-pub(crate) fn unreadable(unreadable: &Unreadable) -> Notice {
+pub fn unreadable(unreadable: &Unreadable) -> Notice {
     let text = format!("Error L13: a message that this version cannot read was left out: {unreadable}");
     Notice::new("L13", "a message that this version cannot read", text)
 }
 
 /// History that was cut to what may be held.
-pub(crate) fn cut(kept: u64, max_bytes: usize) -> Notice {
+pub fn cut(kept: u64, max_bytes: usize) -> Notice {
     let text =
         format!("Error L15: history is cut to its newest {kept} lines: more than {max_bytes} bytes were asked for");
     Notice::new("L15", "history is cut: too many bytes", text)
 }
 
 /// History that took too long to read.
-pub(crate) fn too_long(since: Published) -> Notice {
-    let since = bus_time(since);
+pub fn too_long(since: Published) -> Notice {
+    let since = Timestamp::from(since);
     let text = format!("Error L15: history is cut: it begins {since}, since further back could not be read in time");
     Notice::new("L15", "history is cut: it took too long", text).between(None, Some(since))
 }
 
 /// History that was asked for and could not be had.
-pub(crate) fn no_history() -> Notice {
+pub fn no_history() -> Notice {
     let text = "Error L15: history could not be read in full: the bus failed; what follows is live";
     Notice::new("L15", "history could not be read", text.to_owned())
 }

@@ -4,12 +4,18 @@ use serde::Deserialize;
 
 /// How bad it is, in the words that loggers share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
+pub enum Level {
+    /// Every step.
     Trace,
+    /// For who looks for a mistake.
     Debug,
+    /// As it should be.
     Info,
+    /// Not yet bad.
     Warn,
+    /// Something failed.
     Error,
+    /// All of it failed.
     Fatal,
 }
 
@@ -39,7 +45,7 @@ const KEYS: [&[u8]; 3] = [b"level=", b"lvl=", b"severity="];
 
 impl Level {
     /// The level of this name, in the spellings of the common loggers, whatever its case.
-    pub(crate) fn named(word: &str) -> Option<Self> {
+    pub fn named(word: &str) -> Option<Self> {
         Some(match word.to_ascii_lowercase().as_str() {
             "trace" => Self::Trace,
             "debug" | "dbg" => Self::Debug,
@@ -65,7 +71,7 @@ impl Level {
     }
 
     /// The level that a line names. `None` where it is neither JSON nor logfmt, or names none.
-    pub(crate) fn of(text: &[u8]) -> Option<Self> {
+    pub fn of(text: &[u8]) -> Option<Self> {
         let text = text.trim_ascii();
         if text.first() == Some(&b'{') {
             let line: JsonLevel = serde_json::from_slice(text).ok()?;
