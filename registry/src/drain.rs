@@ -4,8 +4,9 @@ use std::fmt;
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
-use crate::RegistryError;
+use crate::{RegistryError, Target};
 
 /// A place where an app's lines are forwarded for good.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,20 @@ pub struct Drain {
 }
 
 impl Drain {
+    /// What its URL means.
+    ///
+    /// # Errors
+    /// What is wrong with it, without words of it: another version may have taken it.
+    pub fn target(&self) -> Result<Target, &'static str> {
+        let url = Url::parse(&self.url).map_err(|_| "its URL cannot be read")?;
+        Target::of(&url)
+    }
+
+    /// What its durable subscription on the bus is called.
+    pub fn subscription(&self) -> String {
+        format!("drain-{}", self.id)
+    }
+
     /// Whether an app with these drains may have another, to this URL.
     ///
     /// # Errors

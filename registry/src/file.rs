@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Drain, DrainUrl, Drains, Grant, KeyInfo, Keys, NewKey, Registry, RegistryError,
+    Drain, DrainReport, DrainUrl, Drains, Grant, KeyInfo, Keys, NewKey, Registry, RegistryError,
     file::{
         content::Content,
         place::{Place, Seen},
@@ -212,15 +212,32 @@ impl Registry for FileRegistry {
         self.change_leases(move |leases, _| (leases.release(&holder, &released), true))
     }
 
-    fn delivered(&self, drain: u32, at: SystemTime) -> BoxFuture<'_, Result<(), RegistryError>> {
+    fn delivered(&self, delivered: Vec<(u32, SystemTime)>) -> BoxFuture<'_, Result<(), RegistryError>> {
         self.change_leases(move |leases, drains| {
-            let due = drains.contains_key(&drain) && leases.deliver(drain, at);
+            let mut due = false;
+            for (drain, at) in delivered {
+                due |= drains.contains_key(&drain) && leases.deliver(drain, at);
+            }
             ((), due)
         })
     }
 
     fn last_delivered(&self, drain: u32) -> BoxFuture<'_, Result<Option<SystemTime>, RegistryError>> {
         self.change_leases(move |leases, _| (leases.delivered(drain), false))
+    }
+
+    fn report(&self, reports: Vec<(u32, DrainReport)>) -> BoxFuture<'_, Result<(), RegistryError>> {
+        self.change_leases(move |leases, drains| {
+            let mut changed = false;
+            for (drain, report) in reports {
+                changed |= drains.contains_key(&drain) && leases.report(drain, report);
+            }
+            ((), changed)
+        })
+    }
+
+    fn report_of(&self, drain: u32) -> BoxFuture<'_, Result<Option<DrainReport>, RegistryError>> {
+        self.change_leases(move |leases, _| (leases.report_of(drain), false))
     }
 
     fn add_key(

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Drain, DrainUrl, Drains, Grant, KeyInfo, Keys, NewKey, Registry, RegistryError,
+    Drain, DrainReport, DrainUrl, Drains, Grant, KeyInfo, Keys, NewKey, Registry, RegistryError,
     kubernetes::{
         objects::{Content, Kept},
         watching::Shown,
@@ -94,6 +94,16 @@ impl KubernetesRegistry {
                 .secrets
                 .failed("its Secrets cannot be listed and watched within 10 s (this needs get, list, watch, create, update and delete of secrets)")),
         }
+    }
+
+    /// What is known of who reads a drain.
+    async fn leases_of(&self, drain: u32) -> Result<Option<Leases>, RegistryError> {
+        let secret = self.secrets.get(&objects::leases_name(drain % SHARDS)).await?;
+        let leases = secret.as_ref().map(objects::read_leases).transpose();
+        leases.map_err(|why| {
+            self.secrets
+                .failed(format!("the Secret of its leases is damaged: {why}"))
+        })
     }
 
     /// Waits a moment until a change is shown.
@@ -296,28 +306,50 @@ impl Registry for KubernetesRegistry {
         .boxed()
     }
 
-    fn delivered(&self, drain: u32, at: SystemTime) -> BoxFuture<'_, Result<(), RegistryError>> {
+    fn delivered(&self, delivered: Vec<(u32, SystemTime)>) -> BoxFuture<'_, Result<(), RegistryError>> {
         async move {
-            let deliver = |leases: &mut Leases, _: &[u32], known: &Drains| {
-                let due = known.contains_key(&drain) && leases.deliver(drain, at);
+            let drains: Vec<u32> = delivered.iter().map(|(drain, _)| *drain).collect();
+            let delivered: BTreeMap<u32, SystemTime> = delivered.into_iter().collect();
+            let deliver = |leases: &mut Leases, drains: &[u32], known: &Drains| {
+                let mut due = false;
+                for (drain, at) in drains.iter().filter_map(|drain| delivered.get_key_value(drain)) {
+                    due |= known.contains_key(drain) && leases.deliver(*drain, *at);
+                }
                 ((), due)
             };
-            self.change_leases(&[drain], deliver).await.map(drop)
+            self.change_leases(&drains, deliver).await.map(drop)
         }
         .boxed()
     }
 
     fn last_delivered(&self, drain: u32) -> BoxFuture<'_, Result<Option<SystemTime>, RegistryError>> {
         async move {
-            let Some(secret) = self.secrets.get(&objects::leases_name(drain % SHARDS)).await? else {
-                return Ok(None);
+            let leases = self.leases_of(drain).await?;
+            Ok(leases.and_then(|leases| leases.delivered(drain)))
+        }
+        .boxed()
+    }
+
+    fn report(&self, reports: Vec<(u32, DrainReport)>) -> BoxFuture<'_, Result<(), RegistryError>> {
+        async move {
+            let drains: Vec<u32> = reports.iter().map(|(drain, _)| *drain).collect();
+            let reports: BTreeMap<u32, DrainReport> = reports.into_iter().collect();
+            let report = |leases: &mut Leases, drains: &[u32], known: &Drains| {
+                let mut changed = false;
+                for (drain, report) in drains.iter().filter_map(|drain| reports.get_key_value(drain)) {
+                    changed |= known.contains_key(drain) && leases.report(*drain, report.clone());
+                }
+                ((), changed)
             };
-            let leases = objects::read_leases(&secret);
-            let leases = leases.map_err(|why| {
-                self.secrets
-                    .failed(format!("the Secret of its leases is damaged: {why}"))
-            })?;
-            Ok(leases.delivered(drain))
+            self.change_leases(&drains, report).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn report_of(&self, drain: u32) -> BoxFuture<'_, Result<Option<DrainReport>, RegistryError>> {
+        async move {
+            let leases = self.leases_of(drain).await?;
+            Ok(leases.and_then(|leases| leases.report_of(drain)))
         }
         .boxed()
     }

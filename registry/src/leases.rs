@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DELIVERED_GRAIN, Drains, LEASE};
+use crate::{DELIVERED_GRAIN, DrainReport, Drains, LEASE};
 
 /// How far the clocks of two machines may be apart.
 const SKEW: Duration = Duration::from_secs(60);
@@ -19,6 +19,8 @@ pub(crate) struct Leases {
     leases: BTreeMap<u32, Lease>,
     /// Milliseconds since 1970, by drain.
     delivered: BTreeMap<u32, u64>,
+    #[serde(default)]
+    reports: BTreeMap<u32, DrainReport>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,12 +34,13 @@ struct Lease {
 impl Leases {
     /// Forgets what is gone. `true` where there was something. A lease stays while it is good: its drain may be one that another process has just added.
     pub(crate) fn keep(&mut self, drains: &Drains, now: SystemTime) -> bool {
-        let before = self.leases.len() + self.delivered.len();
+        let before = self.leases.len() + self.delivered.len() + self.reports.len();
         let now = millis(now);
         self.leases
             .retain(|id, lease| drains.contains_key(id) || now < lease.until);
         self.delivered.retain(|id, _| drains.contains_key(id));
-        before != self.leases.len() + self.delivered.len()
+        self.reports.retain(|id, _| drains.contains_key(id));
+        before != self.leases.len() + self.delivered.len() + self.reports.len()
     }
 
     /// Takes or renews what may be had.
@@ -66,6 +69,17 @@ impl Leases {
     pub(crate) fn release(&mut self, holder: &str, drains: &[u32]) {
         self.leases
             .retain(|id, lease| lease.holder != holder || !drains.contains(id));
+    }
+
+    /// Notes how a drain is. `false` where that was known.
+    pub(crate) fn report(&mut self, drain: u32, report: DrainReport) -> bool {
+        let new = self.reports.get(&drain) != Some(&report);
+        self.reports.insert(drain, report);
+        new
+    }
+
+    pub(crate) fn report_of(&self, drain: u32) -> Option<DrainReport> {
+        self.reports.get(&drain).cloned()
     }
 
     /// Notes a delivery. `false` where it need not be written.

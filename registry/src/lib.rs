@@ -13,7 +13,9 @@ mod file;
 mod key;
 mod kubernetes;
 mod leases;
+mod report;
 mod session;
+mod target;
 mod url;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration, time::SystemTime};
@@ -27,7 +29,9 @@ pub use error::RegistryError;
 pub use file::FileRegistry;
 pub use key::{Action, Grant, Holder, KEY_LIFETIME, KeyInfo, Keys, NewKey, Role};
 pub use kubernetes::KubernetesRegistry;
+pub use report::{DrainReport, DrainState, ProbeReport, ProbeStep, Prober};
 pub use session::SESSION_LIFETIME;
+pub use target::{Framing, Protocol, Target};
 pub use url::{DrainUrl, InvalidDrainUrl};
 
 /// How often who holds a lease asks for it again.
@@ -78,17 +82,29 @@ pub trait Registry: Send + Sync + 'static {
     /// The store's.
     fn release(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<(), RegistryError>>;
 
-    /// Notes that a drain's receiver had everything until then. Written at most once per [`DELIVERED_GRAIN`] and drain: to be called as often as one likes.
+    /// Notes that drains' receivers had everything until then. Written at most once per [`DELIVERED_GRAIN`] and drain: to be called as often as one likes.
     ///
     /// # Errors
     /// The store's.
-    fn delivered(&self, drain: u32, at: SystemTime) -> BoxFuture<'_, Result<(), RegistryError>>;
+    fn delivered(&self, drains: Vec<(u32, SystemTime)>) -> BoxFuture<'_, Result<(), RegistryError>>;
 
     /// When a drain's receiver last had everything, as far as it was written. `None`: never.
     ///
     /// # Errors
     /// The store's.
     fn last_delivered(&self, drain: u32) -> BoxFuture<'_, Result<Option<SystemTime>, RegistryError>>;
+
+    /// Notes how drains are, for whoever asks another process. What is said of a drain holds until it is said anew, or the drain is gone.
+    ///
+    /// # Errors
+    /// The store's.
+    fn report(&self, reports: Vec<(u32, DrainReport)>) -> BoxFuture<'_, Result<(), RegistryError>>;
+
+    /// How a drain is, as its reader said last. `None`: nobody has read it yet.
+    ///
+    /// # Errors
+    /// The store's.
+    fn report_of(&self, drain: u32) -> BoxFuture<'_, Result<Option<DrainReport>, RegistryError>>;
 
     /// Makes a key. It can be had only here, and only now.
     ///

@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::{Host, Url};
 
-use crate::address::Addresses;
+use crate::{address::Addresses, target::Target};
 
 /// How long a drain's URL may be: longer than any provider's, and short enough for what keeps it.
 const MAX_URL_BYTES: usize = 2048;
@@ -16,7 +16,10 @@ const SCHEMES: [&str; 5] = ["syslog", "syslog+tcp", "syslog+tls", "https", "http
 ///
 /// Kept as it was typed, because that is how it is listed. A host name is not looked up here, but at each connect.
 #[derive(Clone, PartialEq, Eq)]
-pub struct DrainUrl(String);
+pub struct DrainUrl {
+    text: String,
+    target: Target,
+}
 
 /// Why a URL is no drain's. ASCII, and without a word of the URL: it may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,13 +66,24 @@ impl DrainUrl {
         };
         match address {
             Some(address) if !addresses.permit(address) => wrong(refused),
-            _ => Ok(Self(text.to_owned())),
+            _ => match Target::of(&url) {
+                Ok(target) => Ok(Self {
+                    text: text.to_owned(),
+                    target,
+                }),
+                Err(reason) => wrong(reason),
+            },
         }
     }
 
     /// As it was typed.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// What it means.
+    pub fn target(&self) -> &Target {
+        &self.target
     }
 }
 

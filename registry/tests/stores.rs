@@ -148,7 +148,7 @@ async fn a_drain_has_one_reader_at_a_time_and_what_was_delivered_is_known_to_the
     assert!(two.lease("two", &[drain]).await.unwrap().is_empty());
     assert_eq!(two.last_delivered(drain).await.unwrap(), None);
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    one.delivered(drain, at).await.unwrap();
+    one.delivered(vec![(drain, at)]).await.unwrap();
     one.release("one", &[drain]).await.unwrap();
     assert_eq!(two.lease("two", &[drain]).await.unwrap(), [drain]);
     assert_eq!(two.last_delivered(drain).await.unwrap(), Some(at));

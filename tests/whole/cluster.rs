@@ -121,7 +121,7 @@ async fn a_streamer_that_is_told_to_stop_is_not_ready_while_a_reader_takes_its_l
     assert_eq!(Reading::open(admin, "/readyz").await.status(), 200);
     // One that is told of the end and does not answer: a WebSocket's close wants an answer, which is waited for.
     let mut reader = TcpStream::connect(streamer.addr).await.unwrap();
-    let asked = "GET /api/apps/load/logs?num_lines=0 HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+    let asked = "GET /api/apps/load/logs?num_lines=0 HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                  sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     reader.write_all(asked.as_bytes()).await.unwrap();
     let mut head = [0; 12];

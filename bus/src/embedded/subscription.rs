@@ -12,8 +12,9 @@ use tokio::sync::{Notify, watch};
 use super::{log::Log, place::Place};
 use crate::{Ack, BusError, Item, Outcome, Published, Reader, batch::Delivery};
 
-/// Deliveries that may be open at once; then the reader waits for acks. Pub/Sub's own default.
-const MAX_OPEN: usize = 1000;
+/// Deliveries that may be open at once; then the reader waits for acks. A number each: a receiver that confirms after half a minute holds up no app that prints a batch a
+/// millisecond.
+const MAX_OPEN: usize = 1 << 16;
 
 /// One reader's hold on a durable subscription.
 pub(super) struct Subscription {
@@ -75,7 +76,8 @@ pub(super) fn read(subscription: Subscription) -> Reader {
         let item = reading.next().await?;
         Some((item, reading))
     });
-    Reader::new(items.boxed(), since, false)
+    // Save what its reader gave back, which comes again out of its place.
+    Reader::new(items.boxed(), since, true)
 }
 
 impl Reading {
