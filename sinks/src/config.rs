@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use registry::Addresses;
+use registry::{Addresses, LEASE_RENEWAL};
 
 /// The settings of sinks.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub max_backoff: Duration,
     /// The longest that `Retry-After` is obeyed.
     pub max_retry_after: Duration,
+    /// How often it is told how drains are. What begins or fails is told within a second.
+    pub report_every: Duration,
     /// How often at most an app's log is told of the same trouble with a drain.
     pub notice_grain: Duration,
     /// Certificate authorities that are trusted besides the machine's, PEM.
@@ -62,6 +64,7 @@ impl Default for Config {
             connection_age: Duration::from_secs(30 * 60),
             max_backoff: Duration::from_secs(60),
             max_retry_after: Duration::from_secs(3600),
+            report_every: LEASE_RENEWAL,
             notice_grain: Duration::from_secs(60),
             ca: None,
             identity: None,

@@ -175,6 +175,10 @@ impl Sender<'_> {
             if begun.elapsed() >= GOOD_AFTER || self.counts.report().delivered > before {
                 self.pauses.reset();
             }
+            if !self.target.protocol.is_web() {
+                // What was sent and is not sure is to be sent, also where nothing else is.
+                feed.rewind();
+            }
             match ended {
                 End::Stopped => return true,
                 End::Renewed => {}
@@ -202,7 +206,6 @@ impl Sender<'_> {
                 Err(failure) => return End::Failed(failure),
             };
             self.counts.connected();
-            feed.rewind();
             return datagram::run(feed, &socket, &self.counts, Instant::now() + age, stop).await;
         }
         let dialled = tokio::select! {
@@ -227,7 +230,6 @@ impl Sender<'_> {
                 .run(feed, connection, &self.counts, waits, stop, refused)
                 .await
         } else {
-            feed.rewind();
             stream::run(feed, connection, &self.counts, age, stop).await
         }
     }

@@ -70,7 +70,7 @@ impl Fleet {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut drains = self.house.registry.drains();
         let mut renewals = interval(LEASE_RENEWAL);
-        let mut looks = interval(LOOK);
+        let mut looks = interval(LOOK.min(self.house.config.report_every));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -173,7 +173,7 @@ impl Fleet {
 
     /// Counts what has happened, and tells what others may ask for.
     async fn look(&mut self) {
-        let everything = self.told.elapsed() >= LEASE_RENEWAL;
+        let everything = self.told.elapsed() >= self.house.config.report_every;
         let mut states = BTreeMap::new();
         let (mut reports, mut lag) = (Vec::new(), 0);
         for (id, running) in &mut self.running {

@@ -34,6 +34,7 @@ pub fn config() -> Config {
     Config {
         addresses: loopback(),
         max_backoff: Duration::from_millis(200),
+        report_every: Duration::from_millis(100),
         notice_grain: Duration::from_secs(3600),
         connect_wait: Duration::from_secs(5),
         answer_wait: Duration::from_secs(5),
@@ -163,12 +164,7 @@ pub fn batch(origin: &Arc<Origin>, seq: u64, lines: &[String]) -> Batch {
 pub fn all_there(messages: &[receiver::Message], process: &str, count: u64) -> u64 {
     let (mut next, mut again) = (0, 0);
     for message in messages.iter().filter(|message| message.app_name == process) {
-        let seq: u64 = message
-            .text
-            .strip_prefix("line ")
-            .expect(&message.text)
-            .parse()
-            .unwrap();
+        let seq: u64 = message.text.split(' ').nth(1).expect(&message.text).parse().unwrap();
         assert!(seq <= next, "{process}: {seq} where {next} was to come");
         if seq == next {
             next += 1;

@@ -67,6 +67,7 @@ pub struct Receiver {
     pub messages: Arc<Mutex<Vec<Message>>>,
     mode: watch::Sender<Mode>,
     count: watch::Receiver<usize>,
+    refused: watch::Receiver<usize>,
     accepting: JoinHandle<()>,
 }
 
@@ -84,19 +85,30 @@ impl Receiver {
         let addr = listener.local_addr().unwrap();
         let (mode, modes) = watch::channel(Mode::Read);
         let (counted, count) = watch::channel(0);
+        let (refusing, refused) = watch::channel(0);
         let messages = Arc::default();
-        let accepting = tokio::spawn(accept(listener, tls, modes, Arc::clone(&messages), counted));
+        let accepting = tokio::spawn(accept(listener, tls, modes, Arc::clone(&messages), counted, refusing));
         Self {
             addr,
             messages,
             mode,
             count,
+            refused,
             accepting,
         }
     }
 
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
+    }
+
+    /// Dies, and waits until somebody has come again and been refused.
+    pub async fn die(&mut self) {
+        let before = *self.refused.borrow_and_update();
+        self.set(Mode::Dead);
+        bounded("another try", self.refused.wait_for(|refused| *refused > before))
+            .await
+            .unwrap();
     }
 
     /// Waits for so many messages, all in all.
@@ -106,10 +118,15 @@ impl Receiver {
             .unwrap();
     }
 
-    /// Waits until a message holds this text.
+    /// Waits until a message ends in this text, or holds it where it is longer.
     pub async fn until_text(&mut self, text: &str) {
-        let messages = Arc::clone(&self.messages);
-        let holds = |_: &usize| messages.lock().iter().any(|message| message.text.contains(text));
+        let (messages, mut looked) = (Arc::clone(&self.messages), 0);
+        let holds = move |count: &usize| {
+            let from = std::mem::replace(&mut looked, *count);
+            messages.lock()[from..*count]
+                .iter()
+                .any(|message| message.text.contains(text))
+        };
         bounded(text, self.count.wait_for(holds)).await.unwrap();
     }
 
@@ -130,6 +147,7 @@ async fn accept(
     modes: watch::Receiver<Mode>,
     messages: Arc<Mutex<Vec<Message>>>,
     counted: watch::Sender<usize>,
+    refusing: watch::Sender<usize>,
 ) {
     let counted = Arc::new(counted);
     loop {
@@ -138,6 +156,7 @@ async fn accept(
         };
         if *modes.borrow() == Mode::Dead {
             reset(stream);
+            refusing.send_modify(|refused| *refused += 1);
             continue;
         }
         let (modes, messages, counted, tls) = (modes.clone(), Arc::clone(&messages), Arc::clone(&counted), tls.clone());
@@ -172,6 +191,9 @@ async fn read<S: AsyncRead + Unpin>(
     let mut bytes = BytesMut::new();
     loop {
         let mode = *modes.borrow_and_update();
+        if mode == Mode::Dead {
+            return Some(stream);
+        }
         tokio::select! {
             changed = modes.changed() => if changed.is_err() { return None },
             read = stream.read_buf(&mut bytes), if mode == Mode::Read => {
@@ -182,11 +204,11 @@ async fn read<S: AsyncRead + Unpin>(
                 while let Some(message) = octets(&mut bytes) {
                     messages.push(Message::parse(&message));
                 }
-                counted.send_replace(messages.len());
+                let count = messages.len();
+                // Not while it is held: who waits looks at the messages.
+                drop(messages);
+                counted.send_replace(count);
             }
-        }
-        if mode == Mode::Dead {
-            return Some(stream);
         }
     }
 }
