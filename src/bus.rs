@@ -1,6 +1,6 @@
 //! The bus that a service of a cluster stands on.
 
-use std::{net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bus::{Bus, PubSub, PubSubSettings};
@@ -55,9 +55,18 @@ impl BusArgs {
 
 /// What tells this process from the others on the bus: the machine's name and where it listens, which both stay when it is started again.
 pub(crate) fn replica_name(listen: SocketAddr) -> String {
+    format!("{}-{}", host_name(), listen.port())
+}
+
+/// What tells who uses a data directory from the others: one process at a time has its bus.
+pub(crate) fn owner_name(data_dir: &Path) -> String {
+    format!("{}-{}", host_name(), data_dir.display()).replace('/', "_")
+}
+
+fn host_name() -> String {
     let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let host = host.or_else(|| std::fs::read_to_string("/etc/hostname").ok());
-    format!("{}-{}", host.as_deref().unwrap_or("streamer").trim(), listen.port())
+    host.as_deref().unwrap_or("tributary").trim().to_owned()
 }
 
 /// The bus as services take it.

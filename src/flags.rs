@@ -249,7 +249,8 @@ impl ReadArgs {
         client: Option<kube::Client>,
     ) -> anyhow::Result<Access> {
         let access = self.auth.access(registry, client).await?;
-        Ok(access.with_drains(self.drains.addresses(), self.drains.max_drains_per_app))
+        let access = access.with_drains(self.drains.send.addresses(), self.drains.max_drains_per_app);
+        Ok(access.with_prober(self.drains.send.prober()?))
     }
 
     /// The streamer's settings; `history` is how long lines are kept.

@@ -6,14 +6,17 @@ mod bus;
 mod client;
 mod collector;
 mod demo;
+mod drains;
 mod flags;
 mod keys;
 mod kubesim;
 mod logs;
 mod registry;
 mod say;
+mod server;
 mod service;
 mod shutdown;
+mod sinks;
 mod stack;
 mod streamer;
 mod telemetry;
@@ -42,10 +45,14 @@ enum Command {
     Collector(collector::CollectorArgs),
     /// Serves readers from a cluster's bus.
     Streamer(streamer::StreamerArgs),
+    /// Forwards lines from a cluster's bus to drains.
+    Sinks(sinks::SinksArgs),
     /// Runs the simulated Kubernetes cluster alone, for kubectl and for tests.
     Kubesim(kubesim::KubesimArgs),
     /// Reads an app's log.
     Logs(logs::LogsArgs),
+    /// Lists, adds, removes, shows and tests an app's drains: where its lines are forwarded.
+    Drains(drains::DrainsArgs),
     /// Adds, lists and revokes the keys of those who may read.
     Keys(keys::KeysArgs),
 }
@@ -70,8 +77,10 @@ fn main() -> ExitCode {
         }
     };
     telemetry::start(match &cli.command {
-        Command::Up(_) | Command::Collector(_) | Command::Streamer(_) => telemetry::OPERATOR,
-        Command::Demo(_) | Command::Kubesim(_) | Command::Logs(_) | Command::Keys(_) => telemetry::VISITOR,
+        Command::Up(_) | Command::Collector(_) | Command::Streamer(_) | Command::Sinks(_) => telemetry::OPERATOR,
+        Command::Demo(_) | Command::Kubesim(_) | Command::Logs(_) | Command::Drains(_) | Command::Keys(_) => {
+            telemetry::VISITOR
+        }
     });
     match run(cli.command) {
         Ok(code) => code,
@@ -115,8 +124,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Command::Up(args) => up::run(args, stop).await,
                 Command::Collector(args) => collector::run(args, stop).await,
                 Command::Streamer(args) => streamer::run(args, stop).await,
+                Command::Sinks(args) => sinks::run(args, stop).await,
                 Command::Kubesim(args) => kubesim::run(args, stop).await,
                 Command::Logs(args) => logs::run(args, stop).await,
+                Command::Drains(args) => drains::run(args).await,
                 Command::Keys(args) => keys::run(args).await,
             }
         };

@@ -6,12 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use ::registry::{Addresses, FileRegistry, KubernetesRegistry, Registry};
+use ::registry::{FileRegistry, KubernetesRegistry, Registry};
 use anyhow::Context;
 use clap::Args;
-use ipnet::IpNet;
 
-use crate::client;
+use crate::{client, sinks::SendArgs};
 
 /// The file of a data directory that holds drains and keys.
 const FILE: &str = "registry.json";
@@ -21,9 +20,8 @@ const FILE: &str = "registry.json";
 pub(crate) struct DrainArgs {
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
-    /// Lets drains lead to these addresses too, a network such as 10.1.0.0/16; may be given again [default: public addresses alone]
-    #[arg(long, env = "TRIBUTARY_ALLOW_ADDRESS", value_name = "CIDR", value_delimiter = ',')]
-    pub(crate) allow_address: Vec<IpNet>,
+    #[command(flatten)]
+    pub(crate) send: SendArgs,
     /// How many drains an app may have
     #[arg(long, env = "TRIBUTARY_MAX_DRAINS_PER_APP", value_name = "N", default_value_t = streamer::MAX_DRAINS)]
     pub(crate) max_drains_per_app: usize,
@@ -59,13 +57,6 @@ impl FromStr for RegistryPlace {
             }
             _ => Err("give file:PATH or kubernetes[:NAMESPACE]".to_owned()),
         }
-    }
-}
-
-impl DrainArgs {
-    /// Where drains may lead.
-    pub(crate) fn addresses(&self) -> Addresses {
-        Addresses::allowing(self.allow_address.clone())
     }
 }
 

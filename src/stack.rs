@@ -1,4 +1,4 @@
-//! The services of one machine, in one process: bus, collector, streamer.
+//! The services of one machine, in one process: bus, collector, streamer, sinks.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Ready},
+    bus::owner_name,
     flags::StackArgs,
     say,
     service::{self, Service},
@@ -29,6 +30,7 @@ pub(crate) struct Stack {
     bus: Arc<dyn Bus>,
     collector: Service,
     streamer: Service,
+    sinks: Option<Service>,
     admin: Service,
 }
 
@@ -40,6 +42,7 @@ impl Stack {
     pub(crate) async fn start(args: &StackArgs, data_dir: &Path, client: kube::Client) -> anyhow::Result<Self> {
         let bus = open_bus(args, data_dir).await?;
         let keeper = args.read.drains.registry.open(Some(data_dir)).await?;
+        let drained = keeper.clone();
         let access = args.read.access(keeper, Some(client.clone())).await?;
         let listener = listen(args.read.listen).await?;
         let addr = listener.local_addr().context("the listener has no address")?;
@@ -62,6 +65,15 @@ impl Stack {
         let streamer = Service::start("streamer", streamer_stop, async move {
             Ok(streamer::run(config, access, door, streamer_bus, metrics, stop).await?)
         });
+        let sinks = drained.map(|drained| {
+            let holder = owner_name(data_dir);
+            let config = args.read.drains.send.config(args.keep.retention, holder);
+            let metrics = sinks::Metrics::register(&mut registry);
+            let (bus, stop) = (Arc::clone(&bus), CancellationToken::new());
+            Service::start("sinks", stop.clone(), async move {
+                Ok(sinks::run(config, drained, bus, metrics, stop).await?)
+            })
+        });
         let admin_stop = CancellationToken::new();
         let admin = Service::start(
             "admin listener",
@@ -73,6 +85,7 @@ impl Stack {
             bus,
             collector,
             streamer,
+            sinks,
             admin,
         })
     }
@@ -102,7 +115,11 @@ impl Stack {
     /// # Errors
     /// The failure.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        service::run(vec![self.collector, self.streamer, self.admin], shutdown).await
+        let services = [self.collector, self.streamer]
+            .into_iter()
+            .chain(self.sinks)
+            .chain([self.admin]);
+        service::run(services.collect(), shutdown).await
     }
 }
 

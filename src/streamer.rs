@@ -76,7 +76,7 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
 }
 
 /// Ready is what stands on a bus that answers, and is not about to stop.
-fn ready(bus: &Arc<bus::PubSub>, stopping: CancellationToken) -> Ready {
+pub(crate) fn ready(bus: &Arc<bus::PubSub>, stopping: CancellationToken) -> Ready {
     let bus = shared(bus);
     Arc::new(move || {
         let (bus, stopping) = (Arc::clone(&bus), stopping.clone());

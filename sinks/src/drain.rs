@@ -185,6 +185,10 @@ impl Sender<'_> {
                 End::Bus(error) => return self.bus_failed(error.as_ref()),
                 End::Failed(failure) => {
                     self.failed(&failure);
+                    if self.house.windows.are_scarce() {
+                        // The bus keeps it as well, and hands it over again.
+                        return false;
+                    }
                     let wanted = failure
                         .retry_after()
                         .map(|wait| wait.min(self.house.config.max_retry_after));

@@ -28,6 +28,9 @@ const LOOK_AT_BREAK: Duration = Duration::from_secs(1);
 /// What a drain may hold whatever all of them do: one batch.
 const LEAST_BYTES: usize = bus::MAX_BATCH_BYTES;
 
+/// What is read ahead of what is sent.
+const AHEAD_BYTES: usize = 2 * bus::MAX_BATCH_BYTES;
+
 /// Streams whose headers are remembered.
 const MAX_HEADERS: usize = 4096;
 
@@ -54,6 +57,11 @@ impl Windows {
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
+
+    /// Whether who holds something in vain had better give it back to the bus.
+    pub(crate) fn are_scarce(&self) -> bool {
+        self.held() > self.most / 2
+    }
 }
 
 /// What a drain reads and holds.
@@ -72,8 +80,9 @@ pub(crate) struct Feed {
     place: Place,
     /// Where the last frame began.
     frame: Place,
-    /// Lines that wait to be rendered.
+    /// Lines that wait to be rendered, and bytes of the pieces that they are in.
     unsent: u64,
+    ahead: usize,
     held: usize,
     window: usize,
     windows: Arc<Windows>,
@@ -179,6 +188,7 @@ impl Feed {
             place: Place::default(),
             frame: Place::default(),
             unsent: 0,
+            ahead: 0,
             held: 0,
             window,
             windows,
@@ -200,7 +210,8 @@ impl Feed {
         } else {
             LEAST_BYTES
         };
-        self.held < most
+        // What is not sent yet the bus keeps as well.
+        self.held < most && self.ahead < AHEAD_BYTES
     }
 
     /// Whether there is something to be rendered.
@@ -218,6 +229,7 @@ impl Feed {
 
     fn count_unsent(&mut self) {
         let waiting = self.pieces.range(self.place.piece.min(self.pieces.len())..);
+        self.ahead = waiting.clone().map(|piece| piece.data.len()).sum();
         self.unsent = waiting
             .map(|piece| piece.lines)
             .sum::<u64>()
@@ -365,9 +377,7 @@ impl Feed {
         self.counts.note(|report| report.dropped += overflow.lines);
         let text = overflowed(overflow.lines, overflow.from, overflow.to);
         let piece = self.told(&text, overflow.to, None);
-        self.unsent += piece.lines;
-        self.held += piece.data.len();
-        self.windows.held.fetch_add(piece.data.len(), Ordering::Relaxed);
+        self.hold(&piece);
         self.pieces.insert(overflow.piece.min(self.pieces.len()), piece);
     }
 
@@ -390,10 +400,15 @@ impl Feed {
     }
 
     fn push(&mut self, piece: Piece) {
+        self.hold(&piece);
+        self.pieces.push_back(piece);
+    }
+
+    fn hold(&mut self, piece: &Piece) {
         self.unsent += piece.lines;
+        self.ahead += piece.data.len();
         self.held += piece.data.len();
         self.windows.held.fetch_add(piece.data.len(), Ordering::Relaxed);
-        self.pieces.push_back(piece);
     }
 
     fn header(&mut self, event: &Event) -> Arc<Header> {
@@ -435,10 +450,14 @@ impl Feed {
         self.note(all)
     }
 
+    fn take_back_to(&mut self, place: Place) {
+        self.place = place;
+        self.count_unsent();
+    }
+
     /// Renders the last frame's lines anew, into others.
     pub(crate) fn take_back(&mut self) {
-        self.place = self.frame;
-        self.count_unsent();
+        self.take_back_to(self.frame);
     }
 
     /// Renders the next line, into as many messages as it needs, each of its own.
@@ -458,8 +477,7 @@ impl Feed {
             let is_first = all.messages == 0;
             if !is_first && (out.len() - from > bytes || all.messages + one.messages > messages) {
                 out.truncate(before);
-                self.place = place;
-                self.unsent += 1;
+                self.take_back_to(place);
                 break;
             }
             all.add(one);
@@ -496,6 +514,7 @@ impl Feed {
             again = counted;
         }
         if place.bytes >= piece.data.len() {
+            self.ahead = self.ahead.saturating_sub(piece.data.len());
             *place = Place {
                 piece: place.piece + 1,
                 ..Place::default()

@@ -1,33 +1,26 @@
 //! `tributary logs APP`: reads an app's log onto stdout, and goes on where it was when the connection breaks.
 
 mod events;
-mod key;
 mod place;
 mod print;
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::Args;
-use http::{Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use http::{Method, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{client::innermost, say};
+use crate::{
+    say,
+    server::{Server, ServerArgs, encoded, refusal},
+};
 use events::Events;
 use place::Place;
 use print::{Output, Printed, Printer};
-
-/// The most of an error's body that is looked at.
-const MAX_ERROR_BYTES: usize = 16 * 1024;
 
 /// A server says something every 15 s: one that has been silent for so long is gone.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -58,17 +51,8 @@ pub(crate) struct LogsArgs {
     /// How lines are printed: whole, as JSON objects, or their text alone
     #[arg(short = 'o', long, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// Where the streamer listens
-    #[arg(
-        long,
-        env = "TRIBUTARY_SERVER",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:8080"
-    )]
-    server: String,
-    /// What proves that one may read [default: from the netrc file, where it names the server's host]
-    #[arg(long, env = "TRIBUTARY_KEY", value_name = "KEY", hide_env_values = true)]
-    key: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 /// Reads until the server has no more, or whoever reads stdout goes away.
@@ -83,9 +67,8 @@ pub(crate) async fn run(args: LogsArgs, shutdown: CancellationToken) -> anyhow::
 
 struct Reader {
     args: LogsArgs,
-    uri: Uri,
-    authorization: Option<String>,
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    server: Server,
+    path: String,
     place: Place,
     printer: Printer,
 }
@@ -100,12 +83,9 @@ enum Ended {
 
 impl Reader {
     fn new(args: LogsArgs) -> anyhow::Result<Self> {
-        let uri = uri(&args)?;
-        let authorization = key::authorization(args.key.as_deref(), uri.host().unwrap_or_default());
         Ok(Self {
-            authorization,
-            client: client(&uri)?,
-            uri,
+            server: Server::new(&args.server)?,
+            path: path(&args),
             place: Place::default(),
             printer: Printer::new(args.output),
             args,
@@ -124,12 +104,7 @@ impl Reader {
 
     /// The first connection: what keeps it from being made is the user's to know.
     async fn first(&self) -> anyhow::Result<Response<Incoming>> {
-        let response = self.ask().await.map_err(|error| {
-            anyhow!(
-                "cannot reach {}: {error} (is `tributary up` running there? --server names another place)",
-                self.args.server
-            )
-        })?;
+        let response = self.ask().await.map_err(|error| self.server.unreachable(&error))?;
         self.accepted(response).await
     }
 
@@ -152,24 +127,20 @@ impl Reader {
             if tries == 4 {
                 say::aside(&format!(
                     "tributary: {} does not answer ({failed}): trying until it does",
-                    self.args.server
+                    self.args.server.server
                 ));
             }
         }
     }
 
     async fn ask(&self) -> Result<Response<Incoming>, String> {
-        let mut request = Request::get(&self.uri).header(header::ACCEPT, "text/event-stream");
-        if let Some(authorization) = &self.authorization {
-            request = request.header(header::AUTHORIZATION, authorization);
-        }
+        let mut request = self.server.request(Method::GET, &self.path);
+        request = request.header(header::ACCEPT, "text/event-stream");
         if let Some(cursor) = self.place.cursor() {
             request = request.header("last-event-id", cursor);
         }
-        let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
-        let asked = tokio::time::timeout(SILENCE, self.client.request(request)).await;
-        let answered = asked.map_err(|_| "no answer".to_owned())?;
-        answered.map_err(|error| innermost(&error))
+        let asked = tokio::time::timeout(SILENCE, self.server.send(request, String::new())).await;
+        asked.map_err(|_| "no answer".to_owned())?
     }
 
     async fn accepted(&self, response: Response<Incoming>) -> anyhow::Result<Response<Incoming>> {
@@ -219,35 +190,8 @@ impl Reader {
     }
 }
 
-/// A client that trusts whom the machine trusts (`SSL_CERT_FILE` names other roots). They are read only where they are needed.
-fn client(uri: &Uri) -> anyhow::Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>> {
-    let config = rustls::ClientConfig::builder();
-    let config = if uri.scheme_str() == Some("https") {
-        let roots = config.with_native_roots().context(
-            "no certificate authority to trust (install ca-certificates, or name a file of them in SSL_CERT_FILE)",
-        )?;
-        roots.with_no_client_auth()
-    } else {
-        config
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth()
-    };
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(config)
-        .https_or_http()
-        .enable_http1()
-        .build();
-    Ok(Client::builder(TokioExecutor::new()).build(connector))
-}
-
-fn uri(args: &LogsArgs) -> anyhow::Result<Uri> {
-    let server = args.server.trim_end_matches('/');
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let mut uri = format!(
-        "{server}/api/apps/{}/logs?follow={}",
-        encode(&args.app),
-        !args.no_follow
-    );
+fn path(args: &LogsArgs) -> String {
+    let mut path = format!("/api/apps/{}/logs?follow={}", encoded(&args.app), !args.no_follow);
     let named = [
         ("num_lines", args.num_lines.map(|lines| lines.to_string())),
         ("since", args.since.clone()),
@@ -256,16 +200,10 @@ fn uri(args: &LogsArgs) -> anyhow::Result<Uri> {
     ];
     for (name, value) in named {
         if let Some(value) = value {
-            uri.push_str(&format!("&{name}={}", encode(&value)));
+            path.push_str(&format!("&{name}={}", encoded(&value)));
         }
     }
-    let uri: Uri = uri
-        .parse()
-        .with_context(|| format!("--server {}: give a URL such as http://127.0.0.1:8080", args.server))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-        bail!("--server {}: give a URL such as http://127.0.0.1:8080", args.server);
-    }
-    Ok(uri)
+    path
 }
 
 /// Whether another try may fare better.
@@ -277,19 +215,4 @@ fn retry_after(response: &Response<Incoming>) -> Duration {
     let named = response.headers().get(header::RETRY_AFTER);
     let seconds = named.and_then(|value| value.to_str().ok()?.parse().ok());
     Duration::from_secs(seconds.unwrap_or_default()).min(LONGEST_WAIT * 4)
-}
-
-/// What the server says for itself, or its status where it says nothing.
-async fn refusal(status: StatusCode, body: Incoming) -> String {
-    let body = Limited::new(body, MAX_ERROR_BYTES)
-        .collect()
-        .await
-        .map(|body| body.to_bytes())
-        .unwrap_or_default();
-    let errors: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-    let said = errors
-        .as_ref()
-        .and_then(|errors| errors["errors"][""][0].as_str())
-        .map(str::to_owned);
-    said.unwrap_or_else(|| format!("the server answered {status}"))
 }

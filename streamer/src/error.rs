@@ -59,6 +59,9 @@ pub(crate) enum ApiError {
     /// Nothing was configured to keep drains in.
     #[error("this server keeps no drains: it was started without --registry")]
     NoRegistry,
+    /// Nobody here tries drains.
+    #[error("this server tests no drains")]
+    NoProber,
     /// Drains cannot be kept just now.
     #[error("drains cannot be changed just now, try again; if it lasts, tell the platform's operator")]
     Registry,
@@ -149,6 +152,7 @@ impl ApiError {
             | Self::UnknownDrain
             | Self::NoRegistry
             | Self::NoLogin
+            | Self::NoProber
             | Self::NoAccount => StatusCode::NOT_FOUND,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::OtherSite | Self::OtherName => StatusCode::FORBIDDEN,

@@ -42,6 +42,8 @@ fn described() -> OpenApiRouter<Arc<Hubs>> {
         .routes(routes!(logs::logs))
         .routes(routes!(sessions::open))
         .routes(routes!(drains::list, drains::add, drains::remove))
+        .routes(routes!(drains::one::show))
+        .routes(routes!(drains::one::test))
         .routes(routes!(account::account))
         .routes(routes!(account::login))
         .routes(routes!(healthz))

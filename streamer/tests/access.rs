@@ -95,10 +95,17 @@ async fn whatever_is_an_apps_is_hidden_from_another_apps_key_and_refused_without
             Method::HEAD,
         ];
         for asked in &all {
-            let there = path.replace("{app}", "shop");
+            let there = path.replace("{app}", "shop").replace("{id}", &house.drain.to_string());
             let answer = house.ask(asked, &there, Some(&other), &body).await;
             let nowhere = house
-                .ask(asked, &path.replace("{app}", "none-such"), Some(&other), &body)
+                .ask(
+                    asked,
+                    &path
+                        .replace("{app}", "none-such")
+                        .replace("{id}", &house.drain.to_string()),
+                    Some(&other),
+                    &body,
+                )
                 .await;
             assert_eq!(
                 (answer.status, &answer.body),

@@ -224,7 +224,7 @@ async fn who_may_reads_and_manages_and_who_may_not_sees_no_such_app(house: House
         let Row::OfApp(body) = row else { continue };
         let (method, body) = (method.parse().unwrap(), body.replace("DRAIN", &house.drain.to_string()));
         for app in ["shop", "none-such", "no%20name"] {
-            let path = path.replace("{app}", app);
+            let path = path.replace("{app}", app).replace("{id}", &house.drain.to_string());
             let answer = house.stack.ask(&method, &path, Some(&bearer("blog")), &body).await;
             assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {path}");
             answer.says("app not found");

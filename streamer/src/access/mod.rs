@@ -16,7 +16,8 @@ use axum::{
     http::HeaderMap,
 };
 use bus::AppName;
-use registry::{Action, Addresses, Holder, Registry};
+use registry::{Action, Addresses, Drain, Holder, ProbeReport, Prober, Registry};
+use tokio::sync::Semaphore;
 
 pub use authority::InvalidWebhook;
 pub(crate) use pass::Pass;
@@ -33,12 +34,18 @@ use crate::{
 /// How many drains an app may have, unless told otherwise.
 pub const MAX_DRAINS: usize = 5;
 
+/// How many drains may be tried at once, and when it may be worth another try.
+const MAX_PROBES: usize = 16;
+const PROBE_RETRY_SECONDS: u64 = 5;
+
 /// Who may read, and where drains and keys are kept.
 pub struct Access {
     asked: Asked,
     registry: Option<Arc<dyn Registry>>,
     addresses: Addresses,
     max_drains: usize,
+    prober: Option<Arc<dyn Prober>>,
+    probes: Semaphore,
 }
 
 /// Who is asked whether somebody may.
@@ -114,6 +121,8 @@ impl Access {
             registry,
             addresses: Addresses::default(),
             max_drains: MAX_DRAINS,
+            prober: None,
+            probes: Semaphore::new(MAX_PROBES),
         }
     }
 
@@ -122,6 +131,26 @@ impl Access {
     pub fn with_drains(mut self, addresses: Addresses, most: usize) -> Self {
         (self.addresses, self.max_drains) = (addresses, most);
         self
+    }
+
+    /// Lets drains be tried by this one.
+    #[must_use]
+    pub fn with_prober(mut self, prober: Arc<dyn Prober>) -> Self {
+        self.prober = Some(prober);
+        self
+    }
+
+    /// Tries a drain.
+    ///
+    /// # Errors
+    /// [`ApiError::NoProber`] where nobody can, [`ApiError::TooMany`] where as many are tried as may be.
+    pub(crate) async fn probe(&self, drain: &Drain) -> Result<ProbeReport, ApiError> {
+        let prober = self.prober.as_ref().ok_or(ApiError::NoProber)?;
+        let _one = self.probes.try_acquire().map_err(|_| ApiError::TooMany {
+            reason: format!("{MAX_PROBES} drains are being tested already"),
+            retry_after: PROBE_RETRY_SECONDS,
+        })?;
+        Ok(prober.probe(drain).await)
     }
 
     /// Lets a request in that wants to do this to the app that its path names. What cannot be an app's name names none, to those who have a good key.

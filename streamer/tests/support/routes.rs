@@ -63,7 +63,7 @@ pub enum Row {
 }
 
 /// Every route. One that is missing here fails the test below.
-pub const ROWS: [(&str, &str, Row); 9] = [
+pub const ROWS: [(&str, &str, Row); 11] = [
     ("POST", "/api/apps/{app}/log-sessions", Row::OfApp("")),
     ("GET", "/api/apps/{app}/logs", Row::OfApp("")),
     ("GET", "/api/apps/{app}/drains", Row::OfApp("")),
@@ -77,6 +77,8 @@ pub const ROWS: [(&str, &str, Row); 9] = [
         "/api/apps/{app}/drains",
         Row::OfApp(r#"{"drain_id": "DRAIN"}"#),
     ),
+    ("GET", "/api/apps/{app}/drains/{id}", Row::OfApp("")),
+    ("POST", "/api/apps/{app}/drains/{id}/test", Row::OfApp("")),
     ("GET", "/api/users", Row::OfHolder),
     ("GET", "/api/login", Row::Open),
     ("GET", "/healthz", Row::Open),

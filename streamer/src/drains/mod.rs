@@ -1,4 +1,6 @@
-//! `/api/apps/{app}/drains`: where an app's lines are forwarded, as the Gigalixir client lists, adds and removes it.
+//! `/api/apps/{app}/drains`: where an app's lines are forwarded, as the Gigalixir client lists, adds and removes it; and how `one` of them is.
+
+pub(crate) mod one;
 
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use axum::{
     },
     http::{HeaderMap, StatusCode},
 };
-use bus::AppName;
+use bus::{AppName, BusError};
 use bytes::Bytes;
 use registry::{Action, Drain, DrainUrl, RegistryError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -48,7 +50,7 @@ impl From<&Drain> for Listed {
 /// An answer.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Answer<T> {
-    data: T,
+    pub(crate) data: T,
 }
 
 /// A drain to be added.
@@ -145,6 +147,12 @@ pub(crate) async fn add(
     made.map_err(|error| ApiError::from_bus(error, &app))?;
     let added = registry.add_drain(app.as_str(), &url, hubs.access.max_drains()).await;
     let drain = added.map_err(refusal)?;
+    // From now on, whether or not anybody reads it yet.
+    match hubs.bus.subscribe(&app, &drain.subscription()).await {
+        // Who reads drains was faster.
+        Ok(_) | Err(BusError::Subscribed(_)) => {}
+        Err(error) => tracing::warn!(%app, drain = drain.id, %error, "a drain begins when it is first read"),
+    }
     tracing::info!(%app, drain = drain.id, "a drain was added");
     let listed = Answer {
         data: Listed::from(&drain),
@@ -181,7 +189,14 @@ pub(crate) async fn remove(
     let registry = hubs.access.registry()?;
     let Removed { drain_id } = read(body, "{\"drain_id\": \"1234\"}")?;
     let id = drain_id.read().ok_or(ApiError::UnknownDrain)?;
+    let drain = registry.drains().borrow().get(&id).cloned();
     registry.remove_drain(app.as_str(), id).await.map_err(refusal)?;
+    // Who reads it does the same, in its own time; nobody need.
+    if let Some(drain) = drain
+        && let Err(error) = hubs.bus.unsubscribe(&app, &drain.subscription()).await
+    {
+        tracing::warn!(%app, drain = id, %error, "a removed drain's subscription is left to who reads it");
+    }
     tracing::info!(%app, drain = id, "a drain was removed");
     Ok(Json(Answer { data: None }))
 }
