@@ -28,7 +28,8 @@ pub async fn start_demo(more: &[&str]) -> Tributary {
 pub async fn demo_with_key() -> (TempDir, Tributary, String) {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data").display().to_string();
-    let demo = start_demo(&["--auth", "keys", "--data-dir", &data]).await;
+    let allow = ["--allow-address", "127.0.0.0/8"];
+    let demo = start_demo(&[&["--auth", "keys", "--data-dir", &data][..], &allow].concat()).await;
     let add = [
         "keys",
         "add",

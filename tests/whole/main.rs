@@ -5,6 +5,7 @@ mod cli;
 mod cluster;
 mod demo;
 mod description;
+mod drains;
 #[path = "../support/emulator.rs"]
 mod emulator;
 mod gigalixir;

@@ -1,0 +1,121 @@
+//! Drains, as an app's owner uses them: added, shown, tested, removed; and what they carry.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::process::Output;
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpListener,
+};
+
+use crate::{demo::start_demo, support::*};
+
+/// `tributary drains …` against this server.
+async fn drains(server: &Tributary, args: &[&str]) -> Output {
+    let url = format!("http://{}", server.addr);
+    let args: Vec<&str> = ["drains"]
+        .iter()
+        .chain(args)
+        .chain(&["--server", &url])
+        .copied()
+        .collect();
+    run(&args, &[]).await
+}
+
+async fn succeeds(server: &Tributary, args: &[&str]) -> String {
+    let done = drains(server, args).await;
+    assert!(
+        done.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    String::from_utf8(done.stdout).unwrap()
+}
+
+async fn fails(server: &Tributary, args: &[&str]) -> String {
+    let done = drains(server, args).await;
+    assert_eq!(done.status.code(), Some(1), "{args:?}");
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(said.lines().count(), 1, "one line: {said:?}");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_adds_a_drain_sees_lines_flow_and_removes_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = format!("syslog+tcp://{}?framing=lf", listener.local_addr().unwrap());
+    let demo = start_demo(&["--allow-address", "127.0.0.0/8"]).await;
+    let id = succeeds(&demo, &["add", "shop", &to]).await.trim().to_owned();
+    let (stream, _) = bounded("a connection", listener.accept()).await.unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    for _ in 0..10 {
+        let line = bounded("a line", lines.next_line()).await.unwrap().unwrap();
+        let fields: Vec<&str> = line.split(' ').collect();
+        assert!(
+            fields[0].ends_with(">1") && fields[1].ends_with('Z') && fields[2] == "shop",
+            "{line}"
+        );
+    }
+    let listed = succeeds(&demo, &["list", "shop"]).await;
+    assert!(listed.starts_with(&format!("{id}\t{to}\td.")), "{listed}");
+    bounded("its state", async {
+        while !succeeds(&demo, &["show", "shop", &id])
+            .await
+            .contains("state\tconnected\n")
+        {}
+    })
+    .await;
+    let test = ["test", "shop", &id];
+    let (tested, accepted) = tokio::join!(drains(&demo, &test), listener.accept());
+    let (stream, _) = accepted.unwrap();
+    let probe = bounded("the test's line", BufReader::new(stream).lines().next_line())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(probe.contains(&format!("a test of drain {id}")), "{probe}");
+    let tested = String::from_utf8(tested.stdout).unwrap();
+    for step in ["resolve\tok\t", "connect\tok\t", "send\tok\t", "sent\t<172>1 "] {
+        assert!(tested.contains(step), "{tested}");
+    }
+    succeeds(&demo, &["remove", "shop", &id]).await;
+    assert_eq!(succeeds(&demo, &["list", "shop"]).await, "");
+    let ended = async { while lines.next_line().await.unwrap().is_some() {} };
+    bounded("the connection's end", ended).await;
+    demo.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_is_refused_in_one_line_that_says_why() {
+    let demo = start_demo(&["--allow-address", "127.0.0.0/8"]).await;
+    for (args, word) in [
+        (&["add", "shop", "syslog://10.0.0.1:514"][..], "drains may not go"),
+        (
+            &["add", "shop", "syslog+tcp://127.0.0.1:514?colour=red"],
+            "unknown option",
+        ),
+        (&["add", "shop", "nonsense"], "not a URL"),
+        (&["show", "shop", "1"], "no such drain"),
+        (&["test", "none-such", "1"], "no such drain"),
+        (&["remove", "shop", "1"], "no such drain"),
+    ] {
+        let said = fails(&demo, args).await;
+        assert!(said.contains(word), "{args:?}: {said}");
+    }
+    // Nobody listens there.
+    let id = succeeds(&demo, &["add", "shop", "syslog+tcp://127.0.0.1:1"]).await;
+    let said = fails(&demo, &["test", "shop", id.trim()]).await;
+    assert!(said.contains("cannot be sent to: connect: "), "{said}");
+    // The app is told in its own log.
+    let mut told = demo.get("/api/apps/shop/logs").await;
+    bounded("a notice", async {
+        while !told
+            .line()
+            .await
+            .unwrap()
+            .contains("shop[tributary]: Error L13: drain ")
+        {}
+    })
+    .await;
+    demo.terminate().await;
+}
