@@ -168,7 +168,7 @@ pub(crate) struct KeepArgs {
 pub(crate) struct AdminArgs {
     /// Where probes and Prometheus ask: /healthz, /readyz, /metrics
     ///
-    /// By default 127.0.0.1 and port 9601 (collector, up, demo), 9602 (streamer), or where that is taken a free port.
+    /// By default 127.0.0.1 and port 9601 (collector, up, demo), 9602 (streamer), 9603 (sinks), or where that is taken a free port.
     #[arg(long, env = "TRIBUTARY_ADMIN_LISTEN", value_name = "ADDR")]
     pub(crate) admin_listen: Option<SocketAddr>,
 }

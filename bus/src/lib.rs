@@ -70,6 +70,12 @@ pub trait Bus: Send + Sync + 'static {
     /// [`BusError::UnknownApp`] where there is no such topic, [`BusError::Subscribed`] where another reader has the subscription.
     fn subscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<Reader, BusError>>;
 
+    /// Makes a durable subscription where it does not exist, without reading it: it begins with what comes after. One that is being read is success.
+    ///
+    /// # Errors
+    /// [`BusError::UnknownApp`] where there is no such topic.
+    fn ensure_subscription<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>>;
+
     /// Removes a durable subscription. One that does not exist is success.
     ///
     /// # Errors

@@ -46,16 +46,16 @@ pub(crate) async fn run(feed: &mut Feed, socket: &UdpSocket, counts: &Counts, ol
         if Instant::now() >= old {
             return End::Renewed;
         }
-        while feed.has_more() {
+        while feed.queue.has_more() {
             messages.clear();
-            feed.render_messages(&mut messages);
+            feed.queue.render_messages(&mut messages);
             for message in &messages {
                 // A receiver that was not there a moment ago is told of here.
                 if let Err(error) = socket.send(message).await {
                     return End::Failed(Failure::Broke(error));
                 }
             }
-            let lines = feed.settle(feed.rendered());
+            let lines = feed.settle(feed.queue.rendered());
             if lines > 0 {
                 counts.note(|report| report.delivered += lines);
             }

@@ -17,8 +17,9 @@ use crate::{
     dial::Dialler,
     end::{End, Stop},
     failure::Failure,
-    feed::{Feed, Windows},
+    feed::Feed,
     herald::{Herald, Kind},
+    queue::Windows,
     render::Style,
     stream,
     web::Frames,
@@ -155,7 +156,7 @@ impl Sender<'_> {
     async fn send(&mut self, feed: &mut Feed, stop: &mut Stop) -> bool {
         loop {
             // Nobody is dialled for nothing.
-            while !feed.has_more() && !self.frames.are_open() {
+            while !feed.queue.has_more() && !self.frames.are_open() {
                 tokio::select! {
                     filled = feed.fill() => match filled {
                         Some(Ok(())) => {}
@@ -177,7 +178,7 @@ impl Sender<'_> {
             }
             if !self.target.protocol.is_web() {
                 // What was sent and is not sure is to be sent, also where nothing else is.
-                feed.rewind();
+                feed.queue.rewind();
             }
             match ended {
                 End::Stopped => return true,

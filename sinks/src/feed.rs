@@ -1,68 +1,28 @@
-//! What a drain reads from the bus, in order, and holds until its receiver has it for sure.
+//! What a drain reads from the bus, in order, with all that is to be said of it.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{
     Ack, BusError, Item, Origin, Published, Reader, StreamId, Timestamp,
     notice::{self, TRIBUTARY},
     reassembly::{Event, Moment, Patience, Reassembly, Receipt, What},
 };
-use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     counts::Counts,
+    queue::{Piece, Queue, Windows},
     render::{Header, Style, may_name_levels},
 };
 
 /// How long what comes behind a break is looked at before it is told how much is gone.
 const LOOK_AT_BREAK: Duration = Duration::from_secs(1);
 
-/// What a drain may hold whatever all of them do: one batch.
-const LEAST_BYTES: usize = bus::MAX_BATCH_BYTES;
-
-/// What is read ahead of what is sent.
-const AHEAD_BYTES: usize = 2 * bus::MAX_BATCH_BYTES;
-
 /// Streams whose headers are remembered.
 const MAX_HEADERS: usize = 4096;
 
 /// How often streams that are long over are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
-
-/// Of the subscription: how long the service waits for an ack before it delivers again.
-const ACK_DEADLINE: Duration = Duration::from_secs(60);
-
-/// What all drains hold together.
-pub(crate) struct Windows {
-    most: usize,
-    held: AtomicUsize,
-}
-
-impl Windows {
-    pub(crate) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self {
-            most,
-            held: AtomicUsize::new(0),
-        })
-    }
-
-    pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    /// Whether who holds something in vain had better give it back to the bus.
-    pub(crate) fn are_scarce(&self) -> bool {
-        self.held() > self.most / 2
-    }
-}
 
 /// What a drain reads and holds.
 pub(crate) struct Feed {
@@ -71,49 +31,14 @@ pub(crate) struct Feed {
     begun: Instant,
     forgot: Instant,
     about: String,
-    style: Style,
+    /// What was read and is not settled.
+    pub(crate) queue: Queue,
     headers: HashMap<StreamId, Arc<Header>>,
     own: Arc<Header>,
-    pieces: VecDeque<Piece>,
-    /// How many pieces were taken out in front, since the connection began.
-    taken: u64,
-    place: Place,
-    /// Where the last frame began.
-    frame: Place,
-    /// Lines that wait to be rendered, and bytes of the pieces that they are in.
-    unsent: u64,
-    ahead: usize,
-    held: usize,
-    window: usize,
-    windows: Arc<Windows>,
     overflow: Option<Overflow>,
     /// What comes behind a break is missing because of it.
     broken: Option<(Published, Published)>,
     counts: Arc<Counts>,
-}
-
-/// Where rendering is.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Place {
-    /// Pieces before it are rendered wholly.
-    piece: usize,
-    /// Bytes and lines of that piece that are.
-    bytes: usize,
-    lines: u64,
-}
-
-/// Lines that are settled together.
-struct Piece {
-    data: Bytes,
-    lines: u64,
-    /// How many lines of it were rendered ever.
-    tried: u64,
-    header: Arc<Header>,
-    levels: bool,
-    receipt: Option<Receipt>,
-    published: Published,
-    /// Whether these are somebody's lines, and not what is said of them.
-    counted: bool,
 }
 
 /// What the bus no longer has for this drain, while it is looked at how much that is.
@@ -121,27 +46,7 @@ struct Overflow {
     from: Published,
     to: Published,
     lines: u64,
-    /// Where it is to be told.
-    piece: usize,
     until: Instant,
-}
-
-/// What was rendered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rendered {
-    pub(crate) messages: usize,
-    /// Somebody's, in full.
-    pub(crate) lines: u64,
-    /// Of those, the ones that were rendered before.
-    pub(crate) again: u64,
-}
-
-impl Rendered {
-    fn add(&mut self, other: Self) {
-        self.messages += other.messages;
-        self.lines += other.lines;
-        self.again += other.again;
-    }
 }
 
 impl Feed {
@@ -159,7 +64,7 @@ impl Feed {
             Patience::InOrder
         } else {
             Patience::Drain {
-                ack_deadline: ACK_DEADLINE,
+                ack_deadline: crate::ACK_DEADLINE,
             }
         };
         let reassembly = Reassembly::new(patience, reader.since(), history);
@@ -181,17 +86,8 @@ impl Feed {
             forgot: now,
             about: drain.id.to_string(),
             own: Arc::new(style.header(&own)),
-            style,
+            queue: Queue::new(style, window, windows, Arc::clone(&counts)),
             headers: HashMap::new(),
-            pieces: VecDeque::new(),
-            taken: 0,
-            place: Place::default(),
-            frame: Place::default(),
-            unsent: 0,
-            ahead: 0,
-            held: 0,
-            window,
-            windows,
             overflow: None,
             broken: None,
             counts,
@@ -200,40 +96,6 @@ impl Feed {
             feed.broke(from, to);
         }
         Some(feed)
-    }
-
-    /// Whether more may be held.
-    pub(crate) fn has_room(&self) -> bool {
-        let all = self.windows.held.load(Ordering::Relaxed);
-        let most = if all < self.windows.most {
-            self.window
-        } else {
-            LEAST_BYTES
-        };
-        // What is not sent yet the bus keeps as well.
-        self.held < most && self.ahead < AHEAD_BYTES
-    }
-
-    /// Whether there is something to be rendered.
-    pub(crate) fn has_more(&self) -> bool {
-        self.place.piece < self.end()
-    }
-
-    /// Tells how much waits, and since when.
-    fn tell_lag(&self) {
-        let published = |piece: &Piece| piece.published;
-        let unsent = self.pieces.get(self.place.piece).map(published);
-        self.counts
-            .waits(self.unsent, unsent, self.pieces.front().map(published));
-    }
-
-    fn count_unsent(&mut self) {
-        let waiting = self.pieces.range(self.place.piece.min(self.pieces.len())..);
-        self.ahead = waiting.clone().map(|piece| piece.data.len()).sum();
-        self.unsent = waiting
-            .map(|piece| piece.lines)
-            .sum::<u64>()
-            .saturating_sub(self.place.lines);
     }
 
     /// Reads on: returns once something has happened.
@@ -261,7 +123,7 @@ impl Feed {
             },
             () = reached => {}
         }
-        while self.has_room()
+        while self.queue.has_room()
             && let Some(item) = self.reader.try_next()
         {
             match item {
@@ -279,11 +141,11 @@ impl Feed {
         if self
             .overflow
             .as_ref()
-            .is_some_and(|overflow| overflow.until <= Instant::now() || !self.has_room())
+            .is_some_and(|overflow| overflow.until <= Instant::now() || !self.queue.has_room())
         {
             self.tell_overflow();
         }
-        self.tell_lag();
+        self.queue.tell_lag();
         Some(Ok(()))
     }
 
@@ -319,11 +181,11 @@ impl Feed {
         match &mut self.overflow {
             Some(overflow) => overflow.to = to,
             None => {
+                self.queue.hold_here();
                 self.overflow = Some(Overflow {
                     from,
                     to,
                     lines: 0,
-                    piece: self.pieces.len(),
                     until: Instant::now() + LOOK_AT_BREAK,
                 });
             }
@@ -336,7 +198,7 @@ impl Feed {
             match &event.what {
                 What::Lines { data, lines, .. } => {
                     let header = self.header(&event);
-                    self.push(Piece {
+                    self.queue.push(Piece {
                         data: data.clone(),
                         lines: *lines,
                         tried: 0,
@@ -377,13 +239,12 @@ impl Feed {
         self.counts.note(|report| report.dropped += overflow.lines);
         let text = overflowed(overflow.lines, overflow.from, overflow.to);
         let piece = self.told(&text, overflow.to, None);
-        self.hold(&piece);
-        self.pieces.insert(overflow.piece.min(self.pieces.len()), piece);
+        self.queue.insert_there(piece);
     }
 
     fn say(&mut self, text: &str, published: Published, receipt: Option<Receipt>) {
         let piece = self.told(text, published, receipt);
-        self.push(piece);
+        self.queue.push(piece);
     }
 
     fn told(&self, text: &str, published: Published, receipt: Option<Receipt>) -> Piece {
@@ -399,16 +260,10 @@ impl Feed {
         }
     }
 
-    fn push(&mut self, piece: Piece) {
-        self.hold(&piece);
-        self.pieces.push_back(piece);
-    }
-
-    fn hold(&mut self, piece: &Piece) {
-        self.unsent += piece.lines;
-        self.ahead += piece.data.len();
-        self.held += piece.data.len();
-        self.windows.held.fetch_add(piece.data.len(), Ordering::Relaxed);
+    /// Settles the first pieces, so many since the connection began: the receiver has them, or will never. Returns how many lines that are somebody's they hold.
+    pub(crate) fn settle(&mut self, pieces: u64) -> u64 {
+        let reassembly = &mut self.reassembly;
+        self.queue.settle(pieces, |receipt| reassembly.acknowledge(receipt))
     }
 
     fn header(&mut self, event: &Event) -> Arc<Header> {
@@ -418,143 +273,9 @@ impl Feed {
         if self.headers.len() >= MAX_HEADERS {
             self.headers.clear();
         }
-        let header = Arc::new(self.style.header(&event.origin));
+        let header = Arc::new(self.queue.style().header(&event.origin));
         self.headers.insert(event.origin.stream.clone(), Arc::clone(&header));
         header
-    }
-
-    /// Up to where may be rendered.
-    fn end(&self) -> usize {
-        self.overflow
-            .as_ref()
-            .map_or(self.pieces.len(), |overflow| overflow.piece.min(self.pieces.len()))
-    }
-
-    /// Begins anew with what is not settled: for a new connection.
-    pub(crate) fn rewind(&mut self) {
-        (self.place, self.taken) = (Place::default(), 0);
-        self.count_unsent();
-    }
-
-    /// How many pieces are rendered wholly, since the connection began.
-    pub(crate) fn rendered(&self) -> u64 {
-        self.taken + self.place.piece as u64
-    }
-
-    /// Renders what waits, in order, until `out` holds about `bytes`.
-    pub(crate) fn render(&mut self, out: &mut BytesMut, bytes: usize) -> Rendered {
-        let mut all = Rendered::default();
-        while out.len() < bytes && self.has_more() {
-            all.add(self.render_line(out, &mut |_| ()));
-        }
-        self.note(all)
-    }
-
-    fn take_back_to(&mut self, place: Place) {
-        self.place = place;
-        self.count_unsent();
-    }
-
-    /// Renders the last frame's lines anew, into others.
-    pub(crate) fn take_back(&mut self) {
-        self.take_back_to(self.frame);
-    }
-
-    /// Renders the next line, into as many messages as it needs, each of its own.
-    pub(crate) fn render_messages(&mut self, messages: &mut Vec<Bytes>) -> Rendered {
-        let mut out = BytesMut::new();
-        let all = self.render_line(&mut out, &mut |out| messages.push(out.split().freeze()));
-        self.note(all)
-    }
-
-    /// The same, until `out` holds no more than `bytes`, or one line, and no more than `messages`, or those of one line.
-    pub(crate) fn render_frame(&mut self, out: &mut BytesMut, bytes: usize, messages: usize) -> Rendered {
-        let (mut all, from) = (Rendered::default(), out.len());
-        self.frame = self.place;
-        while all.messages < messages && self.has_more() {
-            let (before, place) = (out.len(), self.place);
-            let one = self.render_line(out, &mut |_| ());
-            let is_first = all.messages == 0;
-            if !is_first && (out.len() - from > bytes || all.messages + one.messages > messages) {
-                out.truncate(before);
-                self.take_back_to(place);
-                break;
-            }
-            all.add(one);
-        }
-        self.note(all)
-    }
-
-    fn note(&self, rendered: Rendered) -> Rendered {
-        if rendered.again > 0 {
-            self.counts.note(|report| report.resent += rendered.again);
-        }
-        rendered
-    }
-
-    fn render_line(&mut self, out: &mut BytesMut, done: &mut impl FnMut(&mut BytesMut)) -> Rendered {
-        let place = &mut self.place;
-        let Some(piece) = self.pieces.get_mut(place.piece) else {
-            return Rendered::default();
-        };
-        let rest = &piece.data[place.bytes..];
-        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
-        let mut messages = 0;
-        self.style.line(out, &piece.header, piece.levels, &rest[..end], |out| {
-            messages += 1;
-            done(out);
-        });
-        (place.bytes, place.lines) = (place.bytes + end + 1, place.lines + 1);
-        let counted = u64::from(piece.counted);
-        self.unsent = self.unsent.saturating_sub(1);
-        let mut again = 0;
-        if place.lines > piece.tried {
-            piece.tried = place.lines;
-        } else {
-            again = counted;
-        }
-        if place.bytes >= piece.data.len() {
-            self.ahead = self.ahead.saturating_sub(piece.data.len());
-            *place = Place {
-                piece: place.piece + 1,
-                ..Place::default()
-            };
-        }
-        Rendered {
-            messages,
-            lines: counted,
-            again,
-        }
-    }
-
-    /// Settles the first pieces, so many since the connection began: the receiver has them, or will never. Returns how many lines that are somebody's they hold.
-    pub(crate) fn settle(&mut self, pieces: u64) -> u64 {
-        let mut lines = 0;
-        while self.taken < pieces
-            && let Some(piece) = self.pieces.pop_front()
-        {
-            self.taken += 1;
-            self.place.piece = self.place.piece.saturating_sub(1);
-            if let Some(overflow) = &mut self.overflow {
-                overflow.piece = overflow.piece.saturating_sub(1);
-            }
-            self.held -= piece.data.len();
-            self.windows.held.fetch_sub(piece.data.len(), Ordering::Relaxed);
-            if let Some(receipt) = &piece.receipt {
-                self.reassembly.acknowledge(receipt);
-            }
-            if piece.counted {
-                lines += piece.lines;
-            }
-        }
-        self.tell_lag();
-        lines
-    }
-}
-
-impl Drop for Feed {
-    fn drop(&mut self) {
-        self.windows.held.fetch_sub(self.held, Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Drains: an app's lines, forwarded to syslog and HTTPS receivers, each with an account of its own.
 //!
-//! Reading order is data order: a `fleet` says which drains this process reads; a `drain` has a `feed` of what its durable subscription delivers, `render`ed as its receiver
-//! takes it, and sends it over one connection after the other: a `stream` (TCP, TLS), `datagram`s, or frames of the `web`. What is `unconfirmed` is sent again. A `dial` asks
+//! Reading order is data order: a `fleet` says which drains this process reads; a `drain` has a `feed` of what its durable subscription delivers, in a `queue`, `render`ed as
+//! its receiver takes it, and sends it over one connection after the other: a `stream` (TCP, TLS), `datagram`s, or frames of the `web`. What is `unconfirmed` is sent again. A `dial` asks
 //! for the receiver's addresses each time, and `resolve`s none into the operator's network. A `herald` tells the app what is wrong.
 //!
 //! Every line is delivered at least once, or counted as dropped and told: in the drain itself what the bus no longer had (L10), in the app's log what the receiver refused (L13).
@@ -19,6 +19,7 @@ mod herald;
 mod metrics;
 mod outq;
 mod probe;
+mod queue;
 mod render;
 mod resolve;
 mod stream;
@@ -26,7 +27,7 @@ mod tls;
 mod unconfirmed;
 mod web;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bus::Bus;
 use registry::Registry;
@@ -35,6 +36,10 @@ use tokio_util::sync::CancellationToken;
 pub use config::{Config, Replica};
 pub use metrics::Metrics;
 pub use probe::Probe;
+
+/// How long the bus is to wait, of what it handed out, for an ack or to be told that it is still wanted ([`bus::PubSubSettings::ack_deadline`]). Short: when a drain changes its
+/// reader, the next one waits twice as long for what the last one had, so that order is kept.
+pub const ACK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What is configured cannot be used, in one line. Without a secret.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +59,7 @@ pub async fn run(
 ) -> Result<(), SinksError> {
     let house = drain::House {
         dialler: dial::Dialler::new(&config).map_err(SinksError)?,
-        windows: feed::Windows::new(config.windows_bytes),
+        windows: queue::Windows::new(config.windows_bytes),
         config,
         bus,
         registry,

@@ -55,8 +55,8 @@ pub(crate) async fn run(
             .map_or(0, |waiting| written.saturating_sub(waiting))
     };
     loop {
-        if !open && feed.has_more() {
-            feed.render(&mut chunk, CHUNK_BYTES);
+        if !open && feed.queue.has_more() {
+            feed.queue.render(&mut chunk, CHUNK_BYTES);
             open = true;
         }
         tokio::select! {
@@ -65,7 +65,7 @@ pub(crate) async fn run(
                     return End::Failed(Failure::Broke(error));
                 }
                 open = false;
-                sending.unconfirmed.wrote(connection.written.bytes(), feed.rendered());
+                sending.unconfirmed.wrote(connection.written.bytes(), feed.queue.rendered());
                 sending.confirm(feed, acknowledged());
             }
             // What a receiver says is nothing that syslog knows; that it has gone is.
@@ -74,7 +74,7 @@ pub(crate) async fn run(
                 Ok(_) => {}
                 Err(error) => return End::Failed(Failure::Broke(error)),
             },
-            filled = feed.fill(), if feed.has_room() => match filled {
+            filled = feed.fill(), if feed.queue.has_room() => match filled {
                 Some(Ok(())) => {}
                 Some(Err(error)) => return End::Bus(Some(error)),
                 None => return End::Bus(None),

@@ -25,7 +25,8 @@ use crate::{
     dial::Connection,
     end::{End, Stop},
     failure::Failure,
-    feed::{Feed, Rendered},
+    feed::Feed,
+    queue::Rendered,
 };
 
 /// What Logplex sends at most in a frame.
@@ -111,7 +112,7 @@ impl Frames {
         }
         let mut answers = 0;
         loop {
-            if self.frame.is_none() && feed.has_more() {
+            if self.frame.is_none() && feed.queue.has_more() {
                 self.frame = Some(self.fill(feed));
             }
             let Some(frame) = &mut self.frame else {
@@ -148,7 +149,7 @@ impl Frames {
                 }
                 Answer::TooLarge if frame.rendered.messages > 1 => {
                     self.frame_bytes = (frame.body.len() / 2).clamp(1, self.frame_bytes);
-                    feed.take_back();
+                    feed.queue.take_back();
                 }
                 Answer::TooLarge | Answer::Refused(_) => {
                     let status = if let Answer::Refused(status) = answer {
@@ -209,12 +210,12 @@ impl Frames {
 
     fn fill(&self, feed: &mut Feed) -> Frame {
         let mut body = BytesMut::with_capacity(self.frame_bytes + 1024);
-        let rendered = feed.render_frame(&mut body, self.frame_bytes, FRAME_MESSAGES);
+        let rendered = feed.queue.render_frame(&mut body, self.frame_bytes, FRAME_MESSAGES);
         Frame {
             id: format!("{:032X}", rand::random::<u128>()),
             body: body.freeze(),
             rendered,
-            pieces: feed.rendered(),
+            pieces: feed.queue.rendered(),
             tried: false,
         }
     }

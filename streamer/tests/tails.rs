@@ -334,6 +334,8 @@ async fn the_description_of_the_api_names_every_route() {
     let paths: Vec<&String> = description["paths"].as_object().unwrap().keys().collect();
     let routes = [
         "/api/apps/{app}/drains",
+        "/api/apps/{app}/drains/{id}",
+        "/api/apps/{app}/drains/{id}/test",
         "/api/apps/{app}/log-sessions",
         "/api/apps/{app}/logs",
         "/api/login",

@@ -2,14 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
-use std::process::Output;
+use std::{collections::HashMap, process::Output};
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::TcpListener,
+    sync::mpsc,
 };
 
-use crate::{demo::start_demo, support::*};
+use crate::{
+    demo::start_demo,
+    support::*,
+    up::{Cluster, expected, numbered},
+};
 
 /// `tributary drains …` against this server.
 async fn drains(server: &Tributary, args: &[&str]) -> Output {
@@ -118,4 +123,85 @@ async fn what_cannot_be_is_refused_in_one_line_that_says_why() {
     })
     .await;
     demo.terminate().await;
+}
+
+/// Lines that come on whatever connections, in the order of each.
+async fn receive(listener: TcpListener, lines: mpsc::Sender<String>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let lines = lines.clone();
+        tokio::spawn(async move {
+            let mut read = BufReader::new(stream).lines();
+            while let Ok(Some(line)) = read.next_line().await {
+                let _ = lines.send(line).await;
+            }
+        });
+    }
+}
+
+/// Which lines of which process have come.
+#[derive(Default)]
+struct Received {
+    seen: HashMap<String, Vec<bool>>,
+    count: u64,
+}
+
+impl Received {
+    fn take(&mut self, line: &str) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let seq = fields.get(8).and_then(|seq| seq.parse::<usize>().ok());
+        // What was cut off when its sender was killed comes again.
+        let (Some(process), Some(seq), 100..) = (fields.get(3), seq, line.len()) else {
+            return;
+        };
+        assert_ne!(*process, "tributary", "nothing is lost: {line}");
+        let seen = self.seen.entry((*process).to_owned()).or_default();
+        seen.resize(seen.len().max(seq + 1), false);
+        assert!(
+            seq == 0 || seen[seq - 1],
+            "{process}: {seq} before the one in front of it"
+        );
+        self.count += u64::from(!std::mem::replace(&mut seen[seq], true));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_five_times_every_line_reaches_the_drain() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = format!("syslog+tcp://{}?framing=lf", listener.local_addr().unwrap());
+    let (received, mut lines) = mpsc::channel(10_000);
+    let receiving = tokio::spawn(receive(listener, received));
+    // The drain is there before the first line.
+    let cluster =
+        Cluster::start(&numbered().replace("name = \"writer\"", "name = \"writer\"\nstart_after = \"2s\"")).await;
+    let data_dir = cluster.dir.path().join("data").display().to_string();
+    let start = async || {
+        let flags = ["--listen", "127.0.0.1:0", "--allow-address", "127.0.0.0/8"];
+        let args = [&["up", "--data-dir", &data_dir], &flags[..]].concat();
+        Tributary::start(&args, &[("KUBECONFIG", &cluster.kubeconfig)]).await
+    };
+    let mut all = Received::default();
+    for part in 0..=5 {
+        let up = start().await;
+        if part == 0 {
+            succeeds(&up, &["add", "load", &to]).await;
+        }
+        let until = if part < 5 {
+            expected() / 6 * (part + 1)
+        } else {
+            expected()
+        };
+        bounded("more lines", async {
+            while all.count < until {
+                all.take(&lines.recv().await.unwrap());
+            }
+        })
+        .await;
+        if part < 5 {
+            up.kill().await;
+        } else {
+            up.terminate().await;
+        }
+    }
+    receiving.abort();
+    cluster.stop().await;
 }

@@ -132,6 +132,17 @@ impl Bus for Embedded {
         .boxed()
     }
 
+    fn ensure_subscription<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
+        let made = self.subscribe(app, name);
+        async move {
+            match made.await {
+                Ok(_) | Err(BusError::Subscribed(_)) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
+    }
+
     fn unsubscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
         std::future::ready(self.store.forget_subscription(app, name).map_err(BusError::from)).boxed()
     }

@@ -62,13 +62,21 @@ impl Source {
             Self::Durable(durable) => durable.name(),
         }
     }
+
+    /// How many messages a stream may have handed out. Who settles what it gets may do so half a minute later.
+    fn outstanding(&self) -> i64 {
+        match self {
+            Self::Temporary(_) => 1_000,
+            Self::Durable(_) => 20_000,
+        }
+    }
 }
 
 /// Begins to read. The reader's end is the feed's.
 pub(super) fn start(core: &Arc<Core>, app: AppName, source: Source, beginning: Beginning) -> Reader {
     let (out, mut items) = mpsc::channel(WAITING_ITEMS);
     let feed = Feed {
-        pull: Pull::start(Arc::clone(&core.clients), source.name()),
+        pull: Pull::start(Arc::clone(&core.clients), source.name(), source.outstanding()),
         core: Arc::clone(core),
         app,
         source,
@@ -202,7 +210,11 @@ impl Feed {
     }
 
     fn pull_anew(&mut self) {
-        self.pull = Pull::start(Arc::clone(&self.core.clients), self.source.name());
+        self.pull = Pull::start(
+            Arc::clone(&self.core.clients),
+            self.source.name(),
+            self.source.outstanding(),
+        );
     }
 
     /// The subscription is lost, with what it had not delivered: makes another, from the topic's beginning on, and tells the break.

@@ -233,6 +233,16 @@ impl Bus for PubSub {
         self.core.subscribe(app, name).boxed()
     }
 
+    fn ensure_subscription<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
+        async move {
+            match self.core.reserved.open(&self.core.maker, app, name).await {
+                Ok(_) | Err(BusError::Subscribed(_)) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
+    }
+
     fn unsubscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
         let Maker { admin, names, .. } = &*self.core.maker;
         let subscription = names.durable(app, name);

@@ -34,7 +34,6 @@ const LOOK: Duration = Duration::from_millis(500);
 const WAITING_MESSAGES: usize = 64;
 
 /// What one stream may have handed out and not seen acknowledged.
-const OUTSTANDING_MESSAGES: i64 = 1_000;
 const OUTSTANDING_BYTES: i64 = 32 << 20;
 
 /// A message is held, its lease extended, for so long at most; then it goes to another.
@@ -55,6 +54,7 @@ struct Shared {
     clients: Arc<Clients>,
     subscription: Arc<str>,
     out: mpsc::Sender<Pulled>,
+    outstanding: i64,
     load: Arc<Load>,
     stop: CancellationToken,
 }
@@ -66,14 +66,15 @@ struct Load {
 }
 
 impl Pull {
-    /// Begins with one stream.
-    pub(super) fn start(clients: Arc<Clients>, subscription: &str) -> Self {
+    /// Begins with one stream, which may have handed out so many messages that are not acknowledged.
+    pub(super) fn start(clients: Arc<Clients>, subscription: &str, outstanding: i64) -> Self {
         let (out, pulled) = mpsc::channel(WAITING_MESSAGES);
         let stop = CancellationToken::new();
         let shared = Shared {
             clients,
             subscription: subscription.into(),
             out,
+            outstanding,
             load: Arc::default(),
             stop: stop.clone(),
         };
@@ -137,7 +138,7 @@ impl Shared {
             .subscribe(&*self.subscription)
             .set_max_lease(MAX_LEASE)
             .set_max_lease_extension(self.clients.ack_deadline)
-            .set_max_outstanding_messages(OUTSTANDING_MESSAGES)
+            .set_max_outstanding_messages(self.outstanding)
             .set_max_outstanding_bytes(OUTSTANDING_BYTES)
             .set_shutdown_behavior(ShutdownBehavior::NackImmediately)
             .build();

@@ -113,6 +113,10 @@ impl Bus for Switch {
         self.inner.subscribe(app, name)
     }
 
+    fn ensure_subscription<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
+        self.inner.ensure_subscription(app, name)
+    }
+
     fn unsubscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
         self.inner.unsubscribe(app, name)
     }

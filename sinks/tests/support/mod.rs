@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Every wait's bound.
-pub const BOUND: Duration = Duration::from_secs(30);
+pub const BOUND: Duration = Duration::from_secs(60);
 
 pub async fn bounded<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, work)
@@ -73,7 +73,7 @@ impl House {
         let drain = self.registry.add_drain("shop", &url, 100).await.unwrap();
         let app = "shop".parse().unwrap();
         self.bus.create(&app).await.unwrap();
-        drop(self.bus.subscribe(&app, &drain.subscription()).await.unwrap());
+        self.bus.ensure_subscription(&app, &drain.subscription()).await.unwrap();
         drain
     }
 

@@ -12,7 +12,7 @@ use axum::{
     },
     http::{HeaderMap, StatusCode},
 };
-use bus::{AppName, BusError};
+use bus::AppName;
 use bytes::Bytes;
 use registry::{Action, Drain, DrainUrl, RegistryError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -148,10 +148,8 @@ pub(crate) async fn add(
     let added = registry.add_drain(app.as_str(), &url, hubs.access.max_drains()).await;
     let drain = added.map_err(refusal)?;
     // From now on, whether or not anybody reads it yet.
-    match hubs.bus.subscribe(&app, &drain.subscription()).await {
-        // Who reads drains was faster.
-        Ok(_) | Err(BusError::Subscribed(_)) => {}
-        Err(error) => tracing::warn!(%app, drain = drain.id, %error, "a drain begins when it is first read"),
+    if let Err(error) = hubs.bus.ensure_subscription(&app, &drain.subscription()).await {
+        tracing::warn!(%app, drain = drain.id, %error, "a drain begins when it is first read");
     }
     tracing::info!(%app, drain = drain.id, "a drain was added");
     let listed = Answer {
