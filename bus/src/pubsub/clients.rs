@@ -114,7 +114,13 @@ pub(super) struct Place {
 
 impl Channels {
     /// A place on the first connection that has one, or on a new one.
-    pub(super) async fn place(&self) -> Result<Place, Failure> {
+    ///
+    /// `lasting`: for a subscription that is read on when the stream has ended. The emulator does not notice a stream's end before its connection's, and hands it messages on;
+    /// so there it gets a connection of its own.
+    pub(super) async fn place(&self, lasting: bool) -> Result<Place, Failure> {
+        if lasting && self.way.endpoint.is_some() {
+            return Ok(self.connect().await?.place());
+        }
         let mut open = self.open.lock().await;
         let free = open
             .iter()
@@ -122,6 +128,13 @@ impl Channels {
         if let Some(channel) = free {
             return Ok(channel.place());
         }
+        let channel = self.connect().await?;
+        let place = channel.place();
+        open.push(channel);
+        Ok(place)
+    }
+
+    async fn connect(&self) -> Result<Channel, Failure> {
         let mut builder = Subscriber::builder().with_credentials(self.way.credentials.clone());
         if let Some(endpoint) = &self.way.endpoint {
             builder = builder.with_endpoint(endpoint);
@@ -130,13 +143,10 @@ impl Channels {
             .build()
             .await
             .map_err(|error| Failure::Away(error.to_string()))?;
-        let channel = Channel {
+        Ok(Channel {
             subscriber,
             streams: Arc::default(),
-        };
-        let place = channel.place();
-        open.push(channel);
-        Ok(place)
+        })
     }
 }
 

@@ -63,12 +63,9 @@ impl Source {
         }
     }
 
-    /// How many messages a stream may have handed out. Who settles what it gets may do so half a minute later.
-    fn outstanding(&self) -> i64 {
-        match self {
-            Self::Temporary(_) => 1_000,
-            Self::Durable(_) => 20_000,
-        }
+    /// Whether its messages are settled by who gets them, in their own time.
+    fn is_durable(&self) -> bool {
+        matches!(self, Self::Durable(_))
     }
 }
 
@@ -76,7 +73,7 @@ impl Source {
 pub(super) fn start(core: &Arc<Core>, app: AppName, source: Source, beginning: Beginning) -> Reader {
     let (out, mut items) = mpsc::channel(WAITING_ITEMS);
     let feed = Feed {
-        pull: Pull::start(Arc::clone(&core.clients), source.name(), source.outstanding()),
+        pull: Pull::start(Arc::clone(&core.clients), source.name(), source.is_durable()),
         core: Arc::clone(core),
         app,
         source,
@@ -213,7 +210,7 @@ impl Feed {
         self.pull = Pull::start(
             Arc::clone(&self.core.clients),
             self.source.name(),
-            self.source.outstanding(),
+            self.source.is_durable(),
         );
     }
 

@@ -33,7 +33,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Messages that wait to be taken; then the streams are not read on.
 const WAITING_MESSAGES: usize = 64;
 
-/// What one stream may have handed out and not seen acknowledged.
+/// What one stream may have handed out and not seen acknowledged. Who settles what it gets may do so half a minute later.
+const OUTSTANDING_MESSAGES: i64 = 1_000;
+const SETTLED_LATER_MESSAGES: i64 = 20_000;
 const OUTSTANDING_BYTES: i64 = 32 << 20;
 
 /// A message is held, its lease extended, for so long at most; then it goes to another.
@@ -54,7 +56,7 @@ struct Shared {
     clients: Arc<Clients>,
     subscription: Arc<str>,
     out: mpsc::Sender<Pulled>,
-    outstanding: i64,
+    durable: bool,
     load: Arc<Load>,
     stop: CancellationToken,
 }
@@ -66,15 +68,15 @@ struct Load {
 }
 
 impl Pull {
-    /// Begins with one stream, which may have handed out so many messages that are not acknowledged.
-    pub(super) fn start(clients: Arc<Clients>, subscription: &str, outstanding: i64) -> Self {
+    /// Begins with one stream.
+    pub(super) fn start(clients: Arc<Clients>, subscription: &str, durable: bool) -> Self {
         let (out, pulled) = mpsc::channel(WAITING_MESSAGES);
         let stop = CancellationToken::new();
         let shared = Shared {
             clients,
             subscription: subscription.into(),
             out,
-            outstanding,
+            durable,
             load: Arc::default(),
             stop: stop.clone(),
         };
@@ -129,7 +131,12 @@ impl Shared {
     }
 
     async fn copy(&self) -> Failure {
-        let place = match self.clients.channels.place().await {
+        let outstanding = if self.durable {
+            SETTLED_LATER_MESSAGES
+        } else {
+            OUTSTANDING_MESSAGES
+        };
+        let place = match self.clients.channels.place(self.durable).await {
             Ok(place) => place,
             Err(failure) => return failure,
         };
@@ -138,7 +145,7 @@ impl Shared {
             .subscribe(&*self.subscription)
             .set_max_lease(MAX_LEASE)
             .set_max_lease_extension(self.clients.ack_deadline)
-            .set_max_outstanding_messages(self.outstanding)
+            .set_max_outstanding_messages(outstanding)
             .set_max_outstanding_bytes(OUTSTANDING_BYTES)
             .set_shutdown_behavior(ShutdownBehavior::NackImmediately)
             .build();
