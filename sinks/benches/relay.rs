@@ -12,7 +12,10 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -50,20 +53,43 @@ fn main() {
     }
 }
 
-/// A receiver that says when it has had so many lines.
-fn receiver(lines: u64) -> (u16, thread::JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let reading = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let (mut seen, mut piece) = (0, vec![0; 1 << 20]);
-        while seen < lines {
-            let len = stream.read(&mut piece).unwrap();
-            assert_ne!(len, 0, "ended after {seen} lines");
-            seen += memchr::memchr_iter(b'\n', &piece[..len]).count() as u64;
+/// A receiver that counts lines, on whatever connections.
+struct Receiver {
+    port: u16,
+    seen: Arc<AtomicU64>,
+}
+
+impl Receiver {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, seen) = (listener.local_addr().unwrap().port(), Arc::new(AtomicU64::new(0)));
+        let counted = Arc::clone(&seen);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, counted) = (stream.unwrap(), Arc::clone(&counted));
+                thread::spawn(move || {
+                    let mut piece = vec![0; 1 << 20];
+                    while let Ok(len @ 1..) = stream.read(&mut piece) {
+                        let lines = memchr::memchr_iter(b'\n', &piece[..len]).count() as u64;
+                        counted.fetch_add(lines, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        Self { port, seen }
+    }
+
+    /// Waits until it has had so many, or two minutes have passed.
+    fn wait(&self, lines: u64) {
+        let begun = Instant::now();
+        while self.seen.load(Ordering::Relaxed) < lines && begun.elapsed() < Duration::from_secs(120) {
+            thread::sleep(Duration::from_millis(2));
         }
-    });
-    (port, reading)
+        let seen = self.seen.load(Ordering::Relaxed);
+        if seen < lines {
+            println!("gave up: {seen} of {lines} lines have come");
+        }
+    }
 }
 
 fn told(name: &str, lines: u64, took: Duration, cpu: f64) {
@@ -84,15 +110,15 @@ fn cpu_seconds(pid: u32) -> f64 {
 }
 
 fn ours(lines: u64) {
-    let (port, reading) = receiver(lines);
+    let receiver = Receiver::start();
     let begun = Instant::now();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([lines.to_string()])
-        .env(RELAY, port.to_string())
+        .env(RELAY, receiver.port.to_string())
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    reading.join().unwrap();
+    receiver.wait(lines);
     told(
         "tributary, bus on disk, synced",
         lines,
@@ -194,11 +220,11 @@ fn free_port() -> u16 {
 }
 
 /// Relays through this program.
-fn through(name: &str, lines: u64, reading: thread::JoinHandle<()>, port: u16, child: &mut Child) {
+fn through(name: &str, lines: u64, receiver: &Receiver, port: u16, child: &mut Child) {
     drop(connect(port));
     let (begun, cpu) = (Instant::now(), cpu_seconds(child.id()));
     send(port, lines);
-    reading.join().unwrap();
+    receiver.wait(lines);
     told(name, lines, begun.elapsed(), cpu_seconds(child.id()) - cpu);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -206,7 +232,8 @@ fn through(name: &str, lines: u64, reading: thread::JoinHandle<()>, port: u16, c
 
 fn rsyslog(lines: u64, queue: bool) {
     let (dir, from) = (TempDir::new().unwrap(), free_port());
-    let (to, reading) = receiver(lines);
+    let receiver = Receiver::start();
+    let to = receiver.port;
     let path = dir.path().display();
     // Disk-assisted; without it, a linked list in memory. Neither throws anything away.
     let disk = if queue {
@@ -231,6 +258,8 @@ fn rsyslog(lines: u64, queue: bool) {
         .arg(dir.path().join("pid"))
         .arg("-M")
         .arg(Path::new(BESIDE).join("usr/lib/x86_64-linux-gnu/rsyslog"))
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
         .spawn()
         .unwrap();
     let name = if queue {
@@ -238,12 +267,13 @@ fn rsyslog(lines: u64, queue: bool) {
     } else {
         "rsyslog, queue in memory"
     };
-    through(name, lines, reading, from, &mut child);
+    through(name, lines, &receiver, from, &mut child);
 }
 
 fn syslog_ng(lines: u64, queue: bool) {
     let (dir, from) = (TempDir::new().unwrap(), free_port());
-    let (to, reading) = receiver(lines);
+    let receiver = Receiver::start();
+    let to = receiver.port;
     let path = dir.path().display();
     let disk = if queue {
         format!("disk-buffer(disk-buf-size(4294967296) reliable(no) dir(\"{path}\"))")
@@ -274,5 +304,5 @@ fn syslog_ng(lines: u64, queue: bool) {
     } else {
         "syslog-ng, buffer in memory"
     };
-    through(name, lines, reading, from, &mut child);
+    through(name, lines, &receiver, from, &mut child);
 }
