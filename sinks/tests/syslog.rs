@@ -128,14 +128,14 @@ async fn a_receiver_that_never_reads_holds_up_nobody_else_and_holds_no_more_than
     deaf.set(Mode::Deaf);
     let blocked = house.drain(&format!("syslog+tcp://{}", deaf.addr)).await;
     let mut healthy = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..50 {
         let receiver = Receiver::start().await;
         house.drain(&format!("syslog+tcp://{}", receiver.addr)).await;
         healthy.push(receiver);
     }
     let sinks = house.start(config());
-    // More than a window holds: who reads confirms what came before.
-    let (web, count, padding) = (origin("web-1"), 100_000, "x".repeat(200));
+    // More than kernels hold for who does not read.
+    let (web, count, padding) = (origin("web-1"), 20_000, "x".repeat(500));
     for seq in (0..count).step_by(1000) {
         let lines: Vec<String> = (seq..seq + 1000).map(|n| format!("line {n} {padding}")).collect();
         house.bus.publish(batch(&web, seq, &lines)).await.unwrap();
@@ -180,6 +180,21 @@ async fn datagrams_hold_a_message_each_and_a_long_line_becomes_several() {
     sinks.stop().await;
 }
 
+/// An authority, and where its certificate is.
+fn authority() -> (
+    tempfile::TempDir,
+    std::path::PathBuf,
+    rcgen::Issuer<'static, rcgen::KeyPair>,
+) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, params.self_signed(&key).unwrap().pem()).unwrap();
+    (dir, ca, rcgen::Issuer::new(params, key))
+}
+
 /// A certificate of this authority for `localhost`, or for another name.
 fn acceptor(authority: &rcgen::Issuer<'_, rcgen::KeyPair>, name: &str) -> TlsAcceptor {
     let key = rcgen::KeyPair::generate().unwrap();
@@ -200,13 +215,7 @@ fn acceptor(authority: &rcgen::Issuer<'_, rcgen::KeyPair>, name: &str) -> TlsAcc
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_is_wrong_is_told_in_the_apps_log_and_lines_wait_until_it_is_right() {
     let house = House::open().await;
-    let dir = tempfile::tempdir().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let ca = dir.path().join("ca.pem");
-    std::fs::write(&ca, params.self_signed(&key).unwrap().pem()).unwrap();
-    let authority = rcgen::Issuer::new(params, key);
+    let (_dir, ca, authority) = authority();
     let config = Config {
         ca: Some(ca),
         ..config()
@@ -240,6 +249,47 @@ async fn a_certificate_that_is_wrong_is_told_in_the_apps_log_and_lines_wait_unti
         .collect();
     assert_eq!(all_there(&lines, "web-1", 1000), 0);
     assert!(wrong.taken().is_empty(), "nothing was said to who is not known");
+    sinks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_swapped_for_a_bad_one_and_back_costs_no_line() {
+    let house = House::open().await;
+    let (_dir, ca, authority) = authority();
+    let (good, bad) = (
+        acceptor(&authority, "127.0.0.1"),
+        acceptor(&authority, "elsewhere.example"),
+    );
+    let mut receiver = Receiver::start_with(Some(good.clone())).await;
+    let drain = house.drain(&format!("syslog+tls://{}", receiver.addr)).await;
+    let sinks = house.start(Config {
+        ca: Some(ca),
+        ..config()
+    });
+    let web = origin("web-1");
+    for round in 0..3 {
+        house.print(&web, round * 1000, round * 1000 + 500, 10).await;
+        receiver.until_text(&format!("line {}", round * 1000 + 499)).await;
+        receiver.show(bad.clone());
+        receiver.die().await;
+        receiver.set(Mode::Read);
+        house.print(&web, round * 1000 + 500, round * 1000 + 1000, 10).await;
+        let refused = |report: &registry::DrainReport| {
+            report
+                .last_error
+                .as_ref()
+                .is_some_and(|error| error.starts_with("TLS: "))
+        };
+        house.until_report(&drain, "refused", refused).await;
+        receiver.show(good.clone());
+        receiver.until_text(&format!("line {}", round * 1000 + 999)).await;
+    }
+    let taken = receiver.taken();
+    let again = all_there_any_order_of_repeats(&taken, 3000);
+    let report = house
+        .until_report(&drain, "counted", |report| report.resent >= again)
+        .await;
+    assert_eq!(report.dropped, 0);
     sinks.stop().await;
 }
 

@@ -189,7 +189,7 @@ async fn on_sigterm_a_follower_gets_a_proper_end() {
     assert!(ended);
 }
 
-async fn has_kubectl() -> bool {
+pub async fn has_kubectl() -> bool {
     let found = Command::new("kubectl")
         .args(["version", "--client"])
         .output()

@@ -10,6 +10,7 @@ mod drains;
 mod emulator;
 mod gigalixir;
 mod logs;
+mod manifests;
 mod pypi;
 mod replicas;
 mod subscriptions;

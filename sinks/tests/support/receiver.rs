@@ -66,6 +66,7 @@ pub struct Receiver {
     pub addr: SocketAddr,
     pub messages: Arc<Mutex<Vec<Message>>>,
     mode: watch::Sender<Mode>,
+    tls: watch::Sender<Option<TlsAcceptor>>,
     count: watch::Receiver<usize>,
     refused: watch::Receiver<usize>,
     accepting: JoinHandle<()>,
@@ -84,18 +85,25 @@ impl Receiver {
         let listener = socket.listen(128).unwrap();
         let addr = listener.local_addr().unwrap();
         let (mode, modes) = watch::channel(Mode::Read);
+        let (tls, shown) = watch::channel(tls);
         let (counted, count) = watch::channel(0);
         let (refusing, refused) = watch::channel(0);
         let messages = Arc::default();
-        let accepting = tokio::spawn(accept(listener, tls, modes, Arc::clone(&messages), counted, refusing));
+        let accepting = tokio::spawn(accept(listener, shown, modes, Arc::clone(&messages), counted, refusing));
         Self {
             addr,
             messages,
             mode,
+            tls,
             count,
             refused,
             accepting,
         }
+    }
+
+    /// Shows another certificate to who connects from now on.
+    pub fn show(&self, tls: TlsAcceptor) {
+        self.tls.send_replace(Some(tls));
     }
 
     pub fn set(&self, mode: Mode) {
@@ -143,7 +151,7 @@ impl Drop for Receiver {
 
 async fn accept(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: watch::Receiver<Option<TlsAcceptor>>,
     modes: watch::Receiver<Mode>,
     messages: Arc<Mutex<Vec<Message>>>,
     counted: watch::Sender<usize>,
@@ -159,9 +167,10 @@ async fn accept(
             refusing.send_modify(|refused| *refused += 1);
             continue;
         }
-        let (modes, messages, counted, tls) = (modes.clone(), Arc::clone(&messages), Arc::clone(&counted), tls.clone());
+        let shown = tls.borrow().clone();
+        let (modes, messages, counted) = (modes.clone(), Arc::clone(&messages), Arc::clone(&counted));
         tokio::spawn(async move {
-            match tls {
+            match shown {
                 None => {
                     let stream = read(stream, modes, messages, counted).await;
                     stream.into_iter().for_each(reset);

@@ -1,0 +1,216 @@
+//! What `deploy/` says: every overlay renders; what runs is confined; and its services, started with the flags and variables that stand there, carry a line.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::{collections::HashMap, path::Path};
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::{
+    demo::has_kubectl,
+    emulator::Emulator,
+    support::*,
+    up::{Cluster, first_tail, writers},
+};
+
+const OVERLAYS: [&str; 3] = ["gke", "emulator", "files"];
+
+/// The objects of an overlay, as kubectl renders them.
+async fn rendered(overlay: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("deploy/overlays")
+        .join(overlay);
+    let output = bounded("kubectl", Command::new("kubectl").arg("kustomize").arg(path).output())
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split("\n---\n")
+        .map(|object| serde_saphyr::from_str(object).unwrap())
+        .collect()
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    objects.iter().filter(move |object| object["kind"] == kind)
+}
+
+/// Our own workloads, not the emulator's: each with its pod.
+fn workloads(objects: &[Value]) -> impl Iterator<Item = (&str, &Value)> {
+    let all = objects
+        .iter()
+        .filter(|object| object["spec"]["template"]["spec"]["serviceAccountName"].is_string());
+    all.map(|object| {
+        (
+            object["metadata"]["name"].as_str().unwrap(),
+            &object["spec"]["template"]["spec"],
+        )
+    })
+}
+
+fn strings(list: &Value) -> Vec<String> {
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .map(|text| text.as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// How a service is started: its flags, and the variables that do not come from the pod.
+fn started(objects: &[Value], name: &str) -> (Vec<String>, HashMap<String, String>) {
+    let (_, pod) = workloads(objects).find(|(own, _)| *own == name).unwrap();
+    let container = &pod["containers"][0];
+    let mut env = HashMap::new();
+    for from in container["envFrom"].as_array().unwrap() {
+        let map = of_kind(objects, "ConfigMap").find(|map| map["metadata"]["name"] == from["configMapRef"]["name"]);
+        for (name, value) in map.expect("the map that it names")["data"].as_object().unwrap() {
+            env.insert(name.clone(), value.as_str().unwrap().to_owned());
+        }
+    }
+    for variable in container["env"].as_array().unwrap() {
+        let value = variable["value"].as_str().map_or_else(
+            || match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str().unwrap() {
+                "spec.nodeName" => "node-1".to_owned(),
+                "metadata.name" => format!("{name}-0"),
+                "metadata.labels['apps.kubernetes.io/pod-index']" => "0".to_owned(),
+                other => panic!("{other}"),
+            },
+            |value| value.replace("$(POD_INDEX)", "0"),
+        );
+        env.insert(variable["name"].as_str().unwrap().to_owned(), value);
+    }
+    (strings(&container["args"]), env)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_overlay_renders_and_what_runs_in_it_is_confined() {
+    if !has_kubectl().await {
+        return;
+    }
+    for overlay in OVERLAYS {
+        let objects = rendered(overlay).await;
+        let mut names: Vec<&str> = workloads(&objects).map(|(name, _)| name).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["collector", "sinks", "streamer"], "{overlay}");
+        for (name, pod) in workloads(&objects) {
+            let container = &pod["containers"][0];
+            let confined = &container["securityContext"];
+            assert_eq!(confined["readOnlyRootFilesystem"], true, "{overlay} {name}");
+            assert_eq!(confined["allowPrivilegeEscalation"], false);
+            assert_eq!(strings(&confined["capabilities"]["drop"]), ["ALL"]);
+            // Root owns what the collector reads and keeps on its node; nobody else is root.
+            let is_root = confined["runAsUser"] == 0;
+            assert!(is_root == (name == "collector") && (is_root || pod["securityContext"]["runAsNonRoot"] == true));
+            for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+                assert_eq!(container[probe]["httpGet"]["port"], "admin", "{overlay} {name} {probe}");
+            }
+            assert!(container["resources"]["requests"]["cpu"].is_string());
+            assert!(container["resources"]["limits"]["memory"].is_string());
+            assert_eq!(container["image"], format!("tributary:{}", env!("CARGO_PKG_VERSION")));
+            assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= 30);
+            let account = of_kind(&objects, "ServiceAccount")
+                .find(|account| account["metadata"]["name"] == pod["serviceAccountName"]);
+            assert!(account.is_some(), "{overlay} {name}");
+        }
+        // What a budget or a policy names is there.
+        for kind in ["PodDisruptionBudget", "Service"] {
+            for object in of_kind(&objects, kind) {
+                let selector = &object["spec"]["selector"];
+                let selector = if kind == "Service" {
+                    selector
+                } else {
+                    &selector["matchLabels"]
+                };
+                let chosen = objects
+                    .iter()
+                    .any(|other| other["spec"]["template"]["metadata"]["labels"] == *selector);
+                assert!(chosen, "{overlay} {kind} {}", object["metadata"]["name"]);
+            }
+        }
+        let replicas = of_kind(&objects, "StatefulSet").next().unwrap()["spec"]["replicas"].clone();
+        let (_, env) = started(&objects, "sinks");
+        assert_eq!(
+            env["TRIBUTARY_REPLICA"],
+            format!("0/{replicas}"),
+            "{overlay}: as many as there are"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flags_and_variables_of_every_overlay_are_ones_that_the_binary_takes() {
+    if !has_kubectl().await {
+        return;
+    }
+    for overlay in OVERLAYS {
+        let objects = rendered(overlay).await;
+        for name in ["collector", "streamer", "sinks"] {
+            let (args, mut env) = started(&objects, name);
+            // Nothing is reached: what is told is about that, and not about a flag.
+            env.insert("KUBECONFIG".to_owned(), "/none-such".to_owned());
+            let args: Vec<String> = args
+                .iter()
+                .map(|arg| {
+                    arg.replace("0.0.0.0:8080", "127.0.0.1:0")
+                        .replace("0.0.0.0:", "127.0.0.1:")
+                })
+                .collect();
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let env: Vec<(&str, &str)> = env
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect();
+            let ended = run(&args, &env).await;
+            let said = String::from_utf8(ended.stderr).unwrap();
+            assert_eq!(ended.status.code(), Some(1), "{overlay} {name}: {said}");
+            assert!(said.contains("KUBECONFIG"), "{overlay} {name}: {said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_services_of_the_emulators_overlay_carry_a_line_from_a_pod_to_a_reader() {
+    if !has_kubectl().await {
+        return;
+    }
+    let Some(emulator) = Emulator::start().await else {
+        return;
+    };
+    let cluster = Cluster::start(&writers(1, 1_000_000, 50)).await;
+    let objects = rendered("emulator").await;
+    let data = cluster.dir.path().join("data").display().to_string();
+    let start = |name: &'static str| {
+        let (mut args, mut env) = started(&objects, name);
+        for arg in &mut args {
+            // On loopback, on ports that are free; and on this machine's disk.
+            if arg.starts_with("0.0.0.0:") {
+                "127.0.0.1:0".clone_into(arg);
+            } else if arg == "/var/lib/tributary" {
+                arg.clone_from(&data);
+            }
+        }
+        assert_eq!(
+            env.insert("PUBSUB_EMULATOR_HOST".to_owned(), emulator.host().to_owned())
+                .as_deref(),
+            Some("pubsub-emulator:8085")
+        );
+        env.insert("KUBECONFIG".to_owned(), cluster.kubeconfig.clone());
+        async move {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let env: Vec<(&str, &str)> = env
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect();
+            Tributary::start(&args, &env).await
+        }
+    };
+    let (collector, streamer, sinks) = (start("collector").await, start("streamer").await, start("sinks").await);
+    let mut tail = first_tail(&streamer).await;
+    assert!(tail.line().await.unwrap().contains("]: line "));
+    drop(tail);
+    for service in [collector, streamer, sinks] {
+        service.terminate().await;
+    }
+    cluster.stop().await;
+    emulator.stop().await;
+}
