@@ -41,25 +41,11 @@ impl BusArgs {
     /// # Errors
     /// One line that says what to do.
     pub(crate) async fn open(&self, replica: &str, retention: Duration) -> anyhow::Result<Arc<PubSub>> {
-        self.open_with(PubSubSettings {
+        let BusName::PubSub(project) = &self.bus;
+        let settings = PubSubSettings {
             retention,
-            ..self.settings(replica)
-        })
-        .await
-    }
-
-    /// The settings that nobody has changed.
-    pub(crate) fn settings(&self, replica: &str) -> PubSubSettings {
-        let BusName::PubSub(project) = &self.bus;
-        PubSubSettings::new(project, replica)
-    }
-
-    /// Opens the bus by these settings.
-    ///
-    /// # Errors
-    /// One line that says what to do.
-    pub(crate) async fn open_with(&self, settings: PubSubSettings) -> anyhow::Result<Arc<PubSub>> {
-        let BusName::PubSub(project) = &self.bus;
+            ..PubSubSettings::new(project, replica)
+        };
         let opened = PubSub::open(settings).await;
         Ok(Arc::new(
             opened.with_context(|| format!("cannot use --bus pubsub:{project}"))?,

@@ -118,12 +118,7 @@ pub(crate) async fn run(args: SinksArgs, shutdown: CancellationToken) -> anyhow:
         .local_addr()
         .context("the admin listener has no address")?;
     let holder = args.replica_name.clone().unwrap_or_else(|| replica_name(addr));
-    let settings = bus::PubSubSettings {
-        retention: args.keep.retention,
-        ack_deadline: sinks::ACK_DEADLINE,
-        ..args.bus.settings(&holder)
-    };
-    let bus = args.bus.open_with(settings).await?;
+    let bus = args.bus.open(&holder, args.keep.retention).await?;
     let mut registry = Registry::default();
     let (sinks_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
     let ready = streamer::ready(&bus, sinks_stop.clone());

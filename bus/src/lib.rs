@@ -19,6 +19,8 @@ mod stream;
 mod time;
 mod wire;
 
+use std::time::Duration;
+
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 
 pub use ack::{Ack, Outcome};
@@ -142,6 +144,7 @@ pub struct Reader {
     items: BoxStream<'static, Result<Item, BusError>>,
     since: Published,
     in_order: bool,
+    ack_deadline: Duration,
 }
 
 impl Reader {
@@ -151,7 +154,20 @@ impl Reader {
             items: items.fuse().boxed(),
             since,
             in_order,
+            ack_deadline: Duration::ZERO,
         }
+    }
+
+    /// The same, of a subscription whose messages come again where nobody has settled them or held on to them for so long.
+    #[must_use]
+    pub fn with_ack_deadline(mut self, ack_deadline: Duration) -> Self {
+        self.ack_deadline = ack_deadline;
+        self
+    }
+
+    /// How long what went to a reader that died may take to come again. 0: it comes at once.
+    pub fn ack_deadline(&self) -> Duration {
+        self.ack_deadline
     }
 
     /// The bus time from which on nothing is missing: the time asked for, or later where retention had taken some. 0: from the topic's very first batch.

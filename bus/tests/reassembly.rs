@@ -296,12 +296,12 @@ fn a_drain_that_returns_to_a_backlog_in_no_order_declares_no_gap() {
 }
 
 #[test]
-fn a_drain_waits_for_twice_the_ack_deadline() {
+fn a_drain_waits_for_twice_the_ack_deadline_and_ten_seconds() {
     let (mut r, web) = (drain(), young("web"));
     r.push(delivery(lines(&web, 10, 20), 0), at(0));
-    r.declare_due(at(119_999));
+    r.declare_due(at(129_999));
     assert_eq!(told(&mut r), "");
-    r.declare_due(at(120_000));
+    r.declare_due(at(130_000));
     assert_eq!(told(&mut r), "web:gap0-10 web:L10-20");
 }
 

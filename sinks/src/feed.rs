@@ -64,7 +64,7 @@ impl Feed {
             Patience::InOrder
         } else {
             Patience::Drain {
-                ack_deadline: crate::ACK_DEADLINE,
+                ack_deadline: reader.ack_deadline(),
             }
         };
         let reassembly = Reassembly::new(patience, reader.since(), history);

@@ -27,7 +27,7 @@ mod tls;
 mod unconfirmed;
 mod web;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bus::Bus;
 use registry::Registry;
@@ -36,10 +36,6 @@ use tokio_util::sync::CancellationToken;
 pub use config::{Config, Replica};
 pub use metrics::Metrics;
 pub use probe::Probe;
-
-/// How long the bus is to wait, of what it handed out, for an ack or to be told that it is still wanted ([`bus::PubSubSettings::ack_deadline`]). Short: when a drain changes its
-/// reader, the next one waits twice as long for what the last one had, so that order is kept.
-pub const ACK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What is configured cannot be used, in one line. Without a secret.
 #[derive(Debug, thiserror::Error)]

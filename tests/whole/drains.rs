@@ -28,7 +28,7 @@ async fn drains(server: &Tributary, args: &[&str]) -> Output {
     run(&args, &[]).await
 }
 
-async fn succeeds(server: &Tributary, args: &[&str]) -> String {
+pub async fn succeeds(server: &Tributary, args: &[&str]) -> String {
     let done = drains(server, args).await;
     assert!(
         done.status.success(),
@@ -126,7 +126,7 @@ async fn what_cannot_be_is_refused_in_one_line_that_says_why() {
 }
 
 /// Lines that come on whatever connections, in the order of each.
-async fn receive(listener: TcpListener, lines: mpsc::Sender<String>) {
+pub async fn receive(listener: TcpListener, lines: mpsc::Sender<String>) {
     while let Ok((stream, _)) = listener.accept().await {
         let lines = lines.clone();
         tokio::spawn(async move {
@@ -140,13 +140,13 @@ async fn receive(listener: TcpListener, lines: mpsc::Sender<String>) {
 
 /// Which lines of which process have come.
 #[derive(Default)]
-struct Received {
+pub struct Received {
     seen: HashMap<String, Vec<bool>>,
-    count: u64,
+    pub count: u64,
 }
 
 impl Received {
-    fn take(&mut self, line: &str) {
+    pub fn take(&mut self, line: &str) {
         let fields: Vec<&str> = line.split(' ').collect();
         let seq = fields.get(8).and_then(|seq| seq.parse::<usize>().ok());
         // What was cut off when its sender was killed comes again.

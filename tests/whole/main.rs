@@ -13,6 +13,7 @@ mod logs;
 mod manifests;
 mod pypi;
 mod replicas;
+mod sinks;
 mod subscriptions;
 mod support;
 mod up;

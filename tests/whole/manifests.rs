@@ -214,3 +214,42 @@ async fn the_services_of_the_emulators_overlay_carry_a_line_from_a_pod_to_a_read
     cluster.stop().await;
     emulator.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_is_explained_and_every_rule_asks_for_one_that_there_is() {
+    let read = |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let (explained, alerts) = (read("docs/metrics.md"), read("deploy/monitoring/alerts.yaml"));
+    let mut demo = crate::demo::start_demo(&["--admin-listen", "127.0.0.1:0"]).await;
+    let admin = demo.other_addr().await;
+    let shown = Reading::open(admin, "/metrics").await.rest().await;
+    let types = shown.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: Vec<String> = types
+        .map(|described| match described.split_once(' ').unwrap() {
+            (name, "counter") => format!("{name}_total"),
+            (name, _) => name.to_owned(),
+        })
+        .collect();
+    assert!(names.len() > 25, "{names:?}");
+    for name in &names {
+        assert!(
+            explained.contains(&format!("`{name}")),
+            "{name} is not in docs/metrics.md"
+        );
+    }
+    let rules: Value = serde_saphyr::from_str(&alerts).unwrap();
+    let runbook = read("docs/operations.md");
+    for rule in rules["groups"][0]["rules"].as_array().unwrap() {
+        let (alert, expr) = (rule["alert"].as_str().unwrap(), rule["expr"].as_str().unwrap());
+        assert!(
+            runbook.contains(&format!("`{alert}`")),
+            "{alert} is not in docs/operations.md"
+        );
+        for word in expr
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .filter(|word| word.starts_with("tributary_"))
+        {
+            assert!(explained.contains(&format!("`{word}")), "{alert} asks for {word}");
+        }
+    }
+    demo.terminate().await;
+}

@@ -10,7 +10,10 @@ use google_cloud_pubsub::{
 use google_cloud_wkt as wkt;
 use governor::{DefaultDirectRateLimiter, Jitter, Quota, RateLimiter};
 
-use super::{failure::Failure, settings::PubSubSettings};
+use super::{
+    failure::Failure,
+    settings::{DURABLE_ACK_DEADLINE, PubSubSettings},
+};
 use crate::Published;
 
 /// Calls a second, and how many at once before that counts. The service allows a project 100 a second; several processes share it.
@@ -121,13 +124,18 @@ impl Admin {
     /// Makes a subscription for a reader that settles nothing.
     pub(super) async fn create_temporary(&self, subscription: &str, topic: &str) -> Result<(), Failure> {
         let expires = ExpirationPolicy::new().set_ttl(wkt_duration(TEMPORARY_LIFE));
-        self.create(subscription, topic, expires, None).await
+        self.create(subscription, topic, expires, (None, self.ack_deadline_seconds))
+            .await
     }
 
     /// Makes a subscription that never expires. One that exists is success.
     pub(super) async fn create_durable(&self, subscription: &str, topic: &str) -> Result<(), Failure> {
         let never = ExpirationPolicy::new();
-        match self.create(subscription, topic, never, self.retry.clone()).await {
+        let seconds = i32::try_from(DURABLE_ACK_DEADLINE.as_secs()).unwrap_or(i32::MAX);
+        match self
+            .create(subscription, topic, never, (self.retry.clone(), seconds))
+            .await
+        {
             Err(Failure::Exists) => Ok(()),
             made => made,
         }
@@ -138,14 +146,14 @@ impl Admin {
         subscription: &str,
         topic: &str,
         expires: ExpirationPolicy,
-        again: Option<RetryPolicy>,
+        (again, ack_deadline_seconds): (Option<RetryPolicy>, i32),
     ) -> Result<(), Failure> {
         let call = self
             .subscriptions
             .create_subscription()
             .set_name(subscription)
             .set_topic(topic)
-            .set_ack_deadline_seconds(self.ack_deadline_seconds)
+            .set_ack_deadline_seconds(ack_deadline_seconds)
             .set_message_retention_duration(self.retention)
             .set_expiration_policy(expires)
             .set_or_clear_retry_policy(again);

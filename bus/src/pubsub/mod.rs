@@ -28,6 +28,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures::{FutureExt, future::BoxFuture};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use settings::{DURABLE_ACK_DEADLINE, EMULATED_ACK_DEADLINE};
 pub use settings::{EMULATOR_VARIABLE, PubSubSettings};
 
 use crate::{AppName, Batch, Bus, BusError, Published, Reader, Start};
@@ -192,7 +193,14 @@ impl Core {
             since: Published::now(),
             told: Told::Never,
         };
-        Ok(feed::start(self, app.clone(), Source::Durable(durable), beginning))
+        // Only the emulator has a backlog to begin with.
+        let ack_deadline = if self.maker.begins_with_backlog {
+            EMULATED_ACK_DEADLINE
+        } else {
+            DURABLE_ACK_DEADLINE
+        };
+        let reader = feed::start(self, app.clone(), Source::Durable(durable), beginning);
+        Ok(reader.with_ack_deadline(ack_deadline))
     }
 
     /// A topic goes with the durable subscriptions of its app; those of readers go with the readers.

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{clients::Clients, failure::Failure};
+use super::{clients::Clients, failure::Failure, settings::DURABLE_ACK_DEADLINE};
 
 /// A stream is loud from here on, in messages and bytes a second: Google's serve 10 MB/s each, the emulator's 1,800 messages.
 const LOUD_MESSAGES: u64 = 1_000;
@@ -131,10 +131,10 @@ impl Shared {
     }
 
     async fn copy(&self) -> Failure {
-        let outstanding = if self.durable {
-            SETTLED_LATER_MESSAGES
+        let (outstanding, lease) = if self.durable {
+            (SETTLED_LATER_MESSAGES, DURABLE_ACK_DEADLINE)
         } else {
-            OUTSTANDING_MESSAGES
+            (OUTSTANDING_MESSAGES, self.clients.ack_deadline)
         };
         let place = match self.clients.channels.place(self.durable).await {
             Ok(place) => place,
@@ -144,7 +144,7 @@ impl Shared {
             .subscriber
             .subscribe(&*self.subscription)
             .set_max_lease(MAX_LEASE)
-            .set_max_lease_extension(self.clients.ack_deadline)
+            .set_max_lease_extension(lease)
             .set_max_outstanding_messages(outstanding)
             .set_max_outstanding_bytes(OUTSTANDING_BYTES)
             .set_shutdown_behavior(ShutdownBehavior::NackImmediately)

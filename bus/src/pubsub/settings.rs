@@ -13,6 +13,12 @@ const RETENTION: std::ops::RangeInclusive<Duration> = Duration::from_secs(600)..
 /// *Source*: Pub/Sub, `Subscription.ack_deadline_seconds`.
 const ACK_DEADLINE: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
 
+/// The same of drains' subscriptions, whatever is set: short, because who reads one next waits twice as long for what the last one had, so that order is kept.
+pub(super) const DURABLE_ACK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// At the emulator it takes longer: what an ended stream had is handed to it again, for some rounds.
+pub(super) const EMULATED_ACK_DEADLINE: Duration = Duration::from_secs(20);
+
 /// Bytes that publishers may have on their way. The client library's own queue has no bound.
 const IN_FLIGHT_BYTES: usize = 64 << 20;
 

@@ -60,7 +60,7 @@ pub enum Patience {
         /// For live batches of a bus in time.
         hold: Duration,
     },
-    /// A drain: twice the ack deadline and at least ten seconds, so that what went to a reader that died has come again; and not while its backlog is older than that.
+    /// A drain: twice the ack deadline and ten seconds, so that what went to a reader that died has come again; and not while its backlog is older than that.
     Drain {
         /// Of the subscription.
         ack_deadline: Duration,
@@ -359,7 +359,7 @@ impl Reassembly {
             Patience::InOrder => Duration::ZERO,
             Patience::Tail { .. } if backlog => LIVE,
             Patience::Tail { hold } => hold.max(self.delay.bound()),
-            Patience::Drain { ack_deadline } => LIVE.max(ack_deadline * 2),
+            Patience::Drain { ack_deadline } => LIVE + ack_deadline * 2,
         }
     }
 
