@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::Drain;
 
 /// Whether lines flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DrainState {
     /// The receiver is being dialled, or nothing was to be sent yet.
+    #[default]
     Connecting,
     /// Lines flow.
     Connected,
@@ -28,8 +29,8 @@ impl DrainState {
     }
 }
 
-/// How a drain is. Counts are since its reader began.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How a drain is. Counts are since its reader began; the default is that of a drain that nobody has read yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainReport {
     /// Whether lines flow.
     pub state: DrainState,

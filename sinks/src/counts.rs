@@ -9,6 +9,7 @@ use registry::{DrainReport, DrainState};
 /// What is known of a drain, shared by who reads it and who reports it.
 pub(crate) struct Counts(Mutex<Known>);
 
+#[derive(Default)]
 struct Known {
     report: DrainReport,
     unsent_since: Option<Published>,
@@ -17,22 +18,7 @@ struct Known {
 
 impl Counts {
     pub(crate) fn new() -> Self {
-        let report = DrainReport {
-            state: DrainState::Connecting,
-            connected_since: None,
-            lag_lines: 0,
-            lag_seconds: 0,
-            delivered: 0,
-            resent: 0,
-            dropped: 0,
-            last_error: None,
-            last_error_at: None,
-        };
-        Self(Mutex::new(Known {
-            report,
-            unsent_since: None,
-            unsettled_since: None,
-        }))
+        Self(Mutex::default())
     }
 
     /// How it is.

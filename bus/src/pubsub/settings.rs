@@ -17,7 +17,7 @@ const ACK_DEADLINE: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)
 pub(super) const DURABLE_ACK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// At the emulator it takes longer: what an ended stream had is handed to it again, for some rounds.
-pub(super) const EMULATED_ACK_DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const EMULATED_ACK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Bytes that publishers may have on their way. The client library's own queue has no bound.
 const IN_FLIGHT_BYTES: usize = 64 << 20;

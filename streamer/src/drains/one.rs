@@ -107,7 +107,7 @@ pub(crate) async fn show(
     let report = hubs.access.registry()?.report_of(drain.id).await;
     let report = report.map_err(super::refusal)?;
     Ok(Json(Answer {
-        data: shown(&drain, report),
+        data: shown(&drain, report.unwrap_or_default()),
     }))
 }
 
@@ -163,32 +163,17 @@ async fn find(
     drain.cloned().ok_or(ApiError::UnknownDrain)
 }
 
-fn shown(drain: &Drain, report: Option<DrainReport>) -> Shown {
-    let drain = Listed::from(drain);
-    match report {
-        Some(report) => Shown {
-            drain,
-            state: report.state.name(),
-            connected_since: report.connected_since,
-            lag_lines: report.lag_lines,
-            lag_seconds: report.lag_seconds,
-            delivered: report.delivered,
-            resent: report.resent,
-            dropped: report.dropped,
-            last_error: report.last_error,
-            last_error_at: report.last_error_at,
-        },
-        None => Shown {
-            drain,
-            state: registry::DrainState::Connecting.name(),
-            connected_since: None,
-            lag_lines: 0,
-            lag_seconds: 0,
-            delivered: 0,
-            resent: 0,
-            dropped: 0,
-            last_error: None,
-            last_error_at: None,
-        },
+fn shown(drain: &Drain, report: DrainReport) -> Shown {
+    Shown {
+        drain: Listed::from(drain),
+        state: report.state.name(),
+        connected_since: report.connected_since,
+        lag_lines: report.lag_lines,
+        lag_seconds: report.lag_seconds,
+        delivered: report.delivered,
+        resent: report.resent,
+        dropped: report.dropped,
+        last_error: report.last_error,
+        last_error_at: report.last_error_at,
     }
 }
