@@ -19,7 +19,7 @@ const LINES: u64 = 6_000;
 const RATE: u64 = 200;
 
 /// At the emulator a message that an ended reader had comes again late.
-const WAIT: Duration = Duration::from_secs(200);
+const WAIT: Duration = Duration::from_secs(400);
 
 const DRAINS: usize = 4;
 
@@ -31,6 +31,7 @@ async fn printed(log: &mut Reading, lines: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes four minutes: the emulator hands out late what an ended reader had"]
 async fn three_replicas_become_two_and_three_again_and_every_line_arrives() {
     let Some(emulator) = Emulator::start().await else {
         return;
