@@ -173,7 +173,8 @@ impl Sender<'_> {
                 ended = self.connect_and_run(feed, &mut ending) => ended,
                 () = async { stop.asked().await; sleep(LAST_CONNECT).await } => End::Stopped,
             };
-            if begun.elapsed() >= GOOD_AFTER || self.counts.report().delivered > before {
+            let good = begun.elapsed() >= GOOD_AFTER || self.counts.report().delivered > before;
+            if good {
                 self.pauses.reset();
             }
             if !self.target.protocol.is_web() {
@@ -185,7 +186,7 @@ impl Sender<'_> {
                 End::Renewed => {}
                 End::Bus(error) => return self.bus_failed(error.as_ref()),
                 End::Failed(failure) => {
-                    self.failed(&failure);
+                    self.failed(&failure, good);
                     if self.house.windows.are_scarce() {
                         // The bus keeps it as well, and hands it over again.
                         return false;
@@ -239,7 +240,7 @@ impl Sender<'_> {
         }
     }
 
-    fn failed(&self, failure: &Failure) {
+    fn failed(&self, failure: &Failure, was_good: bool) {
         let why = failure.to_string();
         tracing::info!(
             drain = self.drain.id,
@@ -249,6 +250,10 @@ impl Sender<'_> {
             "a drain fails"
         );
         self.counts.failed(&why);
+        // Receivers close what is not used for a while: what cannot be made anew is worth a word.
+        if was_good && matches!(failure, Failure::Closed | Failure::Broke(_)) {
+            return;
+        }
         let kind = if failure.is_identity() {
             Kind::Identity
         } else {
