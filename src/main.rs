@@ -1,6 +1,7 @@
 //! `tributary`: the one binary. Parses the command line, sets up telemetry and signals, runs what was asked for.
 
 mod admin;
+mod apps;
 mod auth;
 mod bus;
 mod client;
@@ -51,6 +52,8 @@ enum Command {
     Kubesim(kubesim::KubesimArgs),
     /// Reads an app's log.
     Logs(logs::LogsArgs),
+    /// Lists and removes the apps of a cluster's bus.
+    Apps(apps::AppsArgs),
     /// Lists, adds, removes, shows and tests an app's drains: where its lines are forwarded.
     Drains(drains::DrainsArgs),
     /// Adds, lists and revokes the keys of those who may read.
@@ -78,9 +81,12 @@ fn main() -> ExitCode {
     };
     telemetry::start(match &cli.command {
         Command::Up(_) | Command::Collector(_) | Command::Streamer(_) | Command::Sinks(_) => telemetry::OPERATOR,
-        Command::Demo(_) | Command::Kubesim(_) | Command::Logs(_) | Command::Drains(_) | Command::Keys(_) => {
-            telemetry::VISITOR
-        }
+        Command::Demo(_)
+        | Command::Kubesim(_)
+        | Command::Logs(_)
+        | Command::Apps(_)
+        | Command::Drains(_)
+        | Command::Keys(_) => telemetry::VISITOR,
     });
     match run(cli.command) {
         Ok(code) => code,
@@ -127,6 +133,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Command::Sinks(args) => sinks::run(args, stop).await,
                 Command::Kubesim(args) => kubesim::run(args, stop).await,
                 Command::Logs(args) => logs::run(args, stop).await,
+                Command::Apps(args) => apps::run(args).await,
                 Command::Drains(args) => drains::run(args).await,
                 Command::Keys(args) => keys::run(args).await,
             }

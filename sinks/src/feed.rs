@@ -178,6 +178,10 @@ impl Feed {
 
     fn broke(&mut self, from: Published, to: Published) {
         self.broken = Some((from, to));
+        if self.queue.holds_back() {
+            // Another, behind what has come since: each is told in its place.
+            self.tell_overflow();
+        }
         match &mut self.overflow {
             Some(overflow) => overflow.to = to,
             None => {

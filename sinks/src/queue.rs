@@ -184,6 +184,11 @@ impl Queue {
         self.stop_at.get_or_insert(self.pieces.len());
     }
 
+    /// Whether something stands behind where rendering stops.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.stop_at.is_some_and(|at| at < self.pieces.len())
+    }
+
     /// Says it, and lets go.
     pub(crate) fn insert_there(&mut self, piece: Piece) {
         if let Some(at) = self.stop_at.take() {

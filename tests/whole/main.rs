@@ -1,6 +1,7 @@
 //! The whole, through its public doors: the binary, HTTP, kubectl. A file per promise.
 
 mod access;
+mod apps;
 mod cli;
 mod cluster;
 mod demo;
