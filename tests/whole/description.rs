@@ -45,7 +45,7 @@ async fn whatever_the_description_allows_is_no_failure_of_the_server() {
             .kill_on_drop(true);
         let output = bounded("schemathesis", command.output()).await.unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("Tested: 9"), "{said}");
+        assert!(output.status.success() && said.contains("Tested: 11"), "{said}");
     }
     demo.terminate().await;
 }
