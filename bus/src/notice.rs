@@ -57,7 +57,7 @@ impl Notice {
 }
 
 /// What comes from outside may hold anything: one line of it.
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -26,10 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     Drain, DrainReport, DrainUrl, Drains, Grant, KeyInfo, Keys, NewKey, Registry, RegistryError,
-    kubernetes::{
-        objects::{Content, Kept},
-        watching::Shown,
-    },
+    kubernetes::{objects::Content, watching::Shown},
     leases::Leases,
 };
 
@@ -58,7 +55,6 @@ pub struct KubernetesRegistry {
 }
 
 /// The namespace's Secrets.
-#[derive(Clone)]
 struct Secrets {
     api: Api<Secret>,
     namespace: String,
@@ -393,7 +389,7 @@ impl Registry for KubernetesRegistry {
             }
             let name = objects::key_name(&id);
             let there = self.secrets.get(&name).await?.ok_or(RegistryError::UnknownKey)?;
-            let Ok(Kept::One(Content::Key(stored))) = objects::read(&there) else {
+            let Ok(Some(Content::Key(stored))) = objects::read(&there) else {
                 return Err(self.secrets.failed(format!("the Secret {name} is damaged: delete it")));
             };
             let plain = DeleteParams::default();

@@ -4,13 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 use tokio::{net::UdpSocket, time::Instant};
+use tokio_util::sync::CancellationToken;
 
-use crate::{
-    counts::Counts,
-    end::{End, Stop},
-    failure::Failure,
-    feed::Feed,
-};
+use crate::{counts::Counts, end::End, failure::Failure, feed::Feed};
 
 /// A socket that sends to the first of these that can be sent to.
 ///
@@ -37,10 +33,16 @@ pub(crate) async fn open(addresses: &[SocketAddr]) -> Result<UdpSocket, Failure>
 }
 
 /// Sends what the feed has until the socket fails, or it is to end.
-pub(crate) async fn run(feed: &mut Feed, socket: &UdpSocket, counts: &Counts, old: Instant, stop: &mut Stop) -> End {
+pub(crate) async fn run(
+    feed: &mut Feed,
+    socket: &UdpSocket,
+    counts: &Counts,
+    old: Instant,
+    stop: &CancellationToken,
+) -> End {
     let mut messages: Vec<Bytes> = Vec::new();
     loop {
-        if stop.is_asked() {
+        if stop.is_cancelled() {
             return End::Stopped;
         }
         if Instant::now() >= old {
@@ -66,7 +68,7 @@ pub(crate) async fn run(feed: &mut Feed, socket: &UdpSocket, counts: &Counts, ol
                 Some(Err(error)) => return End::Bus(Some(error)),
                 None => return End::Bus(None),
             },
-            () = stop.asked() => return End::Stopped,
+            () = stop.cancelled() => return End::Stopped,
             () = tokio::time::sleep_until(old) => return End::Renewed,
         }
     }

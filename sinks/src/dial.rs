@@ -86,7 +86,7 @@ impl Dialler {
     /// What went wrong with the last of them.
     pub(crate) async fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
         let mut failed = Failure::Connect(ErrorKind::AddrNotAvailable.into());
-        // All of them within the time of one and a half.
+        // One that does not answer shall not cost the next one all of the time.
         let each = if addresses.len() > 1 {
             self.connect_wait / 2
         } else {

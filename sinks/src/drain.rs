@@ -9,13 +9,14 @@ use bus::{Bus, BusError, Published};
 use rand::RngExt;
 use registry::{Drain, Protocol, Registry, Target};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
     counts::Counts,
     datagram,
     dial::Dialler,
-    end::{End, Stop},
+    end::End,
     failure::Failure,
     feed::Feed,
     herald::{Herald, Kind},
@@ -44,13 +45,13 @@ pub(crate) struct House {
 }
 
 /// Sends a drain's lines until told to stop. What its receiver has for sure is acknowledged by then.
-pub(crate) async fn run(house: Arc<House>, drain: Drain, counts: Arc<Counts>, mut stop: Stop) {
+pub(crate) async fn run(house: Arc<House>, drain: Drain, counts: Arc<Counts>, stop: CancellationToken) {
     let target = match drain.target() {
         Ok(target) => target,
         Err(why) => {
             tracing::error!(drain = drain.id, app = drain.app, why, "a drain cannot be used");
             counts.failed(why);
-            return stop.asked().await;
+            return stop.cancelled().await;
         }
     };
     let config = &house.config;
@@ -63,7 +64,7 @@ pub(crate) async fn run(house: Arc<House>, drain: Drain, counts: Arc<Counts>, mu
     );
     let Some(herald) = herald else {
         counts.failed("its app has no name that the bus knows");
-        return stop.asked().await;
+        return stop.cancelled().await;
     };
     let mut sender = Sender {
         pauses: Pauses::new(config.max_backoff),
@@ -75,11 +76,11 @@ pub(crate) async fn run(house: Arc<House>, drain: Drain, counts: Arc<Counts>, mu
         herald,
     };
     let mut lost = sender.lost_before().await;
-    while !stop.is_asked() {
+    while !stop.is_cancelled() {
         match sender.open(lost).await {
             Ok(mut feed) => {
                 lost = None;
-                if sender.send(&mut feed, &mut stop).await {
+                if sender.send(&mut feed, &stop).await {
                     return;
                 }
                 // What a frame holds is delivered again.
@@ -90,7 +91,7 @@ pub(crate) async fn run(house: Arc<House>, drain: Drain, counts: Arc<Counts>, mu
                 sender.counts.failed("the bus is not available");
             }
         }
-        sender.pauses.pause(None, &mut stop).await;
+        sender.pauses.pause(None, &stop).await;
     }
 }
 
@@ -140,7 +141,7 @@ impl Sender<'_> {
             Protocol::Tcp | Protocol::Tls => config.window_bytes,
             _ => config.window_bytes.min(SMALL_WINDOW_BYTES),
         };
-        let feed = Feed::new(
+        Ok(Feed::new(
             reader,
             self.drain,
             Style::of(&self.target),
@@ -148,12 +149,11 @@ impl Sender<'_> {
             (window, Arc::clone(&self.house.windows)),
             Arc::clone(&self.counts),
             lost,
-        );
-        feed.ok_or_else(|| BusError::Refused("no name of an app".to_owned()))
+        ))
     }
 
     /// Sends until told to stop, `true`, or until the bus fails.
-    async fn send(&mut self, feed: &mut Feed, stop: &mut Stop) -> bool {
+    async fn send(&mut self, feed: &mut Feed, stop: &CancellationToken) -> bool {
         loop {
             // Nobody is dialled for nothing.
             while !feed.queue.has_more() && !self.frames.are_open() {
@@ -163,15 +163,14 @@ impl Sender<'_> {
                         Some(Err(error)) => return self.bus_failed(Some(&error)),
                         None => return self.bus_failed(None),
                     },
-                    () = stop.asked() => return true,
+                    () = stop.cancelled() => return true,
                 }
             }
             let begun = Instant::now();
             let before = self.counts.report().delivered;
-            let mut ending = stop.clone();
             let ended = tokio::select! {
-                ended = self.connect_and_run(feed, &mut ending) => ended,
-                () = async { stop.asked().await; sleep(LAST_CONNECT).await } => End::Stopped,
+                ended = self.connect_and_run(feed, stop) => ended,
+                () = async { stop.cancelled().await; sleep(LAST_CONNECT).await } => End::Stopped,
             };
             let good = begun.elapsed() >= GOOD_AFTER || self.counts.report().delivered > before;
             if good {
@@ -195,7 +194,7 @@ impl Sender<'_> {
                         .retry_after()
                         .map(|wait| wait.min(self.house.config.max_retry_after));
                     self.pauses.pause(wanted, stop).await;
-                    if stop.is_asked() {
+                    if stop.is_cancelled() {
                         return true;
                     }
                 }
@@ -203,7 +202,7 @@ impl Sender<'_> {
         }
     }
 
-    async fn connect_and_run(&mut self, feed: &mut Feed, stop: &mut Stop) -> End {
+    async fn connect_and_run(&mut self, feed: &mut Feed, stop: &CancellationToken) -> End {
         let (dialler, age) = (&self.house.dialler, jittered(self.house.config.connection_age));
         if self.target.protocol == Protocol::Udp {
             let opened = async { datagram::open(&dialler.names.of(&self.target).await?).await };
@@ -216,7 +215,7 @@ impl Sender<'_> {
         }
         let dialled = tokio::select! {
             dialled = dialler.dial(&self.target) => dialled,
-            () = stop.asked() => return End::Stopped,
+            () = stop.cancelled() => return End::Stopped,
         };
         let connection = match dialled {
             Ok(connection) => connection,
@@ -293,12 +292,12 @@ impl Pauses {
     }
 
     /// Waits, at least as long as is wanted, or until told to stop.
-    async fn pause(&mut self, wanted: Option<Duration>, stop: &mut Stop) {
+    async fn pause(&mut self, wanted: Option<Duration>, stop: &CancellationToken) {
         let pause = rand::rng().random_range(Duration::ZERO..=self.next);
         self.next = (self.next * 2).min(self.most);
         tokio::select! {
             () = sleep(pause.max(wanted.unwrap_or_default())) => {}
-            () = stop.asked() => {}
+            () = stop.cancelled() => {}
         }
     }
 }

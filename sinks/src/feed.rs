@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{
-    Ack, BusError, Item, Origin, Published, Reader, StreamId, Timestamp,
+    Ack, BusError, Item, Published, Reader, StreamId, Timestamp,
     notice::{self, TRIBUTARY},
     reassembly::{Event, Moment, Patience, Reassembly, Receipt, What},
 };
@@ -59,7 +59,7 @@ impl Feed {
         (window, windows): (usize, Arc<Windows>),
         counts: Arc<Counts>,
         lost: Option<(Published, Published)>,
-    ) -> Option<Self> {
+    ) -> Self {
         let patience = if reader.in_order() {
             Patience::InOrder
         } else {
@@ -68,16 +68,6 @@ impl Feed {
             }
         };
         let reassembly = Reassembly::new(patience, reader.since(), history);
-        // What we say ourselves into a drain belongs to no stream of the bus.
-        let own = Origin {
-            app: drain.app.parse().ok()?,
-            process: TRIBUTARY.to_owned(),
-            stream: StreamId::new("sinks", "drain", "own", bus::Epoch::default()).ok()?,
-            node: TRIBUTARY.to_owned(),
-            source: TRIBUTARY.to_owned(),
-            fd: None,
-            about: None,
-        };
         let now = Instant::now();
         let mut feed = Self {
             reader,
@@ -85,7 +75,7 @@ impl Feed {
             begun: now,
             forgot: now,
             about: drain.id.to_string(),
-            own: Arc::new(style.header(&own)),
+            own: Arc::new(style.own_header(&drain.app)),
             queue: Queue::new(style, window, windows, Arc::clone(&counts)),
             headers: HashMap::new(),
             overflow: None,
@@ -95,7 +85,7 @@ impl Feed {
         if let Some((from, to)) = lost {
             feed.broke(from, to);
         }
-        Some(feed)
+        feed
     }
 
     /// Reads on: returns once something has happened.

@@ -1,7 +1,7 @@
 //! Which drains this process reads: those that the hash gives it, and whose lease it has.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -9,17 +9,15 @@ use std::{
 use futures::future::join_all;
 use registry::{DELIVERED_GRAIN, Drain, DrainReport, Drains, LEASE, LEASE_RENEWAL};
 use tokio::{
-    sync::watch,
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     config::Replica,
     counts::Counts,
     drain::{self, House},
-    end::Stop,
     metrics::Metrics,
 };
 
@@ -33,7 +31,8 @@ const MARGIN: Duration = Duration::from_secs(8);
 struct Running {
     drain: Drain,
     counts: Arc<Counts>,
-    stop: watch::Sender<bool>,
+    /// Told to stop by dropping it.
+    stop: DropGuard,
     task: JoinHandle<()>,
     told: Option<DrainReport>,
     counted: DrainReport,
@@ -102,16 +101,16 @@ impl Fleet {
             .filter(|id| is_ours(*id, config.replica))
             .collect();
         let asked = Instant::now();
-        let had = match self.house.registry.lease(&config.holder, &wanted).await {
+        let had: HashSet<u32> = match self.house.registry.lease(&config.holder, &wanted).await {
             Ok(had) => {
                 self.leased = asked;
-                had
+                had.into_iter().collect()
             }
             Err(error) => {
                 let good = self.leased.elapsed() < LEASE - MARGIN;
                 tracing::warn!(%error, good, "leases of drains cannot be renewed");
                 let running = self.running.keys().copied();
-                if good { running.collect() } else { Vec::new() }
+                if good { running.collect() } else { HashSet::new() }
             }
         };
         let given_up: Vec<u32> = self.running.keys().copied().filter(|id| !had.contains(id)).collect();
@@ -134,14 +133,19 @@ impl Fleet {
 
     fn start(&mut self, drain: Drain) {
         tracing::info!(drain = drain.id, app = drain.app, "a drain is read");
-        let (told, stop) = Stop::new();
+        let stop = CancellationToken::new();
         let counts = Arc::new(Counts::new());
-        let run = drain::run(Arc::clone(&self.house), drain.clone(), Arc::clone(&counts), stop);
+        let run = drain::run(
+            Arc::clone(&self.house),
+            drain.clone(),
+            Arc::clone(&counts),
+            stop.clone(),
+        );
         let running = Running {
             counted: counts.report(),
             drain: drain.clone(),
             counts,
-            stop: told,
+            stop: stop.drop_guard(),
             task: tokio::spawn(run),
             told: None,
         };
@@ -151,7 +155,7 @@ impl Fleet {
     fn stop(&mut self, id: u32) {
         if let Some(mut running) = self.running.remove(&id) {
             self.metrics.count(&mut running.counted, &running.counts.report());
-            running.stop.send_replace(true);
+            drop(running.stop);
             self.stopping.insert(id, running.task);
         }
     }

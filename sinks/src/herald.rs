@@ -2,13 +2,16 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus::{Batch, Bus, Content, Epoch, Origin, StreamId, Timestamp, notice::TRIBUTARY};
+use bus::{
+    Batch, Bus, Content, Epoch, Origin, StreamId, Timestamp,
+    notice::{TRIBUTARY, one_line},
+};
 use registry::Drain;
 use tokio::{
     sync::mpsc,
-    task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 /// What waits to be told. More than that in a minute adds nothing.
 const MAX_WAITING: usize = 64;
@@ -38,7 +41,7 @@ pub(crate) struct Trouble {
 /// Tells an app about one of its drains.
 pub(crate) struct Herald {
     troubles: mpsc::Sender<Trouble>,
-    task: JoinHandle<()>,
+    _telling: AbortOnDropHandle<()>,
 }
 
 impl Herald {
@@ -63,7 +66,7 @@ impl Herald {
         };
         Some(Self {
             troubles,
-            task: tokio::spawn(telling.run(waiting, grain)),
+            _telling: AbortOnDropHandle::new(tokio::spawn(telling.run(waiting, grain))),
         })
     }
 
@@ -71,12 +74,6 @@ impl Herald {
     pub(crate) fn tell(&self, kind: Kind, lines: u64, why: String) {
         // Full: there is more than enough to be told.
         let _ = self.troubles.try_send(Trouble { kind, lines, why });
-    }
-}
-
-impl Drop for Herald {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -155,7 +152,7 @@ impl Telling {
     }
 
     async fn publish(&mut self, text: &str) {
-        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text = one_line(text);
         let batch = Batch {
             origin: Arc::clone(&self.origin),
             seq: self.seq,

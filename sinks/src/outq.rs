@@ -15,10 +15,10 @@ use tokio::net::TcpStream;
 /// `SIOCOUTQ`, the same number as `TIOCOUTQ`.
 ///
 /// *Source*: tcp(7).
-const SIOCOUTQ: Opcode = linux_raw_sys();
+const SIOCOUTQ: Opcode = number();
 
-/// The number differs between processors; where it is unlike, the queue cannot be asked, and nothing is ever taken for confirmed too early.
-const fn linux_raw_sys() -> Opcode {
+/// It differs between processors. Where the kernel knows none of this number it refuses, and nothing is taken for confirmed.
+const fn number() -> Opcode {
     if cfg!(any(
         target_arch = "mips",
         target_arch = "mips64",

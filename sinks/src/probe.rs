@@ -1,11 +1,8 @@
 //! Tries a drain, step by step.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use bus::{Epoch, Origin, StreamId, Timestamp, notice::TRIBUTARY};
+use bus::Timestamp;
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, future::BoxFuture};
 use registry::{Drain, ProbeReport, ProbeStep, Prober, Protocol, Target};
@@ -42,14 +39,16 @@ impl Probe {
     async fn run(&self, drain: &Drain) -> ProbeReport {
         let mut steps = Steps(Vec::new());
         let sent = self.steps(drain, &mut steps).await.unwrap_or_default();
-        ProbeReport { steps: steps.0, sent }
+        ProbeReport {
+            steps: steps.0,
+            sent: sent.to_vec(),
+        }
     }
 
-    async fn steps(&self, drain: &Drain, steps: &mut Steps) -> Option<Vec<u8>> {
-        let read = async { drain.target().map_err(|why| Failure::Unusable(why.to_owned())) };
-        let target = match read.await {
+    async fn steps(&self, drain: &Drain, steps: &mut Steps) -> Option<Bytes> {
+        let target = match drain.target() {
             Ok(target) => target,
-            Err(failure) => return steps.fail("resolve", &failure),
+            Err(why) => return steps.fail("resolve", &Failure::Unusable(why.to_owned())),
         };
         let resolve = async {
             let found = timeout(self.answer_wait, self.dialler.names.of(&target)).await;
@@ -60,7 +59,7 @@ impl Probe {
             found.join(", ")
         });
         let addresses = addresses.await?;
-        let (message, frame) = message(drain, &target)?;
+        let message = message(drain, &target);
         if target.protocol == Protocol::Udp {
             let send = async {
                 let socket = datagram::open(&addresses).await?;
@@ -93,7 +92,7 @@ impl Probe {
         };
         if target.protocol.is_web() {
             let mut frames = Frames::new(&target, &drain.token);
-            let send = timeout(self.answer_wait, frames.probe(connection, frame));
+            let send = timeout(self.answer_wait, frames.probe(connection, message.clone()));
             let send = async { send.await.unwrap_or(Err(Failure::Late(self.answer_wait))) };
             steps
                 .take("send", send, |status| format!("it answers {status}"))
@@ -124,25 +123,15 @@ impl Prober for Probe {
 }
 
 /// The line that is sent, as it is sent.
-fn message(drain: &Drain, target: &Target) -> Option<(Vec<u8>, Bytes)> {
-    let origin = Arc::new(Origin {
-        app: drain.app.parse().ok()?,
-        process: TRIBUTARY.to_owned(),
-        stream: StreamId::new("sinks", "probe", "own", Epoch::default()).ok()?,
-        node: TRIBUTARY.to_owned(),
-        source: TRIBUTARY.to_owned(),
-        fd: None,
-        about: None,
-    });
+fn message(drain: &Drain, target: &Target) -> Bytes {
     let (style, mut out) = (Style::of(target), BytesMut::new());
     let text = format!(
         "{} a test of drain {}: if you read this, lines arrive",
         Timestamp::now(),
         drain.id
     );
-    style.line(&mut out, &style.header(&origin), false, text.as_bytes(), |_| ());
-    let frame = out.freeze();
-    Some((frame.to_vec(), frame))
+    style.line(&mut out, &style.own_header(&drain.app), false, text.as_bytes(), |_| ());
+    out.freeze()
 }
 
 /// What was done so far.

@@ -62,38 +62,43 @@ impl Style {
 
     /// What this stream's messages have in common.
     pub(crate) fn header(&self, origin: &Origin) -> Header {
-        let is_notice = origin.source == TRIBUTARY;
+        let pri = match origin.fd {
+            Some(Fd::Err) => USER + 3,
+            _ => USER + 6,
+        };
+        self.named(origin.app.as_str(), &origin.process, &origin.source, pri)
+    }
+
+    /// What messages have in common that we say ourselves, to this app.
+    pub(crate) fn own_header(&self, app: &str) -> Header {
+        self.named(app, TRIBUTARY, TRIBUTARY, NOTICE_PRI)
+    }
+
+    fn named(&self, app: &str, process: &str, source: &str, pri: u8) -> Header {
+        let is_notice = source == TRIBUTARY;
         let mut rest = Vec::with_capacity(64);
         rest.push(b' ');
         if self.logplex {
             // Logplex: host, the source, the process; no structured data.
             rest.extend_from_slice(b"host ");
-            put_name(&mut rest, &origin.source, MAX_APP);
+            put_name(&mut rest, source, MAX_APP);
             rest.push(b' ');
-            put_name(&mut rest, &origin.process, MAX_PROC);
+            put_name(&mut rest, process, MAX_PROC);
             rest.extend_from_slice(b" - ");
         } else {
-            put_name(&mut rest, origin.app.as_str(), MAX_HOST);
+            put_name(&mut rest, app, MAX_HOST);
             rest.push(b' ');
-            put_name(&mut rest, &origin.process, MAX_APP);
+            put_name(&mut rest, process, MAX_APP);
             rest.push(b' ');
             // A name that was cut stands here in full.
-            let process = if origin.process.len() > MAX_APP {
-                origin.process.as_str()
-            } else {
-                "-"
-            };
-            put_name(&mut rest, process, MAX_PROC);
+            let whole = if process.len() > MAX_APP { process } else { "-" };
+            put_name(&mut rest, whole, MAX_PROC);
             rest.extend_from_slice(b" - - ");
             if self.bom {
                 rest.extend_from_slice(BOM.as_bytes());
             }
         }
-        let pri = match (is_notice, origin.fd) {
-            (true, _) => NOTICE_PRI,
-            (false, Some(Fd::Err)) => USER + 3,
-            (false, _) => USER + 6,
-        };
+        let pri = if is_notice { NOTICE_PRI } else { pri };
         Header { rest, pri, is_notice }
     }
 

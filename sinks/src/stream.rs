@@ -7,15 +7,9 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, MissedTickBehavior, interval},
 };
+use tokio_util::sync::CancellationToken;
 
-use crate::{
-    counts::Counts,
-    dial::Connection,
-    end::{End, Stop},
-    failure::Failure,
-    feed::Feed,
-    unconfirmed::Unconfirmed,
-};
+use crate::{counts::Counts, dial::Connection, end::End, failure::Failure, feed::Feed, unconfirmed::Unconfirmed};
 
 /// How much is rendered and written at a time.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -32,7 +26,7 @@ pub(crate) async fn run(
     connection: Connection,
     counts: &Counts,
     age: Duration,
-    stop: &mut Stop,
+    stop: &CancellationToken,
 ) -> End {
     let (mut reading, mut writing) = tokio::io::split(connection.stream);
     let mut sending = Sending {
@@ -80,7 +74,7 @@ pub(crate) async fn run(
                 None => return End::Bus(None),
             },
             _ = looks.tick() => sending.confirm(feed, acknowledged()),
-            () = stop.asked() => {
+            () = stop.cancelled() => {
                 if close(reading, writing, open.then_some(&mut chunk)).await {
                     sending.all(feed);
                 }

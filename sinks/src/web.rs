@@ -15,19 +15,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use registry::{Protocol, Target};
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{
-    counts::Counts,
-    dial::Connection,
-    end::{End, Stop},
-    failure::Failure,
-    feed::Feed,
-    queue::Rendered,
-};
+use crate::{counts::Counts, dial::Connection, end::End, failure::Failure, feed::Feed, queue::Rendered};
 
 /// What Logplex sends at most in a frame.
 const FRAME_BYTES: usize = 102_400;
@@ -97,12 +88,12 @@ impl Frames {
         connection: Connection,
         counts: &Counts,
         (age, answer_wait): (Duration, Duration),
-        stop: &mut Stop,
+        stop: &CancellationToken,
         mut refused: impl FnMut(Refusal),
     ) -> End {
-        let (mut sender, mut driving) = match timeout(answer_wait, handshake(TokioIo::new(connection.stream))).await {
-            Ok(Ok((sender, driving))) => (sender, Driving(tokio::spawn(async { drop(driving.await) }))),
-            Ok(Err(error)) => return End::Failed(Failure::Http(error.to_string())),
+        let (mut sender, mut driving) = match timeout(answer_wait, open(connection)).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(failure)) => return End::Failed(failure),
             Err(_) => return End::Failed(Failure::Late(answer_wait)),
         };
         let old = Instant::now() + age;
@@ -123,15 +114,15 @@ impl Frames {
                         None => return End::Bus(None),
                     },
                     // Receivers close what is not used for a while.
-                    _ = &mut driving.0 => return End::Renewed,
-                    () = stop.asked() => return End::Stopped,
+                    _ = &mut driving => return End::Renewed,
+                    () = stop.cancelled() => return End::Stopped,
                     () = tokio::time::sleep_until(old) => return End::Renewed,
                 }
             };
             frame.tried = true;
             let answered = tokio::select! {
                 answered = timeout(answer_wait, self.envelope.ask(&mut sender, frame)) => answered,
-                () = async { stop.asked().await; tokio::time::sleep(LAST_ANSWER).await } => return End::Stopped,
+                () = async { stop.cancelled().await; tokio::time::sleep(LAST_ANSWER).await } => return End::Stopped,
             };
             let answer = match answered {
                 Ok(Ok(answer)) => answer,
@@ -165,7 +156,7 @@ impl Frames {
                     });
                 }
             }
-            if stop.is_asked() {
+            if stop.is_cancelled() {
                 return End::Stopped;
             }
             if Instant::now() >= old {
@@ -184,19 +175,12 @@ impl Frames {
     /// # Errors
     /// What went wrong, a refusal too.
     pub(crate) async fn probe(&mut self, connection: Connection, body: Bytes) -> Result<u16, Failure> {
-        let http = |error: hyper::Error| Failure::Http(error.to_string());
-        let (mut sender, driving) = handshake(TokioIo::new(connection.stream)).await.map_err(http)?;
-        let _driving = Driving(tokio::spawn(async { drop(driving.await) }));
-        let frame = Frame {
-            id: format!("{:032X}", rand::random::<u128>()),
-            body,
-            rendered: Rendered {
-                messages: 1,
-                ..Rendered::default()
-            },
-            pieces: 0,
-            tried: true,
+        let (mut sender, _driving) = open(connection).await?;
+        let rendered = Rendered {
+            messages: 1,
+            ..Rendered::default()
         };
+        let frame = Frame::new(body, rendered, 0);
         let refused = |status| Failure::Answer {
             status,
             retry_after: None,
@@ -211,11 +195,18 @@ impl Frames {
     fn fill(&self, feed: &mut Feed) -> Frame {
         let mut body = BytesMut::with_capacity(self.frame_bytes + 1024);
         let rendered = feed.queue.render_frame(&mut body, self.frame_bytes, FRAME_MESSAGES);
-        Frame {
+        Frame::new(body.freeze(), rendered, feed.queue.rendered())
+    }
+}
+
+impl Frame {
+    /// One that was not sent yet, under an id of its own.
+    fn new(body: Bytes, rendered: Rendered, pieces: u64) -> Self {
+        Self {
             id: format!("{:032X}", rand::random::<u128>()),
-            body: body.freeze(),
+            body,
             rendered,
-            pieces: feed.queue.rendered(),
+            pieces,
             tried: false,
         }
     }
@@ -288,13 +279,12 @@ impl Envelope {
     }
 }
 
-/// A connection's own task, which ends with it.
-struct Driving(JoinHandle<()>);
-
-impl Drop for Driving {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// Speaks HTTP on a connection, whose own task ends when what is returned is dropped.
+async fn open(connection: Connection) -> Result<(SendRequest<Full<Bytes>>, AbortOnDropHandle<()>), Failure> {
+    let opened = handshake(TokioIo::new(connection.stream)).await;
+    let (sender, driving) = opened.map_err(|error| Failure::Http(error.to_string()))?;
+    let driving = tokio::spawn(async { drop(driving.await) });
+    Ok((sender, AbortOnDropHandle::new(driving)))
 }
 
 fn compress(body: &[u8]) -> std::io::Result<Bytes> {

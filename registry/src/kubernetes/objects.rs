@@ -32,14 +32,6 @@ pub(super) enum Content {
     Key(StoredKey),
 }
 
-/// A watched Secret.
-pub(super) enum Kept {
-    /// One that holds what is known.
-    One(Content),
-    /// One that holds something else: of a later version, perhaps.
-    Other,
-}
-
 /// An app's name can be longer than a Secret's, and of other characters: its digest names the Secret, and its drains name the app.
 pub(super) fn drains_name(app: &str) -> String {
     let digest = digest(&SHA256, app.as_bytes());
@@ -79,8 +71,8 @@ pub(super) fn read_leases(secret: &Secret) -> Result<Leases, &'static str> {
     content(secret, LEASES).and_then(parse)
 }
 
-/// What a watched Secret holds. Fails with what is wrong, never with words of it.
-pub(super) fn read(secret: &Secret) -> Result<Kept, &'static str> {
+/// What a watched Secret holds. `None`: something else, of a later version perhaps. Fails with what is wrong, never with words of it.
+pub(super) fn read(secret: &Secret) -> Result<Option<Content>, &'static str> {
     let has = |name| content(secret, name).is_ok();
     let content = match () {
         () if has(DRAINS) => Content::Drains(read_drains(secret)?),
@@ -89,9 +81,9 @@ pub(super) fn read(secret: &Secret) -> Result<Kept, &'static str> {
             let bytes = content(secret, SECRET)?.try_into();
             Content::Secret(bytes.map_err(|_| "the secret is not 32 bytes")?)
         }
-        () => return Ok(Kept::Other),
+        () => return Ok(None),
     };
-    Ok(Kept::One(content))
+    Ok(Some(content))
 }
 
 fn content<'a>(secret: &'a Secret, name: &str) -> Result<&'a [u8], &'static str> {

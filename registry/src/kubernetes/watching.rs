@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     Drains, Keys,
     key::StoredKey,
-    kubernetes::objects::{self, Content, Kept},
+    kubernetes::objects::{self, Content},
 };
 
 /// By the Secret's name.
@@ -147,8 +147,7 @@ fn secret(contents: &Contents) -> Option<[u8; 32]> {
 fn content(secret: &Secret, last: &mut Contents) -> Option<(String, Content)> {
     let name = secret.metadata.name.clone()?;
     match objects::read(secret) {
-        Ok(Kept::One(content)) => Some((name, content)),
-        Ok(Kept::Other) => None,
+        Ok(content) => content.map(|content| (name, content)),
         Err(why) => {
             tracing::error!(
                 secret = name,
