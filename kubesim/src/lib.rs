@@ -20,6 +20,7 @@ use std::sync::Arc;
 mod api;
 mod cluster;
 mod error;
+mod history;
 mod ids;
 mod listener;
 mod logs;

@@ -1,12 +1,13 @@
 //! Secrets as they are stored: objects with a version each, and a bounded history for watchers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::history::{Change, History, TooOld};
 use crate::logs::log::lock;
 
 /// Namespace and name.
@@ -15,25 +16,11 @@ pub(crate) type SecretKey = (String, String);
 /// The stored Secrets.
 pub(crate) struct Secrets {
     state: Mutex<State>,
-    version: watch::Sender<u64>,
 }
 
 struct State {
-    version: u64,
-    /// Watching from before this version is no longer possible.
-    oldest: u64,
     objects: BTreeMap<SecretKey, Arc<Value>>,
-    history: VecDeque<Change>,
-}
-
-/// One change.
-#[derive(Clone)]
-pub(crate) struct Change {
-    pub(crate) version: u64,
-    pub(crate) before: Option<Arc<Value>>,
-    /// After the change; of a deletion: the last object, with the deletion's version.
-    pub(crate) object: Arc<Value>,
-    pub(crate) deleted: bool,
+    history: History<Value>,
 }
 
 /// Why a change was refused.
@@ -50,14 +37,11 @@ pub(crate) enum Refused {
 impl Default for Secrets {
     fn default() -> Self {
         let state = State {
-            version: FIRST_VERSION,
-            oldest: FIRST_VERSION,
             objects: BTreeMap::new(),
-            history: VecDeque::new(),
+            history: History::new(HISTORY_CHANGES),
         };
         Self {
             state: Mutex::new(state),
-            version: watch::Sender::new(FIRST_VERSION),
         }
     }
 }
@@ -65,13 +49,13 @@ impl Default for Secrets {
 impl Secrets {
     /// The newest version, and its changes to come.
     pub(crate) fn versions(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+        lock(&self.state).history.versions()
     }
 
     /// All of them, and the newest version.
     pub(crate) fn list(&self) -> (u64, Vec<Arc<Value>>) {
         let state = lock(&self.state);
-        (state.version, state.objects.values().cloned().collect())
+        (state.history.version(), state.objects.values().cloned().collect())
     }
 
     pub(crate) fn get(&self, key: &SecretKey) -> Option<Arc<Value>> {
@@ -112,71 +96,39 @@ impl Secrets {
         }
         state.objects.remove(key);
         let mut last = Value::clone(&before);
-        let version = state.next();
+        let version = state.history.next();
         last["metadata"]["resourceVersion"] = version.to_string().into();
-        self.publish(
-            &mut state,
-            Change {
-                version,
-                before: Some(Arc::clone(&before)),
-                object: Arc::new(last),
-                deleted: true,
-            },
-        );
+        state.history.publish(Change {
+            version,
+            before: Some(Arc::clone(&before)),
+            object: Arc::new(last),
+            deleted: true,
+        });
         Ok(before)
     }
 
-    /// Up to `limit` changes after a version, oldest first. Fails with the oldest version that can be asked for where that is later.
-    pub(crate) fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, u64> {
-        let state = lock(&self.state);
-        if after < state.oldest {
-            return Err(state.oldest);
-        }
-        let first = state.history.partition_point(|change| change.version <= after);
-        Ok(state.history.range(first..).take(limit).cloned().collect())
+    /// Up to `limit` changes after a version, oldest first.
+    pub(crate) fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change<Value>>, TooOld> {
+        lock(&self.state).history.changes(after, limit)
     }
 
     fn put(&self, state: &mut State, key: SecretKey, before: Option<Arc<Value>>, mut object: Value) -> Arc<Value> {
-        let version = state.next();
+        let version = state.history.next();
         let metadata = json!({"namespace": key.0, "name": key.1, "resourceVersion": version.to_string()});
         for (name, value) in metadata.as_object().into_iter().flatten() {
             object["metadata"][name] = value.clone();
         }
         let object = Arc::new(object);
         state.objects.insert(key, Arc::clone(&object));
-        self.publish(
-            state,
-            Change {
-                version,
-                before,
-                object: Arc::clone(&object),
-                deleted: false,
-            },
-        );
+        state.history.publish(Change {
+            version,
+            before,
+            object: Arc::clone(&object),
+            deleted: false,
+        });
         object
     }
-
-    fn publish(&self, state: &mut State, change: Change) {
-        let version = change.version;
-        state.history.push_back(change);
-        if state.history.len() > HISTORY_CHANGES
-            && let Some(dropped) = state.history.pop_front()
-        {
-            state.oldest = dropped.version;
-        }
-        self.version.send_replace(version);
-    }
 }
-
-impl State {
-    fn next(&mut self) -> u64 {
-        self.version += 1;
-        self.version
-    }
-}
-
-/// Not near 0, as in a cluster that has run a while.
-const FIRST_VERSION: u64 = 500;
 
 /// The changes a watcher may be behind.
 const HISTORY_CHANGES: usize = 1_000;

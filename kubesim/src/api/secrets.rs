@@ -17,7 +17,7 @@ use super::listing::parse_version;
 use super::query::Query;
 use super::selector::Selector;
 use super::status::{self, Status};
-use super::watch::Broken;
+use super::watch::{Broken, CHANGES_AT_ONCE, DEFAULT_TIMEOUT, expired, line};
 use super::{Client, Shared};
 use crate::secrets::Refused;
 use crate::sim::{Interrupt, Sim};
@@ -173,7 +173,7 @@ impl Watch {
             sim: Arc::clone(sim),
             selector,
             version: asked,
-            ends: Instant::now() + timeout.map_or(super::watch::DEFAULT_TIMEOUT, Duration::from_secs),
+            ends: Instant::now() + timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
             pending: VecDeque::new(),
             ended: false,
         };
@@ -217,24 +217,12 @@ impl Watch {
             Ok(changes) => {
                 for change in changes {
                     self.version = change.version;
-                    let before = change
-                        .before
-                        .is_some_and(|object| self.selector.matches_object(&object));
-                    let after = !change.deleted && self.selector.matches_object(&change.object);
-                    let kind = match (before, after) {
-                        (false, true) => "ADDED",
-                        (true, true) => "MODIFIED",
-                        (true, false) => "DELETED",
-                        (false, false) => continue,
-                    };
-                    self.pending.push_back(line(kind, &change.object));
+                    let kind = change.kind(|object| self.selector.matches_object(object));
+                    self.pending.extend(kind.map(|kind| line(kind, &change.object)));
                 }
             }
-            Err(oldest) => {
-                let message = format!("too old resource version: {} ({oldest})", self.version);
-                let status = Status::expired(message, None).compact();
-                self.pending
-                    .push_back(format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n"));
+            Err(too_old) => {
+                self.pending.push_back(expired(self.version, too_old));
                 self.ended = true;
             }
         }
@@ -247,10 +235,3 @@ fn respond(watch: Watch) -> Response {
     });
     status::respond_with(StatusCode::OK, "application/json", Body::from_stream(body))
 }
-
-fn line(kind: &str, object: &Value) -> String {
-    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
-}
-
-/// Changes taken at a time.
-const CHANGES_AT_ONCE: usize = 100;

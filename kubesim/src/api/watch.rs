@@ -18,8 +18,8 @@ use super::query::Query;
 use super::selector::Selector;
 use super::status::{Cause, Status, respond_with};
 use super::{object, table};
+use crate::history::{Change, TooOld};
 use crate::node::pod::Pod;
-use crate::node::store::Event;
 use crate::sim::{Interrupt, Sim};
 
 /// One open watch.
@@ -92,7 +92,7 @@ impl Watch {
         let listing = self.sim.store.list();
         self.version = self.version.max(listing.version);
         let pods = listing.pods.iter().filter(|pod| self.selector.matches(pod));
-        self.pending = pods.map(|pod| line("ADDED", self.object(pod))).collect();
+        self.pending = pods.map(|pod| line("ADDED", &self.object(pod))).collect();
         if mark_end && self.bookmarks {
             self.pending.push_back(self.bookmark(true));
         }
@@ -144,25 +144,15 @@ impl Watch {
                 }
             }
             Err(too_old) => {
-                let message = format!("too old resource version: {} ({})", self.version, too_old.oldest);
-                let status = Status::expired(message, None).compact();
-                self.pending
-                    .push_back(format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n"));
+                self.pending.push_back(expired(self.version, too_old));
                 self.ended = true;
             }
         }
     }
 
-    fn print(&self, event: &Event) -> Option<String> {
-        let before = event.before.as_ref().is_some_and(|pod| self.selector.matches(pod));
-        let after = !event.deleted && self.selector.matches(&event.pod);
-        let kind = match (before, after) {
-            (false, true) => "ADDED",
-            (true, true) => "MODIFIED",
-            (true, false) => "DELETED",
-            (false, false) => return None,
-        };
-        Some(line(kind, self.object(&event.pod)))
+    fn print(&self, change: &Change<Pod>) -> Option<String> {
+        let kind = change.kind(|pod| self.selector.matches(pod))?;
+        Some(line(kind, &self.object(&change.object)))
     }
 
     fn object(&self, pod: &Pod) -> Value {
@@ -186,7 +176,7 @@ impl Watch {
         } else {
             json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {"containers": null}, "status": {}})
         };
-        line("BOOKMARK", object)
+        line("BOOKMARK", &object)
     }
 
     fn take_pending(&mut self) -> Option<Bytes> {
@@ -208,7 +198,14 @@ pub(crate) fn respond(watch: Watch) -> Response {
     respond_with(StatusCode::OK, "application/json", Body::from_stream(body))
 }
 
-fn line(kind: &str, object: Value) -> String {
+/// Says that a watch has fallen out of the history.
+pub(super) fn expired(version: u64, too_old: TooOld) -> String {
+    let message = format!("too old resource version: {version} ({})", too_old.oldest);
+    let status = Status::expired(message, None).compact();
+    format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n")
+}
+
+pub(super) fn line(kind: &str, object: &Value) -> String {
     format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
 }
 
@@ -216,6 +213,6 @@ fn line(kind: &str, object: Value) -> String {
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_mins(45);
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Changes taken under one lock.
-const CHANGES_AT_ONCE: usize = 100;
+pub(super) const CHANGES_AT_ONCE: usize = 100;
 /// About what one chunk holds.
 const PIECE_BYTES: usize = 64 << 10;
