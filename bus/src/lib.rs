@@ -10,6 +10,7 @@ mod app;
 mod batch;
 pub mod cursor;
 mod embedded;
+mod encoding;
 mod error;
 mod level;
 pub mod notice;

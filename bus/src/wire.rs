@@ -6,11 +6,12 @@ use bytes::Bytes;
 
 use crate::{
     batch::{Batch, Content, Fd, Loss, LossReason, MAX_BATCH_BYTES, Origin, Part, VERSION},
+    encoding,
     time::Timestamp,
 };
 
-/// The most bytes a message may have for us to look at it: Pub/Sub's own limit for a message.
-const MAX_MESSAGE_BYTES: usize = 10_000_000;
+/// The most bytes a message's data may have for us to look at it, as it comes and decompressed: Pub/Sub's own limit for a message.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 10_000_000;
 
 /// A message that cannot be read as a batch. Its reader skips it, counts it and says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum Unreadable {
     /// Compressed in a way this version does not know.
     #[error("batch with unknown encoding {0:?}")]
     Encoding(String),
+    /// Compressed data that cannot be read, or would be larger than a message may be.
+    #[error("batch whose compressed data cannot be read: {0}")]
+    Compressed(String),
     /// An attribute is missing or does not parse.
     #[error("batch with a bad attribute {name}: {value:?}")]
     Attribute {
@@ -76,7 +80,17 @@ impl Batch {
         list
     }
 
-    /// Reads a message as a batch, and proves that the data holds as many lines as told.
+    /// Attributes and data, the data compressed where that pays.
+    pub fn compressed(&self) -> (Vec<(&'static str, String)>, Bytes) {
+        let mut attributes = self.attributes();
+        let Some(data) = encoding::compress(self.data()) else {
+            return (attributes, self.shared_data());
+        };
+        attributes.push(("encoding", encoding::ZSTD.to_owned()));
+        (attributes, data)
+    }
+
+    /// Reads a message as a batch, decompressed where it was compressed, and proves that the data holds as many lines as told.
     ///
     /// # Errors
     /// [`Unreadable`]: the reader skips the message, counts it and says so.
@@ -86,12 +100,13 @@ impl Batch {
         if version != VERSION {
             return Err(Unreadable::Version(version.to_owned()));
         }
-        if let Some(encoding) = attributes.optional("encoding") {
-            return Err(Unreadable::Encoding(encoding.to_owned()));
-        }
         if data.len() > MAX_MESSAGE_BYTES {
             return Err(Unreadable::Size(data.len()));
         }
+        let data = match attributes.optional("encoding") {
+            Some(encoding) => encoding::decompress(encoding, &data)?,
+            None => data,
+        };
         let origin = Origin {
             app: attributes.parsed("app")?,
             process: attributes.required("process")?.to_owned(),

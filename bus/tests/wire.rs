@@ -100,6 +100,16 @@ proptest! {
     }
 
     #[test]
+    fn a_batch_is_read_as_it_was_written_also_compressed(line in "[ -~]{1,40}", count in 1u64..500, part in any::<bool>()) {
+        let content = Content::Lines { data: format!("{line}\n").repeat(count as usize).into(), lines: count, part: (part && count == 1).then_some(Part::More) };
+        let batch = Batch { content, ..lines(&old("web"), 0, 1) };
+        let (attributes, data) = batch.compressed();
+        let is_told = attributes.iter().any(|(name, value)| *name == "encoding" && value == "zstd");
+        prop_assert_eq!(is_told, data.len() < batch.data().len());
+        prop_assert_eq!(read(&attributes, data), Ok(batch));
+    }
+
+    #[test]
     fn no_message_is_too_strange(change in 0usize..8, value in ".{0,30}", data in prop::collection::vec(any::<u8>(), 0..100)) {
         let mut attributes = lines(&old("web"), 0, 3).attributes();
         attributes[change].1 = value;
@@ -118,7 +128,7 @@ fn what_is_no_batch_of_ours_is_refused_with_the_reason() {
         read(&attributes, data.clone()).unwrap_err()
     };
     assert_eq!(with("v", "2"), Unreadable::Version("2".to_owned()));
-    assert_eq!(with("encoding", "zstd"), Unreadable::Encoding("zstd".to_owned()));
+    assert_eq!(with("encoding", "br"), Unreadable::Encoding("br".to_owned()));
     assert_eq!(with("lines", "4"), Unreadable::Lines { told: 4, found: 3 });
     assert!(matches!(
         with("seq", &u64::MAX.to_string()),
@@ -131,4 +141,37 @@ fn what_is_no_batch_of_ours_is_refused_with_the_reason() {
     assert!(matches!(with("app", "-"), Unreadable::Attribute { name: "app", .. }));
     let unterminated = read(&good.attributes(), data.slice(..data.len() - 1));
     assert_eq!(unterminated.unwrap_err(), Unreadable::Lines { told: 3, found: 2 });
+}
+
+#[test]
+fn compressed_data_that_is_broken_or_would_be_too_large_is_refused_and_nothing_is_made_of_it() {
+    let long = Batch {
+        content: Content::Lines {
+            data: "2026-11-23T07:00:00.123456789Z GET /cart 200\n".repeat(100).into(),
+            lines: 100,
+            part: None,
+        },
+        ..lines(&old("web"), 0, 3)
+    };
+    let (attributes, data) = long.compressed();
+    assert!(data.len() * 4 < long.data().len(), "{}", data.len());
+    let refused = |data: Bytes| match read(&attributes, data) {
+        Err(Unreadable::Compressed(reason)) => reason,
+        other => panic!("{other:?}"),
+    };
+    refused(data.slice(..data.len() - 1));
+    refused(Bytes::from_static(b"2026-11-23T07:00:00Z plain\n"));
+    // A small message that would be 11 MB, and a frame of eleven bytes that claims to be a petabyte.
+    let bomb = zstd::bulk::compress(&vec![b'\n'; 11_000_000], 1).unwrap();
+    assert!(bomb.len() < 2_000);
+    refused(bomb.into());
+    let mut claim = vec![0x28, 0xb5, 0x2f, 0xfd, 0xe0];
+    claim.extend((1u64 << 50).to_le_bytes());
+    claim.extend([1, 0, 0]);
+    refused(claim.into());
+    // Cut into frames, by a writer that did not say how long they are.
+    let text = long.data();
+    let mut streamed = zstd::stream::encode_all(&text[..100], 3).unwrap();
+    streamed.extend(zstd::stream::encode_all(&text[100..], 3).unwrap());
+    assert_eq!(read(&attributes, streamed.into()), Ok(long));
 }

@@ -12,7 +12,7 @@ pub(super) enum Read {
     Marker(String),
 }
 
-/// Reads a message. The data is taken as it is, without a copy. A marker's ack is accepted: nothing waits for it.
+/// Reads a message. The data is taken as it is, without a copy, where it was not compressed. A marker's ack is accepted: nothing waits for it.
 pub(super) fn read(message: Message, published: Published, ack: Option<Ack>) -> Read {
     let attributes = message
         .attributes

@@ -83,7 +83,7 @@ impl PubSub {
             removals: TaskTracker::new(),
         };
         let core = Core {
-            publishers: Publishers::new(clients.publisher.clone(), settings.in_flight_bytes),
+            publishers: Publishers::new(clients.publisher.clone(), &settings),
             clients: Arc::new(clients),
             maker: Arc::new(maker),
             reserved: Reserved::default(),

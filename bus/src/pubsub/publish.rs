@@ -14,7 +14,7 @@ use google_cloud_pubsub::{
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::failure::Failure;
+use super::{failure::Failure, settings::PubSubSettings};
 use crate::{AppName, Batch, BusError};
 
 /// How long one call may take, all told: above the library's own limit, and the end of a call that hangs.
@@ -38,6 +38,7 @@ pub(super) struct Publishers {
     open: Mutex<HashMap<AppName, Sender>>,
     budget: Arc<Semaphore>,
     budget_kib: u32,
+    compression: bool,
 }
 
 struct Sender {
@@ -46,14 +47,17 @@ struct Sender {
 }
 
 impl Publishers {
-    /// With so many bytes on their way at most.
-    pub(super) fn new(base: BasePublisher, in_flight_bytes: usize) -> Self {
-        let budget_kib = u32::try_from(in_flight_bytes / 1024).unwrap_or(u32::MAX).max(1);
+    /// As these settings say.
+    pub(super) fn new(base: BasePublisher, settings: &PubSubSettings) -> Self {
+        let budget_kib = u32::try_from(settings.in_flight_bytes / 1024)
+            .unwrap_or(u32::MAX)
+            .max(1);
         Self {
             base,
             open: Mutex::default(),
             budget: Arc::new(Semaphore::new(budget_kib as usize)),
             budget_kib,
+            compression: settings.compression,
         }
     }
 
@@ -63,7 +67,7 @@ impl Publishers {
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(self.budget_kib);
         let closed = |_| Failure::Away("the bus is closed".to_owned());
         let _permit = self.budget.acquire_many(kib).await.map_err(closed)?;
-        let accepted = self.sender(&batch.origin.app, topic).publish(message(batch));
+        let accepted = self.sender(&batch.origin.app, topic).publish(self.message(batch));
         match tokio::time::timeout(PUBLISH_WAIT, accepted).await {
             Ok(Ok(_id)) => Ok(()),
             Ok(Err(PublishError::Rpc(error))) => Err(Failure::from(&*error)),
@@ -94,12 +98,15 @@ impl Publishers {
         open.insert(app.clone(), sender);
         publisher
     }
-}
 
-fn message(batch: &Batch) -> Message {
-    Message::new()
-        .set_data(batch.shared_data())
-        .set_attributes(batch.attributes())
+    fn message(&self, batch: &Batch) -> Message {
+        let (attributes, data) = if self.compression {
+            batch.compressed()
+        } else {
+            (batch.attributes(), batch.shared_data())
+        };
+        Message::new().set_data(data).set_attributes(attributes)
+    }
 }
 
 /// What the service never takes is not sent to it.

@@ -40,6 +40,8 @@ pub struct PubSubSettings {
     pub ack_deadline: Duration,
     /// Bytes that publishers may have on their way; more wait their turn.
     pub in_flight_bytes: usize,
+    /// Whether what is published is compressed, where that pays. What is read may be either.
+    pub compression: bool,
 }
 
 impl PubSubSettings {
@@ -54,6 +56,7 @@ impl PubSubSettings {
             check_interval: Duration::from_secs(60),
             ack_deadline: Duration::from_secs(60),
             in_flight_bytes: IN_FLIGHT_BYTES,
+            compression: true,
         }
     }
 
