@@ -9,13 +9,15 @@ use clap::Args;
 /// Which bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BusName {
-    /// Google Pub/Sub, in this project.
-    PubSub(String),
+    /// Google Pub/Sub, in these projects.
+    PubSub(Vec<String>),
 }
 
 #[derive(Args)]
 pub(crate) struct BusArgs {
     /// The bus: `pubsub:PROJECT`, Google Pub/Sub (or, with PUBSUB_EMULATOR_HOST, its emulator)
+    ///
+    /// For more than 10,000 apps `pubsub:PROJECT,PROJECT,…`, the same of every service: an app stays in the project that has its topic, new ones are spread, and a project that is full is passed over.
     #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS")]
     bus: BusName,
 }
@@ -25,12 +27,14 @@ impl FromStr for BusName {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
-            Some(("pubsub", project)) if !project.is_empty() => Ok(Self::PubSub(project.to_owned())),
+            Some(("pubsub", projects)) if !projects.is_empty() => {
+                Ok(Self::PubSub(projects.split(',').map(str::to_owned).collect()))
+            }
             Some(("embedded", _)) => Err(
                 "an embedded store belongs to one process: `tributary up --data-dir DIR` runs all of it in one, services of a cluster meet on pubsub:PROJECT"
                     .to_owned(),
             ),
-            _ => Err("give pubsub:PROJECT".to_owned()),
+            _ => Err("give pubsub:PROJECT or pubsub:PROJECT,PROJECT,…".to_owned()),
         }
     }
 }
@@ -41,14 +45,28 @@ impl BusArgs {
     /// # Errors
     /// One line that says what to do.
     pub(crate) async fn open(&self, replica: &str, retention: Duration) -> anyhow::Result<Arc<PubSub>> {
-        let BusName::PubSub(project) = &self.bus;
-        let settings = PubSubSettings {
+        self.open_with(self.settings(replica, retention)).await
+    }
+
+    /// How it would be opened.
+    pub(crate) fn settings(&self, replica: &str, retention: Duration) -> PubSubSettings {
+        let BusName::PubSub(projects) = &self.bus;
+        PubSubSettings {
+            projects: projects.clone(),
             retention,
-            ..PubSubSettings::new(project, replica)
-        };
+            ..PubSubSettings::new("", replica)
+        }
+    }
+
+    /// Opens it with other settings.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) async fn open_with(&self, settings: PubSubSettings) -> anyhow::Result<Arc<PubSub>> {
+        let projects = settings.projects.join(",");
         let opened = PubSub::open(settings).await;
         Ok(Arc::new(
-            opened.with_context(|| format!("cannot use --bus pubsub:{project}"))?,
+            opened.with_context(|| format!("cannot use --bus pubsub:{projects}"))?,
         ))
     }
 }

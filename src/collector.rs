@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use ::bus::PubSubSettings;
+use clap::{Args, ValueEnum};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,18 @@ pub(crate) struct CollectorArgs {
     /// What is kept on this machine: how far was read, and what the bus has not taken yet
     #[arg(long, env = "TRIBUTARY_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
     data_dir: PathBuf,
+    /// How lines are compressed on the bus; docs/performance.md says what that saves and costs
+    #[arg(long, env = "TRIBUTARY_COMPRESSION", value_enum, default_value_t = Compression::Zstd)]
+    compression: Compression,
+}
+
+/// How lines are compressed on the bus.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Compression {
+    /// Where that makes a batch smaller; streamers and sinks of this version or later read it
+    Zstd,
+    /// Not at all
+    None,
 }
 
 /// Runs until told to stop.
@@ -43,7 +56,11 @@ pub(crate) async fn run(args: CollectorArgs, shutdown: CancellationToken) -> any
     refuse(&wrong)?;
     let client = client::unasked().await?;
     // It makes no subscription, so no two collectors can be taken for each other.
-    let bus = args.bus.open("collector", args.keep.retention).await?;
+    let settings = PubSubSettings {
+        compression: args.compression == Compression::Zstd,
+        ..args.bus.settings("collector", args.keep.retention)
+    };
+    let bus = args.bus.open_with(settings).await?;
     let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
     let mut registry = Registry::default();
     let (collector_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());

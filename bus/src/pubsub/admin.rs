@@ -1,6 +1,6 @@
 //! Calls that make, look at and remove topics and subscriptions: rate-limited, bounded in time, their errors told apart.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use google_cloud_gax::{options::RequestOptionsBuilder, retry_policy::NeverRetry};
 use google_cloud_pubsub::{
@@ -11,6 +11,7 @@ use google_cloud_wkt as wkt;
 use governor::{DefaultDirectRateLimiter, Jitter, Quota, RateLimiter};
 
 use super::{
+    clients::Clients,
     failure::Failure,
     settings::{DURABLE_ACK_DEADLINE, PubSubSettings},
 };
@@ -40,22 +41,30 @@ const TEMPORARY_LIFE: Duration = Duration::from_secs(86_400);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
 
+/// How often the service is called.
+pub(super) type Limit = DefaultDirectRateLimiter;
+
+/// One for all projects: calls count for the project of the credentials, not for that of what is called (Pub/Sub, quota usage attribution).
+pub(super) fn limit() -> Limit {
+    RateLimiter::direct(Quota::per_second(CALLS_A_SECOND).allow_burst(BURST))
+}
+
 /// Topics and subscriptions, made, looked at and removed.
 pub(super) struct Admin {
     topics: TopicAdmin,
     subscriptions: SubscriptionAdmin,
-    limit: DefaultDirectRateLimiter,
+    limit: Arc<Limit>,
     retention: wkt::Duration,
     ack_deadline_seconds: i32,
     retry: Option<RetryPolicy>,
 }
 
 impl Admin {
-    pub(super) fn new(topics: TopicAdmin, subscriptions: SubscriptionAdmin, settings: &PubSubSettings) -> Self {
+    pub(super) fn new(clients: &Clients, settings: &PubSubSettings, limit: Arc<Limit>) -> Self {
         Self {
-            topics,
-            subscriptions,
-            limit: RateLimiter::direct(Quota::per_second(CALLS_A_SECOND).allow_burst(BURST)),
+            topics: clients.topics.clone(),
+            subscriptions: clients.subscriptions.clone(),
+            limit,
             retention: wkt_duration(settings.retention),
             ack_deadline_seconds: i32::try_from(settings.ack_deadline.as_secs()).unwrap_or(i32::MAX),
             retry: settings.emulator.is_none().then(retry_policy),

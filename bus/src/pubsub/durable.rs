@@ -18,11 +18,17 @@ pub(super) struct Durable {
 }
 
 impl Reserved {
-    /// Opens a subscription of an app for one reader, made where it does not exist; it begins then with what comes after, at the emulator too.
+    /// Opens a subscription of an app for one reader, made where it does not exist; it begins then at this time, or else with what comes after, at the emulator too.
     ///
     /// # Errors
     /// [`BusError::Subscribed`], [`BusError::UnknownApp`], and the service's.
-    pub(super) async fn open(&self, maker: &Maker, app: &AppName, name: &str) -> Result<Durable, BusError> {
+    pub(super) async fn open(
+        &self,
+        maker: &Maker,
+        app: &AppName,
+        name: &str,
+        since: Option<Published>,
+    ) -> Result<Durable, BusError> {
         let full = maker.names.durable(app, name);
         if !self.0.lock().insert(full.clone()) {
             return Err(BusError::Subscribed(name.to_owned()));
@@ -31,7 +37,7 @@ impl Reserved {
             name: full,
             all: Arc::clone(&self.0),
         };
-        match durable.make(maker, app).await {
+        match durable.make(maker, app, since).await {
             Ok(()) => Ok(durable),
             Err(Failure::NotFound) => Err(BusError::UnknownApp(app.clone())),
             Err(failure) => Err(failure.into_bus_error()),
@@ -45,17 +51,18 @@ impl Durable {
         &self.name
     }
 
-    async fn make(&self, maker: &Maker, app: &AppName) -> Result<(), Failure> {
+    async fn make(&self, maker: &Maker, app: &AppName, since: Option<Published>) -> Result<(), Failure> {
         if maker.admin.is_attached(&self.name).await? {
             return Ok(());
         }
         // One that lost its topic keeps its name.
         maker.admin.delete_subscription(&self.name).await?;
         maker.admin.create_durable(&self.name, &maker.names.topic(app)).await?;
-        if maker.begins_with_backlog {
-            maker.admin.seek(&self.name, Published::now()).await?;
+        match since {
+            Some(since) => maker.admin.seek(&self.name, since).await,
+            None if maker.begins_with_backlog => maker.admin.seek(&self.name, Published::now()).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Makes one that was lost again, from this time on.

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use google_cloud_gax::error::rpc::Code;
+use google_cloud_gax::error::rpc::{Code, StatusDetails};
 use google_cloud_pubsub::Error;
 
 use crate::BusError;
+
+/// Google's word for a rate that is used up.
+const RATE_REASON: &str = "RATE_LIMIT_EXCEEDED";
 
 /// Why a call failed, as far as something is done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +17,10 @@ pub(super) enum Failure {
     NotFound,
     /// It exists already.
     Exists,
-    /// A quota of the project is used up, in the service's words.
+    /// A rate of the project's is used up for now, in the service's words.
     Quota(String),
+    /// The project has as many topics or subscriptions as it may, in the service's words.
+    Full(String),
     /// The credentials do not allow it.
     Denied(String),
     /// The request is wrong, and will be the next time.
@@ -33,7 +38,7 @@ impl Failure {
     /// As the bus says it.
     pub(super) fn into_bus_error(self) -> BusError {
         match self {
-            Self::Quota(reason) => BusError::Quota(reason),
+            Self::Quota(reason) | Self::Full(reason) => BusError::Quota(reason),
             Self::Denied(reason) => BusError::Denied(reason),
             Self::Refused(reason) => BusError::Refused(reason),
             Self::Away(reason) => BusError::Unavailable(reason),
@@ -55,7 +60,8 @@ impl From<&Error> for Failure {
         match code {
             Code::NotFound => Self::NotFound,
             Code::AlreadyExists => Self::Exists,
-            Code::ResourceExhausted => Self::Quota(said),
+            Code::ResourceExhausted if is_rate(error, &said) => Self::Quota(said),
+            Code::ResourceExhausted => Self::Full(said),
             Code::PermissionDenied | Code::Unauthenticated => Self::Denied(said),
             Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Self::Refused(said),
             _ => Self::Away(said),
@@ -67,6 +73,19 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::from(&error)
     }
+}
+
+/// Whether a used-up quota is one of calls a minute, which is there again with the next.
+///
+/// *Source*: Google's `ErrorInfo` of such an answer has the reason `RATE_LIMIT_EXCEEDED`; where there is none, its text tells ("… and limit 'Administrator operations per minute'").
+fn is_rate(error: &Error, said: &str) -> bool {
+    let details = error.status().map(|status| &status.details[..]).unwrap_or_default();
+    let told = details
+        .iter()
+        .any(|detail| matches!(detail, StatusDetails::ErrorInfo(info) if info.reason == RATE_REASON));
+    told || ["per minute", "per second", "Insufficient tokens"]
+        .iter()
+        .any(|word| said.contains(word))
 }
 
 /// The status's code; of an answer without one, what HTTP says.

@@ -10,12 +10,12 @@ use tokio::{
 };
 
 use super::{
-    Core,
     admin::published,
     catch_up::{self, CatchUp, Step},
     durable::Durable,
     failure::Failure,
     message::{self, Read},
+    project::Project,
     pull::Pull,
     temporary::{From, Temporary},
     watch::{Found, Watch},
@@ -70,11 +70,11 @@ impl Source {
 }
 
 /// Begins to read. The reader's end is the feed's.
-pub(super) fn start(core: &Arc<Core>, app: AppName, source: Source, beginning: Beginning) -> Reader {
+pub(super) fn start(project: &Arc<Project>, app: AppName, source: Source, beginning: Beginning) -> Reader {
     let (out, mut items) = mpsc::channel(WAITING_ITEMS);
     let feed = Feed {
-        pull: Pull::start(Arc::clone(&core.clients), source.name(), source.is_durable()),
-        core: Arc::clone(core),
+        pull: Pull::start(Arc::clone(&project.clients), source.name(), source.is_durable()),
+        project: Arc::clone(project),
         app,
         source,
         watch: Watch::default(),
@@ -83,9 +83,9 @@ pub(super) fn start(core: &Arc<Core>, app: AppName, source: Source, beginning: B
         catch_up: (beginning.told == Told::WhenCome).then(|| CatchUp::new(Instant::now())),
         newest: beginning.since,
     };
-    let stop = core.closing.child_token();
+    let stop = project.closing.child_token();
     let guard = stop.clone().drop_guard();
-    core.tasks.spawn(async move {
+    project.tasks.spawn(async move {
         // Ends where the reader is gone, or the bus closes.
         let _ = stop.run_until_cancelled(feed.run(beginning.told)).await;
     });
@@ -97,7 +97,7 @@ pub(super) fn start(core: &Arc<Core>, app: AppName, source: Source, beginning: B
 }
 
 struct Feed {
-    core: Arc<Core>,
+    project: Arc<Project>,
     app: AppName,
     source: Source,
     pull: Pull,
@@ -121,7 +121,7 @@ impl Feed {
         }
         loop {
             let overdue = self.catch_up.as_ref().map(CatchUp::deadline);
-            let interval = self.core.settings.check_interval;
+            let interval = self.project.settings.check_interval;
             tokio::select! {
                 pulled = self.pull.next() => match pulled {
                     Ok((message, handler)) => self.take(message, handler).await?,
@@ -132,7 +132,7 @@ impl Feed {
                         self.pull_anew();
                     }
                 },
-                found = self.watch.next(&self.core.maker.admin, self.source.name(), interval) => match found {
+                found = self.watch.next(&self.project.maker.admin, self.source.name(), interval) => match found {
                     Found::Lost => self.remake().await?,
                     Found::Back => self.pull_anew(),
                 },
@@ -183,7 +183,7 @@ impl Feed {
         let Some(catch_up) = &mut self.catch_up else { return };
         match catch_up::batch(&self.app, catch_up.next_marker(Instant::now())) {
             Ok(marker) => {
-                if let Err(failure) = self.core.publish_once(&marker).await {
+                if let Err(failure) = self.project.publish(&marker).await {
                     tracing::debug!(app = %self.app, ?failure, "marker not published");
                 }
             }
@@ -208,7 +208,7 @@ impl Feed {
 
     fn pull_anew(&mut self) {
         self.pull = Pull::start(
-            Arc::clone(&self.core.clients),
+            Arc::clone(&self.project.clients),
             self.source.name(),
             self.source.is_durable(),
         );
@@ -237,13 +237,13 @@ impl Feed {
     }
 
     async fn make_again(&mut self) -> Result<(), Failure> {
-        let beginning = self.core.beginning(Published::now());
+        let beginning = self.project.beginning(Published::now());
         match &mut self.source {
             Source::Temporary(temporary) => {
-                *temporary = self.core.maker.make(&self.app, From::Time(beginning)).await?;
+                *temporary = self.project.maker.make(&self.app, From::Time(beginning)).await?;
                 Ok(())
             }
-            Source::Durable(durable) => durable.make_again(&self.core.maker, &self.app, beginning).await,
+            Source::Durable(durable) => durable.make_again(&self.project.maker, &self.app, beginning).await,
         }
     }
 

@@ -7,6 +7,9 @@
 //! The client library batches, leases and reconnects; what it leaves to us is here: a bound on what is on its way, rate-limited administration, few
 //! connections for many readers, several streams for a loud one, and an eye on subscriptions that lost their topic. `PUBSUB_EMULATOR_HOST` points it at the
 //! emulator.
+//!
+//! A project holds 10,000 topics, so there may be several: [`placement`] says which has an app's, [`project`] is one of them, and [`united`] reads an app that
+//! came to be in two.
 
 mod admin;
 mod catch_up;
@@ -16,56 +19,52 @@ mod failure;
 mod feed;
 mod message;
 mod names;
+mod placement;
+mod project;
 mod publish;
 mod pull;
 mod replicas;
 mod settings;
 mod temporary;
+mod united;
 mod watch;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all, try_join_all},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use settings::{DURABLE_ACK_DEADLINE, EMULATED_ACK_DEADLINE};
 pub use settings::{EMULATOR_VARIABLE, PubSubSettings};
 
-use crate::{AppName, Batch, Bus, BusError, Published, Reader, Start};
-use admin::Admin;
+use crate::{AppName, Batch, Bus, BusError, Reader, Start};
 use clients::Clients;
-use durable::Reserved;
 use failure::Failure;
-use feed::{Beginning, Source, Told};
-use names::Names;
-use publish::Publishers;
-use replicas::{Replicas, SWEEP_INTERVAL};
-use temporary::{From, Maker};
+use placement::Placement;
+use project::Project;
+use publish::Budget;
+use united::Wanted;
 
 /// How long closing waits for subscriptions to be removed; what is left then, the next start sweeps.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
-/// How soon housekeeping that failed is tried again.
-const HOUSEKEEPING_RETRY: Duration = Duration::from_secs(5);
-
 /// The Pub/Sub engine.
 pub struct PubSub {
-    core: Arc<Core>,
+    projects: Arc<Projects>,
 }
 
-/// What its readers and publishers share.
-struct Core {
-    settings: PubSubSettings,
-    clients: Arc<Clients>,
-    maker: Arc<Maker>,
-    publishers: Publishers,
-    reserved: Reserved,
+/// The projects, and where apps are.
+struct Projects {
+    list: Vec<Arc<Project>>,
+    placement: Placement,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
 
 impl PubSub {
-    /// Makes ready to use a project; asks nothing of the service yet, which may be away.
+    /// Makes ready to use the projects; asks nothing of the service yet, which may be away.
     ///
     /// The TLS provider of the process has to be installed before.
     ///
@@ -73,66 +72,41 @@ impl PubSub {
     /// [`BusError::Settings`] where a setting cannot be meant, or the credentials cannot be used.
     pub async fn open(settings: PubSubSettings) -> Result<Self, BusError> {
         settings.check()?;
-        let clients = Clients::new(&settings).await?;
-        let admin = Admin::new(clients.topics.clone(), clients.subscriptions.clone(), &settings);
-        let maker = Maker {
-            admin: Arc::new(admin),
-            names: Names::new(&settings.project, &settings.replica),
-            replicas: Replicas::default(),
-            begins_with_backlog: settings.emulator.is_some(),
-            removals: TaskTracker::new(),
+        let settings = Arc::new(settings);
+        let clients = Arc::new(Clients::new(&settings).await?);
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let (limit, budget) = (Arc::new(admin::limit()), Budget::new(settings.in_flight_bytes));
+        let open = |name: &String| {
+            let house = (tasks.clone(), closing.clone());
+            Arc::new(Project::new(name, &settings, &clients, (&limit, &budget), house))
         };
-        let core = Core {
-            publishers: Publishers::new(clients.publisher.clone(), &settings),
-            clients: Arc::new(clients),
-            maker: Arc::new(maker),
-            reserved: Reserved::default(),
-            tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
-            settings,
-        };
-        Ok(Self { core: Arc::new(core) })
+        Ok(Self {
+            projects: Arc::new(Projects {
+                list: settings.projects.iter().map(open).collect(),
+                placement: Placement::new(settings.projects.clone(), settings.check_interval),
+                tasks,
+                closing,
+            }),
+        })
     }
 
     /// Keeps house for a process that reads, until [`close`](Self::close): shows that this replica lives, and sweeps what it left when it was killed and what
     /// replicas did that have shown no life for ten minutes.
     pub async fn keep_house(&self) {
-        let Maker {
-            admin, names, replicas, ..
-        } = &*self.core.maker;
-        let keep = async {
-            loop {
-                let swept = async {
-                    replicas.renew(admin, names).await?;
-                    replicas.sweep(admin, names).await
-                };
-                let wait = match swept.await {
-                    Ok(_) => SWEEP_INTERVAL,
-                    Err(failure) => {
-                        tracing::debug!(?failure, "housekeeping to be tried again");
-                        HOUSEKEEPING_RETRY
-                    }
-                };
-                tokio::time::sleep(wait).await;
-            }
-        };
-        let _: Option<()> = self.core.closing.run_until_cancelled(keep).await;
+        let keep = join_all(self.projects.list.iter().map(|project| project.keep_house()));
+        let _: Option<Vec<()>> = self.projects.closing.run_until_cancelled(keep).await;
     }
 
     /// Ends the readers and removes their subscriptions, for ten seconds at most.
     pub async fn close(&self) {
-        let Core {
-            closing, tasks, maker, ..
-        } = &*self.core;
+        let Projects {
+            list, tasks, closing, ..
+        } = &*self.projects;
         closing.cancel();
         let removed = async {
             tasks.close();
             tasks.wait().await;
-            maker.removals.close();
-            maker.removals.wait().await;
-            if let Err(failure) = maker.replicas.bow_out(&maker.admin, &maker.names).await {
-                tracing::debug!(?failure, "a sign of life is left to the sweep");
-            }
+            join_all(list.iter().map(|project| project.leave())).await;
         };
         if tokio::time::timeout(CLOSE_WAIT, removed).await.is_err() {
             tracing::warn!("some subscriptions were not removed in time: the next start does");
@@ -140,160 +114,179 @@ impl PubSub {
     }
 }
 
-impl Core {
-    /// The topics' beginning: nothing older is kept.
-    fn beginning(&self, now: Published) -> Published {
-        now.earlier_by(self.settings.retention)
+impl Projects {
+    /// Asks every project for something.
+    async fn ask<'a, T, F>(&'a self, ask: impl Fn(&'a Arc<Project>) -> F) -> Result<Vec<T>, BusError>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let asked = try_join_all(self.list.iter().map(ask)).await;
+        asked.map_err(Failure::into_bus_error)
     }
 
-    /// Publishes a batch to a topic that exists.
-    async fn publish_once(&self, batch: &Batch) -> Result<(), Failure> {
-        let topic = self.maker.names.topic(&batch.origin.app);
-        self.publishers.publish(&topic, batch).await
+    /// Which projects have an app's topic, in the app's order. Usually one does.
+    ///
+    /// A project that does not answer is passed over where another has it; else it may be the one, and is the failure.
+    async fn look(&self, app: &AppName) -> Result<Vec<usize>, Failure> {
+        let order = self.placement.order(app);
+        let answers = join_all(order.iter().map(|at| self.list[*at].has(app))).await;
+        let (mut found, mut failure) = (Vec::new(), None);
+        for (at, answer) in order.into_iter().zip(answers) {
+            match answer {
+                Ok(true) => found.push(at),
+                Ok(false) => {}
+                Err(failed) => failure = Some(failed),
+            }
+        }
+        match failure {
+            Some(failure) if found.is_empty() => Err(failure),
+            _ => Ok(found),
+        }
+    }
+
+    /// The same for a reader.
+    async fn look_for_reader(self: &Arc<Self>, app: &AppName) -> Result<Vec<usize>, BusError> {
+        if self.list.len() == 1 {
+            // Whoever reads there is told as much.
+            return Ok(vec![0]);
+        }
+        placement::keep_looking(self);
+        let found = self.look(app).await.map_err(Failure::into_bus_error)?;
+        if found.is_empty() {
+            return Err(BusError::UnknownApp(app.clone()));
+        }
+        Ok(found)
+    }
+
+    /// Where an app's topic is, made where there is none: in the first of its projects that has room.
+    async fn place(&self, app: &AppName) -> Result<usize, Failure> {
+        let at = match self.look(app).await?.first() {
+            Some(at) => *at,
+            None => self.make(app).await?,
+        };
+        self.placement.learn(app, at);
+        Ok(at)
+    }
+
+    async fn make(&self, app: &AppName) -> Result<usize, Failure> {
+        let mut full = Failure::Full("there is no project".to_owned());
+        for at in self.placement.order(app) {
+            match self.list[at].create(app).await {
+                Err(failure @ Failure::Full(_)) => {
+                    tracing::warn!(%app, project = self.list[at].name(), "no room for another topic");
+                    full = failure;
+                }
+                made => return made.map(|()| at),
+            }
+        }
+        Err(full)
     }
 
     async fn publish(&self, batch: &Batch) -> Result<(), BusError> {
         publish::check(batch)?;
-        let mut published = self.publish_once(batch).await;
+        let app = &batch.origin.app;
+        // No question is asked where the topic is where it was, or is to be: as almost always.
+        let mut published = self.list[self.placement.known(app)].publish(batch).await;
         if published == Err(Failure::NotFound) {
-            let topic = self.maker.names.topic(&batch.origin.app);
-            let made = self.maker.admin.create_topic(&topic).await;
-            made.map_err(Failure::into_bus_error)?;
-            published = self.publish_once(batch).await;
+            let at = self.place(app).await.map_err(Failure::into_bus_error)?;
+            published = self.list[at].publish(batch).await;
         }
         published.map_err(Failure::into_bus_error)
     }
 
     async fn follow(self: &Arc<Self>, app: &AppName, start: Start) -> Result<Reader, BusError> {
-        let now = Published::now();
-        let beginning = self.beginning(now);
-        let (from, since, told) = match start {
-            Start::Now => (From::Now, now, Told::AtOnce),
-            Start::At(time) => (From::Time(time.max(beginning)), time.max(beginning), Told::WhenCome),
-            Start::Oldest => (From::Time(beginning), beginning, Told::WhenCome),
-        };
-        let temporary = self
-            .maker
-            .make(app, from)
-            .await
-            .map_err(|failure| unknown(app, failure))?;
-        let beginning = Beginning {
-            // Where a new subscription begins is the service's to say, by its own clock.
-            floor: if start == Start::Now { Published(0) } else { since },
-            since,
-            told,
-        };
-        Ok(feed::start(self, app.clone(), Source::Temporary(temporary), beginning))
+        let found = self.look_for_reader(app).await?;
+        united::read(self, app, Wanted::Follow(start), found).await
     }
 
     async fn subscribe(self: &Arc<Self>, app: &AppName, name: &str) -> Result<Reader, BusError> {
-        let durable = self.reserved.open(&self.maker, app, name).await?;
-        let beginning = Beginning {
-            floor: Published(0),
-            since: Published::now(),
-            told: Told::Never,
-        };
-        // Only the emulator has a backlog to begin with.
-        let ack_deadline = if self.maker.begins_with_backlog {
-            EMULATED_ACK_DEADLINE
-        } else {
-            DURABLE_ACK_DEADLINE
-        };
-        let reader = feed::start(self, app.clone(), Source::Durable(durable), beginning);
-        Ok(reader.with_ack_deadline(ack_deadline))
+        let found = self.look_for_reader(app).await?;
+        united::read(self, app, Wanted::Subscription(name.to_owned()), found).await
     }
 
-    /// A topic goes with the durable subscriptions of its app; those of readers go with the readers.
-    async fn remove(&self, app: &AppName) -> Result<(), Failure> {
-        let Maker { admin, names, .. } = &*self.maker;
-        for subscription in admin.list_subscriptions(&names.project()).await? {
-            if names.durable_app(&subscription).as_ref() == Some(app) {
-                admin.delete_subscription(&subscription).await?;
+    /// Whether the service answers for at least one project: a replica that serves the apps of all others is not to be taken out of service.
+    async fn check(&self) -> Result<(), BusError> {
+        let mut failed = None;
+        for (project, answer) in self
+            .list
+            .iter()
+            .zip(join_all(self.list.iter().map(|project| project.check())).await)
+        {
+            match answer {
+                Ok(()) => return Ok(()),
+                Err(failure) => {
+                    tracing::debug!(project = project.name(), ?failure, "a project does not answer");
+                    failed = Some(failure);
+                }
             }
         }
-        admin.delete_topic(&names.topic(app)).await
+        failed.map_or(Ok(()), |failure| Err(failure.into_bus_error()))
     }
-}
 
-fn unknown(app: &AppName, failure: Failure) -> BusError {
-    match failure {
-        Failure::NotFound => BusError::UnknownApp(app.clone()),
-        failure => failure.into_bus_error(),
+    async fn ensure_subscription(self: &Arc<Self>, app: &AppName, name: &str) -> Result<(), BusError> {
+        let found = self.look_for_reader(app).await?;
+        for (at, since) in united::beginnings(self, app, name, &found).await? {
+            match self.list[at].ensure(app, name, since).await {
+                Ok(()) | Err(BusError::Subscribed(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
 impl Bus for PubSub {
     fn create<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
-        let Maker { admin, names, .. } = &*self.core.maker;
-        let topic = names.topic(app);
-        async move { admin.create_topic(&topic).await.map_err(Failure::into_bus_error) }.boxed()
+        async move {
+            self.projects
+                .place(app)
+                .await
+                .map(drop)
+                .map_err(Failure::into_bus_error)
+        }
+        .boxed()
     }
 
     fn publish(&self, batch: Batch) -> BoxFuture<'_, Result<(), BusError>> {
-        async move { self.core.publish(&batch).await }.boxed()
+        async move { self.projects.publish(&batch).await }.boxed()
     }
 
     fn follow<'a>(&'a self, app: &'a AppName, start: Start) -> BoxFuture<'a, Result<Reader, BusError>> {
-        self.core.follow(app, start).boxed()
+        self.projects.follow(app, start).boxed()
     }
 
     fn subscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<Reader, BusError>> {
-        self.core.subscribe(app, name).boxed()
+        self.projects.subscribe(app, name).boxed()
     }
 
     fn ensure_subscription<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
-        async move {
-            match self.core.reserved.open(&self.core.maker, app, name).await {
-                Ok(_) | Err(BusError::Subscribed(_)) => Ok(()),
-                Err(error) => Err(error),
-            }
-        }
-        .boxed()
+        self.projects.ensure_subscription(app, name).boxed()
     }
 
     fn unsubscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
-        let Maker { admin, names, .. } = &*self.core.maker;
-        let subscription = names.durable(app, name);
-        async move {
-            let deleted = admin.delete_subscription(&subscription).await;
-            deleted.map_err(Failure::into_bus_error)
-        }
-        .boxed()
+        let removed = self.projects.ask(move |project| project.unsubscribe(app, name));
+        async move { removed.await.map(drop) }.boxed()
     }
 
     fn apps(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
-        let Maker { admin, names, .. } = &*self.core.maker;
-        async move {
-            let topics = admin.list_topics(&names.project()).await;
-            let topics = topics.map_err(Failure::into_bus_error)?;
-            let mut apps: Vec<AppName> = topics.iter().filter_map(|topic| names.app(topic)).collect();
-            apps.sort();
-            Ok(apps)
-        }
-        .boxed()
+        async move { Ok(sorted(self.projects.ask(|project| project.apps()).await?)) }.boxed()
     }
 
     fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
-        let Maker { admin, names, .. } = &*self.core.maker;
-        async move {
-            let all = admin.list_subscriptions(&names.project()).await;
-            let all = all.map_err(Failure::into_bus_error)?;
-            let apps: BTreeSet<AppName> = all.iter().filter_map(|name| names.durable_app(name)).collect();
-            Ok(apps.into_iter().collect())
-        }
-        .boxed()
+        async move { Ok(sorted(self.projects.ask(|project| project.subscribed()).await?)) }.boxed()
     }
 
     fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
-        async move { self.core.remove(app).await.map_err(Failure::into_bus_error) }.boxed()
+        let removed = self.projects.ask(move |project| project.remove(app));
+        async move { removed.await.map(drop) }.boxed()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), BusError>> {
-        let Maker { admin, names, .. } = &*self.core.maker;
-        async move {
-            let asked = admin.has_topic(&names.life_topic()).await;
-            asked.map(drop).map_err(Failure::into_bus_error)
-        }
-        .boxed()
+        self.projects.check().boxed()
     }
+}
+
+fn sorted(apps: Vec<Vec<AppName>>) -> Vec<AppName> {
+    let all: BTreeSet<AppName> = apps.into_iter().flatten().collect();
+    all.into_iter().collect()
 }

@@ -12,9 +12,9 @@ use google_cloud_pubsub::{
     model::Message,
 };
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{failure::Failure, settings::PubSubSettings};
+use super::failure::Failure;
 use crate::{AppName, Batch, BusError};
 
 /// How long one call may take, all told: above the library's own limit, and the end of a call that hangs.
@@ -36,9 +36,33 @@ const ATTRIBUTE_BYTES: usize = 1024;
 pub(super) struct Publishers {
     base: BasePublisher,
     open: Mutex<HashMap<AppName, Sender>>,
-    budget: Arc<Semaphore>,
-    budget_kib: u32,
+    budget: Budget,
     compression: bool,
+}
+
+/// What all publishers together may have on their way.
+#[derive(Clone)]
+pub(super) struct Budget {
+    free: Arc<Semaphore>,
+    kib: u32,
+}
+
+impl Budget {
+    /// So many bytes.
+    pub(super) fn new(bytes: usize) -> Self {
+        let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).max(1);
+        Self {
+            free: Arc::new(Semaphore::new(kib as usize)),
+            kib,
+        }
+    }
+
+    /// Waits until so many bytes have room. What is larger than all of it has it alone.
+    async fn take(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Failure> {
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(self.kib);
+        let closed = |_| Failure::Away("the bus is closed".to_owned());
+        self.free.acquire_many(kib).await.map_err(closed)
+    }
 }
 
 struct Sender {
@@ -47,26 +71,18 @@ struct Sender {
 }
 
 impl Publishers {
-    /// As these settings say.
-    pub(super) fn new(base: BasePublisher, settings: &PubSubSettings) -> Self {
-        let budget_kib = u32::try_from(settings.in_flight_bytes / 1024)
-            .unwrap_or(u32::MAX)
-            .max(1);
+    pub(super) fn new(base: BasePublisher, budget: Budget, compression: bool) -> Self {
         Self {
             base,
             open: Mutex::default(),
-            budget: Arc::new(Semaphore::new(budget_kib as usize)),
-            budget_kib,
-            compression: settings.compression,
+            budget,
+            compression,
         }
     }
 
     /// Publishes a batch to this topic, which is the app's.
     pub(super) async fn publish(&self, topic: &str, batch: &Batch) -> Result<(), Failure> {
-        let bytes = batch.data().len() + ATTRIBUTE_BYTES;
-        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(self.budget_kib);
-        let closed = |_| Failure::Away("the bus is closed".to_owned());
-        let _permit = self.budget.acquire_many(kib).await.map_err(closed)?;
+        let _taken = self.budget.take(batch.data().len() + ATTRIBUTE_BYTES).await?;
         let accepted = self.sender(&batch.origin.app, topic).publish(self.message(batch));
         match tokio::time::timeout(PUBLISH_WAIT, accepted).await {
             Ok(Ok(_id)) => Ok(()),

@@ -25,8 +25,8 @@ const IN_FLIGHT_BYTES: usize = 64 << 20;
 /// What the engine must be told.
 #[derive(Clone, Debug)]
 pub struct PubSubSettings {
-    /// The Google Cloud project that holds the topics.
-    pub project: String,
+    /// The Google Cloud projects that hold the topics: one, or more for more than 10,000 apps. Every process that meets on this bus is given the same.
+    pub projects: Vec<String>,
     /// `HOST:PORT` of an emulator. `None`: Google's service, with the credentials found the standard way.
     pub emulator: Option<String>,
     /// This process among those that read the project: no two that live at once may share it, and one that starts again should keep it, so that it finds what
@@ -49,7 +49,7 @@ impl PubSubSettings {
     pub fn new(project: impl Into<String>, replica: impl Into<String>) -> Self {
         let emulator = std::env::var(EMULATOR_VARIABLE).ok().filter(|host| !host.is_empty());
         Self {
-            project: project.into(),
+            projects: vec![project.into()],
             emulator,
             replica: replica.into(),
             retention: Duration::from_secs(86_400),
@@ -64,11 +64,18 @@ impl PubSubSettings {
     pub(super) fn check(&self) -> Result<(), BusError> {
         let wrong = |what: String| Err(BusError::Settings(what));
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | ':' | '.');
-        let project = &self.project;
-        if project.is_empty() || project.len() > 100 || !project.chars().all(plain) {
-            return wrong(format!(
-                "{project:?} is not a Google Cloud project's id: give one such as my-project"
-            ));
+        if self.projects.is_empty() {
+            return wrong("no Google Cloud project: give one such as my-project".to_owned());
+        }
+        for (at, project) in self.projects.iter().enumerate() {
+            if project.is_empty() || project.len() > 100 || !project.chars().all(plain) {
+                return wrong(format!(
+                    "{project:?} is not a Google Cloud project's id: give one such as my-project"
+                ));
+            }
+            if self.projects[..at].contains(project) {
+                return wrong(format!("the project {project} is given twice"));
+            }
         }
         if !RETENTION.contains(&self.retention) {
             return wrong(format!(
@@ -104,11 +111,19 @@ mod tests {
         assert!(good.check().is_ok());
         for wrong in [
             PubSubSettings {
-                project: String::new(),
+                projects: Vec::new(),
                 ..good.clone()
             },
             PubSubSettings {
-                project: "My Project".to_owned(),
+                projects: vec![String::new()],
+                ..good.clone()
+            },
+            PubSubSettings {
+                projects: vec!["My Project".to_owned()],
+                ..good.clone()
+            },
+            PubSubSettings {
+                projects: ["one", "two", "one"].map(str::to_owned).into(),
                 ..good.clone()
             },
             PubSubSettings {

@@ -73,7 +73,7 @@ impl Engine {
         }
     }
 
-    /// On the emulator, each case in a project of its own. `None` where there is no emulator.
+    /// On the emulator, each case in two projects of its own. `None` where there is no emulator.
     pub async fn pubsub(group: &str) -> Option<Self> {
         let alone = group == "load";
         let _turn = if alone {
@@ -86,7 +86,8 @@ impl Engine {
             Some(emulator) => emulator.host().to_owned(),
             None => shared_emulator().await?,
         };
-        let settings = settings(&host);
+        let mut settings = settings(&host);
+        settings.projects.push(format!("{}-b", settings.projects[0]));
         let engine = Arc::new(PubSub::open(settings.clone()).await.unwrap());
         Some(Self {
             bus: Arc::clone(&engine) as Arc<dyn Bus>,

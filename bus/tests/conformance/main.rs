@@ -11,6 +11,7 @@ mod engine;
 mod history;
 mod lines;
 mod load;
+mod projects;
 mod pubsub;
 mod reading;
 mod shuffle;

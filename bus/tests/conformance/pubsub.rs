@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bus::{Bus, BusError, Item, PubSub, PubSubSettings, Start};
 use google_cloud_auth::credentials::anonymous;
-use google_cloud_pubsub::client::{SubscriptionAdmin, TopicAdmin};
+use google_cloud_pubsub::client::{Subscriber, SubscriptionAdmin, TopicAdmin};
 
 use crate::{
     emulator::Emulator,
@@ -41,7 +41,9 @@ impl Project {
 
     async fn subscriptions(&self) -> Vec<String> {
         let list = self.subscriptions.list_subscriptions();
-        let list = list.set_project(format!("projects/{}", self.settings.project)).send();
+        let list = list
+            .set_project(format!("projects/{}", self.settings.projects[0]))
+            .send();
         let listed = bounded("a list", list).await.unwrap();
         listed
             .subscriptions
@@ -63,7 +65,7 @@ impl Project {
     }
 
     async fn create_subscription(&self, id: &str) {
-        let (project, create) = (&self.settings.project, self.subscriptions.create_subscription());
+        let (project, create) = (&self.settings.projects[0], self.subscriptions.create_subscription());
         let create = create
             .set_name(format!("projects/{project}/subscriptions/{id}"))
             .set_topic(format!("projects/{project}/topics/tributary-app-shop"));
@@ -71,7 +73,7 @@ impl Project {
     }
 
     async fn delete_topic(&self) {
-        let topic = format!("projects/{}/topics/tributary-app-shop", self.settings.project);
+        let topic = format!("projects/{}/topics/tributary-app-shop", self.settings.projects[0]);
         self.topics.delete_topic().set_topic(topic).send().await.unwrap();
     }
 }
@@ -207,8 +209,46 @@ async fn a_service_that_is_not_there_is_said_to_be_away_and_a_wrong_setting_is_r
         .unwrap_err();
     assert!(matches!(refused, BusError::Unavailable(_)), "{refused}");
     let wrong = PubSubSettings {
-        project: "no project".to_owned(),
+        projects: vec!["no project".to_owned()],
         ..away
     };
     assert!(matches!(PubSub::open(wrong).await.err(), Some(BusError::Settings(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_pays_is_compressed_on_the_bus_and_a_reader_takes_it_either_way() {
+    let Some((project, engine)) = start().await else { return };
+    let plain = PubSub::open(PubSubSettings {
+        compression: false,
+        ..project.settings.clone()
+    });
+    let plain = plain.await.unwrap();
+    let web = fresh("web");
+    engine.create(&app("shop")).await.unwrap();
+    project.create_subscription("raw").await;
+    let mut reader = Assembled::new(follow(&*engine, Start::Now).await, 4);
+    publish_all(&*engine, [lines(&web, 0, 200)]).await;
+    publish_all(&plain, [lines(&web, 200, 400)]).await;
+    publish_all(&*engine, [lines(&web, 400, 401), crate::support::end(&web, 401)]).await;
+    assert_eq!(joined(&reader.until_ended(1).await["web"]), 401);
+    let host = format!("http://{}", project.settings.emulator.as_ref().unwrap());
+    let subscriber = Subscriber::builder()
+        .with_endpoint(host)
+        .with_credentials(anonymous::Builder::new().build())
+        .build();
+    let name = format!("projects/{}/subscriptions/raw", project.settings.projects[0]);
+    let mut messages = bounded("a client", subscriber).await.unwrap().subscribe(name).build();
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        let (message, handler) = bounded("a message", messages.next()).await.unwrap().unwrap();
+        handler.ack();
+        let seq: u64 = message.attributes["seq"].parse().unwrap();
+        seen.push((seq, message.attributes.get("encoding").cloned(), message.data.len()));
+    }
+    seen.sort_unstable();
+    let encodings: Vec<Option<&str>> = seen.iter().map(|(_, encoding, _)| encoding.as_deref()).collect();
+    assert_eq!(encodings, [Some("zstd"), None, None, None], "{seen:?}");
+    assert!(seen[0].2 * 3 < seen[1].2, "{seen:?}");
+    plain.close().await;
+    engine.close().await;
 }
