@@ -52,9 +52,8 @@ impl BusArgs {
     pub(crate) fn settings(&self, replica: &str, retention: Duration) -> PubSubSettings {
         let BusName::PubSub(projects) = &self.bus;
         PubSubSettings {
-            projects: projects.clone(),
             retention,
-            ..PubSubSettings::new("", replica)
+            ..PubSubSettings::over(projects.clone(), replica)
         }
     }
 

@@ -12,6 +12,7 @@ mod emulator;
 mod gigalixir;
 mod logs;
 mod manifests;
+mod projects;
 mod pypi;
 mod replicas;
 mod sinks;

@@ -45,11 +45,16 @@ pub struct PubSubSettings {
 }
 
 impl PubSubSettings {
-    /// Keeps a day, at the emulator that `PUBSUB_EMULATOR_HOST` names, or else at Google.
+    /// Of one project; keeps a day, at the emulator that `PUBSUB_EMULATOR_HOST` names, or else at Google.
     pub fn new(project: impl Into<String>, replica: impl Into<String>) -> Self {
+        Self::over(vec![project.into()], replica)
+    }
+
+    /// The same of several projects.
+    pub fn over(projects: Vec<String>, replica: impl Into<String>) -> Self {
         let emulator = std::env::var(EMULATOR_VARIABLE).ok().filter(|host| !host.is_empty());
         Self {
-            projects: vec![project.into()],
+            projects,
             emulator,
             replica: replica.into(),
             retention: Duration::from_secs(86_400),

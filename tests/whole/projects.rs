@@ -1,0 +1,150 @@
+//! Apps beyond what one project holds: a full one is passed over, and readers find every app.
+
+#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+
+use std::{convert::Infallible, net::SocketAddr};
+
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Response, StatusCode, body::{Bytes, Incoming}, service::service_fn};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
+
+use crate::{emulator::Emulator, support::*, up::Cluster};
+
+const APPS: usize = 6;
+
+/// What the service says of a project that has all the topics it may have.
+const FULL: &str = r#"{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED",
+    "message": "Your project has exceeded a limit: (type=\"topics-per-project\", current=10000, maximum=10000)."}}"#;
+
+/// The emulator, but that the project `full` takes no more topics of apps.
+async fn with_a_full_project(emulator: &Emulator) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (addr, host) = (listener.local_addr().unwrap(), emulator.host().to_owned());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let host = host.clone();
+            tokio::spawn(async move {
+                let mut first = [0; 3];
+                if client.peek(&mut first).await.is_ok() && first == *b"PRI" {
+                    // gRPC: publishing and pulling.
+                    let mut server = TcpStream::connect(host).await.unwrap();
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                    return;
+                }
+                let answer = service_fn(|request| answer(request, host.clone()));
+                let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(client), answer);
+                let _ = served.await;
+            });
+        }
+    });
+    addr
+}
+
+async fn answer(request: Request<Incoming>, host: String) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path();
+    if request.method() == Method::PUT && path.starts_with("/v1/projects/full/topics/tributary-app-") {
+        let mut full = Response::new(Full::from(FULL));
+        *full.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        return Ok(full);
+    }
+    let (mut head, body) = request.into_parts();
+    let path = head.uri.path_and_query().unwrap().clone();
+    head.uri = format!("http://{host}{path}").parse().unwrap();
+    let body = Full::new(body.collect().await.unwrap().to_bytes());
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let (head, body) = client
+        .request(Request::from_parts(head, body))
+        .await
+        .unwrap()
+        .into_parts();
+    Ok(Response::from_parts(
+        head,
+        Full::new(body.collect().await.unwrap().to_bytes()),
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_project_is_passed_over_and_every_app_is_read() {
+    let Some(emulator) = Emulator::start().await else {
+        return;
+    };
+    let host = with_a_full_project(&emulator).await.to_string();
+    let pods: String = (0..APPS)
+        .map(|n| {
+            format!(
+                "[[pods]]\nnamespace = \"app-{n}\"\nname = \"web\"\n[[pods.containers]]\nname = \"web\"\nlines = 50\nrate = 100\ntext = \"line {{seq}}\"\nrestart = \"Never\"\n"
+            )
+        })
+        .collect();
+    let cluster = Cluster::start(&format!("seed = 1\n{pods}")).await;
+    let data_dir = cluster.dir.path().join("collector").display().to_string();
+    let env = [("KUBECONFIG", &*cluster.kubeconfig), ("PUBSUB_EMULATOR_HOST", &*host)];
+    let collector = [
+        "collector",
+        "--bus",
+        "pubsub:full,roomy",
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        &data_dir,
+    ];
+    let collector = Tributary::start(&collector, &env).await;
+    // In another order, which says nothing.
+    let streamer = [
+        "streamer",
+        "--bus",
+        "pubsub:roomy,full",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ];
+    let streamer = Tributary::start(&streamer, &env).await;
+    for n in 0..APPS {
+        let path = format!("/api/apps/app-{n}/logs?num_lines=1000");
+        let mut tail = bounded("the app", async {
+            loop {
+                let tail = streamer.get(&path).await;
+                if tail.status() == 200 {
+                    return tail;
+                }
+            }
+        })
+        .await;
+        for seq in 0..50 {
+            let line = tail.line().await.unwrap();
+            assert!(take_apart(&line).text.starts_with(&format!("line {seq}")), "{line}");
+        }
+    }
+    let list = async |project: &str| {
+        let listed = run(&["apps", "list", "--bus", project], &[("PUBSUB_EMULATOR_HOST", &host)]).await;
+        assert!(listed.status.success());
+        String::from_utf8(listed.stdout).unwrap().lines().count()
+    };
+    assert_eq!((list("pubsub:full").await, list("pubsub:roomy").await), (0, APPS));
+    assert_eq!(list("pubsub:full,roomy").await, APPS);
+    collector.terminate().await;
+    streamer.terminate().await;
+    cluster.stop().await;
+    emulator.stop().await;
+}
+
+#[tokio::test]
+async fn projects_that_cannot_be_meant_are_refused() {
+    for (bus, told) in [
+        ("pubsub:one,", "\"\" is not"),
+        ("pubsub:one,one", "given twice"),
+        ("pubsub:", "give pubsub:PROJECT"),
+    ] {
+        let refused = run(&["streamer", "--bus", bus, "--listen", "127.0.0.1:0"], &[]).await;
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && said.contains(told), "{bus}: {said}");
+    }
+}
