@@ -23,6 +23,7 @@ mod page_token;
 mod pods;
 mod query;
 mod reviews;
+mod rights;
 mod secrets;
 mod selector;
 mod status;
@@ -67,10 +68,15 @@ pub(crate) fn router(sim: Arc<Sim>) -> Router {
             "/apis/authorization.k8s.io/v1/subjectaccessreviews",
             post(reviews::access),
         )
+        .route(
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            post(reviews::own_access),
+        )
         .method_not_allowed_fallback(async |headers: HeaderMap| {
             Status::method_not_allowed().respond(&Client::of(&headers))
         })
         .fallback(async |headers: HeaderMap| Status::no_such_path().respond(&Client::of(&headers)))
+        .layer(middleware::from_fn_with_state(Arc::clone(&sim), rights::admit))
         .layer(middleware::from_fn_with_state(Arc::clone(&sim), admit))
         .with_state(sim)
 }

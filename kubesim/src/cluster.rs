@@ -14,8 +14,9 @@ use crate::logs::log::{APPEND_BYTES, Append, Log, lock};
 use crate::node::kubelet;
 use crate::node::pod::{Container, Pod, PodKey};
 use crate::playing;
-use crate::scenario::{FaultKind, PodPlan, User};
+use crate::scenario::{FaultKind, PodPlan};
 use crate::sim::{Interrupt, NODE, Sim};
+use crate::users::User;
 
 /// A running simulated cluster. Dropping it stops it, without waiting; [`Cluster::shutdown`] waits.
 pub struct Cluster {

@@ -29,13 +29,15 @@ mod playing;
 mod scenario;
 mod secrets;
 mod sim;
+mod users;
 
 pub use cluster::{Cluster, Written};
 pub use error::Error;
 pub use scenario::{
     ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario,
-    ScenarioError, User,
+    ScenarioError,
 };
+pub use users::{Rule, User};
 
 use listener::Port;
 use node::rotation;
@@ -44,7 +46,7 @@ use sim::Sim;
 /// How to start a cluster.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the API listens; port 0 takes a free one. There is no authentication: keep it on loopback.
+    /// Where the API listens; port 0 takes a free one. Unless the scenario says so nobody is asked for a token: keep it on loopback.
     pub listen: SocketAddr,
     /// What happens.
     pub scenario: Scenario,

@@ -10,6 +10,8 @@ mod reading;
 
 pub use reading::ScenarioError;
 
+use crate::users::User;
+
 /// A whole scenario.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -26,24 +28,10 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// How the node keeps its containers' log files.
     pub log_files: LogFiles,
-    /// Whom the API's `TokenReview` and `SubjectAccessReview` know.
+    /// Whom the API knows: of whom `TokenReview` and `SubjectAccessReview` tell.
     pub users: Vec<User>,
-}
-
-/// One `[[users]]` entry. The API itself asks nobody for a token.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct User {
-    /// What `TokenReview` calls whoever has the token.
-    pub name: String,
-    /// The token.
-    pub token: String,
-    /// The namespaces where they may `get` `pods/log`.
-    #[serde(default)]
-    pub reads: Vec<String>,
-    /// Those where they may also `update` `drains`, of whatever group.
-    #[serde(default)]
-    pub manages: Vec<String>,
+    /// Whether the API lets in only those, with their token, and to what they may do. Otherwise it asks nobody.
+    pub authorize: bool,
 }
 
 /// How the node keeps its containers' log files, as a kubelet does.
@@ -81,6 +69,7 @@ impl Default for Scenario {
             pods: Vec::new(),
             faults: Vec::new(),
             users: Vec::new(),
+            authorize: false,
         }
     }
 }

@@ -13,12 +13,15 @@ use crate::logs::files::FileLog;
 use crate::logs::log::{Counts, lock};
 use crate::node::pod::PodKey;
 use crate::node::store::Store;
-use crate::scenario::{LogFiles, Scenario, User};
+use crate::scenario::{LogFiles, Scenario};
 use crate::secrets::Secrets;
+use crate::users::User;
 
 /// Shared state.
 pub(crate) struct Sim {
     pub(crate) seed: u64,
+    /// Whether the API asks who one is.
+    pub(crate) authorize: bool,
     pub(crate) log_files: LogFiles,
     /// The files that are written, until their containers' logs are forgotten.
     pub(crate) written_files: Mutex<Vec<Weak<FileLog>>>,
@@ -60,7 +63,7 @@ pub(crate) struct Condition {
     pub(crate) watches_muted: watch::Sender<bool>,
     /// How long each piece of a log takes.
     pub(crate) log_delay: Mutex<Duration>,
-    /// Whom reviews know.
+    /// Whom the API knows.
     pub(crate) users: Mutex<Vec<User>>,
     /// What every request is refused with.
     pub(crate) refusal: Mutex<Option<Refusal>>,
@@ -115,6 +118,7 @@ impl Sim {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
             seed: scenario.seed,
+            authorize: scenario.authorize,
             rotate_bytes: scenario.rotate_bytes,
             restart_backoff: scenario.restart_backoff,
             log_files: scenario.log_files.clone(),

@@ -85,3 +85,62 @@ async fn a_watcher_sees_pods_over_broken_watches_with_either_way_of_listing() {
         soon(cluster.shutdown()).await;
     }
 }
+
+#[tokio::test]
+async fn an_api_that_asks_who_one_is_lets_each_do_what_its_rules_allow_and_says_what_not() {
+    let scenario = Scenario::from_toml(
+        r#"
+        authorize = true
+        [[users]]
+        name = "reader"
+        token = "one"
+        [[users.rules]]
+        groups = [""]
+        resources = ["pods"]
+        verbs = ["list", "watch"]
+        [[users.rules]]
+        groups = [""]
+        resources = ["secrets"]
+        verbs = ["*"]
+        namespace = "home"
+        "#,
+    );
+    let cluster = cluster(scenario.unwrap()).await;
+    cluster.create_pod(&PodPlan::silent("a", "p", "c")).unwrap();
+    let with_token = async |token: &str| {
+        let kubeconfig = cluster
+            .kubeconfig()
+            .replace("user: {}", &format!("user: {{token: {token}}}"));
+        let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        Client::try_from(config.unwrap()).unwrap()
+    };
+    let refused = |error: kube::Error| match error {
+        kube::Error::Api(status) => (status.code, status.message),
+        other => panic!("{other}"),
+    };
+    let reader = with_token("one").await;
+    let pods: Api<Pod> = Api::all(reader.clone());
+    assert_eq!(soon(pods.list(&ListParams::default())).await.unwrap().items.len(), 1);
+    let namespaced: Api<Pod> = Api::namespaced(reader.clone(), "a");
+    let log = soon(namespaced.logs("p", &LogParams::default())).await.unwrap_err();
+    let told = "pods \"p\" is forbidden: User \"reader\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"a\"";
+    assert_eq!(refused(log), (403, told.to_owned()));
+    let secrets = async |namespace: &str| {
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(reader.clone(), namespace);
+        soon(secrets.list(&ListParams::default()))
+            .await
+            .map(|list| list.items.len())
+    };
+    assert_eq!(secrets("home").await.unwrap(), 0);
+    let told = "secrets is forbidden: User \"reader\" cannot list resource \"secrets\" in API group \"\" in the namespace \"a\"";
+    assert_eq!(refused(secrets("a").await.unwrap_err()), (403, told.to_owned()));
+    for nobody in ["two", "''"] {
+        let pods: Api<Pod> = Api::all(with_token(nobody).await);
+        assert_eq!(
+            refused(soon(pods.list(&ListParams::default())).await.unwrap_err()).0,
+            401
+        );
+    }
+    soon(cluster.shutdown()).await;
+}

@@ -120,6 +120,7 @@ fn owner(app: &str) -> User {
         name: format!("system:serviceaccount:{app}:owner"),
         token: format!("token-of-{app}"),
         reads: Vec::new(),
+        rules: Vec::new(),
         manages: vec![app.to_owned()],
     }
 }

@@ -5,7 +5,11 @@
 use std::{convert::Infallible, net::SocketAddr};
 
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, Response, StatusCode, body::{Bytes, Incoming}, service::service_fn};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    service::service_fn,
+};
 use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioIo},

@@ -24,6 +24,7 @@ use crate::logs::log::{Log, lock};
 use crate::logs::reader::{Reader, Start};
 use crate::node::pod::{Container, Pod, State as ContainerState};
 use crate::sim::{FollowSlot, Interrupt, Kubelet, Refusal, Sim};
+use crate::users::Action;
 
 /// `GET /api/v1/namespaces/{namespace}/pods/{pod}/log`.
 pub(super) async fn serve(
@@ -42,7 +43,14 @@ pub(super) async fn serve(
         Err(status) => return status.respond(&client),
     };
     if *lock(&sim.condition.refusal) == Some(Refusal::Forbidden) {
-        return Status::log_forbidden(&key.0, &key.1).respond(&client);
+        let action = Action {
+            verb: "get".to_owned(),
+            resource: "pods/log".to_owned(),
+            namespace: key.0,
+            name: key.1,
+            ..Action::default()
+        };
+        return Status::forbidden("kubesim", &action).respond(&client);
     }
     let Some(pod) = sim.store.pod(&key) else {
         return Status::not_found("pods", &key.1).respond(&client);

@@ -7,8 +7,9 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::status::{self, Status};
-use super::{Client, Shared};
+use super::{Client, Shared, rights};
 use crate::logs::log::lock;
+use crate::users::Action;
 
 /// `POST /apis/authentication.k8s.io/v1/tokenreviews`.
 pub(super) async fn token(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
@@ -29,21 +30,36 @@ pub(super) async fn token(State(sim): Shared, headers: HeaderMap, body: Bytes) -
 /// `POST /apis/authorization.k8s.io/v1/subjectaccessreviews`.
 pub(super) async fn access(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
     review(&headers, &body, |review| {
-        let (spec, asked) = (&review["spec"], &review["spec"]["resourceAttributes"]);
-        let text = |name: &str| asked[name].as_str().unwrap_or_default();
-        let of = |namespaces: &[String]| namespaces.iter().any(|namespace| namespace == text("namespace"));
         let users = lock(&sim.condition.users);
-        let user = users.iter().find(|user| spec["user"] == *user.name);
-        let allowed = user.is_some_and(|user| {
-            match (text("group"), text("resource"), text("subresource"), text("verb")) {
-                ("", "pods", "log", "get") => of(&user.reads) || of(&user.manages),
-                // What no API server knows is decided by its rules all the same.
-                (group, "drains", "", "update") if !group.is_empty() => of(&user.manages),
-                _ => false,
-            }
-        });
+        let user = users.iter().find(|user| review["spec"]["user"] == *user.name);
+        json!({"allowed": user.is_some_and(|user| user.may(&action(review)))})
+    })
+}
+
+/// `POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews`: of who asks. Where nobody is asked who they are, everybody may do everything.
+pub(super) async fn own_access(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
+    let user = rights::asks(&sim, &headers);
+    review(&headers, &body, |review| {
+        let allowed = !sim.authorize || user.is_some_and(|user| user.may(&action(review)));
         json!({"allowed": allowed})
     })
+}
+
+/// What a review asks about.
+fn action(review: &Value) -> Action {
+    let asked = &review["spec"]["resourceAttributes"];
+    let text = |name: &str| asked[name].as_str().unwrap_or_default().to_owned();
+    let resource = match (text("resource"), text("subresource")) {
+        (resource, subresource) if subresource.is_empty() => resource,
+        (resource, subresource) => format!("{resource}/{subresource}"),
+    };
+    Action {
+        verb: text("verb"),
+        group: text("group"),
+        resource,
+        namespace: text("namespace"),
+        name: text("name"),
+    }
 }
 
 fn review(headers: &HeaderMap, body: &[u8], decide: impl FnOnce(&Value) -> Value) -> Response {

@@ -1,5 +1,7 @@
 //! The API server's errors: a `Status` object with its HTTP status.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
@@ -7,6 +9,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::Client;
+use crate::users::Action;
 
 /// A failure as Kubernetes tells it. Fields print in the API server's order.
 #[derive(Debug, Clone, Serialize)]
@@ -36,7 +39,7 @@ struct Details {
     #[serde(skip_serializing_if = "String::is_empty")]
     name: String,
     #[serde(skip_serializing_if = "str::is_empty")]
-    kind: &'static str,
+    kind: Cow<'static, str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     causes: Vec<Cause>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,15 +103,24 @@ impl Status {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message.into())
     }
 
-    /// 403 of a log that may not be read; also where there is no such pod.
-    pub(crate) fn log_forbidden(namespace: &str, pod: &str) -> Self {
-        let message = format!(
-            "pods \"{pod}\" is forbidden: User \"kubesim\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"{namespace}\""
-        );
+    /// 401: nobody that the API knows.
+    pub(crate) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized".to_owned())
+    }
+
+    /// 403 of what somebody may not do; also where there is no such object.
+    pub(crate) fn forbidden(user: &str, action: &Action) -> Self {
+        let kind = action.resource.split('/').next().unwrap_or_default();
+        let what = match (&*action.name, &*action.group) {
+            ("", "") => kind.to_owned(),
+            ("", group) => format!("{kind}.{group}"),
+            (name, _) => format!("{kind} {name:?}"),
+        };
+        let message = format!("{what} is forbidden: User {user:?} {action}");
         let mut status = Self::new(StatusCode::FORBIDDEN, "Forbidden", message);
         status.details = Some(Box::new(Details {
-            name: pod.to_owned(),
-            kind: "pods",
+            name: action.name.clone(),
+            kind: kind.to_owned().into(),
             ..Details::default()
         }));
         status
@@ -134,7 +146,7 @@ impl Status {
         );
         status.details = Some(Box::new(Details {
             name: name.to_owned(),
-            kind,
+            kind: kind.into(),
             ..Details::default()
         }));
         status
@@ -157,7 +169,7 @@ impl Status {
         let mut status = Self::new(StatusCode::CONFLICT, reason, format!("{kind} \"{name}\" {why}"));
         status.details = Some(Box::new(Details {
             name: name.to_owned(),
-            kind,
+            kind: kind.into(),
             ..Details::default()
         }));
         status
@@ -177,7 +189,7 @@ impl Status {
         let mut status = Self::new(StatusCode::NOT_FOUND, "NotFound", message);
         status.details = Some(Box::new(Details {
             name: pod.to_owned(),
-            kind: "pods/log",
+            kind: "pods/log".into(),
             ..Details::default()
         }));
         status
@@ -212,7 +224,7 @@ impl Status {
         let mut status = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message);
         status.details = Some(Box::new(Details {
             name: name.to_owned(),
-            kind,
+            kind: kind.into(),
             causes,
             ..Details::default()
         }));

@@ -7,8 +7,9 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use super::{
-    ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario, User,
+    ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario,
 };
+use crate::users::User;
 
 /// A mistake in a scenario file. Prints as one line: `line 4, column 1: unknown field ...`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +37,8 @@ struct RawScenario {
     log_files: Option<Spanned<RawLogFiles>>,
     #[serde(default)]
     users: Vec<User>,
+    #[serde(default)]
+    authorize: bool,
 }
 
 #[derive(Deserialize)]
@@ -184,6 +187,7 @@ pub(super) fn read(text: &str) -> Result<Scenario, ScenarioError> {
     let mut scenario = Scenario {
         seed: raw.seed,
         users: raw.users,
+        authorize: raw.authorize,
         ..Scenario::default()
     };
     if let Some(raw) = raw.log_files {
