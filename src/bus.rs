@@ -39,6 +39,12 @@ impl FromStr for BusName {
     }
 }
 
+impl From<BusName> for BusArgs {
+    fn from(bus: BusName) -> Self {
+        Self { bus }
+    }
+}
+
 impl BusArgs {
     /// Opens the bus; asks nothing of it yet, so that services start in any order.
     ///

@@ -4,6 +4,7 @@ mod admin;
 mod apps;
 mod auth;
 mod bus;
+mod check;
 mod client;
 mod collector;
 mod demo;
@@ -54,6 +55,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Lists and removes the apps of a cluster's bus.
     Apps(apps::AppsArgs),
+    /// Looks at a deployment, from its bus to a line's whole way, and says what is wrong.
+    Check(check::CheckArgs),
     /// Lists, adds, removes, shows and tests an app's drains: where its lines are forwarded.
     Drains(drains::DrainsArgs),
     /// Adds, lists and revokes the keys of those who may read.
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         | Command::Kubesim(_)
         | Command::Logs(_)
         | Command::Apps(_)
+        | Command::Check(_)
         | Command::Drains(_)
         | Command::Keys(_) => telemetry::VISITOR,
     });
@@ -134,6 +138,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Command::Kubesim(args) => kubesim::run(args, stop).await,
                 Command::Logs(args) => logs::run(args, stop).await,
                 Command::Apps(args) => apps::run(args).await,
+                Command::Check(args) => check::run(args).await,
                 Command::Drains(args) => drains::run(args).await,
                 Command::Keys(args) => keys::run(args).await,
             }

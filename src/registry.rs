@@ -61,6 +61,14 @@ impl FromStr for RegistryPlace {
 }
 
 impl RegistryArgs {
+    /// The namespace of the Secrets, where they are in one that was named.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        match &self.registry {
+            Some(RegistryPlace::Kubernetes(namespace)) => namespace.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Opens what was named, or the data directory's own. `None` where there is neither.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use bus::{AppName, Fd};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use serde::{Deserialize, Serialize};
 
-use crate::config::AppFrom;
+use crate::{config::AppFrom, pods};
 
 /// Which container instance: unique for all time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -123,6 +123,16 @@ pub fn instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
         }
     }
     found
+}
+
+/// Those of a pod's instances that run and are collected: what somebody sees who looks at the cluster from outside.
+pub fn collected(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
+    if pods::is_excluded(pod) {
+        return Vec::new();
+    }
+    let mut running = instances(pod, app_from);
+    running.retain(|instance| !instance.known.terminated && !instance.known.previous);
+    running
 }
 
 /// What a pod's status says about one instance. `None`: it is not shown.

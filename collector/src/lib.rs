@@ -48,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::{AppFrom, Config, InvalidAppFrom, POD_LOG_DIR, Source};
 pub use error::CollectorError;
+pub use instance::{Instance, InstanceKey, Known, collected};
 pub use metrics::Metrics;
 pub use status::Status;
 pub use sweep::Sweep;

@@ -139,7 +139,7 @@ impl Pods {
 }
 
 /// Whether a pod says that it is not to be collected.
-fn is_excluded(pod: &Pod) -> bool {
+pub fn is_excluded(pod: &Pod) -> bool {
     let annotations = pod.metadata.annotations.as_ref();
     annotations
         .and_then(|all| all.get(EXCLUDE))

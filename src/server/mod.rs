@@ -61,6 +61,11 @@ impl Server {
         })
     }
 
+    /// Whether there is something that proves that one may.
+    pub(crate) fn has_key(&self) -> bool {
+        self.authorization.is_some()
+    }
+
     /// A request for this path of the server.
     pub(crate) fn request(&self, method: Method, path: &str) -> request::Builder {
         let request = Request::builder().method(method).uri(format!("{}{path}", self.url));

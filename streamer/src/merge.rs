@@ -25,6 +25,11 @@ const MARGIN: Duration = Duration::from_millis(2);
 /// How long disorder counts as seen lately: this, to twice this.
 const LATELY: Duration = Duration::from_secs(5);
 
+/// What a stream begins with may have been held until it was known where it begins: then its first events come together, and those that the bus had before this say nothing
+/// of the disorder to come.
+const JOINS: Duration = Duration::from_millis(20);
+const HELD: Duration = Duration::from_millis(100);
+
 /// How finely the head is remembered: steps within this of each other are one.
 const STEP: Duration = Duration::from_millis(1);
 
@@ -59,13 +64,16 @@ struct Keys {
     last: Timestamp,
     /// Its last gap's: what comes late comes behind that.
     gap: Timestamp,
+    /// When its first event came.
+    since: Duration,
 }
 
-impl Default for Keys {
-    fn default() -> Self {
+impl Keys {
+    fn new(since: Duration) -> Self {
         Self {
             last: NOWHERE,
             gap: NOWHERE,
+            since,
         }
     }
 }
@@ -106,7 +114,7 @@ impl Merge {
                 // Behind the stream's last line; where it has none, where the others are.
                 let keys = self.streams.entry(key).or_insert_with(|| Keys {
                     last: self.head,
-                    gap: NOWHERE,
+                    ..Keys::new(now.elapsed)
                 });
                 keys.gap = keys.last;
                 let at = keys.last;
@@ -146,7 +154,11 @@ impl Merge {
         let latest = later(Timestamp::from(self.newest), MOST);
         let time = |line: &[u8]| Timestamp::split_line(line).map_or(taken, |(time, _)| time);
         let data = frame::data(&event);
-        let mut at = self.streams.get(&key).map_or(NOWHERE, |keys| keys.last);
+        let keys = self.streams.entry(key).or_insert_with(|| Keys::new(now.elapsed));
+        let (mut at, joins) = (
+            keys.last,
+            now.elapsed < keys.since + JOINS && now.bus.since(event.published) > HELD,
+        );
         let first = self.pending.len();
         let mut start = 0;
         for (line, end) in (0..).zip(ends(data)) {
@@ -166,10 +178,12 @@ impl Merge {
             });
             start = end;
         }
-        if let Some(first) = self.pending.get(first) {
+        if let Some(first) = self.pending.get(first)
+            && !joins
+        {
             self.disorder.note(behind(self.head, first.key), now.elapsed);
         }
-        self.streams.entry(key).or_default().last = at;
+        self.streams.entry(key).or_insert_with(|| Keys::new(now.elapsed)).last = at;
         self.advance(at, now.elapsed);
         self.place(first, key, event);
     }

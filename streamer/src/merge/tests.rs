@@ -87,6 +87,26 @@ fn what_arrives_in_order_is_shown_at_once() {
 }
 
 #[test]
+fn what_a_stream_that_was_held_begins_with_is_no_disorder() {
+    let (mut play, web, job) = (Play::new(), origin("web"), origin("job"));
+    for n in 0..5 {
+        play.event(1000 + n, event(&web, n as u64, &[200 * n], 200 * n));
+    }
+    play.shown(1005);
+    // Both were waited for for a second, one a little longer.
+    for n in 0..5 {
+        play.event(1010 + n, event(&job, n as u64, &[200 * n + 1], 200 * n + 1));
+    }
+    assert_eq!(play.shown(1015), "job:0 job:1 job:2 job:3 job:4");
+    for n in 5..20 {
+        let printed = 200 * n;
+        play.line(printed + 10, &web, n as u64, printed);
+        play.line(printed + 11, &job, n as u64, printed + 1);
+        assert_eq!(play.shown(printed + 11), format!("web:{n} job:{n}"), "at once");
+    }
+}
+
+#[test]
 fn the_hold_is_as_long_as_the_disorder_lately_seen_and_no_longer() {
     let (mut play, web, job) = (Play::new(), origin("web"), origin("job"));
     // Lines of `job` are on their way 50 ms longer.
