@@ -88,9 +88,9 @@ fn main() -> ExitCode {
         | Command::Kubesim(_)
         | Command::Logs(_)
         | Command::Apps(_)
-        | Command::Check(_)
         | Command::Drains(_)
         | Command::Keys(_) => telemetry::VISITOR,
+        Command::Check(_) => telemetry::SILENT,
     });
     match run(cli.command) {
         Ok(code) => code,

@@ -11,6 +11,9 @@ pub(crate) const OPERATOR: &str = "warn,tributary=info,collector=info,streamer=i
 /// The same for somebody at a terminal who wants to see lines, not lifecycles.
 pub(crate) const VISITOR: &str = "warn,kube_client=off,kube_runtime=off,fjall=error,lsm_tree=error";
 
+/// Where a command tells itself what is wrong, in its own words.
+pub(crate) const SILENT: &str = "off";
+
 /// Starts telling. Colour only on a terminal, and not where `NO_COLOR` is set (no-color.org).
 pub(crate) fn start(default_filter: &str) {
     let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

@@ -2,6 +2,7 @@
 
 mod access;
 mod apps;
+mod check;
 mod cli;
 mod cluster;
 mod demo;

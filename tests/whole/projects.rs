@@ -4,7 +4,7 @@
 
 use std::{convert::Infallible, net::SocketAddr};
 
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
@@ -28,7 +28,7 @@ const FULL: &str = r#"{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED",
     "message": "Your project has exceeded a limit: (type=\"topics-per-project\", current=10000, maximum=10000)."}}"#;
 
 /// The emulator, but that the project `full` takes no more topics of apps.
-async fn with_a_full_project(emulator: &Emulator) -> SocketAddr {
+pub async fn with_a_full_project(emulator: &Emulator) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, host) = (listener.local_addr().unwrap(), emulator.host().to_owned());
     tokio::spawn(async move {
@@ -51,27 +51,27 @@ async fn with_a_full_project(emulator: &Emulator) -> SocketAddr {
     addr
 }
 
-async fn answer(request: Request<Incoming>, host: String) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, host: String) -> Result<Response<Forwarded>, Infallible> {
     let path = request.uri().path();
     if request.method() == Method::PUT && path.starts_with("/v1/projects/full/topics/tributary-app-") {
-        let mut full = Response::new(Full::from(FULL));
+        let mut full = Response::new(Full::from(FULL).map_err(|never| match never {}).boxed());
         *full.status_mut() = StatusCode::TOO_MANY_REQUESTS;
         return Ok(full);
     }
+    Ok(forwarded(request, &host).await)
+}
+
+/// An answer's body, as it comes.
+pub type Forwarded = BoxBody<Bytes, hyper::Error>;
+
+/// What the server behind answers.
+pub async fn forwarded(request: Request<Incoming>, host: &str) -> Response<Forwarded> {
     let (mut head, body) = request.into_parts();
     let path = head.uri.path_and_query().unwrap().clone();
     head.uri = format!("http://{host}{path}").parse().unwrap();
-    let body = Full::new(body.collect().await.unwrap().to_bytes());
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let (head, body) = client
-        .request(Request::from_parts(head, body))
-        .await
-        .unwrap()
-        .into_parts();
-    Ok(Response::from_parts(
-        head,
-        Full::new(body.collect().await.unwrap().to_bytes()),
-    ))
+    let answer = client.request(Request::from_parts(head, body)).await.unwrap();
+    answer.map(BodyExt::boxed)
 }
 
 #[tokio::test(flavor = "multi_thread")]

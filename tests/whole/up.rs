@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, net::SocketAddr, path::Path};
 
 use tempfile::TempDir;
 
@@ -30,6 +30,11 @@ impl Cluster {
             kubeconfig,
             dir,
         }
+    }
+
+    /// Where the API listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.kubesim.addr
     }
 
     pub async fn up(&self, data_dir: &Path) -> Tributary {
