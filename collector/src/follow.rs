@@ -15,6 +15,7 @@ use crate::{
     heard::Ear,
     instance::{Instance, Known},
     metrics::{Ended, Metrics},
+    refusals::Refusals,
     request::{Answer, Log, LogRequest, has_no_follow, is_kubelets},
     stream::{Rest, Stream},
 };
@@ -51,6 +52,7 @@ pub struct Follower {
     pub shutdown: CancellationToken,
     pub metrics: Metrics,
     pub follows: Follows,
+    pub refusals: Refusals,
     /// After this, at the latest, a follow is renewed.
     pub renew_after: Duration,
     /// Tells how long it has been silent, while it runs.
@@ -70,6 +72,8 @@ pub(crate) enum Outcome {
     Polled { news: u64 },
     /// To be tried again.
     Broken(String),
+    /// As broken: the collector may not read it.
+    Refused(String),
     /// As broken, and not before this has passed.
     Busy(Duration),
     /// Open, and without the lines that there are.
@@ -96,6 +100,7 @@ impl Outcome {
         match self {
             Self::Ended { .. } => Some(Ended::clean_end),
             Self::Broken(_) => Some(Ended::broken),
+            Self::Refused(_) => Some(Ended::refused),
             Self::Busy(_) => Some(Ended::busy),
             Self::Silent => Some(Ended::silent),
             Self::NoFollow | Self::Yielded => Some(Ended::no_follow),
@@ -188,6 +193,10 @@ impl Follower {
                     tracing::debug!(stream = %self.stream.id(), "log silent, though there are lines");
                     backoff.next()
                 }
+                Outcome::Refused(reason) => {
+                    self.refusals.saw(&self.instance, &reason);
+                    backoff.next()
+                }
                 Outcome::Broken(reason) => {
                     tracing::debug!(stream = %self.stream.id(), reason, "log to be asked for again");
                     backoff.next()
@@ -225,6 +234,7 @@ impl Follower {
             Answer::PodGone => return Outcome::PodGone,
             Answer::NoPrevious => return Outcome::Broken("no previous instance".to_owned()),
             Answer::Busy(wait) => return Outcome::Busy(wait),
+            Answer::Refused(reason) => return Outcome::Refused(reason),
             Answer::Trouble(reason) => return Outcome::Broken(reason),
         };
         let _polled = (!known.terminated && seat.is_none()).then(|| Counted::new(&self.metrics.polled));

@@ -29,6 +29,7 @@ mod origin;
 mod pods;
 mod publish;
 mod recorded;
+mod refusals;
 mod request;
 mod roster;
 mod rotation;

@@ -50,6 +50,8 @@ pub(crate) enum Ended {
     clean_end,
     /// The connection broke, or the answer was an error.
     broken,
+    /// The collector's account may not read it.
+    refused,
     /// The API server said when to come again.
     busy,
     /// It was open and brought nothing, though there were lines.

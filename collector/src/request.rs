@@ -48,6 +48,8 @@ pub enum Answer {
     NoPrevious,
     /// The API server has too much to do: to be tried again, not before this has passed.
     Busy(Duration),
+    /// The collector may not read it, or is nobody: to be tried again, an operator may mend it.
+    Refused(String),
     /// Anything else: to be tried again.
     Trouble(String),
 }
@@ -167,6 +169,7 @@ fn read_error(status: StatusCode, body: &[u8]) -> Answer {
         StatusCode::NOT_FOUND if kind == "pods" => Answer::PodGone,
         StatusCode::BAD_REQUEST if error.message.contains("is waiting to start") => Answer::NotYet,
         StatusCode::BAD_REQUEST if error.message.starts_with("previous terminated container") => Answer::NoPrevious,
+        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Answer::Refused(error.message),
         _ => Answer::Trouble(format!("{status}: {}", error.message)),
     }
 }

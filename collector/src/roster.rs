@@ -31,6 +31,7 @@ use crate::{
     origin::new_origin,
     publish::Outlet,
     recorded::Recorded,
+    refusals::Refusals,
     stream::Stream,
     way::Way,
 };
@@ -50,6 +51,7 @@ pub struct Roster {
     way: Way,
     shutdown: CancellationToken,
     follows: Follows,
+    refusals: Refusals,
     /// Tasks that own an instance's stream, until its end (true) or ours.
     tasks: JoinSet<bool>,
     keys: HashMap<task::Id, InstanceKey>,
@@ -110,6 +112,7 @@ impl Roster {
             way,
             shutdown,
             follows: Follows::default(),
+            refusals: Refusals::default(),
             tasks: JoinSet::new(),
             keys: HashMap::new(),
             topics: JoinSet::new(),
@@ -365,6 +368,7 @@ impl Roster {
                     shutdown: shutdown.clone(),
                     metrics: self.way.metrics.clone(),
                     follows: self.follows.clone(),
+                    refusals: self.refusals.clone(),
                     renew_after: self.config.renew_after,
                     ear: None,
                     loud: false,

@@ -85,7 +85,8 @@ impl KubernetesRegistry {
             _looking: stop.drop_guard(),
         };
         match tokio::time::timeout(ANSWER_WAIT, read).await {
-            Ok(Ok(())) => Ok(opened),
+            Ok(Ok(Ok(()))) => Ok(opened),
+            Ok(Ok(Err(refused))) => Err(opened.secrets.failed(refused)),
             _ => Err(opened
                 .secrets
                 .failed("its Secrets cannot be listed and watched within 10 s (this needs get, list, watch, create, update and delete of secrets)")),

@@ -17,8 +17,6 @@ struct Need {
     of_registry: bool,
 }
 
-const REGISTRY_VERBS: &[&str] = &["get", "list", "watch", "create", "update", "delete"];
-
 /// All of them, as deploy/base/rbac.yaml gives them.
 const NEEDS: [Need; 4] = [
     Need {
@@ -39,14 +37,14 @@ const NEEDS: [Need; 4] = [
         account: "streamer",
         resource: "secrets",
         subresource: "",
-        verbs: REGISTRY_VERBS,
+        verbs: &["get", "list", "watch", "create", "update", "delete"],
         of_registry: true,
     },
     Need {
         account: "sinks",
         resource: "secrets",
         subresource: "",
-        verbs: REGISTRY_VERBS,
+        verbs: &["get", "list", "watch", "create", "update"],
         of_registry: true,
     },
 ];

@@ -347,7 +347,7 @@ async fn a_right_that_is_missing_is_named_with_whose_it_is_to_have() {
         let said = check("admin", &["--accounts", "tributary"]).await;
         match missing {
             None => assert!(
-                said.contains("ok         rights     the accounts of tributary: 15 as needed"),
+                said.contains("ok         rights     the accounts of tributary: 14 as needed"),
                 "{said}"
             ),
             Some(missing) => assert!(

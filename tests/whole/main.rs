@@ -16,6 +16,7 @@ mod manifests;
 mod projects;
 mod pypi;
 mod replicas;
+mod rights;
 mod sinks;
 mod subscriptions;
 mod support;

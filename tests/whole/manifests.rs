@@ -17,7 +17,7 @@ use crate::{
 const OVERLAYS: [&str; 3] = ["gke", "emulator", "files"];
 
 /// The objects of an overlay, as kubectl renders them.
-async fn rendered(overlay: &str) -> Vec<Value> {
+pub async fn rendered(overlay: &str) -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("deploy/overlays")
         .join(overlay);
@@ -31,7 +31,7 @@ async fn rendered(overlay: &str) -> Vec<Value> {
         .collect()
 }
 
-fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+pub fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
     objects.iter().filter(move |object| object["kind"] == kind)
 }
 
@@ -48,7 +48,7 @@ fn workloads(objects: &[Value]) -> impl Iterator<Item = (&str, &Value)> {
     })
 }
 
-fn strings(list: &Value) -> Vec<String> {
+pub fn strings(list: &Value) -> Vec<String> {
     list.as_array()
         .into_iter()
         .flatten()
@@ -56,10 +56,37 @@ fn strings(list: &Value) -> Vec<String> {
         .collect()
 }
 
-/// How a service is started: its flags, and the variables that do not come from the pod.
-fn started(objects: &[Value], name: &str) -> (Vec<String>, HashMap<String, String>) {
-    let (_, pod) = workloads(objects).find(|(own, _)| *own == name).unwrap();
-    let container = &pod["containers"][0];
+/// A container, and the objects that it may name.
+pub struct Manifest<'a> {
+    name: &'a str,
+    container: &'a Value,
+    objects: &'a [Value],
+}
+
+/// The container that runs under this account.
+pub fn container<'a>(objects: &'a [Value], account: &'a str) -> Manifest<'a> {
+    let templates = objects.iter().flat_map(|object| {
+        [
+            &object["spec"]["template"]["spec"],
+            &object["spec"]["jobTemplate"]["spec"]["template"]["spec"],
+        ]
+    });
+    let pod = templates.into_iter().find(|pod| pod["serviceAccountName"] == account);
+    Manifest {
+        name: account,
+        container: &pod.unwrap()["containers"][0],
+        objects,
+    }
+}
+
+/// How it is started: its flags, and the variables that do not come from the pod.
+pub fn started(
+    Manifest {
+        name,
+        container,
+        objects,
+    }: Manifest,
+) -> (Vec<String>, HashMap<String, String>) {
     let mut env = HashMap::new();
     for from in container["envFrom"].as_array().unwrap() {
         let map = of_kind(objects, "ConfigMap").find(|map| map["metadata"]["name"] == from["configMapRef"]["name"]);
@@ -68,6 +95,9 @@ fn started(objects: &[Value], name: &str) -> (Vec<String>, HashMap<String, Strin
         }
     }
     for variable in container["env"].as_array().unwrap() {
+        if variable["valueFrom"]["secretKeyRef"]["optional"] == true {
+            continue;
+        }
         let value = variable["value"].as_str().map_or_else(
             || match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str().unwrap() {
                 "spec.nodeName" => "node-1".to_owned(),
@@ -128,7 +158,7 @@ async fn every_overlay_renders_and_what_runs_in_it_is_confined() {
             }
         }
         let replicas = of_kind(&objects, "StatefulSet").next().unwrap()["spec"]["replicas"].clone();
-        let (_, env) = started(&objects, "sinks");
+        let (_, env) = started(container(&objects, "sinks"));
         assert_eq!(
             env["TRIBUTARY_REPLICA"],
             format!("0/{replicas}"),
@@ -145,7 +175,7 @@ async fn flags_and_variables_of_every_overlay_are_ones_that_the_binary_takes() {
     for overlay in OVERLAYS {
         let objects = rendered(overlay).await;
         for name in ["collector", "streamer", "sinks"] {
-            let (args, mut env) = started(&objects, name);
+            let (args, mut env) = started(container(&objects, name));
             // Nothing is reached: what is told is about that, and not about a flag.
             env.insert("KUBECONFIG".to_owned(), "/none-such".to_owned());
             let args: Vec<String> = args
@@ -180,7 +210,7 @@ async fn the_services_of_the_emulators_overlay_carry_a_line_from_a_pod_to_a_read
     let objects = rendered("emulator").await;
     let data = cluster.dir.path().join("data").display().to_string();
     let start = |name: &'static str| {
-        let (mut args, mut env) = started(&objects, name);
+        let (mut args, mut env) = started(container(&objects, name));
         for arg in &mut args {
             // On loopback, on ports that are free; and on this machine's disk.
             if arg.starts_with("0.0.0.0:") {

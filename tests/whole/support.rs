@@ -226,7 +226,8 @@ pub async fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
     bounded("the end", command(args, env).output()).await.unwrap()
 }
 
-fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
+/// A `tributary …`, killed when dropped.
+pub fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
     command
         .args(args)

@@ -35,13 +35,13 @@ struct Last {
     contents: Contents,
     /// What a list that is still coming has brought.
     coming: Contents,
-    /// Told when all has been read once.
-    read: Option<oneshot::Sender<()>>,
+    /// Told when all has been read once, or that it may not be.
+    read: Option<oneshot::Sender<Result<(), String>>>,
 }
 
 impl Shown {
-    /// Nothing yet; and what says that all has been read once.
-    pub(super) fn new() -> (Self, oneshot::Receiver<()>) {
+    /// Nothing yet; and what says that all has been read once, or why it may not be.
+    pub(super) fn new() -> (Self, oneshot::Receiver<Result<(), String>>) {
         let (told, read) = oneshot::channel();
         let shown = Self {
             drains: watch::Sender::default(),
@@ -81,7 +81,7 @@ impl Shown {
             Event::InitDone => {
                 last.contents = mem::take(&mut last.coming);
                 self.show(&last.contents);
-                last.read.take().map(|read| read.send(()));
+                last.read.take().map(|read| read.send(Ok(())));
             }
             Event::Apply(secret) => {
                 if let Some((name, content)) = content(&secret, &mut last.contents) {
@@ -98,6 +98,12 @@ impl Shown {
                 self.show(&last.contents);
             }
         }
+    }
+
+    /// The API does not let us.
+    fn refuse(&self, reason: &str) {
+        let read = self.last.lock().read.take();
+        read.map(|read| read.send(Err(reason.to_owned())));
     }
 
     /// Shows what has changed.
@@ -172,9 +178,22 @@ pub(super) async fn watch(api: Api<Secret>, shown: Arc<Shown>) {
             }
             Err(error) if !failed => {
                 failed = true;
+                if let Some(reason) = refusal(&error) {
+                    shown.refuse(reason);
+                }
                 tracing::error!(%error, "the registry's Secrets cannot be watched: what was last seen of them holds");
             }
             Err(_) => {}
         }
+    }
+}
+
+/// The API's words, where it was the one that refused.
+fn refusal(error: &watcher::Error) -> Option<&str> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
+            Some(&status.message)
+        }
+        _ => None,
     }
 }
