@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
+#[path = "../../tests/support/name_server.rs"]
+mod name_server;
 mod support;
 
 use std::net::SocketAddr;
 
+use name_server::name_server;
 use registry::{Addresses, Drain, DrainState, DrainUrl, Prober, Registry};
 use sinks::{Config, Probe};
 use support::{
@@ -13,7 +16,6 @@ use support::{
     web::{Answer, Web},
     *,
 };
-use tokio::net::UdpSocket;
 
 /// URLs that lead where no drain may go, or nowhere.
 const HOSTILE: [&str; 44] = [
@@ -73,31 +75,8 @@ fn hostile_urls_are_refused_when_they_are_added_and_no_word_of_them_is_said() {
 }
 
 /// A name server that says of every name that it is these addresses.
-async fn name_server(answers: &'static [[u8; 4]]) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let addr = socket.local_addr().unwrap();
-    tokio::spawn(async move {
-        let mut asked = [0; 512];
-        while let Ok((len, from)) = socket.recv_from(&mut asked).await {
-            let name_ends = 12 + asked[12..len].iter().position(|byte| *byte == 0).unwrap();
-            let question = asked[12..name_ends + 5].to_vec();
-            let is_a = question[question.len() - 4..question.len() - 2] == [0, 1];
-            let answers = if is_a { answers } else { &[] };
-            // RFC 1035, section 4: an answer, recursion available, no error.
-            let mut said = [
-                &asked[..2],
-                &[0x81, 0x80, 0, 1, 0, u8::try_from(answers.len()).unwrap(), 0, 0, 0, 0],
-            ]
-            .concat();
-            said.extend(question);
-            for answer in answers {
-                said.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
-                said.extend(answer);
-            }
-            socket.send_to(&said, from).await.unwrap();
-        }
-    });
-    addr
+async fn named_as(answers: &'static [[u8; 4]]) -> SocketAddr {
+    name_server(([127, 0, 0, 1], 0).into(), answers).await.unwrap()
 }
 
 /// A drain that was taken for a name.
@@ -111,7 +90,7 @@ async fn a_name_that_leads_into_the_operators_network_by_now_is_not_dialled() {
     let drain = named(&house, receiver.addr.port()).await;
     let sinks = house.start(Config {
         addresses: Addresses::default(),
-        name_server: Some(name_server(&[[127, 0, 0, 1], [10, 0, 0, 1]]).await),
+        name_server: Some(named_as(&[[127, 0, 0, 1], [10, 0, 0, 1]]).await),
         ..config()
     });
     house.print(&origin("web-1"), 0, 10, 10).await;
@@ -129,7 +108,7 @@ async fn of_a_names_addresses_those_that_may_be_dialled_are_tried_in_turn() {
     named(&house, receiver.addr.port()).await;
     // The first is the operator's, at the second nobody listens.
     let sinks = house.start(Config {
-        name_server: Some(name_server(&[[10, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 1]]).await),
+        name_server: Some(named_as(&[[10, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 1]]).await),
         ..config()
     });
     house.print(&origin("web-1"), 0, 10, 10).await;
@@ -194,7 +173,7 @@ async fn a_probe_tells_each_step_up_to_the_first_that_fails() {
 
     let nobody = named(&house, 1).await;
     let empty = Config {
-        name_server: Some(name_server(&[]).await),
+        name_server: Some(named_as(&[]).await),
         ..config()
     };
     let last = Probe::new(&empty).unwrap().probe(&nobody).await.steps.pop().unwrap();

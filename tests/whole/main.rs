@@ -11,8 +11,11 @@ mod drains;
 #[path = "../support/emulator.rs"]
 mod emulator;
 mod gigalixir;
+mod image;
 mod logs;
 mod manifests;
+#[path = "../support/name_server.rs"]
+mod name_server;
 mod projects;
 mod pypi;
 mod replicas;

@@ -41,7 +41,12 @@ pub struct Tributary {
 impl Tributary {
     /// Starts it and waits until it says where it listens.
     pub async fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = command(args, env).spawn().unwrap();
+        Self::of(command(args, env)).await
+    }
+
+    /// The same of a command that becomes it.
+    pub async fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let addr = bounded("listening", async {
@@ -52,7 +57,7 @@ impl Tributary {
                 }
                 said.push(line);
             }
-            panic!("tributary {args:?} ended: {said:?}");
+            panic!("{:?} ended: {said:?}", command.as_std());
         })
         .await;
         Self {
