@@ -14,6 +14,7 @@ mod gigalixir;
 mod image;
 mod logs;
 mod manifests;
+mod monitoring;
 #[path = "../support/name_server.rs"]
 mod name_server;
 mod projects;

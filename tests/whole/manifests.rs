@@ -1,23 +1,25 @@
-//! What `deploy/` says: every overlay renders; what runs is confined; and its services, started with the flags and variables that stand there, carry a line.
+//! What `deploy/` says: every overlay renders, as the API server's schema has it; what runs is confined; and its services, started with the flags and variables that stand there, carry a line.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
 use std::{collections::HashMap, path::Path};
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::{
     demo::has_kubectl,
     emulator::Emulator,
+    pypi::Program,
     support::*,
     up::{Cluster, first_tail, writers},
 };
 
 const OVERLAYS: [&str; 3] = ["gke", "emulator", "files"];
 
-/// The objects of an overlay, as kubectl renders them.
-pub async fn rendered(overlay: &str) -> Vec<Value> {
+/// An overlay, as kubectl renders it.
+pub async fn rendered_text(overlay: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("deploy/overlays")
         .join(overlay);
@@ -25,8 +27,14 @@ pub async fn rendered(overlay: &str) -> Vec<Value> {
         .await
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.split("\n---\n")
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Its objects.
+pub async fn rendered(overlay: &str) -> Vec<Value> {
+    rendered_text(overlay)
+        .await
+        .split("\n---\n")
         .map(|object| serde_saphyr::from_str(object).unwrap())
         .collect()
 }
@@ -167,6 +175,48 @@ async fn every_overlay_renders_and_what_runs_in_it_is_confined() {
     }
 }
 
+/// Checks manifests by the schema of the API server's releases.
+static KUBERNETES_VALIDATE: Program = Program::new(
+    "kubernetes-validate==1.37.0",
+    "kubernetes-validate",
+    "TRIBUTARY_REQUIRE_KUBERNETES_VALIDATE",
+);
+
+/// The oldest release that the manifests are for (`apps.kubernetes.io/pod-index`), and the newest that is known.
+const RELEASES: [&str; 2] = ["1.28", "1.37"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_overlay_is_what_the_schema_of_old_and_new_releases_takes() {
+    if !has_kubectl().await {
+        return;
+    }
+    let Some(validate) = KUBERNETES_VALIDATE.installed().await else {
+        return;
+    };
+    let dir = TempDir::new().unwrap();
+    let check = async |name: &str, text: &str, release: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let checked = Command::new(validate)
+            .args(["--strict", "--quiet", "-k", release])
+            .arg(file)
+            .output();
+        let checked = bounded("kubernetes-validate", checked).await.unwrap();
+        (checked.status.success(), String::from_utf8(checked.stdout).unwrap())
+    };
+    for release in RELEASES {
+        for overlay in OVERLAYS {
+            let (good, said) = check(overlay, &rendered_text(overlay).await, release).await;
+            assert!(good, "{overlay} for {release}: {said}");
+        }
+        // It does look.
+        let wrong = rendered_text("gke")
+            .await
+            .replace("terminationGracePeriodSeconds", "terminationGracePeriod");
+        assert!(!check("wrong", &wrong, release).await.0);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn flags_and_variables_of_every_overlay_are_ones_that_the_binary_takes() {
     if !has_kubectl().await {
@@ -243,64 +293,4 @@ async fn the_services_of_the_emulators_overlay_carry_a_line_from_a_pod_to_a_read
     }
     cluster.stop().await;
     emulator.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_metric_is_explained_and_every_rule_asks_for_one_that_there_is() {
-    let read = |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
-    let (explained, alerts) = (read("docs/metrics.md"), read("deploy/monitoring/alerts.yaml"));
-    let mut demo = crate::demo::start_demo(&["--admin-listen", "127.0.0.1:0"]).await;
-    let admin = demo.other_addr().await;
-    let shown = Reading::open(admin, "/metrics").await.rest().await;
-    let types = shown.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-    let names: Vec<String> = types
-        .map(|described| match described.split_once(' ').unwrap() {
-            (name, "counter") => format!("{name}_total"),
-            (name, _) => name.to_owned(),
-        })
-        .collect();
-    assert!(names.len() > 25, "{names:?}");
-    for name in &names {
-        assert!(
-            explained.contains(&format!("`{name}")),
-            "{name} is not in docs/metrics.md"
-        );
-    }
-    let rules: Value = serde_saphyr::from_str(&alerts).unwrap();
-    let runbook = read("docs/operations.md");
-    for rule in rules["groups"][0]["rules"].as_array().unwrap() {
-        let (alert, expr) = (rule["alert"].as_str().unwrap(), rule["expr"].as_str().unwrap());
-        assert!(
-            runbook.contains(&format!("`{alert}`")),
-            "{alert} is not in docs/operations.md"
-        );
-        asks_for_what_is_explained(alert, expr, &explained);
-    }
-    let dashboard: Value = serde_json::from_str(&read("deploy/monitoring/dashboard.json")).unwrap();
-    for panel in dashboard["panels"].as_array().unwrap() {
-        let (title, expr) = (
-            panel["title"].as_str().unwrap(),
-            panel["targets"][0]["expr"].as_str().unwrap(),
-        );
-        asks_for_what_is_explained(title, expr, &explained);
-    }
-    demo.terminate().await;
-}
-
-/// Every metric of an expression stands in the page, a histogram's parts by its name.
-fn asks_for_what_is_explained(what: &str, expr: &str, explained: &str) {
-    let words = expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let metrics: Vec<&str> = words.filter(|word| word.starts_with("tributary_")).collect();
-    // Prometheus itself knows whether a service answers.
-    assert!(
-        !metrics.is_empty() || expr.starts_with("up{"),
-        "{what} asks for nothing"
-    );
-    for metric in metrics {
-        let name = metric.strip_suffix("_bucket").unwrap_or(metric);
-        let ends = ["`", "{"]
-            .iter()
-            .any(|end| explained.contains(&format!("`{name}{end}")));
-        assert!(ends, "{what} asks for {metric}");
-    }
 }
