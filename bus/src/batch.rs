@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     app::AppName,
+    notice::TRIBUTARY,
     stream::StreamId,
     time::{Published, Timestamp},
 };
@@ -40,6 +41,21 @@ pub struct Origin {
     pub fd: Option<Fd>,
     /// The drain that a notice is about.
     pub about: Option<String>,
+}
+
+impl Origin {
+    /// Of what the platform itself says in an app's topic, from this node or replica.
+    pub fn tributary(app: AppName, stream: StreamId, node: &str) -> Self {
+        Self {
+            app,
+            process: TRIBUTARY.to_owned(),
+            stream,
+            node: node.to_owned(),
+            source: TRIBUTARY.to_owned(),
+            fd: None,
+            about: None,
+        }
+    }
 }
 
 /// Standard output or standard error.

@@ -7,8 +7,6 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use zstd::bulk::{Compressor, Decompressor};
 
-use crate::wire::{MAX_MESSAGE_BYTES, Unreadable};
-
 /// The attribute's value.
 pub(crate) const ZSTD: &str = "zstd";
 
@@ -41,22 +39,17 @@ pub(crate) fn compress(data: &[u8]) -> Option<Bytes> {
     })
 }
 
-/// What was compressed.
+/// What was compressed, at most `most` bytes.
 ///
 /// # Errors
-/// [`Unreadable`] for an encoding that is not known, data that is none, and for what would be larger than a message may be: nothing is allocated for what a frame
-/// merely claims.
-pub(crate) fn decompress(encoding: &str, data: &[u8]) -> Result<Bytes, Unreadable> {
-    if encoding != ZSTD {
-        return Err(Unreadable::Encoding(encoding.to_owned()));
-    }
-    let broken = |error: std::io::Error| Unreadable::Compressed(error.to_string());
+/// Why it cannot be read: it is none, or would be larger. Nothing is allocated for what a frame merely claims.
+pub(crate) fn decompress(data: &[u8], most: usize) -> Result<Bytes, String> {
+    let why = |error: std::io::Error| error.to_string();
     DECOMPRESSOR.with_borrow_mut(|made| {
         let decompressor = match made {
             Some(decompressor) => decompressor,
-            None => made.insert(Decompressor::new().map_err(broken)?),
+            None => made.insert(Decompressor::new().map_err(why)?),
         };
-        let whole = decompressor.decompress(data, MAX_MESSAGE_BYTES);
-        whole.map(Bytes::from).map_err(broken)
+        decompressor.decompress(data, most).map(Bytes::from).map_err(why)
     })
 }

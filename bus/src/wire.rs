@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The most bytes a message's data may have for us to look at it, as it comes and decompressed: Pub/Sub's own limit for a message.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 10_000_000;
+const MAX_MESSAGE_BYTES: usize = 10_000_000;
 
 /// A message that cannot be read as a batch. Its reader skips it, counts it and says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,7 +104,8 @@ impl Batch {
             return Err(Unreadable::Size(data.len()));
         }
         let data = match attributes.optional("encoding") {
-            Some(encoding) => encoding::decompress(encoding, &data)?,
+            Some(encoding::ZSTD) => encoding::decompress(&data, MAX_MESSAGE_BYTES).map_err(Unreadable::Compressed)?,
+            Some(other) => return Err(Unreadable::Encoding(other.to_owned())),
             None => data,
         };
         let origin = Origin {

@@ -111,15 +111,7 @@ async fn tell(mut told: mpsc::Receiver<(AppName, Timestamp)>, text: String, node
     while let Some((app, at)) = told.recv().await {
         let seq = seqs.entry(app.clone()).or_default();
         let batch = Batch {
-            origin: Arc::new(Origin {
-                app,
-                process: TRIBUTARY.to_owned(),
-                stream: stream.clone(),
-                node: node.clone(),
-                source: TRIBUTARY.to_owned(),
-                fd: None,
-                about: None,
-            }),
+            origin: Arc::new(Origin::tributary(app, stream.clone(), &node)),
             seq: *seq,
             content: Content::Lines {
                 data: format!("{at} {text}\n").into(),

@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus::{
-    Batch, Bus, Content, Epoch, Origin, StreamId, Timestamp,
-    notice::{TRIBUTARY, one_line},
-};
+use bus::{Batch, Bus, Content, Epoch, Origin, StreamId, Timestamp, notice::one_line};
 use registry::Drain;
 use tokio::{
     sync::mpsc,
@@ -47,14 +44,10 @@ pub(crate) struct Herald {
 impl Herald {
     pub(crate) fn new(bus: Arc<dyn Bus>, drain: &Drain, shown: String, maker: &str, grain: Duration) -> Option<Self> {
         let container = format!("drain-{}", drain.id);
+        let stream = StreamId::new(maker, &container, "notices", Epoch::new()).ok()?;
         let origin = Origin {
-            app: drain.app.parse().ok()?,
-            process: TRIBUTARY.to_owned(),
-            stream: StreamId::new(maker, &container, "notices", Epoch::new()).ok()?,
-            node: maker.to_owned(),
-            source: TRIBUTARY.to_owned(),
-            fd: None,
             about: Some(drain.id.to_string()),
+            ..Origin::tributary(drain.app.parse().ok()?, stream, maker)
         };
         let (troubles, waiting) = mpsc::channel(MAX_WAITING);
         let telling = Telling {

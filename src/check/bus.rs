@@ -132,15 +132,7 @@ fn batch(app: &AppName) -> Result<Batch, BusError> {
     let stream = StreamId::new("check", "-", "-", Epoch::new());
     let stream = stream.map_err(|error| BusError::Refused(error.to_string()))?;
     Ok(Batch {
-        origin: Arc::new(Origin {
-            app: app.clone(),
-            process: "tributary".to_owned(),
-            stream,
-            node: String::new(),
-            source: "tributary".to_owned(),
-            fd: None,
-            about: None,
-        }),
+        origin: Arc::new(Origin::tributary(app.clone(), stream, "")),
         seq: 0,
         content: Content::End,
     })

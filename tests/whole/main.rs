@@ -17,6 +17,7 @@ mod manifests;
 mod monitoring;
 #[path = "../support/name_server.rs"]
 mod name_server;
+mod own_cluster;
 mod projects;
 mod pypi;
 mod replicas;

@@ -16,7 +16,7 @@ use crate::{
     up::{Cluster, first_tail, writers},
 };
 
-const OVERLAYS: [&str; 3] = ["gke", "emulator", "files"];
+pub const OVERLAYS: [&str; 3] = ["gke", "emulator", "files"];
 
 /// An overlay, as kubectl renders it.
 pub async fn rendered_text(overlay: &str) -> String {

@@ -1,4 +1,4 @@
-//! Streamers on Pub/Sub that are killed while somebody reads: every line once, by one replica or by two in turn.
+//! Services on Pub/Sub that are killed, or replaced as a cluster does it, while somebody reads: every line once.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -18,19 +18,37 @@ const CONTAINERS: u64 = 5;
 /// Lines a second, of all containers.
 const RATE: u64 = 5_000;
 
-/// How the replicas are treated while the app prints.
-#[derive(Clone, Copy)]
-struct Kills {
-    /// How many there are; a reader that comes back gets to the next.
-    replicas: usize,
-    every: Duration,
-    times: u64,
+/// What happens to a service while the app prints.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Event {
+    /// The streamer that serves is killed; a reader that comes back gets to the next.
+    StreamerKilled,
+    /// A new streamer comes, then the one that serves is told to stop.
+    StreamerReplaced,
+    /// The node's collector is told to stop, then a new one comes.
+    CollectorReplaced,
 }
 
-impl Kills {
-    /// Lines of each container: it prints a while longer than there are kills.
-    fn lines(self) -> u64 {
-        RATE / CONTAINERS * (self.every.as_secs() * self.times + 3)
+/// How services are treated, and how often.
+struct Treatment {
+    /// How many streamers there are.
+    replicas: usize,
+    every: Duration,
+    events: Vec<Event>,
+}
+
+impl Treatment {
+    fn kills(replicas: usize, every: u64, times: usize) -> Self {
+        Self {
+            replicas,
+            every: Duration::from_secs(every),
+            events: vec![Event::StreamerKilled; times],
+        }
+    }
+
+    /// Lines of each container: it prints a while longer than things happen.
+    fn lines(&self) -> u64 {
+        RATE / CONTAINERS * (self.every.as_secs() * self.events.len() as u64 + 3)
     }
 }
 
@@ -53,39 +71,52 @@ impl Printed {
     }
 }
 
-async fn every_seq_is_printed_once(kills: Kills) {
+async fn every_seq_is_printed_once(treatment: Treatment) {
     let Some(emulator) = Emulator::start().await else {
         return;
     };
-    let lines = kills.lines();
+    let lines = treatment.lines();
     let cluster = Cluster::start(&writers(CONTAINERS, lines, RATE / CONTAINERS)).await;
     let mut replicas = Vec::new();
-    for _ in 0..kills.replicas {
+    for _ in 0..treatment.replicas {
         replicas.push(streamer(&emulator, &[]).await);
     }
-    let collector = collector(&cluster, &emulator).await;
+    let mut collecting = collector(&cluster, &emulator).await;
     let front = Front::start().await;
     front.lead_to(replicas[0].addr);
     drop(first_tail(&replicas[0]).await);
     let server = format!("http://{}", front.addr);
     let args = ["logs", "load", "-n", "1000000", "-o", "json", "--server", &server];
     let mut logs = printing(&args, &[]);
-    let (mut printed, mut killed, mut next) = (Printed::default(), 0, Instant::now() + kills.every);
+    let (mut printed, mut next) = (Printed::default(), Instant::now() + treatment.every);
+    let mut events = treatment.events.into_iter();
     while printed.total() < CONTAINERS * lines {
         let line = tokio::time::timeout_at(next, logs.line()).await.ok();
         line.iter().for_each(|line| printed.take(line));
         if Instant::now() < next {
             continue;
         }
-        next += kills.every;
-        if killed < kills.times {
-            killed += 1;
-            replicas.remove(0).kill().await;
-            replicas.push(streamer(&emulator, &[]).await);
-            front.lead_to(replicas[0].addr);
+        next += treatment.every;
+        match events.next() {
+            Some(Event::StreamerKilled) => {
+                replicas.remove(0).kill().await;
+                replicas.push(streamer(&emulator, &[]).await);
+                front.lead_to(replicas[0].addr);
+            }
+            Some(Event::StreamerReplaced) => {
+                replicas.push(streamer(&emulator, &[]).await);
+                let old = replicas.remove(0);
+                front.lead_to(replicas[0].addr);
+                old.terminate().await;
+            }
+            Some(Event::CollectorReplaced) => {
+                collecting.terminate().await;
+                collecting = collector(&cluster, &emulator).await;
+            }
+            None => {}
         }
     }
-    assert_eq!(killed, kills.times, "it printed for long enough");
+    assert_eq!(events.len(), 0, "it printed for long enough");
     for (process, seqs) in &printed.0 {
         let numbers: Vec<u64> = seqs.keys().copied().collect();
         assert_eq!(numbers, (0..lines).collect::<Vec<_>>(), "{process}: every seq");
@@ -93,7 +124,7 @@ async fn every_seq_is_printed_once(kills: Kills) {
         assert!(twice.is_empty(), "{process}: {twice:?} more than once");
     }
     logs.interrupt().await;
-    collector.terminate().await;
+    collecting.terminate().await;
     for replica in replicas {
         replica.terminate().await;
     }
@@ -103,22 +134,21 @@ async fn every_seq_is_printed_once(kills: Kills) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_streamer_that_is_killed_while_five_thousand_lines_a_second_flow_costs_the_reader_none() {
-    let every = Duration::from_secs(2);
-    every_seq_is_printed_once(Kills {
-        replicas: 1,
-        every,
-        times: 3,
-    })
-    .await;
+    every_seq_is_printed_once(Treatment::kills(1, 2, 3)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_that_are_killed_in_turn_cost_the_reader_none() {
-    let every = Duration::from_secs(2);
-    every_seq_is_printed_once(Kills {
-        replicas: 2,
-        every,
-        times: 3,
+    every_seq_is_printed_once(Treatment::kills(2, 2, 3)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_of_collector_and_streamer_under_load_costs_the_reader_none() {
+    let replaced = [Event::CollectorReplaced, Event::StreamerReplaced];
+    every_seq_is_printed_once(Treatment {
+        replicas: 1,
+        every: Duration::from_secs(3),
+        events: [replaced, replaced].concat(),
     })
     .await;
 }
@@ -126,13 +156,7 @@ async fn two_replicas_that_are_killed_in_turn_cost_the_reader_none() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes two minutes and a half; the tests above are the same, for a shorter time"]
 async fn a_minute_of_kills_with_one_replica_and_with_two() {
-    let every = Duration::from_secs(5);
     for replicas in [1, 2] {
-        every_seq_is_printed_once(Kills {
-            replicas,
-            every,
-            times: 12,
-        })
-        .await;
+        every_seq_is_printed_once(Treatment::kills(replicas, 5, 12)).await;
     }
 }

@@ -25,6 +25,9 @@ use crate::{
 /// Where the services run.
 const NAMESPACE: &str = "tributary";
 
+/// Drains are shared by the replicas of sinks.
+const DRAINS: usize = 12;
+
 /// Variants at once: each is a cluster and a service.
 const AT_ONCE: usize = 4;
 
@@ -142,13 +145,15 @@ impl Stage {
         text.replace("namespace: default", &format!("namespace: {NAMESPACE}"))
     }
 
-    /// Somebody else's look at the registry, who may everything: a drain is there before the service is.
-    async fn with_a_drain(&self) {
+    /// Somebody else's look at the registry, who may everything: drains are there before the service is, so many that some are the first replica's.
+    async fn with_drains(&self) {
         let kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig("admin")).unwrap();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         let client = kube::Client::try_from(config.unwrap()).unwrap();
         let registry = KubernetesRegistry::open(client, None).await.unwrap();
-        registry.add_drain("load", &url(), 5).await.unwrap();
+        for port in 1..=DRAINS {
+            registry.add_drain("load", &url(port), DRAINS).await.unwrap();
+        }
     }
 
     /// Starts what an account's pod runs, uses it, and waits until it has said this. `None`: until it works.
@@ -203,9 +208,9 @@ impl Stage {
     }
 }
 
-fn url() -> DrainUrl {
+fn url(port: usize) -> DrainUrl {
     let addresses = Addresses::allowing(vec!["127.0.0.0/8".parse().unwrap()]);
-    DrainUrl::parse("syslog+tcp://127.0.0.1:9", &addresses).unwrap()
+    DrainUrl::parse(&format!("syslog+tcp://127.0.0.1:{port}"), &addresses).unwrap()
 }
 
 /// Adds two drains and removes them: all that the streamer does with its rights.
@@ -262,7 +267,7 @@ async fn each_right_of_each_account_is_needed_and_what_is_missing_is_named() {
                 .as_ref()
                 .is_none_or(|right| right.verb != "create" || right.resource != "secrets");
             if is_begun && ["sinks", "check"].contains(&&*account) {
-                stage.with_a_drain().await;
+                stage.with_drains().await;
             }
             let words = missing.map(|right| format!("cannot {} resource \"{}\"", right.verb, right.resource));
             stage.until_it_says(objects, emulator, &account, words.as_deref()).await;

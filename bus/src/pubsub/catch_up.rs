@@ -97,17 +97,8 @@ impl CatchUp {
 pub(super) fn batch(app: &AppName, text: String) -> Result<Batch, BusError> {
     let stream = StreamId::new("marker", "-", "-", Epoch::new());
     let stream = stream.map_err(|error| BusError::Refused(error.to_string()))?;
-    let origin = Origin {
-        app: app.clone(),
-        process: "tributary".to_owned(),
-        stream,
-        node: String::new(),
-        source: "tributary".to_owned(),
-        fd: None,
-        about: None,
-    };
     Ok(Batch {
-        origin: Arc::new(origin),
+        origin: Arc::new(Origin::tributary(app.clone(), stream, "")),
         seq: 0,
         content: Content::Marker(text),
     })

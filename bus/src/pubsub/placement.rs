@@ -14,16 +14,16 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::future::try_join_all;
 use parking_lot::RwLock;
 use tokio::{sync::watch, time::sleep};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Projects, failure::Failure};
+use super::Projects;
 use crate::AppName;
 
 /// Where apps are that are not, or not only, where their order has them first.
-type Displaced = Arc<HashMap<AppName, Vec<usize>>>;
+pub(super) type Displaced = Arc<HashMap<AppName, Vec<usize>>>;
 
 /// Where apps are, as far as that was seen.
 pub(super) struct Placement {
@@ -110,17 +110,14 @@ pub(super) fn keep_looking(projects: &Arc<Projects>) {
     if projects.placement.looks.swap(true, Ordering::Relaxed) {
         return;
     }
+    let interval = projects.placement.look_interval;
     let (projects, closing) = (Arc::downgrade(projects), projects.closing.clone());
-    let interval = move |projects: &std::sync::Weak<Projects>| Some(projects.upgrade()?.placement.look_interval);
     tokio::spawn(closing.run_until_cancelled_owned(async move {
-        while let Some(interval) = interval(&projects) {
+        loop {
+            // Many processes that began together shall not look together.
             sleep(interval.mul_f64(rand::random_range(0.8..=1.0))).await;
             let Some(projects) = projects.upgrade() else { return };
-            let lists: Result<Vec<_>, Failure> = join_all(projects.list.iter().map(|project| project.apps()))
-                .await
-                .into_iter()
-                .collect();
-            match lists {
+            match try_join_all(projects.list.iter().map(|project| project.apps())).await {
                 Ok(lists) => projects.placement.saw(lists),
                 Err(failure) => tracing::debug!(?failure, "cannot look where apps are for now"),
             }

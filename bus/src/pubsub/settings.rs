@@ -34,7 +34,7 @@ pub struct PubSubSettings {
     pub replica: String,
     /// How long a topic keeps what was published to it.
     pub retention: Duration,
-    /// How often a reader looks whether its subscription is still attached to its topic (rule 22).
+    /// How often a reader looks whether its subscription is still attached to its topic (rule 22), and, where there are several projects, a process where apps are.
     pub check_interval: Duration,
     /// A message that was handed out and neither settled nor extended comes again after this: 10 s to 10 minutes.
     pub ack_deadline: Duration,

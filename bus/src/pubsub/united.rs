@@ -11,7 +11,7 @@ use futures::{
 };
 use tokio::sync::watch;
 
-use super::{Projects, failure::Failure};
+use super::{Projects, failure::Failure, placement::Displaced};
 use crate::{AppName, BusError, Item, Published, Reader, Start};
 
 /// What is read.
@@ -36,7 +36,7 @@ struct United {
     have: Vec<usize>,
     /// Of those the reader began with, how many have not caught up.
     behind: usize,
-    looked: watch::Receiver<Arc<std::collections::HashMap<AppName, Vec<usize>>>>,
+    looked: watch::Receiver<Displaced>,
 }
 
 /// Reads an app from these projects, which have it, and from those where it comes to be.
