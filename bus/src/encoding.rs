@@ -42,7 +42,7 @@ pub(crate) fn compress(data: &[u8]) -> Option<Bytes> {
 /// What was compressed, at most `most` bytes.
 ///
 /// # Errors
-/// Why it cannot be read: it is none, or would be larger. Nothing is allocated for what a frame merely claims.
+/// Why it cannot be read: it is none, or would be larger. Whatever a frame claims to hold, no more than `most` is allocated for it.
 pub(crate) fn decompress(data: &[u8], most: usize) -> Result<Bytes, String> {
     let why = |error: std::io::Error| error.to_string();
     DECOMPRESSOR.with_borrow_mut(|made| {

@@ -4,15 +4,19 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
 };
 
+use kubesim::{Config, Scenario};
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     process::Command,
 };
 
@@ -20,10 +24,11 @@ use crate::{
     demo::has_kubectl,
     drains::succeeds,
     emulator::Emulator,
-    manifests::{container, of_kind, rendered, started},
+    manifests::{container, pod, rendered, started},
     name_server::name_server,
+    rights::accounts,
     support::*,
-    up::{Cluster, first_tail, writers},
+    up::{first_tail, writers},
 };
 
 /// Names a static binary: `cargo build --target x86_64-unknown-linux-musl` makes one.
@@ -41,6 +46,9 @@ const NAME_SERVER: ([u8; 4], u16) = ([127, 0, 0, 53], 53);
 /// What a pod finds there, as its kubelet has it.
 const RESOLV_CONF: &str =
     "nameserver 127.0.0.53\nsearch tributary.svc.cluster.local svc.cluster.local\noptions ndots:5\n";
+
+/// Where a pod's account is.
+const ACCOUNT_DIR: &str = "var/run/secrets/kubernetes.io/serviceaccount";
 
 /// An image's archive, unpacked.
 struct Image {
@@ -129,55 +137,49 @@ impl Image {
     }
 
     /// What a kubelet adds: names, and places for volumes.
-    fn mount(&self, kubeconfig: &str) {
+    fn mount(&self) {
         let root = self.root();
         fs::write(root.join("etc/resolv.conf"), RESOLV_CONF).unwrap();
         fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
-        fs::write(root.join("kubeconfig"), kubeconfig).unwrap();
         fs::create_dir_all(root.join("var/lib/tributary")).unwrap();
+        fs::create_dir_all(root.join(ACCOUNT_DIR)).unwrap();
         fs::create_dir(self.dir.path().join("node")).unwrap();
     }
 
-    /// A pod's container: the image as its root, read-only; the user, and no capability.
-    fn run(&self, objects: &[Value], name: &str, change: impl Fn(&str, String) -> String) -> Command {
+    /// What a pod of this account finds at [`ACCOUNT_DIR`].
+    fn account(&self, name: &str, authority: &str) -> PathBuf {
+        let dir = self.dir.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        for (file, text) in [("token", name), ("ca.crt", authority), ("namespace", "tributary")] {
+            fs::write(dir.join(file), text).unwrap();
+        }
+        dir
+    }
+
+    /// A pod's container: the image as its root, read-only; the user, and no capability; its account's files and the API server's place.
+    fn run(&self, objects: &[Value], name: &str, api: &Api, change: impl Fn(&str, String) -> String) -> Command {
         let (args, env) = started(container(objects, name));
-        let pod = objects.iter().map(|object| &object["spec"]["template"]["spec"]);
-        let pod = pod.into_iter().find(|pod| pod["serviceAccountName"] == name).unwrap();
-        let users = [
-            &pod["containers"][0]["securityContext"]["runAsUser"],
-            &pod["securityContext"]["runAsUser"],
-        ];
-        let user = users.iter().find_map(|user| user.as_u64());
-        let of_image = || {
-            self.config["User"]
-                .as_str()
-                .unwrap()
-                .split(':')
-                .next()
-                .unwrap()
-                .parse()
-                .unwrap()
-        };
-        let user = user.unwrap_or_else(of_image);
+        let user = user(objects, name).unwrap_or_else(|| {
+            let user = self.config["User"].as_str().unwrap().split(':').next().unwrap();
+            user.parse().unwrap()
+        });
         let script = r#"set -e
-            root=$1 node=$2 user=$3 entrypoint=$4; shift 4
+            root=$1 node=$2 account=$3 user=$4 entrypoint=$5; shift 5
             mount --bind "$root" "$root"
             mount --bind "$node" "$root/var/lib/tributary"
+            mount --bind "$account" "$root/var/run/secrets/kubernetes.io/serviceaccount"
             mount -o remount,ro,bind "$root"
             [ "$user" = 0 ] || as="--gid=$user --groups=$user --uid=$user"
             exec capsh --chroot="$root" --no-new-privs --drop=all $as --shell="$entrypoint" -- "$@""#;
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", script, "sh"]);
-        command
-            .arg(self.root())
-            .arg(self.dir.path().join("node"))
-            .arg(user.to_string());
+        command.arg(self.root()).arg(self.dir.path().join("node"));
+        command.arg(self.account(name, &api.authority)).arg(user.to_string());
         command.arg(self.config["Entrypoint"][0].as_str().unwrap());
         command.args(args.into_iter().map(|arg| change("", arg)));
-        command
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("KUBECONFIG", "/kubeconfig");
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1");
+        command.env("KUBERNETES_SERVICE_PORT", api.port.to_string());
         command.envs(env.into_iter().map(|(name, value)| {
             let value = change(&name, value);
             (name, value)
@@ -189,6 +191,57 @@ impl Image {
             .kill_on_drop(true);
         command
     }
+}
+
+/// The API server as pods reach it: over TLS, with a certificate of the cluster's own authority.
+struct Api {
+    port: u16,
+    /// PEM.
+    authority: String,
+}
+
+impl Api {
+    /// In front of a simulated one.
+    async fn before(plain: SocketAddr) -> Self {
+        let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
+        // Another test may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![identity.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(mut client) = acceptor.accept(client).await else {
+                        return;
+                    };
+                    let mut server = TcpStream::connect(plain).await.unwrap();
+                    // Either side's end is the other's.
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self {
+            port,
+            authority: identity.cert.pem(),
+        }
+    }
+}
+
+/// Whom a manifest lets a container run as, where it says so.
+fn user(objects: &[Value], account: &str) -> Option<u64> {
+    let pod = pod(objects, account);
+    let told = [
+        &pod["containers"][0]["securityContext"]["runAsUser"],
+        &pod["securityContext"]["runAsUser"],
+    ];
+    told.iter().find_map(|user| user.as_u64())
 }
 
 /// What a command prints; it has to succeed.
@@ -211,7 +264,7 @@ async fn may_isolate() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_image_run_as_the_manifests_run_it_carries_a_line_to_a_reader_and_finds_a_drain_by_its_name() {
+async fn the_image_run_as_the_manifests_run_it_carries_a_line_to_a_reader_finds_a_drain_by_name_and_checks_itself() {
     if !has_kubectl().await {
         return;
     }
@@ -226,28 +279,30 @@ async fn the_image_run_as_the_manifests_run_it_carries_a_line_to_a_reader_and_fi
     name_server(NAME_SERVER.into(), &[[127, 0, 0, 1]])
         .await
         .expect("127.0.0.53:53 is free");
-    let cluster = Cluster::start(&writers(1, 1_000_000, 50)).await;
-    image.mount(&fs::read_to_string(&cluster.kubeconfig).unwrap());
+    image.mount();
     let objects = rendered("emulator").await;
-    assert_eq!(
-        of_kind(&objects, "Service")
-            .filter(|service| service["metadata"]["name"] == "pubsub-emulator")
-            .count(),
-        1
-    );
-    let port = emulator.host().rsplit(':').next().unwrap();
+    // The accounts are the API's, with their tokens and with the rights that they are bound to, and no other.
+    let scenario = Scenario {
+        users: accounts(&objects),
+        authorize: true,
+        ..Scenario::from_toml(&writers(1, 1_000_000, 50)).unwrap()
+    };
+    let listen = ([127, 0, 0, 1], 0).into();
+    let cluster = kubesim::start(Config { listen, scenario }).await.unwrap();
+    let api = Api::before(cluster.addr()).await;
+    let bus_port = emulator.host().rsplit(':').next().unwrap();
     // Everything as it stands there, but that ports are free ones and on loopback.
     let change = |name: &str, value: String| match name {
         "" if value.starts_with("0.0.0.0:") => "127.0.0.1:0".to_owned(),
-        "PUBSUB_EMULATOR_HOST" => value.replace(":8085", &format!(":{port}")),
+        "PUBSUB_EMULATOR_HOST" => value.replace("pubsub-emulator:8085", &format!("pubsub-emulator:{bus_port}")),
         _ => value,
     };
-    let pod = |name: &str| {
-        let mut command = image.run(&objects, name, change);
+    let start = |name: &str| {
+        let mut command = image.run(&objects, name, &api, change);
         command.env("TRIBUTARY_ALLOW_ADDRESS", "127.0.0.0/8");
         Tributary::of(command)
     };
-    let (collector, streamer, sinks) = (pod("collector").await, pod("streamer").await, pod("sinks").await);
+    let (collector, streamer, sinks) = (start("collector").await, start("streamer").await, start("sinks").await);
     let mut tail = first_tail(&streamer).await;
     assert!(tail.line().await.unwrap().contains("]: line "));
     drop(tail);
@@ -264,11 +319,20 @@ async fn the_image_run_as_the_manifests_run_it_carries_a_line_to_a_reader_and_fi
     let mut received = BufReader::new(connection).lines();
     let line = bounded("a line", received.next_line()).await.unwrap().unwrap();
     assert!(line.contains(" load tributary - - - a test of drain"), "{line}");
+    let of_check = |name: &str, value: String| match name {
+        "TRIBUTARY_SERVER" => format!("{value}:{}", streamer.addr.port()),
+        _ => change(name, value),
+    };
+    let checked = image.run(&objects, "check", &api, of_check).output();
+    let checked = bounded("a check", checked).await.unwrap();
+    let said = String::from_utf8(checked.stdout).unwrap();
+    assert!(checked.status.success() && said.lines().count() == 8, "{said}");
+    assert!(said.lines().all(|line| line.starts_with("ok ")), "{said}");
     for service in [collector, streamer, sinks] {
         service.terminate().await;
     }
     // What was to last lies in the node's directory; nothing else was written.
     assert!(image.dir.path().join("node/checkpoints").exists());
-    cluster.stop().await;
+    cluster.shutdown().await;
     emulator.stop().await;
 }

@@ -71,18 +71,24 @@ pub struct Manifest<'a> {
     objects: &'a [Value],
 }
 
-/// The container that runs under this account.
-pub fn container<'a>(objects: &'a [Value], account: &'a str) -> Manifest<'a> {
+/// The pod that runs under this account.
+pub fn pod<'a>(objects: &'a [Value], account: &str) -> &'a Value {
     let templates = objects.iter().flat_map(|object| {
+        let spec = &object["spec"];
         [
-            &object["spec"]["template"]["spec"],
-            &object["spec"]["jobTemplate"]["spec"]["template"]["spec"],
+            &spec["template"]["spec"],
+            &spec["jobTemplate"]["spec"]["template"]["spec"],
         ]
     });
     let pod = templates.into_iter().find(|pod| pod["serviceAccountName"] == account);
+    pod.unwrap()
+}
+
+/// Its container.
+pub fn container<'a>(objects: &'a [Value], account: &'a str) -> Manifest<'a> {
     Manifest {
         name: account,
-        container: &pod.unwrap()["containers"][0],
+        container: &pod(objects, account)["containers"][0],
         objects,
     }
 }

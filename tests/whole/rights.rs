@@ -41,7 +41,7 @@ struct Right {
 }
 
 /// The accounts with the rules that are bound to them.
-fn accounts(objects: &[Value]) -> Vec<User> {
+pub fn accounts(objects: &[Value]) -> Vec<User> {
     let names = of_kind(objects, "ServiceAccount").map(|account| account["metadata"]["name"].as_str().unwrap());
     names.map(|name| user(name, rules_of(objects, name))).collect()
 }
