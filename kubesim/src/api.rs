@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::logs::log::lock;
 use crate::sim::{Refusal, Sim};
 
+mod declared;
 mod discovery;
 mod listing;
 mod log;
@@ -46,8 +47,14 @@ pub(crate) fn router(sim: Arc<Sim>) -> Router {
         .route("/api", get(discovery::versions))
         .route("/apis", get(discovery::groups))
         .route("/api/v1", get(discovery::resources))
-        .route("/api/v1/namespaces", get(discovery::namespaces))
-        .route("/api/v1/namespaces/{namespace}", get(discovery::namespace))
+        .route(
+            "/api/v1/namespaces",
+            get(discovery::namespaces).post(discovery::create_namespace),
+        )
+        .route(
+            "/api/v1/namespaces/{namespace}",
+            get(discovery::namespace).patch(discovery::namespace),
+        )
         .route("/api/v1/pods", get(pods::list_all))
         .route("/api/v1/namespaces/{namespace}/pods", get(pods::list_namespace))
         .route(
@@ -75,7 +82,7 @@ pub(crate) fn router(sim: Arc<Sim>) -> Router {
         .method_not_allowed_fallback(async |headers: HeaderMap| {
             Status::method_not_allowed().respond(&Client::of(&headers))
         })
-        .fallback(async |headers: HeaderMap| Status::no_such_path().respond(&Client::of(&headers)))
+        .fallback(declared::serve)
         .layer(middleware::from_fn_with_state(Arc::clone(&sim), rights::admit))
         .layer(middleware::from_fn_with_state(Arc::clone(&sim), admit))
         .with_state(sim)

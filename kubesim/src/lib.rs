@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 mod api;
 mod cluster;
+mod declared;
 mod error;
 mod history;
 mod ids;

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::declared::Declared;
 use crate::logs::files::FileLog;
 use crate::logs::log::{Counts, lock};
 use crate::node::pod::PodKey;
@@ -31,6 +32,7 @@ pub(crate) struct Sim {
     pub(crate) restart_backoff: Duration,
     pub(crate) store: Store,
     pub(crate) secrets: Secrets,
+    pub(crate) declared: Declared,
     pub(crate) condition: Condition,
     pub(crate) interrupts: Interrupts,
     pub(crate) running: Mutex<HashMap<PodKey, Handle>>,
@@ -125,6 +127,7 @@ impl Sim {
             written_files: Mutex::default(),
             store: Store::default(),
             secrets: Secrets::default(),
+            declared: Declared::default(),
             condition: Condition {
                 kubelet: Mutex::new(Kubelet::Up),
                 runtime_down: AtomicBool::new(false),

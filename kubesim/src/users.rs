@@ -60,7 +60,7 @@ impl User {
 }
 
 impl Rule {
-    fn allows(&self, action: &Action) -> bool {
+    pub(crate) fn allows(&self, action: &Action) -> bool {
         let names = |all: &[String], wanted: &String| all.iter().any(|one| one == wanted || one == "*");
         let within = self
             .namespace

@@ -4,31 +4,27 @@
 
 use std::{
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
 };
 
-use kubesim::{Config, Scenario};
-use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     process::Command,
 };
 
 use crate::{
+    api::Api,
     demo::has_kubectl,
     drains::succeeds,
     emulator::Emulator,
     manifests::{container, pod, rendered, started},
     name_server::name_server,
-    rights::accounts,
     support::*,
-    up::{first_tail, writers},
+    up::first_tail,
 };
 
 /// Names a static binary: `cargo build --target x86_64-unknown-linux-musl` makes one.
@@ -193,47 +189,6 @@ impl Image {
     }
 }
 
-/// The API server as pods reach it: over TLS, with a certificate of the cluster's own authority.
-struct Api {
-    port: u16,
-    /// PEM.
-    authority: String,
-}
-
-impl Api {
-    /// In front of a simulated one.
-    async fn before(plain: SocketAddr) -> Self {
-        let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
-        // Another test may have been first.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![identity.cert.der().clone()], key)
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    let Ok(mut client) = acceptor.accept(client).await else {
-                        return;
-                    };
-                    let mut server = TcpStream::connect(plain).await.unwrap();
-                    // Either side's end is the other's.
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-                });
-            }
-        });
-        Self {
-            port,
-            authority: identity.cert.pem(),
-        }
-    }
-}
-
 /// Whom a manifest lets a container run as, where it says so.
 fn user(objects: &[Value], account: &str) -> Option<u64> {
     let pod = pod(objects, account);
@@ -281,15 +236,8 @@ async fn the_image_run_as_the_manifests_run_it_carries_a_line_to_a_reader_finds_
         .expect("127.0.0.53:53 is free");
     image.mount();
     let objects = rendered("emulator").await;
-    // The accounts are the API's, with their tokens and with the rights that they are bound to, and no other.
-    let scenario = Scenario {
-        users: accounts(&objects),
-        authorize: true,
-        ..Scenario::from_toml(&writers(1, 1_000_000, 50)).unwrap()
-    };
-    let listen = ([127, 0, 0, 1], 0).into();
-    let cluster = kubesim::start(Config { listen, scenario }).await.unwrap();
-    let api = Api::before(cluster.addr()).await;
+    let api = Api::start(&objects).await;
+    api.apply(&objects.iter().collect::<Vec<_>>()).await;
     let bus_port = emulator.host().rsplit(':').next().unwrap();
     // Everything as it stands there, but that ports are free ones and on loopback.
     let change = |name: &str, value: String| match name {
@@ -333,6 +281,6 @@ async fn the_image_run_as_the_manifests_run_it_carries_a_line_to_a_reader_finds_
     }
     // What was to last lies in the node's directory; nothing else was written.
     assert!(image.dir.path().join("node/checkpoints").exists());
-    cluster.shutdown().await;
+    api.cluster.shutdown().await;
     emulator.stop().await;
 }

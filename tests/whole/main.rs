@@ -1,6 +1,8 @@
 //! The whole, through its public doors: the binary, HTTP, kubectl. A file per promise.
 
 mod access;
+mod api;
+mod applied;
 mod apps;
 mod check;
 mod cli;
@@ -17,7 +19,6 @@ mod manifests;
 mod monitoring;
 #[path = "../support/name_server.rs"]
 mod name_server;
-mod own_cluster;
 mod projects;
 mod pypi;
 mod replicas;

@@ -5,7 +5,6 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kubesim::{Cluster, Config, Rule, Scenario, User};
 use registry::{Addresses, DrainUrl, KubernetesRegistry, Registry};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -15,15 +14,12 @@ use tokio::{
 };
 
 use crate::{
+    api::Api,
     demo::has_kubectl,
     emulator::Emulator,
     manifests::{container, of_kind, rendered, started, strings},
     support::*,
-    up::writers,
 };
-
-/// Where the services run.
-const NAMESPACE: &str = "tributary";
 
 /// Drains are shared by the replicas of sinks.
 const DRAINS: usize = 12;
@@ -31,72 +27,44 @@ const DRAINS: usize = 12;
 /// Variants at once: each is a cluster and a service.
 const AT_ONCE: usize = 4;
 
-/// An account, and what one of its rules lets it do.
+/// What a rule of a role lets an account do that it is bound to.
 #[derive(Clone, Debug)]
 struct Right {
     account: String,
+    /// Kind and name.
+    role: (String, String),
     rule: usize,
     resource: String,
     verb: String,
 }
 
-/// The accounts with the rules that are bound to them.
-pub fn accounts(objects: &[Value]) -> Vec<User> {
-    let names = of_kind(objects, "ServiceAccount").map(|account| account["metadata"]["name"].as_str().unwrap());
-    names.map(|name| user(name, rules_of(objects, name))).collect()
-}
-
-fn user(account: &str, rules: Vec<Rule>) -> User {
-    User {
-        name: format!("system:serviceaccount:{NAMESPACE}:{account}"),
-        token: account.to_owned(),
-        rules,
-        ..User::default()
-    }
-}
-
-fn rules_of(objects: &[Value], account: &str) -> Vec<Rule> {
-    let mut rules = Vec::new();
-    for (binding, role, namespace) in [
-        ("ClusterRoleBinding", "ClusterRole", None),
-        ("RoleBinding", "Role", Some(NAMESPACE)),
-    ] {
-        let is_for = |binding: &&Value| {
-            let subjects = binding["subjects"].as_array().unwrap();
-            subjects
-                .iter()
-                .any(|subject| subject["name"] == account && subject["namespace"] == NAMESPACE)
-        };
-        for binding in of_kind(objects, binding).filter(is_for) {
-            assert_eq!(binding["roleRef"]["kind"], role);
-            let role = of_kind(objects, role).find(|role| role["metadata"]["name"] == binding["roleRef"]["name"]);
-            for rule in role.expect("the role that it names")["rules"].as_array().unwrap() {
-                rules.push(Rule {
-                    groups: strings(&rule["apiGroups"]),
-                    resources: strings(&rule["resources"]),
-                    verbs: strings(&rule["verbs"]),
-                    namespace: namespace.map(str::to_owned),
-                });
-            }
-        }
-    }
-    rules
-}
-
-fn rights(accounts: &[User]) -> Vec<Right> {
+/// The rights of all accounts.
+fn rights(objects: &[Value]) -> Vec<Right> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
     let mut rights = Vec::new();
-    for user in accounts {
-        for (at, rule) in user.rules.iter().enumerate() {
-            for (resource, verb) in rule
-                .resources
-                .iter()
-                .flat_map(|resource| rule.verbs.iter().map(move |verb| (resource, verb)))
-            {
+    for binding in objects.iter().filter(|object| {
+        object["kind"]
+            .as_str()
+            .is_some_and(|kind| kind.ends_with("RoleBinding"))
+    }) {
+        let role = (text(&binding["roleRef"]["kind"]), text(&binding["roleRef"]["name"]));
+        let bound = of_kind(objects, &role.0).find(|object| object["metadata"]["name"] == *role.1);
+        for (rule, given) in bound.expect("the role that it names")["rules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .enumerate()
+        {
+            for (resource, verb) in strings(&given["resources"]).iter().flat_map(|resource| {
+                let verbs = strings(&given["verbs"]).into_iter();
+                verbs.map(move |verb| (resource, verb))
+            }) {
                 rights.push(Right {
-                    account: user.token.clone(),
-                    rule: at,
+                    account: text(&binding["subjects"][0]["name"]),
+                    role: role.clone(),
+                    rule,
                     resource: resource.clone(),
-                    verb: verb.clone(),
+                    verb,
                 });
             }
         }
@@ -104,50 +72,34 @@ fn rights(accounts: &[User]) -> Vec<Right> {
     rights
 }
 
-/// A cluster of its own, whose API asks who one is.
+/// A cluster of its own.
 struct Stage {
-    cluster: Cluster,
+    api: Api,
     dir: TempDir,
 }
 
 impl Stage {
-    async fn new(accounts: &[User], missing: Option<&Right>) -> Self {
-        let mut users = accounts.to_vec();
+    /// With the roles of these objects applied to it, but for what is `missing`.
+    async fn new(objects: &[Value], missing: Option<&Right>) -> Self {
+        let mut roles: Vec<Value> = objects.to_vec();
+        roles.retain(|object| object["apiVersion"] == "rbac.authorization.k8s.io/v1");
         if let Some(right) = missing {
-            let user = users.iter_mut().find(|user| user.token == right.account).unwrap();
-            user.rules[right.rule].verbs.retain(|verb| *verb != right.verb);
+            let is_it = |role: &&mut Value| role["kind"] == *right.role.0 && role["metadata"]["name"] == *right.role.1;
+            let role = roles.iter_mut().find(is_it).unwrap();
+            let verbs = role["rules"][right.rule]["verbs"].as_array_mut().unwrap();
+            verbs.retain(|verb| *verb != *right.verb);
         }
-        let anything = ["*".to_owned()];
-        let everything = Rule {
-            groups: anything.to_vec(),
-            resources: anything.to_vec(),
-            verbs: anything.to_vec(),
-            namespace: None,
-        };
-        users.push(user("admin", vec![everything]));
-        let scenario = Scenario {
-            users,
-            authorize: true,
-            ..Scenario::from_toml(&writers(1, 1_000_000, 5)).unwrap()
-        };
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let api = Api::start(objects).await;
+        api.apply(&roles.iter().collect::<Vec<_>>()).await;
         Self {
-            cluster: kubesim::start(Config { listen, scenario }).await.unwrap(),
+            api,
             dir: TempDir::new().unwrap(),
         }
     }
 
-    fn kubeconfig(&self, account: &str) -> String {
-        let text = self
-            .cluster
-            .kubeconfig()
-            .replace("user: {}", &format!("user: {{token: {account}}}"));
-        text.replace("namespace: default", &format!("namespace: {NAMESPACE}"))
-    }
-
     /// Somebody else's look at the registry, who may everything: drains are there before the service is, so many that some are the first replica's.
     async fn with_drains(&self) {
-        let kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig("admin")).unwrap();
+        let kubeconfig = Kubeconfig::from_yaml(&self.api.kubeconfig("admin")).unwrap();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         let client = kube::Client::try_from(config.unwrap()).unwrap();
         let registry = KubernetesRegistry::open(client, None).await.unwrap();
@@ -167,7 +119,7 @@ impl Stage {
             }
         }
         let kubeconfig = self.dir.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, self.kubeconfig(account)).unwrap();
+        std::fs::write(&kubeconfig, self.api.kubeconfig(account)).unwrap();
         env.insert("KUBECONFIG".to_owned(), kubeconfig.display().to_string());
         env.insert("PUBSUB_EMULATOR_HOST".to_owned(), emulator.host().to_owned());
         env.insert("TRIBUTARY_ALLOW_ADDRESS".to_owned(), "127.0.0.0/8".to_owned());
@@ -249,19 +201,19 @@ async fn each_right_of_each_account_is_needed_and_what_is_missing_is_named() {
         return;
     };
     let objects = rendered("emulator").await;
-    let accounts = accounts(&objects);
-    assert_eq!(accounts.len(), 4);
-    let rights = rights(&accounts);
+    let rights = rights(&objects);
     assert_eq!(rights.len(), 19, "{rights:#?}");
     // With all of them everybody works.
-    let with_all = accounts.iter().map(|user| (user.token.clone(), None));
+    let with_all = ["collector", "streamer", "sinks", "check"]
+        .map(|account| (account.to_owned(), None))
+        .into_iter();
     let without = rights.iter().map(|right| (right.account.clone(), Some(right.clone())));
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let tried = with_all.chain(without).map(|(account, missing)| {
-        let (objects, accounts, emulator, turns) = (&objects, &accounts, &emulator, Arc::clone(&turns));
+        let (objects, emulator, turns) = (&objects, &emulator, Arc::clone(&turns));
         async move {
             let _turn = turns.acquire().await.unwrap();
-            let stage = Stage::new(accounts, missing.as_ref()).await;
+            let stage = Stage::new(objects, missing.as_ref()).await;
             // Where the registry is begun is not what is tried: but for `create`, it is there.
             let is_begun = missing
                 .as_ref()
@@ -271,7 +223,7 @@ async fn each_right_of_each_account_is_needed_and_what_is_missing_is_named() {
             }
             let words = missing.map(|right| format!("cannot {} resource \"{}\"", right.verb, right.resource));
             stage.until_it_says(objects, emulator, &account, words.as_deref()).await;
-            stage.cluster.shutdown().await;
+            stage.api.cluster.shutdown().await;
         }
     });
     futures::future::join_all(tried).await;

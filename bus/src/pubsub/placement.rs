@@ -118,7 +118,13 @@ pub(super) fn keep_looking(projects: &Arc<Projects>) {
             sleep(interval.mul_f64(rand::random_range(0.8..=1.0))).await;
             let Some(projects) = projects.upgrade() else { return };
             match try_join_all(projects.list.iter().map(|project| project.apps())).await {
-                Ok(lists) => projects.placement.saw(lists),
+                // Of a hundred thousand apps this takes a while.
+                Ok(lists) => {
+                    let saw = tokio::task::spawn_blocking(move || projects.placement.saw(lists));
+                    if let Err(error) = saw.await {
+                        tracing::error!(%error, "where apps are was not seen");
+                    }
+                }
                 Err(failure) => tracing::debug!(?failure, "cannot look where apps are for now"),
             }
         }

@@ -1,14 +1,18 @@
 //! What a client asks before it asks for pods: the version, the resources, the namespaces.
 
+use std::collections::BTreeSet;
+
+use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::query::Query;
 use super::selector::Selector;
-use super::status::Status;
-use super::{Client, Shared, table};
+use super::status::{self, Status};
+use super::{Client, Shared, declared, table};
+use crate::declared::KINDS;
 use crate::node::store::Namespace;
 
 /// `GET /version`.
@@ -34,21 +38,33 @@ pub(super) async fn versions(headers: HeaderMap) -> Response {
     super::json(&Client::of(&headers), &versions)
 }
 
-/// `GET /apis`: there are no other groups.
+/// `GET /apis`: the groups of what can be declared.
 pub(super) async fn groups(headers: HeaderMap) -> Response {
+    let names: BTreeSet<&str> = KINDS
+        .iter()
+        .map(|kind| kind.group)
+        .filter(|group| !group.is_empty())
+        .collect();
+    let groups: Vec<Value> = names
+        .into_iter()
+        .map(|name| {
+            let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
+            json!({"name": name, "versions": [version], "preferredVersion": version})
+        })
+        .collect();
     super::json(
         &Client::of(&headers),
-        &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}),
+        &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
     )
 }
 
 /// `GET /api/v1`.
 pub(super) async fn resources(headers: HeaderMap) -> Response {
-    let resources = json!({
+    let mut resources = json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1",
         "resources": [
             {"name": "namespaces", "singularName": "namespace", "namespaced": false, "kind": "Namespace",
-             "verbs": ["get", "list"], "shortNames": ["ns"]},
+             "verbs": ["create", "get", "list", "patch"], "shortNames": ["ns"]},
             {"name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod",
              "verbs": ["delete", "get", "list", "watch"], "shortNames": ["po"], "categories": ["all"]},
             {"name": "secrets", "singularName": "secret", "namespaced": true, "kind": "Secret",
@@ -56,6 +72,14 @@ pub(super) async fn resources(headers: HeaderMap) -> Response {
             {"name": "pods/log", "singularName": "", "namespaced": true, "kind": "Pod", "verbs": ["get"]},
         ],
     });
+    if let Some(list) = resources["resources"].as_array_mut() {
+        list.extend(
+            KINDS
+                .iter()
+                .filter(|kind| kind.group.is_empty())
+                .map(declared::resource),
+        );
+    }
     super::json(&Client::of(&headers), &resources)
 }
 
@@ -78,7 +102,20 @@ pub(super) async fn namespaces(State(sim): Shared, RawQuery(query): RawQuery, he
     super::json(&client, &list)
 }
 
-/// `GET /api/v1/namespaces/{namespace}`.
+/// `POST /api/v1/namespaces`: of what is declared of it, its name is kept.
+pub(super) async fn create_namespace(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
+    let client = Client::of(&headers);
+    let object: Value = serde_json::from_slice(&body).unwrap_or_default();
+    match object["metadata"]["name"].as_str().filter(|name| !name.is_empty()) {
+        Some(name) => {
+            sim.store.create_namespace(name);
+            status::answer(StatusCode::CREATED, client.print(&object))
+        }
+        None => Status::bad_request("the object provided is unrecognized").respond(&client),
+    }
+}
+
+/// `GET /api/v1/namespaces/{namespace}`, and what a change of what is declared of it comes to.
 pub(super) async fn namespace(State(sim): Shared, Path(name): Path<String>, headers: HeaderMap) -> Response {
     let client = Client::of(&headers);
     let (version, namespaces) = sim.store.namespaces();

@@ -32,7 +32,7 @@ pub(super) async fn access(State(sim): Shared, headers: HeaderMap, body: Bytes) 
     review(&headers, &body, |review| {
         let users = lock(&sim.condition.users);
         let user = users.iter().find(|user| review["spec"]["user"] == *user.name);
-        json!({"allowed": user.is_some_and(|user| user.may(&action(review)))})
+        json!({"allowed": user.is_some_and(|user| rights::may(&sim, user, &action(review)))})
     })
 }
 
@@ -40,7 +40,10 @@ pub(super) async fn access(State(sim): Shared, headers: HeaderMap, body: Bytes) 
 pub(super) async fn own_access(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
     let user = rights::asks(&sim, &headers);
     review(&headers, &body, |review| {
-        let allowed = !sim.authorize || user.is_some_and(|user| user.may(&action(review)));
+        let allowed = !sim.authorize
+            || user
+                .as_ref()
+                .is_some_and(|user| rights::may(&sim, user, &action(review)));
         json!({"allowed": allowed})
     })
 }

@@ -26,20 +26,44 @@ pub(super) async fn admit(State(sim): Shared, request: Request, next: Next) -> R
     };
     let query = Query::parse(request.uri().query());
     match action(request.method(), request.uri().path(), query.flag("watch")) {
-        Some(action) if !user.may(&action) => Status::forbidden(&user.name, &action).respond(&client),
+        Some(action) if !may(&sim, &user, &action) => Status::forbidden(&user.name, &action).respond(&client),
         _ => next.run(request).await,
     }
 }
 
-/// Whose token a request carries.
+/// Whether somebody may do that: by the scenario, or by a role that is bound to them.
+pub(super) fn may(sim: &Arc<Sim>, user: &User, action: &Action) -> bool {
+    user.may(action) || sim.declared.allows(&user.name, action)
+}
+
+/// Whose token a request carries, or, where they may, as whom they ask (`kubectl --as`).
 pub(super) fn asks(sim: &Arc<Sim>, headers: &HeaderMap) -> Option<User> {
-    let token = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
-    let users = lock(&sim.condition.users);
-    users.iter().find(|user| user.token == token).cloned()
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    let token = text(AUTHORIZATION.as_str())?.strip_prefix("Bearer ")?;
+    let user = {
+        let users = lock(&sim.condition.users);
+        users.iter().find(|user| user.token == token).cloned()?
+    };
+    let Some(other) = text("impersonate-user") else {
+        return Some(user);
+    };
+    let impersonate = Action {
+        verb: "impersonate".to_owned(),
+        resource: "users".to_owned(),
+        ..Action::default()
+    };
+    may(sim, &user, &impersonate).then(|| {
+        let users = lock(&sim.condition.users);
+        let known = users.iter().find(|user| user.name == other).cloned();
+        known.unwrap_or_else(|| User {
+            name: other.to_owned(),
+            ..User::default()
+        })
+    })
 }
 
 /// What a request asks for; `None` for what everybody may who has a token: discovery, and to ask what one may.
-fn action(method: &Method, path: &str, watches: bool) -> Option<Action> {
+pub(super) fn action(method: &Method, path: &str, watches: bool) -> Option<Action> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (group, rest) = match &*parts {
         ["api", _version, rest @ ..] => ("", rest),
