@@ -8,6 +8,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use kubesim::{Cluster, Config, Rule, Scenario, User};
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
@@ -130,11 +131,15 @@ async fn over_tls(plain: SocketAddr) -> (u16, String) {
 
 /// What kubectl says with this kubeconfig, and whether it went well.
 pub async fn kubectl(kubeconfig: &str, args: &[&str], stdin: &str) -> (bool, String) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), kubeconfig).unwrap();
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("kubeconfig");
+    std::fs::write(&file, kubeconfig).unwrap();
     let mut child = Command::new("kubectl")
         .arg("--kubeconfig")
-        .arg(file.path())
+        .arg(file)
+        // What it remembers of a server, it remembers of its port.
+        .arg("--cache-dir")
+        .arg(dir.path())
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

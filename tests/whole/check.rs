@@ -49,6 +49,19 @@ impl Setup<'_> {
         (done.status.success(), said)
     }
 
+    /// No fault: but a machine that is busy for a moment is a slow deployment, which is one.
+    async fn finds_nothing(&self) -> String {
+        let mut last = String::new();
+        for _ in 0..TRIES {
+            let (is_good, said) = self.check().await;
+            if is_good {
+                return said;
+            }
+            last = said;
+        }
+        panic!("{last}");
+    }
+
     /// The one fault, or those that follow from it, of a broken set-up is named by a line with all of these.
     async fn finds(&self, words: &[&str]) {
         let (good, said) = self.check().await;
@@ -86,6 +99,9 @@ async fn with_a_slow_clock(api: SocketAddr) -> SocketAddr {
     addr
 }
 
+/// How often a good deployment is looked at, until there is no fault.
+pub const TRIES: usize = 3;
+
 /// Two containers that print, and what reads them.
 const PODS: u64 = 2;
 
@@ -110,8 +126,7 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         accounts: None,
     };
     drop(crate::up::first_tail(&serving).await);
-    let (is_good, said) = good.check().await;
-    assert!(is_good, "{said}");
+    let said = good.finds_nothing().await;
     for part in [
         "bus", "cluster", "rights", "pods", "registry", "streamer", "canary", "clock",
     ] {
