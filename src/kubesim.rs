@@ -11,7 +11,7 @@ use crate::say;
 
 #[derive(Args)]
 pub(crate) struct KubesimArgs {
-    /// Where the API listens, without authentication; port 0 takes a free one
+    /// Where the API listens, without authentication unless the scenario says otherwise; port 0 takes a free one
     #[arg(
         long,
         env = "TRIBUTARY_KUBESIM_LISTEN",

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::logs::log::lock;
-use crate::secrets::Refused;
+use crate::refused::Refused;
 use crate::users::{Action, Rule};
 
 /// A kind that can be declared.

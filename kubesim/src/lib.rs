@@ -27,6 +27,7 @@ mod listener;
 mod logs;
 mod node;
 mod playing;
+mod refused;
 mod scenario;
 mod secrets;
 mod sim;

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::history::{Change, History, TooOld};
 use crate::logs::log::lock;
+use crate::refused::Refused;
 
 /// Namespace and name.
 pub(crate) type SecretKey = (String, String);
@@ -21,17 +22,6 @@ pub(crate) struct Secrets {
 struct State {
     objects: BTreeMap<SecretKey, Arc<Value>>,
     history: History<Value>,
-}
-
-/// Why a change was refused.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// There is one of this name.
-    Exists,
-    /// There is none.
-    Missing,
-    /// It is not the one that was meant any more.
-    Conflict,
 }
 
 impl Default for Secrets {

@@ -13,7 +13,7 @@ use super::query::Query;
 use super::status::{self, Status};
 use super::{Client, Shared, rights};
 use crate::declared::{KINDS, Key, Kind};
-use crate::secrets::Refused;
+use crate::refused::Refused;
 use crate::sim::Sim;
 
 /// The largest object that is taken: what etcd takes.

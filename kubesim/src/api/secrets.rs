@@ -19,7 +19,7 @@ use super::selector::Selector;
 use super::status::{self, Status};
 use super::watch::{Broken, CHANGES_AT_ONCE, DEFAULT_TIMEOUT, expired, line};
 use super::{Client, Shared};
-use crate::secrets::Refused;
+use crate::refused::Refused;
 use crate::sim::{Interrupt, Sim};
 
 /// `GET /api/v1/namespaces/{namespace}/secrets`, also with `watch`.
