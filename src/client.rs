@@ -1,13 +1,12 @@
 //! The way to a cluster's API.
 
-use std::{error::Error, net::SocketAddr, time::Duration};
+use std::{error::Error, net::SocketAddr};
 
 use anyhow::{Context, anyhow, bail};
 use http::Request;
 use kube::{Client, Config};
 
-/// How long an API may take for its first answer.
-const ANSWER_WAIT: Duration = Duration::from_secs(10);
+use crate::wait::answered;
 
 /// A client for the cluster of the current kubeconfig (`KUBECONFIG`, `~/.kube/config`, or the pod's own account), proved to be there and to let pods be listed.
 ///
@@ -46,24 +45,20 @@ async fn ask(client: &Client, url: &str) -> anyhow::Result<()> {
     let look = Request::get("/api/v1/pods?limit=1")
         .body(Vec::new())
         .context("cannot ask for pods")?;
-    let answer = tokio::time::timeout(ANSWER_WAIT, client.request_text(look)).await;
+    let answer = answered(client.request_text(look)).await;
     let silent = |why: String| {
         anyhow!("the Kubernetes API at {url} does not answer: {why} (check KUBECONFIG and that the cluster is up)")
     };
     match answer {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(refused))) => {
-            let said = if refused.message.is_empty() {
-                format!("status {}", refused.code)
-            } else {
-                refused.message.clone()
-            };
+        Ok(Err(refused @ kube::Error::Api(_))) => {
+            let said = refusal(&refused);
             bail!(
                 "the Kubernetes API at {url} refuses: {said} (this needs `list` and `watch` on pods and `get` on pods/log, in all namespaces)"
             )
         }
         Ok(Err(error)) => Err(silent(innermost(&error))),
-        Err(_) => Err(silent(format!("nothing within {} s", ANSWER_WAIT.as_secs()))),
+        Err(why) => Err(silent(why)),
     }
 }
 
@@ -73,6 +68,15 @@ pub(crate) fn for_simulated(addr: SocketAddr) -> anyhow::Result<Client> {
         .parse()
         .context("the simulated cluster has no address")?;
     Client::try_from(Config::new(url)).context("the simulated cluster cannot be reached")
+}
+
+/// What the API says for itself, or why it says nothing.
+pub(crate) fn refusal(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.message.is_empty() => format!("status {}", status.code),
+        kube::Error::Api(status) => status.message.clone(),
+        error => innermost(error),
+    }
 }
 
 /// The innermost cause, which is the one a user can do something about; those around it say the same again.

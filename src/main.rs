@@ -23,6 +23,7 @@ mod stack;
 mod streamer;
 mod telemetry;
 mod up;
+mod wait;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus::{AppName, Batch, Bus, Content, Epoch, Origin, StreamId, Timestamp};
+use bus::{AppName, Batch, Bus, Content, Epoch, Origin, StreamId, Timestamp, notice::TRIBUTARY};
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -18,9 +18,6 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Notices that wait for the bus. More are not told: the next one will be.
 const WAITING_NOTICES: usize = 64;
-
-/// The process and source of what the platform says.
-const TRIBUTARY: &str = "tributary";
 
 /// What each app may print.
 pub struct Limits {

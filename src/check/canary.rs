@@ -10,20 +10,23 @@ use std::{
 use bus::{AppName, Bus, BusError, Content, Item, PubSub, Start, Timestamp};
 use collector::Instance;
 use futures::{
-    AsyncBufReadExt, StreamExt,
+    AsyncBufReadExt, StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use kube::Client;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     clock::Clocks,
-    cluster::refusal,
     report::{Report, millis},
 };
-use crate::server::{Server, encoded, refusal as server_refusal};
+use crate::{
+    client::refusal,
+    server::{self, Server, encoded},
+    wait::answered,
+};
 use watch::{Seen, Times, WAY, Wanted, Watch};
 
 /// Containers that are asked for their last line.
@@ -34,9 +37,6 @@ const AT_ONCE: usize = 8;
 
 /// Containers, of as many apps at most, that are listened to: those that printed last.
 const LISTENED: usize = 4;
-
-/// How long a question may take.
-const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// What prints a line a second, where nothing else does.
 const PRINTS: &str = "kubectl create deployment canary --image=busybox -- sh -c 'while date; do sleep 1; done'";
@@ -112,13 +112,13 @@ impl Way<'_> {
         let asked = stream::iter(containers.into_iter().take(ASKED)).map(|container| async {
             let path = format!("{}&tailLines=1", path(&container));
             let text = match Request::get(path).body(Vec::new()) {
-                Ok(request) => timeout(ANSWER_WAIT, self.cluster.request_text(request)).await,
+                Ok(request) => answered(self.cluster.request_text(request)).await,
                 Err(error) => return Err((container, error.to_string())),
             };
             match text {
                 Ok(Ok(text)) => Ok((Timestamp::split_line(text.as_bytes()).map(|(time, _)| time), container)),
                 Ok(Err(error)) => Err((container, refusal(&error))),
-                Err(_) => Err((container, format!("nothing within {} s", ANSWER_WAIT.as_secs()))),
+                Err(why) => Err((container, why)),
             }
         });
         let answers: Vec<_> = asked.buffer_unordered(AT_ONCE).collect().await;
@@ -152,8 +152,7 @@ impl Way<'_> {
     async fn follow(&self, container: &Instance) -> Result<BoxStream<'static, Seen>, String> {
         let request = Request::get(format!("{}&follow=true&tailLines=0", path(container)));
         let request = request.body(Vec::new()).map_err(|error| error.to_string())?;
-        let answer = timeout(ANSWER_WAIT, self.cluster.request_stream(request)).await;
-        let answer = answer.map_err(|_| format!("nothing within {} s", ANSWER_WAIT.as_secs()))?;
+        let answer = answered(self.cluster.request_stream(request)).await?;
         let lines = answer.map_err(|error| refusal(&error))?.lines();
         let who = key(&container.app, &container.process);
         Ok(lines
@@ -196,23 +195,16 @@ impl Way<'_> {
         let request = server
             .request(Method::GET, &path)
             .header(header::ACCEPT, "application/x-ndjson");
-        let answer = match timeout(ANSWER_WAIT, server.send(request, String::new())).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(why)) => {
+        let answer = match answered(server.send(request, String::new())).await.flatten() {
+            Ok(answer) => answer,
+            Err(why) => {
                 report.fault("streamer", format!("{app} cannot be read: {why}"));
-                return None;
-            }
-            Err(_) => {
-                report.fault(
-                    "streamer",
-                    format!("{app} cannot be read: nothing within {} s", ANSWER_WAIT.as_secs()),
-                );
                 return None;
             }
         };
         let status = answer.status();
         if status != StatusCode::OK {
-            let said = server_refusal(status, answer.into_body()).await;
+            let said = server::refusal(status, answer.into_body()).await;
             match (status, server.has_key()) {
                 (StatusCode::UNAUTHORIZED, false) => {
                     report.unchecked(
@@ -236,17 +228,11 @@ impl Way<'_> {
             return None;
         }
         let app = app.clone();
-        let frames = answer.into_body().into_data_stream();
-        let lines = frames
-            .scan(Vec::new(), |rest, frame| {
-                let lines = frame.ok().map(|frame| whole_lines(rest, &frame));
-                async move { lines }
-            })
-            .flat_map(stream::iter)
-            .filter_map(move |line| {
-                let seen = served(&app, &line);
-                async move { seen }
-            });
+        let frames = answer.into_body().into_data_stream().map_err(std::io::Error::other);
+        let lines = frames.into_async_read().lines().filter_map(move |line| {
+            let seen = line.ok().and_then(|line| served(&app, &line));
+            async move { seen }
+        });
         Some(lines.boxed())
     }
 }
@@ -313,17 +299,9 @@ fn lines(delivery: &bus::Delivery) -> Vec<Seen> {
         .collect()
 }
 
-/// The whole lines of what came, and what is left of the last.
-fn whole_lines(rest: &mut Vec<u8>, frame: &[u8]) -> Vec<Vec<u8>> {
-    rest.extend_from_slice(frame);
-    let end = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let whole: Vec<u8> = rest.drain(..end).collect();
-    whole.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
-}
-
 /// A line of the streamer's, as the log API prints it.
-fn served(app: &AppName, line: &[u8]) -> Option<Seen> {
-    let object: serde_json::Value = serde_json::from_slice(line).ok()?;
+fn served(app: &AppName, line: &str) -> Option<Seen> {
+    let object: serde_json::Value = serde_json::from_str(line).ok()?;
     let text = |name: &str| object[name].as_str();
     Some(Seen::Streamer((
         key(app, text("process")?),

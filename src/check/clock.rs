@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::{HeaderMap, header};
+
 use super::report::Report;
 
 /// Further apart than this is a fault. A `Date` header tells whole seconds, and an answer takes its time.
@@ -38,6 +40,14 @@ impl Clocks {
             whose: whose.into(),
             ahead,
         });
+    }
+
+    /// The same of an HTTP answer's `Date`, which tells whole seconds (RFC 9110, section 6.6.1). Without one nothing was said.
+    pub(super) fn heard_date(&mut self, whose: &str, headers: &HeaderMap, times: (SystemTime, SystemTime)) {
+        let date = headers.get(header::DATE).and_then(|date| date.to_str().ok());
+        if let Some(told) = date.and_then(|date| httpdate::parse_http_date(date).ok()) {
+            self.heard(whose, told, times, Duration::from_secs(1));
+        }
     }
 
     /// Tells which are off.

@@ -7,18 +7,20 @@ use std::{
 
 use bus::{AppName, Bus};
 use collector::{AppFrom, Instance};
-use http::{Request, header};
+use http::Request;
+use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::ListParams, client::Body};
+use serde_json::Value;
 
 use super::{
     clock::Clocks,
     report::{Report, count},
 };
-use crate::client::{self, innermost};
-
-/// How long an answer may take.
-const ANSWER_WAIT: Duration = Duration::from_secs(10);
+use crate::{
+    client::{self, innermost, refusal},
+    wait::answered,
+};
 
 /// Pods of a page.
 const PAGE: u32 = 500;
@@ -58,24 +60,20 @@ async fn asked(client: &Client, clocks: &mut Clocks) -> Result<String, String> {
         .body(Body::empty())
         .map_err(|error| error.to_string())?;
     let asked = SystemTime::now();
-    let answer = tokio::time::timeout(ANSWER_WAIT, client.send(request)).await;
-    let answer = answer.map_err(|_| format!("nothing within {} s", ANSWER_WAIT.as_secs()))?;
-    let answer = answer.map_err(|error| innermost(&error))?;
-    let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
-    if let Some(told) = date.and_then(|date| httpdate::parse_http_date(date).ok()) {
-        clocks.heard(
-            "the API server",
-            told,
-            (asked, SystemTime::now()),
-            Duration::from_secs(1),
-        );
-    }
+    let answer = answered(client.send(request))
+        .await?
+        .map_err(|error| innermost(&error))?;
+    clocks.heard_date("the API server", answer.headers(), (asked, SystemTime::now()));
     if !answer.status().is_success() {
         return Err(format!("it answers {} to a question for its version", answer.status()));
     }
-    let version = tokio::time::timeout(ANSWER_WAIT, client.apiserver_version()).await;
-    let version = version.map_err(|_| format!("nothing within {} s", ANSWER_WAIT.as_secs()))?;
-    Ok(version.map_err(|error| innermost(&error))?.git_version)
+    let body = answered(answer.into_body().collect()).await?;
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    let version: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    let version = version["gitVersion"].as_str();
+    version
+        .map(str::to_owned)
+        .ok_or_else(|| "what it says of its version is none".to_owned())
 }
 
 /// The containers that run and are collected. Of which no line can have come, that is told: where their app has no topic.
@@ -160,22 +158,13 @@ async fn pods(client: &Client) -> Result<Vec<Pod>, String> {
     let api: Api<Pod> = Api::all(client.clone());
     let (mut pods, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
     loop {
-        let page = tokio::time::timeout(ANSWER_WAIT, api.list(&params)).await;
-        let page = page.map_err(|_| format!("nothing within {} s", ANSWER_WAIT.as_secs()))?;
+        let page = answered(api.list(&params)).await?;
         let page = page.map_err(|error| refusal(&error))?;
         pods.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(pods),
         }
-    }
-}
-
-/// What the API says for itself, or why it says nothing.
-pub(super) fn refusal(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
-        error => innermost(error),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, time::Duration};
 
+use bus::notice::one_line;
+
 use crate::say;
 
 /// How many lines of each kind there were.
@@ -20,13 +22,13 @@ impl Report {
     /// It is not, and what to do.
     pub(super) fn fault(&mut self, part: &str, said: impl Display) {
         self.faults += 1;
-        say::answer(&format!("FAULT      {part:<10} {}", one_line(said)));
+        say::answer(&format!("FAULT      {part:<10} {}", one_line(&said.to_string())));
     }
 
     /// It was not looked at, and why.
     pub(super) fn unchecked(&mut self, part: &str, said: impl Display) {
         self.unchecked += 1;
-        say::answer(&format!("unchecked  {part:<10} {}", one_line(said)));
+        say::answer(&format!("unchecked  {part:<10} {}", one_line(&said.to_string())));
     }
 
     /// All of it in a word.
@@ -42,10 +44,6 @@ impl Report {
         }
         Ok(())
     }
-}
-
-fn one_line(said: impl Display) -> String {
-    said.to_string().replace('\n', " ")
 }
 
 /// So many of these.

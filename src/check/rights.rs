@@ -4,7 +4,8 @@ use http::Request;
 use kube::Client;
 use serde_json::{Value, json};
 
-use super::{cluster::refusal, report::Report};
+use super::report::Report;
+use crate::client::refusal;
 
 /// What a service needs to be allowed.
 struct Need {

@@ -1,15 +1,15 @@
 //! Whether the streamer answers, and is one.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use http::{Method, header};
+use http::Method;
 use http_body_util::BodyExt;
 
 use super::{clock::Clocks, report::Report};
-use crate::server::{Server, ServerArgs};
-
-/// How long an answer may take.
-const ANSWER_WAIT: Duration = Duration::from_secs(10);
+use crate::{
+    server::{Server, ServerArgs},
+    wait::answered,
+};
 
 /// Asks the streamer for its description.
 pub(super) async fn look(report: &mut Report, clocks: &mut Clocks, args: &ServerArgs) -> Option<Server> {
@@ -34,24 +34,12 @@ pub(super) async fn look(report: &mut Report, clocks: &mut Clocks, args: &Server
 
 async fn asked(server: &Server, clocks: &mut Clocks) -> Result<(), String> {
     let asked = SystemTime::now();
-    let answer = tokio::time::timeout(
-        ANSWER_WAIT,
-        server.send(server.request(Method::GET, "/openapi.json"), String::new()),
-    )
-    .await;
-    let answer = answer.map_err(|_| {
-        format!(
-            "nothing within {} s: is it overloaded, or stopped?",
-            ANSWER_WAIT.as_secs()
-        )
-    })?;
+    let answer = answered(server.send(server.request(Method::GET, "/openapi.json"), String::new())).await;
+    let answer = answer.map_err(|why| format!("{why}: is it overloaded, or stopped?"))?;
     let answer = answer.map_err(|why| format!("it cannot be reached: {why} (is a streamer running there, and its Service's selector right? --server names another place)"))?;
-    let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
-    if let Some(told) = date.and_then(|date| httpdate::parse_http_date(date).ok()) {
-        clocks.heard("the streamer", told, (asked, SystemTime::now()), Duration::from_secs(1));
-    }
+    clocks.heard_date("the streamer", answer.headers(), (asked, SystemTime::now()));
     let status = answer.status();
-    let body = tokio::time::timeout(ANSWER_WAIT, answer.into_body().collect()).await;
+    let body = answered(answer.into_body().collect()).await;
     let body = body
         .ok()
         .and_then(Result::ok)

@@ -183,7 +183,9 @@ impl Merge {
         {
             self.disorder.note(behind(self.head, first.key), now.elapsed);
         }
-        self.streams.entry(key).or_insert_with(|| Keys::new(now.elapsed)).last = at;
+        if let Some(keys) = self.streams.get_mut(&key) {
+            keys.last = at;
+        }
         self.advance(at, now.elapsed);
         self.place(first, key, event);
     }

@@ -2,18 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
-use std::{net::SocketAddr, process::Stdio, sync::Arc};
+use std::process::Stdio;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use kubesim::{Cluster, Config, Rule, Scenario, User};
-use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
-    process::Command,
-};
+use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::{manifests::of_kind, support::*, up::writers};
 
@@ -63,11 +58,11 @@ impl Api {
         };
         let listen = ([127, 0, 0, 1], 0).into();
         let cluster = kubesim::start(Config { listen, scenario }).await.unwrap();
-        let (port, authority) = over_tls(cluster.addr()).await;
+        let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         Self {
+            port: tls_in_front_of(cluster.addr(), &identity).await.port(),
+            authority: identity.cert.pem(),
             cluster,
-            port,
-            authority,
         }
     }
 
@@ -96,37 +91,6 @@ impl Api {
         assert!(applied, "{said}");
         said
     }
-}
-
-/// Puts TLS in front of a plain server: its port, and its certificate as PEM.
-async fn over_tls(plain: SocketAddr) -> (u16, String) {
-    let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
-    // Another test may have been first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![identity.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(mut client) = acceptor.accept(client).await else {
-                    return;
-                };
-                let Ok(mut server) = TcpStream::connect(plain).await else {
-                    return;
-                };
-                // Either side's end is the other's.
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-            });
-        }
-    });
-    (port, identity.cert.pem())
 }
 
 /// What kubectl says with this kubeconfig, and whether it went well.

@@ -177,35 +177,3 @@ async fn over_https_the_machine_s_roots_say_who_is_believed() {
     }
     demo.terminate().await;
 }
-
-/// What ends TLS and hands on what is inside.
-async fn tls_in_front_of(
-    addr: std::net::SocketAddr,
-    identity: &rcgen::CertifiedKey<rcgen::KeyPair>,
-) -> std::net::SocketAddr {
-    let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![identity.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let front = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                // A client that does not believe us goes.
-                let Ok(mut client) = acceptor.accept(client).await else {
-                    return;
-                };
-                let mut server = tokio::net::TcpStream::connect(addr).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-            });
-        }
-    });
-    front
-}

@@ -103,7 +103,7 @@ fn create(sim: &Arc<Sim>, kind: &Kind, mut key: Key, dry: bool, body: &Bytes) ->
         Some(_) => Err(Refused::Exists),
         None => Ok(object),
     });
-    made.map_err(|refused| refusal(kind, &refused, &name))
+    made.map_err(|refused| Status::refused(&refused, kind.resource, &name))
 }
 
 /// A whole object, a merge patch (RFC 7396), one that is to be applied, or what `kubectl apply` sends: a strategic merge patch, which has the whole object in an annotation wherever
@@ -121,7 +121,7 @@ fn change(
         .and_then(|form| form.to_str().ok())
         .unwrap_or_default();
     let (merges, applies) = (form.contains("merge-patch"), form.contains("apply-patch"));
-    let given: Value = serde_json::from_slice(body).map_err(|_| unrecognized())?;
+    let given: Value = serde_json::from_slice(body).map_err(|_| Status::unrecognized())?;
     let name = key.2.clone();
     let changed = sim.declared.put(key, dry, |before| match before {
         Some(_) if merges && !given["metadata"]["annotations"][APPLIED].is_null() => applied(&given),
@@ -134,7 +134,7 @@ fn change(
         None if applies => Ok(given),
         None => Err(Refused::Missing),
     });
-    changed.map_err(|refused| refusal(kind, &refused, &name))
+    changed.map_err(|refused| Status::refused(&refused, kind.resource, &name))
 }
 
 fn remove(sim: &Arc<Sim>, kind: &Kind, key: &Key) -> Result<Value, Status> {
@@ -148,13 +148,13 @@ fn remove(sim: &Arc<Sim>, kind: &Kind, key: &Key) -> Result<Value, Status> {
 
 /// An object of this kind that has a name, or 400.
 fn read(kind: &Kind, body: &Bytes) -> Result<Value, Status> {
-    let object: Value = serde_json::from_slice(body).map_err(|_| unrecognized())?;
+    let object: Value = serde_json::from_slice(body).map_err(|_| Status::unrecognized())?;
     let is_meant = object["kind"] == kind.name && object["apiVersion"] == api_version(kind);
     let is_named = object["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty());
     if is_meant && is_named {
         Ok(object)
     } else {
-        Err(unrecognized())
+        Err(Status::unrecognized())
     }
 }
 
@@ -189,17 +189,5 @@ fn api_version(kind: &Kind) -> String {
         "v1".to_owned()
     } else {
         format!("{}/v1", kind.group)
-    }
-}
-
-fn unrecognized() -> Status {
-    Status::bad_request("the object provided is unrecognized")
-}
-
-fn refusal(kind: &Kind, refused: &Refused, name: &str) -> Status {
-    match refused {
-        Refused::Exists => Status::already_exists(kind.resource, name),
-        Refused::Missing => Status::not_found(kind.resource, name),
-        Refused::Conflict => Status::conflict(kind.resource, name),
     }
 }

@@ -111,7 +111,7 @@ pub(super) async fn create_namespace(State(sim): Shared, headers: HeaderMap, bod
             sim.store.create_namespace(name);
             status::answer(StatusCode::CREATED, client.print(&object))
         }
-        None => Status::bad_request("the object provided is unrecognized").respond(&client),
+        None => Status::unrecognized().respond(&client),
     }
 }
 

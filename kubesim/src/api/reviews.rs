@@ -72,6 +72,6 @@ fn review(headers: &HeaderMap, body: &[u8], decide: impl FnOnce(&Value) -> Value
             review["status"] = decide(&review);
             status::answer(StatusCode::CREATED, client.print(&review))
         }
-        Err(_) => Status::bad_request("the object provided is unrecognized").respond(&client),
+        Err(_) => Status::unrecognized().respond(&client),
     }
 }

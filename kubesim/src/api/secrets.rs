@@ -19,7 +19,6 @@ use super::selector::Selector;
 use super::status::{self, Status};
 use super::watch::{Broken, CHANGES_AT_ONCE, DEFAULT_TIMEOUT, expired, line};
 use super::{Client, Shared};
-use crate::refused::Refused;
 use crate::sim::{Interrupt, Sim};
 
 /// `GET /api/v1/namespaces/{namespace}/secrets`, also with `watch`.
@@ -70,7 +69,7 @@ pub(super) async fn create(
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     match sim.secrets.create((namespace, name.clone()), object) {
         Ok(object) => status::answer(StatusCode::CREATED, client.print(&object)),
-        Err(refused) => refusal(&refused, &name).respond(&client),
+        Err(refused) => Status::refused(&refused, "secrets", &name).respond(&client),
     }
 }
 
@@ -85,7 +84,7 @@ pub(super) async fn replace(
     let name = key.1.clone();
     let replaced = secret(&body).and_then(|object| {
         let replaced = sim.secrets.replace(key, object);
-        replaced.map_err(|refused| refusal(&refused, &name))
+        replaced.map_err(|refused| Status::refused(&refused, "secrets", &name))
     });
     match replaced {
         Ok(object) => super::json(&client, &object),
@@ -112,14 +111,13 @@ pub(super) async fn delete(
                 json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
             super::json(&client, &done)
         }
-        Err(refused) => refusal(&refused, &key.1).respond(&client),
+        Err(refused) => Status::refused(&refused, "secrets", &key.1).respond(&client),
     }
 }
 
 /// A Secret with a name, or 400 or 422.
 fn secret(body: &[u8]) -> Result<Value, Status> {
-    let mut object: Value =
-        serde_json::from_slice(body).map_err(|_| Status::bad_request("the object provided is unrecognized"))?;
+    let mut object: Value = serde_json::from_slice(body).map_err(|_| Status::unrecognized())?;
     let named = object["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty());
     if !named {
         let causes = vec![status::Cause::required(
@@ -134,14 +132,6 @@ fn secret(body: &[u8]) -> Result<Value, Status> {
         object["type"] = "Opaque".into();
     }
     Ok(object)
-}
-
-fn refusal(refused: &Refused, name: &str) -> Status {
-    match refused {
-        Refused::Exists => Status::already_exists("secrets", name),
-        Refused::Missing => Status::not_found("secrets", name),
-        Refused::Conflict => Status::conflict("secrets", name),
-    }
 }
 
 /// One open watch.

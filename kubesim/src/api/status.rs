@@ -9,6 +9,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::Client;
+use crate::refused::Refused;
 use crate::users::Action;
 
 /// A failure as Kubernetes tells it. Fields print in the API server's order.
@@ -101,6 +102,20 @@ impl Status {
     /// 400.
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message.into())
+    }
+
+    /// 400 of a body that is no object of the kind.
+    pub(crate) fn unrecognized() -> Self {
+        Self::bad_request("the object provided is unrecognized")
+    }
+
+    /// What a change of a stored object was refused for.
+    pub(crate) fn refused(refused: &Refused, kind: &'static str, name: &str) -> Self {
+        match refused {
+            Refused::Exists => Self::already_exists(kind, name),
+            Refused::Missing => Self::not_found(kind, name),
+            Refused::Conflict => Self::conflict(kind, name),
+        }
     }
 
     /// 401: nobody that the API knows.
