@@ -1,7 +1,7 @@
 //! `tributary apps`: the apps that a cluster's bus knows.
 
 use anyhow::bail;
-use bus::{AppName, Bus};
+use bus::AppName;
 use clap::{Args, Subcommand};
 
 use crate::{bus::BusArgs, flags::KeepArgs, say};

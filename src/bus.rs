@@ -50,7 +50,7 @@ impl BusArgs {
     ///
     /// # Errors
     /// One line that says what to do.
-    pub(crate) async fn open(&self, replica: &str, retention: Duration) -> anyhow::Result<Arc<PubSub>> {
+    pub(crate) async fn open(&self, replica: &str, retention: Duration) -> anyhow::Result<Arc<dyn Bus>> {
         self.open_with(self.settings(replica, retention)).await
     }
 
@@ -67,12 +67,11 @@ impl BusArgs {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub(crate) async fn open_with(&self, settings: PubSubSettings) -> anyhow::Result<Arc<PubSub>> {
+    pub(crate) async fn open_with(&self, settings: PubSubSettings) -> anyhow::Result<Arc<dyn Bus>> {
         let projects = settings.projects.join(",");
         let opened = PubSub::open(settings).await;
-        Ok(Arc::new(
-            opened.with_context(|| format!("cannot use --bus pubsub:{projects}"))?,
-        ))
+        let bus = opened.with_context(|| format!("cannot use --bus pubsub:{projects}"))?;
+        Ok(Arc::new(bus))
     }
 }
 
@@ -90,9 +89,4 @@ fn host_name() -> String {
     let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let host = host.or_else(|| std::fs::read_to_string("/etc/hostname").ok());
     host.as_deref().unwrap_or("tributary").trim().to_owned()
-}
-
-/// The bus as services take it.
-pub(crate) fn shared(bus: &Arc<PubSub>) -> Arc<dyn Bus> {
-    Arc::clone(bus) as Arc<dyn Bus>
 }

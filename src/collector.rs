@@ -1,6 +1,9 @@
 //! `tributary collector`: the collector of a node, publishing to a cluster's bus.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ::bus::PubSubSettings;
 use clap::{Args, ValueEnum};
@@ -9,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
-    bus::{BusArgs, shared},
+    bus::BusArgs,
     client,
     flags::{AdminArgs, CollectArgs, KeepArgs, refuse},
     service::{self, Service},
@@ -64,10 +67,10 @@ pub(crate) async fn run(args: CollectorArgs, shutdown: CancellationToken) -> any
     let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
     let mut registry = Registry::default();
     let (collector_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
-    let ready = stack::ready(shared(&bus), client.clone(), collector_stop.clone());
+    let ready = stack::ready(Arc::clone(&bus), client.clone(), collector_stop.clone());
     let mut config = args.collect.config(Path::new(&args.data_dir), args.keep.retention);
     config.metrics = collector::Metrics::register(&mut registry);
-    let (collector_bus, stop) = (shared(&bus), collector_stop.clone());
+    let (collector_bus, stop) = (Arc::clone(&bus), collector_stop.clone());
     let collector = Service::start("collector", collector_stop, async move {
         Ok(collector::run(config, client, collector_bus, stop).await?)
     });

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
-    bus::{BusArgs, replica_name, shared},
+    bus::{BusArgs, replica_name},
     flags::{AdminArgs, KeepArgs, refuse},
     registry::RegistryArgs,
     service::{self, Service},
@@ -128,7 +128,7 @@ pub(crate) async fn run(args: SinksArgs, shutdown: CancellationToken) -> anyhow:
     };
     tracing::info!(drains = keeper.drains().borrow().len(), "drains are known");
     let metrics = sinks::Metrics::register(&mut registry);
-    let (sinks_bus, stop) = (shared(&bus), sinks_stop.clone());
+    let (sinks_bus, stop) = (Arc::clone(&bus), sinks_stop.clone());
     let sinks = Service::start("sinks", sinks_stop, async move {
         Ok(sinks::run(config, keeper, sinks_bus, metrics, stop).await?)
     });

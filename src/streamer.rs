@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Ready},
-    bus::{BusArgs, replica_name, shared},
+    bus::{BusArgs, replica_name},
     flags::{AdminArgs, KeepArgs, ReadArgs, refuse},
     say,
     service::{self, Service},
@@ -55,14 +55,14 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     let ready = ready(&bus, streamer_stop.clone());
     let config = args.read.config(args.keep.retention);
     let metrics = streamer::Metrics::register(&mut registry);
-    let (streamer_bus, stop) = (shared(&bus), streamer_stop.clone());
+    let (streamer_bus, stop) = (Arc::clone(&bus), streamer_stop.clone());
     let streamer = Service::start("streamer", streamer_stop, async move {
         Ok(streamer::run(config, access, door, streamer_bus, metrics, stop).await?)
     });
     let (house, house_stop) = (Arc::clone(&bus), CancellationToken::new());
     let leave = house_stop.clone();
     let housekeeping = Service::start("housekeeping", house_stop, async move {
-        leave.run_until_cancelled(house.keep_house()).await;
+        leave.run_until_cancelled(house.run_housekeeping()).await;
         Ok(())
     });
     let admin = Service::start(
@@ -76,8 +76,8 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
 }
 
 /// Ready is what stands on a bus that answers, and is not about to stop.
-pub(crate) fn ready(bus: &Arc<bus::PubSub>, stopping: CancellationToken) -> Ready {
-    let bus = shared(bus);
+pub(crate) fn ready(bus: &Arc<dyn ::bus::Bus>, stopping: CancellationToken) -> Ready {
+    let bus = Arc::clone(bus);
     Arc::new(move || {
         let (bus, stopping) = (Arc::clone(&bus), stopping.clone());
         async move {

@@ -8,7 +8,7 @@
 
 use std::{collections::HashMap, hint::black_box, sync::Arc, time::Instant};
 
-use bus::{Batch, Content, Epoch, Origin, StreamId};
+use bus::{Batch, Content, Epoch, StreamId, StreamMetadata};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 const ROUNDS: usize = 9;
@@ -94,7 +94,7 @@ fn beside(batches: &[Batch], level: i32) -> String {
 
 /// Whole lines, as many as fit a batch.
 fn batches(text: &[u8], size: usize) -> Vec<Batch> {
-    let origin = Arc::new(Origin {
+    let metadata = Arc::new(StreamMetadata {
         app: "shop".parse().unwrap(),
         process: "web-7d4b9c6f5d-x2x9z".to_owned(),
         stream: StreamId::new(
@@ -105,7 +105,7 @@ fn batches(text: &[u8], size: usize) -> Vec<Batch> {
         )
         .unwrap(),
         node: "gke-pool-1-7c9f".to_owned(),
-        source: "app".to_owned(),
+        origin: "app".to_owned(),
         fd: None,
         about: None,
     });
@@ -114,7 +114,7 @@ fn batches(text: &[u8], size: usize) -> Vec<Batch> {
         let (data, left) = rest.split_at(end + 1);
         let lines = data.iter().filter(|byte| **byte == b'\n').count() as u64;
         batches.push(Batch {
-            origin: Arc::clone(&origin),
+            metadata: Arc::clone(&metadata),
             seq,
             content: Content::Lines {
                 data: data.to_vec().into(),

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{AppName, Batch, Bus, Content, Embedded, Epoch, Item, Limits, Origin, Start, StreamId};
+use bus::{AppName, Batch, Bus, Content, Embedded, Epoch, Item, Limits, Start, StreamId, StreamMetadata};
 use bytes::Bytes;
 
 const ROUNDS: usize = 9;
@@ -95,7 +95,7 @@ async fn publish(dir: &Path, size: usize, count: usize, publishers: usize) -> (f
     let tasks: Vec<_> = (0..publishers)
         .map(|n| {
             let (bus, data) = (Arc::clone(&bus), data.clone());
-            let origin = origin(&app, n);
+            let metadata = metadata(&app, n);
             tokio::spawn(async move {
                 for i in 0..count / publishers {
                     let content = Content::Lines {
@@ -104,7 +104,7 @@ async fn publish(dir: &Path, size: usize, count: usize, publishers: usize) -> (f
                         part: None,
                     };
                     bus.publish(Batch {
-                        origin: Arc::clone(&origin),
+                        metadata: Arc::clone(&metadata),
                         seq: i as u64 * lines,
                         content,
                     })
@@ -148,13 +148,13 @@ fn batch_data(size: usize) -> Bytes {
     data.into()
 }
 
-fn origin(app: &AppName, n: usize) -> Arc<Origin> {
-    Arc::new(Origin {
+fn metadata(app: &AppName, n: usize) -> Arc<StreamMetadata> {
+    Arc::new(StreamMetadata {
         app: app.clone(),
         process: format!("web-{n}"),
         stream: StreamId::new(&format!("uid-{n}"), "web", "c0ffee", Epoch::new()).unwrap(),
         node: "node-1".to_owned(),
-        source: "app".to_owned(),
+        origin: "app".to_owned(),
         fd: None,
         about: None,
     })

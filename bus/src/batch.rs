@@ -8,11 +8,11 @@ use crate::{
     app::AppName,
     notice::TRIBUTARY,
     stream::StreamId,
-    time::{Published, Timestamp},
+    time::{PublishTime, Timestamp},
 };
 
 /// The version of batch this code writes, attribute `v`. [`MAX_LINE_BYTES`] is part of it: another cut would number lines differently.
-pub const VERSION: &str = "1";
+pub const VERSION: &str = "2";
 
 /// The longest line, timestamp and newline left out, in bytes. A longer one is cut into parts, each a line with a seq of its own.
 ///
@@ -26,7 +26,7 @@ pub const MAX_BATCH_BYTES: usize = 1 << 20;
 ///
 /// Shared by reference: a batch costs no copy of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct StreamMetadata {
     /// The tenant.
     pub app: AppName,
     /// What stands in brackets in a printed line: the pod's name, `pod/container` where a pod has several.
@@ -36,14 +36,14 @@ pub struct Origin {
     /// The node it ran on.
     pub node: String,
     /// `app`; `tributary` for notices; or the platform part that spoke.
-    pub source: String,
+    pub origin: String,
     /// Which of the two outputs, where known (`--source files`).
     pub fd: Option<Fd>,
     /// The drain that a notice is about.
     pub about: Option<String>,
 }
 
-impl Origin {
+impl StreamMetadata {
     /// Of what the platform itself says in an app's topic, from this node or replica.
     pub fn tributary(app: AppName, stream: StreamId, node: &str) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl Origin {
             process: TRIBUTARY.to_owned(),
             stream,
             node: node.to_owned(),
-            source: TRIBUTARY.to_owned(),
+            origin: TRIBUTARY.to_owned(),
             fd: None,
             about: None,
         }
@@ -80,7 +80,7 @@ pub enum Part {
 ///
 /// A closed set for us; a reason that a newer writer invented is kept as it came.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum LossReason {
+pub enum GapReason {
     /// The collector was away while the node dropped what it had not read (a rotation, a removed container).
     Away,
     /// The end of a container's output could no longer be read.
@@ -99,11 +99,11 @@ pub enum LossReason {
 
 /// Lines known not to come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loss {
+pub struct Gap {
     /// How many seqs, from the batch's seq on. 0: the count cannot be known, and no seq is taken.
     pub lines: u64,
     /// Why.
-    pub reason: LossReason,
+    pub reason: GapReason,
     /// Not before this time, where known.
     pub from: Option<Timestamp>,
     /// Not after this time, where known.
@@ -123,7 +123,7 @@ pub enum Content {
         part: Option<Part>,
     },
     /// A known loss at this seq.
-    Loss(Loss),
+    Gap(Gap),
     /// The stream is complete: the batch's seq is its total.
     End,
     /// A reader's own mark in the topic, to find its place by; everyone else skips it.
@@ -134,7 +134,7 @@ pub enum Content {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// What all batches of the stream share.
-    pub origin: Arc<Origin>,
+    pub metadata: Arc<StreamMetadata>,
     /// The seq of the first line; of a loss, the first lost one; of an end, the total.
     pub seq: u64,
     /// The lines, or what is said instead.
@@ -146,7 +146,7 @@ impl Batch {
     pub fn lines(&self) -> u64 {
         match &self.content {
             Content::Lines { lines, .. } => *lines,
-            Content::Loss(loss) => loss.lines,
+            Content::Gap(loss) => loss.lines,
             Content::End | Content::Marker(_) => 0,
         }
     }
@@ -174,7 +174,7 @@ pub struct Delivery {
     /// The batch.
     pub batch: Batch,
     /// When the bus accepted it.
-    pub published: Published,
+    pub published: PublishTime,
     /// To be settled where the reader is a durable subscription.
     pub ack: Option<crate::Ack>,
 }

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use std::ops::Range;
 
-use crate::{stream::StreamId, time::Published};
+use crate::{stream::StreamId, time::PublishTime};
 
 /// The longest text a cursor is written as. Headers and queries hold it; a cursor that would be longer becomes coarse.
 pub const MAX_CURSOR_CHARS: usize = 4096;
@@ -28,7 +28,7 @@ const MAX_BYTES: usize = MAX_CURSOR_CHARS / 4 * 3;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// All that the bus took before this is dealt with.
-    pub before: Published,
+    pub before: PublishTime,
     /// How far each stream is dealt with that spoke since then.
     pub streams: Vec<(StreamKey, Position)>,
     /// The streams did not fit: what was published since `before` may come again.
@@ -111,7 +111,7 @@ impl Cursor {
             return None;
         };
         let mut cursor = Self {
-            before: Published(read_number(rest)?),
+            before: PublishTime(read_number(rest)?),
             streams: Vec::new(),
             coarse: flags == COARSE,
         };
@@ -202,7 +202,7 @@ mod tests {
     fn cursors() -> impl Strategy<Value = Cursor> {
         let streams = vec((any::<u64>().prop_map(StreamKey), positions()), 0..60);
         (any::<u64>(), streams).prop_map(|(before, streams)| Cursor {
-            before: Published(before),
+            before: PublishTime(before),
             streams,
             coarse: false,
         })
@@ -251,7 +251,7 @@ mod tests {
             holes: Vec::new(),
         };
         let cursor = Cursor {
-            before: Published(1_800_000_000_000_000),
+            before: PublishTime(1_800_000_000_000_000),
             streams: (0..2000).map(|n| (StreamKey(n), position.clone())).collect(),
             coarse: false,
         };

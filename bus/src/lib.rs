@@ -27,14 +27,14 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 pub use ack::{Ack, Outcome};
 pub use app::{AppName, InvalidAppName};
 pub use batch::{
-    Batch, Content, Delivery, Fd, Loss, LossReason, MAX_BATCH_BYTES, MAX_LINE_BYTES, Origin, Part, VERSION,
+    Batch, Content, Delivery, Fd, Gap, GapReason, MAX_BATCH_BYTES, MAX_LINE_BYTES, Part, StreamMetadata, VERSION,
 };
 pub use embedded::{Embedded, Limits};
 pub use error::BusError;
 pub use level::Level;
 pub use pubsub::{EMULATOR_VARIABLE, PubSub, PubSubSettings};
 pub use stream::{Epoch, InvalidStreamId, StreamId};
-pub use time::{Published, Timestamp};
+pub use time::{PublishTime, Timestamp};
 pub use wire::Unreadable;
 
 /// A topic per app: whatever is accepted is kept for the retention and delivered to every reader, at least once.
@@ -109,6 +109,17 @@ pub trait Bus: Send + Sync + 'static {
     /// # Errors
     /// Why it does not.
     fn check(&self) -> BoxFuture<'_, Result<(), BusError>>;
+
+    /// Runs the engine's background maintenance for a process that reads, until [`close`](Self::close): liveness of this replica, removal of subscriptions that dead
+    /// replicas left behind. Returns at once for an engine that needs none.
+    fn run_housekeeping(&self) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
+
+    /// Ends all readers and removes their temporary subscriptions, within ten seconds.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
 }
 
 /// Where a reader of an app begins.
@@ -117,7 +128,7 @@ pub enum Start {
     /// With what is accepted after the call.
     Now,
     /// With the first batch accepted at or after this time.
-    At(Published),
+    At(PublishTime),
     /// With the oldest that is kept.
     Oldest,
 }
@@ -134,23 +145,23 @@ pub enum Item {
     /// The reader's continuity is broken: of what was accepted between these times, some may never be delivered.
     Break {
         /// Last known good.
-        from: Published,
+        from: PublishTime,
         /// Good again.
-        to: Published,
+        to: PublishTime,
     },
 }
 
 /// A reader of one app. Dropping it ends the reading.
 pub struct Reader {
     items: BoxStream<'static, Result<Item, BusError>>,
-    since: Published,
+    since: PublishTime,
     in_order: bool,
     ack_deadline: Duration,
 }
 
 impl Reader {
     /// One that delivers these items: all that was accepted `since`; `in_order` where deliveries never overtake each other.
-    pub fn new(items: BoxStream<'static, Result<Item, BusError>>, since: Published, in_order: bool) -> Self {
+    pub fn new(items: BoxStream<'static, Result<Item, BusError>>, since: PublishTime, in_order: bool) -> Self {
         Self {
             items: items.fuse().boxed(),
             since,
@@ -172,7 +183,7 @@ impl Reader {
     }
 
     /// The bus time from which on nothing is missing: the time asked for, or later where retention had taken some. 0: from the topic's very first batch.
-    pub fn since(&self) -> Published {
+    pub fn since(&self) -> PublishTime {
         self.since
     }
 

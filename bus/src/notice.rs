@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::{Loss, LossReason, Origin, Published, Timestamp, Unreadable};
+use crate::{Gap, GapReason, PublishTime, StreamMetadata, Timestamp, Unreadable};
 
 /// The process and source of a notice.
 pub const TRIBUTARY: &str = "tributary";
@@ -64,17 +64,17 @@ pub fn one_line(text: &str) -> String {
 /// Seqs of a stream that will not come.
 ///
 /// *Source*: Heroku Dev Center, Error Codes: L11 a tail that was too slow, L12 dropped before it was sent on, L13 lost on the way.
-pub fn gap(origin: &Origin, seq: u64, lines: u64, loss: Option<&Loss>) -> Notice {
-    let process = &origin.process;
+pub fn gap(metadata: &StreamMetadata, seq: u64, lines: u64, loss: Option<&Gap>) -> Notice {
+    let process = &metadata.process;
     let (code, why) = match loss.map(|loss| &loss.reason) {
         None => ("L13", "they did not arrive"),
-        Some(LossReason::Away) => ("L13", "the collector was away while the node dropped them"),
-        Some(LossReason::Gone) => ("L13", "the container's last lines could no longer be read"),
-        Some(LossReason::Rotated) => ("L13", "the node rotated its file faster than it could be read"),
-        Some(LossReason::Spool) => ("L12", "the collector's spool was full"),
-        Some(LossReason::Limit) => ("L12", "the app printed faster than its limit"),
-        Some(LossReason::Refused) => ("L13", "the bus refused them"),
-        Some(LossReason::Other(reason)) => ("L13", reason.as_str()),
+        Some(GapReason::Away) => ("L13", "the collector was away while the node dropped them"),
+        Some(GapReason::Gone) => ("L13", "the container's last lines could no longer be read"),
+        Some(GapReason::Rotated) => ("L13", "the node rotated its file faster than it could be read"),
+        Some(GapReason::Spool) => ("L12", "the collector's spool was full"),
+        Some(GapReason::Limit) => ("L12", "the app printed faster than its limit"),
+        Some(GapReason::Refused) => ("L13", "the bus refused them"),
+        Some(GapReason::Other(reason)) => ("L13", reason.as_str()),
     };
     let verb = if code == "L12" { "dropped" } else { "lost" };
     let mut text = match lines {
@@ -96,7 +96,7 @@ pub fn gap(origin: &Origin, seq: u64, lines: u64, loss: Option<&Loss>) -> Notice
     text.push_str(": ");
     text.push_str(why);
     Notice {
-        stream: Some(origin.stream.as_str().to_owned()),
+        stream: Some(metadata.stream.as_str().to_owned()),
         first: Some(seq),
         count: (lines > 0).then_some(lines),
         ..Notice::new(code, why, text).between(from, to)
@@ -113,7 +113,7 @@ pub fn overflow(lines: u64, since: Timestamp) -> Notice {
 }
 
 /// A reader whose subscription was interrupted.
-pub fn interrupted(from: Published, to: Published) -> Notice {
+pub fn interrupted(from: PublishTime, to: PublishTime) -> Notice {
     let (from, to) = (Timestamp::from(from), Timestamp::from(to));
     let text = format!(
         "Error L13: an unknown number of messages lost, taken by the bus between {from} and {to}: it no longer has them"
@@ -122,7 +122,7 @@ pub fn interrupted(from: Published, to: Published) -> Notice {
 }
 
 /// A cursor from before what can still be read.
-pub fn out_of_reach(from: Published, to: Published) -> Notice {
+pub fn out_of_reach(from: PublishTime, to: PublishTime) -> Notice {
     let (from, to) = (Timestamp::from(from), Timestamp::from(to));
     let text = format!(
         "Error L13: an unknown number of messages lost, taken by the bus between {from} and {to}: history no longer reaches back to where this reader was"
@@ -144,7 +144,7 @@ pub fn cut(kept: u64, max_bytes: usize) -> Notice {
 }
 
 /// History that took too long to read.
-pub fn too_long(since: Published) -> Notice {
+pub fn too_long(since: PublishTime) -> Notice {
     let since = Timestamp::from(since);
     let text = format!("Error L15: history is cut: it begins {since}, since further back could not be read in time");
     Notice::new("L15", "history is cut: it took too long", text).between(None, Some(since))

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
-use crate::time::Published;
+use crate::time::PublishTime;
 
 /// A collector's proof that a (stream, seq) never names two lines: its creation time in milliseconds and 32 random bits.
 ///
@@ -34,14 +34,14 @@ impl Epoch {
     /// A new one, now.
     pub fn new() -> Self {
         Self {
-            millis: Published::now().0 / 1000,
+            millis: PublishTime::now().0 / 1000,
             random: rand::random(),
         }
     }
 
     /// When it was made, on the bus's time line.
-    pub fn created(self) -> Published {
-        Published(0).later_by(Duration::from_millis(self.millis))
+    pub fn created(self) -> PublishTime {
+        PublishTime(0).later_by(Duration::from_millis(self.millis))
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Timestamp(pub i64);
 ///
 /// Never decreases within an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Published(pub u64);
+pub struct PublishTime(pub u64);
 
 /// Bytes of the form the API nearly always sends: `2026-11-23T07:00:00.123456789Z`.
 const FIXED_LEN: usize = 30;
@@ -113,14 +113,14 @@ impl fmt::Display for Timestamp {
     }
 }
 
-impl From<Published> for Timestamp {
+impl From<PublishTime> for Timestamp {
     /// When the bus took a batch, as a line's time.
-    fn from(published: Published) -> Self {
+    fn from(published: PublishTime) -> Self {
         Self(i64::try_from(published.0.saturating_mul(1000)).unwrap_or(i64::MAX))
     }
 }
 
-impl Published {
+impl PublishTime {
     /// Now, by this machine's clock.
     pub fn now() -> Self {
         Self(u64::try_from(since_epoch().as_micros()).unwrap_or(u64::MAX))
@@ -137,7 +137,7 @@ impl Published {
     }
 
     /// How long this lies after `earlier`; nothing where it does not.
-    pub fn since(self, earlier: Published) -> Duration {
+    pub fn since(self, earlier: PublishTime) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    batch::{Batch, Content, Fd, Loss, LossReason, MAX_BATCH_BYTES, Origin, Part, VERSION},
+    batch::{Batch, Content, Fd, Gap, GapReason, MAX_BATCH_BYTES, Part, StreamMetadata, VERSION},
     encoding,
     time::Timestamp,
 };
@@ -49,27 +49,27 @@ pub enum Unreadable {
 impl Batch {
     /// The attributes that say everything but the data.
     pub fn attributes(&self) -> Vec<(&'static str, String)> {
-        let origin = &self.origin;
+        let metadata = &self.metadata;
         let mut list = vec![
             ("v", VERSION.to_owned()),
-            ("app", origin.app.to_string()),
-            ("process", origin.process.clone()),
-            ("stream", origin.stream.to_string()),
+            ("app", metadata.app.to_string()),
+            ("process", metadata.process.clone()),
+            ("stream", metadata.stream.to_string()),
             ("seq", self.seq.to_string()),
             ("lines", self.lines().to_string()),
-            ("node", origin.node.clone()),
-            ("source", origin.source.clone()),
+            ("node", metadata.node.clone()),
+            ("origin", metadata.origin.clone()),
         ];
-        if let Some(fd) = origin.fd {
+        if let Some(fd) = metadata.fd {
             list.push(("fd", fd.to_string()));
         }
-        if let Some(about) = &origin.about {
+        if let Some(about) = &metadata.about {
             list.push(("about", about.clone()));
         }
         match &self.content {
             Content::Lines { part: None, .. } => {}
             Content::Lines { part: Some(part), .. } => list.push(("part", part.to_string())),
-            Content::Loss(loss) => {
+            Content::Gap(loss) => {
                 list.push(("lost", loss.reason.to_string()));
                 list.extend(loss.from.map(|from| ("from", from.to_string())));
                 list.extend(loss.to.map(|to| ("to", to.to_string())));
@@ -108,12 +108,12 @@ impl Batch {
             Some(other) => return Err(Unreadable::Encoding(other.to_owned())),
             None => data,
         };
-        let origin = Origin {
+        let metadata = StreamMetadata {
             app: attributes.parsed("app")?,
             process: attributes.required("process")?.to_owned(),
             stream: attributes.parsed("stream")?,
             node: attributes.optional("node").unwrap_or_default().to_owned(),
-            source: attributes.required("source")?.to_owned(),
+            origin: attributes.required("origin")?.to_owned(),
             fd: attributes
                 .optional("fd")
                 .map(|fd| attributes.read("fd", fd, Fd::from_wire))
@@ -127,7 +127,7 @@ impl Batch {
         }
         let content = attributes.content(lines, data)?;
         Ok(Self {
-            origin: Arc::new(origin),
+            metadata: Arc::new(metadata),
             seq,
             content,
         })
@@ -176,8 +176,8 @@ impl Attributes<'_> {
                 .transpose()
         };
         if let Some(reason) = self.optional("lost") {
-            let reason = LossReason::from_wire(reason);
-            return Ok(Content::Loss(Loss {
+            let reason = GapReason::from_wire(reason);
+            return Ok(Content::Gap(Gap {
                 lines,
                 reason,
                 from: time("from")?,
@@ -236,23 +236,23 @@ impl fmt::Display for Part {
 }
 
 /// The words that stand for the reasons on the wire.
-const REASONS: [(&str, LossReason); 6] = [
-    ("away", LossReason::Away),
-    ("gone", LossReason::Gone),
-    ("rotated", LossReason::Rotated),
-    ("spool", LossReason::Spool),
-    ("limit", LossReason::Limit),
-    ("refused", LossReason::Refused),
+const REASONS: [(&str, GapReason); 6] = [
+    ("away", GapReason::Away),
+    ("gone", GapReason::Gone),
+    ("rotated", GapReason::Rotated),
+    ("spool", GapReason::Spool),
+    ("limit", GapReason::Limit),
+    ("refused", GapReason::Refused),
 ];
 
-impl LossReason {
+impl GapReason {
     fn from_wire(text: &str) -> Self {
         let known = REASONS.into_iter().find(|(word, _)| *word == text);
         known.map_or_else(|| Self::Other(text.to_owned()), |(_, reason)| reason)
     }
 }
 
-impl fmt::Display for LossReason {
+impl fmt::Display for GapReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Self::Other(text) = self {
             return f.write_str(text);

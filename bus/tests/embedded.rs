@@ -6,7 +6,7 @@ mod support;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use bus::{AppName, Batch, Bus, BusError, Embedded, Item, Limits, Origin, Published, Reader, Start};
+use bus::{AppName, Batch, Bus, BusError, Embedded, Item, Limits, PublishTime, Reader, Start, StreamMetadata};
 use support::*;
 use tempfile::TempDir;
 
@@ -20,8 +20,8 @@ fn open(dir: &Path) -> Embedded {
     Embedded::open(dir, Limits::default()).unwrap()
 }
 
-fn of_app(app: &str) -> Arc<Origin> {
-    Arc::new(Origin {
+fn of_app(app: &str) -> Arc<StreamMetadata> {
+    Arc::new(StreamMetadata {
         app: app.parse().unwrap(),
         ..(*old(app)).clone()
     })
@@ -43,7 +43,7 @@ async fn next_batch(reader: &mut Reader) -> Batch {
 }
 
 /// What is kept, to the end of the read-back.
-async fn kept(bus: &Embedded, app: &AppName, start: Start) -> Vec<(u64, Published)> {
+async fn kept(bus: &Embedded, app: &AppName, start: Start) -> Vec<(u64, PublishTime)> {
     let mut reader = bus.follow(app, start).await.unwrap();
     let mut all = Vec::new();
     loop {
@@ -75,7 +75,7 @@ async fn what_was_accepted_comes_back_as_it_was_after_a_restart() {
     let bus = open(dir.path());
     assert_eq!(bus.apps().await.unwrap(), [shop()]);
     let mut reader = bus.follow(&shop(), Start::Oldest).await.unwrap();
-    assert_eq!(reader.since(), Published(0));
+    assert_eq!(reader.since(), PublishTime(0));
     for batch in &batches {
         assert_eq!(next_batch(&mut reader).await, *batch);
     }
@@ -136,7 +136,7 @@ async fn a_record_that_the_disk_spoiled_is_told_and_the_rest_is_read() {
                 part: None,
             };
             bus.publish(Batch {
-                origin: Arc::clone(&web),
+                metadata: Arc::clone(&web),
                 seq,
                 content,
             })
@@ -198,7 +198,7 @@ async fn many_publishers_share_syncs_and_each_stream_keeps_its_order() {
         .map(|n| {
             let (bus, web) = (
                 Arc::clone(&bus),
-                Arc::new(Origin {
+                Arc::new(StreamMetadata {
                     stream: old(&format!("p{n}")).stream.clone(),
                     ..(*of_app("shop")).clone()
                 }),
@@ -217,7 +217,7 @@ async fn many_publishers_share_syncs_and_each_stream_keeps_its_order() {
     let mut expected = std::collections::HashMap::new();
     for _ in 0..1600 {
         let batch = next_batch(&mut reader).await;
-        let next = expected.entry(batch.origin.stream.clone()).or_insert(0);
+        let next = expected.entry(batch.metadata.stream.clone()).or_insert(0);
         assert_eq!(batch.seq, *next);
         *next += 1;
     }
@@ -247,7 +247,7 @@ async fn a_loud_app_evicts_itself_first_and_the_reader_it_overtakes_is_told() {
             part: None,
         };
         bus.publish(Batch {
-            origin: Arc::clone(&loud),
+            metadata: Arc::clone(&loud),
             seq,
             content,
         })
@@ -275,7 +275,7 @@ async fn a_loud_app_evicts_itself_first_and_the_reader_it_overtakes_is_told() {
     assert!(next_batch(&mut behind).await.seq > 0);
     let reader = bus.follow(&loud.app, Start::Oldest).await.unwrap();
     assert!(
-        reader.since() > Published(0),
+        reader.since() > PublishTime(0),
         "a later reader knows that its history is not whole"
     );
     let on_disk: u64 = walk(dir.path());
@@ -320,7 +320,7 @@ async fn what_is_older_than_retention_goes() {
     let bus = Embedded::open(dir.path(), Limits::default()).unwrap();
     let reader = bus.follow(&shop(), Start::Oldest).await.unwrap();
     assert!(
-        reader.since() > Published(0),
+        reader.since() > PublishTime(0),
         "what went stays gone after a restart, and is known to be"
     );
 }
@@ -426,7 +426,7 @@ async fn a_batch_that_is_too_large_is_refused_for_good() {
     };
     let refused = bus
         .publish(Batch {
-            origin: of_app("shop"),
+            metadata: of_app("shop"),
             seq: 0,
             content,
         })

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bus::{
-    Ack, Outcome, Published,
+    Ack, Outcome, PublishTime,
     reassembly::{Patience, Reassembly},
 };
 use support::*;
@@ -241,7 +241,7 @@ fn an_older_stream_is_joined_at_the_lowest_seq_within_the_hold() {
 #[test]
 fn a_reader_that_sees_the_topic_from_its_first_batch_misses_no_beginning() {
     let web = old("web");
-    let mut r = Reassembly::new(Patience::InOrder, Published(0), HISTORY);
+    let mut r = Reassembly::new(Patience::InOrder, PublishTime(0), HISTORY);
     r.push(delivery(lines(&web, 10, 20), 0), at(0));
     assert_eq!(told(&mut r), "web:gap0-10 web:L10-20");
 }

@@ -63,17 +63,17 @@ fn play(fates: &[Fate], recut: bool) -> Played {
         let total = totals.entry(fate.stream).or_default();
         let (from, to) = (*total, *total + fate.lines);
         *total = to;
-        let (origin, sent) = (&origins[fate.stream], i as u64 * 10);
+        let (metadata, sent) = (&origins[fate.stream], i as u64 * 10);
         if fate.lost {
             lost.entry(fate.stream).or_default().extend(from..to);
             if fate.owned_up {
                 for again in fate.repeats.iter().chain([&fate.delay]) {
-                    schedule.push((sent + again, sent, loss(origin, from, to)));
+                    schedule.push((sent + again, sent, loss(metadata, from, to)));
                 }
             }
             continue;
         }
-        schedule.push((sent + fate.delay, sent, lines(origin, from, to)));
+        schedule.push((sent + fate.delay, sent, lines(metadata, from, to)));
         for again in &fate.repeats {
             // A repeat that was cut anew: its borders lie elsewhere, within what was sent and not lost.
             let from = if recut && lost.get(&fate.stream).is_none_or(Vec::is_empty) {
@@ -81,7 +81,7 @@ fn play(fates: &[Fate], recut: bool) -> Played {
             } else {
                 from
             };
-            schedule.push((sent + again, sent, lines(origin, from, to)));
+            schedule.push((sent + again, sent, lines(metadata, from, to)));
         }
     }
     let last = fates.len() as u64 * 10;
@@ -95,7 +95,7 @@ fn play(fates: &[Fate], recut: bool) -> Played {
     let mut collect = |r: &mut Reassembly| {
         while let Some(event) = r.next_event() {
             describe(&event);
-            let stream = origins.iter().position(|origin| *origin == event.origin).unwrap();
+            let stream = origins.iter().position(|metadata| *metadata == event.metadata).unwrap();
             let what = match event.what {
                 What::Lines { lines, late, part, .. } => What::Lines {
                     data: event.seq.to_string().into(),
@@ -104,7 +104,7 @@ fn play(fates: &[Fate], recut: bool) -> Played {
                     part,
                 },
                 What::Gap { lines, loss } => {
-                    let loss = loss.map(|loss| bus::Loss {
+                    let loss = loss.map(|loss| bus::Gap {
                         lines: event.seq,
                         ..loss
                     });

@@ -6,7 +6,7 @@ mod support;
 
 use std::{collections::HashMap, sync::Arc};
 
-use bus::{Batch, Content, Epoch, Fd, Loss, LossReason, Origin, Part, StreamId, Timestamp, Unreadable};
+use bus::{Batch, Content, Epoch, Fd, Gap, GapReason, Part, StreamId, StreamMetadata, Timestamp, Unreadable};
 use bytes::Bytes;
 use proptest::prelude::*;
 use support::*;
@@ -20,7 +20,7 @@ fn time() -> impl Strategy<Value = Option<Timestamp>> {
     prop::option::of((0i64..9_000_000_000_000_000_000).prop_map(Timestamp))
 }
 
-fn origin() -> impl Strategy<Value = Origin> {
+fn metadata() -> impl Strategy<Value = StreamMetadata> {
     let fd = prop::option::of(prop::sample::select(vec![Fd::Out, Fd::Err]));
     let names = (
         "[a-z][a-z0-9-]{0,20}[a-z0-9]",
@@ -37,12 +37,12 @@ fn origin() -> impl Strategy<Value = Origin> {
         prop::option::of("[a-z0-9]{1,10}"),
     )
         .prop_map(
-            |((app, process, uid, container, id), millis, random, fd, about)| Origin {
+            |((app, process, uid, container, id), millis, random, fd, about)| StreamMetadata {
                 app: app.parse().unwrap(),
                 process,
                 stream: StreamId::new(&uid, &container, &id, Epoch { millis, random }).unwrap(),
                 node: "node-1".to_owned(),
-                source: "app".to_owned(),
+                origin: "app".to_owned(),
                 fd,
                 about,
             },
@@ -69,13 +69,13 @@ fn content() -> impl Strategy<Value = Content> {
         part: Some(part),
     });
     let reasons = vec![
-        LossReason::Away,
-        LossReason::Spool,
-        LossReason::Limit,
-        LossReason::Other("later idea".to_owned()),
+        GapReason::Away,
+        GapReason::Spool,
+        GapReason::Limit,
+        GapReason::Other("later idea".to_owned()),
     ];
     let loss = (any::<u32>(), prop::sample::select(reasons), time(), time()).prop_map(|(lines, reason, from, to)| {
-        Content::Loss(Loss {
+        Content::Gap(Gap {
             lines: lines.into(),
             reason,
             from,
@@ -93,8 +93,8 @@ fn content() -> impl Strategy<Value = Content> {
 
 proptest! {
     #[test]
-    fn a_batch_is_read_as_it_was_written(origin in origin(), seq in 0..u64::MAX / 2, content in content()) {
-        let batch = Batch { origin: Arc::new(origin), seq, content };
+    fn a_batch_is_read_as_it_was_written(metadata in metadata(), seq in 0..u64::MAX / 2, content in content()) {
+        let batch = Batch { metadata: Arc::new(metadata), seq, content };
         let data = Bytes::copy_from_slice(batch.data());
         prop_assert_eq!(read(&batch.attributes(), data), Ok(batch));
     }
@@ -127,7 +127,7 @@ fn what_is_no_batch_of_ours_is_refused_with_the_reason() {
         attributes.push((name, value.to_owned()));
         read(&attributes, data.clone()).unwrap_err()
     };
-    assert_eq!(with("v", "2"), Unreadable::Version("2".to_owned()));
+    assert_eq!(with("v", "3"), Unreadable::Version("3".to_owned()));
     assert_eq!(with("encoding", "br"), Unreadable::Encoding("br".to_owned()));
     assert_eq!(with("lines", "4"), Unreadable::Lines { told: 4, found: 3 });
     assert!(matches!(

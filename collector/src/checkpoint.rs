@@ -6,7 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use bus::{AppName, Fd, Origin, StreamId};
+use bus::{AppName, Fd, StreamId, StreamMetadata};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use serde::{Deserialize, Serialize};
 
@@ -80,12 +80,12 @@ pub struct Checkpoints {
 
 impl Record {
     /// Of a stream that begins.
-    pub fn new(origin: &Origin) -> Self {
+    pub fn new(metadata: &StreamMetadata) -> Self {
         Self {
-            stream: origin.stream.to_string(),
-            app: origin.app.to_string(),
-            process: origin.process.clone(),
-            node: origin.node.clone(),
+            stream: metadata.stream.to_string(),
+            app: metadata.app.to_string(),
+            process: metadata.process.clone(),
+            node: metadata.node.clone(),
             accepted: None,
             sent: None,
             ended: false,
@@ -96,11 +96,11 @@ impl Record {
     }
 
     /// Of the stream that takes this one's place: what is known of the instance stays, and what came before it has been told.
-    pub fn renewed(&self, origin: &Origin) -> Self {
+    pub fn renewed(&self, metadata: &StreamMetadata) -> Self {
         Self {
             restarts: self.restarts,
             expected: self.expected,
-            ..Self::new(origin)
+            ..Self::new(metadata)
         }
     }
 
@@ -115,13 +115,13 @@ impl Record {
     }
 
     /// What the stream's batches have in common. `None` where the record was not written by us.
-    pub fn origin(&self) -> Option<Origin> {
-        Some(Origin {
+    pub fn metadata(&self) -> Option<StreamMetadata> {
+        Some(StreamMetadata {
             app: self.app.parse::<AppName>().ok()?,
             process: self.process.clone(),
             stream: self.stream.parse::<StreamId>().ok()?,
             node: self.node.clone(),
-            source: "app".to_owned(),
+            origin: "app".to_owned(),
             fd: self.stream.split('/').nth(1).and_then(fd_of),
             about: None,
         })

@@ -22,10 +22,10 @@ mod limit;
 #[doc(hidden)]
 pub mod lines;
 mod lost;
+mod metadata;
 mod metrics;
 mod namespaces;
 mod number;
-mod origin;
 mod pods;
 mod publish;
 mod recorded;

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus::{AppName, Batch, Bus, Content, Epoch, Origin, StreamId, Timestamp, notice::TRIBUTARY};
+use bus::{AppName, Batch, Bus, Content, Epoch, StreamId, StreamMetadata, Timestamp, notice::TRIBUTARY};
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -108,7 +108,7 @@ async fn tell(mut told: mpsc::Receiver<(AppName, Timestamp)>, text: String, node
     while let Some((app, at)) = told.recv().await {
         let seq = seqs.entry(app.clone()).or_default();
         let batch = Batch {
-            origin: Arc::new(Origin::tributary(app, stream.clone(), &node)),
+            metadata: Arc::new(StreamMetadata::tributary(app, stream.clone(), &node)),
             seq: *seq,
             content: Content::Lines {
                 data: format!("{at} {text}\n").into(),
@@ -131,7 +131,7 @@ async fn publish(bus: &dyn Bus, batch: &Batch) -> bool {
             Ok(()) => return true,
             Err(error) if error.is_transient() => tokio::time::sleep(backoff.next()).await,
             Err(error) => {
-                tracing::error!(%error, app = %batch.origin.app, "notice refused");
+                tracing::error!(%error, app = %batch.metadata.app, "notice refused");
                 return false;
             }
         }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use bus::{Batch, Content, Loss, LossReason, Timestamp};
+use bus::{Batch, Content, Gap, GapReason, Timestamp};
 
 use crate::{checkpoint::Record, spool::Last, way::Step};
 
 /// A batch's lines, lost.
-pub fn told_lost(batch: &Batch, reason: LossReason) -> Batch {
+pub fn told_lost(batch: &Batch, reason: GapReason) -> Batch {
     let (from, to) = times(batch.data());
     Batch {
-        content: Content::Loss(Loss {
+        content: Content::Gap(Gap {
             lines: batch.lines(),
             reason,
             from,
@@ -31,21 +31,21 @@ pub fn times(data: &[u8]) -> (Option<Timestamp>, Option<Timestamp>) {
 
 /// What was on disk and cannot be read back: a loss, as far as it was the stream that the record is of.
 pub fn unreadable(record: &Record, last: &Last) -> Option<Step> {
-    let origin = record
-        .origin()
-        .filter(|origin| last.stream.as_ref() == Some(&origin.stream))?;
+    let metadata = record
+        .metadata()
+        .filter(|metadata| last.stream.as_ref() == Some(&metadata.stream))?;
     let seq = record.accepted.map_or(0, |accepted| accepted.seq_end);
     let end = last.read.filter(|read| read.seq_end > seq)?;
-    let loss = Loss {
+    let loss = Gap {
         lines: end.seq_end - seq,
-        reason: LossReason::Spool,
+        reason: GapReason::Spool,
         from: record.accepted.map(|accepted| accepted.anchor.timestamp()),
         to: Some(end.anchor.timestamp()),
     };
     let batch = Batch {
-        origin: Arc::new(origin),
+        metadata: Arc::new(metadata),
         seq,
-        content: Content::Loss(loss),
+        content: Content::Gap(loss),
     };
     Some(Step::Batch(batch, Some(end)))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bus::LossReason;
+use bus::GapReason;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -77,16 +77,16 @@ pub(crate) enum Reason {
     other,
 }
 
-impl From<&LossReason> for Reason {
-    fn from(reason: &LossReason) -> Self {
+impl From<&GapReason> for Reason {
+    fn from(reason: &GapReason) -> Self {
         match reason {
-            LossReason::Away => Self::away,
-            LossReason::Gone => Self::gone,
-            LossReason::Rotated => Self::rotated,
-            LossReason::Spool => Self::spool,
-            LossReason::Limit => Self::limit,
-            LossReason::Refused => Self::refused,
-            LossReason::Other(_) => Self::other,
+            GapReason::Away => Self::away,
+            GapReason::Gone => Self::gone,
+            GapReason::Rotated => Self::rotated,
+            GapReason::Spool => Self::spool,
+            GapReason::Limit => Self::limit,
+            GapReason::Refused => Self::refused,
+            GapReason::Other(_) => Self::other,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Lines get their numbers, before anything may drop them, and holes between them their losses.
 
-use bus::{Content, Loss, LossReason, Timestamp};
+use bus::{Content, Gap, GapReason, Timestamp};
 
 use crate::{
     anchor::{Mark, Progress},
@@ -13,7 +13,7 @@ use crate::{
 /// Lines above the app's limit, which are told as one once others pass, or after a while.
 pub(crate) struct Above {
     seq: u64,
-    loss: Loss,
+    loss: Gap,
     end: Mark,
 }
 
@@ -38,9 +38,9 @@ impl Stream {
             return;
         }
         tracing::warn!(stream = %self.id(), "the node rotated its log faster than it could be read");
-        let loss = Loss {
+        let loss = Gap {
             lines: 0,
-            reason: LossReason::Rotated,
+            reason: GapReason::Rotated,
             from: self.had.map(|had| had.anchor.timestamp()),
             to: Some(to),
         };
@@ -58,7 +58,7 @@ impl Stream {
 
     /// What the app may print passes, the rest is lost.
     fn take_in(&mut self, mut slice: Slice) {
-        let passes = self.outlet.admit(&self.origin.app, &slice.data);
+        let passes = self.outlet.admit(&self.metadata.app, &slice.data);
         if passes >= slice.data.len() {
             return self.pass(slice);
         }
@@ -81,9 +81,9 @@ impl Stream {
         let (from, to) = times(&slice.data);
         let above = self.above.get_or_insert(Above {
             seq,
-            loss: Loss {
+            loss: Gap {
                 lines: 0,
-                reason: LossReason::Limit,
+                reason: GapReason::Limit,
                 from,
                 to,
             },
@@ -99,7 +99,7 @@ impl Stream {
     pub(crate) fn tell_above(&mut self) {
         if let Some(Above { seq, loss, end }) = self.above.take() {
             self.outlet.metrics().lost((&loss.reason).into(), loss.lines);
-            let batch = self.batch(seq, Content::Loss(loss));
+            let batch = self.batch(seq, Content::Gap(loss));
             self.outlet.push(Step::Batch(batch, Some(end)));
         }
     }
@@ -121,7 +121,7 @@ impl Stream {
     }
 
     /// What was had may not be all: tells the lines that have numbers as such, and the others by their times.
-    pub(crate) fn lose(&mut self, reason: LossReason, to: Timestamp) {
+    pub(crate) fn lose(&mut self, reason: GapReason, to: Timestamp) {
         let had = self.had.map(|had| had.anchor.timestamp());
         let farthest = self
             .maybe
@@ -130,7 +130,7 @@ impl Stream {
         if self.used > self.next_seq {
             self.tell(
                 self.next_seq,
-                Loss {
+                Gap {
                     lines: self.used - self.next_seq,
                     reason: reason.clone(),
                     from: had,
@@ -140,7 +140,7 @@ impl Stream {
         }
         self.tell(
             self.used,
-            Loss {
+            Gap {
                 lines: 0,
                 reason,
                 from: farthest.or(had),
@@ -149,8 +149,8 @@ impl Stream {
         );
     }
 
-    pub(crate) fn tell(&mut self, seq: u64, loss: Loss) {
+    pub(crate) fn tell(&mut self, seq: u64, loss: Gap) {
         self.outlet.metrics().lost((&loss.reason).into(), loss.lines);
-        self.push(seq, Content::Loss(loss), None);
+        self.push(seq, Content::Gap(loss), None);
     }
 }

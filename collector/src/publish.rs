@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, future, io, sync::Arc, time::Duration};
 
-use bus::{AppName, Batch, BusError, Content, LossReason, StreamId};
+use bus::{AppName, Batch, BusError, Content, GapReason, StreamId};
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -240,8 +240,8 @@ impl Outlet {
     fn launch(&mut self, turn: Option<OwnedSemaphorePermit>) {
         while let Some((step, on_disk)) = self.oldest() {
             match &step {
-                Step::Begin(origin) => {
-                    self.record = self.record.renewed(origin);
+                Step::Begin(metadata) => {
+                    self.record = self.record.renewed(metadata);
                     self.save();
                     self.backlog_settle(on_disk);
                 }
@@ -384,8 +384,8 @@ impl Outlet {
         tracing::error!(stream = self.record.stream(), seq, lines, %error, "batch refused");
         match &flying.step {
             Step::Batch(batch, end) if matches!(batch.content, Content::Lines { .. }) => {
-                self.way.metrics.lost((&LossReason::Refused).into(), lines);
-                let loss = told_lost(batch, LossReason::Refused);
+                self.way.metrics.lost((&GapReason::Refused).into(), lines);
+                let loss = told_lost(batch, GapReason::Refused);
                 if !flying.on_disk {
                     self.queued_bytes -= batch.data().len();
                 }

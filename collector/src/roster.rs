@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bus::{AppName, Bus, Fd, Origin, Timestamp};
+use bus::{AppName, Bus, Fd, StreamMetadata, Timestamp};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
@@ -28,7 +28,7 @@ use crate::{
     follow::{Follower, park},
     follows::Follows,
     instance::{self, Instance, InstanceKey, Known},
-    origin::new_origin,
+    metadata::new_origin,
     publish::Outlet,
     recorded::Recorded,
     refusals::Refusals,
@@ -289,10 +289,10 @@ impl Roster {
         }
         // One that was ended while the container runs on was left for another source.
         let is_left = |record: &Record| record.ended && !instance.known.terminated;
-        let mut record = match claimed.filter(|record| record.origin().is_some() && !is_left(record)) {
+        let mut record = match claimed.filter(|record| record.metadata().is_some() && !is_left(record)) {
             Some(record) => record,
             None => match new_origin(&instance) {
-                Ok(origin) => self.first_record(&instance, &origin),
+                Ok(metadata) => self.first_record(&instance, &metadata),
                 Err(error) => return tracing::warn!(%error, "container not followed"),
             },
         };
@@ -308,13 +308,13 @@ impl Roster {
         self.work(key, record, Duration::ZERO);
     }
 
-    fn first_record(&self, instance: &Instance, origin: &Origin) -> Record {
-        let mut record = Record::new(origin);
+    fn first_record(&self, instance: &Instance, metadata: &StreamMetadata) -> Record {
+        let mut record = Record::new(metadata);
         let restarts = instance.known.restarts;
         if let Some((key, before)) = self.recorded.before(&instance.key, restarts) {
             record.expected = true;
             if restarts - before > 1 {
-                tracing::warn!(stream = %origin.stream, instances = restarts - before - 1, "instances came and went unseen");
+                tracing::warn!(stream = %metadata.stream, instances = restarts - before - 1, "instances came and went unseen");
                 let last = self.way.checkpoints.get(&key).and_then(|before| before.last());
                 record.unseen = Some(Unseen {
                     from: last.map(|last| last.anchor.time).filter(|time| *time != i64::MIN),
@@ -327,7 +327,7 @@ impl Roster {
 
     /// Ends a stream of before whose instance is gone.
     fn close(&mut self, key: InstanceKey, record: Record) {
-        if record.ended || record.origin().is_none() {
+        if record.ended || record.metadata().is_none() {
             if !self.recorded.is_newest(&key) {
                 self.way.checkpoints.delete(&key);
             }
@@ -345,7 +345,7 @@ impl Roster {
 
     /// Begins the task of an instance that is owned, from its record, after a wait.
     fn work(&mut self, key: InstanceKey, record: Record, wait: Duration) {
-        let (Some(owned), Some(origin)) = (self.instances.get(&key), record.origin()) else {
+        let (Some(owned), Some(metadata)) = (self.instances.get(&key), record.metadata()) else {
             return;
         };
         let shutdown = self.shutdown.clone();
@@ -354,7 +354,7 @@ impl Roster {
             self.keys.insert(task.id(), key);
             return;
         }
-        let stream = self.stream(&key, origin, &record);
+        let stream = self.stream(&key, metadata, &record);
         let work = match &owned.instance {
             _ if self.reads_files(&key) => self.file_follower(owned, &key, stream, &record).run().boxed(),
             None => end(stream, shutdown.clone()).boxed(),
@@ -388,9 +388,9 @@ impl Roster {
         self.keys.insert(task.id(), key);
     }
 
-    fn stream(&self, key: &InstanceKey, origin: Origin, record: &Record) -> Stream {
+    fn stream(&self, key: &InstanceKey, metadata: StreamMetadata, record: &Record) -> Stream {
         let outlet = Outlet::new(self.way.clone(), key.clone(), record.clone());
-        Stream::new(key.clone(), origin, record, outlet)
+        Stream::new(key.clone(), metadata, record, outlet)
     }
 
     /// The record of one that is the newest of its container stays.
@@ -411,7 +411,7 @@ impl Roster {
             .way
             .checkpoints
             .get(&key)
-            .filter(|record| record.origin().is_some());
+            .filter(|record| record.metadata().is_some());
         match (record, self.instances.get_mut(&key)) {
             (Some(record), Some(owned)) => {
                 let wait = owned.backoff.next();

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use bus::{Batch, Content, Loss, LossReason, Origin, StreamId, Timestamp};
+use bus::{Batch, Content, Gap, GapReason, StreamId, StreamMetadata, Timestamp};
 
 use crate::{
     anchor::{Mark, fingerprint},
     checkpoint::Record,
     instance::InstanceKey,
     lines::Lines,
+    metadata::new_id,
     number::Above,
-    origin::new_id,
     publish::{Outlet, SPOOL_AFTER},
     rotation::{self, Marks},
     seek::{Join, Seek},
@@ -31,7 +31,7 @@ const SPOOL_PIECE: usize = 256 << 10;
 /// One container instance's output as a stream.
 pub struct Stream {
     key: InstanceKey,
-    pub(crate) origin: Arc<Origin>,
+    pub(crate) metadata: Arc<StreamMetadata>,
     lines: Lines,
     pub(crate) outlet: Outlet,
     pub(crate) next_seq: u64,
@@ -71,11 +71,11 @@ pub struct Rest(usize, u64);
 
 impl Stream {
     /// Goes on where the record stands; one that is still to begin tells first what came before it and was not seen.
-    pub fn new(key: InstanceKey, origin: Origin, record: &Record, outlet: Outlet) -> Self {
+    pub fn new(key: InstanceKey, metadata: StreamMetadata, record: &Record, outlet: Outlet) -> Self {
         let seq_end = |mark: Option<Mark>| mark.map_or(0, |mark| mark.seq_end);
         let spooled = outlet.spooled();
         // What is on disk is had: reading goes on behind it, in the stream that it ends with.
-        let is_renewed = spooled.stream.as_ref().is_some_and(|stream| *stream != origin.stream);
+        let is_renewed = spooled.stream.as_ref().is_some_and(|stream| *stream != metadata.stream);
         let (accepted, sent) = if is_renewed {
             (None, None)
         } else {
@@ -84,9 +84,9 @@ impl Stream {
         let had = spooled.read.or(accepted);
         let mut stream = Self {
             key,
-            origin: Arc::new(Origin {
-                stream: spooled.stream.clone().unwrap_or_else(|| origin.stream.clone()),
-                ..origin
+            metadata: Arc::new(StreamMetadata {
+                stream: spooled.stream.clone().unwrap_or_else(|| metadata.stream.clone()),
+                ..metadata
             }),
             lines: Lines::default(),
             outlet,
@@ -104,9 +104,9 @@ impl Stream {
             finished: spooled.finished,
         };
         if let (Some(unseen), None, None) = (record.unseen, record.accepted, spooled.stream) {
-            let loss = Loss {
+            let loss = Gap {
                 lines: 0,
-                reason: LossReason::Gone,
+                reason: GapReason::Gone,
                 from: unseen.from.map(Timestamp),
                 to: Some(Timestamp(unseen.to)),
             };
@@ -117,12 +117,12 @@ impl Stream {
 
     /// Its id now.
     pub fn id(&self) -> &StreamId {
-        &self.origin.stream
+        &self.metadata.stream
     }
 
     /// What its batches have in common.
-    pub fn origin(&self) -> &Origin {
-        &self.origin
+    pub fn metadata(&self) -> &StreamMetadata {
+        &self.metadata
     }
 
     /// Whose it is.
@@ -197,7 +197,7 @@ impl Stream {
     }
 
     /// Before the next line others may be missing: tells so, in its place.
-    pub fn miss(&mut self, reason: LossReason, to: Timestamp) {
+    pub fn miss(&mut self, reason: GapReason, to: Timestamp) {
         self.take_all();
         self.lose(reason, to);
         self.next_seq = self.used;
@@ -239,7 +239,7 @@ impl Stream {
                 return self.flush();
             }
             tracing::warn!(stream = %self.id(), "log does not join what was read of it");
-            self.lose(LossReason::Away, first);
+            self.lose(GapReason::Away, first);
             self.push(self.used, Content::End, None);
             self.begin_anew();
             self.flush();
@@ -342,7 +342,7 @@ impl Stream {
         self.lines.drop_rest();
         self.take_all();
         if expected {
-            self.lose(LossReason::Gone, Timestamp::now());
+            self.lose(GapReason::Gone, Timestamp::now());
         }
         self.finish();
     }
@@ -357,9 +357,9 @@ impl Stream {
                     tracing::warn!(stream = %self.id(), lost, "lines rotated away while the collector was away");
                     self.tell(
                         self.next_seq,
-                        Loss {
+                        Gap {
                             lines: lost,
-                            reason: LossReason::Away,
+                            reason: GapReason::Away,
                             from: self.had.map(|had| had.anchor.timestamp()),
                             to: first,
                         },
@@ -381,12 +381,12 @@ impl Stream {
     fn begin_anew(&mut self) {
         // The parts of the id were those of an id before: they are valid.
         if let Ok(stream) = new_id(&self.key) {
-            let origin = Origin {
+            let metadata = StreamMetadata {
                 stream,
-                ..Origin::clone(&self.origin)
+                ..StreamMetadata::clone(&self.metadata)
             };
-            self.origin = Arc::new(origin);
-            self.outlet.push(Step::Begin(Arc::clone(&self.origin)));
+            self.metadata = Arc::new(metadata);
+            self.outlet.push(Step::Begin(Arc::clone(&self.metadata)));
             (self.next_seq, self.used, self.had, self.maybe) = (0, 0, None, None);
         }
     }
@@ -438,7 +438,7 @@ impl Stream {
 
     pub(crate) fn batch(&self, seq: u64, content: Content) -> Batch {
         Batch {
-            origin: Arc::clone(&self.origin),
+            metadata: Arc::clone(&self.metadata),
             seq,
             content,
         }

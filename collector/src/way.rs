@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{Batch, Bus, Origin};
+use bus::{Batch, Bus, StreamMetadata};
 
 use crate::{anchor::Mark, checkpoint::Checkpoints, limit::Limits, metrics::Metrics, spool::Spool};
 
@@ -14,7 +14,7 @@ pub enum Step {
     /// Publish; the instance's last stream ends with it, and is not to be read again.
     Finish(Batch),
     /// A new stream of the instance begins: its record takes the old one's place.
-    Begin(Arc<Origin>),
+    Begin(Arc<StreamMetadata>),
 }
 
 impl Step {

@@ -10,7 +10,7 @@ mod support;
 
 use std::{fs, sync::atomic::Ordering};
 
-use bus::{Fd, LossReason};
+use bus::{Fd, GapReason};
 use kubesim::{RestartPolicy, Scenario};
 use node_files::{dir, names, with_pod, with_pod_keeping};
 use support::{Seen, Stage, soon};
@@ -227,7 +227,7 @@ async fn files_that_went_while_the_collector_was_away_are_told_once() {
         let (old, new): (Vec<&Seen>, Vec<&Seen>) = seen.iter().partition(|seen| seen.ended);
         assert_eq!((old.len(), new.len()), (1, 1));
         assert_eq!(old[0].texts.len(), 100);
-        assert_eq!(old[0].losses, [(100, 0, LossReason::Away)]);
+        assert_eq!(old[0].losses, [(100, 0, GapReason::Away)]);
         // The node has the last two files.
         new[0].assert_whole(300..500);
         collector.kill().await;
@@ -262,7 +262,7 @@ async fn of_files_that_go_faster_than_the_bus_takes_them_what_is_not_there_is_to
     let told = seen
         .losses
         .iter()
-        .all(|(_, lines, reason)| (*lines, reason) == (0, &LossReason::Rotated));
+        .all(|(_, lines, reason)| (*lines, reason) == (0, &GapReason::Rotated));
     assert!(told, "{:?}", seen.losses);
     // What is there of a file is all of it, and what is not lies at a loss.
     let files: Vec<usize> = seen.texts[10..seen.texts.len() - 1]
@@ -291,7 +291,7 @@ async fn a_truncated_file_is_told_and_read_from_its_beginning() {
     let seen = stage.until_lines(101).await;
     assert_eq!(
         (seen.texts[100].as_str(), &seen.losses[..]),
-        ("line 100", &[(100, 0, LossReason::Rotated)][..])
+        ("line 100", &[(100, 0, GapReason::Rotated)][..])
     );
     collector.stop().await;
 }
@@ -349,7 +349,7 @@ async fn of_a_pod_whose_files_are_gone_the_end_is_told_to_be_lost() {
     let seen = stage.until_ended(1).await;
     assert_eq!(
         (seen[0].texts.len(), &seen[0].losses[..]),
-        (20, &[(20, 0, LossReason::Gone)][..])
+        (20, &[(20, 0, GapReason::Gone)][..])
     );
     collector.stop().await;
 }

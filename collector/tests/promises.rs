@@ -16,7 +16,7 @@ mod topics;
 
 use std::sync::atomic::Ordering;
 
-use bus::LossReason;
+use bus::GapReason;
 use kubesim::{Cluster, FaultKind, RestartPolicy, Scenario};
 use support::{Seen, Stage, soon};
 
@@ -236,7 +236,7 @@ async fn a_pod_that_went_while_the_collector_was_away_is_told_and_ended() {
     let collector = stage.collect().await;
     let seen = stage.until_ended(1).await;
     assert_eq!(seen[0].texts.len(), 20);
-    assert_eq!(seen[0].losses, [(20, 0, LossReason::Gone)]);
+    assert_eq!(seen[0].losses, [(20, 0, GapReason::Gone)]);
     collector.stop().await;
 }
 
@@ -262,7 +262,7 @@ async fn lines_that_rotated_away_while_the_collector_was_away_are_told() {
     let (old, new): (Vec<&Seen>, Vec<&Seen>) = seen.iter().partition(|seen| seen.ended);
     assert_eq!(
         (old[0].texts.len(), &old[0].losses[..]),
-        (100, &[(100, 0, LossReason::Away)][..])
+        (100, &[(100, 0, GapReason::Away)][..])
     );
     new[0].assert_nothing_missing();
     collector.stop().await;
@@ -287,7 +287,7 @@ async fn a_batch_whose_acceptance_was_never_heard_of_is_neither_lost_nor_repeate
             .await;
         let old = seen.iter().find(|seen| seen.ended).unwrap();
         assert_eq!((old.texts.len(), &old.gaps[..]), (accepted, &[][..]));
-        assert_eq!(old.losses, [(accepted as u64, 0, LossReason::Away)]);
+        assert_eq!(old.losses, [(accepted as u64, 0, GapReason::Away)]);
         collector.stop().await;
     }
 }
@@ -326,7 +326,7 @@ async fn a_batch_that_is_refused_for_good_becomes_a_loss() {
     let lost = stage
         .until("a loss", |seen| seen.iter().any(|seen| !seen.losses.is_empty()))
         .await;
-    assert_eq!(lost[0].losses, [(3, 1, LossReason::Refused)]);
+    assert_eq!(lost[0].losses, [(3, 1, GapReason::Refused)]);
     stage.write("p", 3..4);
     let seen = stage.until_lines(4).await;
     assert_eq!((seen.seqs, seen.gaps), (vec![0, 1, 2, 4], vec![]));

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, Origin, StreamId, Timestamp};
+use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, StreamId, StreamMetadata, Timestamp};
 use registry::{Addresses, DrainUrl, FileRegistry, Registry};
 use sinks::{Config, Metrics};
 use tempfile::TempDir;
@@ -152,12 +152,12 @@ async fn relay(port: &str, lines: u64) {
         Metrics::default(),
         stop.clone(),
     ));
-    let origin = Arc::new(Origin {
+    let metadata = Arc::new(StreamMetadata {
         app,
         process: "web-1".to_owned(),
         stream: StreamId::new("uid", "web", "c0ffee", Epoch::new()).unwrap(),
         node: "node-1".to_owned(),
-        source: "app".to_owned(),
+        origin: "app".to_owned(),
         fd: None,
         about: None,
     });
@@ -173,8 +173,8 @@ async fn relay(port: &str, lines: u64) {
             lines: count,
             part: None,
         };
-        let origin = Arc::clone(&origin);
-        bus.publish(Batch { origin, seq, content }).await.unwrap();
+        let metadata = Arc::clone(&metadata);
+        bus.publish(Batch { metadata, seq, content }).await.unwrap();
     }
     // The other end of it says when all has arrived.
     tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0]))

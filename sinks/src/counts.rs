@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use bus::Published;
+use bus::PublishTime;
 use parking_lot::Mutex;
 use registry::{DrainReport, DrainState};
 
@@ -12,8 +12,8 @@ pub(crate) struct Counts(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     report: DrainReport,
-    unsent_since: Option<Published>,
-    unsettled_since: Option<Published>,
+    unsent_since: Option<PublishTime>,
+    unsettled_since: Option<PublishTime>,
 }
 
 impl Counts {
@@ -24,7 +24,9 @@ impl Counts {
     /// How it is.
     pub(crate) fn report(&self) -> DrainReport {
         let known = self.0.lock();
-        let lag = known.unsent_since.map(|since| Published::now().since(since).as_secs());
+        let lag = known
+            .unsent_since
+            .map(|since| PublishTime::now().since(since).as_secs());
         DrainReport {
             lag_seconds: lag.unwrap_or_default(),
             ..known.report.clone()
@@ -35,7 +37,7 @@ impl Counts {
     pub(crate) fn delivered_until(&self) -> SystemTime {
         let since = self.0.lock().unsettled_since;
         since.map_or_else(SystemTime::now, |since| {
-            SystemTime::UNIX_EPOCH + since.since(Published(0))
+            SystemTime::UNIX_EPOCH + since.since(PublishTime(0))
         })
     }
 
@@ -45,7 +47,7 @@ impl Counts {
     }
 
     /// Notes what waits: lines that are not sent, since when, and since when something is not sure.
-    pub(crate) fn waits(&self, lines: u64, unsent_since: Option<Published>, unsettled_since: Option<Published>) {
+    pub(crate) fn waits(&self, lines: u64, unsent_since: Option<PublishTime>, unsettled_since: Option<PublishTime>) {
         let mut known = self.0.lock();
         known.report.lag_lines = lines;
         (known.unsent_since, known.unsettled_since) = (unsent_since, unsettled_since);

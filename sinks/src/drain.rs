@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bus::{Bus, BusError, Published};
+use bus::{Bus, BusError, PublishTime};
 use rand::RngExt;
 use registry::{Drain, Protocol, Registry, Target};
 use tokio::time::{Instant, sleep};
@@ -107,7 +107,7 @@ struct Sender<'a> {
 
 impl Sender<'_> {
     /// What the bus no longer has: from when the receiver last had everything, where that lies further back than the bus keeps.
-    async fn lost_before(&self) -> Option<(Published, Published)> {
+    async fn lost_before(&self) -> Option<(PublishTime, PublishTime)> {
         let delivered = match self.house.registry.last_delivered(self.drain.id).await {
             Ok(delivered) => delivered?,
             Err(error) => {
@@ -117,14 +117,14 @@ impl Sender<'_> {
         };
         let since = delivered.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let (from, to) = (
-            Published(0).later_by(since),
-            Published::now().earlier_by(self.house.config.retention),
+            PublishTime(0).later_by(since),
+            PublishTime::now().earlier_by(self.house.config.retention),
         );
         (from < to).then_some((from, to))
     }
 
     /// Its subscription, made where there is none.
-    async fn open(&self, lost: Option<(Published, Published)>) -> Result<Feed, BusError> {
+    async fn open(&self, lost: Option<(PublishTime, PublishTime)>) -> Result<Feed, BusError> {
         let (bus, name) = (&self.house.bus, self.drain.subscription());
         let app = self.drain.app.parse();
         let app = app.map_err(|_| BusError::Refused("no name of an app".to_owned()))?;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{
-    Ack, BusError, Item, Published, Reader, StreamId, Timestamp,
+    Ack, BusError, Item, PublishTime, Reader, StreamId, Timestamp,
     notice::{self, TRIBUTARY},
     reassembly::{Event, Moment, Patience, Reassembly, Receipt, What},
 };
@@ -37,14 +37,14 @@ pub(crate) struct Feed {
     own: Arc<Header>,
     overflow: Option<Overflow>,
     /// What comes behind a break is missing because of it.
-    broken: Option<(Published, Published)>,
+    broken: Option<(PublishTime, PublishTime)>,
     counts: Arc<Counts>,
 }
 
 /// What the bus no longer has for this drain, while it is looked at how much that is.
 struct Overflow {
-    from: Published,
-    to: Published,
+    from: PublishTime,
+    to: PublishTime,
     lines: u64,
     until: Instant,
 }
@@ -58,7 +58,7 @@ impl Feed {
         history: Duration,
         (window, windows): (usize, Arc<Windows>),
         counts: Arc<Counts>,
-        lost: Option<(Published, Published)>,
+        lost: Option<(PublishTime, PublishTime)>,
     ) -> Self {
         let patience = if reader.in_order() {
             Patience::InOrder
@@ -142,7 +142,7 @@ impl Feed {
     fn now(&self) -> Moment {
         Moment {
             elapsed: self.begun.elapsed(),
-            bus: Published::now(),
+            bus: PublishTime::now(),
         }
     }
 
@@ -150,7 +150,7 @@ impl Feed {
         match item {
             Item::Delivery(mut delivery) => {
                 // A notice about this drain is not for it: it would make another.
-                if delivery.batch.origin.about.as_ref() == Some(&self.about) {
+                if delivery.batch.metadata.about.as_ref() == Some(&self.about) {
                     return delivery.ack.take().into_iter().for_each(Ack::accept);
                 }
                 let now = self.now();
@@ -159,14 +159,14 @@ impl Feed {
             }
             Item::Unreadable(unreadable) => {
                 let text = notice::unreadable(&unreadable).text;
-                self.say(&text, Published::now(), None);
+                self.say(&text, PublishTime::now(), None);
             }
             Item::Break { from, to } => self.broke(from, to),
             Item::CaughtUp => {}
         }
     }
 
-    fn broke(&mut self, from: Published, to: Published) {
+    fn broke(&mut self, from: PublishTime, to: PublishTime) {
         self.broken = Some((from, to));
         if self.queue.holds_back() {
             // Another, behind what has come since: each is told in its place.
@@ -197,7 +197,7 @@ impl Feed {
                         lines: *lines,
                         tried: 0,
                         levels: may_name_levels(data),
-                        counted: event.origin.source != TRIBUTARY,
+                        counted: event.metadata.origin != TRIBUTARY,
                         header,
                         receipt: Some(receipt),
                         published: event.published,
@@ -209,7 +209,7 @@ impl Feed {
         }
     }
 
-    fn missing(&mut self, event: &Event, lines: u64, loss: Option<&bus::Loss>, receipt: Receipt) {
+    fn missing(&mut self, event: &Event, lines: u64, loss: Option<&bus::Gap>, receipt: Receipt) {
         match (loss, self.broken, &mut self.overflow) {
             (None, Some(_), Some(overflow)) => overflow.lines += lines,
             (None, Some((from, _)), None) => {
@@ -218,11 +218,11 @@ impl Feed {
             }
             (None, None, _) => {
                 self.counts.note(|report| report.dropped += lines);
-                let text = notice::gap(&event.origin, event.seq, lines, None).text;
+                let text = notice::gap(&event.metadata, event.seq, lines, None).text;
                 self.say(&text, event.published, None);
             }
             (Some(loss), ..) => {
-                let text = notice::gap(&event.origin, event.seq, lines, Some(loss)).text;
+                let text = notice::gap(&event.metadata, event.seq, lines, Some(loss)).text;
                 self.say(&text, event.published, Some(receipt));
             }
         }
@@ -236,12 +236,12 @@ impl Feed {
         self.queue.insert_there(piece);
     }
 
-    fn say(&mut self, text: &str, published: Published, receipt: Option<Receipt>) {
+    fn say(&mut self, text: &str, published: PublishTime, receipt: Option<Receipt>) {
         let piece = self.told(text, published, receipt);
         self.queue.push(piece);
     }
 
-    fn told(&self, text: &str, published: Published, receipt: Option<Receipt>) -> Piece {
+    fn told(&self, text: &str, published: PublishTime, receipt: Option<Receipt>) -> Piece {
         Piece {
             data: format!("{} {text}\n", Timestamp::now()).into(),
             lines: 1,
@@ -261,20 +261,20 @@ impl Feed {
     }
 
     fn header(&mut self, event: &Event) -> Arc<Header> {
-        if let Some(header) = self.headers.get(&event.origin.stream) {
+        if let Some(header) = self.headers.get(&event.metadata.stream) {
             return Arc::clone(header);
         }
         if self.headers.len() >= MAX_HEADERS {
             self.headers.clear();
         }
-        let header = Arc::new(self.queue.style().header(&event.origin));
-        self.headers.insert(event.origin.stream.clone(), Arc::clone(&header));
+        let header = Arc::new(self.queue.style().header(&event.metadata));
+        self.headers.insert(event.metadata.stream.clone(), Arc::clone(&header));
         header
     }
 }
 
 /// *Source*: Heroku Dev Center, Error Codes: L10.
-fn overflowed(lines: u64, from: Published, to: Published) -> String {
+fn overflowed(lines: u64, from: PublishTime, to: PublishTime) -> String {
     let count = match lines {
         0 => "an unknown number of messages".to_owned(),
         1 => "1 message".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus::{Batch, Bus, Content, Epoch, Origin, StreamId, Timestamp, notice::one_line};
+use bus::{Batch, Bus, Content, Epoch, StreamId, StreamMetadata, Timestamp, notice::one_line};
 use registry::Drain;
 use tokio::{
     sync::mpsc,
@@ -45,14 +45,14 @@ impl Herald {
     pub(crate) fn new(bus: Arc<dyn Bus>, drain: &Drain, shown: String, maker: &str, grain: Duration) -> Option<Self> {
         let container = format!("drain-{}", drain.id);
         let stream = StreamId::new(maker, &container, "notices", Epoch::new()).ok()?;
-        let origin = Origin {
+        let metadata = StreamMetadata {
             about: Some(drain.id.to_string()),
-            ..Origin::tributary(drain.app.parse().ok()?, stream, maker)
+            ..StreamMetadata::tributary(drain.app.parse().ok()?, stream, maker)
         };
         let (troubles, waiting) = mpsc::channel(MAX_WAITING);
         let telling = Telling {
             bus,
-            origin: Arc::new(origin),
+            metadata: Arc::new(metadata),
             drain: drain.id,
             shown,
             seq: 0,
@@ -72,7 +72,7 @@ impl Herald {
 
 struct Telling {
     bus: Arc<dyn Bus>,
-    origin: Arc<Origin>,
+    metadata: Arc<StreamMetadata>,
     drain: u32,
     shown: String,
     seq: u64,
@@ -147,7 +147,7 @@ impl Telling {
     async fn publish(&mut self, text: &str) {
         let text = one_line(text);
         let batch = Batch {
-            origin: Arc::clone(&self.origin),
+            metadata: Arc::clone(&self.metadata),
             seq: self.seq,
             content: Content::Lines {
                 data: format!("{} {text}\n", Timestamp::now()).into(),

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use bus::{Published, reassembly::Receipt};
+use bus::{PublishTime, reassembly::Receipt};
 use bytes::{Bytes, BytesMut};
 
 use crate::{
@@ -85,7 +85,7 @@ pub(crate) struct Piece {
     pub(crate) header: Arc<Header>,
     pub(crate) levels: bool,
     pub(crate) receipt: Option<Receipt>,
-    pub(crate) published: Published,
+    pub(crate) published: PublishTime,
     /// Whether these are somebody's lines, and not what is said of them.
     pub(crate) counted: bool,
 }

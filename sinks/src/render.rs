@@ -2,7 +2,7 @@
 //!
 //! A line costs no allocation and no parse but of its time's shape; what its stream has in common is rendered once.
 
-use bus::{Fd, Level, Origin, Timestamp, notice::TRIBUTARY};
+use bus::{Fd, Level, StreamMetadata, Timestamp, notice::TRIBUTARY};
 use bytes::{BufMut, BytesMut};
 use memchr::memmem;
 use registry::{Framing, Protocol, Target};
@@ -61,12 +61,12 @@ impl Style {
     }
 
     /// What this stream's messages have in common.
-    pub(crate) fn header(&self, origin: &Origin) -> Header {
-        let pri = match origin.fd {
+    pub(crate) fn header(&self, metadata: &StreamMetadata) -> Header {
+        let pri = match metadata.fd {
             Some(Fd::Err) => USER + 3,
             _ => USER + 6,
         };
-        self.named(origin.app.as_str(), &origin.process, &origin.source, pri)
+        self.named(metadata.app.as_str(), &metadata.process, &metadata.origin, pri)
     }
 
     /// What messages have in common that we say ourselves, to this app.
@@ -74,14 +74,14 @@ impl Style {
         self.named(app, TRIBUTARY, TRIBUTARY, NOTICE_PRI)
     }
 
-    fn named(&self, app: &str, process: &str, source: &str, pri: u8) -> Header {
-        let is_notice = source == TRIBUTARY;
+    fn named(&self, app: &str, process: &str, origin: &str, pri: u8) -> Header {
+        let is_notice = origin == TRIBUTARY;
         let mut rest = Vec::with_capacity(64);
         rest.push(b' ');
         if self.logplex {
-            // Logplex: host, the source, the process; no structured data.
+            // Logplex: host, the origin, the process; no structured data.
             rest.extend_from_slice(b"host ");
-            put_name(&mut rest, source, MAX_APP);
+            put_name(&mut rest, origin, MAX_APP);
             rest.push(b' ');
             put_name(&mut rest, process, MAX_PROC);
             rest.extend_from_slice(b" - ");
@@ -223,23 +223,23 @@ mod tests {
         Style::of(drain.target())
     }
 
-    fn origin(process: &str, source: &str, fd: Option<Fd>) -> Arc<Origin> {
-        Arc::new(Origin {
+    fn metadata(process: &str, origin: &str, fd: Option<Fd>) -> Arc<StreamMetadata> {
+        Arc::new(StreamMetadata {
             app: "shop".parse().unwrap(),
             process: process.to_owned(),
             stream: StreamId::new("uid", "web", "c0ffee", Epoch { millis: 1, random: 1 }).unwrap(),
             node: "node-1".to_owned(),
-            source: source.to_owned(),
+            origin: origin.to_owned(),
             fd,
             about: None,
         })
     }
 
-    fn rendered(url: &str, origin: &Origin, text: &str) -> Vec<String> {
+    fn rendered(url: &str, metadata: &StreamMetadata, text: &str) -> Vec<String> {
         let (style, mut out, mut messages) = (style(url), BytesMut::new(), Vec::new());
         let line = format!("2026-11-23T07:00:00.123456789Z {text}");
         let levels = may_name_levels(line.as_bytes());
-        style.line(&mut out, &style.header(origin), levels, line.as_bytes(), |out| {
+        style.line(&mut out, &style.header(metadata), levels, line.as_bytes(), |out| {
             messages.push(String::from_utf8_lossy(&out.split()).into_owned());
         });
         messages
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn each_protocol_has_its_own_frame_around_the_same_line() {
-        let web = origin("web-1", "app", None);
+        let web = metadata("web-1", "app", None);
         let message = "<14>1 2026-11-23T07:00:00.123456Z shop web-1 - - - hello";
         assert_eq!(rendered("syslog://h.example", &web, "hello"), [message]);
         assert_eq!(
@@ -271,34 +271,38 @@ mod tests {
 
     #[test]
     fn a_severity_is_the_lines_own_or_its_outputs() {
-        let pri = |origin: &Origin, text: &str| {
-            rendered("syslog://h.example", origin, text)[0]
+        let pri = |metadata: &StreamMetadata, text: &str| {
+            rendered("syslog://h.example", metadata, text)[0]
                 .split('>')
                 .next()
                 .unwrap()
                 .to_owned()
         };
         let (out, err) = (
-            origin("web-1", "app", Some(Fd::Out)),
-            origin("web-1", "app", Some(Fd::Err)),
+            metadata("web-1", "app", Some(Fd::Out)),
+            metadata("web-1", "app", Some(Fd::Err)),
         );
-        for (origin, text, wanted) in [
+        for (metadata, text, wanted) in [
             (&out, "plain", "<14"),
             (&err, "plain", "<11"),
             (&err, r#"{"level":"info"}"#, "<14"),
             (&out, r#"{"severity":"CRITICAL"}"#, "<10"),
             (&out, "ts=1 level=warn x=y", "<12"),
             (&out, "lvl=debug", "<15"),
-            (&origin("tributary", "tributary", None), "Error L13 level=debug", "<172"),
+            (
+                &metadata("tributary", "tributary", None),
+                "Error L13 level=debug",
+                "<172",
+            ),
         ] {
-            assert_eq!(pri(origin, text), wanted, "{text}");
+            assert_eq!(pri(metadata, text), wanted, "{text}");
         }
     }
 
     #[test]
     fn a_line_that_is_too_long_becomes_several_and_no_character_is_torn() {
         let text = "äöü".repeat(1000);
-        let messages = rendered("syslog://h.example", &origin("web-1", "app", None), &text);
+        let messages = rendered("syslog://h.example", &metadata("web-1", "app", None), &text);
         assert!(
             messages.len() > 5 && messages.iter().all(|message| message.len() <= 1024),
             "{messages:?}"
@@ -313,19 +317,19 @@ mod tests {
     #[test]
     fn names_are_cut_and_cleaned_and_an_empty_line_is_a_message() {
         let long = "p".repeat(60);
-        let message = &rendered("syslog://h.example", &origin(&long, "app", None), "")[0];
+        let message = &rendered("syslog://h.example", &metadata(&long, "app", None), "")[0];
         assert!(
             message.ends_with(&format!("shop {} {long} - - ", &long[..48])),
             "{message}"
         );
-        let message = &rendered("syslog://h.example", &origin("a b/ü", "app", None), "x")[0];
+        let message = &rendered("syslog://h.example", &metadata("a b/ü", "app", None), "x")[0];
         assert!(message.contains(" a_b/__ - - - x"), "{message}");
     }
 
     #[test]
     fn a_line_of_another_zone_or_without_a_time_has_one_of_the_right_form() {
         let style = style("syslog://h.example");
-        let header = style.header(&origin("web-1", "app", None));
+        let header = style.header(&metadata("web-1", "app", None));
         for (line, end) in [
             ("2026-11-23T09:00:00.5+02:00 hello", "hello"),
             ("no time at all", "no time at all"),

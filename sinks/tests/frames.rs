@@ -32,7 +32,7 @@ async fn a_frame_has_all_that_a_receiver_wants_to_know_of_it() {
         .drain(&format!("http://{}/?tributary.gzip=on&key=K", zipped.addr))
         .await;
     let sinks = house.start(config());
-    house.print(&origin("web-1"), 0, 5000, 500).await;
+    house.print(&metadata("web-1"), 0, 5000, 500).await;
     web.until_messages(5000).await;
     assert_eq!(numbered(&web.texts()), 5000);
     let frame = web.frames.lock()[0].clone();
@@ -81,7 +81,7 @@ async fn what_is_not_taken_is_sent_again_under_its_own_id_until_it_is() {
         answer_wait: Duration::from_secs(1),
         ..config()
     });
-    house.print(&origin("web-1"), 0, 3000, 100).await;
+    house.print(&metadata("web-1"), 0, 3000, 100).await;
     house
         .until_report(&drain, "all delivered", |report| report.delivered == 3000)
         .await;
@@ -116,7 +116,7 @@ async fn a_receiver_that_finds_frames_too_large_gets_smaller_ones() {
     );
     let drain = house.drain(&web.url()).await;
     let sinks = house.start(config());
-    house.print(&origin("web-1"), 0, 4000, 1000).await;
+    house.print(&metadata("web-1"), 0, 4000, 1000).await;
     web.until_messages(4000).await;
     assert_eq!(numbered(&web.texts()), 4000);
     let sizes: Vec<usize> = web.frames.lock().iter().map(|frame| frame.messages.len()).collect();
@@ -138,7 +138,7 @@ async fn two_drains_that_refuse_for_ever_make_one_notice_each_and_no_loop() {
     );
     let (first, second) = (house.drain(&one.url()).await, house.drain(&two.url()).await);
     let sinks = house.start(config());
-    let web = origin("web-1");
+    let web = metadata("web-1");
     house.print(&web, 0, 2000, 10).await;
     let dropped = |count| move |report: &registry::DrainReport| report.dropped == count;
     house.until_report(&first, "all dropped", dropped(2000)).await;
@@ -151,9 +151,9 @@ async fn two_drains_that_refuse_for_ever_make_one_notice_each_and_no_loop() {
     let mut notices = Vec::new();
     while let Some(Ok(item)) = bounded("the log", reader.next()).await {
         match item {
-            Item::Delivery(delivery) if delivery.batch.origin.source == "tributary" => {
+            Item::Delivery(delivery) if delivery.batch.metadata.origin == "tributary" => {
                 notices.push((
-                    delivery.batch.origin.about.clone(),
+                    delivery.batch.metadata.about.clone(),
                     String::from_utf8(delivery.batch.data().to_vec()).unwrap(),
                 ));
             }
@@ -180,7 +180,7 @@ async fn a_receiver_that_is_away_is_tried_again_and_gets_all_of_it() {
     let (house, mut web) = (House::open().await, Web::start([], Answer::of(500)).await);
     let drain = house.drain(&web.url()).await;
     let sinks = house.start(config());
-    house.print(&origin("web-1"), 0, 1000, 10).await;
+    house.print(&metadata("web-1"), 0, 1000, 10).await;
     let report = house
         .until_report(&drain, "failing", |report| report.state == DrainState::Failing)
         .await;

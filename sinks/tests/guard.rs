@@ -93,7 +93,7 @@ async fn a_name_that_leads_into_the_operators_network_by_now_is_not_dialled() {
         name_server: Some(named_as(&[[127, 0, 0, 1], [10, 0, 0, 1]]).await),
         ..config()
     });
-    house.print(&origin("web-1"), 0, 10, 10).await;
+    house.print(&metadata("web-1"), 0, 10, 10).await;
     let report = house
         .until_report(&drain, "failing", |report| report.state == DrainState::Failing)
         .await;
@@ -111,7 +111,7 @@ async fn of_a_names_addresses_those_that_may_be_dialled_are_tried_in_turn() {
         name_server: Some(named_as(&[[10, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 1]]).await),
         ..config()
     });
-    house.print(&origin("web-1"), 0, 10, 10).await;
+    house.print(&metadata("web-1"), 0, 10, 10).await;
     receiver.until(10).await;
     sinks.stop().await;
 }
@@ -127,7 +127,7 @@ async fn a_redirect_into_the_operators_network_is_not_followed() {
     let mut outer = Web::start([], leads).await;
     let drain = house.drain(&outer.url()).await;
     let sinks = house.start(config());
-    house.print(&origin("web-1"), 0, 10, 10).await;
+    house.print(&metadata("web-1"), 0, 10, 10).await;
     outer.until_frames(1).await;
     house
         .until_report(&drain, "dropped", |report| report.dropped == 10)

@@ -22,7 +22,7 @@ async fn what_the_bus_no_longer_has_is_counted_in_the_first_line() {
     let (house, mut receiver) = (House::open_with(limits).await, Receiver::start().await);
     let drain = house.drain(&format!("syslog+tcp://{}", receiver.addr)).await;
     let sinks = house.start(config());
-    let (web, padding) = (origin("web-1"), "x".repeat(10_000));
+    let (web, padding) = (metadata("web-1"), "x".repeat(10_000));
     let print = async |from: u64, to: u64| {
         for seq in (from..to).step_by(50) {
             let lines: Vec<String> = (seq..seq + 50).map(|n| format!("line {n} {padding}")).collect();
@@ -82,7 +82,7 @@ async fn a_drain_whose_reader_was_away_for_longer_than_the_retention_is_told_the
         .await
         .unwrap();
     let sinks = house.start(config());
-    house.print(&origin("web-1"), 0, 10, 10).await;
+    house.print(&metadata("web-1"), 0, 10, 10).await;
     receiver.until(11).await;
     let first = receiver.taken()[0].text.clone();
     assert!(

@@ -225,12 +225,12 @@ impl Server {
 }
 
 /// Prints so many lines from `from` on, at whatever speed the bus takes them.
-async fn print(house: &House, origin: &Arc<bus::Origin>, from: u64, to: u64) {
+async fn print(house: &House, metadata: &Arc<bus::StreamMetadata>, from: u64, to: u64) {
     for seq in (from..to).step_by(1000) {
         let lines: Vec<String> = (seq..to.min(seq + 1000))
             .map(|n| format!("line {n} of many, of which each is as long as lines are"))
             .collect();
-        house.bus.publish(batch(origin, seq, &lines)).await.unwrap();
+        house.bus.publish(batch(metadata, seq, &lines)).await.unwrap();
     }
 }
 
@@ -265,7 +265,7 @@ async fn takes_every_line(program: Program, tls: bool) {
     let house = House::open().await;
     house.drain(&server.url()).await;
     let sinks = house.start(server.config());
-    let (web, count) = (origin("web-1"), lines());
+    let (web, count) = (metadata("web-1"), lines());
     print(&house, &web, 0, count).await;
     let out = server.until_written(&format!("line {} ", count - 1)).await;
     assert_eq!(check(&out, count), 0);
@@ -305,7 +305,7 @@ async fn a_receiver_that_is_killed_ten_times_has_every_line_in_the_end() {
     let house = House::open().await;
     let drain = house.drain(&server.url()).await;
     let sinks = house.start(server.config());
-    let web = origin("web-1");
+    let web = metadata("web-1");
     let each = lines() / 10;
     for round in 0..10 {
         let half = round * each + each / 2;

@@ -22,7 +22,7 @@ async fn lines_of_several_containers_arrive_whole_and_in_order() {
     let (house, mut receiver) = (House::open().await, Receiver::start().await);
     let drain = house.drain(&format!("syslog+tcp://{}", receiver.addr)).await;
     let sinks = house.start(config());
-    let (web, worker) = (origin("web-1"), origin("worker-1"));
+    let (web, worker) = (metadata("web-1"), metadata("worker-1"));
     tokio::join!(house.print(&web, 0, 20_000, 100), house.print(&worker, 0, 500, 1));
     receiver.until(20_500).await;
     let taken = receiver.taken();
@@ -51,7 +51,7 @@ async fn what_a_killed_receiver_left_unread_is_sent_again() {
     let (house, mut receiver) = (House::open().await, Receiver::start().await);
     let drain = house.drain(&format!("syslog+tcp://{}", receiver.addr)).await;
     let sinks = house.start(config());
-    let web = origin("web-1");
+    let web = metadata("web-1");
     let mut printed = 0;
     for round in 0..5 {
         house.print(&web, printed, printed + 1000, 10).await;
@@ -101,7 +101,7 @@ fn all_there_any_order_of_repeats(messages: &[Message], count: u64) -> u64 {
 async fn sinks_that_are_killed_again_and_again_lose_nothing() {
     let (house, mut receiver) = (House::open().await, Receiver::start().await);
     house.drain(&format!("syslog+tcp://{}", receiver.addr)).await;
-    let web = origin("web-1");
+    let web = metadata("web-1");
     for round in 0..5 {
         // Whoever is killed gives no lease back: the same one comes again.
         let config = Config {
@@ -135,7 +135,7 @@ async fn a_receiver_that_never_reads_holds_up_nobody_else_and_holds_no_more_than
     }
     let sinks = house.start(config());
     // More than kernels hold for who does not read.
-    let (web, count, padding) = (origin("web-1"), 20_000, "x".repeat(500));
+    let (web, count, padding) = (metadata("web-1"), 20_000, "x".repeat(500));
     for seq in (0..count).step_by(1000) {
         let lines: Vec<String> = (seq..seq + 1000).map(|n| format!("line {n} {padding}")).collect();
         house.bus.publish(batch(&web, seq, &lines)).await.unwrap();
@@ -163,7 +163,7 @@ async fn datagrams_hold_a_message_each_and_a_long_line_becomes_several() {
     let long = "x".repeat(3000);
     house
         .bus
-        .publish(batch(&origin("web-1"), 0, &["short".to_owned(), long.clone()]))
+        .publish(batch(&metadata("web-1"), 0, &["short".to_owned(), long.clone()]))
         .await
         .unwrap();
     let mut texts = Vec::new();
@@ -233,7 +233,7 @@ async fn a_certificate_that_is_wrong_is_told_in_the_apps_log_and_lines_wait_unti
         .drain(&format!("syslog+tls://127.0.0.1:{}", right.addr.port()))
         .await;
     let sinks = house.start(config);
-    house.print(&origin("web-1"), 0, 1000, 10).await;
+    house.print(&metadata("web-1"), 0, 1000, 10).await;
     let report = house
         .until_report(&drain, "failing", |report| report.state == DrainState::Failing)
         .await;
@@ -266,7 +266,7 @@ async fn a_certificate_that_is_swapped_for_a_bad_one_and_back_costs_no_line() {
         ca: Some(ca),
         ..config()
     });
-    let web = origin("web-1");
+    let web = metadata("web-1");
     for round in 0..3 {
         house.print(&web, round * 1000, round * 1000 + 500, 10).await;
         receiver.until_text(&format!("line {}", round * 1000 + 499)).await;
@@ -298,7 +298,7 @@ async fn a_drain_that_is_removed_ends_and_its_subscription_with_it() {
     let (house, mut receiver) = (House::open().await, Receiver::start().await);
     let drain = house.drain(&format!("syslog+tcp://{}", receiver.addr)).await;
     let sinks = house.start(config());
-    house.print(&origin("web-1"), 0, 10, 10).await;
+    house.print(&metadata("web-1"), 0, 10, 10).await;
     receiver.until(10).await;
     assert_eq!(house.bus.subscribed().await.unwrap().len(), 1);
     house.registry.remove_drain("shop", drain.id).await.unwrap();
@@ -326,7 +326,7 @@ async fn two_replicas_share_drains_and_each_has_one_reader() {
             ..config()
         })
     });
-    let web = origin("web-1");
+    let web = metadata("web-1");
     house.print(&web, 0, 1000, 10).await;
     for receiver in &mut receivers {
         receiver.until(1000).await;

@@ -6,7 +6,8 @@ use std::{
 };
 
 use bus::{
-    AppName, Batch, Bus, BusError, Content, Epoch, Item, Origin, PubSub, PubSubSettings, Reader, Start, StreamId,
+    AppName, Batch, Bus, BusError, Content, Epoch, Item, PubSub, PubSubSettings, Reader, Start, StreamId,
+    StreamMetadata,
 };
 
 use super::{
@@ -37,7 +38,7 @@ pub(super) async fn look(
     clocks: &mut Clocks,
     args: Option<BusArgs>,
     retention: Duration,
-) -> Option<Arc<PubSub>> {
+) -> Option<Arc<dyn Bus>> {
     let Some(args) = args else {
         report.unchecked("bus", "none was named (--bus)");
         return None;
@@ -83,7 +84,7 @@ async fn try_project(clocks: &mut Clocks, settings: PubSubSettings) -> Result<Du
     tried.map_err(|(step, error)| fault(step, &error, emulator.as_deref()))
 }
 
-async fn try_bus(clocks: &mut Clocks, bus: &PubSub) -> Result<Duration, (Step, BusError)> {
+async fn try_bus(clocks: &mut Clocks, bus: &dyn Bus) -> Result<Duration, (Step, BusError)> {
     let at = |step: Step| move |error| (step, error);
     bus.check().await.map_err(at(Step::Answer))?;
     let app: AppName = format!("{APP}-{:08x}", rand::random::<u32>())
@@ -132,7 +133,7 @@ fn batch(app: &AppName) -> Result<Batch, BusError> {
     let stream = StreamId::new("check", "-", "-", Epoch::new());
     let stream = stream.map_err(|error| BusError::Refused(error.to_string()))?;
     Ok(Batch {
-        origin: Arc::new(Origin::tributary(app.clone(), stream, "")),
+        metadata: Arc::new(StreamMetadata::tributary(app.clone(), stream, "")),
         seq: 0,
         content: Content::End,
     })

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bus::{AppName, Bus, BusError, Content, Item, PubSub, Start, Timestamp};
+use bus::{AppName, Bus, BusError, Content, Item, Start, Timestamp};
 use collector::Instance;
 use futures::{
     AsyncBufReadExt, StreamExt, TryStreamExt,
@@ -47,7 +47,7 @@ const SLOW: Duration = Duration::from_secs(5);
 /// Where lines are looked for.
 pub(super) struct Way<'a> {
     pub(super) cluster: &'a Client,
-    pub(super) bus: Option<&'a PubSub>,
+    pub(super) bus: Option<&'a dyn Bus>,
     pub(super) server: Option<&'a Server>,
     pub(super) wait: Duration,
 }
@@ -291,7 +291,7 @@ fn lines(delivery: &bus::Delivery) -> Vec<Seen> {
     let Content::Lines { data, .. } = &delivery.batch.content else {
         return Vec::new();
     };
-    let who = key(&delivery.batch.origin.app, &delivery.batch.origin.process);
+    let who = key(&delivery.batch.metadata.app, &delivery.batch.metadata.process);
     let accepted = SystemTime::UNIX_EPOCH + Duration::from_micros(delivery.published.0);
     let lines = data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines

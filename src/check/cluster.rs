@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bus::{AppName, Bus};
+use bus::AppName;
 use collector::{AppFrom, Instance};
 use http::Request;
 use http_body_util::BodyExt;
@@ -81,7 +81,7 @@ pub(super) async fn containers(
     report: &mut Report,
     client: &Client,
     app_from: &AppFrom,
-    bus: Option<&bus::PubSub>,
+    bus: Option<&dyn bus::Bus>,
 ) -> Vec<Instance> {
     let pods = match pods(client).await {
         Ok(pods) => pods,

@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_line_is_laid_out_as_the_streamer_does() {
-        let data = r#"{"time":"2026-11-23T07:00:00.123456789Z","app":"shop","process":"web","source":"app","stream":"s","seq":1,"text":"a \"b\""}"#;
+        let data = r#"{"time":"2026-11-23T07:00:00.123456789Z","app":"shop","process":"web","origin":"app","stream":"s","seq":1,"text":"a \"b\""}"#;
         let line = read(data).unwrap();
         assert_eq!(
             layout(&line, false),

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bus::{Batch, Bus, Content, Embedded, Limits, Timestamp};
-use support::{Served, at, cpu_seconds, origin, printed_time, resident_kib, since};
+use support::{Served, at, cpu_seconds, metadata, printed_time, resident_kib, since};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -42,8 +42,8 @@ async fn serve(tails: u64, rate: u64, seconds: u64, deaf: u64) {
     let dir = tempfile::tempdir_in(".").unwrap();
     let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
     let served = Served::start(Arc::clone(&bus) as Arc<dyn Bus>).await;
-    let origin = origin("bench");
-    bus.create(&origin.app).await.unwrap();
+    let metadata = metadata("bench");
+    bus.create(&metadata.app).await.unwrap();
     let own = std::process::id();
     let idle_memory = resident_kib(own);
     let mut readers = Command::new(std::env::current_exe().unwrap())
@@ -67,7 +67,7 @@ async fn serve(tails: u64, rate: u64, seconds: u64, deaf: u64) {
             part: None,
         };
         bus.publish(Batch {
-            origin: Arc::clone(&origin),
+            metadata: Arc::clone(&metadata),
             seq,
             content,
         })

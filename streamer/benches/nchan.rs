@@ -16,7 +16,7 @@ use std::{
 };
 
 use bus::{Batch, Bus, Content, Embedded, Limits, Timestamp};
-use support::{Served, at, cpu_seconds, origin, resident_kib, since};
+use support::{Served, at, cpu_seconds, metadata, resident_kib, since};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -64,8 +64,8 @@ async fn ours(load: &Load) {
     let dir = tempfile::tempdir_in(".").unwrap();
     let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
     let served = Served::start(Arc::clone(&bus) as Arc<dyn Bus>).await;
-    let origin = origin("bench");
-    bus.create(&origin.app).await.unwrap();
+    let metadata = metadata("bench");
+    bus.create(&metadata.app).await.unwrap();
     let own = [std::process::id()];
     let url = format!("{}/api/apps/bench/logs?num_lines=0", served.addr);
     measure("tributary", &own, &url, load, async |seq, line| {
@@ -75,7 +75,7 @@ async fn ours(load: &Load) {
             part: None,
         };
         let batch = Batch {
-            origin: Arc::clone(&origin),
+            metadata: Arc::clone(&metadata),
             seq,
             content,
         };

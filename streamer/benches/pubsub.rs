@@ -15,11 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{AppName, Batch, Bus, Content, Origin, PubSub, PubSubSettings, Timestamp};
+use bus::{AppName, Batch, Bus, Content, PubSub, PubSubSettings, StreamMetadata, Timestamp};
 use emulator::Emulator;
 use google_cloud_auth::credentials::anonymous;
 use google_cloud_pubsub::client::{Subscriber, SubscriptionAdmin};
-use support::{Served, at, origin, printed_time, since};
+use support::{Served, at, metadata, printed_time, since};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -58,13 +58,13 @@ async fn main() {
 async fn first_lines(bus: &dyn Bus, addr: &str) {
     let mut took = Vec::new();
     for number in 0..APPS {
-        let origin = origin(&format!("first-{number}"));
-        bus.create(&origin.app).await.unwrap();
+        let metadata = metadata(&format!("first-{number}"));
+        bus.create(&metadata.app).await.unwrap();
         for seq in 0..10 {
-            publish(bus, &origin, seq, COUNTED).await;
+            publish(bus, &metadata, seq, COUNTED).await;
         }
         let began = Instant::now();
-        let mut tail = Tail::open(addr, &origin.app, 10).await;
+        let mut tail = Tail::open(addr, &metadata.app, 10).await;
         tail.stamp().await;
         took.push(began.elapsed().as_secs_f64() * 1e3);
     }
@@ -74,17 +74,17 @@ async fn first_lines(bus: &dyn Bus, addr: &str) {
 /// From before a publish until a bare client has it, and until a tail has it.
 async fn ways(bus: &dyn Bus, addr: &str, host: &str, rate: u64, seconds: u64) {
     let lines = rate * seconds;
-    let origin = origin("way");
-    bus.create(&origin.app).await.unwrap();
-    let bare = bare(host, &origin.app, lines).await;
-    let mut tail = Tail::open(addr, &origin.app, 0).await;
+    let metadata = metadata("way");
+    bus.create(&metadata.app).await.unwrap();
+    let bare = bare(host, &metadata.app, lines).await;
+    let mut tail = Tail::open(addr, &metadata.app, 0).await;
     let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(rate).unwrap());
     // A tail joins a stream that it finds at the lowest number it hears of within its hold: it is past that before anything is counted.
     let (mut seq, mut seen) = (0, 0);
     while seen < 3 * rate {
         tokio::select! {
             _ = tick.tick() => {
-                publish(bus, &origin, seq, WARM).await;
+                publish(bus, &metadata, seq, WARM).await;
                 seq += 1;
             }
             _ = tail.stamp() => seen += 1,
@@ -100,7 +100,7 @@ async fn ways(bus: &dyn Bus, addr: &str, host: &str, rate: u64, seconds: u64) {
     });
     for seq in seq..seq + lines {
         tick.tick().await;
-        publish(bus, &origin, seq, COUNTED).await;
+        publish(bus, &metadata, seq, COUNTED).await;
     }
     let (mut of_tail, mut of_bare) = (reader.await.unwrap(), bare.await.unwrap());
     tell("publish to a bare client", &mut of_bare);
@@ -144,14 +144,14 @@ async fn bare(host: &str, app: &AppName, lines: u64) -> JoinHandle<Vec<f64>> {
     })
 }
 
-async fn publish(bus: &dyn Bus, origin: &Arc<Origin>, seq: u64, text: &str) {
+async fn publish(bus: &dyn Bus, metadata: &Arc<StreamMetadata>, seq: u64, text: &str) {
     let content = Content::Lines {
         data: format!("{} {text} {seq:0>80}\n", Timestamp::now()).into(),
         lines: 1,
         part: None,
     };
-    let origin = Arc::clone(origin);
-    bus.publish(Batch { origin, seq, content }).await.unwrap();
+    let metadata = Arc::clone(metadata);
+    bus.publish(Batch { metadata, seq, content }).await.unwrap();
 }
 
 /// A plain HTTP client that follows an app.

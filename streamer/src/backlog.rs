@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{AppName, BusError, Published, notice};
+use bus::{AppName, BusError, PublishTime, notice};
 use tokio::time::Instant;
 
 use crate::{
@@ -90,7 +90,7 @@ pub(crate) async fn joined(hubs: &Hubs, hub: &Arc<Hub>, query: &LogsQuery) -> Ba
             tracing::warn!(app = %hub.app, %error, "no history for a tail");
             Past {
                 told: vec![Told::now(notice::no_history())],
-                reached: Published::now(),
+                reached: PublishTime::now(),
                 ..Past::default()
             }
         }
@@ -145,9 +145,9 @@ async fn read_back(hubs: &Hubs, app: &AppName, query: &LogsQuery) -> Result<Past
 }
 
 /// From when on the bus can have taken what is wanted.
-fn since(query: &LogsQuery) -> Option<Published> {
+fn since(query: &LogsQuery) -> Option<PublishTime> {
     let micros = u64::try_from(query.since()?.0 / 1000).unwrap_or_default();
-    Some(Published(micros).earlier_by(PRINTED))
+    Some(PublishTime(micros).earlier_by(PRINTED))
 }
 
 fn choose(query: &LogsQuery) -> Choose {
@@ -161,8 +161,8 @@ async fn from_hub(hub: &Hub, query: &LogsQuery) -> Option<Backlog> {
         .as_ref()
         .map(|cursor| cursor.before)
         .or_else(|| since(query));
-    let reaches = |complete_from: Published| {
-        complete_from == Published(0) || needed.is_some_and(|needed| complete_from <= needed)
+    let reaches = |complete_from: PublishTime| {
+        complete_from == PublishTime(0) || needed.is_some_and(|needed| complete_from <= needed)
     };
     if query.filter.is_none()
         && query.cursor.is_none()
@@ -228,7 +228,7 @@ impl Backlog {
         let reached = match past.complete_from {
             Some(_) => past.reached,
             // Cut: it holds the newest, and says so; from when on is not known.
-            None => Published::now(),
+            None => PublishTime::now(),
         };
         if reached > cursor.before {
             self.told.push(Told::now(notice::out_of_reach(cursor.before, reached)));

@@ -184,7 +184,7 @@ impl Choose {
         rest: Option<&'a [Range<u64>]>,
     ) -> impl Iterator<Item = crate::frame::Line<'a>> {
         let filter = self.filter.as_deref();
-        let takes_stream = filter.is_none_or(|filter| filter.takes_stream(lines.origin));
+        let takes_stream = filter.is_none_or(|filter| filter.takes_stream(lines.metadata));
         let nothing = !takes_stream || rest.is_some_and(<[_]>::is_empty);
         let lines = (!nothing).then(|| lines.iter()).into_iter().flatten();
         lines

@@ -1,6 +1,6 @@
 //! Which lines a reader wants.
 
-use bus::{Level, Origin, Timestamp};
+use bus::{Level, StreamMetadata, Timestamp};
 use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -14,7 +14,7 @@ const MAX_COMPILED_BYTES: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Filter {
     pub(crate) process: Option<Process>,
-    pub(crate) source: Option<String>,
+    pub(crate) origin: Option<String>,
     pub(crate) contains: Option<Finder<'static>>,
     pub(crate) regex: Option<Regex>,
     pub(crate) since: Option<Timestamp>,
@@ -74,11 +74,11 @@ pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
 
 impl Filter {
     /// Whether it takes lines of this stream at all.
-    pub(crate) fn takes_stream(&self, origin: &Origin) -> bool {
+    pub(crate) fn takes_stream(&self, metadata: &StreamMetadata) -> bool {
         self.process
             .as_ref()
-            .is_none_or(|process| process.takes(&origin.process))
-            && self.source.as_ref().is_none_or(|source| *source == origin.source)
+            .is_none_or(|process| process.takes(&metadata.process))
+            && self.origin.as_ref().is_none_or(|origin| *origin == metadata.origin)
     }
 
     /// Whether it takes this line of a stream that it takes.
@@ -97,7 +97,7 @@ impl Filter {
     pub(crate) fn takes_told(&self, told: &Told) -> bool {
         told.gap
             .as_ref()
-            .is_none_or(|gap| self.takes_stream(&gap.origin) && self.takes_time(told.time))
+            .is_none_or(|gap| self.takes_stream(&gap.metadata) && self.takes_time(told.time))
     }
 
     fn takes_time(&self, time: Timestamp) -> bool {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bus::{
-    AppName, Origin, Part, Published, Timestamp,
+    AppName, Part, PublishTime, StreamMetadata, Timestamp,
     cursor::StreamKey,
     notice::{self, Notice},
     reassembly::{Event, What},
@@ -27,7 +27,7 @@ pub(crate) struct Frame {
     runs: Vec<Run>,
     lines: u64,
     /// When the bus took the newest of it.
-    newest: Option<Published>,
+    newest: Option<PublishTime>,
     made: Instant,
     rendered: [OnceLock<Piece>; Format::COUNT],
     pub(crate) charge: Charge,
@@ -55,18 +55,18 @@ pub(crate) struct Told {
     /// What is said.
     pub(crate) notice: Notice,
     /// The seqs that it says are missing. `None` where it is about no stream.
-    pub(crate) gap: Option<Gap>,
+    pub(crate) gap: Option<GapRange>,
 }
 
 /// Seqs that will not come. None, where their count is unknown: then it stands before `seqs.start`.
 #[derive(Clone, Debug)]
-pub(crate) struct Gap {
+pub(crate) struct GapRange {
     pub(crate) key: StreamKey,
-    pub(crate) origin: Arc<Origin>,
+    pub(crate) metadata: Arc<StreamMetadata>,
     pub(crate) seqs: Range<u64>,
     /// Nobody lost them for certain: they may come yet.
     pub(crate) open: bool,
-    pub(crate) published: Published,
+    pub(crate) published: PublishTime,
 }
 
 /// Consecutive lines of one source.
@@ -91,11 +91,11 @@ pub(crate) enum Shown<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Lines<'a> {
     pub(crate) key: StreamKey,
-    pub(crate) origin: &'a Arc<Origin>,
+    pub(crate) metadata: &'a Arc<StreamMetadata>,
     /// Of the first.
     pub(crate) seq: u64,
     pub(crate) count: u64,
-    pub(crate) published: Published,
+    pub(crate) published: PublishTime,
     pub(crate) part: Option<Part>,
     pub(crate) late: bool,
     data: &'a [u8],
@@ -104,12 +104,12 @@ pub(crate) struct Lines<'a> {
 /// One line.
 #[derive(Clone, Copy)]
 pub(crate) struct Line<'a> {
-    pub(crate) origin: &'a Origin,
+    pub(crate) metadata: &'a StreamMetadata,
     pub(crate) seq: u64,
     pub(crate) part: Option<Part>,
     pub(crate) late: bool,
     /// When the bus took it: the time of a line that carries none.
-    pub(crate) published: Published,
+    pub(crate) published: PublishTime,
     /// As the log API printed it, newline and all.
     pub(crate) raw: &'a [u8],
 }
@@ -152,7 +152,7 @@ impl Frame {
     }
 
     /// When the bus took the newest of it. `None` for what never was on the bus.
-    pub(crate) fn newest(&self) -> Option<Published> {
+    pub(crate) fn newest(&self) -> Option<PublishTime> {
         self.newest
     }
 
@@ -188,7 +188,7 @@ impl<'a> Lines<'a> {
         };
         Self {
             key,
-            origin: &event.origin,
+            metadata: &event.metadata,
             seq: event.seq + u64::from(run.line),
             count: u64::from(run.lines),
             published: event.published,
@@ -207,7 +207,7 @@ impl<'a> Lines<'a> {
         let mut start = 0;
         let ends = memchr::memchr_iter(b'\n', self.data).map(|at| at + 1);
         ends.zip(self.seq..).map(move |(end, seq)| Line {
-            origin: self.origin,
+            metadata: self.metadata,
             seq,
             part: self.part,
             late: self.late,
@@ -243,10 +243,10 @@ impl Told {
         };
         Self {
             time,
-            notice: notice::gap(&event.origin, event.seq, lines, loss),
-            gap: Some(Gap {
+            notice: notice::gap(&event.metadata, event.seq, lines, loss),
+            gap: Some(GapRange {
                 key,
-                origin: Arc::clone(&event.origin),
+                metadata: Arc::clone(&event.metadata),
                 seqs: event.seq..event.seq + lines,
                 open: loss.is_none(),
                 published: event.published,

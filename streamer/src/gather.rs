@@ -47,7 +47,7 @@ impl Gather {
         if self
             .filter
             .as_ref()
-            .is_some_and(|filter| !filter.takes_stream(&event.origin))
+            .is_some_and(|filter| !filter.takes_stream(&event.metadata))
         {
             return;
         }
@@ -130,7 +130,7 @@ impl Gather {
     fn takes(&self, event: &Event, line: u32, raw: &[u8]) -> bool {
         self.filter.as_ref().is_none_or(|filter| {
             filter.takes(&Line {
-                origin: &event.origin,
+                metadata: &event.metadata,
                 seq: event.seq + u64::from(line),
                 part: None,
                 late: false,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bus::{
-    AppName, Bus, BusError, Delivery, Item, Published, Reader, Start,
+    AppName, Bus, BusError, Delivery, Item, PublishTime, Reader, Start,
     cursor::StreamKey,
     notice,
     reassembly::{Moment, Reassembly},
@@ -45,7 +45,7 @@ pub(crate) struct Want {
     /// So many lines at least, where there are so many; the newest.
     pub(crate) lines: u64,
     /// Nothing that the bus took before this.
-    pub(crate) since: Option<Published>,
+    pub(crate) since: Option<PublishTime>,
     /// Only these. `None`: what is read may serve others too, and is kept beyond `lines` while it is small.
     pub(crate) filter: Option<Arc<Filter>>,
 }
@@ -75,9 +75,9 @@ pub(crate) struct Past {
     /// All that was read, shown or not: what of the live stream is no news.
     pub(crate) settled: Settled,
     /// All that the bus took since then, and the filter takes, is here; 0: all there ever was. `None` where it was cut.
-    pub(crate) complete_from: Option<Published>,
+    pub(crate) complete_from: Option<PublishTime>,
     /// How far back was read.
-    pub(crate) reached: Published,
+    pub(crate) reached: PublishTime,
     /// There was more than may be held at once.
     pub(crate) cut: bool,
 }
@@ -114,7 +114,7 @@ pub(crate) async fn read_back(
     room: Room,
     config: &Config,
 ) -> Result<Past, BusError> {
-    let now = Published::now();
+    let now = PublishTime::now();
     let limit = Instant::now() + config.history_wait;
     let mut best: Option<Past> = None;
     for start in starts(want, now) {
@@ -140,7 +140,7 @@ pub(crate) async fn read_back(
 }
 
 /// From when on is looked, one after the other.
-fn starts(want: &Want, now: Published) -> Vec<Start> {
+fn starts(want: &Want, now: PublishTime) -> Vec<Start> {
     let looks = REACHES.map(|reach| now.earlier_by(reach));
     let looks = looks
         .into_iter()
@@ -166,7 +166,7 @@ impl Timed {
     fn now(&self) -> Moment {
         Moment {
             elapsed: self.began.elapsed(),
-            bus: Published::now(),
+            bus: PublishTime::now(),
         }
     }
 
@@ -187,7 +187,7 @@ struct ReadBack<'a> {
     settled: Settled,
     told: Vec<Told>,
     /// All since then was read.
-    reached: Published,
+    reached: PublishTime,
     /// Lines that were read were let go: nobody wanted them.
     trimmed: bool,
     /// The same, but they were wanted.
@@ -205,7 +205,7 @@ impl<'a> ReadBack<'a> {
             gather: Gather::new(want.filter.clone()),
             settled: Settled::default(),
             told: Vec::new(),
-            reached: Published(0),
+            reached: PublishTime(0),
             trimmed: false,
             cut: false,
             whole: false,
@@ -219,12 +219,12 @@ impl<'a> ReadBack<'a> {
 
     /// Reads to the end of what is there.
     async fn run(&mut self, bus: &dyn Bus, app: &AppName, start: Start, history: Duration) -> Result<(), BusError> {
-        let opened = Published::now();
+        let opened = PublishTime::now();
         let mut reader = bus.follow(app, start).await?;
         self.reached = reader.since();
         self.whole = match start {
             // The bus begins later than was asked.
-            Start::At(asked) => self.reached == Published(0) || self.reached > asked,
+            Start::At(asked) => self.reached == PublishTime(0) || self.reached > asked,
             Start::Now | Start::Oldest => true,
         };
         let mut reassembly = Timed::new(Reassembly::new(patience(&reader), reader.since(), history));
@@ -234,7 +234,7 @@ impl<'a> ReadBack<'a> {
             }
             self.push(item, &mut reassembly);
         }
-        let ended = Published::now();
+        let ended = PublishTime::now();
         reassembly.join_all();
         self.take(&mut reassembly);
         // A shorter look that found too little is followed by a longer one: that one waits.
@@ -269,7 +269,7 @@ impl<'a> ReadBack<'a> {
     async fn look_again(
         &mut self,
         mut reader: Reader,
-        until: Published,
+        until: PublishTime,
         reassembly: &mut Timed,
     ) -> Result<(), BusError> {
         while reassembly.inner.has_holes()
@@ -301,7 +301,7 @@ impl<'a> ReadBack<'a> {
 
     fn take(&mut self, reassembly: &mut Timed) {
         while let Some(event) = reassembly.inner.next_event() {
-            let key = StreamKey::of(&event.origin.stream);
+            let key = StreamKey::of(&event.metadata.stream);
             self.settled.insert(key, &event);
             self.gather.push(key, event);
         }
@@ -339,7 +339,11 @@ impl<'a> ReadBack<'a> {
             told: self.told,
             frames,
             settled: self.settled,
-            complete_from: (!self.trimmed && !self.cut).then_some(if self.whole { Published(0) } else { self.reached }),
+            complete_from: (!self.trimmed && !self.cut).then_some(if self.whole {
+                PublishTime(0)
+            } else {
+                self.reached
+            }),
             reached: self.reached,
             cut: self.cut,
         }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bus::{
-    AppName, Bus, BusError, Item, Published, Reader, Start,
+    AppName, Bus, BusError, Item, PublishTime, Reader, Start,
     notice::{self, Notice},
     reassembly::{Moment, Patience, Reassembly, What},
 };
@@ -91,7 +91,7 @@ pub(crate) struct Reading {
     rest_until: Duration,
     tails: watch::Receiver<usize>,
     began: Instant,
-    newest: Published,
+    newest: PublishTime,
     pace: Pace,
     forgot: Instant,
     config: Config,
@@ -134,7 +134,7 @@ pub(crate) async fn open(
         rest_until: Duration::ZERO,
         tails,
         began: Instant::now(),
-        newest: Published::now(),
+        newest: PublishTime::now(),
         pace: Pace::new(config.max_lag),
         forgot: Instant::now(),
         config,
@@ -170,7 +170,7 @@ impl Reading {
                     Some(Ok(item)) => self.take(item),
                     Some(Err(error)) => {
                         tracing::warn!(app = %self.hub.app, %error, "hub lost the bus, reads on from where it was");
-                        self.hub.ring.hear(Some(Published::now().earlier_by(HOLD * 2)));
+                        self.hub.ring.hear(Some(PublishTime::now().earlier_by(HOLD * 2)));
                         if !self.reopen(&shutdown).await {
                             break;
                         }
@@ -323,7 +323,7 @@ impl Reading {
 
     fn forget(&mut self) {
         self.forgot = Instant::now();
-        let now = Published::now();
+        let now = PublishTime::now();
         self.reassembly.forget(now);
         self.hub.ring.forget(now);
         self.merge
@@ -378,7 +378,7 @@ impl Reading {
     fn now(&self) -> Moment {
         Moment {
             elapsed: self.began.elapsed(),
-            bus: Published::now(),
+            bus: PublishTime::now(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bus::{
-    Published,
+    PublishTime,
     cursor::{Cursor, Position, StreamKey},
     reassembly::Ranges,
 };
@@ -19,9 +19,9 @@ const BEHIND: Duration = Duration::from_secs(120);
 /// All that went into a ring, by stream.
 pub(crate) struct Ledger {
     /// Nothing from before this was ever looked at.
-    since: Published,
+    since: PublishTime,
     /// The bus has not been heard since then: what it took later may not have been seen.
-    heard: Option<Published>,
+    heard: Option<PublishTime>,
     streams: HashMap<StreamKey, Dealt>,
 }
 
@@ -29,11 +29,11 @@ pub(crate) struct Ledger {
 struct Dealt {
     next: u64,
     holes: Ranges,
-    last: Published,
+    last: PublishTime,
 }
 
 impl Ledger {
-    pub(crate) fn new(since: Published) -> Self {
+    pub(crate) fn new(since: PublishTime) -> Self {
         Self {
             since,
             heard: None,
@@ -67,7 +67,7 @@ impl Ledger {
     }
 
     /// The bus is not heard any more (then since when), or is again.
-    pub(crate) fn hear(&mut self, lost: Option<Published>) {
+    pub(crate) fn hear(&mut self, lost: Option<PublishTime>) {
         self.heard = match (self.heard, lost) {
             (Some(first), Some(lost)) => Some(first.min(lost)),
             (_, lost) => lost,
@@ -85,7 +85,7 @@ impl Ledger {
     }
 
     /// The place behind all that was noted.
-    pub(crate) fn cursor(&self, now: Published) -> Cursor {
+    pub(crate) fn cursor(&self, now: PublishTime) -> Cursor {
         let before = self.before(now);
         let recent = self.streams.iter().filter(|(_, dealt)| dealt.last >= before);
         let streams = recent.map(|(key, dealt)| {
@@ -103,12 +103,12 @@ impl Ledger {
     }
 
     /// Forgets the streams that no cursor will name.
-    pub(crate) fn forget(&mut self, now: Published) {
+    pub(crate) fn forget(&mut self, now: PublishTime) {
         let before = self.before(now);
         self.streams.retain(|_, dealt| dealt.last >= before);
     }
 
-    fn before(&self, now: Published) -> Published {
+    fn before(&self, now: PublishTime) -> PublishTime {
         let behind = now.earlier_by(BEHIND);
         self.heard.map_or(behind, |heard| heard.min(behind)).max(self.since)
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bus::{
-    AppName, Published, Timestamp,
+    AppName, PublishTime, Timestamp,
     cursor::StreamKey,
     reassembly::{Event, Moment, What},
 };
@@ -53,7 +53,7 @@ pub(crate) struct Merge {
     /// All with a key up to this may be shown.
     watermark: Timestamp,
     disorder: Disorder,
-    newest: Published,
+    newest: PublishTime,
     /// Nothing was pushed since the last look: what is pending is sorted.
     looked_at: bool,
 }
@@ -97,7 +97,7 @@ impl Merge {
             steps: VecDeque::new(),
             watermark: NOWHERE,
             disorder: Disorder::default(),
-            newest: Published(0),
+            newest: PublishTime(0),
             looked_at: true,
         }
     }
@@ -106,7 +106,7 @@ impl Merge {
     pub(crate) fn push(&mut self, event: Event, now: Moment) {
         self.newest = self.newest.max(event.published);
         self.looked_at = false;
-        let key = StreamKey::of(&event.origin.stream);
+        let key = StreamKey::of(&event.metadata.stream);
         match &event.what {
             What::Lines { late: true, .. } => self.push_late(key, event),
             What::Lines { .. } => self.push_lines(key, event, now),

@@ -63,14 +63,14 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use bus::Published;
+    use bus::PublishTime;
 
     use super::*;
     use crate::{
         charge::Kept,
         merge::Merge,
         ring::{Bounds, Place},
-        testing::{event, origin},
+        testing::{event, metadata},
     };
 
     const MAX_LAG: Duration = Duration::from_secs(60);
@@ -79,10 +79,10 @@ mod tests {
         let mut merge = Merge::new("shop".parse().unwrap());
         let now = bus::reassembly::Moment {
             elapsed: Duration::ZERO,
-            bus: Published::now(),
+            bus: PublishTime::now(),
         };
         for batch in batches {
-            merge.push(event(&origin("web"), batch * 10, &[0; 10], 0), now);
+            merge.push(event(&metadata("web"), batch * 10, &[0; 10], 0), now);
             ring.extend(merge.take_all());
         }
     }
@@ -93,7 +93,7 @@ mod tests {
             all: 1 << 20,
             fair: 20_000,
         };
-        let ring = Ring::new(Published(0), bounds, Kept::default());
+        let ring = Ring::new(PublishTime(0), bounds, Kept::default());
         let place = ring.end();
         (ring, place)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Query, rejection::QueryRejection};
-use bus::{Level, Published, Timestamp, cursor::Cursor};
+use bus::{Level, PublishTime, Timestamp, cursor::Cursor};
 use memchr::memmem::Finder;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -38,8 +38,9 @@ pub(crate) struct RawLogsQuery {
     until: Option<String>,
     /// Only lines of this process, or with a `*` at its end of all that begin so.
     process: Option<String>,
-    /// Only lines of this source: `app`, or the part of the platform that spoke.
-    source: Option<String>,
+    /// Only lines of this origin: `app`, or the part of the platform that spoke.
+    #[serde(alias = "source")]
+    origin: Option<String>,
     /// Only lines that hold this text.
     contains: Option<String>,
     /// Only lines that match this regular expression (syntax of the Rust crate `regex`: no look-around, no back-references).
@@ -126,7 +127,7 @@ impl RawLogsQuery {
     fn filter(&self) -> Result<Option<Filter>, ApiError> {
         let filter = Filter {
             process: value("process", &self.process)?.map(Process::read),
-            source: value("source", &self.source)?.map(str::to_owned),
+            origin: value("origin", &self.origin)?.map(str::to_owned),
             contains: value("contains", &self.contains)?.map(|text| Finder::new(text).into_owned()),
             regex: match &self.regex {
                 Some(pattern) => Some(filter::compile(pattern).map_err(|why| ApiError::query("regex", why))?),
@@ -143,7 +144,7 @@ impl RawLogsQuery {
         }
         let named = [
             &self.process,
-            &self.source,
+            &self.origin,
             &self.contains,
             &self.regex,
             &self.since,
@@ -195,7 +196,7 @@ fn read_levels(text: &str) -> Result<Vec<Level>, ApiError> {
 
 fn read_cursor(name: &'static str, text: &str) -> Result<Cursor, ApiError> {
     let cursor = Cursor::decode(text).map_err(|error| ApiError::query(name, error.to_string()))?;
-    if cursor.before > Published::now().later_by(SLACK) {
+    if cursor.before > PublishTime::now().later_by(SLACK) {
         return Err(wrong(name, "it is from the future"));
     }
     Ok(cursor)

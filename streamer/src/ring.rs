@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use bus::Published;
+use bus::PublishTime;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -50,7 +50,7 @@ struct Inner {
     /// Lines of all frames that are here.
     lines_here: u64,
     /// All that the bus took since then is here, or will be.
-    complete_from: Published,
+    complete_from: PublishTime,
     ledger: Ledger,
     /// The cursor behind the newest frame, once somebody asked for it.
     cursor: OnceLock<Arc<Mark>>,
@@ -88,12 +88,12 @@ pub(crate) struct Contents {
     /// Behind them.
     pub(crate) end: Place,
     /// All that the bus took since then is among the ring's frames, or will be.
-    pub(crate) complete_from: Published,
+    pub(crate) complete_from: PublishTime,
 }
 
 impl Ring {
     /// An empty one, of all that the bus takes from `since` on.
-    pub(crate) fn new(since: Published, bounds: Bounds, kept: Kept) -> Self {
+    pub(crate) fn new(since: PublishTime, bounds: Bounds, kept: Kept) -> Self {
         let inner = Inner {
             frames: VecDeque::new(),
             first: 0,
@@ -143,7 +143,7 @@ impl Ring {
     /// The newest frames that hold so many lines, where the ring still has so many, or ever had all.
     pub(crate) fn last_lines(&self, lines: u64) -> Option<Contents> {
         let inner = self.inner.read();
-        if inner.lines_here < lines && inner.complete_from > Published(0) {
+        if inner.lines_here < lines && inner.complete_from > PublishTime(0) {
             return None;
         }
         let mut found = 0;
@@ -210,7 +210,7 @@ impl Ring {
     pub(crate) fn cursor(&self, place: Place) -> Option<Arc<Mark>> {
         let inner = self.inner.read();
         let mark = || {
-            let cursor = inner.ledger.cursor(Published::now()).encode();
+            let cursor = inner.ledger.cursor(PublishTime::now()).encode();
             let id = sse::id(&cursor).into();
             Arc::new(Mark { cursor, id })
         };
@@ -218,20 +218,20 @@ impl Ring {
     }
 
     /// The bus is not heard any more (then since when), or is again: until then no cursor claims what came meanwhile.
-    pub(crate) fn hear(&self, lost: Option<Published>) {
+    pub(crate) fn hear(&self, lost: Option<PublishTime>) {
         let mut inner = self.inner.write();
         inner.ledger.hear(lost);
         inner.cursor = OnceLock::new();
     }
 
     /// Of what the bus took before this, some is missing.
-    pub(crate) fn is_broken_before(&self, time: Published) {
+    pub(crate) fn is_broken_before(&self, time: PublishTime) {
         let mut inner = self.inner.write();
         inner.complete_from = inner.complete_from.max(time);
     }
 
     /// Forgets what no cursor will name, and makes the next cursor anew. Call it now and then.
-    pub(crate) fn forget(&self, now: Published) {
+    pub(crate) fn forget(&self, now: PublishTime) {
         let mut inner = self.inner.write();
         inner.ledger.forget(now);
         inner.cursor = OnceLock::new();
@@ -273,7 +273,7 @@ impl Inner {
         self.lines_here -= gone.lines();
         self.lines_gone += gone.lines();
         if let Some(newest) = gone.newest() {
-            self.complete_from = self.complete_from.max(Published(newest.0 + 1));
+            self.complete_from = self.complete_from.max(PublishTime(newest.0 + 1));
         }
     }
 }

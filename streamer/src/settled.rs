@@ -3,20 +3,20 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use bus::{
-    Published,
+    PublishTime,
     cursor::{Cursor, StreamKey},
     notice,
     reassembly::{Event, Ranges, What},
 };
 
-use crate::frame::{Gap, Lines, Told};
+use crate::frame::{GapRange, Lines, Told};
 
 /// The seqs of every stream that were shown, or told to be missing.
 #[derive(Debug, Default)]
 pub(crate) struct Settled {
     streams: HashMap<StreamKey, Known>,
     /// Of streams that are not known, all that the bus took before this is settled.
-    before: Published,
+    before: PublishTime,
 }
 
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ struct Known {
     /// Nothing above has been heard of.
     next: u64,
     /// When the bus took the newest of it.
-    last: Published,
+    last: PublishTime,
 }
 
 impl Known {
@@ -93,7 +93,7 @@ impl Settled {
     }
 
     /// Whether a gap need not be told any more.
-    pub(crate) fn is_told(&self, gap: &Gap) -> bool {
+    pub(crate) fn is_told(&self, gap: &GapRange) -> bool {
         match self.streams.get(&gap.key) {
             // What was lost before a known place, in a count that nobody knows, was told there.
             Some(known) => known.is_told(&gap.seqs) || (gap.seqs.is_empty() && gap.published < self.before),
@@ -102,14 +102,14 @@ impl Settled {
     }
 
     /// The streams that spoke since then, and where each of them was heard up to.
-    pub(crate) fn recent(&self, since: Published) -> impl Iterator<Item = (StreamKey, u64)> + '_ {
+    pub(crate) fn recent(&self, since: PublishTime) -> impl Iterator<Item = (StreamKey, u64)> + '_ {
         let recent = self.streams.iter().filter(move |(_, known)| known.last >= since);
         recent.map(|(key, known)| (*key, known.next))
     }
 
     /// Every stream that is known, and where each of them was heard up to.
     pub(crate) fn heard(&self) -> impl Iterator<Item = (StreamKey, u64)> + '_ {
-        self.recent(Published(0))
+        self.recent(PublishTime(0))
     }
 
     /// Where a stream was heard up to.
@@ -145,7 +145,7 @@ impl Settled {
     }
 
     /// Takes a gap for the same. True where it is to be told.
-    pub(crate) fn go_on_behind(&mut self, gap: &Gap) -> bool {
+    pub(crate) fn go_on_behind(&mut self, gap: &GapRange) -> bool {
         let news = !self.is_told(gap);
         if news {
             let known = self.streams.entry(gap.key).or_default();
@@ -160,10 +160,10 @@ pub(crate) fn missing_told(lines: &Lines, seqs: Range<u64>) -> Told {
     let (time, _) = lines.iter().next().map(|line| line.split()).unwrap_or_default();
     Told {
         time,
-        notice: notice::gap(lines.origin, seqs.start, seqs.end - seqs.start, None),
-        gap: Some(Gap {
+        notice: notice::gap(lines.metadata, seqs.start, seqs.end - seqs.start, None),
+        gap: Some(GapRange {
             key: lines.key,
-            origin: Arc::clone(lines.origin),
+            metadata: Arc::clone(lines.metadata),
             seqs,
             open: true,
             published: lines.published,

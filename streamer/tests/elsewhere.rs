@@ -256,11 +256,11 @@ async fn a_right_that_is_taken_away_ends_its_tails_and_no_others(house: House) {
     // In the webhook's case its word is enough for an app that has not spoken yet.
     assert_eq!(reads, matches!(house.decider, Decider::Webhook(..)));
     if reads {
-        let origin = Arc::new(bus::Origin {
+        let metadata = Arc::new(bus::StreamMetadata {
             app: "blog".parse().unwrap(),
-            ..bus::Origin::clone(&stream("web-1", Duration::ZERO))
+            ..bus::StreamMetadata::clone(&stream("web-1", Duration::ZERO))
         });
-        house.stack.publish([lines(&origin, 0, 1)]).await;
+        house.stack.publish([lines(&metadata, 0, 1)]).await;
         assert_eq!(said(&other.line().await.unwrap()), "0");
     }
     house.stack.stop().await;

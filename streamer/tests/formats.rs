@@ -45,13 +45,13 @@ async fn ndjson_is_an_object_a_line_with_every_field() {
     assert_eq!(
         reading.json().await,
         serde_json::json!({
-            "time": "2026-11-23T07:00:00.000000001Z", "app": "shop", "process": "web", "source": "app",
+            "time": "2026-11-23T07:00:00.000000001Z", "app": "shop", "process": "web", "origin": "app",
             "stream": id, "seq": 0, "text": "\u{fffd}\"\u{1}", "part": "more",
         })
     );
     let notice = reading.json().await;
     assert_eq!(
-        (&notice["source"], &notice["seq"]),
+        (&notice["origin"], &notice["seq"]),
         (&"tributary".into(), &serde_json::Value::Null)
     );
     assert!(

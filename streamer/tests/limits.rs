@@ -151,9 +151,9 @@ async fn all_rings_together_keep_no_more_than_they_may() {
     .await;
     let mut tails = Vec::new();
     for app in ["a", "b", "c"] {
-        let mut origin = (*stream("web", Duration::ZERO)).clone();
-        origin.app = app.parse().unwrap();
-        let web = std::sync::Arc::new(origin);
+        let mut metadata = (*stream("web", Duration::ZERO)).clone();
+        metadata.app = app.parse().unwrap();
+        let web = std::sync::Arc::new(metadata);
         stack.publish([lines(&web, 0, 1)]).await;
         let path = format!("/api/apps/{app}/logs");
         let mut tail = stack.get(&path).await;

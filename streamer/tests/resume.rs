@@ -7,7 +7,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use bus::{
-    Bus, Limits, Published,
+    Bus, Limits, PublishTime,
     cursor::{Cursor, Position, StreamKey},
 };
 use futures::future::join_all;
@@ -84,10 +84,10 @@ async fn a_reader_of_two_lossy_replicas_in_turn_has_every_seq_once() {
     let (web, total) = (stream("web", Duration::ZERO), 6000);
     first.publish([lines(&web, 0, 1)]).await;
     let bus = Arc::clone(&first.bus);
-    let origin = Arc::clone(&web);
+    let metadata = Arc::clone(&web);
     let publisher = tokio::spawn(async move {
         for seq in (1..total).step_by(7) {
-            bus.publish(lines(&origin, seq, (seq + 7).min(total))).await.unwrap();
+            bus.publish(lines(&metadata, seq, (seq + 7).min(total))).await.unwrap();
         }
     });
     // Each reading is broken off where it happens to be told where it is; what came behind that is read again.
@@ -234,7 +234,7 @@ async fn a_coarse_cursor_may_repeat_and_never_skips() {
     let stack = Stack::start(Config::default()).await;
     let web = stream("web", HOUR);
     stack.publish([lines(&web, 0, 10)]).await;
-    let before = Published::now();
+    let before = PublishTime::now();
     stack.publish([lines(&web, 10, 20)]).await;
     let coarse = Cursor {
         before,
@@ -259,7 +259,7 @@ async fn a_cursor_that_was_made_up_harms_nobody() {
             holes: std::iter::once(0..next.min(3)).collect(),
         };
         let cursor = Cursor {
-            before: Published(before),
+            before: PublishTime(before),
             streams: vec![(StreamKey::of(&web.stream), position)],
             coarse: false,
         };
@@ -268,7 +268,7 @@ async fn a_cursor_that_was_made_up_harms_nobody() {
     for (cursor, status) in [
         (made_up(0, 1), 200),
         (made_up(0, u64::MAX), 200),
-        (made_up(Published::now().0, 5), 200),
+        (made_up(PublishTime::now().0, 5), 200),
         (made_up(u64::MAX, 5), 422),
         ("A".repeat(5000), 422),
     ] {

@@ -6,7 +6,7 @@ mod support;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus::{Bus, Published};
+use bus::{Bus, PublishTime};
 use http::StatusCode;
 use streamer::Config;
 use support::*;
@@ -106,8 +106,8 @@ async fn tails_that_join_in_the_middle_see_every_line_once() {
             }
         }));
         // The next joins when the bus has moved on.
-        let seen = Published::now();
-        while Published::now().since(seen) < Duration::from_millis(20) {
+        let seen = PublishTime::now();
+        while PublishTime::now().since(seen) < Duration::from_millis(20) {
             tokio::task::yield_now().await;
         }
     }

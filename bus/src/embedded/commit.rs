@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{log::Log, store::Store};
-use crate::{AppName, Batch, BusError, Published};
+use crate::{AppName, Batch, BusError, PublishTime};
 
 /// Bytes of one sync: above this, what waits is better served by the next.
 const MAX_COMMIT_BYTES: usize = 2 << 20;
@@ -146,7 +146,7 @@ impl Run {
     }
 
     fn gather(&mut self, batch: Batch, done: Done) -> usize {
-        let log = match self.store.open_log(&batch.origin.app) {
+        let log = match self.store.open_log(&batch.metadata.app) {
             Ok(log) => log,
             Err(error) => {
                 answer(done, Err(error.into()));
@@ -168,7 +168,7 @@ impl Run {
             .batches
             .last()
             .map_or_else(|| *pending.log.newest.borrow(), |(key, _)| *key);
-        let key = Published::now().0.max(before + 1);
+        let key = PublishTime::now().0.max(before + 1);
         let bytes = batch.data().len();
         pending.batches.push((key, batch));
         pending.done.push(done);
@@ -208,7 +208,7 @@ impl Run {
         }
         self.swept = Instant::now();
         self.committed_bytes = 0;
-        if let Err(error) = self.store.enforce_retention(Published::now()) {
+        if let Err(error) = self.store.enforce_retention(PublishTime::now()) {
             tracing::warn!(%error, "retention failed, to be tried again");
         }
     }

@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt};
 use tokio::sync::watch;
 
 use super::log::Log;
-use crate::{BusError, Item, Published, Reader, Start};
+use crate::{BusError, Item, PublishTime, Reader, Start};
 
 /// Bytes read at once, and so about the most a reader holds: a reader that catches up hops to a blocking thread once for this many.
 const READ_BYTES: usize = 2 << 20;
@@ -46,7 +46,7 @@ pub(super) fn follow(log: Arc<Log>, start: Start) -> Reader {
         let item = following.next().await?;
         Some((item, following))
     });
-    Reader::new(items.boxed(), Published(since), true)
+    Reader::new(items.boxed(), PublishTime(since), true)
 }
 
 impl Following {
@@ -88,10 +88,10 @@ impl Following {
         if self.next >= floor {
             return None;
         }
-        let from = Published(std::mem::replace(&mut self.next, floor));
+        let from = PublishTime(std::mem::replace(&mut self.next, floor));
         Some(Item::Break {
             from,
-            to: Published(floor),
+            to: PublishTime(floor),
         })
     }
 

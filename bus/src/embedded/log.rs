@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{record, segment::Segment};
-use crate::{AppName, Batch, Item, Published, batch::Delivery};
+use crate::{AppName, Batch, Item, PublishTime, batch::Delivery};
 
 /// A segment this large is closed: the grain of retention.
 const SEGMENT_BYTES: u64 = 4 << 20;
@@ -251,7 +251,7 @@ impl Recent {
         let deliver = |(key, batch): &(u64, Batch)| {
             let delivery = Delivery {
                 batch: batch.clone(),
-                published: Published(*key),
+                published: PublishTime(*key),
                 ack: None,
             };
             (*key, Item::Delivery(delivery))

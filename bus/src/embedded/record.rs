@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use bytes::{BufMut, Bytes};
 
-use crate::{Batch, Item, Published, Unreadable, batch::Delivery};
+use crate::{Batch, Item, PublishTime, Unreadable, batch::Delivery};
 
 /// Bytes before the attributes.
 pub(super) const HEADER: usize = 24;
@@ -85,7 +85,7 @@ impl Header {
         match batch {
             Ok(batch) => Item::Delivery(Delivery {
                 batch,
-                published: Published(self.key),
+                published: PublishTime(self.key),
                 ack: None,
             }),
             Err(unreadable) => Item::Unreadable(unreadable),

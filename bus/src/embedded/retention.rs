@@ -3,11 +3,11 @@
 use std::io;
 
 use super::store::Store;
-use crate::Published;
+use crate::PublishTime;
 
 impl Store {
     /// Deletes what is too old, then, while all apps together hold too much, the oldest of the app that holds the most and more than its share.
-    pub(super) fn enforce_retention(&self, now: Published) -> io::Result<()> {
+    pub(super) fn enforce_retention(&self, now: PublishTime) -> io::Result<()> {
         let logs = self.logs();
         let too_old = now.earlier_by(self.limits.retention).0;
         for log in &logs {

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use super::record::{HEADER, Header};
-use crate::{Item, Published};
+use crate::{Item, PublishTime};
 
 /// Bytes between two entries of the index: what a seek reads in vain at most.
 const INDEX_BYTES: u64 = 64 * 1024;
@@ -233,8 +233,8 @@ impl Segment {
                     items.push((
                         good - 1,
                         Item::Break {
-                            from: Published(from),
-                            to: Published(good),
+                            from: PublishTime(from),
+                            to: PublishTime(good),
                         },
                     ));
                 }

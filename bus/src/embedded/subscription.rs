@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::{log::Log, place::Place};
-use crate::{Ack, BusError, Item, Outcome, Published, Reader, batch::Delivery};
+use crate::{Ack, BusError, Item, Outcome, PublishTime, Reader, batch::Delivery};
 
 /// Deliveries that may be open at once; then the reader waits for acks. A number each: a receiver that confirms after half a minute holds up no app that prints a batch a
 /// millisecond.
@@ -71,7 +71,7 @@ struct Reading {
 /// Reads a subscription from its place on. Ends when the app is removed.
 pub(super) fn read(subscription: Subscription) -> Reader {
     let newest = subscription.log.newest.subscribe();
-    let since = Published(subscription.shared.settled.lock().next);
+    let since = PublishTime(subscription.shared.settled.lock().next);
     let items = stream::unfold(Reading { subscription, newest }, |mut reading| async {
         let item = reading.next().await?;
         Some((item, reading))
@@ -114,10 +114,10 @@ impl Reading {
         if settled.next >= floor {
             return None;
         }
-        let from = Published(std::mem::replace(&mut settled.next, floor));
+        let from = PublishTime(std::mem::replace(&mut settled.next, floor));
         Some(Item::Break {
             from,
-            to: Published(floor),
+            to: PublishTime(floor),
         })
     }
 

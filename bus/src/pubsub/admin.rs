@@ -15,7 +15,7 @@ use super::{
     failure::Failure,
     settings::{DURABLE_ACK_DEADLINE, PubSubSettings},
 };
-use crate::Published;
+use crate::PublishTime;
 
 /// Calls a second, and how many at once before that counts. The service allows a project 100 a second; several processes share it.
 const CALLS_A_SECOND: NonZeroU32 = NonZeroU32::new(40).expect("not zero");
@@ -170,7 +170,7 @@ impl Admin {
     }
 
     /// Lets a subscription begin with what was published at or after this time.
-    pub(super) async fn seek(&self, subscription: &str, to: Published) -> Result<(), Failure> {
+    pub(super) async fn seek(&self, subscription: &str, to: PublishTime) -> Result<(), Failure> {
         let call = self
             .subscriptions
             .seek()
@@ -222,16 +222,16 @@ fn wkt_duration(duration: Duration) -> wkt::Duration {
     wkt::Duration::clamp(seconds, i32::try_from(duration.subsec_nanos()).unwrap_or_default())
 }
 
-fn wkt_time(time: Published) -> wkt::Timestamp {
+fn wkt_time(time: PublishTime) -> wkt::Timestamp {
     let seconds = i64::try_from(time.0 / 1_000_000).unwrap_or(i64::MAX);
     let nanos = i32::try_from(time.0 % 1_000_000 * 1000).unwrap_or_default();
     wkt::Timestamp::clamp(seconds, nanos)
 }
 
 /// When the service took a message.
-pub(super) fn published(time: Option<&wkt::Timestamp>) -> Published {
-    let Some(time) = time else { return Published::now() };
+pub(super) fn published(time: Option<&wkt::Timestamp>) -> PublishTime {
+    let Some(time) = time else { return PublishTime::now() };
     let seconds = u64::try_from(time.seconds()).unwrap_or_default();
     let micros = u64::try_from(time.nanos()).unwrap_or_default() / 1000;
-    Published(seconds.saturating_mul(1_000_000).saturating_add(micros))
+    PublishTime(seconds.saturating_mul(1_000_000).saturating_add(micros))
 }

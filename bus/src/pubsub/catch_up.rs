@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{AppName, Batch, BusError, Content, Epoch, Origin, Published, StreamId};
+use crate::{AppName, Batch, BusError, Content, Epoch, PublishTime, StreamId, StreamMetadata};
 
 /// With nothing coming for so long, the marker will not come either: what there is is stated as cut.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub(super) struct CatchUp {
     /// Markers published.
     round: u32,
     /// When the marker before the one that is awaited was published, by the bus's clock.
-    before: Option<Published>,
+    before: Option<PublishTime>,
     /// Something older came since that one.
     disturbed: bool,
     began: Instant,
@@ -64,13 +64,13 @@ impl CatchUp {
     }
 
     /// A batch came.
-    pub(super) fn saw_batch(&mut self, published: Published, now: Instant) {
+    pub(super) fn saw_batch(&mut self, published: PublishTime, now: Instant) {
         self.heard = now;
         self.disturbed |= self.before.is_some_and(|before| published < before);
     }
 
     /// A marker came, anybody's.
-    pub(super) fn saw_marker(&mut self, marker: &str, published: Published) -> Step {
+    pub(super) fn saw_marker(&mut self, marker: &str, published: PublishTime) -> Step {
         if marker != self.marker() {
             return Step::Wait;
         }
@@ -98,7 +98,7 @@ pub(super) fn batch(app: &AppName, text: String) -> Result<Batch, BusError> {
     let stream = StreamId::new("marker", "-", "-", Epoch::new());
     let stream = stream.map_err(|error| BusError::Refused(error.to_string()))?;
     Ok(Batch {
-        origin: Arc::new(Origin::tributary(app.clone(), stream, "")),
+        metadata: Arc::new(StreamMetadata::tributary(app.clone(), stream, "")),
         seq: 0,
         content: Content::Marker(text),
     })
@@ -118,32 +118,32 @@ mod tests {
     #[test]
     fn all_has_come_when_a_second_marker_brought_nothing_older_than_the_first() {
         let (mut catch_up, now, first) = begin();
-        catch_up.saw_batch(Published(50), now);
-        assert_eq!(catch_up.saw_marker(&first, Published(100)), Step::Mark);
+        catch_up.saw_batch(PublishTime(50), now);
+        assert_eq!(catch_up.saw_marker(&first, PublishTime(100)), Step::Mark);
         let second = catch_up.next_marker(now);
-        catch_up.saw_batch(Published(120), now);
-        assert_eq!(catch_up.saw_marker(&second, Published(130)), Step::Done);
+        catch_up.saw_batch(PublishTime(120), now);
+        assert_eq!(catch_up.saw_marker(&second, PublishTime(130)), Step::Done);
     }
 
     #[test]
     fn a_marker_that_overtook_what_is_older_is_not_believed() {
         let (mut catch_up, now, first) = begin();
-        assert_eq!(catch_up.saw_marker(&first, Published(100)), Step::Mark);
+        assert_eq!(catch_up.saw_marker(&first, PublishTime(100)), Step::Mark);
         let second = catch_up.next_marker(now);
-        catch_up.saw_batch(Published(40), now);
-        assert_eq!(catch_up.saw_marker(&second, Published(130)), Step::Mark);
+        catch_up.saw_batch(PublishTime(40), now);
+        assert_eq!(catch_up.saw_marker(&second, PublishTime(130)), Step::Mark);
         let third = catch_up.next_marker(now);
-        catch_up.saw_batch(Published(140), now);
-        assert_eq!(catch_up.saw_marker(&third, Published(150)), Step::Done);
+        catch_up.saw_batch(PublishTime(140), now);
+        assert_eq!(catch_up.saw_marker(&third, PublishTime(150)), Step::Done);
     }
 
     #[test]
     fn others_markers_and_repeats_of_ones_own_say_nothing() {
         let (mut catch_up, now, first) = begin();
-        assert_eq!(catch_up.saw_marker("another's", Published(90)), Step::Wait);
-        assert_eq!(catch_up.saw_marker(&first, Published(100)), Step::Mark);
+        assert_eq!(catch_up.saw_marker("another's", PublishTime(90)), Step::Wait);
+        assert_eq!(catch_up.saw_marker(&first, PublishTime(100)), Step::Mark);
         catch_up.next_marker(now);
-        assert_eq!(catch_up.saw_marker(&first, Published(100)), Step::Wait);
+        assert_eq!(catch_up.saw_marker(&first, PublishTime(100)), Step::Wait);
     }
 
     #[test]
@@ -151,9 +151,9 @@ mod tests {
         let (mut catch_up, now, _) = begin();
         assert_eq!(catch_up.overdue(now + SILENCE / 2), Step::Wait);
         assert_eq!(catch_up.overdue(now + SILENCE), Step::Cut);
-        catch_up.saw_batch(Published(1), now + SILENCE / 2);
+        catch_up.saw_batch(PublishTime(1), now + SILENCE / 2);
         assert_eq!(catch_up.overdue(now + SILENCE), Step::Wait);
-        catch_up.saw_batch(Published(1), now + LIMIT);
+        catch_up.saw_batch(PublishTime(1), now + LIMIT);
         assert_eq!(catch_up.overdue(now + LIMIT), Step::Cut);
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use parking_lot::Mutex;
 
 use super::{failure::Failure, temporary::Maker};
-use crate::{AppName, BusError, Published};
+use crate::{AppName, BusError, PublishTime};
 
 /// The subscriptions that this process reads. That no other process does is for those who share them to see to.
 #[derive(Default)]
@@ -27,7 +27,7 @@ impl Reserved {
         maker: &Maker,
         app: &AppName,
         name: &str,
-        since: Option<Published>,
+        since: Option<PublishTime>,
     ) -> Result<Durable, BusError> {
         let full = maker.names.durable(app, name);
         if !self.0.lock().insert(full.clone()) {
@@ -51,7 +51,7 @@ impl Durable {
         &self.name
     }
 
-    async fn make(&self, maker: &Maker, app: &AppName, since: Option<Published>) -> Result<(), Failure> {
+    async fn make(&self, maker: &Maker, app: &AppName, since: Option<PublishTime>) -> Result<(), Failure> {
         if maker.admin.is_attached(&self.name).await? {
             return Ok(());
         }
@@ -60,13 +60,13 @@ impl Durable {
         maker.admin.create_durable(&self.name, &maker.names.topic(app)).await?;
         match since {
             Some(since) => maker.admin.seek(&self.name, since).await,
-            None if maker.begins_with_backlog => maker.admin.seek(&self.name, Published::now()).await,
+            None if maker.begins_with_backlog => maker.admin.seek(&self.name, PublishTime::now()).await,
             None => Ok(()),
         }
     }
 
     /// Makes one that was lost again, from this time on.
-    pub(super) async fn make_again(&self, maker: &Maker, app: &AppName, from: Published) -> Result<(), Failure> {
+    pub(super) async fn make_again(&self, maker: &Maker, app: &AppName, from: PublishTime) -> Result<(), Failure> {
         maker.admin.delete_subscription(&self.name).await?;
         maker.admin.create_durable(&self.name, &maker.names.topic(app)).await?;
         maker.admin.seek(&self.name, from).await

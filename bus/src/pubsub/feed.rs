@@ -20,7 +20,7 @@ use super::{
     temporary::{From, Temporary},
     watch::{Found, Watch},
 };
-use crate::{Ack, AppName, Item, Outcome, Published, Reader};
+use crate::{Ack, AppName, Item, Outcome, PublishTime, Reader};
 
 /// Items that wait for the reader; then no more is pulled. Each is a batch of at most 1 MiB.
 const WAITING_ITEMS: usize = 32;
@@ -40,9 +40,9 @@ pub(super) enum Source {
 /// Where a reader begins, and what it is told of it.
 pub(super) struct Beginning {
     /// What was published before is not asked for: a seek may need a minute to take full effect.
-    pub(super) floor: Published,
+    pub(super) floor: PublishTime,
     /// The reader's own beginning.
-    pub(super) since: Published,
+    pub(super) since: PublishTime,
     /// Whether the end of what was there is to be told: at once, when it has come, or never.
     pub(super) told: Told,
 }
@@ -103,10 +103,10 @@ struct Feed {
     pull: Pull,
     watch: Watch,
     out: mpsc::Sender<Item>,
-    floor: Published,
+    floor: PublishTime,
     catch_up: Option<CatchUp>,
     /// The newest that came.
-    newest: Published,
+    newest: PublishTime,
 }
 
 /// The reader is gone.
@@ -196,7 +196,7 @@ impl Feed {
         if step != Some(Step::Cut) {
             return Ok(());
         }
-        let (from, to) = (self.floor, Published::now());
+        let (from, to) = (self.floor, PublishTime::now());
         self.hand_over(Item::Break { from, to }).await?;
         self.caught_up().await
     }
@@ -227,7 +227,7 @@ impl Feed {
             }
         }
         self.pull_anew();
-        let (from, to) = (self.newest, Published::now());
+        let (from, to) = (self.newest, PublishTime::now());
         self.hand_over(Item::Break { from, to }).await?;
         if self.catch_up.is_some() {
             self.catch_up = Some(CatchUp::new(Instant::now()));
@@ -237,7 +237,7 @@ impl Feed {
     }
 
     async fn make_again(&mut self) -> Result<(), Failure> {
-        let beginning = self.project.beginning(Published::now());
+        let beginning = self.project.beginning(PublishTime::now());
         match &mut self.source {
             Source::Temporary(temporary) => {
                 *temporary = self.project.maker.make(&self.app, From::Time(beginning)).await?;

@@ -2,7 +2,7 @@
 
 use google_cloud_pubsub::model::Message;
 
-use crate::{Ack, Batch, Content, Item, Published, batch::Delivery};
+use crate::{Ack, Batch, Content, Item, PublishTime, batch::Delivery};
 
 /// What a message is.
 pub(super) enum Read {
@@ -13,7 +13,7 @@ pub(super) enum Read {
 }
 
 /// Reads a message. The data is taken as it is, without a copy, where it was not compressed. A marker's ack is accepted: nothing waits for it.
-pub(super) fn read(message: Message, published: Published, ack: Option<Ack>) -> Read {
+pub(super) fn read(message: Message, published: PublishTime, ack: Option<Ack>) -> Read {
     let attributes = message
         .attributes
         .iter()

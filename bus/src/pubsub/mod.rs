@@ -89,29 +89,6 @@ impl PubSub {
             }),
         })
     }
-
-    /// Keeps house for a process that reads, until [`close`](Self::close): shows that this replica lives, and sweeps what it left when it was killed and what
-    /// replicas did that have shown no life for ten minutes.
-    pub async fn keep_house(&self) {
-        let keep = join_all(self.projects.list.iter().map(|project| project.keep_house()));
-        let _: Option<Vec<()>> = self.projects.closing.run_until_cancelled(keep).await;
-    }
-
-    /// Ends the readers and removes their subscriptions, for ten seconds at most.
-    pub async fn close(&self) {
-        let Projects {
-            list, tasks, closing, ..
-        } = &*self.projects;
-        closing.cancel();
-        let removed = async {
-            tasks.close();
-            tasks.wait().await;
-            join_all(list.iter().map(|project| project.leave())).await;
-        };
-        if tokio::time::timeout(CLOSE_WAIT, removed).await.is_err() {
-            tracing::warn!("some subscriptions were not removed in time: the next start does");
-        }
-    }
 }
 
 impl Projects {
@@ -199,7 +176,7 @@ impl Projects {
 
     async fn publish(&self, batch: &Batch) -> Result<(), BusError> {
         publish::check(batch)?;
-        let app = &batch.origin.app;
+        let app = &batch.metadata.app;
         // No question is asked where the topic is where it was, or is to be: as almost always.
         let mut published = self.list[self.placement.known(app)].publish(batch).await;
         if published == Err(Failure::NotFound) {
@@ -291,6 +268,32 @@ impl Bus for PubSub {
 
     fn check(&self) -> BoxFuture<'_, Result<(), BusError>> {
         self.projects.check().boxed()
+    }
+
+    fn run_housekeeping(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let housekeeping = join_all(self.projects.list.iter().map(|project| project.run_housekeeping()));
+            let _: Option<Vec<()>> = self.projects.closing.run_until_cancelled(housekeeping).await;
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let Projects {
+                list, tasks, closing, ..
+            } = &*self.projects;
+            closing.cancel();
+            let removed = async {
+                tasks.close();
+                tasks.wait().await;
+                join_all(list.iter().map(|project| project.leave())).await;
+            };
+            if tokio::time::timeout(CLOSE_WAIT, removed).await.is_err() {
+                tracing::warn!("some subscriptions were not removed in time; the next start removes them");
+            }
+        }
+        .boxed()
     }
 }
 

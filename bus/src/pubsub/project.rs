@@ -16,7 +16,7 @@ use super::{
     settings::{DURABLE_ACK_DEADLINE, EMULATED_ACK_DEADLINE, PubSubSettings},
     temporary::{From, Maker},
 };
-use crate::{AppName, Batch, BusError, Published, Reader, Start};
+use crate::{AppName, Batch, BusError, PublishTime, Reader, Start};
 
 /// How soon housekeeping that failed is tried again.
 const HOUSEKEEPING_RETRY: Duration = Duration::from_secs(5);
@@ -67,7 +67,7 @@ impl Project {
     }
 
     /// Shows that this replica lives, and sweeps what dead ones left, for ever.
-    pub(super) async fn keep_house(&self) {
+    pub(super) async fn run_housekeeping(&self) {
         let Maker {
             admin, names, replicas, ..
         } = &*self.maker;
@@ -104,7 +104,7 @@ impl Project {
     }
 
     /// The topics' beginning: nothing older is kept.
-    pub(super) fn beginning(&self, now: Published) -> Published {
+    pub(super) fn beginning(&self, now: PublishTime) -> PublishTime {
         now.earlier_by(self.settings.retention)
     }
 
@@ -122,12 +122,12 @@ impl Project {
 
     /// Publishes a batch to a topic that exists.
     pub(super) async fn publish(&self, batch: &Batch) -> Result<(), Failure> {
-        let topic = self.maker.names.topic(&batch.origin.app);
+        let topic = self.maker.names.topic(&batch.metadata.app);
         self.publishers.publish(&topic, batch).await
     }
 
     pub(super) async fn follow(self: &Arc<Self>, app: &AppName, start: Start) -> Result<Reader, BusError> {
-        let now = Published::now();
+        let now = PublishTime::now();
         let beginning = self.beginning(now);
         let (from, since, told) = match start {
             Start::Now => (From::Now, now, Told::AtOnce),
@@ -141,7 +141,7 @@ impl Project {
             .map_err(|failure| unknown(app, failure))?;
         let beginning = Beginning {
             // Where a new subscription begins is the service's to say, by its own clock.
-            floor: if start == Start::Now { Published(0) } else { since },
+            floor: if start == Start::Now { PublishTime(0) } else { since },
             since,
             told,
         };
@@ -153,12 +153,12 @@ impl Project {
         self: &Arc<Self>,
         app: &AppName,
         name: &str,
-        since: Option<Published>,
+        since: Option<PublishTime>,
     ) -> Result<Reader, BusError> {
         let durable = self.reserved.open(&self.maker, app, name, since).await?;
         let beginning = Beginning {
-            floor: Published(0),
-            since: Published::now(),
+            floor: PublishTime(0),
+            since: PublishTime::now(),
             told: Told::Never,
         };
         // Only the emulator has a backlog to begin with.
@@ -172,7 +172,7 @@ impl Project {
     }
 
     /// The same without reading it.
-    pub(super) async fn ensure(&self, app: &AppName, name: &str, since: Option<Published>) -> Result<(), BusError> {
+    pub(super) async fn ensure(&self, app: &AppName, name: &str, since: Option<PublishTime>) -> Result<(), BusError> {
         self.reserved.open(&self.maker, app, name, since).await.map(drop)
     }
 

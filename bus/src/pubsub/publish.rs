@@ -83,7 +83,7 @@ impl Publishers {
     /// Publishes a batch to this topic, which is the app's.
     pub(super) async fn publish(&self, topic: &str, batch: &Batch) -> Result<(), Failure> {
         let _taken = self.budget.take(batch.data().len() + ATTRIBUTE_BYTES).await?;
-        let accepted = self.sender(&batch.origin.app, topic).publish(self.message(batch));
+        let accepted = self.sender(&batch.metadata.app, topic).publish(self.message(batch));
         match tokio::time::timeout(PUBLISH_WAIT, accepted).await {
             Ok(Ok(_id)) => Ok(()),
             Ok(Err(PublishError::Rpc(error))) => Err(Failure::from(&*error)),

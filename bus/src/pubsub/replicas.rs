@@ -16,7 +16,7 @@ use super::{
     failure::Failure,
     names::{Names, Use},
 };
-use crate::Published;
+use crate::PublishTime;
 
 /// A sign of life is renewed after this.
 const RENEW_MINUTES: u64 = 4;
@@ -133,7 +133,7 @@ fn left_behind(all: &[String], names: &Names, own: &HashSet<String>, shown: Opti
 }
 
 fn minute_now() -> u64 {
-    Published::now().0 / 60_000_000
+    PublishTime::now().0 / 60_000_000
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
 use super::{admin::Admin, failure::Failure, names::Names, replicas::Replicas};
-use crate::{AppName, Published};
+use crate::{AppName, PublishTime};
 
 /// A reader's own subscription. Dropping it removes it, in the background.
 pub(super) struct Temporary {
@@ -30,7 +30,7 @@ pub(super) enum From {
     /// With what is published from now on.
     Now,
     /// With what was published at or after this time.
-    Time(Published),
+    Time(PublishTime),
 }
 
 impl Maker {
@@ -48,7 +48,7 @@ impl Maker {
             .await?;
         match from {
             From::Now if !self.begins_with_backlog => {}
-            From::Now => self.admin.seek(&temporary.name, Published::now()).await?,
+            From::Now => self.admin.seek(&temporary.name, PublishTime::now()).await?,
             From::Time(time) => self.admin.seek(&temporary.name, time).await?,
         }
         Ok(temporary)

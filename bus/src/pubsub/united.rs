@@ -12,7 +12,7 @@ use futures::{
 use tokio::sync::watch;
 
 use super::{Projects, failure::Failure, placement::Displaced};
-use crate::{AppName, BusError, Item, Published, Reader, Start};
+use crate::{AppName, BusError, Item, PublishTime, Reader, Start};
 
 /// What is read.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ struct United {
     app: AppName,
     wanted: Wanted,
     /// Where the reader begins.
-    since: Published,
+    since: PublishTime,
     parts: SelectAll<BoxStream<'static, Tagged>>,
     have: Vec<usize>,
     /// Of those the reader began with, how many have not caught up.
@@ -61,7 +61,7 @@ pub(super) async fn read(
     {
         return Ok(only);
     }
-    let since = readers.iter().map(Reader::since).min().unwrap_or(Published(0));
+    let since = readers.iter().map(Reader::since).min().unwrap_or(PublishTime(0));
     let ack_deadline = readers.iter().map(Reader::ack_deadline).max().unwrap_or_default();
     let united = United {
         projects: Arc::clone(projects),
@@ -84,14 +84,14 @@ pub(super) async fn beginnings(
     app: &AppName,
     name: &str,
     found: &[usize],
-) -> Result<Vec<(usize, Option<Published>)>, BusError> {
+) -> Result<Vec<(usize, Option<PublishTime>)>, BusError> {
     if let [only] = found {
         return Ok(vec![(*only, None)]);
     }
     let asked = try_join_all(found.iter().map(|at| projects.list[*at].has_subscription(app, name))).await;
     let has = asked.map_err(Failure::into_bus_error)?;
     let is_anywhere = has.contains(&true);
-    let beginning = |at: usize| projects.list[at].beginning(Published::now());
+    let beginning = |at: usize| projects.list[at].beginning(PublishTime::now());
     let begins = |(at, has): (&usize, bool)| (*at, (is_anywhere && !has).then(|| beginning(*at)));
     Ok(found.iter().zip(has).map(begins).collect())
 }
@@ -129,7 +129,7 @@ impl United {
             let opened = match &self.wanted {
                 Wanted::Follow(_) => project.follow(&self.app, Start::At(self.since)).await,
                 Wanted::Subscription(name) => {
-                    let beginning = project.beginning(Published::now());
+                    let beginning = project.beginning(PublishTime::now());
                     project.subscribe(&self.app, name, Some(beginning)).await
                 }
             };

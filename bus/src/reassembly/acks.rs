@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Ranges;
-use crate::{Ack, batch::Loss};
+use crate::{Ack, batch::Gap};
 
 /// The open deliveries of one stream. Empty, and free of cost, for a reader that settles nothing.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct Acks {
 #[derive(Debug)]
 struct LossAck {
     seq: u64,
-    loss: Loss,
+    loss: Gap,
     told: bool,
     waiting: Vec<Ack>,
 }
@@ -33,7 +33,7 @@ impl Acks {
     }
 
     /// A delivery of this loss: accepted when it has been told, which may be now.
-    pub(super) fn wait_loss(&mut self, seq: u64, loss: &Loss, ack: Option<Ack>) {
+    pub(super) fn wait_loss(&mut self, seq: u64, loss: &Gap, ack: Option<Ack>) {
         let Some(ack) = ack else { return };
         match self
             .losses
@@ -63,7 +63,7 @@ impl Acks {
     }
 
     /// `seq` is where the reader was told: at the loss's own seq, or behind what of it had arrived.
-    pub(super) fn accept_loss(&mut self, seq: u64, loss: &Loss) {
+    pub(super) fn accept_loss(&mut self, seq: u64, loss: &Gap) {
         let found = self.losses.iter_mut().find(|known| {
             let within = known.seq..=known.seq + known.loss.lines;
             known.loss == *loss && within.contains(&seq)

@@ -7,13 +7,13 @@
 //! # use bus::reassembly::{Moment, Patience, Reassembly};
 //! # use std::time::Duration;
 //! let hold = Duration::from_secs(1);
-//! let mut reassembly = Reassembly::new(Patience::Tail { hold }, bus::Published::now(), Duration::from_secs(86_400));
+//! let mut reassembly = Reassembly::new(Patience::Tail { hold }, bus::PublishTime::now(), Duration::from_secs(86_400));
 //! // for each delivery: reassembly.push(delivery, now), then
 //! while let Some(event) = reassembly.next_event() {
-//!     println!("{} {}", event.origin.stream, event.seq);
+//!     println!("{} {}", event.metadata.stream, event.seq);
 //! }
 //! // and at reassembly.deadline(): reassembly.declare_due(now)
-//! # let _ = Moment { elapsed: hold, bus: bus::Published::now() };
+//! # let _ = Moment { elapsed: hold, bus: bus::PublishTime::now() };
 //! ```
 
 mod acks;
@@ -34,9 +34,9 @@ use bytes::Bytes;
 pub use ranges::Ranges;
 
 use crate::{
-    batch::{Content, Delivery, Loss, Origin, Part},
+    batch::{Content, Delivery, Gap, Part, StreamMetadata},
     stream::StreamId,
-    time::Published,
+    time::PublishTime,
 };
 use delay::Delay;
 use stream::{Arrival, Stream};
@@ -73,18 +73,18 @@ pub struct Moment {
     /// Since any fixed point; never steps.
     pub elapsed: Duration,
     /// On the bus's time line.
-    pub bus: Published,
+    pub bus: PublishTime,
 }
 
 /// One thing that is now settled about a stream. A stream's events come in its order, save late lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Whose.
-    pub origin: Arc<Origin>,
+    pub metadata: Arc<StreamMetadata>,
     /// The first seq it is about.
     pub seq: u64,
     /// When the bus took the batch that said so.
-    pub published: Published,
+    pub published: PublishTime,
     /// What.
     pub what: What,
 }
@@ -108,7 +108,7 @@ pub enum What {
         /// How many; 0 where that cannot be known.
         lines: u64,
         /// As told by who lost them; `None` where they simply did not arrive.
-        loss: Option<Loss>,
+        loss: Option<Gap>,
     },
     /// The stream is complete.
     End,
@@ -124,7 +124,7 @@ pub struct Receipt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ReceiptOf {
     Lines(Range<u64>),
-    Loss(u64, Loss),
+    Gap(u64, Gap),
     Nothing,
 }
 
@@ -142,11 +142,11 @@ impl Event {
     pub fn receipt(&self) -> Receipt {
         let of = match &self.what {
             What::Lines { lines, .. } => ReceiptOf::Lines(self.seq..self.seq + lines),
-            What::Gap { loss: Some(loss), .. } => ReceiptOf::Loss(self.seq, loss.clone()),
+            What::Gap { loss: Some(loss), .. } => ReceiptOf::Gap(self.seq, loss.clone()),
             What::Gap { loss: None, .. } | What::End => ReceiptOf::Nothing,
         };
         Receipt {
-            stream: self.origin.stream.clone(),
+            stream: self.metadata.stream.clone(),
             of,
         }
     }
@@ -157,7 +157,7 @@ impl Event {
 /// *Memory*: [`MAX_HELD_BYTES`] of early batches, and for each stream one small record and its holes, until the history limit has passed since its last batch.
 pub struct Reassembly {
     patience: Patience,
-    since: Published,
+    since: PublishTime,
     history: Duration,
     catching_up: bool,
     streams: HashMap<StreamId, Stream>,
@@ -173,7 +173,7 @@ pub struct Reassembly {
 
 impl Reassembly {
     /// For a reader that sees all that was published `since`. A stream is remembered until `history` has passed since its last batch: nothing older is ever delivered again.
-    pub fn new(patience: Patience, since: Published, history: Duration) -> Self {
+    pub fn new(patience: Patience, since: PublishTime, history: Duration) -> Self {
         Self {
             patience,
             since,
@@ -200,10 +200,10 @@ impl Reassembly {
         if !self.catching_up {
             self.delay.saw(age);
         }
-        let id = batch.origin.stream.clone();
+        let id = batch.metadata.stream.clone();
         let stream = self.streams.entry(id.clone()).or_insert_with(|| {
-            let begins = id.epoch().created() > self.since.later_by(YOUNGER_BY) || self.since == Published(0);
-            Stream::new(Arc::clone(&batch.origin), begins)
+            let begins = id.epoch().created() > self.since.later_by(YOUNGER_BY) || self.since == PublishTime(0);
+            Stream::new(Arc::clone(&batch.metadata), begins)
         });
         let before = stream.held_bytes();
         let arrival = Arrival {
@@ -303,13 +303,13 @@ impl Reassembly {
         };
         match &receipt.of {
             ReceiptOf::Lines(range) => stream.acks.accept(range.clone()),
-            ReceiptOf::Loss(seq, loss) => stream.acks.accept_loss(*seq, loss),
+            ReceiptOf::Gap(seq, loss) => stream.acks.accept_loss(*seq, loss),
             ReceiptOf::Nothing => {}
         }
     }
 
     /// Forgets the streams whose last batch lies further back than history reaches. Call it now and then.
-    pub fn forget(&mut self, now: Published) {
+    pub fn forget(&mut self, now: PublishTime) {
         let limit = now.earlier_by(self.history);
         self.streams.retain(|id, stream| {
             let keep = stream.last_published() >= limit || self.blocked.contains_key(id) || stream.acks.are_open();

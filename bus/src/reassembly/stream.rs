@@ -12,13 +12,13 @@ use bytes::Bytes;
 use super::{Event, Ranges, What, acks::Acks, cut};
 use crate::{
     Ack,
-    batch::{Batch, Content, Loss, Origin, Part},
-    time::Published,
+    batch::{Batch, Content, Gap, Part, StreamMetadata},
+    time::PublishTime,
 };
 
 /// One stream's state.
 pub(super) struct Stream {
-    origin: Arc<Origin>,
+    metadata: Arc<StreamMetadata>,
     /// The frontier: everything below is delivered, or absent. `None` while it is not known where this reader joins.
     next: Option<u64>,
     /// Below the frontier and not delivered: declared gaps, and what lies before the joining.
@@ -28,7 +28,7 @@ pub(super) struct Stream {
     /// Losses that wait for their place.
     losses: Vec<KnownLoss>,
     /// Losses of unknown count that were told, so that a repeat is not.
-    told: Vec<(u64, Loss)>,
+    told: Vec<(u64, Gap)>,
     end: Option<(u64, Arrival)>,
     ended: bool,
     held_bytes: usize,
@@ -36,7 +36,7 @@ pub(super) struct Stream {
     first_evidence: Option<Arrival>,
     /// Nothing counts as waiting since before this.
     waits_from: Duration,
-    last_published: Published,
+    last_published: PublishTime,
     pub(super) acks: Acks,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Stream {
 #[derive(Clone, Copy)]
 pub(super) struct Arrival {
     pub(super) elapsed: Duration,
-    pub(super) published: Published,
+    pub(super) published: PublishTime,
     pub(super) backlog: bool,
 }
 
@@ -58,15 +58,15 @@ struct Held {
 struct KnownLoss {
     seqs: Range<u64>,
     seq: u64,
-    loss: Loss,
+    loss: Gap,
     arrival: Arrival,
 }
 
 impl Stream {
     /// `begins`: it was made while its reader read, so its first seq is 0.
-    pub(super) fn new(origin: Arc<Origin>, begins: bool) -> Self {
+    pub(super) fn new(metadata: Arc<StreamMetadata>, begins: bool) -> Self {
         Self {
-            origin,
+            metadata,
             next: begins.then_some(0),
             absent: Ranges::default(),
             held: BTreeMap::new(),
@@ -77,7 +77,7 @@ impl Stream {
             held_bytes: 0,
             first_evidence: None,
             waits_from: Duration::ZERO,
-            last_published: Published(0),
+            last_published: PublishTime(0),
             acks: Acks::default(),
         }
     }
@@ -86,7 +86,7 @@ impl Stream {
         self.held_bytes
     }
 
-    pub(super) fn last_published(&self) -> Published {
+    pub(super) fn last_published(&self) -> PublishTime {
         self.last_published
     }
 
@@ -128,7 +128,7 @@ impl Stream {
                     events,
                 );
             }
-            Content::Loss(loss) => self.take_loss(seq, loss, arrival, ack),
+            Content::Gap(loss) => self.take_loss(seq, loss, arrival, ack),
             Content::End => {
                 self.end.get_or_insert((seq, arrival));
                 // It carries nothing a reader could miss: state without it is only larger.
@@ -160,7 +160,7 @@ impl Stream {
         }
     }
 
-    fn take_loss(&mut self, seq: u64, loss: Loss, arrival: Arrival, ack: Option<Ack>) {
+    fn take_loss(&mut self, seq: u64, loss: Gap, arrival: Arrival, ack: Option<Ack>) {
         let seqs = seq..seq + loss.lines;
         let old_news = if loss.lines == 0 {
             let known = self.told.iter().any(|(at, told)| *at == seq && *told == loss);
@@ -350,9 +350,9 @@ impl Stream {
         self.event(range.start, batch.arrival.published, what)
     }
 
-    fn event(&self, seq: u64, published: Published, what: What) -> Event {
+    fn event(&self, seq: u64, published: PublishTime, what: What) -> Event {
         Event {
-            origin: Arc::clone(&self.origin),
+            metadata: Arc::clone(&self.metadata),
             seq,
             published,
             what,

@@ -29,7 +29,7 @@ pub async fn the_largest_batches_come_back_to_the_byte(engine: Engine) {
         let data = data(seq);
         let lines = count(&data);
         Batch {
-            origin: Arc::clone(&web),
+            metadata: Arc::clone(&web),
             seq: seq * lines,
             content: Content::Lines {
                 data,

@@ -53,7 +53,7 @@ async fn new_apps_are_shared_by_the_projects_and_read_wherever_they_are() {
     let Some(pair) = Pair::new().await else { return };
     let batches = many().into_iter().map(|app| {
         let mut batch = lines(&fresh("web"), 0, 3);
-        Arc::make_mut(&mut batch.origin).app = app;
+        Arc::make_mut(&mut batch.metadata).app = app;
         batch
     });
     publish_all(&*pair.both, batches).await;
@@ -80,7 +80,7 @@ async fn an_app_stays_where_its_topic_exists_also_when_there_is_a_project_more()
     }
     for app in many() {
         let mut batch = lines(&fresh("web"), 0, 1);
-        Arc::make_mut(&mut batch.origin).app = app.clone();
+        Arc::make_mut(&mut batch.metadata).app = app.clone();
         pair.both.create(&app).await.unwrap();
         publish_all(&*pair.both, [batch]).await;
     }
@@ -108,7 +108,7 @@ async fn an_app_that_came_to_be_in_two_projects_is_read_from_both() {
         let mut got = Vec::new();
         while got.len() < 4 {
             let delivery = next_delivery(&mut durable).await;
-            got.push((delivery.batch.origin.process.clone(), delivery.batch.seq));
+            got.push((delivery.batch.metadata.process.clone(), delivery.batch.seq));
             delivery.ack.unwrap().accept();
         }
         got.sort();

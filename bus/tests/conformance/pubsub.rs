@@ -122,7 +122,7 @@ async fn what_a_killed_process_left_the_next_of_its_name_sweeps_and_no_other_s()
     let read = follow(&*next, Start::Now).await;
     let house = tokio::spawn({
         let next = Arc::clone(&next);
-        async move { next.keep_house().await }
+        async move { next.run_housekeeping().await }
     });
     let is_left = |name: &String| name.ends_with("replica-2.00ff") || name.ends_with("replica-2.1");
     project.until_subscriptions(|all| !all.iter().any(is_left)).await;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bus::{
-    AppName, Batch, Bus, Delivery, Epoch, Item, Origin, Published, Reader, Start, StreamId,
+    AppName, Batch, Bus, Delivery, Epoch, Item, PublishTime, Reader, Start, StreamId, StreamMetadata,
     reassembly::{Event, Moment, Patience, Reassembly},
 };
 use tokio::time::Instant;
@@ -21,22 +21,22 @@ pub fn app(name: &str) -> AppName {
 }
 
 /// A stream of app `shop` that began this much after now, or before, in seconds.
-pub fn stream(process: &str, began: i64) -> Arc<Origin> {
-    let millis = (Published::now().0 / 1000).saturating_add_signed(began * 1000);
+pub fn stream(process: &str, began: i64) -> Arc<StreamMetadata> {
+    let millis = (PublishTime::now().0 / 1000).saturating_add_signed(began * 1000);
     let epoch = Epoch { millis, random: 7 };
-    Arc::new(Origin {
+    Arc::new(StreamMetadata {
         app: app("shop"),
         process: process.to_owned(),
         stream: StreamId::new(&format!("uid-{process}"), "web", "c0ffee", epoch).unwrap(),
         node: "node-1".to_owned(),
-        source: "app".to_owned(),
+        origin: "app".to_owned(),
         fd: None,
         about: None,
     })
 }
 
 /// One that readers here see from its first line on.
-pub fn fresh(process: &str) -> Arc<Origin> {
+pub fn fresh(process: &str) -> Arc<StreamMetadata> {
     stream(process, 3600)
 }
 
@@ -123,7 +123,7 @@ impl Assembled {
             };
             let now = Moment {
                 elapsed: self.began.elapsed(),
-                bus: Published::now(),
+                bus: PublishTime::now(),
             };
             match item {
                 Some(Item::Delivery(delivery)) => self.reassembly.push(delivery, now),
@@ -141,7 +141,7 @@ impl Assembled {
         while ended < ends {
             let event = self.next().await;
             ended += usize::from(matches!(event.what, bus::reassembly::What::End));
-            let process = event.origin.process.clone();
+            let process = event.metadata.process.clone();
             told.entry(process).or_default().push(describe(&event));
         }
         told

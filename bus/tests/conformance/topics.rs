@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bus::{Batch, BusError, Content, MAX_BATCH_BYTES, Origin, Start};
+use bus::{Batch, BusError, Content, MAX_BATCH_BYTES, Start, StreamMetadata};
 
 use crate::{engine::Engine, reading::*, support::lines};
 
@@ -11,7 +11,7 @@ pub async fn apps_are_listed_by_name(engine: Engine) {
     for name in ["zoo", "a", "A.b_c-1", "shop"] {
         engine.bus.create(&app(name)).await.unwrap();
     }
-    let spoke = Arc::new(Origin {
+    let spoke = Arc::new(StreamMetadata {
         app: app("spoke"),
         ..(*fresh("web")).clone()
     });
@@ -63,7 +63,7 @@ pub async fn a_batch_that_is_too_large_is_refused_for_good(engine: Engine) {
         part: None,
     };
     let batch = Batch {
-        origin: fresh("web"),
+        metadata: fresh("web"),
         seq: 0,
         content,
     };

@@ -6,13 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use bus::{
-    Ack, Batch, Content, Delivery, Epoch, Loss, LossReason, Origin, Published, StreamId, Timestamp,
+    Ack, Batch, Content, Delivery, Epoch, Gap, GapReason, PublishTime, StreamId, StreamMetadata, Timestamp,
     reassembly::{Event, Moment, Reassembly, What},
 };
 use bytes::Bytes;
 
 /// The moment all tests count from.
-pub const START: Published = Published(1_800_000_000_000_000);
+pub const START: PublishTime = PublishTime(1_800_000_000_000_000);
 
 /// A hold that tests of tails use.
 pub const HOLD: Duration = Duration::from_secs(1);
@@ -34,32 +34,32 @@ pub fn moment(elapsed: Duration) -> Moment {
 }
 
 /// A stream whose epoch was made this many seconds after (or before) `START`.
-pub fn stream(name: &str, epoch_seconds: i64) -> Arc<Origin> {
+pub fn stream(name: &str, epoch_seconds: i64) -> Arc<StreamMetadata> {
     let millis = (START.0 / 1000).saturating_add_signed(epoch_seconds * 1000);
     let id = StreamId::new(&format!("uid-{name}"), "web", "c0ffee", Epoch { millis, random: 7 }).unwrap();
-    Arc::new(Origin {
+    Arc::new(StreamMetadata {
         app: "shop".parse().unwrap(),
         process: name.to_owned(),
         stream: id,
         node: "node-1".to_owned(),
-        source: "app".to_owned(),
+        origin: "app".to_owned(),
         fd: None,
         about: None,
     })
 }
 
 /// A stream that is older than any reader here.
-pub fn old(name: &str) -> Arc<Origin> {
+pub fn old(name: &str) -> Arc<StreamMetadata> {
     stream(name, -3600)
 }
 
 /// A stream made while readers here read.
-pub fn young(name: &str) -> Arc<Origin> {
+pub fn young(name: &str) -> Arc<StreamMetadata> {
     stream(name, 60)
 }
 
 /// Lines `from..to`, each saying its seq.
-pub fn lines(origin: &Arc<Origin>, from: u64, to: u64) -> Batch {
+pub fn lines(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
     let mut data = String::new();
     for seq in from..to {
         let time = Timestamp(1_800_000_000_000_000_000 + i64::try_from(seq).unwrap() * 1_000_000);
@@ -71,36 +71,36 @@ pub fn lines(origin: &Arc<Origin>, from: u64, to: u64) -> Batch {
         part: None,
     };
     Batch {
-        origin: Arc::clone(origin),
+        metadata: Arc::clone(metadata),
         seq: from,
         content,
     }
 }
 
 /// A known loss of `from..to`.
-pub fn loss(origin: &Arc<Origin>, from: u64, to: u64) -> Batch {
-    let loss = Loss {
+pub fn loss(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
+    let loss = Gap {
         lines: to - from,
-        reason: LossReason::Spool,
+        reason: GapReason::Spool,
         from: None,
         to: None,
     };
     Batch {
-        origin: Arc::clone(origin),
+        metadata: Arc::clone(metadata),
         seq: from,
-        content: Content::Loss(loss),
+        content: Content::Gap(loss),
     }
 }
 
 /// A loss of unknown count in front of `seq`.
-pub fn unknown_loss(origin: &Arc<Origin>, seq: u64) -> Batch {
-    loss(origin, seq, seq)
+pub fn unknown_loss(metadata: &Arc<StreamMetadata>, seq: u64) -> Batch {
+    loss(metadata, seq, seq)
 }
 
 /// The end of a stream of `total` lines.
-pub fn end(origin: &Arc<Origin>, total: u64) -> Batch {
+pub fn end(metadata: &Arc<StreamMetadata>, total: u64) -> Batch {
     Batch {
-        origin: Arc::clone(origin),
+        metadata: Arc::clone(metadata),
         seq: total,
         content: Content::End,
     }
@@ -125,7 +125,7 @@ pub fn acked(batch: Batch, published: u64, ack: Ack) -> Delivery {
 
 /// What became of an event, short: `L3-5` lines 3, 4; `late3-5`; `gap3-5`; `lost3-5`; `lost3-?`; `end5`.
 pub fn describe(event: &Event) -> String {
-    let (process, seq) = (&event.origin.process, event.seq);
+    let (process, seq) = (&event.metadata.process, event.seq);
     match &event.what {
         What::Lines { data, lines, late, .. } => {
             let text = std::str::from_utf8(data).unwrap();

@@ -2,7 +2,7 @@
 
 use std::{future, io, path::PathBuf, time::Duration};
 
-use bus::{Fd, LossReason, Timestamp};
+use bus::{Fd, GapReason, Timestamp};
 use tokio::{
     sync::watch,
     task,
@@ -316,7 +316,7 @@ impl FileFollower {
         for (_, stream) in told.into_iter().filter(|(is_told, _)| *is_told) {
             match hole {
                 Hole::Away => stream.part_at(next),
-                Hole::Rotated => stream.miss(LossReason::Rotated, next.unwrap_or_else(Timestamp::now)),
+                Hole::Rotated => stream.miss(GapReason::Rotated, next.unwrap_or_else(Timestamp::now)),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bus::{Epoch, Fd, Origin, StreamId};
+use bus::{Epoch, Fd, StreamId, StreamMetadata};
 
 use super::{Owned, Roster};
 use crate::{
@@ -55,17 +55,19 @@ impl Roster {
     fn err_stream(&self, key: &InstanceKey, out: &Stream) -> Stream {
         let key = key.of(Fd::Err);
         let on_record = self.way.checkpoints.get(&key);
-        if let Some((record, origin)) = on_record.and_then(|record| record.origin().map(|origin| (record, origin))) {
-            return self.stream(&key, origin, &record);
+        if let Some((record, metadata)) =
+            on_record.and_then(|record| record.metadata().map(|metadata| (record, metadata)))
+        {
+            return self.stream(&key, metadata, &record);
         }
         let stream = StreamId::new(&key.pod_uid, &key.container, &key.container_id, Epoch::new());
-        let origin = Origin {
+        let metadata = StreamMetadata {
             // The parts of the other's id are valid.
             stream: stream.unwrap_or_else(|_| out.id().clone()),
             fd: Some(Fd::Err),
-            ..out.origin().clone()
+            ..out.metadata().clone()
         };
-        let record = Record::new(&origin);
-        self.stream(&key, origin, &record)
+        let record = Record::new(&metadata);
+        self.stream(&key, metadata, &record)
     }
 }

@@ -1,6 +1,6 @@
 //! What becomes of the oldest batches when the spool is full: one loss for each run of them.
 
-use bus::{Content, Loss, LossReason};
+use bus::{Content, Gap, GapReason};
 
 use crate::{lost::told_lost, way::Step};
 
@@ -12,7 +12,7 @@ pub fn compact(steps: Vec<Step>) -> (Vec<Step>, u64) {
         let step = match step {
             Step::Batch(batch, end) if matches!(batch.content, Content::Lines { .. }) => {
                 lost += batch.lines();
-                Step::Batch(told_lost(&batch, LossReason::Spool), end)
+                Step::Batch(told_lost(&batch, GapReason::Spool), end)
             }
             other => other,
         };
@@ -31,12 +31,12 @@ fn joined(last: &mut Step, next: &Step) -> bool {
     let (Step::Batch(batch, end), Step::Batch(more, more_end)) = (last, next) else {
         return false;
     };
-    let (seq, stream) = (batch.seq + batch.lines(), &batch.origin.stream);
-    let (Content::Loss(loss), Content::Loss(next)) = (&mut batch.content, &more.content) else {
+    let (seq, stream) = (batch.seq + batch.lines(), &batch.metadata.stream);
+    let (Content::Gap(loss), Content::Gap(next)) = (&mut batch.content, &more.content) else {
         return false;
     };
-    let joins = |loss: &Loss| loss.reason == LossReason::Spool && loss.lines > 0;
-    if !joins(loss) || !joins(next) || more.seq != seq || more.origin.stream != *stream {
+    let joins = |loss: &Gap| loss.reason == GapReason::Spool && loss.lines > 0;
+    if !joins(loss) || !joins(next) || more.seq != seq || more.metadata.stream != *stream {
         return false;
     }
     loss.lines += next.lines;

@@ -39,9 +39,9 @@ pub fn encode_head(step: &Step) -> Vec<u8> {
     let (kind, batch, end) = match step {
         Step::Batch(batch, end) => (Kind::Batch, batch, *end),
         Step::Finish(batch) => (Kind::Finish, batch, None),
-        Step::Begin(origin) => {
+        Step::Begin(metadata) => {
             begin = Batch {
-                origin: Arc::clone(origin),
+                metadata: Arc::clone(metadata),
                 seq: 0,
                 content: Content::Marker("begin".to_owned()),
             };
@@ -103,7 +103,7 @@ pub fn decode(bytes: &Bytes) -> Option<(Step, usize)> {
     let step = match head.kind {
         Kind::Batch => Step::Batch(batch, head.end),
         Kind::Finish => Step::Finish(batch),
-        Kind::Begin => Step::Begin(batch.origin),
+        Kind::Begin => Step::Begin(batch.metadata),
     };
     Some((step, len))
 }

@@ -57,14 +57,14 @@ impl Last {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Batch(batch, end) => {
-                self.note(&batch.origin.stream);
+                self.note(&batch.metadata.stream);
                 self.read = end.or(self.read);
             }
             Step::Finish(batch) => {
-                self.note(&batch.origin.stream);
+                self.note(&batch.metadata.stream);
                 self.finished = true;
             }
-            Step::Begin(origin) => self.note(&origin.stream),
+            Step::Begin(metadata) => self.note(&metadata.stream),
         }
     }
 
@@ -318,18 +318,18 @@ impl Shelf {
 
 /// Whether the bus has a step, as the record says.
 fn is_settled(step: &Step, record: &Record) -> bool {
-    let Some(current) = record.origin() else { return false };
+    let Some(current) = record.metadata() else { return false };
     let epoch = current.stream.epoch();
     let older = |stream: &StreamId| order(stream.epoch()) < order(epoch);
     let accepted = record.accepted.map_or(0, |accepted| accepted.seq_end);
     match step {
         Step::Batch(batch, end) => {
-            let stream = &batch.origin.stream;
+            let stream = &batch.metadata.stream;
             older(stream)
                 || (*stream == current.stream && end.map_or(batch.seq < accepted, |end| end.seq_end <= accepted))
         }
-        Step::Finish(batch) => older(&batch.origin.stream) || record.ended,
-        Step::Begin(origin) => older(&origin.stream) || origin.stream == current.stream,
+        Step::Finish(batch) => older(&batch.metadata.stream) || record.ended,
+        Step::Begin(metadata) => older(&metadata.stream) || metadata.stream == current.stream,
     }
 }
 

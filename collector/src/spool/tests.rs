@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use bus::{AppName, Batch, Content, Epoch, LossReason, Origin, StreamId};
+use bus::{AppName, Batch, Content, Epoch, GapReason, StreamId, StreamMetadata};
 use proptest::prelude::*;
 
 use super::shelf::Shelf;
@@ -13,19 +13,19 @@ use crate::{
 /// Small segments, so that a few batches fill one.
 const SEGMENT_BYTES: u64 = 2_000;
 
-fn origin() -> Arc<Origin> {
-    Arc::new(Origin {
+fn metadata() -> Arc<StreamMetadata> {
+    Arc::new(StreamMetadata {
         app: "app".parse::<AppName>().unwrap(),
         process: "p".to_owned(),
         stream: StreamId::new("uid", "c", "id", Epoch::new()).unwrap(),
         node: "node-1".to_owned(),
-        source: "app".to_owned(),
+        origin: "app".to_owned(),
         fd: None,
         about: None,
     })
 }
 
-fn batch(origin: &Arc<Origin>, seq: u64, lines: u64) -> Step {
+fn batch(metadata: &Arc<StreamMetadata>, seq: u64, lines: u64) -> Step {
     let line = |n: u64| format!("2026-11-23T07:00:00.{n:09}Z line {n}\n");
     let data: String = (seq..seq + lines).map(line).collect();
     let content = Content::Lines {
@@ -34,7 +34,7 @@ fn batch(origin: &Arc<Origin>, seq: u64, lines: u64) -> Step {
         part: None,
     };
     let batch = Batch {
-        origin: Arc::clone(origin),
+        metadata: Arc::clone(metadata),
         seq,
         content,
     };
@@ -72,15 +72,15 @@ proptest! {
     #[test]
     fn every_line_comes_out_once_in_order_or_in_a_loss_that_counts_it(acts in acts()) {
         let dir = tempfile::tempdir().unwrap();
-        let origin = origin();
-        let mut record = Record::new(&origin);
+        let metadata = metadata();
+        let mut record = Record::new(&metadata);
         let mut shelf = Shelf::open(dir.path(), SEGMENT_BYTES, &record).unwrap();
         let (mut appended, mut settled, mut evicted, mut lost) = (0, 0, 0, 0);
         let mut taken: Option<Step> = None;
         for act in acts.into_iter().chain([Act::PutBack]).chain((0..240).flat_map(|_| [Act::Take, Act::Settle])) {
             match act {
                 Act::Append(lines) => {
-                    shelf.append(&batch(&origin, appended, lines)).unwrap();
+                    shelf.append(&batch(&metadata, appended, lines)).unwrap();
                     appended += lines;
                     prop_assert_eq!(shelf.last().read.map(|read| read.seq_end), Some(appended));
                 }
@@ -96,8 +96,8 @@ proptest! {
                     settled += batch.lines();
                     record.accepted = end;
                     prop_assert_eq!(end.map(|end| end.seq_end), Some(settled));
-                    if let Content::Loss(loss) = batch.content {
-                        prop_assert_eq!(loss.reason, LossReason::Spool);
+                    if let Content::Gap(loss) = batch.content {
+                        prop_assert_eq!(loss.reason, GapReason::Spool);
                         lost += loss.lines;
                     }
                 },

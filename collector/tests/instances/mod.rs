@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use bus::LossReason;
+use bus::GapReason;
 use kubesim::RestartPolicy;
 
 use crate::support::{Seen, Stage, soon};
@@ -26,7 +26,7 @@ fn stream_of<'a>(seen: &'a [Seen], first: &str) -> &'a Seen {
 
 fn assert_the_one_between_is_told(seen: &[Seen]) {
     let newest = stream_of(seen, "line 100");
-    assert_eq!(newest.losses, [(0, 0, LossReason::Gone)]);
+    assert_eq!(newest.losses, [(0, 0, GapReason::Gone)]);
     assert_eq!((newest.texts.len(), &newest.gaps[..]), (10, &[][..]));
 }
 
@@ -42,7 +42,7 @@ async fn an_instance_that_came_and_went_while_the_collector_was_away_is_told_onc
     for _ in 0..2 {
         let collector = stage.collect().await;
         let seen = stage.until_ended(2).await;
-        assert_eq!(stream_of(&seen, "line 0").losses, [(10, 0, LossReason::Gone)]);
+        assert_eq!(stream_of(&seen, "line 0").losses, [(10, 0, GapReason::Gone)]);
         assert_the_one_between_is_told(&seen);
         collector.stop().await;
     }
@@ -60,7 +60,7 @@ async fn an_instance_that_the_watch_never_showed_is_told() {
     restart_twice(&stage, "p").await;
     stage.gate.blind.store(false, Ordering::SeqCst);
     // A watch that goes on where it broke off may show it yet, too late to be read: then its own stream tells.
-    let told = [(0, 0, LossReason::Gone)];
+    let told = [(0, 0, GapReason::Gone)];
     let seen = stage
         .until("the newest, and the one between told", |seen| {
             let newest = |seen: &Seen| seen.ended && seen.texts.last().is_some_and(|text| text == "line 109");

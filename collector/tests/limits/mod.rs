@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::atomic::Ordering, time::Instant};
 
-use bus::LossReason;
+use bus::GapReason;
 use collector::Config;
 use kubesim::RestartPolicy;
 
@@ -33,7 +33,7 @@ fn accounted(seen: &Seen, total: u64) -> u64 {
         .collect();
     assert!(numbers == seen.seqs, "a line's number is its own");
     assert!(
-        seen.losses.iter().all(|loss| loss.2 == LossReason::Limit),
+        seen.losses.iter().all(|loss| loss.2 == GapReason::Limit),
         "{:?}",
         seen.losses
     );

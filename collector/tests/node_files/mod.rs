@@ -84,11 +84,11 @@ impl Stage {
             match soon(reader.next()).await.unwrap().unwrap() {
                 Item::Delivery(delivery) => {
                     let batch = delivery.batch;
-                    let name = match batch.origin.fd.expect("which output") {
+                    let name = match batch.metadata.fd.expect("which output") {
                         Fd::Out => "out",
                         Fd::Err => "err",
                     };
-                    assert!(batch.origin.stream.to_string().contains(&format!("/c:{name}/")));
+                    assert!(batch.metadata.stream.to_string().contains(&format!("/c:{name}/")));
                     if let Content::Lines { data, .. } = &batch.content {
                         raw.entry(name).or_default().extend_from_slice(data);
                     }

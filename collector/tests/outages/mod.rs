@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bus::LossReason;
+use bus::GapReason;
 use collector::Config;
 use kubesim::RestartPolicy;
 
@@ -48,7 +48,7 @@ fn assert_all_accounted(seen: &Seen, total: u64) {
     assert_eq!(seen.gaps, []);
     let mut missing: Vec<Range<u64>> = Vec::new();
     for (seq, lines, reason) in &seen.losses {
-        assert_eq!(*reason, LossReason::Spool);
+        assert_eq!(*reason, GapReason::Spool);
         missing.push(*seq..seq + lines);
     }
     let lost: u64 = missing.iter().map(|range| range.end - range.start).sum();

@@ -2,12 +2,12 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use bus::LossReason;
+use bus::GapReason;
 use kubesim::{FaultKind, RestartPolicy, Scenario};
 
 use crate::support::{Counted, Seen, Stage};
 
-const ROTATED: LossReason = LossReason::Rotated;
+const ROTATED: GapReason = GapReason::Rotated;
 
 /// Past what a follow brings before it counts as loud.
 const LOUD_LINES: u32 = 1_200;

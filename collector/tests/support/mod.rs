@@ -15,7 +15,7 @@ use std::{
 };
 
 use bus::{
-    AppName, Bus, BusError, Embedded, Item, Limits, LossReason, Published, Start,
+    AppName, Bus, BusError, Embedded, GapReason, Item, Limits, PublishTime, Start,
     reassembly::{Moment, Patience, Reassembly, What},
 };
 use collector::{CollectorError, Config, Metrics, Source, Status};
@@ -107,7 +107,7 @@ pub struct Seen {
     /// Seqs that came as lines, in order.
     pub seqs: Vec<u64>,
     /// Known losses, in order.
-    pub losses: Vec<(u64, u64, LossReason)>,
+    pub losses: Vec<(u64, u64, GapReason)>,
     /// Gaps that nobody told.
     pub gaps: Vec<(u64, u64)>,
     pub ended: bool,
@@ -282,14 +282,14 @@ impl Stage {
             Err(error) => panic!("{error}"),
         };
         let hour = Duration::from_secs(3600);
-        let mut reassembly = Reassembly::new(Patience::Tail { hold: hour }, Published(0), hour * 24);
+        let mut reassembly = Reassembly::new(Patience::Tail { hold: hour }, PublishTime(0), hour * 24);
         let start = Instant::now();
         loop {
             match soon(reader.next()).await.unwrap().unwrap() {
                 Item::Delivery(delivery) => {
                     let now = Moment {
                         elapsed: start.elapsed(),
-                        bus: Published::now(),
+                        bus: PublishTime::now(),
                     };
                     reassembly.push(delivery, now);
                 }
@@ -301,9 +301,9 @@ impl Stage {
         let mut streams: BTreeMap<String, Seen> = BTreeMap::new();
         let mut parts = String::new();
         while let Some(event) = reassembly.next_event() {
-            let seen = streams.entry(event.origin.stream.to_string()).or_default();
-            seen.stream = event.origin.stream.to_string();
-            seen.process = event.origin.process.clone();
+            let seen = streams.entry(event.metadata.stream.to_string()).or_default();
+            seen.stream = event.metadata.stream.to_string();
+            seen.process = event.metadata.process.clone();
             match event.what {
                 What::Lines { data, lines, part, .. } => {
                     seen.seqs.extend(event.seq..event.seq + lines);

@@ -69,7 +69,7 @@ impl Bus for Switch {
         async move {
             assert!(!self.panic_once.swap(false, Ordering::SeqCst), "told to panic");
             self.handed.fetch_add(1, Ordering::SeqCst);
-            let stream = batch.origin.stream.to_string();
+            let stream = batch.metadata.stream.to_string();
             let others = {
                 let mut in_flight = self.in_flight.lock().unwrap();
                 let count = in_flight.entry(stream.clone()).or_default();
@@ -90,7 +90,7 @@ impl Bus for Switch {
             let result = if self.away.load(Ordering::SeqCst) {
                 Err(BusError::Closed)
             } else if self.unknown.load(Ordering::SeqCst) {
-                Err(BusError::UnknownApp(batch.origin.app.clone()))
+                Err(BusError::UnknownApp(batch.metadata.app.clone()))
             } else if refused {
                 Err(BusError::TooLarge { bytes: 0 })
             } else {

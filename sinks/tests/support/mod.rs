@@ -8,7 +8,7 @@ pub mod web;
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, Origin, StreamId, Timestamp};
+use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, StreamId, StreamMetadata, Timestamp};
 use registry::{Addresses, Drain, DrainReport, DrainUrl, FileRegistry, Registry};
 use sinks::{Config, Metrics, Replica};
 use tempfile::TempDir;
@@ -86,10 +86,10 @@ impl House {
     }
 
     /// Publishes numbered lines `from..to` of a stream, in batches of so many.
-    pub async fn print(&self, origin: &Arc<Origin>, from: u64, to: u64, each: u64) {
+    pub async fn print(&self, metadata: &Arc<StreamMetadata>, from: u64, to: u64, each: u64) {
         for seq in (from..to).step_by(usize::try_from(each).unwrap()) {
             let lines: Vec<String> = (seq..to.min(seq + each)).map(|n| format!("line {n}")).collect();
-            self.bus.publish(batch(origin, seq, &lines)).await.unwrap();
+            self.bus.publish(batch(metadata, seq, &lines)).await.unwrap();
         }
     }
 
@@ -132,25 +132,25 @@ pub fn replica(index: u32, count: u32) -> Replica {
 }
 
 /// A stream of app `shop`.
-pub fn origin(process: &str) -> Arc<Origin> {
-    Arc::new(Origin {
+pub fn metadata(process: &str) -> Arc<StreamMetadata> {
+    Arc::new(StreamMetadata {
         app: "shop".parse().unwrap(),
         process: process.to_owned(),
         stream: StreamId::new(&format!("uid-{process}"), "web", "c0ffee", Epoch::new()).unwrap(),
         node: "node-1".to_owned(),
-        source: "app".to_owned(),
+        origin: "app".to_owned(),
         fd: None,
         about: None,
     })
 }
 
-pub fn batch(origin: &Arc<Origin>, seq: u64, lines: &[String]) -> Batch {
+pub fn batch(metadata: &Arc<StreamMetadata>, seq: u64, lines: &[String]) -> Batch {
     let data: String = lines
         .iter()
         .map(|line| format!("{} {line}\n", Timestamp::now()))
         .collect();
     Batch {
-        origin: Arc::clone(origin),
+        metadata: Arc::clone(metadata),
         seq,
         content: Content::Lines {
             data: data.into(),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bus::{Bus, Epoch, Origin, StreamId, Timestamp};
+use bus::{Bus, Epoch, StreamId, StreamMetadata, Timestamp};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -41,13 +41,13 @@ impl Served {
 }
 
 /// A stream of an app.
-pub fn origin(app: &str) -> Arc<Origin> {
-    Arc::new(Origin {
+pub fn metadata(app: &str) -> Arc<StreamMetadata> {
+    Arc::new(StreamMetadata {
         app: app.parse().unwrap(),
         process: "web-7d4b9c-x2x9z".to_owned(),
         stream: StreamId::new("uid", "web", "c0ffee", Epoch::new()).unwrap(),
         node: "node-1".to_owned(),
-        source: "app".to_owned(),
+        origin: "app".to_owned(),
         fd: None,
         about: None,
     })

@@ -15,7 +15,7 @@ struct JsonLine<'a> {
     time: &'a str,
     app: &'a str,
     process: &'a str,
-    source: &'a str,
+    origin: &'a str,
     stream: &'a str,
     seq: u64,
     text: &'a str,
@@ -33,7 +33,7 @@ struct JsonNotice<'a> {
     time: &'a str,
     app: &'a str,
     process: &'a str,
-    source: &'a str,
+    origin: &'a str,
     text: &'a str,
     notice: &'a Notice,
 }
@@ -41,18 +41,18 @@ struct JsonNotice<'a> {
 /// Appends a line as an object, without a newline.
 pub(crate) fn write_line(out: &mut BytesMut, line: &Line) {
     let (time, text) = line.split();
-    let origin = line.origin;
+    let metadata = line.metadata;
     write(
         out,
         &JsonLine {
             time: &printed(line.raw, time),
-            app: origin.app.as_str(),
-            process: &origin.process,
-            source: &origin.source,
-            stream: origin.stream.as_str(),
+            app: metadata.app.as_str(),
+            process: &metadata.process,
+            origin: &metadata.origin,
+            stream: metadata.stream.as_str(),
             seq: line.seq,
             text: &String::from_utf8_lossy(text),
-            fd: origin.fd.map(|fd| match fd {
+            fd: metadata.fd.map(|fd| match fd {
                 Fd::Out => "out",
                 Fd::Err => "err",
             }),
@@ -73,7 +73,7 @@ pub(crate) fn write_notice(out: &mut BytesMut, app: &AppName, told: &Told) {
             time: &told.time.to_string(),
             app: app.as_str(),
             process: TRIBUTARY,
-            source: TRIBUTARY,
+            origin: TRIBUTARY,
             text: &told.notice.text,
             notice: &told.notice,
         },
@@ -102,11 +102,11 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_a_json_object_a_line(text in proptest::collection::vec(any::<u8>().prop_filter("one line", |b| *b != b'\n'), 0..60), stamped in any::<bool>()) {
-            let origin = crate::testing::origin("web");
+            let metadata = crate::testing::metadata("web");
             let time = if stamped { "2026-11-23T16:00:00.123456789+09:00 " } else { "" };
             let raw = [time.as_bytes(), &text, b"\n"].concat();
             let mut out = BytesMut::new();
-            write_line(&mut out, &crate::testing::line(&origin, 7, &raw));
+            write_line(&mut out, &crate::testing::line(&metadata, 7, &raw));
             prop_assert!(!out.contains(&b'\n'), "one line");
             let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
             prop_assert_eq!(object["seq"].as_u64(), Some(7));

@@ -13,7 +13,7 @@ const USUAL_LEN: usize = 31;
 
 /// Appends one line of a container.
 pub(super) fn write_line(out: &mut BytesMut, line: &Line) {
-    let origin = line.origin;
+    let metadata = line.metadata;
     let text = match Timestamp::split_line(line.raw) {
         // The usual form is copied, not printed anew.
         Some((_, text)) if line.raw.len() - text.len() == USUAL_LEN && line.raw[USUAL_LEN - 2] == b'Z' => {
@@ -30,7 +30,7 @@ pub(super) fn write_line(out: &mut BytesMut, line: &Line) {
             line.raw
         }
     };
-    write_rest(out, origin.app.as_str(), &origin.process, text);
+    write_rest(out, metadata.app.as_str(), &metadata.process, text);
 }
 
 /// Appends one line of the platform's own.
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn every_form_of_time_is_printed_in_one() {
-        let origin = crate::testing::origin("web");
+        let metadata = crate::testing::metadata("web");
         for (line, printed) in [
             (
                 "2026-11-23T07:00:00.123456789Z a\n",
@@ -76,7 +76,7 @@ mod tests {
             ("no time\n", "1970-01-01T00:00:00.000000+00:00 shop[web]: no time\n"),
         ] {
             let mut out = BytesMut::new();
-            write_line(&mut out, &crate::testing::line(&origin, 0, line.as_bytes()));
+            write_line(&mut out, &crate::testing::line(&metadata, 0, line.as_bytes()));
             assert_eq!(std::str::from_utf8(&out).unwrap(), printed);
         }
     }

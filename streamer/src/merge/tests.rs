@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bus::{
-    Loss, LossReason, Origin,
+    Gap, GapReason, StreamMetadata,
     reassembly::{Event, What},
 };
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     frame::Shown,
-    testing::{at, event, origin},
+    testing::{at, event, metadata},
 };
 
 /// Plays arrivals: what came when, what was shown when.
@@ -36,8 +36,8 @@ impl Play {
     }
 
     /// A line of this stream, printed at `printed`, arrives at `now`.
-    fn line(&mut self, now: i64, origin: &Arc<Origin>, seq: u64, printed: i64) {
-        self.event(now, event(origin, seq, &[printed], now));
+    fn line(&mut self, now: i64, metadata: &Arc<StreamMetadata>, seq: u64, printed: i64) {
+        self.event(now, event(metadata, seq, &[printed], now));
     }
 
     fn event(&mut self, now: i64, event: Event) {
@@ -62,12 +62,12 @@ fn names(frames: &[Frame]) -> Vec<String> {
             let mark = if lines.late { '~' } else { ':' };
             let lines = lines.iter();
             lines
-                .map(|line| format!("{}{mark}{}", line.origin.process, line.seq))
+                .map(|line| format!("{}{mark}{}", line.metadata.process, line.seq))
                 .collect()
         }
         Shown::Told(told) => {
             let gap = told.gap.as_ref().unwrap();
-            vec![format!("{}!{}", gap.origin.process, gap.seqs.start)]
+            vec![format!("{}!{}", gap.metadata.process, gap.seqs.start)]
         }
     });
     named.collect()
@@ -75,7 +75,7 @@ fn names(frames: &[Frame]) -> Vec<String> {
 
 #[test]
 fn what_arrives_in_order_is_shown_at_once() {
-    let (mut play, web, job) = (Play::new(), origin("web"), origin("job"));
+    let (mut play, web, job) = (Play::new(), metadata("web"), metadata("job"));
     for n in 0..100 {
         let now = 10 * i64::try_from(n).unwrap();
         play.line(now, &web, n, now - 3);
@@ -88,7 +88,7 @@ fn what_arrives_in_order_is_shown_at_once() {
 
 #[test]
 fn what_a_stream_that_was_held_begins_with_is_no_disorder() {
-    let (mut play, web, job) = (Play::new(), origin("web"), origin("job"));
+    let (mut play, web, job) = (Play::new(), metadata("web"), metadata("job"));
     for n in 0..5 {
         play.event(1000 + n, event(&web, n as u64, &[200 * n], 200 * n));
     }
@@ -108,7 +108,7 @@ fn what_a_stream_that_was_held_begins_with_is_no_disorder() {
 
 #[test]
 fn the_hold_is_as_long_as_the_disorder_lately_seen_and_no_longer() {
-    let (mut play, web, job) = (Play::new(), origin("web"), origin("job"));
+    let (mut play, web, job) = (Play::new(), metadata("web"), metadata("job"));
     // Lines of `job` are on their way 50 ms longer.
     for n in 0..40u64 {
         let printed = 10 * i64::try_from(n).unwrap();
@@ -138,7 +138,7 @@ fn the_hold_is_as_long_as_the_disorder_lately_seen_and_no_longer() {
 
 #[test]
 fn a_clock_that_is_ahead_makes_nobody_late_and_no_hold_longer() {
-    let (mut play, web, wrong) = (Play::new(), origin("web"), origin("wrong"));
+    let (mut play, web, wrong) = (Play::new(), metadata("web"), metadata("wrong"));
     for n in 0..50 {
         let now = 10 * i64::try_from(n).unwrap();
         play.line(now, &wrong, n, now + 30_000);
@@ -151,7 +151,7 @@ fn a_clock_that_is_ahead_makes_nobody_late_and_no_hold_longer() {
 
 #[test]
 fn a_clock_that_is_behind_or_a_backlog_merges_at_arrival() {
-    let (mut play, web, wrong) = (Play::new(), origin("web"), origin("wrong"));
+    let (mut play, web, wrong) = (Play::new(), metadata("web"), metadata("wrong"));
     for n in 0..50 {
         let now = 10 * i64::try_from(n).unwrap();
         play.line(now, &web, n, now);
@@ -167,7 +167,7 @@ fn a_clock_that_is_behind_or_a_backlog_merges_at_arrival() {
 
 #[test]
 fn disorder_below_a_second_is_put_right_also_where_a_clock_is_the_cause() {
-    let (mut play, web, ahead) = (Play::new(), origin("web"), origin("ahead"));
+    let (mut play, web, ahead) = (Play::new(), metadata("web"), metadata("ahead"));
     for n in 0..30u64 {
         let now = 100 * i64::try_from(n).unwrap();
         play.line(now, &ahead, n, now + 900);
@@ -181,7 +181,7 @@ fn disorder_below_a_second_is_put_right_also_where_a_clock_is_the_cause() {
 
 #[test]
 fn a_streams_own_order_holds_though_its_time_steps_back() {
-    let (mut play, web, job) = (Play::new(), origin("web"), origin("job"));
+    let (mut play, web, job) = (Play::new(), metadata("web"), metadata("job"));
     play.event(100, event(&web, 0, &[90, 40, 95, 20], 100));
     play.line(100, &job, 0, 60);
     play.line(100, &web, 4, 10);
@@ -194,7 +194,7 @@ fn a_streams_own_order_holds_though_its_time_steps_back() {
 
 #[test]
 fn what_comes_after_its_gap_was_told_is_passed_on_at_once_and_marked() {
-    let (mut play, web, job) = (Play::new(), origin("web"), origin("job"));
+    let (mut play, web, job) = (Play::new(), metadata("web"), metadata("job"));
     // Disorder, so that there is a hold.
     play.line(0, &web, 0, 0);
     play.line(0, &job, 0, -400);
@@ -211,16 +211,16 @@ fn what_comes_after_its_gap_was_told_is_passed_on_at_once_and_marked() {
 
 #[test]
 fn a_gap_stands_behind_the_line_before_it_and_before_the_line_behind_it() {
-    let (mut play, web, job) = (Play::new(), origin("web"), origin("job"));
-    let gap = |origin: &Arc<Origin>, seq, lines| Event {
-        origin: Arc::clone(origin),
+    let (mut play, web, job) = (Play::new(), metadata("web"), metadata("job"));
+    let gap = |metadata: &Arc<StreamMetadata>, seq, lines| Event {
+        metadata: Arc::clone(metadata),
         seq,
         published: at(100),
         what: What::Gap {
             lines,
-            loss: Some(Loss {
+            loss: Some(Gap {
                 lines,
-                reason: LossReason::Spool,
+                reason: GapReason::Spool,
                 from: None,
                 to: None,
             }),
@@ -249,7 +249,7 @@ fn a_gap_stands_behind_the_line_before_it_and_before_the_line_behind_it() {
 
 #[test]
 fn too_much_held_is_shown_before_its_time() {
-    let (mut play, web, job) = (Play::new(), origin("web"), origin("job"));
+    let (mut play, web, job) = (Play::new(), metadata("web"), metadata("job"));
     play.line(0, &web, 0, 0);
     play.line(0, &job, 0, -900);
     play.shown(1000);
@@ -270,7 +270,7 @@ proptest! {
     fn every_line_is_shown_once_in_its_streams_order_within_a_second(
         lines in proptest::collection::vec((0usize..4, 0i64..30, -2000i64..2000), 1..80),
     ) {
-        let origins = ["a", "b", "c", "d"].map(origin);
+        let origins = ["a", "b", "c", "d"].map(metadata);
         let (mut play, mut now) = (Play::new(), 0);
         let mut next: HashMap<usize, u64> = HashMap::new();
         let mut arrived = Vec::new();
@@ -297,8 +297,8 @@ proptest! {
             // When it is due it is shown; here somebody looks at each arrival, at most 30 ms apart.
             prop_assert!(times[0] - came <= 1000 + 31, "{} ms", times[0] - came);
         }
-        for origin in &origins {
-            let seqs: Vec<u64> = shown.iter().filter_map(|(_, name)| name.strip_prefix(&format!("{}:", origin.process))?.parse().ok()).collect();
+        for metadata in &origins {
+            let seqs: Vec<u64> = shown.iter().filter_map(|(_, name)| name.strip_prefix(&format!("{}:", metadata.process))?.parse().ok()).collect();
             prop_assert!(seqs.is_sorted());
         }
         prop_assert_eq!(play.merge.bytes, 0);

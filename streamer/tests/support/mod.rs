@@ -8,7 +8,9 @@ pub mod routes;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, Loss, LossReason, Origin, Published, StreamId, Timestamp};
+use bus::{
+    Batch, Bus, Content, Embedded, Epoch, Gap, GapReason, Limits, PublishTime, StreamId, StreamMetadata, Timestamp,
+};
 use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
@@ -291,48 +293,48 @@ pub struct Event {
 }
 
 /// A stream of app `shop`, made this long ago.
-pub fn stream(process: &str, age: Duration) -> Arc<Origin> {
-    let millis = Published::now().earlier_by(age).0 / 1000;
-    Arc::new(Origin {
+pub fn stream(process: &str, age: Duration) -> Arc<StreamMetadata> {
+    let millis = PublishTime::now().earlier_by(age).0 / 1000;
+    Arc::new(StreamMetadata {
         app: "shop".parse().unwrap(),
         process: process.to_owned(),
         stream: StreamId::new(&format!("uid-{process}"), "web", "c0ffee", Epoch { millis, random: 1 }).unwrap(),
         node: "node-1".to_owned(),
-        source: "app".to_owned(),
+        origin: "app".to_owned(),
         fd: None,
         about: None,
     })
 }
 
 /// Lines `from..to` of a stream, line `n` printed `n` milliseconds after the hour, saying `n`.
-pub fn lines(origin: &Arc<Origin>, from: u64, to: u64) -> Batch {
-    spaced(origin, from, to, 1)
+pub fn lines(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
+    spaced(metadata, from, to, 1)
 }
 
 /// The same, `millis` apart.
-pub fn spaced(origin: &Arc<Origin>, from: u64, to: u64, millis: i64) -> Batch {
-    printed(origin, from, to, millis, |seq| seq.to_string())
+pub fn spaced(metadata: &Arc<StreamMetadata>, from: u64, to: u64, millis: i64) -> Batch {
+    printed(metadata, from, to, millis, |seq| seq.to_string())
 }
 
 /// The same, each padded to `size` bytes with `x`.
-pub fn padded(origin: &Arc<Origin>, from: u64, to: u64, size: usize) -> Batch {
-    printed(origin, from, to, 1, |seq| format!("{seq:x<size$}"))
+pub fn padded(metadata: &Arc<StreamMetadata>, from: u64, to: u64, size: usize) -> Batch {
+    printed(metadata, from, to, 1, |seq| format!("{seq:x<size$}"))
 }
 
 /// The same, saying this.
-pub fn saying(origin: &Arc<Origin>, seq: u64, texts: &[&str]) -> Batch {
-    saying_at(origin, seq, seq, texts)
+pub fn saying(metadata: &Arc<StreamMetadata>, seq: u64, texts: &[&str]) -> Batch {
+    saying_at(metadata, seq, seq, texts)
 }
 
 /// The same, the first printed so many milliseconds after the hour.
-pub fn saying_at(origin: &Arc<Origin>, seq: u64, millis: u64, texts: &[&str]) -> Batch {
+pub fn saying_at(metadata: &Arc<StreamMetadata>, seq: u64, millis: u64, texts: &[&str]) -> Batch {
     let text = |at: u64| texts[usize::try_from(at - millis).unwrap()].to_owned();
-    let batch = printed(origin, millis, millis + texts.len() as u64, 1, text);
+    let batch = printed(metadata, millis, millis + texts.len() as u64, 1, text);
     Batch { seq, ..batch }
 }
 
 /// Lines that say this of their seqs, `millis` apart.
-pub fn printed(origin: &Arc<Origin>, from: u64, to: u64, millis: i64, text: impl Fn(u64) -> String) -> Batch {
+pub fn printed(metadata: &Arc<StreamMetadata>, from: u64, to: u64, millis: i64, text: impl Fn(u64) -> String) -> Batch {
     let mut data = String::new();
     for seq in from..to {
         let time = Timestamp(1_795_417_200_000_000_000 + i64::try_from(seq).unwrap() * millis * 1_000_000);
@@ -344,24 +346,24 @@ pub fn printed(origin: &Arc<Origin>, from: u64, to: u64, millis: i64, text: impl
         part: None,
     };
     Batch {
-        origin: Arc::clone(origin),
+        metadata: Arc::clone(metadata),
         seq: from,
         content,
     }
 }
 
 /// A known loss of `from..to`.
-pub fn loss(origin: &Arc<Origin>, from: u64, to: u64) -> Batch {
-    let loss = Loss {
+pub fn loss(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
+    let loss = Gap {
         lines: to - from,
-        reason: LossReason::Spool,
+        reason: GapReason::Spool,
         from: None,
         to: None,
     };
     Batch {
-        origin: Arc::clone(origin),
+        metadata: Arc::clone(metadata),
         seq: from,
-        content: Content::Loss(loss),
+        content: Content::Gap(loss),
     }
 }
 

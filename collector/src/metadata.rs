@@ -1,17 +1,17 @@
 //! What the batches of a stream have in common.
 
-use bus::{Epoch, InvalidStreamId, Origin, StreamId};
+use bus::{Epoch, InvalidStreamId, StreamId, StreamMetadata};
 
 use crate::instance::{Instance, InstanceKey};
 
 /// What the streams of an instance have in common, with a new epoch.
-pub fn new_origin(instance: &Instance) -> Result<Origin, InvalidStreamId> {
-    Ok(Origin {
+pub fn new_origin(instance: &Instance) -> Result<StreamMetadata, InvalidStreamId> {
+    Ok(StreamMetadata {
         app: instance.app.clone(),
         process: instance.process.clone(),
         stream: new_id(&instance.key)?,
         node: instance.node.clone(),
-        source: "app".to_owned(),
+        origin: "app".to_owned(),
         fd: instance.key.fd(),
         about: None,
     })
