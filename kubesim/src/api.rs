@@ -11,7 +11,6 @@ use axum::response::Response;
 use axum::routing::{any, get, post};
 use serde_json::Value;
 
-use crate::logs::log::lock;
 use crate::sim::{Refusal, Sim};
 
 mod declared;
@@ -31,7 +30,6 @@ mod status;
 mod table;
 mod watch;
 
-pub(crate) use object::time;
 use status::Status;
 
 /// What handlers get.
@@ -90,7 +88,7 @@ pub(crate) fn router(sim: Arc<Sim>) -> Router {
 
 /// Lets a request in, unless the API server has too much to do.
 async fn admit(State(sim): Shared, request: Request, next: Next) -> Response {
-    if *lock(&sim.condition.refusal) == Some(Refusal::Busy) {
+    if *sim.condition.refusal.lock() == Some(Refusal::Busy) {
         return Status::too_many_requests().respond(&Client::of(request.headers()));
     }
     next.run(request).await

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::error::Error;
 use crate::logs::clock::timestamp;
-use crate::logs::log::{APPEND_BYTES, Append, Log, lock};
+use crate::logs::log::{APPEND_BYTES, Append, Log};
 use crate::node::kubelet;
 use crate::node::pod::{Container, Pod, PodKey};
 use crate::playing;
@@ -72,7 +72,7 @@ impl Cluster {
 
     /// Takes the place of whom reviews know.
     pub fn set_users(&self, users: Vec<User>) {
-        *lock(&self.sim.condition.users) = users;
+        *self.sim.condition.users.lock() = users;
     }
 
     /// Creates the pods of a plan now (`start_after` and `delete_after` are not heeded). Returns their names.
@@ -202,7 +202,7 @@ impl Cluster {
             .and_then(|container| container.id.clone())
             .ok_or_else(not_running)?;
         let sender = {
-            let running = lock(&self.sim.running);
+            let running = self.sim.running.lock();
             running
                 .get(&key)
                 .and_then(|handle| handle.exits.get(container).cloned())

@@ -1,12 +1,11 @@
 //! Objects that are kept as they are declared, and bring nothing about but rights: nobody here schedules a Deployment.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::logs::log::lock;
 use crate::refused::Refused;
 use crate::users::{Action, Rule};
 
@@ -67,12 +66,12 @@ struct State {
 
 impl Declared {
     pub(crate) fn get(&self, key: &Key) -> Option<Value> {
-        lock(&self.state).objects.get(key).cloned()
+        self.state.lock().objects.get(key).cloned()
     }
 
     /// Those of a kind, of a namespace or (empty) of all; and the newest version.
     pub(crate) fn list(&self, kind: &Kind, namespace: &str) -> (u64, Vec<Value>) {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let meant = state.objects.iter().filter(|((of, within, _), _)| {
             *of == (kind.group, kind.resource) && (namespace.is_empty() || within == namespace)
         });
@@ -86,11 +85,11 @@ impl Declared {
         dry: bool,
         change: impl FnOnce(Option<&Value>) -> Result<Value, Refused>,
     ) -> Result<Value, Refused> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let before = state.objects.get(&key);
         let mut object = change(before)?;
         let given = before.map_or_else(
-            || json!({"uid": crate::ids::uid(), "creationTimestamp": crate::api::time(Timestamp::now())}),
+            || json!({"uid": crate::ids::uid(), "creationTimestamp": crate::time::rfc3339_seconds(Timestamp::now())}),
             |before| before["metadata"].clone(),
         );
         for kept in ["uid", "creationTimestamp"] {
@@ -110,12 +109,12 @@ impl Declared {
     }
 
     pub(crate) fn remove(&self, key: &Key) -> Option<Value> {
-        lock(&self.state).objects.remove(key)
+        self.state.lock().objects.remove(key)
     }
 
     /// Whether a role that is bound to a service account (`system:serviceaccount:NAMESPACE:NAME`) allows it.
     pub(crate) fn allows(&self, user: &str, action: &Action) -> bool {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let of = |resource: &'static str| {
             let all = state.objects.iter();
             all.filter(move |((of, _, _), _)| *of == (RBAC, resource))

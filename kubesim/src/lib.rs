@@ -31,6 +31,7 @@ mod refused;
 mod scenario;
 mod secrets;
 mod sim;
+mod time;
 mod users;
 
 pub use cluster::{Cluster, Written};

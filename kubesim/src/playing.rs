@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::logs::log::lock;
 use crate::node::kubelet::{create_pods, delete_pod};
 use crate::scenario::{Fault, FaultKind, PodPlan, Scenario};
 use crate::sim::{Interrupt, Kubelet, Refusal, Sim};
@@ -101,11 +100,11 @@ pub(crate) fn cause(sim: &Arc<Sim>, kind: FaultKind) {
 }
 
 fn restart_kubelet(sim: &Arc<Sim>, away: Duration) {
-    *lock(&sim.condition.kubelet) = Kubelet::Down;
+    *sim.condition.kubelet.lock() = Kubelet::Down;
     sim.interrupts.follows.send_replace(Interrupt::End);
     later(sim, away, |sim| {
-        *lock(&sim.condition.kubelet) = Kubelet::Starting;
-        later(sim, KUBELET_STARTS, |sim| *lock(&sim.condition.kubelet) = Kubelet::Up);
+        *sim.condition.kubelet.lock() = Kubelet::Starting;
+        later(sim, KUBELET_STARTS, |sim| *sim.condition.kubelet.lock() = Kubelet::Up);
     });
 }
 
@@ -124,13 +123,13 @@ fn mute(sim: &Arc<Sim>, duration: Duration) {
 }
 
 fn slow(sim: &Arc<Sim>, duration: Duration, delay: Duration) {
-    *lock(&sim.condition.log_delay) = delay;
-    later(sim, duration, |sim| *lock(&sim.condition.log_delay) = Duration::ZERO);
+    *sim.condition.log_delay.lock() = delay;
+    later(sim, duration, |sim| *sim.condition.log_delay.lock() = Duration::ZERO);
 }
 
 fn refuse(sim: &Arc<Sim>, refusal: Refusal, duration: Duration) {
-    *lock(&sim.condition.refusal) = Some(refusal);
-    later(sim, duration, |sim| *lock(&sim.condition.refusal) = None);
+    *sim.condition.refusal.lock() = Some(refusal);
+    later(sim, duration, |sim| *sim.condition.refusal.lock() = None);
 }
 
 fn rotate(sim: &Sim) {

@@ -1,14 +1,14 @@
 //! Secrets as they are stored: objects with a version each, and a bounded history for watchers.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::history::{Change, History, TooOld};
-use crate::logs::log::lock;
 use crate::refused::Refused;
 
 /// Namespace and name.
@@ -39,33 +39,33 @@ impl Default for Secrets {
 impl Secrets {
     /// The newest version, and its changes to come.
     pub(crate) fn versions(&self) -> watch::Receiver<u64> {
-        lock(&self.state).history.versions()
+        self.state.lock().history.versions()
     }
 
     /// All of them, and the newest version.
     pub(crate) fn list(&self) -> (u64, Vec<Arc<Value>>) {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         (state.history.version(), state.objects.values().cloned().collect())
     }
 
     pub(crate) fn get(&self, key: &SecretKey) -> Option<Arc<Value>> {
-        lock(&self.state).objects.get(key).cloned()
+        self.state.lock().objects.get(key).cloned()
     }
 
     /// Stores a new one; its metadata gets what a server gives.
     pub(crate) fn create(&self, key: SecretKey, mut object: Value) -> Result<Arc<Value>, Refused> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.objects.contains_key(&key) {
             return Err(Refused::Exists);
         }
         object["metadata"]["uid"] = crate::ids::uid().into();
-        object["metadata"]["creationTimestamp"] = crate::api::time(Timestamp::now()).into();
+        object["metadata"]["creationTimestamp"] = crate::time::rfc3339_seconds(Timestamp::now()).into();
         Ok(self.put(&mut state, key, None, object))
     }
 
     /// Replaces one. With a resource version, only that one.
     pub(crate) fn replace(&self, key: SecretKey, mut object: Value) -> Result<Arc<Value>, Refused> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let before = state.objects.get(&key).cloned().ok_or(Refused::Missing)?;
         let asked = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
         if !asked.is_empty() && before["metadata"]["resourceVersion"] != asked {
@@ -79,7 +79,7 @@ impl Secrets {
 
     /// Removes one. With a resource version, only that one.
     pub(crate) fn remove(&self, key: &SecretKey, version: Option<&str>) -> Result<Arc<Value>, Refused> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let before = state.objects.get(key).cloned().ok_or(Refused::Missing)?;
         if version.is_some_and(|asked| before["metadata"]["resourceVersion"] != asked) {
             return Err(Refused::Conflict);
@@ -99,7 +99,7 @@ impl Secrets {
 
     /// Up to `limit` changes after a version, oldest first.
     pub(crate) fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change<Value>>, TooOld> {
-        lock(&self.state).history.changes(after, limit)
+        self.state.lock().history.changes(after, limit)
     }
 
     fn put(&self, state: &mut State, key: SecretKey, before: Option<Arc<Value>>, mut object: Value) -> Arc<Value> {

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::declared::Declared;
 use crate::logs::files::FileLog;
-use crate::logs::log::{Counts, lock};
+use crate::logs::log::Counts;
 use crate::node::pod::PodKey;
 use crate::node::store::Store;
 use crate::scenario::{LogFiles, Scenario};
@@ -188,7 +189,8 @@ impl Ledger {
     /// Opens the account of a new instance.
     pub(crate) fn open(&self, pod: &PodKey, container: &str, id: &str, counts: Arc<Counts>) {
         let key = (pod.clone(), container.to_owned());
-        lock(&self.instances)
+        self.instances
+            .lock()
             .entry(key)
             .or_default()
             .push((id.to_owned(), counts));
@@ -196,7 +198,8 @@ impl Ledger {
 
     /// Returns the accounts of a container's instances, oldest first.
     pub(crate) fn instances(&self, pod: &PodKey, container: &str) -> Vec<Account> {
-        lock(&self.instances)
+        self.instances
+            .lock()
             .get(&(pod.clone(), container.to_owned()))
             .cloned()
             .unwrap_or_default()

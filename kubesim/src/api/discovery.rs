@@ -134,7 +134,7 @@ fn object(namespace: &Namespace, typed: bool) -> Value {
     let mut object = json!({
         "metadata": {
             "name": namespace.name, "uid": namespace.uid, "resourceVersion": namespace.version.to_string(),
-            "creationTimestamp": super::object::time(namespace.created),
+            "creationTimestamp": crate::time::rfc3339_seconds(namespace.created),
             "labels": {"kubernetes.io/metadata.name": namespace.name},
         },
         "spec": {"finalizers": ["kubernetes"]},

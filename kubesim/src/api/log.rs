@@ -20,7 +20,7 @@ use super::status::{Status, respond_with};
 use super::watch::Broken;
 use super::{Client, Shared};
 use crate::logs::clock::format_second;
-use crate::logs::log::{Log, lock};
+use crate::logs::log::Log;
 use crate::logs::reader::{Reader, Start};
 use crate::node::pod::{Container, Pod, State as ContainerState};
 use crate::sim::{FollowSlot, Interrupt, Kubelet, Refusal, Sim};
@@ -42,7 +42,7 @@ pub(super) async fn serve(
         Ok(options) => options,
         Err(status) => return status.respond(&client),
     };
-    if *lock(&sim.condition.refusal) == Some(Refusal::Forbidden) {
+    if *sim.condition.refusal.lock() == Some(Refusal::Forbidden) {
         let action = Action {
             verb: "get".to_owned(),
             resource: "pods/log".to_owned(),
@@ -63,7 +63,7 @@ fn answer(sim: &Arc<Sim>, pod: &Pod, options: &LogOptions) -> Result<Response, S
     if pod.node.is_empty() {
         return Ok(respond_with(StatusCode::NO_CONTENT, "", Body::empty()));
     }
-    match *lock(&sim.condition.kubelet) {
+    match *sim.condition.kubelet.lock() {
         Kubelet::Up => {}
         Kubelet::Starting => return Err(Status::kubelet_starting(&pod.name)),
         Kubelet::Down => {
@@ -194,7 +194,7 @@ impl Transfer {
                     _ = self.interrupt.changed() => return self.interrupted(),
                 }
             }
-            let delay = *lock(&self.sim.condition.log_delay);
+            let delay = *self.sim.condition.log_delay.lock();
             if !delay.is_zero() {
                 sleep(delay).await;
             }

@@ -85,7 +85,10 @@ impl LogOptions {
         match self.since {
             Some(Since::Seconds(seconds)) => pairs.push(format!("sinceSeconds={seconds}")),
             Some(Since::Time(time)) => {
-                pairs.push(format!("sinceTime={}", super::object::time(time).replace(':', "%3A")));
+                pairs.push(format!(
+                    "sinceTime={}",
+                    crate::time::rfc3339_seconds(time).replace(':', "%3A")
+                ));
             }
             None => {}
         }

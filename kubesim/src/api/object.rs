@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::node::kubelet::DEFAULT_GRACE_SECONDS;
 use crate::node::pod::{Container, Phase, Pod, State, Terminated};
 use crate::scenario::Role;
+use crate::time::rfc3339_seconds;
 
 /// Prints a pod; `typed` adds kind and apiVersion, which the items of a list do not have.
 pub(crate) fn pod(pod: &Pod, typed: bool) -> Value {
@@ -25,7 +26,7 @@ pub(crate) fn metadata(pod: &Pod) -> Value {
         "uid": pod.uid,
         "resourceVersion": pod.version.to_string(),
         "generation": pod.generation,
-        "creationTimestamp": time(pod.created),
+        "creationTimestamp": rfc3339_seconds(pod.created),
         "labels": pod.labels,
     });
     if !pod.annotations.is_empty() {
@@ -39,15 +40,10 @@ pub(crate) fn metadata(pod: &Pod) -> Value {
         }]);
     }
     if let Some(deletion) = pod.deletion {
-        metadata["deletionTimestamp"] = time(deletion.at).into();
+        metadata["deletionTimestamp"] = rfc3339_seconds(deletion.at).into();
         metadata["deletionGracePeriodSeconds"] = deletion.grace_seconds.into();
     }
     metadata
-}
-
-/// Prints a time as Kubernetes does in objects: whole seconds.
-pub(crate) fn time(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn spec(pod: &Pod) -> Value {
@@ -121,7 +117,7 @@ fn status(pod: &Pod) -> Value {
         }
     }
     if let Some(started) = pod.started {
-        status.insert("startTime".into(), time(started).into());
+        status.insert("startTime".into(), rfc3339_seconds(started).into());
     }
     if let Some(ip) = &pod.ip {
         status.insert("podIP".into(), ip.clone().into());
@@ -134,7 +130,7 @@ fn conditions(pod: &Pod) -> Vec<Value> {
     let condition = |kind: &str, holds: bool, at: Timestamp| {
         let mut condition = json!({
             "type": kind, "status": if holds { "True" } else { "False" },
-            "lastProbeTime": null, "lastTransitionTime": time(at),
+            "lastProbeTime": null, "lastTransitionTime": rfc3339_seconds(at),
         });
         if let Some(generation) = pod.observed_generation {
             condition["observedGeneration"] = generation.into();
@@ -204,7 +200,7 @@ fn state(state: &State) -> Value {
     match state {
         State::Waiting { reason, message: None } => json!({"waiting": {"reason": reason}}),
         State::Waiting { reason, message } => json!({"waiting": {"reason": reason, "message": message}}),
-        State::Running { started } => json!({"running": {"startedAt": time(*started)}}),
+        State::Running { started } => json!({"running": {"startedAt": rfc3339_seconds(*started)}}),
         State::Terminated(end) => terminated(end),
     }
 }
@@ -213,8 +209,8 @@ fn terminated(end: &Terminated) -> Value {
     json!({"terminated": {
         "exitCode": end.exit_code,
         "reason": if end.exit_code == 0 { "Completed" } else { "Error" },
-        "startedAt": time(end.started),
-        "finishedAt": time(end.finished),
+        "startedAt": rfc3339_seconds(end.started),
+        "finishedAt": rfc3339_seconds(end.finished),
         "containerID": end.id,
     }})
 }

@@ -8,14 +8,13 @@ use serde_json::{Value, json};
 
 use super::status::{self, Status};
 use super::{Client, Shared, rights};
-use crate::logs::log::lock;
 use crate::users::Action;
 
 /// `POST /apis/authentication.k8s.io/v1/tokenreviews`.
 pub(super) async fn token(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
     review(&headers, &body, |review| {
         let token = review["spec"]["token"].as_str().unwrap_or_default();
-        let users = lock(&sim.condition.users);
+        let users = sim.condition.users.lock();
         match users.iter().find(|user| user.token == token) {
             Some(user) => json!({
                 "authenticated": true,
@@ -30,7 +29,7 @@ pub(super) async fn token(State(sim): Shared, headers: HeaderMap, body: Bytes) -
 /// `POST /apis/authorization.k8s.io/v1/subjectaccessreviews`.
 pub(super) async fn access(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
     review(&headers, &body, |review| {
-        let users = lock(&sim.condition.users);
+        let users = sim.condition.users.lock();
         let user = users.iter().find(|user| review["spec"]["user"] == *user.name);
         json!({"allowed": user.is_some_and(|user| rights::may(&sim, user, &action(review)))})
     })

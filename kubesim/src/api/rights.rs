@@ -11,7 +11,6 @@ use axum::response::Response;
 use super::query::Query;
 use super::status::Status;
 use super::{Client, Shared};
-use crate::logs::log::lock;
 use crate::sim::Sim;
 use crate::users::{Action, User};
 
@@ -41,7 +40,7 @@ pub(super) fn asks(sim: &Arc<Sim>, headers: &HeaderMap) -> Option<User> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     let token = text(AUTHORIZATION.as_str())?.strip_prefix("Bearer ")?;
     let user = {
-        let users = lock(&sim.condition.users);
+        let users = sim.condition.users.lock();
         users.iter().find(|user| user.token == token).cloned()?
     };
     let Some(other) = text("impersonate-user") else {
@@ -53,7 +52,7 @@ pub(super) fn asks(sim: &Arc<Sim>, headers: &HeaderMap) -> Option<User> {
         ..Action::default()
     };
     may(sim, &user, &impersonate).then(|| {
-        let users = lock(&sim.condition.users);
+        let users = sim.condition.users.lock();
         let known = users.iter().find(|user| user.name == other).cloned();
         known.unwrap_or_else(|| User {
             name: other.to_owned(),

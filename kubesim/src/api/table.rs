@@ -20,7 +20,7 @@ pub(crate) fn of_namespaces(namespaces: &[Namespace], version: u64) -> Value {
             "cells": [namespace.name, "Active", age(namespace.created)],
             "object": partial(json!({
                 "name": namespace.name, "uid": namespace.uid, "resourceVersion": namespace.version.to_string(),
-                "creationTimestamp": object::time(namespace.created),
+                "creationTimestamp": crate::time::rfc3339_seconds(namespace.created),
             })),
         })
     });

@@ -3,14 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use bytes::BytesMut;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use parking_lot::Mutex;
 
 use super::clock::{Clock, PREFIX_BYTES};
-use super::log::lock;
 
 /// The files of one container instance: `n.log`, and what was rotated away.
 ///
@@ -65,7 +64,7 @@ impl FileLog {
     /// Writes lines with their times in front. `continues`: the first bytes go on with the open line, of standard error where that is true.
     /// `stderr_lines`: which of the lines that begin here go to standard error.
     pub(crate) fn write(&self, data: &[u8], continues: Option<bool>, stderr_lines: &[u32]) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let mut stderr_lines = stderr_lines.iter().copied().peekable();
         let (mut rest, mut continues, mut line) = (data, continues, 0);
         while !rest.is_empty() {
@@ -88,14 +87,14 @@ impl FileLog {
 
     /// The container exited: what it left without a newline is written, tagged as a part.
     pub(crate) fn finish(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.write_pending();
         state.file = None;
     }
 
     /// Says whether the container still writes, and how much it has since the last rotation.
     pub(crate) fn size(&self) -> Option<u64> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         state.file.is_some().then_some(state.size)
     }
 
@@ -113,7 +112,7 @@ impl FileLog {
                 compress(path)?;
             }
         }
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.file.is_none() {
             return Ok(());
         }

@@ -1,10 +1,11 @@
 //! One container instance's log: an append-only file of prefixed lines that rotates by size.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::clock::Clock;
@@ -107,7 +108,7 @@ impl Log {
     /// Each line's time is read when it is written. Keep one append below [`APPEND_BYTES`]: it is what a reader gets
     /// in one piece.
     pub(crate) fn append(&self, fill: impl FnOnce(&mut Append<'_>)) -> u64 {
-        let mut writer = lock(&self.writer);
+        let mut writer = self.writer.lock();
         let continues = writer.open_line.then_some(writer.to_stderr);
         let mut append = Append {
             writer: &mut writer,
@@ -152,7 +153,7 @@ impl Log {
 
     /// Returns the file that is being written now.
     pub(crate) fn current(&self) -> Arc<File> {
-        Arc::clone(&lock(&self.current))
+        Arc::clone(&self.current.lock())
     }
 
     /// Returns the counters; they outlive the log.
@@ -161,9 +162,9 @@ impl Log {
     }
 
     fn push(&self, chunk: Chunk) {
-        let mut current = lock(&self.current);
+        let mut current = self.current.lock();
         let full = {
-            let mut content = lock(&current.content);
+            let mut content = current.content.lock();
             content.bytes += chunk.data.len();
             content.chunks.push(chunk);
             content.bytes >= self.rotate_bytes
@@ -175,9 +176,9 @@ impl Log {
 
     /// Rotates the file away now, as the kubelet does; an empty one stays.
     pub(crate) fn rotate(&self) {
-        let writer = lock(&self.writer);
-        let mut current = lock(&self.current);
-        if lock(&current.content).bytes > 0 {
+        let writer = self.writer.lock();
+        let mut current = self.current.lock();
+        if current.content.lock().bytes > 0 {
             self.seal(&mut current);
         }
         drop((current, writer));
@@ -186,7 +187,7 @@ impl Log {
 
     fn seal(&self, current: &mut Arc<File>) {
         let rotated = std::mem::take(current);
-        lock(&rotated.content).sealed = true;
+        rotated.content.lock().sealed = true;
         self.counts.rotations.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -194,7 +195,7 @@ impl Log {
 impl File {
     /// Locks the file for a short look.
     pub(crate) fn content(&self) -> MutexGuard<'_, Content> {
-        lock(&self.content)
+        self.content.lock()
     }
 }
 
@@ -254,11 +255,6 @@ impl Append<'_> {
     pub(crate) fn len(&self) -> usize {
         self.writer.buffer.len()
     }
-}
-
-/// Locks, also after a panic elsewhere: every change under these locks is complete at each step.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The most that one append, and so one HTTP chunk, should hold.

@@ -13,7 +13,6 @@ use super::life::PodLife;
 use super::pod::{Container, Deletion, Phase, Pod, PodKey, State};
 use crate::error::Error;
 use crate::ids;
-use crate::logs::log::lock;
 use crate::scenario::{PodPlan, Role};
 use crate::sim::{Handle, NODE, Sim};
 
@@ -59,7 +58,7 @@ fn create_pod(
         });
     }
     tracing::info!(namespace = key.0, pod = key.1, "pod created");
-    lock(&sim.running).insert(
+    sim.running.lock().insert(
         key.clone(),
         Handle {
             uid: uid.clone(),
@@ -83,7 +82,9 @@ fn create_pod(
 /// Deletes a pod, with its grace period or by force. Returns it as it then is; `None` when there is none.
 pub(crate) fn delete_pod(sim: &Arc<Sim>, key: &PodKey, grace_seconds: Option<i64>) -> Option<Arc<Pod>> {
     let pod = sim.store.pod(key)?;
-    let terminate = lock(&sim.running)
+    let terminate = sim
+        .running
+        .lock()
         .get(key)
         .filter(|own| own.uid == pod.uid)
         .map(|own| own.terminate.clone());

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::pod::{Container, Deletion, Phase, Pod, PodKey, State};
 use super::rotation;
 use super::running::{Running, new_instance};
-use crate::logs::log::{Log, lock};
+use crate::logs::log::Log;
 use crate::scenario::{ContainerPlan, PodPlan, Role};
 use crate::sim::Sim;
 
@@ -46,7 +46,7 @@ impl PodLife {
         }
         self.terminate.cancelled().await;
         self.tear_down().await;
-        let mut running = lock(&self.sim.running);
+        let mut running = self.sim.running.lock();
         if running.get(&self.key).is_some_and(|own| own.uid == self.uid) {
             running.remove(&self.key);
         }

@@ -9,7 +9,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::pod::PodKey;
 use crate::logs::files::FileLog;
-use crate::logs::log::lock;
 use crate::sim::Sim;
 
 /// Opens the file of a new instance, which came after `number` others. `None` where there are to be no files.
@@ -18,7 +17,7 @@ pub(crate) fn open(sim: &Sim, key: &PodKey, uid: &str, container: &str, number: 
     match FileLog::create(path) {
         Ok(log) => {
             let log = Arc::new(log);
-            lock(&sim.written_files).push(Arc::downgrade(&log));
+            sim.written_files.lock().push(Arc::downgrade(&log));
             Some(log)
         }
         Err(error) => {
@@ -59,7 +58,7 @@ pub(crate) fn remove_later(sim: &Arc<Sim>, key: &PodKey, uid: &str) {
 
 fn check(sim: &Sim) -> io::Result<()> {
     let logs: Vec<_> = {
-        let mut written = lock(&sim.written_files);
+        let mut written = sim.written_files.lock();
         written.retain(|log| log.strong_count() > 0);
         written.iter().filter_map(Weak::upgrade).collect()
     };

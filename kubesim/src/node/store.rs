@@ -1,14 +1,14 @@
 //! What the API server stores: the pods, one resource version per change, and a bounded history for watchers.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::pod::{Pod, PodKey};
 use crate::history::{Change, History, TooOld};
-use crate::logs::log::lock;
 
 /// The stored objects.
 pub(crate) struct Store {
@@ -52,12 +52,12 @@ impl Default for Store {
 impl Store {
     /// Returns the newest version, and its changes to come.
     pub(crate) fn versions(&self) -> watch::Receiver<u64> {
-        lock(&self.state).history.versions()
+        self.state.lock().history.versions()
     }
 
     /// Stores a new pod (and its namespace). `false` when the name is taken.
     pub(crate) fn create(&self, mut pod: Pod) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.pods.contains_key(&pod.key()) {
             return false;
         }
@@ -77,12 +77,12 @@ impl Store {
 
     /// Makes a namespace, unless it exists.
     pub(crate) fn create_namespace(&self, name: &str) {
-        lock(&self.state).add_namespace(name);
+        self.state.lock().add_namespace(name);
     }
 
     /// Changes a pod. `None` when there is none with that name and uid; else what `change` returned.
     pub(crate) fn update<T>(&self, key: &PodKey, uid: &str, change: impl FnOnce(&mut Pod) -> T) -> Option<T> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let before = state.pods.get(key).filter(|pod| pod.uid == uid).cloned()?;
         let mut pod = Pod::clone(&before);
         let result = change(&mut pod);
@@ -104,7 +104,7 @@ impl Store {
 
     /// Removes a pod.
     pub(crate) fn remove(&self, key: &PodKey, uid: &str) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let Some(before) = state.pods.get(key).filter(|pod| pod.uid == uid).cloned() else {
             return;
         };
@@ -122,17 +122,17 @@ impl Store {
 
     /// Forgets the changes so far, as an API server that was restarted: who watches from before must list anew.
     pub(crate) fn forget_history(&self) {
-        lock(&self.state).history.forget();
+        self.state.lock().history.forget();
     }
 
     /// Returns one pod.
     pub(crate) fn pod(&self, key: &PodKey) -> Option<Arc<Pod>> {
-        lock(&self.state).pods.get(key).cloned()
+        self.state.lock().pods.get(key).cloned()
     }
 
     /// Returns the pods as they are now, in the order of their keys.
     pub(crate) fn list(&self) -> Listing {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         Listing {
             version: state.history.version(),
             pods: state.pods.values().cloned().collect(),
@@ -141,7 +141,7 @@ impl Store {
 
     /// Returns the pods as they were at a version, by undoing the history.
     pub(crate) fn list_at(&self, version: u64) -> Result<Listing, TooOld> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let mut pods = state.pods.clone();
         for change in state.history.back_to(version)? {
             match &change.before {
@@ -157,12 +157,12 @@ impl Store {
 
     /// Returns up to `limit` changes after a version, oldest first.
     pub(crate) fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change<Pod>>, TooOld> {
-        lock(&self.state).history.changes(after, limit)
+        self.state.lock().history.changes(after, limit)
     }
 
     /// Returns the namespaces in the order of their names, and the newest version.
     pub(crate) fn namespaces(&self) -> (u64, Vec<Namespace>) {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         (state.history.version(), state.namespaces.values().cloned().collect())
     }
 }
