@@ -11,19 +11,19 @@ use axum::response::Response;
 use axum::routing::{any, get, post};
 use serde_json::Value;
 
-use crate::sim::{Refusal, Sim};
+use crate::simulation::{Refusal, Sim};
 
-mod declared;
+mod authorize;
+mod continue_token;
 mod discovery;
-mod listing;
-mod log;
+mod list_page;
 mod log_options;
-mod object;
-mod page_token;
+mod logs;
+mod objects;
+mod pod_json;
 mod pods;
 mod query;
 mod reviews;
-mod rights;
 mod secrets;
 mod selector;
 mod status;
@@ -59,7 +59,7 @@ pub(crate) fn router(sim: Arc<Sim>) -> Router {
             "/api/v1/namespaces/{namespace}/pods/{pod}",
             get(pods::read).delete(pods::delete),
         )
-        .route("/api/v1/namespaces/{namespace}/pods/{pod}/log", any(log::serve))
+        .route("/api/v1/namespaces/{namespace}/pods/{pod}/log", any(logs::serve))
         .route(
             "/api/v1/namespaces/{namespace}/secrets",
             get(secrets::list).post(secrets::create),
@@ -80,8 +80,8 @@ pub(crate) fn router(sim: Arc<Sim>) -> Router {
         .method_not_allowed_fallback(async |headers: HeaderMap| {
             Status::method_not_allowed().respond(&Client::of(&headers))
         })
-        .fallback(declared::serve)
-        .layer(middleware::from_fn_with_state(Arc::clone(&sim), rights::admit))
+        .fallback(objects::serve)
+        .layer(middleware::from_fn_with_state(Arc::clone(&sim), authorize::admit))
         .layer(middleware::from_fn_with_state(Arc::clone(&sim), admit))
         .with_state(sim)
 }

@@ -8,15 +8,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
+use crate::access::User;
 use crate::error::Error;
 use crate::logs::clock::timestamp;
-use crate::logs::log::{APPEND_BYTES, Append, Log};
+use crate::logs::container_log::{APPEND_BYTES, Append, Log};
 use crate::node::kubelet;
-use crate::node::pod::{Container, Pod, PodKey};
-use crate::playing;
 use crate::scenario::{FaultKind, PodPlan};
-use crate::sim::{Interrupt, NODE, Sim};
-use crate::users::User;
+use crate::simulation::{Interrupt, NODE, Sim};
+use crate::store::pod::{Container, Pod, PodKey};
+use crate::timeline;
 
 /// A running simulated cluster. Dropping it stops it, without waiting; [`Cluster::shutdown`] waits.
 pub struct Cluster {
@@ -265,7 +265,7 @@ impl Cluster {
 
     /// Causes a fault of a scenario now.
     pub fn cause(&self, fault: FaultKind) {
-        playing::cause(&self.sim, fault);
+        timeline::cause(&self.sim, fault);
     }
 
     async fn wait_pod(&self, key: &PodKey, holds: impl Fn(Option<&Pod>) -> bool) -> Result<(), Error> {

@@ -17,34 +17,31 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+mod access;
 mod api;
 mod cluster;
-mod declared;
 mod error;
-mod history;
 mod ids;
 mod listener;
 mod logs;
 mod node;
-mod playing;
-mod refused;
 mod scenario;
-mod secrets;
-mod sim;
+mod simulation;
+mod store;
 mod time;
-mod users;
+mod timeline;
 
+pub use access::{Rule, User};
 pub use cluster::{Cluster, Written};
 pub use error::Error;
 pub use scenario::{
     ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario,
     ScenarioError,
 };
-pub use users::{Rule, User};
 
 use listener::Port;
-use node::rotation;
-use sim::Sim;
+use node::log_rotation;
+use simulation::Sim;
 
 /// How to start a cluster.
 #[derive(Debug, Clone)]
@@ -86,10 +83,12 @@ pub async fn start(config: Config) -> Result<Cluster, Error> {
     });
     sim.tasks.spawn(
         stop.clone()
-            .run_until_cancelled_owned(playing::play(Arc::clone(&sim), config.scenario)),
+            .run_until_cancelled_owned(timeline::play(Arc::clone(&sim), config.scenario)),
     );
-    sim.tasks
-        .spawn(stop.clone().run_until_cancelled_owned(rotation::run(Arc::clone(&sim))));
+    sim.tasks.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(log_rotation::run(Arc::clone(&sim))),
+    );
     tracing::info!(%addr, "simulated cluster started");
     Ok(Cluster { sim, addr })
 }

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::query::Query;
 use super::selector::Selector;
 use super::status::{self, Status};
-use super::{Client, Shared, declared, table};
-use crate::declared::KINDS;
-use crate::node::store::Namespace;
+use super::{Client, Shared, objects, table};
+use crate::store::objects::KINDS;
+use crate::store::pods::Namespace;
 
 /// `GET /version`.
 pub(super) async fn version(headers: HeaderMap) -> Response {
@@ -73,12 +73,7 @@ pub(super) async fn resources(headers: HeaderMap) -> Response {
         ],
     });
     if let Some(list) = resources["resources"].as_array_mut() {
-        list.extend(
-            KINDS
-                .iter()
-                .filter(|kind| kind.group.is_empty())
-                .map(declared::resource),
-        );
+        list.extend(KINDS.iter().filter(|kind| kind.group.is_empty()).map(objects::resource));
     }
     super::json(&Client::of(&headers), &resources)
 }

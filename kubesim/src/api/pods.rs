@@ -8,15 +8,15 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::listing::{Page, take_page};
+use super::list_page::{Page, take_page};
 use super::query::Query;
 use super::selector::Selector;
 use super::status::Status;
 use super::watch::{self, Watch};
-use super::{Client, Shared, object, table};
+use super::{Client, Shared, pod_json, table};
 use crate::node::kubelet;
-use crate::node::pod::Pod;
-use crate::sim::Sim;
+use crate::simulation::Sim;
+use crate::store::pod::Pod;
 
 /// `GET /api/v1/pods`.
 pub(super) async fn list_all(State(sim): Shared, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
@@ -83,7 +83,7 @@ fn print(client: &Client, pod: &Pod) -> Value {
             json!({"resourceVersion": pod.version.to_string()}),
         )
     } else {
-        object::pod(pod, true)
+        pod_json::pod(pod, true)
     }
 }
 
@@ -97,6 +97,6 @@ fn print_page(client: &Client, page: &Page) -> Value {
     if client.table {
         return table::of_pods(pods, metadata);
     }
-    let items: Vec<_> = pods.map(|pod| object::pod(pod, false)).collect();
+    let items: Vec<_> = pods.map(|pod| pod_json::pod(pod, false)).collect();
     json!({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items})
 }

@@ -7,8 +7,8 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::status::{self, Status};
-use super::{Client, Shared, rights};
-use crate::users::Action;
+use super::{Client, Shared, authorize};
+use crate::access::Action;
 
 /// `POST /apis/authentication.k8s.io/v1/tokenreviews`.
 pub(super) async fn token(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
@@ -31,18 +31,18 @@ pub(super) async fn access(State(sim): Shared, headers: HeaderMap, body: Bytes) 
     review(&headers, &body, |review| {
         let users = sim.condition.users.lock();
         let user = users.iter().find(|user| review["spec"]["user"] == *user.name);
-        json!({"allowed": user.is_some_and(|user| rights::may(&sim, user, &action(review)))})
+        json!({"allowed": user.is_some_and(|user| authorize::may(&sim, user, &action(review)))})
     })
 }
 
 /// `POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews`: of who asks. Where nobody is asked who they are, everybody may do everything.
 pub(super) async fn own_access(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
-    let user = rights::asks(&sim, &headers);
+    let user = authorize::asks(&sim, &headers);
     review(&headers, &body, |review| {
         let allowed = !sim.authorize
             || user
                 .as_ref()
-                .is_some_and(|user| rights::may(&sim, user, &action(review)));
+                .is_some_and(|user| authorize::may(&sim, user, &action(review)));
         json!({"allowed": allowed})
     })
 }

@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep_until};
 
-use super::listing::parse_version;
+use super::list_page::parse_version;
 use super::query::Query;
 use super::selector::Selector;
 use super::status::{self, Status};
 use super::watch::{Broken, CHANGES_AT_ONCE, DEFAULT_TIMEOUT, expired, line};
 use super::{Client, Shared};
-use crate::sim::{Interrupt, Sim};
+use crate::simulation::{Interrupt, Sim};
 
 /// `GET /api/v1/namespaces/{namespace}/secrets`, also with `watch`.
 pub(super) async fn list(

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::query::Query;
 use super::status::Status;
-use crate::node::pod::Pod;
+use crate::store::pod::Pod;
 
 /// A selection of pods.
 #[derive(Debug, Default)]

@@ -9,8 +9,8 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::Client;
-use crate::refused::Refused;
-use crate::users::Action;
+use crate::access::Action;
+use crate::store::write_error::Refused;
 
 /// A failure as Kubernetes tells it. Fields print in the API server's order.
 #[derive(Debug, Clone, Serialize)]

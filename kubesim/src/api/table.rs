@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::object;
-use crate::node::pod::{Container, Pod, State};
-use crate::node::store::Namespace;
+use super::pod_json;
+use crate::store::pod::{Container, Pod, State};
+use crate::store::pods::Namespace;
 
 /// Prints pods as a table at a version.
 pub(crate) fn of_pods<'a>(pods: impl Iterator<Item = &'a Pod>, metadata: Value) -> Value {
@@ -58,7 +58,7 @@ fn pod_row(pod: &Pod) -> Value {
             none,
             none,
         ],
-        "object": partial(object::metadata(pod)),
+        "object": partial(pod_json::metadata(pod)),
     })
 }
 

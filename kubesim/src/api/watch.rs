@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep_until};
 
-use super::listing::parse_version;
+use super::list_page::parse_version;
 use super::query::Query;
 use super::selector::Selector;
 use super::status::{Cause, Status, respond_with};
-use super::{object, table};
-use crate::history::{Change, TooOld};
-use crate::node::pod::Pod;
-use crate::sim::{Interrupt, Sim};
+use super::{pod_json, table};
+use crate::simulation::{Interrupt, Sim};
+use crate::store::history::{Change, TooOld};
+use crate::store::pod::Pod;
 
 /// One open watch.
 pub(crate) struct Watch {
@@ -162,7 +162,7 @@ impl Watch {
                 json!({"resourceVersion": pod.version.to_string()}),
             )
         } else {
-            object::pod(pod, true)
+            pod_json::pod(pod, true)
         }
     }
 

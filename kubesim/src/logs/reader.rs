@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::clock::PREFIX_BYTES;
-use super::log::{APPEND_BYTES, Chunk, Content, File, Log};
+use super::container_log::{APPEND_BYTES, Chunk, Content, File, Log};
 
 /// A reader of one log.
 pub(crate) struct Reader {

@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::life::PodLife;
-use super::pod::{Container, Deletion, Phase, Pod, PodKey, State};
+use super::pod_lifecycle::PodLife;
 use crate::error::Error;
 use crate::ids;
 use crate::scenario::{PodPlan, Role};
-use crate::sim::{Handle, NODE, Sim};
+use crate::simulation::{Handle, NODE, Sim};
+use crate::store::pod::{Container, Deletion, Phase, Pod, PodKey, State};
 
 /// Creates the pods of a plan and runs them. Returns their names.
 pub(crate) fn create_pods(sim: &Arc<Sim>, plan: &PodPlan) -> Result<Vec<String>, Error> {

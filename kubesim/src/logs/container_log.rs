@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::clock::Clock;
-use super::files::FileLog;
+use super::cri_files::FileLog;
 
 /// The log of one container instance.
 ///

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::refused::Refused;
-use crate::users::{Action, Rule};
+use crate::access::{Action, Rule};
+use crate::store::write_error::Refused;
 
 /// A kind that can be declared.
 pub(crate) struct Kind {

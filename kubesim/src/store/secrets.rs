@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::history::{Change, History, TooOld};
-use crate::refused::Refused;
+use crate::store::history::{Change, History, TooOld};
+use crate::store::write_error::Refused;
 
 /// Namespace and name.
 pub(crate) type SecretKey = (String, String);

@@ -19,12 +19,12 @@ use super::query::Query;
 use super::status::{Status, respond_with};
 use super::watch::Broken;
 use super::{Client, Shared};
+use crate::access::Action;
 use crate::logs::clock::format_second;
-use crate::logs::log::Log;
+use crate::logs::container_log::Log;
 use crate::logs::reader::{Reader, Start};
-use crate::node::pod::{Container, Pod, State as ContainerState};
-use crate::sim::{FollowSlot, Interrupt, Kubelet, Refusal, Sim};
-use crate::users::Action;
+use crate::simulation::{FollowSlot, Interrupt, Kubelet, Refusal, Sim};
+use crate::store::pod::{Container, Pod, State as ContainerState};
 
 /// `GET /api/v1/namespaces/{namespace}/pods/{pod}/log`.
 pub(super) async fn serve(

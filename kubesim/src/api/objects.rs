@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::query::Query;
 use super::status::{self, Status};
-use super::{Client, Shared, rights};
-use crate::declared::{KINDS, Key, Kind};
-use crate::refused::Refused;
-use crate::sim::Sim;
+use super::{Client, Shared, authorize};
+use crate::simulation::Sim;
+use crate::store::objects::{KINDS, Key, Kind};
+use crate::store::write_error::Refused;
 
 /// The largest object that is taken: what etcd takes.
 const MAX_BYTES: usize = 1_500_000;
@@ -31,7 +31,7 @@ pub(super) async fn serve(State(sim): Shared, request: Request) -> Response {
     if let ["apis", group, "v1"] = &*path.split('/').collect::<Vec<_>>() {
         return resources(group, &client);
     }
-    let action = rights::action(&head.method, head.uri.path(), query.flag("watch"));
+    let action = authorize::action(&head.method, head.uri.path(), query.flag("watch"));
     let found = action.and_then(|action| {
         let kind = KINDS
             .iter()

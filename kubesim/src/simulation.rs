@@ -10,14 +10,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::declared::Declared;
-use crate::logs::files::FileLog;
-use crate::logs::log::Counts;
-use crate::node::pod::PodKey;
-use crate::node::store::Store;
+use crate::access::User;
+use crate::logs::container_log::Counts;
+use crate::logs::cri_files::FileLog;
 use crate::scenario::{LogFiles, Scenario};
-use crate::secrets::Secrets;
-use crate::users::User;
+use crate::store::objects::Declared;
+use crate::store::pod::PodKey;
+use crate::store::pods::Store;
+use crate::store::secrets::Secrets;
 
 /// Shared state.
 pub(crate) struct Sim {

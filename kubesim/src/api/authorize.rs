@@ -11,8 +11,8 @@ use axum::response::Response;
 use super::query::Query;
 use super::status::Status;
 use super::{Client, Shared};
-use crate::sim::Sim;
-use crate::users::{Action, User};
+use crate::access::{Action, User};
+use crate::simulation::Sim;
 
 /// Lets a request in, or not.
 pub(super) async fn admit(State(sim): Shared, request: Request, next: Next) -> Response {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::logs::log::Log;
+use crate::logs::container_log::Log;
 use crate::scenario::{RestartPolicy, Role};
 
 /// Namespace and name.

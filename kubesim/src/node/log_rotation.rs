@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::pod::PodKey;
-use crate::logs::files::FileLog;
-use crate::sim::Sim;
+use crate::logs::cri_files::FileLog;
+use crate::simulation::Sim;
+use crate::store::pod::PodKey;
 
 /// Opens the file of a new instance, which came after `number` others. `None` where there are to be no files.
 pub(crate) fn open(sim: &Sim, key: &PodKey, uid: &str, container: &str, number: u32) -> Option<Arc<FileLog>> {

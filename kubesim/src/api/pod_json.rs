@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::node::kubelet::DEFAULT_GRACE_SECONDS;
-use crate::node::pod::{Container, Phase, Pod, State, Terminated};
 use crate::scenario::Role;
+use crate::store::pod::{Container, Phase, Pod, State, Terminated};
 use crate::time::rfc3339_seconds;
 
 /// Prints a pod; `typed` adds kind and apiVersion, which the items of a list do not have.

@@ -8,14 +8,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::pod::{Container, PodKey};
-use super::rotation;
+use super::log_rotation;
 use crate::ids;
-use crate::logs::log::Log;
-use crate::logs::template::Place;
-use crate::logs::writing;
+use crate::logs::container_log::Log;
+use crate::logs::line_template::Place;
+use crate::logs::writer;
 use crate::scenario::ContainerPlan;
-use crate::sim::Sim;
+use crate::simulation::Sim;
+use crate::store::pod::{Container, PodKey};
 
 /// A container that has been started.
 pub(crate) struct Running {
@@ -42,7 +42,7 @@ impl Running {
         loop {
             let began = Instant::now();
             let exit = tokio::select! {
-                code = writing::run(&self.plan, &place, self.sim.seed, instance, &log) => Some(code),
+                code = writer::run(&self.plan, &place, self.sim.seed, instance, &log) => Some(code),
                 Some(code) = self.exits.recv() => Some(code),
                 () = terminated(&self.terminate) => None,
             };
@@ -96,7 +96,7 @@ impl Running {
 
 /// Makes the id and the log of a new instance, which came after `number` others.
 pub(crate) fn new_instance(sim: &Sim, key: &PodKey, uid: &str, container: &str, number: u32) -> (String, Arc<Log>) {
-    let files = rotation::open(sim, key, uid, container, number);
+    let files = log_rotation::open(sim, key, uid, container, number);
     let log = match files {
         Some(files) => Log::on_disk(sim.rotate_bytes, files),
         None => Log::new(sim.rotate_bytes),

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::pod::{Pod, PodKey};
-use crate::history::{Change, History, TooOld};
+use crate::store::history::{Change, History, TooOld};
 
 /// The stored objects.
 pub(crate) struct Store {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::node::kubelet::{create_pods, delete_pod};
 use crate::scenario::{Fault, FaultKind, PodPlan, Scenario};
-use crate::sim::{Interrupt, Kubelet, Refusal, Sim};
+use crate::simulation::{Interrupt, Kubelet, Refusal, Sim};
 
 enum Act {
     Create(PodPlan),

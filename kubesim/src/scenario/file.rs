@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use super::{
+use super::plan::{
     ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario,
 };
-use crate::users::User;
+use crate::access::User;
 
 /// A mistake in a scenario file. Prints as one line: `line 4, column 1: unknown field ...`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

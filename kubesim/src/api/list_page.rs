@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::page_token::PageToken;
+use super::continue_token::PageToken;
 use super::query::Query;
 use super::selector::Selector;
 use super::status::Status;
-use crate::node::pod::Pod;
-use crate::node::store::{Listing, Store};
+use crate::store::pod::Pod;
+use crate::store::pods::{Listing, Store};
 
 /// One page of a list.
 pub(crate) struct Page {

@@ -14,12 +14,12 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::pod::{Container, Deletion, Phase, Pod, PodKey, State};
-use super::rotation;
-use super::running::{Running, new_instance};
-use crate::logs::log::Log;
+use super::container_lifecycle::{Running, new_instance};
+use super::log_rotation;
+use crate::logs::container_log::Log;
 use crate::scenario::{ContainerPlan, PodPlan, Role};
-use crate::sim::Sim;
+use crate::simulation::Sim;
+use crate::store::pod::{Container, Deletion, Phase, Pod, PodKey, State};
 
 /// A container that is planned, and what makes it exit.
 type Planned = (ContainerPlan, mpsc::Receiver<i32>);
@@ -236,7 +236,7 @@ impl PodLife {
                 })
             });
         }
-        rotation::remove_later(&self.sim, &self.key, &self.uid);
+        log_rotation::remove_later(&self.sim, &self.key, &self.uid);
         self.sim.store.remove(&self.key, &self.uid);
         tracing::info!(namespace = self.key.0, pod = self.key.1, "pod gone");
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::log::{APPEND_BYTES, Log};
+use super::container_log::{APPEND_BYTES, Log};
+use super::line_template::{Place, Template};
 use super::programs::{Script, Step};
-use super::template::{Place, Template};
 use crate::scenario::{ContainerPlan, LinePlan, Output};
 
 /// Runs a container's program until it exits and returns its exit code; silent and endless ones never return.
