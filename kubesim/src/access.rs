@@ -1,4 +1,4 @@
-//! Who asks the API, and what they may do.
+//! Users of the API and what they are allowed to do.
 
 use serde::Deserialize;
 
@@ -6,74 +6,74 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// What `TokenReview` calls whoever has the token, and what a refusal does.
+    /// User name that `TokenReview` returns and 403 messages contain.
     pub name: String,
-    /// The token.
+    /// Bearer token.
     pub token: String,
-    /// The namespaces where they may `get` `pods/log`.
+    /// Namespaces in which the user may `get` `pods/log`.
     #[serde(default)]
     pub reads: Vec<String>,
-    /// Those where they may also `update` `drains`, of whatever group.
+    /// Namespaces in which the user may `get` `pods/log` and `update` `drains` of any API group.
     #[serde(default)]
     pub manages: Vec<String>,
-    /// What else they may do, as RBAC says it.
+    /// Further permissions, as RBAC rules.
     #[serde(default)]
     pub rules: Vec<Rule>,
 }
 
-/// One `[[users.rules]]` entry: a rule of a Role, or of a ClusterRole where it names no namespace.
+/// One `[[users.rules]]` entry: a rule of a Role, or of a ClusterRole if it has no namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// API groups; `""` is the core group.
+    /// API groups; `""` is the core group, `"*"` matches all.
     pub groups: Vec<String>,
-    /// Resources, a subresource as `pods/log`.
+    /// Resources, with subresources as `pods/log`; `"*"` matches all.
     pub resources: Vec<String>,
-    /// Verbs.
+    /// Verbs; `"*"` matches all.
     pub verbs: Vec<String>,
-    /// The one namespace where it holds; absent: in all, and for the cluster.
+    /// Namespace to which the rule is limited; `None`: all namespaces and cluster-scoped resources.
     pub namespace: Option<String>,
 }
 
-/// What somebody wants to do. Prints as the API server tells it in a refusal.
+/// What a request wants to do. `Display` is the API server's wording in a 403 message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Action {
+pub(crate) struct RequestAttributes {
     pub(crate) verb: String,
     pub(crate) group: String,
-    /// With the subresource, where there is one: `pods/log`.
+    /// With the subresource if there is one: `pods/log`.
     pub(crate) resource: String,
-    /// Empty: of the cluster, or of all namespaces.
+    /// Empty: cluster-scoped, or all namespaces.
     pub(crate) namespace: String,
-    /// Empty: of no one object.
+    /// Empty: no single object.
     pub(crate) name: String,
 }
 
 impl User {
-    /// Whether one of their rules allows it.
-    pub(crate) fn may(&self, action: &Action) -> bool {
-        let has = |namespaces: &[String]| namespaces.contains(&action.namespace);
-        let reads = (&*action.group, &*action.resource, &*action.verb) == ("", "pods/log", "get")
+    /// Returns whether the user's own permissions allow a request.
+    pub(crate) fn is_allowed(&self, attributes: &RequestAttributes) -> bool {
+        let has = |namespaces: &[String]| namespaces.contains(&attributes.namespace);
+        let reads = (&*attributes.group, &*attributes.resource, &*attributes.verb) == ("", "pods/log", "get")
             && (has(&self.reads) || has(&self.manages));
-        let manages = !action.group.is_empty() && action.resource == "drains" && action.verb == "update";
-        reads || (manages && has(&self.manages)) || self.rules.iter().any(|rule| rule.allows(action))
+        let manages = !attributes.group.is_empty() && attributes.resource == "drains" && attributes.verb == "update";
+        reads || (manages && has(&self.manages)) || self.rules.iter().any(|rule| rule.matches(attributes))
     }
 }
 
 impl Rule {
-    pub(crate) fn allows(&self, action: &Action) -> bool {
-        let names = |all: &[String], wanted: &String| all.iter().any(|one| one == wanted || one == "*");
-        let within = self
+    pub(crate) fn matches(&self, attributes: &RequestAttributes) -> bool {
+        let contains = |all: &[String], value: &String| all.iter().any(|one| one == value || one == "*");
+        let in_namespace = self
             .namespace
             .as_ref()
-            .is_none_or(|namespace| *namespace == action.namespace);
-        within
-            && names(&self.groups, &action.group)
-            && names(&self.resources, &action.resource)
-            && names(&self.verbs, &action.verb)
+            .is_none_or(|namespace| *namespace == attributes.namespace);
+        in_namespace
+            && contains(&self.groups, &attributes.group)
+            && contains(&self.resources, &attributes.resource)
+            && contains(&self.verbs, &attributes.verb)
     }
 }
 
-impl std::fmt::Display for Action {
+impl std::fmt::Display for RequestAttributes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
             verb,

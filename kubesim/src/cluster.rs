@@ -1,4 +1,4 @@
-//! The running cluster, as its owner holds it.
+//! The handle of a running cluster.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,41 +10,41 @@ use tokio::time::timeout;
 
 use crate::access::User;
 use crate::error::Error;
+use crate::faults;
 use crate::logs::clock::timestamp;
-use crate::logs::container_log::{APPEND_BYTES, Append, Log};
+use crate::logs::container_log::{APPEND_BYTES, Append, ContainerLog};
 use crate::node::kubelet;
 use crate::scenario::{FaultKind, PodPlan};
-use crate::simulation::{Interrupt, NODE, Sim};
+use crate::simulation::{Interrupt, NODE, Simulation};
 use crate::store::pod::{Container, Pod, PodKey};
-use crate::timeline;
 
-/// A running simulated cluster. Dropping it stops it, without waiting; [`Cluster::shutdown`] waits.
+/// A running simulated cluster. Dropping it stops it without waiting; [`Cluster::shutdown`] waits.
 pub struct Cluster {
-    pub(crate) sim: Arc<Sim>,
+    pub(crate) sim: Arc<Simulation>,
     pub(crate) addr: SocketAddr,
 }
 
 /// What one container instance wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
-    /// `containerd://` and 64 hex digits.
+pub struct InstanceOutput {
+    /// ID of the instance: `containerd://` and 64 hex digits.
     pub container_id: String,
-    /// Lines, an unterminated last one included.
+    /// Number of lines, including an unterminated last line.
     pub lines: u64,
-    /// Bytes of their content, without timestamps and newlines.
+    /// Bytes of content, without timestamps and newlines.
     pub bytes: u64,
-    /// How often its file was rotated away.
+    /// Number of rotations.
     pub rotations: u64,
 }
 
 impl Cluster {
-    /// Returns the address the API listens on.
+    /// Returns the address of the API.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Returns a kubeconfig (YAML) with this cluster as its current context and no credentials.
+    /// Returns a kubeconfig (YAML) whose current context is this cluster, without credentials.
     #[must_use]
     pub fn kubeconfig(&self) -> String {
         format!(
@@ -55,36 +55,40 @@ impl Cluster {
         )
     }
 
-    /// Returns the name of the node on which pods run unless their plan says otherwise.
+    /// Returns the name of the simulated node.
     #[must_use]
     pub fn node_name(&self) -> &str {
         NODE
     }
 
-    /// Stops playing and serving: open follows and watches end cleanly. Takes at most two seconds.
+    /// Shuts down gracefully: stops the scenario and ends open follows and watches cleanly.
+    ///
+    /// *Bound*: at most two seconds.
     pub async fn shutdown(self) {
         self.sim.stop.cancel();
         self.sim.tasks.close();
         if timeout(SHUTDOWN, self.sim.tasks.wait()).await.is_err() {
-            tracing::warn!(tasks = self.sim.tasks.len(), "tasks left at shutdown");
+            tracing::warn!(tasks = self.sim.tasks.len(), "shutdown deadline exceeded");
         }
     }
 
-    /// Takes the place of whom reviews know.
+    /// Replaces the users that reviews and authorization know.
     pub fn set_users(&self, users: Vec<User>) {
-        *self.sim.condition.users.lock() = users;
+        *self.sim.state.users.lock() = users;
     }
 
-    /// Creates the pods of a plan now (`start_after` and `delete_after` are not heeded). Returns their names.
+    /// Creates the pods of a plan now, ignoring `start_after` and `delete_after`. Returns their
+    /// names.
     ///
-    /// *Errors*: [`Error::PodExists`]; replicas before the one that exists have been created.
+    /// *Errors*: [`Error::PodExists`]; replicas before the existing one have been created.
     pub fn create_pod(&self, plan: &PodPlan) -> Result<Vec<String>, Error> {
         kubelet::create_pods(&self.sim, plan)
     }
 
-    /// Deletes a pod; `grace_seconds`: absent = the pod's own 30, 0 = by force.
+    /// Deletes a pod. `grace_seconds`: `None` is the default of 30, 0 forces the deletion.
     ///
-    /// Returns once the deletion is stored; its containers end and the object goes in the seconds after.
+    /// Returns when the deletion is stored; the containers end and the object disappears in the
+    /// following seconds.
     ///
     /// *Errors*: [`Error::NoPod`].
     pub fn delete_pod(&self, namespace: &str, pod: &str, grace_seconds: Option<i64>) -> Result<(), Error> {
@@ -94,19 +98,19 @@ impl Cluster {
             .ok_or_else(|| no_pod(&key))
     }
 
-    /// Waits until a container runs. Without a bound of its own.
+    /// Waits until a container is running, without a timeout.
     ///
     /// *Errors*: [`Error::Closed`]. *Cancel safety*: safe.
     pub async fn wait_running(&self, namespace: &str, pod: &str, container: &str) -> Result<(), Error> {
         let key = key(namespace, pod);
         let runs = |pod: Option<&Pod>| {
             let container = pod.and_then(|pod| pod.container(container));
-            container.is_some_and(Container::runs)
+            container.is_some_and(Container::is_running)
         };
         self.wait_pod(&key, runs).await
     }
 
-    /// Waits until a pod is gone. Without a bound of its own.
+    /// Waits until a pod is gone, without a timeout.
     ///
     /// *Errors*: [`Error::Closed`]. *Cancel safety*: safe.
     pub async fn wait_gone(&self, namespace: &str, pod: &str) -> Result<(), Error> {
@@ -115,8 +119,8 @@ impl Cluster {
 
     /// Writes one line to a running container's log. Returns the line's timestamp.
     ///
-    /// The text is the content; a `\r` at its end is cut off, as the runtime does, and what a `\n` in it separates
-    /// becomes several lines.
+    /// A trailing `\r` is removed, as the container runtime does; a `
+    /// ` in the text starts another line.
     ///
     /// *Errors*: [`Error::NoPod`], [`Error::NotRunning`].
     pub fn write_line(
@@ -129,7 +133,8 @@ impl Cluster {
         self.write_lines(namespace, pod, container, [text])
     }
 
-    /// Writes lines as one burst. Returns the last line's timestamp; that of 1970 when there are none.
+    /// Writes lines as one burst. Returns the last line's timestamp, or the Unix epoch if there are
+    /// no lines.
     ///
     /// *Errors*: as [`Cluster::write_line`].
     pub fn write_lines<T: AsRef<[u8]>>(
@@ -157,8 +162,9 @@ impl Cluster {
         Ok(timestamp(last))
     }
 
-    /// Writes one line as if it had been written at `time`, or at the line before it if that is later. Lines written
-    /// without a time afterwards have the wall clock's, never less than this one. Returns the line's timestamp.
+    /// Writes one line with the timestamp `time`, or with the timestamp of the line before it if
+    /// that is later. Lines written afterwards use the wall clock, but are never earlier than this
+    /// one. Returns the line's timestamp.
     ///
     /// *Errors*: as [`Cluster::write_line`].
     pub fn write_line_at(
@@ -175,7 +181,8 @@ impl Cluster {
         })
     }
 
-    /// Writes a line without its newline: a container's last words. Later lines would go on the same line.
+    /// Writes text without a newline, as a container does that dies while it writes. Text written
+    /// later continues the same line.
     ///
     /// *Errors*: as [`Cluster::write_line`].
     pub fn write_unterminated(
@@ -190,19 +197,19 @@ impl Cluster {
         })
     }
 
-    /// Lets a running container exit. Returns once its status says so: a watcher can know by then.
+    /// Makes a running container exit. Returns when its status shows the exit.
     ///
     /// *Errors*: [`Error::NoPod`], [`Error::NotRunning`], [`Error::Closed`].
     pub async fn exit_container(&self, namespace: &str, pod: &str, container: &str, code: i32) -> Result<(), Error> {
         let key = key(namespace, pod);
         let not_running = || not_running(&key, container);
-        let stored = self.sim.store.pod(&key).ok_or_else(|| no_pod(&key))?;
+        let stored = self.sim.pods.get(&key).ok_or_else(|| no_pod(&key))?;
         let id = stored
             .container(container)
             .and_then(|container| container.id.clone())
             .ok_or_else(not_running)?;
         let sender = {
-            let running = self.sim.running.lock();
+            let running = self.sim.running_pods.lock();
             running
                 .get(&key)
                 .and_then(|handle| handle.exits.get(container).cloned())
@@ -212,18 +219,19 @@ impl Cluster {
         sender.try_send(code).map_err(|_| not_running())?;
         let ended = |pod: Option<&Pod>| {
             let container = pod.and_then(|pod| pod.container(container));
-            container.is_none_or(|now| now.id.as_ref() != Some(&id) || !now.runs())
+            container.is_none_or(|now| now.id.as_ref() != Some(&id) || !now.is_running())
         };
         self.wait_pod(&key, ended).await
     }
 
-    /// Returns what a container's instances wrote, oldest first; also of a pod that is gone.
+    /// Returns what a container's instances wrote, oldest first, also for a deleted pod.
     ///
-    /// Pods that had the same name one after the other are not told apart here: the container ids are.
+    /// Pods that had the same name one after the other share one list; the container IDs tell them
+    /// apart.
     #[must_use]
-    pub fn written(&self, namespace: &str, pod: &str, container: &str) -> Vec<Written> {
+    pub fn written(&self, namespace: &str, pod: &str, container: &str) -> Vec<InstanceOutput> {
         let instances = self.sim.ledger.instances(&key(namespace, pod), container);
-        let read = instances.into_iter().map(|(container_id, counts)| Written {
+        let read = instances.into_iter().map(|(container_id, counts)| InstanceOutput {
             container_id,
             lines: counts.lines.load(Ordering::Relaxed),
             bytes: counts.bytes.load(Ordering::Relaxed),
@@ -232,47 +240,48 @@ impl Cluster {
         read.collect()
     }
 
-    /// Returns namespace and name of every pod that is there.
+    /// Returns namespace and name of every existing pod.
     #[must_use]
     pub fn pods(&self) -> Vec<(String, String)> {
-        self.sim.store.list().pods.iter().map(|pod| pod.key()).collect()
+        self.sim.pods.list().pods.iter().map(|pod| pod.key()).collect()
     }
 
-    /// Ends every open follow and watch cleanly.
+    /// Ends every open follow and watch cleanly; see [`FaultKind::EndStreams`].
     pub fn end_streams(&self) {
         self.sim.interrupt(Interrupt::End);
     }
 
-    /// Breaks every open follow and watch off, without the last chunk.
+    /// Breaks off every open follow and watch; see [`FaultKind::BreakStreams`].
     pub fn break_streams(&self) {
         self.sim.interrupt(Interrupt::Break);
     }
 
-    /// Closes the API's port and breaks its connections, or opens it again. Takes effect shortly after.
+    /// Closes the API port and breaks its connections, or opens it again. Takes effect shortly
+    /// after the call.
     pub fn set_down(&self, down: bool) {
         self.sim.set_down(down);
     }
 
-    /// Lets follows deliver nothing, or go on; see [`FaultKind::StallFollows`].
+    /// Pauses or resumes follows; see [`FaultKind::StallFollows`].
     pub fn stall_follows(&self, stalled: bool) {
-        self.sim.condition.follows_stalled.send_replace(stalled);
+        self.sim.state.follows_stalled.send_replace(stalled);
     }
 
-    /// Lets watches say nothing, or go on; see [`FaultKind::MuteWatches`].
+    /// Pauses or resumes watches; see [`FaultKind::MuteWatches`].
     pub fn mute_watches(&self, muted: bool) {
-        self.sim.condition.watches_muted.send_replace(muted);
+        self.sim.state.watches_muted.send_replace(muted);
     }
 
-    /// Causes a fault of a scenario now.
+    /// Injects a fault now.
     pub fn cause(&self, fault: FaultKind) {
-        timeline::cause(&self.sim, fault);
+        faults::inject(&self.sim, fault);
     }
 
     async fn wait_pod(&self, key: &PodKey, holds: impl Fn(Option<&Pod>) -> bool) -> Result<(), Error> {
-        let mut versions = self.sim.store.versions();
+        let mut versions = self.sim.pods.versions();
         loop {
             versions.mark_unchanged();
-            if holds(self.sim.store.pod(key).as_deref()) {
+            if holds(self.sim.pods.get(key).as_deref()) {
                 return Ok(());
             }
             tokio::select! {
@@ -282,7 +291,8 @@ impl Cluster {
         }
     }
 
-    /// Writes one line to a running container's standard error. The log API shows it among the others; only the files tell which is which.
+    /// Writes one line to a running container's standard error. Only the log files distinguish it
+    /// from standard output, the log API does not.
     ///
     /// *Errors*: as [`Cluster::write_line`].
     pub fn write_stderr(
@@ -298,7 +308,8 @@ impl Cluster {
         })
     }
 
-    /// Rotates a running container's log file now, whatever its size: as the kubelet does it, compressing and removing older ones. Without files: nothing.
+    /// Rotates a running container's log file now, whatever its size, as the kubelet does: it
+    /// compresses and removes older files. Does nothing if the node writes no log files.
     ///
     /// *Errors*: as [`Cluster::write_line`], [`Error::Rotate`].
     pub fn rotate_log_file(&self, namespace: &str, pod: &str, container: &str) -> Result<(), Error> {
@@ -319,11 +330,11 @@ impl Cluster {
         Ok(timestamp(log.append(fill)))
     }
 
-    fn running_log(&self, namespace: &str, pod: &str, container: &str) -> Result<Arc<Log>, Error> {
+    fn running_log(&self, namespace: &str, pod: &str, container: &str) -> Result<Arc<ContainerLog>, Error> {
         let key = key(namespace, pod);
-        let pod = self.sim.store.pod(&key).ok_or_else(|| no_pod(&key))?;
-        let running = pod.container(container).filter(|own| own.runs());
-        let log = running.and_then(|own| own.log(own.id.as_deref()?));
+        let pod = self.sim.pods.get(&key).ok_or_else(|| no_pod(&key))?;
+        let running = pod.container(container).filter(|container| container.is_running());
+        let log = running.and_then(|container| container.log(container.id.as_deref()?));
         log.ok_or_else(|| not_running(&key, container))
     }
 }
@@ -353,5 +364,5 @@ fn not_running(key: &PodKey, container: &str) -> Error {
     }
 }
 
-/// Everything stops at its next await; this bounds a client that does not read.
+/// Shutdown deadline: tasks stop at their next await, except while a client does not read.
 const SHUTDOWN: Duration = Duration::from_secs(2);

@@ -1,6 +1,8 @@
-//! What containers write and how it is kept: as the kubelet's log files are, in memory and bounded.
+//! Container output: what containers write, and the logs that the node keeps of it.
 //!
-//! [`container_log::Log`] is one container instance's log, [`reader::Reader`] a cursor into it, [`writer`] produces the lines.
+//! This folder depends on the scenario only, not on pods or the API. `programs` and `line_template`
+//! generate lines, `writer` writes them on time, `container_log` stores them in memory, `cri_files`
+//! on disk, and `reader` reads them for a log request.
 
 pub(crate) mod clock;
 pub(crate) mod container_log;

@@ -1,4 +1,4 @@
-//! The whole simulation: what the API, the kubelet and the faults share.
+//! State that the API, the node and the fault injection share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,113 +11,113 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::User;
-use crate::logs::container_log::Counts;
-use crate::logs::cri_files::FileLog;
+use crate::logs::container_log::LogTotals;
+use crate::logs::cri_files::CriLogFiles;
 use crate::scenario::{LogFiles, Scenario};
-use crate::store::objects::Declared;
+use crate::store::objects::ObjectStore;
 use crate::store::pod::PodKey;
-use crate::store::pods::Store;
-use crate::store::secrets::Secrets;
+use crate::store::pods::PodStore;
+use crate::store::secrets::SecretStore;
 
-/// Shared state.
-pub(crate) struct Sim {
+/// The simulation.
+pub(crate) struct Simulation {
     pub(crate) seed: u64,
-    /// Whether the API asks who one is.
+    /// Whether the API requires a token and enforces permissions.
     pub(crate) authorize: bool,
     pub(crate) log_files: LogFiles,
-    /// The files that are written, until their containers' logs are forgotten.
-    pub(crate) written_files: Mutex<Vec<Weak<FileLog>>>,
-    /// At this size a log's file is rotated away.
+    /// Log files with a live container log; dead entries are dropped at each rotation check.
+    pub(crate) open_log_files: Mutex<Vec<Weak<CriLogFiles>>>,
+    /// Size at which the log served by the API rotates.
     pub(crate) rotate_bytes: usize,
-    /// Before a container's second restart.
+    /// Delay before a container's second restart.
     pub(crate) restart_backoff: Duration,
-    pub(crate) store: Store,
-    pub(crate) secrets: Secrets,
-    pub(crate) declared: Declared,
-    pub(crate) condition: Condition,
+    pub(crate) pods: PodStore,
+    pub(crate) secrets: SecretStore,
+    pub(crate) objects: ObjectStore,
+    pub(crate) state: ClusterState,
     pub(crate) interrupts: Interrupts,
-    pub(crate) running: Mutex<HashMap<PodKey, Handle>>,
-    pub(crate) ledger: Ledger,
+    pub(crate) running_pods: Mutex<HashMap<PodKey, RunningPod>>,
+    pub(crate) ledger: OutputLedger,
     pub(crate) next_ip: AtomicUsize,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
 
-/// How a pod that runs is told to change.
-pub(crate) struct Handle {
+/// Controls of a running pod.
+pub(crate) struct RunningPod {
     pub(crate) uid: String,
-    /// The kubelet stops the containers.
+    /// Makes the kubelet stop the containers.
     pub(crate) terminate: CancellationToken,
-    /// By container: exit with this code now.
+    /// Per container: makes it exit now, with the code sent.
     pub(crate) exits: HashMap<String, mpsc::Sender<i32>>,
 }
 
-/// How the node and the API server are.
-pub(crate) struct Condition {
-    pub(crate) kubelet: Mutex<Kubelet>,
+/// ClusterState of the node and the API server: active faults, users and limits.
+pub(crate) struct ClusterState {
+    pub(crate) kubelet: Mutex<KubeletState>,
     pub(crate) runtime_down: AtomicBool,
-    /// The API's port is closed.
+    /// Whether the API port is closed.
     pub(crate) api_down: watch::Sender<bool>,
-    /// Open follows; see [`MAX_FOLLOWS`].
+    /// Number of open follows; see [`MAX_FOLLOWS`].
     pub(crate) follows: Arc<AtomicUsize>,
-    /// Follows deliver nothing.
+    /// Whether follows send nothing.
     pub(crate) follows_stalled: watch::Sender<bool>,
-    /// Watches say nothing.
+    /// Whether watches send nothing.
     pub(crate) watches_muted: watch::Sender<bool>,
-    /// How long each piece of a log takes.
+    /// Delay before each piece of a log response.
     pub(crate) log_delay: Mutex<Duration>,
-    /// Whom the API knows.
+    /// Users that reviews and authorization know.
     pub(crate) users: Mutex<Vec<User>>,
-    /// What every request is refused with.
+    /// Reason why requests are refused, if they are.
     pub(crate) refusal: Mutex<Option<Refusal>>,
 }
 
-/// Why the API refuses a request.
+/// Reason why the API refuses requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// 429, to be tried again after a second.
+    /// All requests: 429 with `Retry-After: 1`.
     Busy,
-    /// 403 for logs: the right was taken away.
+    /// Log requests: 403, as after the permission was revoked.
     Forbidden,
 }
 
-/// What the kubelet's own port answers.
+/// State of the kubelet's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kubelet {
+pub(crate) enum KubeletState {
     Up,
-    /// It listens, but knows no pods yet.
+    /// It listens but has not loaded its pods.
     Starting,
     Down,
 }
 
-/// Ends open responses. A change of the value is the order.
+/// Signals that end open responses; receivers act when the value changes.
 pub(crate) struct Interrupts {
     pub(crate) follows: watch::Sender<Interrupt>,
-    /// Open follows go no further than the end of their file.
-    pub(crate) strandings: watch::Sender<()>,
+    /// Makes open follows miss rotations from now on.
+    pub(crate) strand: watch::Sender<()>,
     pub(crate) watches: watch::Sender<Interrupt>,
 }
 
-/// How a response ends.
+/// How an open response ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interrupt {
-    /// With the last chunk.
+    /// Cleanly, with the last chunk.
     End,
-    /// Without it.
+    /// Broken off, without the last chunk.
     Break,
 }
 
-/// What each container instance wrote; outlives the pods.
+/// Totals of what each container instance wrote; kept after the pod is gone.
 #[derive(Default)]
-pub(crate) struct Ledger {
-    instances: Mutex<HashMap<(PodKey, String), Vec<Account>>>,
+pub(crate) struct OutputLedger {
+    instances: Mutex<HashMap<(PodKey, String), Vec<InstanceTotals>>>,
 }
 
-/// A container instance's id and what it wrote.
-pub(crate) type Account = (String, Arc<Counts>);
+/// A container instance's ID and the totals of its log.
+pub(crate) type InstanceTotals = (String, Arc<LogTotals>);
 
-impl Sim {
-    /// Makes an empty simulation.
+impl Simulation {
+    /// Creates a simulation without pods.
     pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
             seed: scenario.seed,
@@ -125,12 +125,12 @@ impl Sim {
             rotate_bytes: scenario.rotate_bytes,
             restart_backoff: scenario.restart_backoff,
             log_files: scenario.log_files.clone(),
-            written_files: Mutex::default(),
-            store: Store::default(),
-            secrets: Secrets::default(),
-            declared: Declared::default(),
-            condition: Condition {
-                kubelet: Mutex::new(Kubelet::Up),
+            open_log_files: Mutex::default(),
+            pods: PodStore::default(),
+            secrets: SecretStore::default(),
+            objects: ObjectStore::default(),
+            state: ClusterState {
+                kubelet: Mutex::new(KubeletState::Up),
                 runtime_down: AtomicBool::new(false),
                 api_down: watch::Sender::new(false),
                 follows: Arc::default(),
@@ -142,11 +142,11 @@ impl Sim {
             },
             interrupts: Interrupts {
                 follows: watch::Sender::new(Interrupt::End),
-                strandings: watch::Sender::new(()),
+                strand: watch::Sender::new(()),
                 watches: watch::Sender::new(Interrupt::End),
             },
-            running: Mutex::default(),
-            ledger: Ledger::default(),
+            running_pods: Mutex::default(),
+            ledger: OutputLedger::default(),
             next_ip: AtomicUsize::new(2),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -159,24 +159,24 @@ impl Sim {
         self.interrupts.watches.send_replace(how);
     }
 
-    /// Closes the API's port and breaks its connections, or opens it again.
+    /// Closes the API port and breaks its connections, or opens it again.
     pub(crate) fn set_down(&self, down: bool) {
         if down {
             self.interrupt(Interrupt::Break);
         }
-        self.condition.api_down.send_replace(down);
+        self.state.api_down.send_replace(down);
     }
 }
 
-impl Condition {
-    /// Takes one of the node's inotify instances for a follow; `None` when all are taken.
-    pub(crate) fn take_follow(&self) -> Option<FollowSlot> {
+impl ClusterState {
+    /// Reserves one of the node's inotify instances for a follow; `None` if none is free.
+    pub(crate) fn acquire_follow_slot(&self) -> Option<FollowSlot> {
         let slot = FollowSlot(Arc::clone(&self.follows));
         (self.follows.fetch_add(1, Ordering::AcqRel) < MAX_FOLLOWS).then_some(slot)
     }
 }
 
-/// One open follow; given back when dropped.
+/// Slot of one open follow, released on drop.
 pub(crate) struct FollowSlot(Arc<AtomicUsize>);
 
 impl Drop for FollowSlot {
@@ -185,9 +185,9 @@ impl Drop for FollowSlot {
     }
 }
 
-impl Ledger {
-    /// Opens the account of a new instance.
-    pub(crate) fn open(&self, pod: &PodKey, container: &str, id: &str, counts: Arc<Counts>) {
+impl OutputLedger {
+    /// Adds the totals of a new instance.
+    pub(crate) fn add(&self, pod: &PodKey, container: &str, id: &str, counts: Arc<LogTotals>) {
         let key = (pod.clone(), container.to_owned());
         self.instances
             .lock()
@@ -196,8 +196,8 @@ impl Ledger {
             .push((id.to_owned(), counts));
     }
 
-    /// Returns the accounts of a container's instances, oldest first.
-    pub(crate) fn instances(&self, pod: &PodKey, container: &str) -> Vec<Account> {
+    /// Returns the totals of a container's instances, oldest first.
+    pub(crate) fn instances(&self, pod: &PodKey, container: &str) -> Vec<InstanceTotals> {
         self.instances
             .lock()
             .get(&(pod.clone(), container.to_owned()))
@@ -206,8 +206,8 @@ impl Ledger {
     }
 }
 
-/// The follows that a node with `fs.inotify.max_user_instances` = 128 serves at once.
+/// Open follows that a node with `fs.inotify.max_user_instances` = 128 serves.
 pub(crate) const MAX_FOLLOWS: usize = 112;
 
-/// The simulated node's name.
+/// Name of the simulated node.
 pub(crate) const NODE: &str = "node-1";

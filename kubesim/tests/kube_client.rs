@@ -1,6 +1,6 @@
-//! The Rust client that collectors use works against the simulated cluster.
+//! The Rust client of collectors (`kube`) works against the simulated cluster.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -22,7 +22,7 @@ async fn client(cluster: &Cluster) -> Client {
 }
 
 #[tokio::test]
-async fn the_client_lists_and_follows() {
+async fn the_client_lists_pods_and_follows_logs() {
     let cluster = cluster(Scenario::default()).await;
     cluster.create_pod(&PodPlan::silent("a", "p", "c")).unwrap();
     soon(cluster.wait_running("a", "p", "c")).await.unwrap();
@@ -53,16 +53,16 @@ async fn the_client_lists_and_follows() {
 }
 
 #[tokio::test]
-async fn a_watcher_sees_pods_over_broken_watches_with_either_way_of_listing() {
+async fn a_watcher_recovers_from_broken_watches_with_both_list_modes() {
     for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
         let cluster = cluster(Scenario::default()).await;
         cluster.create_pod(&PodPlan::silent("a", "first", "c")).unwrap();
         let pods: Api<Pod> = Api::all(client(&cluster).await);
         let mut events = Box::pin(watcher(pods, config.fields("spec.nodeName=node-1")));
         let mut breaks = 0;
-        let mut wanted = vec!["first", "second", "second gone"];
-        while !wanted.is_empty() {
-            // An error is a broken watch: the watcher goes on by itself.
+        let mut expected = vec!["first", "second", "second gone"];
+        while !expected.is_empty() {
+            // An error is a broken watch; the watcher reconnects.
             let Ok(event) = soon(events.next()).await.unwrap() else {
                 continue;
             };
@@ -71,13 +71,13 @@ async fn a_watcher_sees_pods_over_broken_watches_with_either_way_of_listing() {
                 Event::Delete(pod) => format!("{} gone", pod.metadata.name.unwrap()),
                 Event::Init | Event::InitDone => continue,
             };
-            if wanted.first() == Some(&seen.as_str()) {
-                wanted.remove(0);
+            if expected.first() == Some(&seen.as_str()) {
+                expected.remove(0);
                 if breaks == 0 {
                     breaks = 1;
                     cluster.break_streams();
                     cluster.create_pod(&PodPlan::silent("a", "second", "c")).unwrap();
-                } else if wanted.len() == 1 {
+                } else if expected.len() == 1 {
                     cluster.delete_pod("a", "second", Some(0)).unwrap();
                 }
             }
@@ -87,7 +87,7 @@ async fn a_watcher_sees_pods_over_broken_watches_with_either_way_of_listing() {
 }
 
 #[tokio::test]
-async fn an_api_that_asks_who_one_is_lets_each_do_what_its_rules_allow_and_says_what_not() {
+async fn an_authorizing_api_allows_what_the_rules_allow_and_explains_refusals() {
     let scenario = Scenario::from_toml(
         r#"
         authorize = true
@@ -124,8 +124,8 @@ async fn an_api_that_asks_who_one_is_lets_each_do_what_its_rules_allow_and_says_
     assert_eq!(soon(pods.list(&ListParams::default())).await.unwrap().items.len(), 1);
     let namespaced: Api<Pod> = Api::namespaced(reader.clone(), "a");
     let log = soon(namespaced.logs("p", &LogParams::default())).await.unwrap_err();
-    let told = "pods \"p\" is forbidden: User \"reader\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"a\"";
-    assert_eq!(refused(log), (403, told.to_owned()));
+    let message = "pods \"p\" is forbidden: User \"reader\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"a\"";
+    assert_eq!(refused(log), (403, message.to_owned()));
     let secrets = async |namespace: &str| {
         let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(reader.clone(), namespace);
         soon(secrets.list(&ListParams::default()))
@@ -133,10 +133,10 @@ async fn an_api_that_asks_who_one_is_lets_each_do_what_its_rules_allow_and_says_
             .map(|list| list.items.len())
     };
     assert_eq!(secrets("home").await.unwrap(), 0);
-    let told = "secrets is forbidden: User \"reader\" cannot list resource \"secrets\" in API group \"\" in the namespace \"a\"";
-    assert_eq!(refused(secrets("a").await.unwrap_err()), (403, told.to_owned()));
-    for nobody in ["two", "''"] {
-        let pods: Api<Pod> = Api::all(with_token(nobody).await);
+    let message = "secrets is forbidden: User \"reader\" cannot list resource \"secrets\" in API group \"\" in the namespace \"a\"";
+    assert_eq!(refused(secrets("a").await.unwrap_err()), (403, message.to_owned()));
+    for token in ["two", "''"] {
+        let pods: Api<Pod> = Api::all(with_token(token).await);
         assert_eq!(
             refused(soon(pods.list(&ListParams::default())).await.unwrap_err()).0,
             401

@@ -1,6 +1,6 @@
 //! kubectl works against the simulated cluster.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -12,13 +12,13 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-/// kubectl with a kubeconfig and a cache of its own.
+/// kubectl with its own kubeconfig and cache.
 struct Kubectl {
     home: TempDir,
 }
 
 impl Kubectl {
-    /// `None` where kubectl is not installed, unless the environment requires it.
+    /// Returns `None` if kubectl is not installed, unless the environment requires it.
     async fn find(cluster: &Cluster) -> Option<Self> {
         let version = Command::new("kubectl")
             .args(["version", "--client"])
@@ -28,7 +28,7 @@ impl Kubectl {
         if !version.is_ok_and(|output| output.status.success()) {
             assert!(
                 std::env::var("TRIBUTARY_REQUIRE_KUBECTL").is_err(),
-                "kubectl is required and does not run"
+                "kubectl is required but does not run"
             );
             eprintln!("skipped: kubectl is not installed");
             return None;
@@ -51,7 +51,7 @@ impl Kubectl {
         soon(self.command(args).output()).await.unwrap()
     }
 
-    /// Runs a command that must succeed and returns what it printed.
+    /// Runs a command that must succeed and returns its output.
     async fn text(&self, args: &str) -> String {
         let output = self.run(args).await;
         assert!(
@@ -95,8 +95,11 @@ async fn kubectl_lists_pods_and_namespaces_in_columns() {
             .contains("\"web\"")
     );
     let unknown = kubectl.run("get pod nope -n shop").await;
-    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
-    assert_eq!(said.trim_end(), "Error from server (NotFound): pods \"nope\" not found");
+    let message = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!(
+        message.trim_end(),
+        "Error from server (NotFound): pods \"nope\" not found"
+    );
     soon(cluster.shutdown()).await;
 }
 
@@ -148,7 +151,7 @@ async fn kubectl_follows_with_timestamps_until_the_exit_and_reads_the_previous_i
 }
 
 #[tokio::test]
-async fn kubectl_watches_a_pod_come_and_go_and_deletes_it() {
+async fn kubectl_watches_and_deletes_a_pod() {
     let (cluster, kubectl) = with_pod(RestartPolicy::Never).await;
     let Some(kubectl) = kubectl else { return };
     let mut watch = kubectl

@@ -1,6 +1,6 @@
-//! Requests that were recorded from a real API server get the same answers here.
+//! Requests recorded from a real API server get the same responses here.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -44,7 +44,7 @@ async fn with_pods() -> Cluster {
     cluster
 }
 
-/// Asks what was recorded; status, headers that matter and body are the same.
+/// Sends a recorded request and asserts the recorded status, headers and body.
 async fn assert_replays(cluster: &Cluster, name: &str) -> Reply {
     let recorded = recording(name);
     let own = open(cluster.addr(), &recorded.method, &recorded.target).await;
@@ -80,7 +80,7 @@ fn numbers_differ(one: &Reply, other: &Reply) -> bool {
     one.body != other.body
 }
 
-/// Resource versions are the only thing in an error that depends on the run.
+/// Replaces resource versions, the only part of an error that depends on the run.
 fn without_versions(body: &str) -> String {
     let mut body = body.to_owned();
     for begin in ["current: ", "too old resource version: 1 ("] {
@@ -95,7 +95,7 @@ fn without_versions(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn log_errors_are_the_recorded_ones() {
+async fn log_errors_match_the_recordings() {
     let cluster = with_pods().await;
     for name in [
         "err-pod-notfound",
@@ -124,7 +124,7 @@ async fn log_errors_are_the_recorded_ones() {
 }
 
 #[tokio::test]
-async fn log_parameters_choose_the_recorded_lines() {
+async fn log_parameters_select_the_recorded_lines() {
     let cluster = with_pods().await;
     let first = "2026-11-23T08:08:38.848797176Z L seq=0000000001 rstuvwxyzabcdefghijklm\n\
                  2026-11-23T08:08:38.899804697Z L seq=0000000002 rstuvwxyzabcdefghijklm\n";
@@ -158,7 +158,7 @@ async fn log_parameters_choose_the_recorded_lines() {
 }
 
 #[tokio::test]
-async fn list_and_watch_errors_are_the_recorded_ones() {
+async fn list_and_watch_errors_match_the_recordings() {
     let cluster = with_pods().await;
     for name in [
         "list-badfield",
@@ -177,7 +177,7 @@ async fn list_and_watch_errors_are_the_recorded_ones() {
 }
 
 #[tokio::test]
-async fn a_paged_list_has_every_pod_once() {
+async fn a_paged_list_contains_every_pod_once() {
     let cluster = with_pods().await;
     let recorded: Value = serde_json::from_str(&recording("list-limit1").reply.body).unwrap();
     let mut names = Vec::new();
@@ -223,7 +223,7 @@ async fn a_streaming_list_ends_with_the_recorded_bookmark() {
     soon(cluster.shutdown()).await;
 }
 
-/// Type, phase, state, restarts, whether there is a last state.
+/// Type, phase, state, restarts, and whether there is a last state.
 type Shape = (String, String, String, u64, bool);
 
 fn shape(event: &Value) -> Shape {
@@ -260,7 +260,7 @@ fn deletion(event: &Value) -> (String, Value, Value, bool) {
 }
 
 #[tokio::test]
-async fn a_crashing_pod_s_events_come_in_the_recorded_order() {
+async fn events_of_a_crashing_pod_have_the_recorded_order() {
     let recorded = recording("watch-lifecycle").reply.body;
     let recorded: Vec<Value> = recorded
         .lines()

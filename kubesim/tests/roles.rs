@@ -1,6 +1,6 @@
-//! Init, sidecar and ephemeral containers, as the API shows them.
+//! Init, sidecar and ephemeral containers in the API.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::{cluster, get, soon};
 
 const POD: &str = "/api/v1/namespaces/a/pods/p";
 
-/// Everything but the main container writes what a test tells it to.
+/// A pod with one container per role.
 const PARTS: &str = r#"
     [[pods]]
     namespace = "a"
@@ -38,12 +38,12 @@ async fn pod(cluster: &Cluster) -> Value {
     serde_json::from_str(&get(cluster.addr(), POD).await.body).unwrap()
 }
 
-/// The pod once it is as wanted.
-async fn until(cluster: &Cluster, wanted: impl Fn(&Value) -> bool) -> Value {
+/// Returns the pod once the condition holds.
+async fn until(cluster: &Cluster, expected: impl Fn(&Value) -> bool) -> Value {
     let seen = async {
         loop {
             let pod = pod(cluster).await;
-            if wanted(&pod) {
+            if expected(&pod) {
                 return pod;
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -58,7 +58,7 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn main_containers_wait_for_the_init_containers_and_ephemeral_ones_come_later() {
+async fn main_containers_wait_for_init_containers_and_ephemeral_containers_start_later() {
     let cluster = cluster(Scenario::from_toml(PARTS).unwrap()).await;
     soon(cluster.wait_running("a", "p", "prepare")).await.unwrap();
     let waiting = pod(&cluster).await;
@@ -98,7 +98,7 @@ async fn main_containers_wait_for_the_init_containers_and_ephemeral_ones_come_la
 }
 
 #[tokio::test]
-async fn a_pod_is_over_when_its_main_containers_are_and_its_sidecars_end_with_them() {
+async fn a_pod_and_its_sidecars_end_with_the_main_containers() {
     let once = PARTS.replace("name = \"web\"", "name = \"web\"\nrestart = \"Never\"");
     let cluster = cluster(Scenario::from_toml(&once.replace("1000000", "1")).unwrap()).await;
     soon(cluster.wait_running("a", "p", "web")).await.unwrap();

@@ -1,6 +1,6 @@
-//! How log streams begin, go on and end.
+//! Log streams: start, continuation and end.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -21,7 +21,7 @@ async fn with_pod(policy: RestartPolicy) -> Cluster {
 }
 
 #[tokio::test]
-async fn a_follow_gets_each_line_as_a_chunk_of_its_own() {
+async fn a_follow_gets_each_line_in_its_own_chunk() {
     let cluster = with_pod(RestartPolicy::Never).await;
     cluster.write_lines("a", "p", "c", ["old 1", "old 2"]).unwrap();
     let mut follow = open(
@@ -50,7 +50,7 @@ async fn a_follow_gets_each_line_as_a_chunk_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_follow_ends_cleanly_soon_after_the_exit_with_the_last_words() {
+async fn a_follow_ends_cleanly_after_the_exit_with_the_unterminated_line() {
     let cluster = with_pod(RestartPolicy::Never).await;
     let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     cluster.write_unterminated("a", "p", "c", "last words").unwrap();
@@ -67,14 +67,14 @@ async fn a_follow_ends_cleanly_soon_after_the_exit_with_the_last_words() {
     assert_eq!(
         (again.body.as_str(), again.clean),
         ("last words", true),
-        "a completed log is read and ends at once"
+        "the log of an exited container ends at once"
     );
     assert_eq!(cluster.written("a", "p", "c")[0].lines, 1);
     soon(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn previous_is_the_instance_before_while_a_newer_one_runs() {
+async fn previous_returns_the_instance_before_the_running_one() {
     let cluster = with_pod(RestartPolicy::Always).await;
     cluster.write_line("a", "p", "c", "first").unwrap();
     let previous = format!("{LOG}?previous=true");
@@ -88,7 +88,7 @@ async fn previous_is_the_instance_before_while_a_newer_one_runs() {
     assert_eq!(
         get(cluster.addr(), LOG).await.body,
         "second\n",
-        "the dead one stays readable"
+        "the log of the terminated instance stays readable"
     );
     let gone = get(cluster.addr(), &previous).await;
     let id = &cluster.written("a", "p", "c")[0].container_id;
@@ -100,7 +100,7 @@ async fn previous_is_the_instance_before_while_a_newer_one_runs() {
 }
 
 #[tokio::test]
-async fn streams_end_or_break_as_told() {
+async fn streams_end_cleanly_or_break_on_request() {
     let cluster = with_pod(RestartPolicy::Never).await;
     let follow = format!("{LOG}?follow=true");
     for breaks in [false, true] {
@@ -118,7 +118,7 @@ async fn streams_end_or_break_as_told() {
 }
 
 #[tokio::test]
-async fn a_closed_port_refuses_and_comes_back() {
+async fn a_closed_port_refuses_connections_until_it_reopens() {
     let cluster = with_pod(RestartPolicy::Never).await;
     let addr = cluster.addr();
     let log = open(addr, "GET", &format!("{LOG}?follow=true")).await;
@@ -132,7 +132,7 @@ async fn a_closed_port_refuses_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_follow_goes_on_over_a_rotation_and_a_get_reads_the_current_file_only() {
+async fn a_follow_continues_over_a_rotation_and_a_request_reads_the_current_file_only() {
     let cluster = with_pod(RestartPolicy::Never).await;
     let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     let line = |seq: u32| format!("{seq} {}", "x".repeat(1000));
@@ -148,14 +148,14 @@ async fn a_follow_goes_on_over_a_rotation_and_a_get_reads_the_current_file_only(
         }
     }
     let expected: String = (0..seq).map(|seq| line(seq) + "\n").collect();
-    assert!(received == expected.as_bytes(), "the follow has every line once");
+    assert!(received == expected.as_bytes(), "the follow contains every line once");
     let current = get(cluster.addr(), LOG).await.body;
     assert!(current.len() < 10 << 20 && !current.starts_with("0 ") && expected.ends_with(&current));
     soon(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_runtime_that_is_away_answers_in_the_log_and_leaves_follows_alone() {
+async fn a_stopped_runtime_answers_with_an_error_text_and_follows_continue() {
     let cluster = with_pod(RestartPolicy::Never).await;
     let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     cluster.cause(FaultKind::RuntimeDown {
@@ -193,7 +193,7 @@ async fn a_node_serves_a_bounded_number_of_follows() {
 }
 
 #[tokio::test]
-async fn numbered_lines_are_all_written_and_the_pod_succeeds() {
+async fn all_numbered_lines_are_written_and_the_pod_succeeds() {
     let toml = "[[pods]]\nnamespace = \"a\"\nname = \"p\"\nreplicas = 2\n\
                 [[pods.containers]]\nname = \"c\"\nlines = 5000\nrate = 0\nsize = 40\n";
     let scenario = Scenario::from_toml(toml).unwrap();
@@ -207,7 +207,7 @@ async fn numbered_lines_are_all_written_and_the_pod_succeeds() {
     }
     let pods = names(&first);
     assert_eq!(pods.len(), 2);
-    assert_eq!(pods, names(&second), "the seed decides the names");
+    assert_eq!(pods, names(&second), "the seed determines the names");
     for pod in pods {
         let body = get(first.addr(), &format!("/api/v1/namespaces/a/pods/{pod}/log"))
             .await
@@ -223,7 +223,7 @@ async fn numbered_lines_are_all_written_and_the_pod_succeeds() {
 }
 
 #[tokio::test]
-async fn a_forced_deletion_is_404_at_once_while_its_follow_goes_on_for_a_while() {
+async fn a_forced_deletion_returns_404_at_once_while_the_follow_continues_briefly() {
     let cluster = with_pod(RestartPolicy::Always).await;
     let follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     let deleted = Instant::now();
@@ -243,7 +243,7 @@ async fn a_forced_deletion_is_404_at_once_while_its_follow_goes_on_for_a_while()
 }
 
 #[tokio::test]
-async fn a_kubelet_s_restart_ends_follows_cleanly_then_answers_500_then_404_then_200() {
+async fn a_kubelet_restart_ends_follows_and_returns_500_then_404_then_200() {
     let cluster = with_pod(RestartPolicy::Always).await;
     let follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     cluster.cause(FaultKind::KubeletDown {

@@ -1,4 +1,4 @@
-//! Lets in who may do what a request asks for, where the scenario says that the API asks who one is.
+//! Authentication and authorization of requests, for scenarios with `authorize`.
 
 use std::sync::Arc;
 
@@ -9,60 +9,65 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::query::Query;
+use super::response::{ResponseFormat, SimState};
 use super::status::Status;
-use super::{Client, Shared};
-use crate::access::{Action, User};
-use crate::simulation::Sim;
+use crate::access::{RequestAttributes, User};
+use crate::simulation::Simulation;
+use crate::store::rbac;
 
-/// Lets a request in, or not.
-pub(super) async fn admit(State(sim): Shared, request: Request, next: Next) -> Response {
+/// Rejects unauthenticated and unauthorized requests if the scenario sets `authorize`.
+pub(super) async fn authorize(State(sim): SimState, request: Request, next: Next) -> Response {
     if !sim.authorize {
         return next.run(request).await;
     }
-    let client = Client::of(request.headers());
-    let Some(user) = asks(&sim, request.headers()) else {
-        return Status::unauthorized().respond(&client);
+    let format = ResponseFormat::from_headers(request.headers());
+    let Some(user) = identify(&sim, request.headers()) else {
+        return Status::unauthorized().respond(&format);
     };
     let query = Query::parse(request.uri().query());
-    match action(request.method(), request.uri().path(), query.flag("watch")) {
-        Some(action) if !may(&sim, &user, &action) => Status::forbidden(&user.name, &action).respond(&client),
+    match request_attributes(request.method(), request.uri().path(), query.flag("watch")) {
+        Some(attributes) if !is_allowed(&sim, &user, &attributes) => {
+            Status::forbidden(&user.name, &attributes).respond(&format)
+        }
         _ => next.run(request).await,
     }
 }
 
-/// Whether somebody may do that: by the scenario, or by a role that is bound to them.
-pub(super) fn may(sim: &Arc<Sim>, user: &User, action: &Action) -> bool {
-    user.may(action) || sim.declared.allows(&user.name, action)
+/// Returns whether the scenario or a bound role allows a request.
+pub(super) fn is_allowed(sim: &Arc<Simulation>, user: &User, attributes: &RequestAttributes) -> bool {
+    user.is_allowed(attributes) || rbac::is_allowed(&sim.objects, &user.name, attributes)
 }
 
-/// Whose token a request carries, or, where they may, as whom they ask (`kubectl --as`).
-pub(super) fn asks(sim: &Arc<Sim>, headers: &HeaderMap) -> Option<User> {
+/// Returns the user of a request's token, or the impersonated user (`kubectl --as`) if that is
+/// allowed.
+pub(super) fn identify(sim: &Arc<Simulation>, headers: &HeaderMap) -> Option<User> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     let token = text(AUTHORIZATION.as_str())?.strip_prefix("Bearer ")?;
     let user = {
-        let users = sim.condition.users.lock();
+        let users = sim.state.users.lock();
         users.iter().find(|user| user.token == token).cloned()?
     };
     let Some(other) = text("impersonate-user") else {
         return Some(user);
     };
-    let impersonate = Action {
+    let impersonate = RequestAttributes {
         verb: "impersonate".to_owned(),
         resource: "users".to_owned(),
-        ..Action::default()
+        ..RequestAttributes::default()
     };
-    may(sim, &user, &impersonate).then(|| {
-        let users = sim.condition.users.lock();
-        let known = users.iter().find(|user| user.name == other).cloned();
-        known.unwrap_or_else(|| User {
+    is_allowed(sim, &user, &impersonate).then(|| {
+        let users = sim.state.users.lock();
+        let user = users.iter().find(|user| user.name == other).cloned();
+        user.unwrap_or_else(|| User {
             name: other.to_owned(),
             ..User::default()
         })
     })
 }
 
-/// What a request asks for; `None` for what everybody may who has a token: discovery, and to ask what one may.
-pub(super) fn action(method: &Method, path: &str, watches: bool) -> Option<Action> {
+/// Returns the attributes of a request; `None` for discovery and self-reviews, which every
+/// authenticated user may send.
+pub(super) fn request_attributes(method: &Method, path: &str, watches: bool) -> Option<RequestAttributes> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (group, rest) = match &*parts {
         ["api", _version, rest @ ..] => ("", rest),
@@ -88,7 +93,7 @@ pub(super) fn action(method: &Method, path: &str, watches: bool) -> Option<Actio
         _ if name.is_empty() => "list",
         _ => "get",
     };
-    Some(Action {
+    Some(RequestAttributes {
         verb: verb.to_owned(),
         group: group.to_owned(),
         resource,
@@ -101,13 +106,14 @@ pub(super) fn action(method: &Method, path: &str, watches: bool) -> Option<Actio
 mod tests {
     use super::*;
 
-    fn asked(method: Method, path: &str, watches: bool) -> Option<String> {
-        action(&method, path, watches).map(|action| action.to_string())
+    fn describe(method: Method, path: &str, watches: bool) -> Option<String> {
+        request_attributes(&method, path, watches).map(|attributes| attributes.to_string())
     }
 
     #[test]
-    fn a_request_is_what_the_api_server_takes_it_for() {
-        let told = |method, path, watches| asked(method, path, watches).unwrap_or_else(|| "anybody".to_owned());
+    fn requests_have_the_attributes_of_the_api_server() {
+        let described =
+            |method, path, watches| describe(method, path, watches).unwrap_or_else(|| "every user".to_owned());
         for (method, path, watches, expected) in [
             (
                 Method::GET,
@@ -149,11 +155,11 @@ mod tests {
                 Method::POST,
                 "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
                 false,
-                "anybody",
+                "every user",
             ),
-            (Method::GET, "/version", false, "anybody"),
+            (Method::GET, "/version", false, "every user"),
         ] {
-            assert_eq!(told(method, path, watches), expected, "{path}");
+            assert_eq!(described(method, path, watches), expected, "{path}");
         }
     }
 }

@@ -1,18 +1,18 @@
-//! Continue tokens: where a paged list goes on, as the API server writes them (base64url of JSON).
+//! Continue tokens of paged lists, in the format of the API server (base64url of JSON).
 
 use serde::{Deserialize, Serialize};
 
-/// Where a list goes on.
+/// The position at which a list continues.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct PageToken {
+pub(crate) struct ContinueToken {
     v: String,
-    /// The version all pages show; -1: whatever is there by then.
+    /// Resource version of all pages; -1 is the current version of each page.
     pub(crate) rv: i64,
     start: String,
 }
 
-impl PageToken {
-    /// Makes the token that goes on after a pod.
+impl ContinueToken {
+    /// Creates the token that continues after a pod.
     pub(crate) fn after(version: i64, namespace: &str, name: &str) -> Self {
         Self {
             v: FORMAT.to_owned(),
@@ -21,12 +21,12 @@ impl PageToken {
         }
     }
 
-    /// Returns the same place, at no particular version.
+    /// Returns the same position without a fixed version.
     pub(crate) fn inconsistent(self) -> Self {
         Self { rv: -1, ..self }
     }
 
-    /// Returns namespace and name of the last pod of the page before.
+    /// Returns namespace and name of the last pod of the previous page.
     pub(crate) fn last(&self) -> Option<(&str, &str)> {
         self.start
             .trim_start_matches('/')
@@ -34,12 +34,12 @@ impl PageToken {
             .split_once('/')
     }
 
-    /// Writes the token.
+    /// Encodes the token.
     pub(crate) fn encode(&self) -> String {
         encode(&serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// Reads a token; `None` when it is none.
+    /// Decodes a token; `None` if it is invalid.
     pub(crate) fn decode(token: &str) -> Option<Self> {
         let parsed: Self = serde_json::from_slice(&decode(token)?).ok()?;
         (parsed.v == FORMAT && parsed.last().is_some()).then_some(parsed)
@@ -79,17 +79,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_of_a_real_api_server_is_read_and_written() {
+    fn a_token_of_a_real_api_server_round_trips() {
         let real = "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MTE5MSwic3RhcnQiOiIvZGVmYXVsdC9iYWRjbWRcdTAwMDAifQ";
-        let token = PageToken::decode(real).unwrap();
+        let token = ContinueToken::decode(real).unwrap();
         assert_eq!((token.rv, token.last()), (1191, Some(("default", "badcmd"))));
         assert_eq!(token.encode(), real);
         assert_eq!(
-            PageToken::decode(&PageToken::after(7, "a", "b").encode())
+            ContinueToken::decode(&ContinueToken::after(7, "a", "b").encode())
                 .unwrap()
                 .last(),
             Some(("a", "b"))
         );
-        assert!(PageToken::decode("!").is_none() && PageToken::decode("").is_none());
+        assert!(ContinueToken::decode("!").is_none() && ContinueToken::decode("").is_none());
     }
 }

@@ -1,35 +1,38 @@
-//! Lists: at which resource version, and which page.
+//! Pages of a pod list at a resource version.
 
 use std::sync::Arc;
 
-use super::continue_token::PageToken;
+use super::continue_token::ContinueToken;
 use super::query::Query;
 use super::selector::Selector;
 use super::status::Status;
 use crate::store::pod::Pod;
-use crate::store::pods::{Listing, Store};
+use crate::store::pods::{PodList, PodStore};
 
-/// One page of a list.
+/// One page of a pod list.
 pub(crate) struct Page {
     pub(crate) version: u64,
     pub(crate) pods: Vec<Arc<Pod>>,
-    /// The continue token and how many pods remain, if any do.
+    /// Continue token and number of remaining pods, if there are any.
     pub(crate) more: Option<(String, usize)>,
 }
 
-/// Takes the page that a request asks for.
-pub(crate) fn take_page(store: &Store, query: &Query, selector: &Selector) -> Result<Page, Status> {
+/// Returns the page that a request asks for.
+///
+/// *Errors*: 400 for invalid parameters, 410 for a version that is too old, 504 for one in the
+/// future.
+pub(crate) fn list_page(store: &PodStore, query: &Query, selector: &Selector) -> Result<Page, Status> {
     let limit = query
         .number("limit")?
         .and_then(|limit| usize::try_from(limit).ok())
         .filter(|limit| *limit > 0);
-    let token = query.filled("continue").map(|token| {
-        PageToken::decode(token).ok_or_else(|| Status::bad_request("continue key is not valid: invalid token"))
+    let token = query.non_empty("continue").map(|token| {
+        ContinueToken::decode(token).ok_or_else(|| Status::bad_request("continue key is not valid: invalid token"))
     });
     let token = token.transpose()?;
     let after = token
         .as_ref()
-        .and_then(PageToken::last)
+        .and_then(ContinueToken::last)
         .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
     let listing = match token {
         Some(token) => list_for_token(store, token)?,
@@ -48,7 +51,7 @@ pub(crate) fn take_page(store: &Store, query: &Query, selector: &Selector) -> Re
         let version = i64::try_from(listing.version).unwrap_or(-1);
         more = pods.last().map(|last| {
             (
-                PageToken::after(version, &last.namespace, &last.name).encode(),
+                ContinueToken::after(version, &last.namespace, &last.name).encode(),
                 remaining,
             )
         });
@@ -60,7 +63,7 @@ pub(crate) fn take_page(store: &Store, query: &Query, selector: &Selector) -> Re
     })
 }
 
-fn list_for_token(store: &Store, token: PageToken) -> Result<Listing, Status> {
+fn list_for_token(store: &PodStore, token: ContinueToken) -> Result<PodList, Status> {
     match u64::try_from(token.rv) {
         Err(_) => Ok(store.list()),
         Ok(version) => store
@@ -69,9 +72,9 @@ fn list_for_token(store: &Store, token: PageToken) -> Result<Listing, Status> {
     }
 }
 
-fn list_for_version(store: &Store, query: &Query, limited: bool) -> Result<Listing, Status> {
-    let rule = query.filled("resourceVersionMatch");
-    let wanted = match query.filled("resourceVersion") {
+fn list_for_version(store: &PodStore, query: &Query, limited: bool) -> Result<PodList, Status> {
+    let rule = query.non_empty("resourceVersionMatch");
+    let requested = match query.non_empty("resourceVersion") {
         Some(version) => {
             parse_version(version).map_err(|why| Status::bad_request(format!("invalid resource version: {why}")))?
         }
@@ -83,19 +86,19 @@ fn list_for_version(store: &Store, query: &Query, limited: bool) -> Result<Listi
         None => 0,
     };
     let current = store.list();
-    if wanted > current.version {
-        return Err(Status::version_too_large(wanted, current.version));
+    if requested > current.version {
+        return Err(Status::version_too_large(requested, current.version));
     }
     let exact = rule == Some("Exact") || rule.is_none() && limited;
-    if wanted == 0 || !exact {
+    if requested == 0 || !exact {
         return Ok(current);
     }
     store
-        .list_at(wanted)
+        .list_at(requested)
         .map_err(|_| Status::expired("The resourceVersion for the provided list is too old.", None))
 }
 
-/// Reads a resource version; the error has Go's words.
+/// Parses a resource version; the error has the wording of Go.
 pub(crate) fn parse_version(text: &str) -> Result<u64, String> {
     let wrong =
         || format!("resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax");

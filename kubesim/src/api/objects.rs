@@ -1,4 +1,4 @@
-//! Objects as they are declared: what `kubectl apply` needs, and what its groups are called.
+//! Stored objects without behaviour: the requests of `kubectl apply`, `get` and `delete`.
 
 use std::sync::Arc;
 
@@ -9,63 +9,65 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::authorize;
 use super::query::Query;
-use super::status::{self, Status};
-use super::{Client, Shared, authorize};
-use crate::simulation::Sim;
-use crate::store::objects::{KINDS, Key, Kind};
-use crate::store::write_error::Refused;
+use super::response::{ResponseFormat, SimState, json_response, ok_json};
+use super::status::Status;
+use crate::simulation::Simulation;
+use crate::store::objects::{KINDS, ObjectKey, ResourceKind};
+use crate::store::write_error::WriteError;
 
-/// The largest object that is taken: what etcd takes.
+/// Maximum size of an object: etcd's request limit.
 const MAX_BYTES: usize = 1_500_000;
 
-/// Where `kubectl apply` keeps what it was given.
+/// Annotation in which `kubectl apply` stores the applied object.
 const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Whatever has no route of its own.
-pub(super) async fn serve(State(sim): Shared, request: Request) -> Response {
+/// Handles every path without a route of its own.
+pub(super) async fn serve(State(sim): SimState, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let client = Client::of(&head.headers);
+    let format = ResponseFormat::from_headers(&head.headers);
     let query = Query::parse(head.uri.query());
     let path = head.uri.path().trim_matches('/');
     if let ["apis", group, "v1"] = &*path.split('/').collect::<Vec<_>>() {
-        return resources(group, &client);
+        return resources(group, &format);
     }
-    let action = authorize::action(&head.method, head.uri.path(), query.flag("watch"));
-    let found = action.and_then(|action| {
+    let attributes = authorize::request_attributes(&head.method, head.uri.path(), query.flag("watch"));
+    let found = attributes.and_then(|attributes| {
         let kind = KINDS
             .iter()
-            .find(|kind| (kind.group, kind.resource) == (&*action.group, &*action.resource))?;
-        // A list may be of all namespaces; one object is where its kind is.
-        let fits = action.namespace.is_empty() != kind.namespaced || (action.name.is_empty() && action.verb == "list");
-        fits.then_some((kind, action))
+            .find(|kind| (kind.group, kind.resource) == (&*attributes.group, &*attributes.resource))?;
+        // A list can span all namespaces; a single object must match the scope of its kind.
+        let fits = attributes.namespace.is_empty() != kind.namespaced
+            || (attributes.name.is_empty() && attributes.verb == "list");
+        fits.then_some((kind, attributes))
     });
-    let Some((kind, action)) = found else {
-        return Status::no_such_path().respond(&client);
+    let Some((kind, attributes)) = found else {
+        return Status::no_such_path().respond(&format);
     };
     let body = to_bytes(body, MAX_BYTES).await.unwrap_or_default();
-    let key: Key = ((kind.group, kind.resource), action.namespace, action.name);
-    let dry = query.filled("dryRun").is_some();
-    let answered = match &*action.verb {
+    let key: ObjectKey = ((kind.group, kind.resource), attributes.namespace, attributes.name);
+    let dry_run = query.non_empty("dryRun").is_some();
+    let result = match &*attributes.verb {
         "list" => Ok(list(&sim, kind, &key.1)),
         "get" => sim
-            .declared
+            .objects
             .get(&key)
             .ok_or_else(|| Status::not_found(kind.resource, &key.2)),
-        "create" => create(&sim, kind, key, dry, &body),
-        "update" | "patch" => change(&sim, kind, key, dry, &head.headers, &body),
-        "delete" => remove(&sim, kind, &key),
+        "create" => create(&sim, kind, key, dry_run, &body),
+        "update" | "patch" => update(&sim, kind, key, dry_run, &head.headers, &body),
+        "delete" => delete(&sim, kind, &key),
         _ => Err(Status::method_not_allowed()),
     };
-    match answered {
-        Ok(object) if action.verb == "create" => status::answer(StatusCode::CREATED, client.print(&object)),
-        Ok(object) => super::json(&client, &object),
-        Err(status) => status.respond(&client),
+    match result {
+        Ok(object) if attributes.verb == "create" => json_response(StatusCode::CREATED, format.print(&object)),
+        Ok(object) => ok_json(&format, &object),
+        Err(status) => status.respond(&format),
     }
 }
 
-/// What is told of a kind in discovery.
-pub(super) fn resource(kind: &Kind) -> Value {
+/// Returns a kind's entry in discovery.
+pub(super) fn resource(kind: &ResourceKind) -> Value {
     json!({
         "name": kind.resource, "singularName": kind.name.to_lowercase(), "namespaced": kind.namespaced, "kind": kind.name,
         "verbs": ["create", "delete", "get", "list", "patch", "update"],
@@ -73,46 +75,53 @@ pub(super) fn resource(kind: &Kind) -> Value {
 }
 
 /// `GET /apis/{group}/v1`.
-fn resources(group: &str, client: &Client) -> Response {
+fn resources(group: &str, format: &ResponseFormat) -> Response {
     let all: Vec<Value> = KINDS.iter().filter(|kind| kind.group == group).map(resource).collect();
     if all.is_empty() {
-        return Status::no_such_path().respond(client);
+        return Status::no_such_path().respond(format);
     }
     let list = json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": format!("{group}/v1"), "resources": all,
     });
-    super::json(client, &list)
+    ok_json(format, &list)
 }
 
-fn list(sim: &Arc<Sim>, kind: &Kind, namespace: &str) -> Value {
-    let (version, items) = sim.declared.list(kind, namespace);
+fn list(sim: &Arc<Simulation>, kind: &ResourceKind, namespace: &str) -> Value {
+    let (version, items) = sim.objects.list(kind, namespace);
     json!({
         "kind": format!("{}List", kind.name), "apiVersion": api_version(kind),
         "metadata": {"resourceVersion": version.to_string()}, "items": items,
     })
 }
 
-fn create(sim: &Arc<Sim>, kind: &Kind, mut key: Key, dry: bool, body: &Bytes) -> Result<Value, Status> {
-    let object = read(kind, body)?;
+fn create(
+    sim: &Arc<Simulation>,
+    kind: &ResourceKind,
+    mut key: ObjectKey,
+    dry_run: bool,
+    body: &Bytes,
+) -> Result<Value, Status> {
+    let object = parse_object(kind, body)?;
     object["metadata"]["name"]
         .as_str()
         .unwrap_or_default()
         .clone_into(&mut key.2);
     let name = key.2.clone();
-    let made = sim.declared.put(key, dry, |before| match before {
-        Some(_) => Err(Refused::Exists),
+    let made = sim.objects.put(key, dry_run, |before| match before {
+        Some(_) => Err(WriteError::AlreadyExists),
         None => Ok(object),
     });
-    made.map_err(|refused| Status::refused(&refused, kind.resource, &name))
+    made.map_err(|error| Status::from_write_error(&error, kind.resource, &name))
 }
 
-/// A whole object, a merge patch (RFC 7396), one that is to be applied, or what `kubectl apply` sends: a strategic merge patch, which has the whole object in an annotation wherever
-/// what was declared has changed. Of such a patch without it, lists are taken whole.
-fn change(
-    sim: &Arc<Sim>,
-    kind: &Kind,
-    key: Key,
-    dry: bool,
+/// Handles `PUT` and `PATCH`: a whole object, a merge patch (RFC 7396), a server-side apply, or the
+/// strategic merge patch of `kubectl apply`, which contains the whole object in an annotation if it
+/// changed. Lists in other patches replace the stored list.
+fn update(
+    sim: &Arc<Simulation>,
+    kind: &ResourceKind,
+    key: ObjectKey,
+    dry_run: bool,
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<Value, Status> {
@@ -120,54 +129,58 @@ fn change(
         .get(CONTENT_TYPE)
         .and_then(|form| form.to_str().ok())
         .unwrap_or_default();
-    let (merges, applies) = (form.contains("merge-patch"), form.contains("apply-patch"));
-    let given: Value = serde_json::from_slice(body).map_err(|_| Status::unrecognized())?;
+    let (is_merge, is_apply) = (form.contains("merge-patch"), form.contains("apply-patch"));
+    let body_object: Value = serde_json::from_slice(body).map_err(|_| Status::unrecognized())?;
     let name = key.2.clone();
-    let changed = sim.declared.put(key, dry, |before| match before {
-        Some(_) if merges && !given["metadata"]["annotations"][APPLIED].is_null() => applied(&given),
-        Some(before) if merges => {
+    let changed = sim.objects.put(key, dry_run, |before| match before {
+        Some(_) if is_merge && !body_object["metadata"]["annotations"][APPLIED].is_null() => {
+            applied_object(&body_object)
+        }
+        Some(before) if is_merge => {
             let mut object = before.clone();
-            merge(&mut object, &given);
+            merge(&mut object, &body_object);
             Ok(object)
         }
-        Some(_) => Ok(given),
-        None if applies => Ok(given),
-        None => Err(Refused::Missing),
+        Some(_) => Ok(body_object),
+        None if is_apply => Ok(body_object),
+        None => Err(WriteError::NotFound),
     });
-    changed.map_err(|refused| Status::refused(&refused, kind.resource, &name))
+    changed.map_err(|error| Status::from_write_error(&error, kind.resource, &name))
 }
 
-fn remove(sim: &Arc<Sim>, kind: &Kind, key: &Key) -> Result<Value, Status> {
+fn delete(sim: &Arc<Simulation>, kind: &ResourceKind, key: &ObjectKey) -> Result<Value, Status> {
     let removed = sim
-        .declared
+        .objects
         .remove(key)
         .ok_or_else(|| Status::not_found(kind.resource, &key.2))?;
     let details = json!({"name": key.2, "group": kind.group, "kind": kind.resource, "uid": removed["metadata"]["uid"]});
     Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}))
 }
 
-/// An object of this kind that has a name, or 400.
-fn read(kind: &Kind, body: &Bytes) -> Result<Value, Status> {
+/// Parses an object of this kind with a name.
+///
+/// *Errors*: 400.
+fn parse_object(kind: &ResourceKind, body: &Bytes) -> Result<Value, Status> {
     let object: Value = serde_json::from_slice(body).map_err(|_| Status::unrecognized())?;
-    let is_meant = object["kind"] == kind.name && object["apiVersion"] == api_version(kind);
-    let is_named = object["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty());
-    if is_meant && is_named {
+    let is_kind = object["kind"] == kind.name && object["apiVersion"] == api_version(kind);
+    let has_name = object["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty());
+    if is_kind && has_name {
         Ok(object)
     } else {
         Err(Status::unrecognized())
     }
 }
 
-/// The object that `kubectl apply` was given, from the patch that it made of it.
-fn applied(patch: &Value) -> Result<Value, Refused> {
+/// Returns the object that was passed to `kubectl apply`, from the annotation in its patch.
+fn applied_object(patch: &Value) -> Result<Value, WriteError> {
     let text = &patch["metadata"]["annotations"][APPLIED];
     let object = text.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let mut object = object.ok_or(Refused::Conflict)?;
+    let mut object = object.ok_or(WriteError::Conflict)?;
     object["metadata"]["annotations"][APPLIED] = text.clone();
     Ok(object)
 }
 
-/// RFC 7396; directives (`$patch`) are no part of an object.
+/// Applies a merge patch (RFC 7396); directives (`$patch`) are ignored.
 fn merge(object: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *object = patch.clone();
@@ -184,7 +197,7 @@ fn merge(object: &mut Value, patch: &Value) {
     }
 }
 
-fn api_version(kind: &Kind) -> String {
+fn api_version(kind: &ResourceKind) -> String {
     if kind.group.is_empty() {
         "v1".to_owned()
     } else {

@@ -1,4 +1,4 @@
-//! Pods as the API prints them.
+//! Pods as JSON objects of the API.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -8,7 +8,7 @@ use crate::scenario::Role;
 use crate::store::pod::{Container, Phase, Pod, State, Terminated};
 use crate::time::rfc3339_seconds;
 
-/// Prints a pod; `typed` adds kind and apiVersion, which the items of a list do not have.
+/// Returns a pod as JSON; `typed` adds kind and apiVersion, which list items do not have.
 pub(crate) fn pod(pod: &Pod, typed: bool) -> Value {
     let mut object = json!({"metadata": metadata(pod), "spec": spec(pod), "status": status(pod)});
     if typed {
@@ -18,7 +18,7 @@ pub(crate) fn pod(pod: &Pod, typed: bool) -> Value {
     object
 }
 
-/// Prints a pod's metadata.
+/// Returns a pod's metadata as JSON.
 pub(crate) fn metadata(pod: &Pod) -> Value {
     let mut metadata = json!({
         "name": pod.name,
@@ -49,7 +49,7 @@ pub(crate) fn metadata(pod: &Pod) -> Value {
 fn spec(pod: &Pod) -> Value {
     let mut spec = json!({
         "containers": container_specs(pod, pod.main()),
-        "restartPolicy": pod.restart().as_str(),
+        "restartPolicy": pod.restart_policy().as_str(),
         "terminationGracePeriodSeconds": DEFAULT_GRACE_SECONDS,
         "dnsPolicy": "ClusterFirst",
         "serviceAccountName": "default",
@@ -89,7 +89,7 @@ fn container_spec(pod: &Pod, container: &Container) -> Value {
         "terminationMessagePolicy": "File",
         "imagePullPolicy": "IfNotPresent",
     });
-    if container.role == Role::Sidecar || container.role == Role::Main && container.restart != pod.restart() {
+    if container.role == Role::Sidecar || container.role == Role::Main && container.restart != pod.restart_policy() {
         spec["restartPolicy"] = container.restart.as_str().into();
     }
     spec
@@ -169,7 +169,7 @@ fn conditions(pod: &Pod) -> Vec<Value> {
 }
 
 fn unready(pod: &Pod) -> String {
-    let unready = pod.lasting().filter(|container| !container.runs());
+    let unready = pod.long_running().filter(|container| !container.is_running());
     unready
         .map(|container| container.name.as_str())
         .collect::<Vec<_>>()
@@ -177,7 +177,7 @@ fn unready(pod: &Pod) -> String {
 }
 
 fn container_status(container: &Container) -> Value {
-    let running = container.runs();
+    let running = container.is_running();
     let mut status = json!({
         "name": container.name,
         "state": state(&container.state),

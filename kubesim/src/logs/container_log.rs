@@ -1,4 +1,5 @@
-//! One container instance's log: an append-only file of prefixed lines that rotates by size.
+//! The log of one container instance: an append-only in-memory file of timestamped lines that
+//! rotates by size.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,68 +9,69 @@ use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use super::clock::Clock;
-use super::cri_files::FileLog;
+use super::clock::LogClock;
+use super::cri_files::CriLogFiles;
 
 /// The log of one container instance.
 ///
-/// *Bound*: the current file, at most the size at which it rotates and one append, and those older files that a reader still holds.
-pub(crate) struct Log {
+/// *Bound*: the current file (the rotation size plus one append), and older files that a reader
+/// still holds.
+pub(crate) struct ContainerLog {
     rotate_bytes: usize,
     writer: Mutex<Writer>,
-    current: Mutex<Arc<File>>,
-    /// Changes with each append and at the end; holds when the container exited.
+    current: Mutex<Arc<LogFile>>,
+    /// Changes with each append and at the exit; contains the time of the exit.
     progress: watch::Sender<Option<Instant>>,
-    counts: Arc<Counts>,
-    /// The same as the runtime keeps it on disk, where that is wanted.
-    files: Option<Arc<FileLog>>,
+    counts: Arc<LogTotals>,
+    /// The same log on disk, if the node writes log files.
+    files: Option<Arc<CriLogFiles>>,
 }
 
-/// What was written, for those who compare.
+/// Totals of what was written, for tests.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct LogTotals {
     pub(crate) lines: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) rotations: AtomicU64,
 }
 
-/// One file between two rotations.
+/// The content between two rotations.
 #[derive(Default)]
-pub(crate) struct File {
-    content: Mutex<Content>,
+pub(crate) struct LogFile {
+    content: Mutex<FileContent>,
 }
 
-/// What is in a file.
+/// FileContent of a log file.
 #[derive(Default)]
-pub(crate) struct Content {
+pub(crate) struct FileContent {
     /// Whole appends, in order.
     pub(crate) chunks: Vec<Chunk>,
     bytes: usize,
-    /// Rotated away: nothing more comes into this file.
+    /// Rotated: nothing is appended any more.
     pub(crate) sealed: bool,
 }
 
-/// One append: lines with their prefixes.
+/// One append: lines with their timestamp prefixes.
 #[derive(Clone)]
 pub(crate) struct Chunk {
     pub(crate) data: Bytes,
     pub(crate) lines: u32,
-    /// Its first bytes go on the line before them, which had no newline: they have no prefix.
+    /// The first bytes continue the last line of the previous chunk and have no prefix.
     pub(crate) continues: bool,
 }
 
 #[derive(Default)]
 struct Writer {
-    clock: Clock,
+    clock: LogClock,
     buffer: BytesMut,
     open_line: bool,
-    /// The open line, or the next where none is open, goes to standard error.
+    /// Whether the unterminated line, or else the next line, goes to standard error.
     to_stderr: bool,
-    /// The lines of the append that begin in it and go to standard error.
+    /// Indexes of the lines that start in this append and go to standard error.
     stderr_lines: Vec<u32>,
 }
 
-/// Lines being written; all of them become visible together.
+/// An append in progress; its lines become visible together.
 pub(crate) struct Append<'a> {
     writer: &'a mut Writer,
     lines: u32,
@@ -77,8 +79,8 @@ pub(crate) struct Append<'a> {
     last: u64,
 }
 
-impl Log {
-    /// An empty one, whose file is rotated away once it has so many bytes.
+impl ContainerLog {
+    /// Creates an empty log that rotates at `rotate_bytes`.
     pub(crate) fn new(rotate_bytes: usize) -> Self {
         Self {
             rotate_bytes,
@@ -90,23 +92,24 @@ impl Log {
         }
     }
 
-    /// The same, also kept on disk.
-    pub(crate) fn on_disk(rotate_bytes: usize, files: Arc<FileLog>) -> Self {
+    /// Creates an empty log that is also written to disk.
+    pub(crate) fn on_disk(rotate_bytes: usize, files: Arc<CriLogFiles>) -> Self {
         Self {
             files: Some(files),
             ..Self::new(rotate_bytes)
         }
     }
 
-    /// Returns how it is kept on disk, if it is.
-    pub(crate) fn files(&self) -> Option<&Arc<FileLog>> {
+    /// Returns the log files on disk, if there are any.
+    pub(crate) fn files(&self) -> Option<&Arc<CriLogFiles>> {
         self.files.as_ref()
     }
 
-    /// Appends what `fill` writes and wakes the readers. Returns the last line's time in nanoseconds since 1970.
+    /// Appends what `fill` writes and wakes the readers. Returns the last line's time in
+    /// nanoseconds since the Unix epoch.
     ///
-    /// Each line's time is read when it is written. Keep one append below [`APPEND_BYTES`]: it is what a reader gets
-    /// in one piece.
+    /// Each line gets its timestamp when it is written. Keep one append below [`APPEND_BYTES`]:
+    /// readers receive it in one piece.
     pub(crate) fn append(&self, fill: impl FnOnce(&mut Append<'_>)) -> u64 {
         let mut writer = self.writer.lock();
         let continues = writer.open_line.then_some(writer.to_stderr);
@@ -126,7 +129,7 @@ impl Log {
         self.counts.bytes.fetch_add(content_bytes, Ordering::Relaxed);
         let stderr_lines = std::mem::take(&mut writer.stderr_lines);
         if let Some(files) = &self.files {
-            // Under the lock of the writer: on disk, lines have the same order.
+            // Under the writer's lock, so that lines on disk have the same order.
             files.write(&data, continues, &stderr_lines);
         }
         let continues = continues.is_some();
@@ -146,18 +149,18 @@ impl Log {
         });
     }
 
-    /// Returns what tells a reader that there is more, or that the container exited and when.
+    /// Returns a receiver that wakes on appends and contains the time of the container's exit.
     pub(crate) fn progress(&self) -> watch::Receiver<Option<Instant>> {
         self.progress.subscribe()
     }
 
-    /// Returns the file that is being written now.
-    pub(crate) fn current(&self) -> Arc<File> {
+    /// Returns the current file.
+    pub(crate) fn current(&self) -> Arc<LogFile> {
         Arc::clone(&self.current.lock())
     }
 
-    /// Returns the counters; they outlive the log.
-    pub(crate) fn counts(&self) -> Arc<Counts> {
+    /// Returns the totals; they outlive the log.
+    pub(crate) fn counts(&self) -> Arc<LogTotals> {
         Arc::clone(&self.counts)
     }
 
@@ -174,7 +177,7 @@ impl Log {
         }
     }
 
-    /// Rotates the file away now, as the kubelet does; an empty one stays.
+    /// Rotates the log now, as the kubelet does; an empty file stays.
     pub(crate) fn rotate(&self) {
         let writer = self.writer.lock();
         let mut current = self.current.lock();
@@ -185,28 +188,28 @@ impl Log {
         self.progress.send_modify(|_| ());
     }
 
-    fn seal(&self, current: &mut Arc<File>) {
+    fn seal(&self, current: &mut Arc<LogFile>) {
         let rotated = std::mem::take(current);
         rotated.content.lock().sealed = true;
         self.counts.rotations.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-impl File {
-    /// Locks the file for a short look.
-    pub(crate) fn content(&self) -> MutexGuard<'_, Content> {
+impl LogFile {
+    /// Locks the content; hold the guard briefly.
+    pub(crate) fn content(&self) -> MutexGuard<'_, FileContent> {
         self.content.lock()
     }
 }
 
 impl Append<'_> {
-    /// Writes one line; `write` adds its content, which must not contain a newline.
+    /// Writes one line; `write` appends its content, which must not contain a newline.
     pub(crate) fn line(&mut self, write: impl FnOnce(&mut BytesMut)) {
         self.unterminated(None, write);
         self.end_line();
     }
 
-    /// Sends the next line to standard error.
+    /// Makes the next line go to standard error.
     pub(crate) fn stderr(&mut self) {
         self.writer.to_stderr = true;
     }
@@ -216,13 +219,13 @@ impl Append<'_> {
         (self.writer.open_line, self.writer.to_stderr) = (false, false);
     }
 
-    /// Writes one line as if it had been written at `nanos`; not earlier than the line before.
+    /// Writes one line with the time `nanos`, or the time of the line before if that is later.
     pub(crate) fn line_at(&mut self, nanos: u64, write: impl FnOnce(&mut BytesMut)) {
         self.unterminated(Some(nanos), write);
         self.end_line();
     }
 
-    /// Writes a line without its newline: a container's last words. What is written next goes on the same line.
+    /// Writes text without a newline. Text written next continues the same line.
     pub(crate) fn unterminated(&mut self, at: Option<u64>, write: impl FnOnce(&mut BytesMut)) {
         let Writer {
             clock,
@@ -231,15 +234,15 @@ impl Append<'_> {
             to_stderr,
             stderr_lines,
         } = &mut *self.writer;
-        if buffer.capacity() - buffer.len() < ROOM_BYTES {
+        if buffer.capacity() - buffer.len() < MIN_FREE_BYTES {
             buffer.reserve(APPEND_BYTES * 2);
         }
         self.last = match at {
-            Some(nanos) => clock.at(nanos),
+            Some(nanos) => clock.advance_to(nanos),
             None => clock.read(),
         };
         if !*open_line {
-            clock.stamp(self.last, buffer);
+            clock.write_prefix(self.last, buffer);
             if *to_stderr {
                 stderr_lines.push(self.lines);
             }
@@ -251,14 +254,14 @@ impl Append<'_> {
         self.content_bytes += (buffer.len() - before) as u64;
     }
 
-    /// Returns the bytes of this append so far.
+    /// Returns the size of this append so far.
     pub(crate) fn len(&self) -> usize {
         self.writer.buffer.len()
     }
 }
 
-/// The most that one append, and so one HTTP chunk, should hold.
+/// Maximum size of one append and so of one HTTP chunk.
 pub(crate) const APPEND_BYTES: usize = 32 << 10;
 
-/// Room for a usual line: below it the buffer is replaced, not grown line by line.
-const ROOM_BYTES: usize = 512;
+/// Free space for a typical line; below it the buffer is replaced instead of grown line by line.
+const MIN_FREE_BYTES: usize = 512;

@@ -1,4 +1,5 @@
-//! A container instance's log on disk, as the runtime writes it and the kubelet rotates it.
+//! Log files of a container instance in CRI format, written and rotated as container runtime and
+//! kubelet do.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Write};
@@ -9,40 +10,41 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use parking_lot::Mutex;
 
-use super::clock::{Clock, PREFIX_BYTES};
+use super::clock::{LogClock, PREFIX_BYTES};
 
-/// The files of one container instance: `n.log`, and what was rotated away.
+/// The log files of one container instance: `N.log` and its rotated files.
 ///
-/// *Shape*: `<time, zeros trimmed> <stdout|stderr> <P|F> <content>`, a long line in pieces of [`PIECE_BYTES`].
-pub(crate) struct FileLog {
+/// *Shape*: `<time, trailing zeros trimmed> <stdout|stderr> <P|F> <content>`; a long line is split
+/// into entries of [`MAX_ENTRY_BYTES`].
+pub(crate) struct CriLogFiles {
     path: PathBuf,
     state: Mutex<State>,
 }
 
 struct State {
-    /// Absent once the container has exited.
+    /// `None` after the container exited.
     file: Option<File>,
     size: u64,
-    sides: [Side; 2],
-    clock: Clock,
+    partial_lines: [PartialLine; 2],
+    clock: LogClock,
     buffer: Vec<u8>,
-    /// The last rotation's time, as names have it: no two are alike.
+    /// Unix second in the name of the last rotated file; unique per rotation.
     rotated: i64,
 }
 
-/// One of the two outputs.
+/// The unterminated line of one output stream.
 #[derive(Default)]
-struct Side {
-    /// What was printed of a line and not written.
+struct PartialLine {
+    /// Content that is not written to the file yet.
     pending: Vec<u8>,
-    /// Its time, as the log API prints it.
+    /// Its timestamp, in the format of the log API.
     time: Vec<u8>,
 }
 
-impl FileLog {
-    /// Makes the file, and its directory.
+impl CriLogFiles {
+    /// Creates the file and its directory.
     ///
-    /// *Errors*: the system's.
+    /// *Errors*: those of the file system.
     pub(crate) fn create(path: PathBuf) -> io::Result<Self> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
@@ -50,8 +52,8 @@ impl FileLog {
         let state = State {
             file: Some(File::create(&path)?),
             size: 0,
-            sides: Default::default(),
-            clock: Clock::default(),
+            partial_lines: Default::default(),
+            clock: LogClock::default(),
             buffer: Vec::new(),
             rotated: 0,
         };
@@ -61,8 +63,9 @@ impl FileLog {
         })
     }
 
-    /// Writes lines with their times in front. `continues`: the first bytes go on with the open line, of standard error where that is true.
-    /// `stderr_lines`: which of the lines that begin here go to standard error.
+    /// Writes lines with timestamp prefixes. `continues`: the first bytes continue the unterminated
+    /// line, on standard error if true. `stderr_lines`: indexes of the lines starting here that go
+    /// to standard error.
     pub(crate) fn write(&self, data: &[u8], continues: Option<bool>, stderr_lines: &[u32]) {
         let mut state = self.state.lock();
         let mut stderr_lines = stderr_lines.iter().copied().peekable();
@@ -75,35 +78,37 @@ impl FileLog {
                 let is_err = stderr_lines.next_if_eq(&line).is_some();
                 line += 1;
                 let (time, content) = text.split_at(PREFIX_BYTES.min(text.len()));
-                state.begin(is_err, time);
+                state.begin_line(is_err, time);
                 text = content;
                 is_err
             });
-            state.print(is_err, text, newline.is_some());
+            state.append(is_err, text, newline.is_some());
             rest = &rest[(end + 1).min(rest.len())..];
         }
         state.flush();
     }
 
-    /// The container exited: what it left without a newline is written, tagged as a part.
+    /// Closes the file after the container exited; an unterminated line is written as a partial
+    /// entry.
     pub(crate) fn finish(&self) {
         let mut state = self.state.lock();
         state.write_pending();
         state.file = None;
     }
 
-    /// Says whether the container still writes, and how much it has since the last rotation.
+    /// Returns the size of the current file, or `None` after the container exited.
     pub(crate) fn size(&self) -> Option<u64> {
         let state = self.state.lock();
         state.file.is_some().then_some(state.size)
     }
 
-    /// Rotates: the oldest goes, older ones are compressed, the current one is renamed and a new one begun. In that order, as the kubelet does.
+    /// Rotates in the kubelet's order: removes the oldest files, compresses the others, renames the
+    /// current file and creates a new one.
     ///
-    /// *Errors*: the system's.
+    /// *Errors*: those of the file system.
     pub(crate) fn rotate(&self, max_files: usize) -> io::Result<()> {
-        let rotated = self.rotated()?;
-        // One is the current one, another will be it.
+        let rotated = self.rotated_files()?;
+        // One of `max_files` is the current file, and the current file becomes a rotated one.
         let surplus = rotated.len().saturating_sub(max_files.saturating_sub(2));
         for (at, path) in rotated.iter().enumerate() {
             if at < surplus {
@@ -117,27 +122,27 @@ impl FileLog {
             return Ok(());
         }
         state.rotated = (state.rotated + 1).max(jiff::Timestamp::now().as_second());
-        fs::rename(&self.path, self.named(state.rotated))?;
+        fs::rename(&self.path, self.rotated_path(state.rotated))?;
         let fresh = File::create(&self.path)?;
-        // The runtime opens the new file first and lets go of the old one then.
+        // The runtime opens the new file before it closes the old one.
         state.write_pending();
         state.file = Some(fresh);
         state.size = 0;
         Ok(())
     }
 
-    /// Removes all files: the kubelet removed the container.
+    /// Removes all files, as the kubelet does with the container.
     pub(crate) fn remove(&self) {
-        let rotated = self.rotated().unwrap_or_default();
+        let rotated = self.rotated_files().unwrap_or_default();
         for path in rotated.iter().chain([&self.path]) {
             if let Err(error) = fs::remove_file(path) {
-                tracing::warn!(path = %path.display(), %error, "log file not removed");
+                tracing::warn!(path = %path.display(), %error, "log file remove failed");
             }
         }
     }
 
-    /// The rotated files, oldest first.
-    fn rotated(&self) -> io::Result<Vec<PathBuf>> {
+    /// Returns the rotated files, oldest first.
+    fn rotated_files(&self) -> io::Result<Vec<PathBuf>> {
         let (dir, current) = (self.path.parent(), self.path.file_name());
         let prefix = format!("{}.", current.unwrap_or_default().to_string_lossy());
         let mut rotated = Vec::new();
@@ -151,7 +156,7 @@ impl FileLog {
         Ok(rotated)
     }
 
-    fn named(&self, second: i64) -> PathBuf {
+    fn rotated_path(&self, second: i64) -> PathBuf {
         let time = jiff::Timestamp::from_second(second).unwrap_or_default();
         let local = time.to_zoned(jiff::tz::TimeZone::system());
         let mut name = self.path.clone().into_os_string();
@@ -161,38 +166,38 @@ impl FileLog {
 }
 
 impl State {
-    /// A line begins on an output, at this time.
-    fn begin(&mut self, is_err: bool, time: &[u8]) {
-        let side = &mut self.sides[usize::from(is_err)];
-        side.time.clear();
-        side.time.extend_from_slice(time.trim_ascii_end());
+    /// Starts a line on an output stream.
+    fn begin_line(&mut self, is_err: bool, time: &[u8]) {
+        let partial = &mut self.partial_lines[usize::from(is_err)];
+        partial.time.clear();
+        partial.time.extend_from_slice(time.trim_ascii_end());
     }
 
-    /// More of an output's line, or the end of it.
-    fn print(&mut self, is_err: bool, text: &[u8], is_ended: bool) {
-        let mut side = std::mem::take(&mut self.sides[usize::from(is_err)]);
-        if is_ended && side.pending.is_empty() && text.len() <= PIECE_BYTES {
-            self.entry(is_err, &mut side.time, b'F', text);
+    /// Adds content to an output stream's line, or ends it.
+    fn append(&mut self, is_err: bool, text: &[u8], is_ended: bool) {
+        let mut partial = std::mem::take(&mut self.partial_lines[usize::from(is_err)]);
+        if is_ended && partial.pending.is_empty() && text.len() <= MAX_ENTRY_BYTES {
+            self.write_entry(is_err, &mut partial.time, b'F', text);
         } else {
-            side.pending.extend_from_slice(text);
-            while side.pending.len() > PIECE_BYTES {
-                let piece: Vec<u8> = side.pending.drain(..PIECE_BYTES).collect();
-                self.entry(is_err, &mut side.time, b'P', &piece);
+            partial.pending.extend_from_slice(text);
+            while partial.pending.len() > MAX_ENTRY_BYTES {
+                let piece: Vec<u8> = partial.pending.drain(..MAX_ENTRY_BYTES).collect();
+                self.write_entry(is_err, &mut partial.time, b'P', &piece);
             }
             if is_ended {
-                let pending = std::mem::take(&mut side.pending);
-                self.entry(is_err, &mut side.time, b'F', &pending);
+                let pending = std::mem::take(&mut partial.pending);
+                self.write_entry(is_err, &mut partial.time, b'F', &pending);
             }
         }
-        self.sides[usize::from(is_err)] = side;
+        self.partial_lines[usize::from(is_err)] = partial;
     }
 
-    /// Each piece after a line's first has its own time: when it was read.
-    fn entry(&mut self, is_err: bool, time: &mut Vec<u8>, tag: u8, text: &[u8]) {
+    /// Appends an entry. Entries after the first of a line get the time at which they are read.
+    fn write_entry(&mut self, is_err: bool, time: &mut Vec<u8>, tag: u8, text: &[u8]) {
         if time.is_empty() {
             let mut now = BytesMut::new();
             let nanos = self.clock.read();
-            self.clock.stamp(nanos, &mut now);
+            self.clock.write_prefix(nanos, &mut now);
             time.extend_from_slice(now.trim_ascii_end());
         }
         self.buffer.extend_from_slice(trim_zeros(time));
@@ -204,15 +209,15 @@ impl State {
         time.clear();
     }
 
-    /// What has no newline yet, as a part.
+    /// Writes unterminated lines as partial entries.
     fn write_pending(&mut self) {
         for is_err in [false, true] {
-            let mut side = std::mem::take(&mut self.sides[usize::from(is_err)]);
-            if !side.pending.is_empty() {
-                let pending = std::mem::take(&mut side.pending);
-                self.entry(is_err, &mut side.time, b'P', &pending);
+            let mut partial = std::mem::take(&mut self.partial_lines[usize::from(is_err)]);
+            if !partial.pending.is_empty() {
+                let pending = std::mem::take(&mut partial.pending);
+                self.write_entry(is_err, &mut partial.time, b'P', &pending);
             }
-            self.sides[usize::from(is_err)] = side;
+            self.partial_lines[usize::from(is_err)] = partial;
         }
         self.flush();
     }
@@ -221,14 +226,14 @@ impl State {
         if let Some(file) = &mut self.file
             && let Err(error) = file.write_all(&self.buffer)
         {
-            tracing::error!(%error, "log file not written");
+            tracing::error!(%error, "log file write failed");
         }
         self.size += self.buffer.len() as u64;
         self.buffer.clear();
     }
 }
 
-/// `2026-11-23T08:46:44.959447400Z` without the zone and the zeros before it, as Go prints it.
+/// Cuts the zone and trailing zeros off `2026-11-23T08:46:44.959447400Z`, as Go formats it.
 fn trim_zeros(time: &[u8]) -> &[u8] {
     let mut end = time.len().saturating_sub(1);
     while end > 0 && time[end - 1] == b'0' && end > SECOND_BYTES {
@@ -242,23 +247,23 @@ fn trim_zeros(time: &[u8]) -> &[u8] {
 }
 
 fn compress(path: &Path) -> io::Result<()> {
-    let beside = |suffix: &str| {
+    let with_suffix = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         PathBuf::from(name)
     };
     let mut plain = BufReader::new(File::open(path)?);
-    let mut gz = GzEncoder::new(File::create(beside(".tmp"))?, Compression::fast());
+    let mut gz = GzEncoder::new(File::create(with_suffix(".tmp"))?, Compression::fast());
     io::copy(&mut plain, &mut gz)?;
     gz.finish()?;
-    fs::rename(beside(".tmp"), beside(".gz"))?;
+    fs::rename(with_suffix(".tmp"), with_suffix(".gz"))?;
     fs::remove_file(path)
 }
 
 /// The runtime splits longer lines (containerd's `max_container_log_line_size`).
-const PIECE_BYTES: usize = 16_384;
+const MAX_ENTRY_BYTES: usize = 16_384;
 
-/// `2026-11-23T08:46:44`.
+/// Length of `2026-11-23T08:46:44`.
 const SECOND_BYTES: usize = 19;
 
 #[cfg(test)]
@@ -266,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zeros_are_trimmed_as_go_trims_them() {
+    fn trailing_zeros_are_trimmed_as_in_go() {
         for (time, trimmed) in [
             ("2026-11-23T08:46:44.959447400Z", "2026-11-23T08:46:44.9594474"),
             ("2026-11-23T08:46:40.000000000Z", "2026-11-23T08:46:40"),

@@ -1,11 +1,11 @@
-//! Numbered lines: a template taken apart once, written many times.
+//! Line templates: parsed once, written many times.
 
 use bytes::{BufMut, BytesMut};
 
 use crate::scenario::LinePlan;
 
-/// A template ready to write.
-pub(crate) struct Template {
+/// A parsed line template.
+pub(crate) struct LineTemplate {
     parts: Vec<Part>,
     size: Option<usize>,
     stderr_every: Option<u64>,
@@ -16,22 +16,22 @@ enum Part {
     Seq,
 }
 
-/// Who writes: the values of a template's names.
+/// Identity of a container: values of the template placeholders.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct ContainerIdentity {
     pub(crate) namespace: String,
     pub(crate) pod: String,
     pub(crate) container: String,
 }
 
-impl Template {
-    /// Takes a plan's text apart; names that are none stay as they are.
-    pub(crate) fn new(plan: &LinePlan, place: &Place) -> Self {
+impl LineTemplate {
+    /// Parses a plan's template; unknown placeholders stay as they are.
+    pub(crate) fn new(plan: &LinePlan, identity: &ContainerIdentity) -> Self {
         let text = plan
             .text
-            .replace("{pod}", &place.pod)
-            .replace("{namespace}", &place.namespace)
-            .replace("{container}", &place.container)
+            .replace("{pod}", &identity.pod)
+            .replace("{namespace}", &identity.namespace)
+            .replace("{container}", &identity.container)
             .replace(['\n', '\r'], " ");
         let mut parts = Vec::new();
         for (index, literal) in text.split("{seq}").enumerate() {
@@ -47,14 +47,14 @@ impl Template {
         }
     }
 
-    /// Says whether line `seq` goes to standard error.
+    /// Returns whether line `seq` goes to standard error.
     pub(crate) fn is_stderr(&self, seq: u64) -> bool {
         self.stderr_every.is_some_and(|every| seq % every == every - 1)
     }
 
-    /// Writes the content of line `seq`, padded or cut to the size where the plan has one.
+    /// Writes the content of line `seq`, padded or cut to the planned size.
     pub(crate) fn write(&self, seq: u64, out: &mut BytesMut) {
-        let begin = out.len();
+        let start = out.len();
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.put_slice(text),
@@ -62,9 +62,9 @@ impl Template {
             }
         }
         if let Some(size) = self.size {
-            out.truncate(begin + size);
-            while out.len() < begin + size {
-                let missing = begin + size - out.len();
+            out.truncate(start + size);
+            while out.len() < start + size {
+                let missing = start + size - out.len();
                 out.put_slice(&PADDING[..missing.min(PADDING.len())]);
             }
         }
@@ -73,19 +73,19 @@ impl Template {
 
 fn put_number(mut number: u64, out: &mut BytesMut) {
     let mut digits = [0; 20];
-    let mut begin = digits.len();
+    let mut start = digits.len();
     loop {
-        begin -= 1;
-        digits[begin] = b'0' + (number % 10) as u8;
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
             break;
         }
     }
-    out.put_slice(&digits[begin..]);
+    out.put_slice(&digits[start..]);
 }
 
-/// Begins with a space, so that what was padded can still be told from its padding.
+/// Starts with a space, which separates the content from the padding.
 const PADDING: &[u8] = b" abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz";
 
 #[cfg(test)]
@@ -100,18 +100,18 @@ mod tests {
             text: text.to_owned(),
             stderr_every: None,
         };
-        let place = Place {
+        let identity = ContainerIdentity {
             namespace: "n".into(),
             pod: "p".into(),
             container: "c".into(),
         };
         let mut out = BytesMut::new();
-        Template::new(&plan, &place).write(seq, &mut out);
+        LineTemplate::new(&plan, &identity).write(seq, &mut out);
         String::from_utf8(out.to_vec()).unwrap()
     }
 
     #[test]
-    fn a_template_names_its_place_and_number() {
+    fn placeholders_are_replaced() {
         assert_eq!(
             render("{namespace}/{pod}/{container} {seq}!", None, 1203),
             "n/p/c 1203!"
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_exactly_its_size() {
+    fn a_line_has_exactly_the_planned_size() {
         assert_eq!(render("line {seq}", Some(12), 7), "line 7 abcde");
         assert_eq!(render("line {seq}", Some(3), 7), "lin");
         assert_eq!(render("line {seq}", Some(300), 7).len(), 300);

@@ -1,4 +1,4 @@
-//! The containers' side of the logs: writes each line at its own time, and loud output in batches.
+//! The output of a container: writes each line on time, and lines of high rates in batches.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -6,29 +6,37 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::container_log::{APPEND_BYTES, Log};
-use super::line_template::{Place, Template};
-use super::programs::{Script, Step};
+use super::container_log::{APPEND_BYTES, ContainerLog};
+use super::line_template::{ContainerIdentity, LineTemplate};
+use super::programs::ProgramRun;
+use super::programs::event::ProgramEvent;
 use crate::scenario::{ContainerPlan, LinePlan, Output};
 
-/// Runs a container's program until it exits and returns its exit code; silent and endless ones never return.
+/// Writes a container's output until its program exits, and returns the exit code. Silent and
+/// endless programs never return.
 ///
-/// *Cancel safety*: dropped at any await, what was written is whole lines.
-pub(crate) async fn run(plan: &ContainerPlan, place: &Place, seed: u64, instance: u32, log: &Log) -> i32 {
+/// *Cancel safety*: safe; only whole lines have been written.
+pub(crate) async fn write_output(
+    plan: &ContainerPlan,
+    identity: &ContainerIdentity,
+    seed: u64,
+    instance: u32,
+    log: &ContainerLog,
+) -> i32 {
     match &plan.output {
         Output::Silent => std::future::pending().await,
         Output::Lines(lines) => {
-            write_lines(lines, &Template::new(lines, place), log).await;
+            write_lines(lines, &LineTemplate::new(lines, identity), log).await;
             plan.exit_code
         }
         Output::Program(program, rate) => {
-            let script = Script::new(*program, mix(seed, place, instance));
-            write_script(script, *rate, log).await
+            let program = ProgramRun::new(*program, instance_seed(seed, identity, instance));
+            run_program(program, *rate, log).await
         }
     }
 }
 
-async fn write_lines(plan: &LinePlan, template: &Template, log: &Log) {
+async fn write_lines(plan: &LinePlan, template: &LineTemplate, log: &ContainerLog) {
     let end = if plan.lines == 0 { u64::MAX } else { plan.lines };
     let start = Instant::now();
     let mut seq = 0;
@@ -40,17 +48,17 @@ async fn write_lines(plan: &LinePlan, template: &Template, log: &Log) {
         };
         if due > seq {
             seq = write_batch(template, seq, due, log);
-            // Other containers, and the readers, run between two batches.
+            // Lets other containers and the readers run between batches.
             tokio::task::yield_now().await;
         } else {
-            let own_time = start + Duration::from_secs_f64(seq as f64 / plan.rate);
-            sleep_until(own_time.max(Instant::now() + least_pause(plan.rate))).await;
+            let due_at = start + Duration::from_secs_f64(seq as f64 / plan.rate);
+            sleep_until(due_at.max(Instant::now() + min_pause(plan.rate))).await;
         }
     }
 }
 
-/// Writes lines `from..to`, or as many of them as fit one append; returns the next.
-fn write_batch(template: &Template, from: u64, to: u64, log: &Log) -> u64 {
+/// Writes lines `from..to`, or as many as fit one append. Returns the number of the next line.
+fn write_batch(template: &LineTemplate, from: u64, to: u64, log: &ContainerLog) -> u64 {
     let mut seq = from;
     log.append(|append| {
         let mut widest = 0;
@@ -67,13 +75,13 @@ fn write_batch(template: &Template, from: u64, to: u64, log: &Log) -> u64 {
     seq
 }
 
-/// Returns how many lines are due after `elapsed`: the first at once.
+/// Returns the number of lines due after `elapsed`; the first is due at once.
 fn due_lines(elapsed: Duration, rate: f64) -> u64 {
     (elapsed.as_secs_f64() * rate) as u64 + 1
 }
 
-/// Below 1000 lines a second each line has its own wake-up; above, a batch every 2 ms costs less.
-fn least_pause(rate: f64) -> Duration {
+/// Up to 1000 lines per second every line has its own wake-up; above, batches every 2 ms cost less.
+fn min_pause(rate: f64) -> Duration {
     if rate > 1000.0 {
         Duration::from_millis(2)
     } else {
@@ -81,24 +89,24 @@ fn least_pause(rate: f64) -> Duration {
     }
 }
 
-async fn write_script(mut script: Script, rate: f64, log: &Log) -> i32 {
+async fn run_program(mut program: ProgramRun, rate: f64, log: &ContainerLog) -> i32 {
     loop {
-        match script.step() {
-            Step::Print(lines) => {
+        match program.next_event() {
+            ProgramEvent::Print(lines) => {
                 for line in &lines {
                     log.append(|append| append.line(|out| out.extend_from_slice(line.as_bytes())));
                 }
-                let pause = script.pause() * lines.len() as f64 / rate;
+                let pause = program.pause() * lines.len() as f64 / rate;
                 sleep(Duration::from_secs_f64(pause)).await;
             }
-            Step::Exit(code) => return code,
+            ProgramEvent::Exit(code) => return code,
         }
     }
 }
 
-/// One seed per container instance.
-fn mix(seed: u64, place: &Place, instance: u32) -> u64 {
+/// Derives the seed of a container instance.
+fn instance_seed(seed: u64, identity: &ContainerIdentity, instance: u32) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (seed, &place.namespace, &place.pod, &place.container, instance).hash(&mut hasher);
+    (seed, &identity.namespace, &identity.pod, &identity.container, instance).hash(&mut hasher);
     hasher.finish()
 }

@@ -1,4 +1,4 @@
-//! One container over its instances: it runs, exits, waits and is started again.
+//! The life of a container: it runs, exits, waits and restarts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::log_rotation;
 use crate::ids;
-use crate::logs::container_log::Log;
-use crate::logs::line_template::Place;
+use crate::logs::container_log::ContainerLog;
+use crate::logs::line_template::ContainerIdentity;
 use crate::logs::writer;
 use crate::scenario::ContainerPlan;
-use crate::simulation::Sim;
+use crate::simulation::Simulation;
 use crate::store::pod::{Container, PodKey};
 
-/// A container that has been started.
-pub(crate) struct Running {
-    pub(crate) sim: Arc<Sim>,
+/// Runs one started container over its restarts.
+pub(crate) struct ContainerRunner {
+    pub(crate) sim: Arc<Simulation>,
     pub(crate) key: PodKey,
     pub(crate) uid: String,
     pub(crate) plan: ContainerPlan,
@@ -27,24 +27,24 @@ pub(crate) struct Running {
     pub(crate) terminate: CancellationToken,
 }
 
-impl Running {
-    /// Runs the container until it has ended for good, or its pod is being terminated.
+impl ContainerRunner {
+    /// Runs the container until it ends without a restart or its pod is terminated.
     ///
-    /// When the pod is terminated the log is complete, and the state is left for the caller to change.
-    pub(crate) async fn run(mut self, mut log: Arc<Log>) {
-        let place = Place {
+    /// On termination of the pod the log is complete and the caller updates the container's state.
+    pub(crate) async fn run(mut self, mut log: Arc<ContainerLog>) {
+        let identity = ContainerIdentity {
             namespace: self.key.0.clone(),
             pod: self.key.1.clone(),
             container: self.plan.name.clone(),
         };
         let mut instance = 0;
-        let mut backoff = Backoff::new(self.sim.restart_backoff);
+        let mut backoff = RestartBackoff::new(self.sim.restart_backoff);
         loop {
-            let began = Instant::now();
+            let started = Instant::now();
             let exit = tokio::select! {
-                code = writer::run(&self.plan, &place, self.sim.seed, instance, &log) => Some(code),
+                code = writer::write_output(&self.plan, &identity, self.sim.seed, instance, &log) => Some(code),
                 Some(code) = self.exits.recv() => Some(code),
-                () = terminated(&self.terminate) => None,
+                () = exit_after_term(&self.terminate) => None,
             };
             log.finish();
             let Some(code) = exit else { return };
@@ -55,23 +55,23 @@ impl Running {
                 code,
                 "container exited"
             );
-            self.change(|container| container.end(code, Timestamp::now()));
+            self.update(|container| container.terminate(code, Timestamp::now()));
             if !self.plan.restart.restarts(code) {
                 return;
             }
             tokio::select! {
-                () = self.wait_to_restart(backoff.next(began.elapsed())) => {}
+                () = self.wait_to_restart(backoff.next(started.elapsed())) => {}
                 () = self.terminate.cancelled() => return,
             }
             instance += 1;
-            let (id, fresh) = new_instance(&self.sim, &self.key, &self.uid, &self.plan.name, instance);
-            self.change(|container| container.begin(id, Arc::clone(&fresh), Timestamp::now()));
-            log = fresh;
+            let (id, new_log) = new_instance(&self.sim, &self.key, &self.uid, &self.plan.name, instance);
+            self.update(|container| container.start(id, Arc::clone(&new_log), Timestamp::now()));
+            log = new_log;
         }
     }
 
     async fn wait_to_restart(&self, backoff: Option<Duration>) {
-        sleep(RESYNC).await;
+        sleep(REACTION_DELAY).await;
         let Some(delay) = backoff else { return };
         let message = format!(
             "back-off {} restarting failed container={} pod={}_{}({})",
@@ -81,12 +81,12 @@ impl Running {
             self.key.0,
             self.uid
         );
-        self.change(|container| container.back_off(message));
-        sleep(delay.saturating_sub(RESYNC)).await;
+        self.update(|container| container.set_backoff(message));
+        sleep(delay.saturating_sub(REACTION_DELAY)).await;
     }
 
-    fn change(&self, change: impl FnOnce(&mut Container)) {
-        self.sim.store.update(&self.key, &self.uid, |pod| {
+    fn update(&self, change: impl FnOnce(&mut Container)) {
+        self.sim.pods.update(&self.key, &self.uid, |pod| {
             if let Some(container) = pod.container_mut(&self.plan.name) {
                 change(container);
             }
@@ -94,48 +94,54 @@ impl Running {
     }
 }
 
-/// Makes the id and the log of a new instance, which came after `number` others.
-pub(crate) fn new_instance(sim: &Sim, key: &PodKey, uid: &str, container: &str, number: u32) -> (String, Arc<Log>) {
-    let files = log_rotation::open(sim, key, uid, container, number);
+/// Creates the ID and the log of instance `number`, counted from 0.
+pub(crate) fn new_instance(
+    sim: &Simulation,
+    key: &PodKey,
+    uid: &str,
+    container: &str,
+    number: u32,
+) -> (String, Arc<ContainerLog>) {
+    let files = log_rotation::create_file(sim, key, uid, container, number);
     let log = match files {
-        Some(files) => Log::on_disk(sim.rotate_bytes, files),
-        None => Log::new(sim.rotate_bytes),
+        Some(files) => ContainerLog::on_disk(sim.rotate_bytes, files),
+        None => ContainerLog::new(sim.rotate_bytes),
     };
     let (id, log) = (ids::container_id(), Arc::new(log));
-    sim.ledger.open(key, container, &id, log.counts());
+    sim.ledger.add(key, container, &id, log.counts());
     (id, log)
 }
 
-/// Waits for the pod's termination and then for the process to heed it.
-async fn terminated(terminate: &CancellationToken) {
+/// Waits for the pod's termination, then for the process to handle SIGTERM.
+async fn exit_after_term(terminate: &CancellationToken) {
     terminate.cancelled().await;
-    sleep(TERM_TO_EXIT).await;
+    sleep(TERM_DELAY).await;
 }
 
-/// The kubelet's restart delays: at once, then 10 s, doubled each time up to 5 minutes.
-struct Backoff {
+/// The kubelet's restart backoff: no delay, then 10 s, doubling up to 5 minutes.
+struct RestartBackoff {
     base: Duration,
     exits: u32,
 }
 
-impl Backoff {
+impl RestartBackoff {
     fn new(base: Duration) -> Self {
         Self { base, exits: 0 }
     }
 
-    /// Returns the delay after an exit; `None` for the first. A container that ran long begins anew.
+    /// Returns the delay after an exit; `None` for the first. A long run resets the backoff.
     fn next(&mut self, ran: Duration) -> Option<Duration> {
-        let most = self.base * BACKOFF_MOST;
-        if ran > most * 2 {
+        let max = self.base * MAX_BACKOFF_FACTOR;
+        if ran > max * 2 {
             self.exits = 0;
         }
         self.exits = self.exits.saturating_add(1);
         let doublings = self.exits.checked_sub(2)?;
-        Some(self.base.saturating_mul(2_u32.saturating_pow(doublings)).min(most))
+        Some(self.base.saturating_mul(2_u32.saturating_pow(doublings)).min(max))
     }
 }
 
-/// Prints seconds as Go prints a duration: `10s`, `1m20s`.
+/// Formats seconds as a Go duration: `10s`, `1m20s`.
 fn go_duration(seconds: u64) -> String {
     if seconds < 60 {
         format!("{seconds}s")
@@ -144,12 +150,12 @@ fn go_duration(seconds: u64) -> String {
     }
 }
 
-/// Until the kubelet acts on an exit it has seen.
-const RESYNC: Duration = Duration::from_secs(1);
-/// How long a program takes to end after TERM.
-const TERM_TO_EXIT: Duration = Duration::from_millis(200);
-/// The longest delay, in first ones.
-const BACKOFF_MOST: u32 = 30;
+/// Time until the kubelet reacts to an exit.
+const REACTION_DELAY: Duration = Duration::from_secs(1);
+/// Time from SIGTERM to the exit of a program.
+const TERM_DELAY: Duration = Duration::from_millis(200);
+/// Maximum delay, as a multiple of the first.
+const MAX_BACKOFF_FACTOR: u32 = 30;
 
 #[cfg(test)]
 mod tests {
@@ -157,7 +163,7 @@ mod tests {
 
     #[test]
     fn restarts_back_off_from_ten_seconds_to_five_minutes() {
-        let mut backoff = Backoff::new(Duration::from_secs(10));
+        let mut backoff = RestartBackoff::new(Duration::from_secs(10));
         let quick = Duration::from_secs(1);
         let delays: Vec<_> = (0..8)
             .map(|_| backoff.next(quick).map_or(0, |delay| delay.as_secs()))

@@ -1,6 +1,4 @@
-//! What the simulated cluster plays: pods, what their containers write, and what goes wrong when.
-//!
-//! A scenario is a TOML file or a value built in code. Times count from the start of the cluster.
+//! The types of a scenario. Points in time count from the start of the cluster.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,43 +6,45 @@ use std::time::Duration;
 
 use crate::access::User;
 
-/// A whole scenario.
+/// A scenario: pods, faults, users and settings of the cluster.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// Decides the generated names and the content of the logs. Uids, container ids and times are never seeded:
-    /// two runs are two clusters.
+    /// Seed of generated names and of program output. UIDs, container IDs and timestamps are always
+    /// random: two runs are two clusters.
     pub seed: u64,
-    /// At this size a container's log file is rotated away: the kubelet's `containerLogMaxSize`, looked at with each write.
+    /// Size in bytes at which the log served by the API rotates, checked at every write: the
+    /// kubelet's `containerLogMaxSize`.
     pub rotate_bytes: usize,
-    /// How long the kubelet waits before a container's second restart; doubled each time up to thirty times as long.
+    /// Delay before a container's second restart; doubles up to 30 times this value.
     pub restart_backoff: Duration,
-    /// The pods, in the order of the file.
+    /// Pods, in file order.
     pub pods: Vec<PodPlan>,
-    /// What goes wrong, in the order of the file.
+    /// Faults, in file order.
     pub faults: Vec<Fault>,
-    /// How the node keeps its containers' log files.
+    /// Rotation of the log files on disk.
     pub log_files: LogFiles,
-    /// Whom the API knows: of whom `TokenReview` and `SubjectAccessReview` tell.
+    /// Users of the API, for `TokenReview`, `SubjectAccessReview` and authorization.
     pub users: Vec<User>,
-    /// Whether the API lets in only those, with their token, and to what they may do. Otherwise it asks nobody.
+    /// Whether the API requires a token and enforces permissions.
     pub authorize: bool,
 }
 
-/// How the node keeps its containers' log files, as a kubelet does.
+/// Settings of log files on disk, as in a kubelet's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFiles {
-    /// Where: the kubelet's `podLogsDir`. Absent: there are no files, only what the log API serves. Not in the scenario file.
+    /// Directory, as the kubelet's `podLogsDir`; `None`: no files are written. Not a scenario key.
     pub dir: Option<PathBuf>,
-    /// A file of this many bytes is rotated at the next check: the kubelet's `containerLogMaxSize`.
+    /// Size in bytes at which a file is rotated: the kubelet's `containerLogMaxSize`.
     pub max_size: u64,
-    /// The most files of a container instance, the current one included: the kubelet's `containerLogMaxFiles`.
+    /// Maximum number of files of a container instance, including the current one: the kubelet's
+    /// `containerLogMaxFiles`.
     pub max_files: usize,
-    /// How often sizes are checked: the kubelet's `containerLogMonitorInterval`.
+    /// Interval of the size check: the kubelet's `containerLogMonitorInterval`.
     pub check: Duration,
 }
 
 impl Default for LogFiles {
-    /// As the kubelet does unless told otherwise, and no files.
+    /// The kubelet's defaults, without a directory.
     fn default() -> Self {
         Self {
             dir: None,
@@ -70,26 +70,26 @@ impl Default for Scenario {
     }
 }
 
-/// One `[[pods]]` entry: a pod, or the replicas of one.
+/// One `[[pods]]` entry: a pod or its replicas.
 #[derive(Debug, Clone)]
 pub struct PodPlan {
-    /// Namespace; it exists from the start of the cluster, or from the pod's creation.
+    /// Namespace; created at the start of the cluster.
     pub namespace: String,
-    /// The pod's name, or what its replicas' names begin with.
+    /// Name of the pod, or name prefix of its replicas.
     pub name: String,
-    /// Absent: one pod called exactly `name`. Present: this many pods called `name-<hash>-<5 characters>`.
+    /// `None`: one pod named `name`; otherwise this many pods named `name-<hash>-<5 characters>`.
     pub replicas: Option<u32>,
     /// When the pod is created.
     pub start_after: Duration,
-    /// When the pod is deleted (with its grace period), if ever.
+    /// When the pod is deleted, with its grace period, if ever.
     pub delete_after: Option<Duration>,
-    /// The pod's labels; `app` is `name` unless it is given here.
+    /// Labels; `app` defaults to `name`.
     pub labels: BTreeMap<String, String>,
-    /// The pod's annotations.
+    /// Annotations.
     pub annotations: BTreeMap<String, String>,
-    /// The node the pod is bound to; absent: the simulated node. Empty: the pod is never scheduled.
+    /// `spec.nodeName`; `None` is the simulated node, an empty name leaves the pod unscheduled.
     pub node: Option<String>,
-    /// At least one.
+    /// Containers, at least one with [`Role::Main`].
     pub containers: Vec<ContainerPlan>,
 }
 
@@ -98,240 +98,166 @@ pub struct PodPlan {
 pub struct ContainerPlan {
     /// Name, unique in the pod.
     pub name: String,
-    /// What part it has in its pod.
+    /// Role in the pod.
     pub role: Role,
-    /// What it writes.
+    /// Output of the container.
     pub output: Output,
-    /// The code it exits with after its last line.
+    /// Exit code after the last line.
     pub exit_code: i32,
-    /// Whether the kubelet starts it again.
+    /// Restart policy.
     pub restart: RestartPolicy,
-    /// Present: the container never starts and waits with this reason (`ErrImagePull`, `ContainerCreating`, ...).
+    /// If set, the container never starts and waits with this reason (`ErrImagePull`,
+    /// `ContainerCreating`, ...).
     pub waiting: Option<String>,
 }
 
-/// What part a container has in its pod.
+/// Role of a container in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Role {
-    /// It is one of those that the pod is for.
+    /// An entry of `spec.containers`.
     #[default]
     Main,
-    /// It runs to its end before the next of its kind, and all of them before the main ones (`spec.initContainers`).
+    /// An entry of `spec.initContainers`: runs to completion before the next container starts.
     Init,
-    /// It is started among the init containers and runs beside the main ones (an init container with `restartPolicy: Always`).
+    /// An init container with `restartPolicy: Always`: starts in the init sequence and keeps
+    /// running.
     Sidecar,
-    /// It comes into the running pod, as `kubectl debug` has it (`spec.ephemeralContainers`), and is never started again.
+    /// An entry of `spec.ephemeralContainers`, as `kubectl debug` adds it; never restarted.
     Ephemeral {
-        /// How long after the main ones.
+        /// Delay after the start of the main containers.
         after: Duration,
     },
 }
 
-/// What a container writes.
+/// Output of a container.
 #[derive(Debug, Clone)]
 pub enum Output {
-    /// Nothing on its own: a test writes its lines.
+    /// No output of its own; a test writes the lines.
     Silent,
     /// Lines from a template.
     Lines(LinePlan),
-    /// A built-in program with realistic output, at about this many lines a second.
+    /// A built-in program and its rate in lines per second.
     Program(Program, f64),
 }
 
 /// Numbered lines from a template.
 #[derive(Debug, Clone)]
 pub struct LinePlan {
-    /// How many lines before the container exits; 0 = it never exits.
+    /// Number of lines before the container exits; 0: endless.
     pub lines: u64,
-    /// Lines a second; 0 = as fast as it goes.
+    /// Lines per second; 0: as fast as possible.
     pub rate: f64,
-    /// Bytes of each line's content (without timestamp and newline): padded or cut to it.
+    /// Size in bytes of each line's content (without timestamp and newline); lines are padded or
+    /// cut.
     pub size: Option<usize>,
-    /// Template: `{seq}` (from 0 in each container instance), `{pod}`, `{namespace}`, `{container}`. A
-    /// newline in it becomes a space.
+    /// LineTemplate with the placeholders `{seq}` (from 0 in each container instance), `{pod}`,
+    /// `{namespace}` and `{container}`. A newline becomes a space.
     pub text: String,
-    /// Every so many lines, one goes to standard error: the last of them. Absent: none.
+    /// Every n-th line goes to standard error; `None`: no line.
     pub stderr_every: Option<u64>,
 }
 
-/// The built-in programs.
+/// Built-in programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Program {
-    /// A web application: request lines, JSON, colours, now and then a stack trace.
+    /// A web application: request lines, JSON, colours, occasional stack traces.
     Web,
-    /// A job worker: jobs started and done, retries, JSON.
+    /// A job worker: jobs, retries, JSON.
     Worker,
-    /// Starts, fails, prints a stack trace and exits with code 1.
+    /// Fails at start-up: prints a stack trace and exits with code 1.
     Crash,
 }
 
-/// Kubernetes' restart policy.
+/// Restart policy, as in Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 pub enum RestartPolicy {
-    /// Started again whatever its exit code.
+    /// Restart after every exit.
     Always,
-    /// Started again unless it exited with 0.
+    /// Restart after an exit code other than 0.
     OnFailure,
-    /// Never started again.
+    /// Never restart.
     Never,
 }
 
-/// Something that goes wrong at a time.
+/// A fault and its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// When, from the start of the cluster.
+    /// Time since the start of the cluster.
     pub at: Duration,
-    /// What.
+    /// ResourceKind of the fault.
     pub kind: FaultKind,
 }
 
-/// What can go wrong.
+/// Kinds of faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FaultKind {
-    /// The pod is deleted with its grace period, as `kubectl delete pod` does.
+    /// Deletes a pod with its grace period, as `kubectl delete pod` does.
     DeletePod {
-        /// Its namespace.
+        /// Namespace of the pod.
         namespace: String,
-        /// Its name, or the `name` of a `[[pods]]` entry: then its first replica that still is there.
+        /// Pod name, or the `name` of a `[[pods]]` entry (then its first remaining replica).
         pod: String,
     },
-    /// Every open follow and watch ends cleanly, as when the kubelet or the API server restarts.
+    /// Ends every open follow and watch cleanly, as a restart of kubelet or API server does.
     EndStreams,
-    /// Every open follow and watch breaks off without the last chunk.
+    /// Breaks off every open follow and watch without the last chunk.
     BreakStreams,
-    /// The API's port is closed and its connections are broken for this long.
+    /// Closes the API port and breaks its connections.
     ApiDown {
-        /// How long.
+        /// Duration of the fault.
         duration: Duration,
     },
-    /// The kubelet is away for this long: follows end cleanly, then log requests are 500, then shortly 404.
+    /// Stops the kubelet: follows end cleanly, log requests return 500, then 404 while it starts.
     KubeletDown {
-        /// How long.
+        /// Duration of the fault.
         duration: Duration,
     },
-    /// The container runtime is away for this long: new log requests are 200 with an error text; open follows go on.
+    /// Stops the container runtime: new log requests return 200 with an error text; open follows
+    /// continue.
     RuntimeDown {
-        /// How long.
+        /// Duration of the fault.
         duration: Duration,
     },
-    /// Every running container's log file is rotated away, unless it is empty.
+    /// Rotates the log of every running container, unless it is empty.
     Rotate,
-    /// Follows deliver nothing for this long; files rotated away meanwhile they skip, save the one they were in.
+    /// Follows send nothing. Afterwards they finish their file and continue with the current one;
+    /// files rotated in between are skipped.
     StallFollows {
-        /// How long.
+        /// Duration of the fault.
         duration: Duration,
     },
-    /// Follows that are open now do not notice a rotation: they stay silent at the end of their file, and end there when the container exits.
+    /// Open follows miss rotations: they stay silent at the end of their file and end when the
+    /// container exits.
     StrandFollows,
-    /// Watches say nothing for this long, and stay open; then all that happened meanwhile.
+    /// Watches stay open and send nothing; afterwards they send everything that happened.
     MuteWatches {
-        /// How long.
+        /// Duration of the fault.
         duration: Duration,
     },
-    /// Every piece of a log takes `delay` more for this long.
+    /// Delays every piece of a log response by `delay`.
     SlowLogs {
-        /// How long.
+        /// Duration of the fault.
         duration: Duration,
-        /// Before each piece, of 32 KiB or a line.
+        /// Delay before each piece of up to 32 KiB.
         delay: Duration,
     },
-    /// Every request is 429 for this long, to be tried again after a second; what is open goes on.
+    /// Every new request returns 429 with `Retry-After: 1`; open streams continue.
     ApiBusy {
-        /// How long.
+        /// Duration of the fault.
         duration: Duration,
     },
-    /// Log requests are 403 for this long: the right was taken away; open follows go on.
+    /// Log requests return 403, as after the permission was revoked; open follows continue.
     LogsForbidden {
-        /// How long.
+        /// Duration of the fault.
         duration: Duration,
     },
-    /// Watches end, and who goes on from where they were gets 410: the API server has forgotten.
+    /// Ends watches and drops the watch history: a watch resumed from an earlier version gets 410.
     ExpireWatches,
 }
 
-impl Scenario {
-    /// Reads a scenario file. Times are `"2s"`, `"1m30s"`, `"250ms"` or a number of seconds.
-    ///
-    /// ```
-    /// let scenario = kubesim::Scenario::from_toml(r#"
-    ///     seed = 7                     # decides names and content; default 0
-    ///     rotate_bytes = 1048576       # a log file's size; default 10 MiB
-    ///     restart_backoff = "10s"      # before the second restart; the default
-    ///
-    ///     [log_files]                  # how the node keeps log files, where it is given a directory for them
-    ///     max_size = 10485760          # bytes; these are the defaults
-    ///     max_files = 5
-    ///     check = "10s"
-    ///
-    ///     [[pods]]
-    ///     namespace = "shop"
-    ///     name = "web"
-    ///     replicas = 3                 # absent: one pod, called exactly `name`
-    ///     start_after = "2s"           # default 0
-    ///     delete_after = "1m"          # default never
-    ///     labels = { tier = "front" }
-    ///     annotations = { note = "any text" }
-    ///     node = "node-1"              # the default; "" = never scheduled
-    ///
-    ///     [[pods.containers]]
-    ///     name = "web"
-    ///     lines = 1000                 # then it exits; 0 or absent = endless
-    ///     rate = 50                    # lines a second, default 1; 0 = full speed
-    ///     size = 100                   # bytes of content, padded or cut
-    ///     text = "line {seq}"          # the default; also {pod}, {namespace}, {container}
-    ///     stderr_every = 10            # every tenth line goes to standard error; default none
-    ///     exit_code = 0
-    ///     restart = "Never"            # Always (default if endless), OnFailure, Never (default otherwise)
-    ///
-    ///     [[pods.containers]]
-    ///     name = "sidecar"
-    ///     profile = "worker"           # instead of lines, size and text: web, worker, crash, silent
-    ///
-    ///     [[pods.containers]]
-    ///     name = "stuck"
-    ///     waiting = "ErrImagePull"     # never starts
-    ///
-    ///     [[pods.containers]]
-    ///     name = "migrate"
-    ///     role = "init"                # main (default), init, sidecar, ephemeral
-    ///     lines = 10
-    ///
-    ///     [[pods.containers]]
-    ///     name = "debugger"
-    ///     role = "ephemeral"
-    ///     after = "5s"                 # after the main ones; default 0
-    ///     lines = 10
-    ///
-    ///     [[faults]]
-    ///     at = "30s"
-    ///     kind = "delete-pod"          # with namespace and pod (or the name of its entry)
-    ///     namespace = "shop"
-    ///     pod = "web"
-    ///
-    ///     [[faults]]
-    ///     at = "40s"
-    ///     kind = "api-down"            # one that lasts: see FaultKind for all, written-like-this
-    ///     for = "5s"
-    /// "#)?;
-    /// assert_eq!(scenario.pods[0].containers.len(), 5);
-    /// # Ok::<_, kubesim::ScenarioError>(())
-    /// ```
-    ///
-    /// *Errors*: the first mistake, with its line and column: not TOML, an unknown key, a value out of range.
-    pub fn from_toml(text: &str) -> Result<Self, super::file::ScenarioError> {
-        super::file::read(text)
-    }
-
-    /// Returns the scenario of the demo: a web application and a worker, three pods each, and one pod that crashes.
-    #[must_use]
-    pub fn demo() -> Self {
-        Self::from_toml(DEMO).expect("the embedded scenario is valid: a test reads it")
-    }
-}
-
 impl PodPlan {
-    /// Makes the plan of one pod whose single container writes nothing on its own and is never restarted.
+    /// Plans one pod with a single silent container that is never restarted.
     #[must_use]
     pub fn silent(namespace: &str, name: &str, container: &str) -> Self {
         let container = ContainerPlan {
@@ -355,7 +281,7 @@ impl PodPlan {
         }
     }
 
-    /// Returns this plan with that restart policy in every container.
+    /// Sets the restart policy of every container.
     #[must_use]
     pub fn restarting(mut self, policy: RestartPolicy) -> Self {
         for container in &mut self.containers {
@@ -366,7 +292,7 @@ impl PodPlan {
 }
 
 impl RestartPolicy {
-    /// Says whether a container that exited with `code` is started again.
+    /// Returns whether a container that exited with `code` is restarted.
     pub(crate) fn restarts(self, code: i32) -> bool {
         match self {
             Self::Always => true,
@@ -375,7 +301,7 @@ impl RestartPolicy {
         }
     }
 
-    /// Returns the name the API uses.
+    /// Returns the name in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Always => "Always",
@@ -388,7 +314,5 @@ impl RestartPolicy {
 /// The kubelet's default `containerLogMaxSize`.
 const ROTATE_BYTES: usize = 10 << 20;
 
-/// The kubelet's.
+/// The kubelet's initial backoff.
 const RESTART_BACKOFF: Duration = Duration::from_secs(10);
-
-const DEMO: &str = include_str!("../../scenarios/demo.toml");

@@ -1,38 +1,38 @@
-//! Versions of what is stored, and a bounded history of its changes for watchers.
+//! Resource versions, and a bounded history of changes for watches.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// The versions so far. Its owner keeps it under the lock of what it stores.
+/// Resource versions and recent changes. The owner protects it with the lock of its objects.
 pub(crate) struct History<T> {
     version: u64,
-    /// Watching from before this version is no longer possible.
+    /// The oldest version from which a watch can resume.
     oldest: u64,
-    /// The changes a watcher may be behind.
-    most: usize,
+    /// Maximum number of changes kept.
+    capacity: usize,
     changes: VecDeque<Change<T>>,
-    told: watch::Sender<u64>,
+    newest: watch::Sender<u64>,
 }
 
-/// One change.
+/// One change of an object.
 pub(crate) struct Change<T> {
     pub(crate) version: u64,
-    /// Absent: it was created.
+    /// The object before the change; `None` if it was created.
     pub(crate) before: Option<Arc<T>>,
-    /// After the change; of a deletion: the last object, with the deletion's version.
+    /// The object after the change; for a deletion, the last state with the deletion's version.
     pub(crate) object: Arc<T>,
     pub(crate) deleted: bool,
 }
 
-/// A version that the history no longer reaches.
+/// The history no longer contains the requested version.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct TooOld {
+pub(crate) struct VersionTooOld {
     pub(crate) oldest: u64,
 }
 
-// Not derived: what is shared need not be cloned.
+// Not derived: `T` does not have to be `Clone`.
 impl<T> Clone for Change<T> {
     fn clone(&self) -> Self {
         Self {
@@ -45,8 +45,9 @@ impl<T> Clone for Change<T> {
 }
 
 impl<T> Change<T> {
-    /// What it is to who watches what `matches` says; `None`: nothing.
-    pub(crate) fn kind(&self, matches: impl Fn(&T) -> bool) -> Option<&'static str> {
+    /// Returns the watch event type for a watch that selects objects with `matches`; `None` if the
+    /// watch does not receive the change.
+    pub(crate) fn event_type(&self, matches: impl Fn(&T) -> bool) -> Option<&'static str> {
         let before = self.before.as_ref().is_some_and(|object| matches(object));
         let after = !self.deleted && matches(&self.object);
         match (before, after) {
@@ -59,71 +60,71 @@ impl<T> Change<T> {
 }
 
 impl<T> History<T> {
-    /// An empty one, that keeps so many changes.
-    pub(crate) fn new(most: usize) -> Self {
+    /// Creates an empty history that keeps up to `capacity` changes.
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
             version: FIRST_VERSION,
             oldest: FIRST_VERSION,
-            most,
+            capacity,
             changes: VecDeque::new(),
-            told: watch::Sender::new(FIRST_VERSION),
+            newest: watch::Sender::new(FIRST_VERSION),
         }
     }
 
-    /// The newest version.
+    /// Returns the newest version.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// The newest version, and its changes to come.
+    /// Returns a receiver of the newest version.
     pub(crate) fn versions(&self) -> watch::Receiver<u64> {
-        self.told.subscribe()
+        self.newest.subscribe()
     }
 
-    /// A version for what changes next.
+    /// Allocates the version of the next change.
     pub(crate) fn next(&mut self) -> u64 {
         self.version += 1;
         self.version
     }
 
-    /// Notes a change, and tells who watches.
+    /// Appends a change and wakes the watches.
     pub(crate) fn publish(&mut self, change: Change<T>) {
         let version = change.version;
         self.changes.push_back(change);
-        if self.changes.len() > self.most
+        if self.changes.len() > self.capacity
             && let Some(dropped) = self.changes.pop_front()
         {
             self.oldest = dropped.version;
         }
-        self.told.send_replace(version);
+        self.newest.send_replace(version);
     }
 
-    /// Forgets the changes so far.
-    pub(crate) fn forget(&mut self) {
+    /// Drops all changes, so that no watch can resume from an earlier version.
+    pub(crate) fn clear(&mut self) {
         self.oldest = self.next();
         self.changes.clear();
-        self.told.send_replace(self.version);
+        self.newest.send_replace(self.version);
     }
 
-    /// The changes after a version, newest first.
-    pub(crate) fn back_to(&self, version: u64) -> Result<impl Iterator<Item = &Change<T>>, TooOld> {
-        self.reaches(version)?;
+    /// Returns the changes after a version, newest first.
+    pub(crate) fn newest_first_since(&self, version: u64) -> Result<impl Iterator<Item = &Change<T>>, VersionTooOld> {
+        self.check_reachable(version)?;
         let newest = self.changes.iter().rev();
         Ok(newest.take_while(move |change| change.version > version))
     }
 
-    /// Up to `limit` changes after a version, oldest first.
-    pub(crate) fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change<T>>, TooOld> {
-        self.reaches(after)?;
+    /// Returns up to `limit` changes after a version, oldest first.
+    pub(crate) fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change<T>>, VersionTooOld> {
+        self.check_reachable(after)?;
         let first = self.changes.partition_point(|change| change.version <= after);
         Ok(self.changes.range(first..).take(limit).cloned().collect())
     }
 
-    fn reaches(&self, version: u64) -> Result<(), TooOld> {
-        let too_old = TooOld { oldest: self.oldest };
+    fn check_reachable(&self, version: u64) -> Result<(), VersionTooOld> {
+        let too_old = VersionTooOld { oldest: self.oldest };
         if version < self.oldest { Err(too_old) } else { Ok(()) }
     }
 }
 
-/// Not near 0, as in a cluster that has run a while: version 1 is too old from the start.
+/// Above 1, as in a cluster that has run for a while: version 1 is always too old.
 const FIRST_VERSION: u64 = 500;

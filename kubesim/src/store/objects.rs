@@ -1,4 +1,5 @@
-//! Objects that are kept as they are declared, and bring nothing about but rights: nobody here schedules a Deployment.
+//! Objects stored as declared (`kubectl apply`), such as Deployments. The simulator does not act on
+//! them, except for RBAC objects (see `rbac`).
 
 use std::collections::BTreeMap;
 
@@ -6,20 +7,19 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::access::{Action, Rule};
-use crate::store::write_error::Refused;
+use crate::store::write_error::WriteError;
 
-/// A kind that can be declared.
-pub(crate) struct Kind {
-    /// The API group; empty: the core group.
+/// A kind of object that can be stored.
+pub(crate) struct ResourceKind {
+    /// API group; empty for the core group.
     pub(crate) group: &'static str,
     pub(crate) resource: &'static str,
     pub(crate) name: &'static str,
     pub(crate) namespaced: bool,
 }
 
-const fn kind(group: &'static str, resource: &'static str, name: &'static str, namespaced: bool) -> Kind {
-    Kind {
+const fn kind(group: &'static str, resource: &'static str, name: &'static str, namespaced: bool) -> ResourceKind {
+    ResourceKind {
         group,
         resource,
         name,
@@ -27,11 +27,11 @@ const fn kind(group: &'static str, resource: &'static str, name: &'static str, n
     }
 }
 
-/// RBAC's group.
-const RBAC: &str = "rbac.authorization.k8s.io";
+/// API group of RBAC.
+pub(crate) const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// All of them, each in its group's version `v1`.
-pub(crate) const KINDS: [Kind; 15] = [
+/// All kinds, each with version `v1`.
+pub(crate) const KINDS: [ResourceKind; 15] = [
     kind("", "configmaps", "ConfigMap", true),
     kind("", "serviceaccounts", "ServiceAccount", true),
     kind("", "services", "Service", true),
@@ -49,51 +49,55 @@ pub(crate) const KINDS: [Kind; 15] = [
     kind("scheduling.k8s.io", "priorityclasses", "PriorityClass", false),
 ];
 
-/// Group and resource, namespace, name.
-pub(crate) type Key = ((&'static str, &'static str), String, String);
+/// (Group, resource), namespace, name.
+pub(crate) type ObjectKey = ((&'static str, &'static str), String, String);
 
-/// What was declared.
+/// The stored objects.
 #[derive(Default)]
-pub(crate) struct Declared {
+pub(crate) struct ObjectStore {
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    objects: BTreeMap<Key, Value>,
+    objects: BTreeMap<ObjectKey, Value>,
     version: u64,
 }
 
-impl Declared {
-    pub(crate) fn get(&self, key: &Key) -> Option<Value> {
+impl ObjectStore {
+    pub(crate) fn get(&self, key: &ObjectKey) -> Option<Value> {
         self.state.lock().objects.get(key).cloned()
     }
 
-    /// Those of a kind, of a namespace or (empty) of all; and the newest version.
-    pub(crate) fn list(&self, kind: &Kind, namespace: &str) -> (u64, Vec<Value>) {
+    /// Returns the newest version and the objects of a kind in a namespace, or in all namespaces if
+    /// it is empty.
+    pub(crate) fn list(&self, kind: &ResourceKind, namespace: &str) -> (u64, Vec<Value>) {
         let state = self.state.lock();
-        let meant = state.objects.iter().filter(|((of, within, _), _)| {
-            *of == (kind.group, kind.resource) && (namespace.is_empty() || within == namespace)
+        let matching = state.objects.iter().filter(|((kind_key, object_namespace, _), _)| {
+            *kind_key == (kind.group, kind.resource) && (namespace.is_empty() || object_namespace == namespace)
         });
-        (state.version, meant.map(|(_, object)| object.clone()).collect())
+        (state.version, matching.map(|(_, object)| object.clone()).collect())
     }
 
-    /// Keeps an object as `change` makes it of the one that there is; returns it with what a server gives. `dry`: keeps nothing.
+    /// Stores the object that `change` returns for the existing one and returns it with its
+    /// server-set metadata. `dry_run`: stores nothing.
+    ///
+    /// *Errors*: the error of `change`.
     pub(crate) fn put(
         &self,
-        key: Key,
-        dry: bool,
-        change: impl FnOnce(Option<&Value>) -> Result<Value, Refused>,
-    ) -> Result<Value, Refused> {
+        key: ObjectKey,
+        dry_run: bool,
+        change: impl FnOnce(Option<&Value>) -> Result<Value, WriteError>,
+    ) -> Result<Value, WriteError> {
         let mut state = self.state.lock();
         let before = state.objects.get(&key);
         let mut object = change(before)?;
-        let given = before.map_or_else(
+        let metadata = before.map_or_else(
             || json!({"uid": crate::ids::uid(), "creationTimestamp": crate::time::rfc3339_seconds(Timestamp::now())}),
             |before| before["metadata"].clone(),
         );
-        for kept in ["uid", "creationTimestamp"] {
-            object["metadata"][kept] = given[kept].clone();
+        for field in ["uid", "creationTimestamp"] {
+            object["metadata"][field] = metadata[field].clone();
         }
         object["metadata"]["name"] = key.2.clone().into();
         if !key.1.is_empty() {
@@ -101,70 +105,24 @@ impl Declared {
         }
         let version = state.version + 1;
         object["metadata"]["resourceVersion"] = version.to_string().into();
-        if !dry {
+        if !dry_run {
             state.version = version;
             state.objects.insert(key, object.clone());
         }
         Ok(object)
     }
 
-    pub(crate) fn remove(&self, key: &Key) -> Option<Value> {
-        self.state.lock().objects.remove(key)
-    }
-
-    /// Whether a role that is bound to a service account (`system:serviceaccount:NAMESPACE:NAME`) allows it.
-    pub(crate) fn allows(&self, user: &str, action: &Action) -> bool {
+    /// Returns copies of the objects of a group and resource, with their keys.
+    pub(crate) fn all(&self, group: &str, resource: &str) -> Vec<(ObjectKey, Value)> {
         let state = self.state.lock();
-        let of = |resource: &'static str| {
-            let all = state.objects.iter();
-            all.filter(move |((of, _, _), _)| *of == (RBAC, resource))
-        };
-        let bindings = of("clusterrolebindings").chain(of("rolebindings"));
-        bindings
-            .filter(|(_, binding)| is_for(binding, user))
-            .any(|((_, namespace, _), binding)| {
-                let role = &binding["roleRef"];
-                // A role of the cluster may be bound within a namespace.
-                let (resource, within) = match role["kind"].as_str() {
-                    Some("ClusterRole") => ("clusterroles", ""),
-                    _ => ("roles", &**namespace),
-                };
-                let key = (
-                    (RBAC, resource),
-                    within.to_owned(),
-                    role["name"].as_str().unwrap_or_default().to_owned(),
-                );
-                let rules = state.objects.get(&key).and_then(|role| role["rules"].as_array());
-                let namespace = Some(namespace.clone()).filter(|namespace| !namespace.is_empty());
-                rules
-                    .into_iter()
-                    .flatten()
-                    .any(|rule| read_rule(rule, namespace.clone()).allows(action))
-            })
+        let matching = state
+            .objects
+            .iter()
+            .filter(|((kind, _, _), _)| *kind == (group, resource));
+        matching.map(|(key, object)| (key.clone(), object.clone())).collect()
     }
-}
 
-/// Whether a binding names a service account.
-fn is_for(binding: &Value, user: &str) -> bool {
-    let subjects = binding["subjects"].as_array().into_iter().flatten();
-    let mut names = subjects
-        .filter(|subject| subject["kind"] == "ServiceAccount")
-        .map(|subject| {
-            let text = |name: &str| subject[name].as_str().unwrap_or_default();
-            format!("system:serviceaccount:{}:{}", text("namespace"), text("name"))
-        });
-    names.any(|name| name == user)
-}
-
-fn read_rule(rule: &Value, namespace: Option<String>) -> Rule {
-    let texts = |name: &str| {
-        let list = rule[name].as_array().into_iter().flatten();
-        list.filter_map(|text| text.as_str().map(str::to_owned)).collect()
-    };
-    Rule {
-        groups: texts("apiGroups"),
-        resources: texts("resources"),
-        verbs: texts("verbs"),
-        namespace,
+    pub(crate) fn remove(&self, key: &ObjectKey) -> Option<Value> {
+        self.state.lock().objects.remove(key)
     }
 }

@@ -1,17 +1,17 @@
-//! One pod: what the API says about it, and the logs of its containers.
+//! One pod: its API state and the logs of its containers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::logs::container_log::Log;
+use crate::logs::container_log::ContainerLog;
 use crate::scenario::{RestartPolicy, Role};
 
 /// Namespace and name.
 pub(crate) type PodKey = (String, String);
 
-/// A pod as one resource version has it. Cloned for each change: watchers keep the old one.
+/// A pod at one resource version. Every change clones it: watches keep the previous state.
 #[derive(Clone)]
 pub(crate) struct Pod {
     pub(crate) namespace: String,
@@ -24,20 +24,20 @@ pub(crate) struct Pod {
     pub(crate) deletion: Option<Deletion>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
-    /// The ReplicaSet that owns it: name and uid.
+    /// Name and UID of the owning ReplicaSet.
     pub(crate) owner: Option<(String, String)>,
-    /// Empty until it is scheduled.
+    /// Empty until the pod is scheduled.
     pub(crate) node: String,
     pub(crate) phase: Phase,
     pub(crate) started: Option<Timestamp>,
     pub(crate) sandbox_ready: bool,
     pub(crate) ip: Option<String>,
-    /// When the containers' readiness last changed.
+    /// Time of the last change of readiness.
     pub(crate) ready_changed: Timestamp,
     pub(crate) containers: Vec<Container>,
 }
 
-/// That a pod is being deleted.
+/// The pending deletion of a pod.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deletion {
     pub(crate) at: Timestamp,
@@ -62,13 +62,14 @@ pub(crate) struct Container {
     pub(crate) state: State,
     pub(crate) last: Option<Terminated>,
     pub(crate) restarts: u32,
-    /// Of the newest instance: `containerd://` and 64 hex digits.
+    /// ID of the newest instance: `containerd://` and 64 hex digits.
     pub(crate) id: Option<String>,
-    /// The logs the node still has: the newest instance's, and at most one dead one's before it.
-    pub(crate) logs: Vec<(String, Arc<Log>)>,
+    /// Logs by instance ID that the node still has: of the newest instance and at most one before
+    /// it.
+    pub(crate) logs: Vec<(String, Arc<ContainerLog>)>,
 }
 
-/// A container's state.
+/// State of a container.
 #[derive(Debug, Clone)]
 pub(crate) enum State {
     Waiting { reason: String, message: Option<String> },
@@ -76,7 +77,7 @@ pub(crate) enum State {
     Terminated(Terminated),
 }
 
-/// How a container instance ended.
+/// The end of a container instance.
 #[derive(Debug, Clone)]
 pub(crate) struct Terminated {
     pub(crate) exit_code: i32,
@@ -96,40 +97,41 @@ impl Pod {
         self.containers.iter().find(|container| container.name == name)
     }
 
-    /// Returns a container by name, to be changed.
+    /// Returns a container by name, mutably.
     pub(crate) fn container_mut(&mut self, name: &str) -> Option<&mut Container> {
         self.containers.iter_mut().find(|container| container.name == name)
     }
 
-    /// Returns the containers that the pod is for.
+    /// Returns the main containers.
     pub(crate) fn main(&self) -> impl DoubleEndedIterator<Item = &Container> {
         self.containers.iter().filter(|container| container.role == Role::Main)
     }
 
-    /// Returns the init containers, and the sidecars among them.
+    /// Returns the init containers, sidecars included.
     pub(crate) fn init(&self) -> impl DoubleEndedIterator<Item = &Container> {
         let init = |container: &&Container| matches!(container.role, Role::Init | Role::Sidecar);
         self.containers.iter().filter(init)
     }
 
-    /// Returns the ephemeral containers that came into the pod.
+    /// Returns the ephemeral containers that have started.
     pub(crate) fn ephemeral(&self) -> impl DoubleEndedIterator<Item = &Container> {
-        let came = |container: &&Container| matches!(container.role, Role::Ephemeral { .. }) && container.id.is_some();
-        self.containers.iter().filter(came)
+        let started =
+            |container: &&Container| matches!(container.role, Role::Ephemeral { .. }) && container.id.is_some();
+        self.containers.iter().filter(started)
     }
 
-    /// Returns those that run beside each other for as long as the pod does.
-    pub(crate) fn lasting(&self) -> impl DoubleEndedIterator<Item = &Container> {
+    /// Returns the containers that run as long as the pod: sidecars and main containers.
+    pub(crate) fn long_running(&self) -> impl DoubleEndedIterator<Item = &Container> {
         let sidecars = self.init().filter(|container| container.role == Role::Sidecar);
         sidecars.chain(self.main())
     }
 
-    /// Says whether all containers run that should.
+    /// Returns whether all sidecars and main containers are running.
     pub(crate) fn ready(&self) -> bool {
-        self.lasting().all(Container::runs)
+        self.long_running().all(Container::is_running)
     }
 
-    /// Says whether the init containers have ended, and the sidecars run.
+    /// Returns whether the init containers have succeeded and the sidecars have started.
     pub(crate) fn initialized(&self) -> bool {
         self.init().all(|container| match container.role {
             Role::Sidecar => container.id.is_some(),
@@ -137,14 +139,14 @@ impl Pod {
         })
     }
 
-    /// Returns the pod's restart policy: that of its first main container.
-    pub(crate) fn restart(&self) -> RestartPolicy {
+    /// Returns the pod's restart policy: the policy of its first main container.
+    pub(crate) fn restart_policy(&self) -> RestartPolicy {
         self.main()
             .next()
             .map_or(RestartPolicy::Always, |container| container.restart)
     }
 
-    /// Returns the phase once every container has ended for good.
+    /// Returns the phase of the pod after all containers have terminated.
     pub(crate) fn final_phase(&self) -> Phase {
         let failed = |container: &Container| match &container.state {
             State::Terminated(end) => end.exit_code != 0,
@@ -160,7 +162,7 @@ impl Pod {
 }
 
 impl Phase {
-    /// Returns the name the API uses.
+    /// Returns the name in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
@@ -170,33 +172,33 @@ impl Phase {
         }
     }
 
-    /// Says whether the pod has ended for good.
-    pub(crate) fn ended(self) -> bool {
+    /// Returns whether the phase is final.
+    pub(crate) fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
     }
 }
 
 impl Container {
-    /// Returns the log of that instance, if the node still has it.
-    pub(crate) fn log(&self, id: &str) -> Option<Arc<Log>> {
+    /// Returns the log of an instance, if the node still has it.
+    pub(crate) fn log(&self, id: &str) -> Option<Arc<ContainerLog>> {
         self.logs
             .iter()
-            .find(|(own, _)| own == id)
+            .find(|(instance, _)| instance == id)
             .map(|(_, log)| Arc::clone(log))
     }
 
-    /// Says whether it runs.
-    pub(crate) fn runs(&self) -> bool {
+    /// Returns whether the container is running.
+    pub(crate) fn is_running(&self) -> bool {
         matches!(self.state, State::Running { .. })
     }
 
-    /// Says whether it ended well.
+    /// Returns whether the container terminated with exit code 0.
     pub(crate) fn succeeded(&self) -> bool {
         matches!(&self.state, State::Terminated(end) if end.exit_code == 0)
     }
 
-    /// Begins a new instance: what ended before becomes the last state.
-    pub(crate) fn begin(&mut self, id: String, log: Arc<Log>, now: Timestamp) {
+    /// Starts a new instance; a terminated state becomes the last state.
+    pub(crate) fn start(&mut self, id: String, log: Arc<ContainerLog>, now: Timestamp) {
         if let State::Terminated(end) = &self.state {
             self.last = Some(end.clone());
         }
@@ -208,15 +210,16 @@ impl Container {
         self.logs.push((id, log));
     }
 
-    /// Ends the running instance; the dead one before it and its log are removed at once, as the kubelet does.
-    pub(crate) fn end(&mut self, exit_code: i32, now: Timestamp) {
+    /// Terminates the running instance and removes the log of the instance before it, as the
+    /// kubelet does.
+    pub(crate) fn terminate(&mut self, exit_code: i32, now: Timestamp) {
         let (State::Running { started }, Some(id)) = (&self.state, &self.id) else {
             return;
         };
         let started = *started;
-        let dead = self.logs.iter().filter(|(own, _)| own != id);
+        let dead = self.logs.iter().filter(|(instance, _)| instance != id);
         dead.filter_map(|(_, log)| log.files()).for_each(|files| files.remove());
-        self.logs.retain(|(own, _)| own == id);
+        self.logs.retain(|(instance, _)| instance == id);
         self.state = State::Terminated(Terminated {
             exit_code,
             started,
@@ -225,8 +228,8 @@ impl Container {
         });
     }
 
-    /// Says that the container waits before its next start.
-    pub(crate) fn back_off(&mut self, message: String) {
+    /// Sets the state to `CrashLoopBackOff`.
+    pub(crate) fn set_backoff(&mut self, message: String) {
         if let State::Terminated(end) = &self.state {
             self.last = Some(end.clone());
         }

@@ -1,4 +1,4 @@
-//! What the API server stores: the pods, one resource version per change, and a bounded history for watchers.
+//! Pods and namespaces, with one resource version per change and a bounded history for watches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::pod::{Pod, PodKey};
-use crate::store::history::{Change, History, TooOld};
+use crate::store::history::{Change, History, VersionTooOld};
 
-/// The stored objects.
-pub(crate) struct Store {
+/// The stored pods and namespaces.
+pub(crate) struct PodStore {
     state: Mutex<State>,
 }
 
@@ -30,13 +30,13 @@ pub(crate) struct Namespace {
     pub(crate) created: Timestamp,
 }
 
-/// A list at one version.
-pub(crate) struct Listing {
+/// The pods at one resource version.
+pub(crate) struct PodList {
     pub(crate) version: u64,
     pub(crate) pods: Vec<Arc<Pod>>,
 }
 
-impl Default for Store {
+impl Default for PodStore {
     fn default() -> Self {
         let state = State {
             pods: BTreeMap::new(),
@@ -49,13 +49,13 @@ impl Default for Store {
     }
 }
 
-impl Store {
-    /// Returns the newest version, and its changes to come.
+impl PodStore {
+    /// Returns a receiver of the newest version.
     pub(crate) fn versions(&self) -> watch::Receiver<u64> {
         self.state.lock().history.versions()
     }
 
-    /// Stores a new pod (and its namespace). `false` when the name is taken.
+    /// Stores a new pod and its namespace. Returns `false` if the name is taken.
     pub(crate) fn create(&self, mut pod: Pod) -> bool {
         let mut state = self.state.lock();
         if state.pods.contains_key(&pod.key()) {
@@ -75,12 +75,12 @@ impl Store {
         true
     }
 
-    /// Makes a namespace, unless it exists.
+    /// Creates a namespace unless it exists.
     pub(crate) fn create_namespace(&self, name: &str) {
         self.state.lock().add_namespace(name);
     }
 
-    /// Changes a pod. `None` when there is none with that name and uid; else what `change` returned.
+    /// Updates a pod. Returns the result of `change`, or `None` if no pod has this name and UID.
     pub(crate) fn update<T>(&self, key: &PodKey, uid: &str, change: impl FnOnce(&mut Pod) -> T) -> Option<T> {
         let mut state = self.state.lock();
         let before = state.pods.get(key).filter(|pod| pod.uid == uid).cloned()?;
@@ -120,47 +120,66 @@ impl Store {
         state.history.publish(change);
     }
 
-    /// Forgets the changes so far, as an API server that was restarted: who watches from before must list anew.
-    pub(crate) fn forget_history(&self) {
-        self.state.lock().history.forget();
+    /// Drops the change history, as an API server restart does: watches from earlier versions get
+    /// 410 and must list again.
+    pub(crate) fn clear_history(&self) {
+        self.state.lock().history.clear();
     }
 
     /// Returns one pod.
-    pub(crate) fn pod(&self, key: &PodKey) -> Option<Arc<Pod>> {
+    pub(crate) fn get(&self, key: &PodKey) -> Option<Arc<Pod>> {
         self.state.lock().pods.get(key).cloned()
     }
 
-    /// Returns the pods as they are now, in the order of their keys.
-    pub(crate) fn list(&self) -> Listing {
+    /// Returns the current pods, sorted by key.
+    pub(crate) fn list(&self) -> PodList {
         let state = self.state.lock();
-        Listing {
+        PodList {
             version: state.history.version(),
             pods: state.pods.values().cloned().collect(),
         }
     }
 
-    /// Returns the pods as they were at a version, by undoing the history.
-    pub(crate) fn list_at(&self, version: u64) -> Result<Listing, TooOld> {
+    /// Returns the names of a plan's pods that exist and are not being deleted: the pod of that name,
+    /// or the replicas.
+    pub(crate) fn pods_of_plan(&self, namespace: &str, name: &str) -> Vec<String> {
+        let listing = self.list();
+        let here = listing
+            .pods
+            .iter()
+            .filter(|pod| pod.namespace == namespace && pod.deletion.is_none());
+        let of_plan = here.filter(|pod| {
+            let replica = pod
+                .labels
+                .get("pod-template-hash")
+                .map(|hash| format!("{name}-{hash}-"));
+            pod.name == name || replica.is_some_and(|prefix| pod.name.starts_with(&prefix))
+        });
+        of_plan.map(|pod| pod.name.clone()).collect()
+    }
+
+    /// Returns the pods at an earlier version by reverting the changes after it.
+    pub(crate) fn list_at(&self, version: u64) -> Result<PodList, VersionTooOld> {
         let state = self.state.lock();
         let mut pods = state.pods.clone();
-        for change in state.history.back_to(version)? {
+        for change in state.history.newest_first_since(version)? {
             match &change.before {
                 Some(before) => pods.insert(before.key(), Arc::clone(before)),
                 None => pods.remove(&change.object.key()),
             };
         }
-        Ok(Listing {
+        Ok(PodList {
             version,
             pods: pods.into_values().collect(),
         })
     }
 
     /// Returns up to `limit` changes after a version, oldest first.
-    pub(crate) fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change<Pod>>, TooOld> {
+    pub(crate) fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change<Pod>>, VersionTooOld> {
         self.state.lock().history.changes(after, limit)
     }
 
-    /// Returns the namespaces in the order of their names, and the newest version.
+    /// Returns the newest version and the namespaces, sorted by name.
     pub(crate) fn namespaces(&self) -> (u64, Vec<Namespace>) {
         let state = self.state.lock();
         (state.history.version(), state.namespaces.values().cloned().collect())
@@ -182,5 +201,5 @@ impl State {
     }
 }
 
-/// The changes a watcher may be behind. A pod is about 1 KB here, so a few MB at most.
+/// Number of changes from which a watch can resume. A pod takes about 1 KB, so a few MB at most.
 const HISTORY_EVENTS: usize = 2_000;

@@ -1,4 +1,4 @@
-//! Secrets as they are stored: objects with a version each, and a bounded history for watchers.
+//! Secrets, with one resource version per change and a bounded history for watches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::store::history::{Change, History, TooOld};
-use crate::store::write_error::Refused;
+use crate::store::history::{Change, History, VersionTooOld};
+use crate::store::write_error::WriteError;
 
 /// Namespace and name.
 pub(crate) type SecretKey = (String, String);
 
 /// The stored Secrets.
-pub(crate) struct Secrets {
+pub(crate) struct SecretStore {
     state: Mutex<State>,
 }
 
@@ -24,7 +24,7 @@ struct State {
     history: History<Value>,
 }
 
-impl Default for Secrets {
+impl Default for SecretStore {
     fn default() -> Self {
         let state = State {
             objects: BTreeMap::new(),
@@ -36,13 +36,13 @@ impl Default for Secrets {
     }
 }
 
-impl Secrets {
-    /// The newest version, and its changes to come.
+impl SecretStore {
+    /// Returns a receiver of the newest version.
     pub(crate) fn versions(&self) -> watch::Receiver<u64> {
         self.state.lock().history.versions()
     }
 
-    /// All of them, and the newest version.
+    /// Returns the newest version and all Secrets.
     pub(crate) fn list(&self) -> (u64, Vec<Arc<Value>>) {
         let state = self.state.lock();
         (state.history.version(), state.objects.values().cloned().collect())
@@ -52,37 +52,43 @@ impl Secrets {
         self.state.lock().objects.get(key).cloned()
     }
 
-    /// Stores a new one; its metadata gets what a server gives.
-    pub(crate) fn create(&self, key: SecretKey, mut object: Value) -> Result<Arc<Value>, Refused> {
+    /// Stores a new Secret; the store sets its UID, creation time and resource version.
+    ///
+    /// *Errors*: the name is taken.
+    pub(crate) fn create(&self, key: SecretKey, mut object: Value) -> Result<Arc<Value>, WriteError> {
         let mut state = self.state.lock();
         if state.objects.contains_key(&key) {
-            return Err(Refused::Exists);
+            return Err(WriteError::AlreadyExists);
         }
         object["metadata"]["uid"] = crate::ids::uid().into();
         object["metadata"]["creationTimestamp"] = crate::time::rfc3339_seconds(Timestamp::now()).into();
         Ok(self.put(&mut state, key, None, object))
     }
 
-    /// Replaces one. With a resource version, only that one.
-    pub(crate) fn replace(&self, key: SecretKey, mut object: Value) -> Result<Arc<Value>, Refused> {
+    /// Replaces a Secret, if a resource version is metadata only that version.
+    ///
+    /// *Errors*: no such Secret, or another version.
+    pub(crate) fn replace(&self, key: SecretKey, mut object: Value) -> Result<Arc<Value>, WriteError> {
         let mut state = self.state.lock();
-        let before = state.objects.get(&key).cloned().ok_or(Refused::Missing)?;
-        let asked = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-        if !asked.is_empty() && before["metadata"]["resourceVersion"] != asked {
-            return Err(Refused::Conflict);
+        let before = state.objects.get(&key).cloned().ok_or(WriteError::NotFound)?;
+        let expected = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+        if !expected.is_empty() && before["metadata"]["resourceVersion"] != expected {
+            return Err(WriteError::Conflict);
         }
-        for kept in ["uid", "creationTimestamp"] {
-            object["metadata"][kept] = before["metadata"][kept].clone();
+        for field in ["uid", "creationTimestamp"] {
+            object["metadata"][field] = before["metadata"][field].clone();
         }
         Ok(self.put(&mut state, key, Some(before), object))
     }
 
-    /// Removes one. With a resource version, only that one.
-    pub(crate) fn remove(&self, key: &SecretKey, version: Option<&str>) -> Result<Arc<Value>, Refused> {
+    /// Removes a Secret, if a resource version is metadata only that version.
+    ///
+    /// *Errors*: no such Secret, or another version.
+    pub(crate) fn remove(&self, key: &SecretKey, version: Option<&str>) -> Result<Arc<Value>, WriteError> {
         let mut state = self.state.lock();
-        let before = state.objects.get(key).cloned().ok_or(Refused::Missing)?;
-        if version.is_some_and(|asked| before["metadata"]["resourceVersion"] != asked) {
-            return Err(Refused::Conflict);
+        let before = state.objects.get(key).cloned().ok_or(WriteError::NotFound)?;
+        if version.is_some_and(|expected| before["metadata"]["resourceVersion"] != expected) {
+            return Err(WriteError::Conflict);
         }
         state.objects.remove(key);
         let mut last = Value::clone(&before);
@@ -97,8 +103,8 @@ impl Secrets {
         Ok(before)
     }
 
-    /// Up to `limit` changes after a version, oldest first.
-    pub(crate) fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change<Value>>, TooOld> {
+    /// Returns up to `limit` changes after a version, oldest first.
+    pub(crate) fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change<Value>>, VersionTooOld> {
         self.state.lock().history.changes(after, limit)
     }
 
@@ -120,5 +126,5 @@ impl Secrets {
     }
 }
 
-/// The changes a watcher may be behind.
+/// Number of changes from which a watch can resume.
 const HISTORY_CHANGES: usize = 1_000;

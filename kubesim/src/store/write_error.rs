@@ -1,12 +1,12 @@
-//! Why a change of what is stored was refused.
+//! The error of a write to the store.
 
-/// Why a change was refused.
+/// A write to the store was rejected.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// There is one of this name.
-    Exists,
-    /// There is none.
-    Missing,
-    /// It is not the one that was meant any more.
+pub(crate) enum WriteError {
+    /// An object with this name already exists.
+    AlreadyExists,
+    /// The object does not exist.
+    NotFound,
+    /// The object has changed since the version the writer read.
     Conflict,
 }

@@ -1,6 +1,7 @@
-//! What the tests share: a cluster, a plain HTTP client that sees chunks and broken endings, and recordings.
+//! Shared test support: a cluster, an HTTP client that exposes chunks and broken endings, and
+//! recordings.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,21 +21,21 @@ pub async fn cluster(scenario: Scenario) -> Cluster {
     .unwrap()
 }
 
-/// Bounds a wait.
+/// Awaits a future with a timeout.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future)
         .await
-        .expect("did not happen within 30 s")
+        .expect("timed out after 30 s")
 }
 
-/// A response whose body is still coming.
+/// A response whose body is still being received.
 pub struct Open {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     reader: BufReader<TcpStream>,
 }
 
-/// How a body went on.
+/// The next part of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece {
     Chunk(Vec<u8>),
@@ -42,7 +43,7 @@ pub enum Piece {
     Broken,
 }
 
-/// A whole response.
+/// A complete response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -106,11 +107,11 @@ impl Open {
     pub async fn text(&mut self) -> String {
         match self.chunk().await {
             Piece::Chunk(data) => String::from_utf8(data).unwrap(),
-            other => panic!("a chunk was expected, not {other:?}"),
+            other => panic!("expected a chunk, got {other:?}"),
         }
     }
 
-    /// Reads the rest.
+    /// Reads the rest of the body.
     pub async fn finish(mut self) -> Reply {
         let mut body = Vec::new();
         let mut clean = true;
@@ -145,19 +146,19 @@ impl Reply {
     }
 }
 
-/// Gets a whole response.
+/// Sends a GET request and returns the complete response.
 pub async fn get(addr: SocketAddr, target: &str) -> Reply {
     open(addr, "GET", target).await.finish().await
 }
 
-/// A recording of a real API server: the request and the response.
+/// A request to a real API server and its response.
 pub struct Recording {
     pub method: String,
     pub target: String,
     pub reply: Reply,
 }
 
-/// Reads a recording.
+/// Loads a recording.
 pub fn recording(name: &str) -> Recording {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/");
     let response = std::fs::read_to_string(format!("{dir}{name}.http"))
