@@ -259,7 +259,7 @@ impl Cluster {
     /// Closes the API port and breaks its connections, or opens it again. Takes effect shortly
     /// after the call.
     pub fn set_down(&self, down: bool) {
-        self.sim.set_down(down);
+        self.sim.set_api_down(down);
     }
 
     /// Pauses or resumes follows; see [`FaultKind::StallFollows`].

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API address cannot be bound; choose another address.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("cannot bind {addr}: {source}")]
     Listen {
         /// The requested address.
         addr: SocketAddr,
@@ -15,7 +15,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The directory for log files cannot be created; choose another one.
-    #[error("cannot keep log files in {}: {source}", dir.display())]
+    #[error("cannot create the log directory {}: {source}", dir.display())]
     LogDir {
         /// The requested directory.
         dir: PathBuf,
@@ -26,7 +26,7 @@ pub enum Error {
     #[error("cannot rotate a log file: {0}")]
     Rotate(#[source] std::io::Error),
     /// The pod does not exist.
-    #[error("no pod {namespace}/{pod}")]
+    #[error("pod {namespace}/{pod} not found")]
     NoPod {
         /// Namespace of the pod.
         namespace: String,
@@ -44,7 +44,7 @@ pub enum Error {
         container: String,
     },
     /// A pod with this name already exists.
-    #[error("pod {namespace}/{pod} exists already")]
+    #[error("pod {namespace}/{pod} already exists")]
     PodExists {
         /// Namespace of the pod.
         namespace: String,

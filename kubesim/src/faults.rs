@@ -24,8 +24,8 @@ pub(crate) fn inject(sim: &Arc<Simulation>, kind: FaultKind) {
         FaultKind::EndStreams => sim.interrupt(Interrupt::End),
         FaultKind::BreakStreams => sim.interrupt(Interrupt::Break),
         FaultKind::ApiDown { duration } => {
-            sim.set_down(true);
-            after(sim, duration, |sim| sim.set_down(false));
+            sim.set_api_down(true);
+            after(sim, duration, |sim| sim.set_api_down(false));
         }
         FaultKind::KubeletDown { duration } => restart_kubelet(sim, duration),
         FaultKind::RuntimeDown { duration } => {
@@ -55,7 +55,9 @@ fn restart_kubelet(sim: &Arc<Simulation>, duration: Duration) {
     sim.interrupts.follows.send_replace(Interrupt::End);
     after(sim, duration, |sim| {
         *sim.state.kubelet.lock() = KubeletState::Starting;
-        after(sim, KUBELET_STARTS, |sim| *sim.state.kubelet.lock() = KubeletState::Up);
+        after(sim, KUBELET_START_TIME, |sim| {
+            *sim.state.kubelet.lock() = KubeletState::Up
+        });
     });
 }
 
@@ -103,4 +105,4 @@ fn after(sim: &Arc<Simulation>, delay: Duration, action: impl FnOnce(&Arc<Simula
 }
 
 /// Time from the kubelet's start until its pods are loaded; log requests return 404 meanwhile.
-const KUBELET_STARTS: Duration = Duration::from_millis(1500);
+const KUBELET_START_TIME: Duration = Duration::from_millis(1500);

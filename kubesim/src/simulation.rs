@@ -52,7 +52,7 @@ pub(crate) struct RunningPod {
     pub(crate) exits: HashMap<String, mpsc::Sender<i32>>,
 }
 
-/// ClusterState of the node and the API server: active faults, users and limits.
+/// State of the node and the API server: active faults, users and limits.
 pub(crate) struct ClusterState {
     pub(crate) kubelet: Mutex<KubeletState>,
     pub(crate) runtime_down: AtomicBool,
@@ -154,13 +154,13 @@ impl Simulation {
     }
 
     /// Ends all open follows and watches.
-    pub(crate) fn interrupt(&self, how: Interrupt) {
-        self.interrupts.follows.send_replace(how);
-        self.interrupts.watches.send_replace(how);
+    pub(crate) fn interrupt(&self, interrupt: Interrupt) {
+        self.interrupts.follows.send_replace(interrupt);
+        self.interrupts.watches.send_replace(interrupt);
     }
 
     /// Closes the API port and breaks its connections, or opens it again.
-    pub(crate) fn set_down(&self, down: bool) {
+    pub(crate) fn set_api_down(&self, down: bool) {
         if down {
             self.interrupt(Interrupt::Break);
         }
@@ -187,13 +187,13 @@ impl Drop for FollowSlot {
 
 impl OutputLedger {
     /// Adds the totals of a new instance.
-    pub(crate) fn add(&self, pod: &PodKey, container: &str, id: &str, counts: Arc<LogTotals>) {
+    pub(crate) fn add(&self, pod: &PodKey, container: &str, id: &str, totals: Arc<LogTotals>) {
         let key = (pod.clone(), container.to_owned());
         self.instances
             .lock()
             .entry(key)
             .or_default()
-            .push((id.to_owned(), counts));
+            .push((id.to_owned(), totals));
     }
 
     /// Returns the totals of a container's instances, oldest first.

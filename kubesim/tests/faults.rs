@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use kubesim::{Cluster, FaultKind, PodPlan, RestartPolicy, Scenario};
-use support::{Piece, cluster, get, open, soon};
+use support::{Piece, cluster, get, open, with_timeout};
 
 const LOG: &str = "/api/v1/namespaces/a/pods/p/log";
 
@@ -21,7 +21,7 @@ async fn with_pod() -> Cluster {
     let cluster = cluster(Scenario::default()).await;
     let plan = PodPlan::silent("a", "p", "c").restarting(RestartPolicy::Never);
     cluster.create_pod(&plan).unwrap();
-    soon(cluster.wait_running("a", "p", "c")).await.unwrap();
+    with_timeout(cluster.wait_running("a", "p", "c")).await.unwrap();
     cluster
 }
 
@@ -47,7 +47,7 @@ async fn a_follow_crosses_rotations_and_a_request_reads_the_current_file() {
         4,
         "an empty file is not rotated"
     );
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn a_stalled_follow_silently_skips_rotated_files() {
     write(&cluster, "current");
     assert_eq!(follow.text().await, "rest of its file\n");
     assert_eq!(follow.text().await, "current\n");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn a_stranded_follow_ends_with_the_old_file_and_a_request_returns_the_rest
     cluster.exit_container("a", "p", "c", 0).await.unwrap();
     assert_eq!(follow.chunk().await, Piece::End);
     assert_eq!(get(cluster.addr(), LOG).await.body, "new\n");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn slow_logs_are_complete() {
     });
     write(&cluster, "late");
     assert_eq!(get(cluster.addr(), LOG).await.body, "late\n");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_busy_api_returns_429_with_retry_after_and_open_streams_continue() {
     }
     write(&cluster, "still here");
     assert_eq!(follow.text().await, "still here\n");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn a_revoked_permission_takes_effect_at_the_next_request() {
     assert_eq!(get(cluster.addr(), "/api/v1/pods").await.status, 200);
     write(&cluster, "still here");
     assert_eq!(follow.text().await, "still here\n");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn a_muted_watch_stays_open_and_sends_all_events_afterwards() {
     .await;
     cluster.mute_watches(true);
     cluster.create_pod(&PodPlan::silent("a", "q", "c")).unwrap();
-    soon(cluster.wait_running("a", "q", "c")).await.unwrap();
+    with_timeout(cluster.wait_running("a", "q", "c")).await.unwrap();
     let listed = get(cluster.addr(), "/api/v1/pods").await.body;
     assert!(listed.contains("\"q\""), "{listed}");
     cluster.mute_watches(false);
@@ -151,7 +151,7 @@ async fn a_muted_watch_stays_open_and_sends_all_events_afterwards() {
         events.starts_with("{\"type\":\"ADDED\"") && events.contains("\"MODIFIED\""),
         "events of the muted time arrive together: {events}"
     );
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn an_expired_watch_gets_an_error_event_410_in_a_200_response() {
         "{}",
         again.body
     );
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[test]

@@ -11,7 +11,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Config};
 use kubesim::{Cluster, PodPlan, Scenario};
-use support::{cluster, soon};
+use support::{cluster, with_timeout};
 
 async fn client(cluster: &Cluster) -> Client {
     let kubeconfig = Kubeconfig::from_yaml(&cluster.kubeconfig()).unwrap();
@@ -25,10 +25,10 @@ async fn client(cluster: &Cluster) -> Client {
 async fn the_client_lists_pods_and_follows_logs() {
     let cluster = cluster(Scenario::default()).await;
     cluster.create_pod(&PodPlan::silent("a", "p", "c")).unwrap();
-    soon(cluster.wait_running("a", "p", "c")).await.unwrap();
+    with_timeout(cluster.wait_running("a", "p", "c")).await.unwrap();
     let client = client(&cluster).await;
     let all: Api<Pod> = Api::all(client.clone());
-    let list = soon(all.list(&ListParams::default().fields("spec.nodeName=node-1")))
+    let list = with_timeout(all.list(&ListParams::default().fields("spec.nodeName=node-1")))
         .await
         .unwrap();
     let status = list.items[0].status.as_ref().unwrap();
@@ -44,12 +44,12 @@ async fn the_client_lists_pods_and_follows_logs() {
         follow: true,
         ..LogParams::default()
     };
-    let mut lines = soon(pods.log_stream("p", &params)).await.unwrap().lines();
+    let mut lines = with_timeout(pods.log_stream("p", &params)).await.unwrap().lines();
     cluster.write_line("a", "p", "c", "hello").unwrap();
-    assert_eq!(soon(lines.try_next()).await.unwrap().as_deref(), Some("hello"));
+    assert_eq!(with_timeout(lines.try_next()).await.unwrap().as_deref(), Some("hello"));
     cluster.exit_container("a", "p", "c", 0).await.unwrap();
-    assert_eq!(soon(lines.try_next()).await.unwrap(), None);
-    soon(cluster.shutdown()).await;
+    assert_eq!(with_timeout(lines.try_next()).await.unwrap(), None);
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn a_watcher_recovers_from_broken_watches_with_both_list_modes() {
         let mut expected = vec!["first", "second", "second gone"];
         while !expected.is_empty() {
             // An error is a broken watch; the watcher reconnects.
-            let Ok(event) = soon(events.next()).await.unwrap() else {
+            let Ok(event) = with_timeout(events.next()).await.unwrap() else {
                 continue;
             };
             let seen = match event {
@@ -82,7 +82,7 @@ async fn a_watcher_recovers_from_broken_watches_with_both_list_modes() {
                 }
             }
         }
-        soon(cluster.shutdown()).await;
+        with_timeout(cluster.shutdown()).await;
     }
 }
 
@@ -121,14 +121,23 @@ async fn an_authorizing_api_allows_what_the_rules_allow_and_explains_refusals() 
     };
     let reader = with_token("one").await;
     let pods: Api<Pod> = Api::all(reader.clone());
-    assert_eq!(soon(pods.list(&ListParams::default())).await.unwrap().items.len(), 1);
+    assert_eq!(
+        with_timeout(pods.list(&ListParams::default()))
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
     let namespaced: Api<Pod> = Api::namespaced(reader.clone(), "a");
-    let log = soon(namespaced.logs("p", &LogParams::default())).await.unwrap_err();
+    let log = with_timeout(namespaced.logs("p", &LogParams::default()))
+        .await
+        .unwrap_err();
     let message = "pods \"p\" is forbidden: User \"reader\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"a\"";
     assert_eq!(refused(log), (403, message.to_owned()));
     let secrets = async |namespace: &str| {
         let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(reader.clone(), namespace);
-        soon(secrets.list(&ListParams::default()))
+        with_timeout(secrets.list(&ListParams::default()))
             .await
             .map(|list| list.items.len())
     };
@@ -138,9 +147,9 @@ async fn an_authorizing_api_allows_what_the_rules_allow_and_explains_refusals() 
     for token in ["two", "''"] {
         let pods: Api<Pod> = Api::all(with_token(token).await);
         assert_eq!(
-            refused(soon(pods.list(&ListParams::default())).await.unwrap_err()).0,
+            refused(with_timeout(pods.list(&ListParams::default())).await.unwrap_err()).0,
             401
         );
     }
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }

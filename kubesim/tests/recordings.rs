@@ -6,7 +6,7 @@ mod support;
 
 use kubesim::{Cluster, FaultKind, PodPlan, RestartPolicy, Scenario};
 use serde_json::Value;
-use support::{Reply, cluster, get, open, recording, soon};
+use support::{Reply, cluster, get, open, recording, with_timeout};
 
 const POD: &str = "default";
 
@@ -39,7 +39,7 @@ async fn with_pods() -> Cluster {
         ("multi", "a"),
         ("multi", "b"),
     ] {
-        soon(cluster.wait_running(POD, pod, container)).await.unwrap();
+        with_timeout(cluster.wait_running(POD, pod, container)).await.unwrap();
     }
     cluster
 }
@@ -120,7 +120,7 @@ async fn log_errors_match_the_recordings() {
     let hour = std::time::Duration::from_secs(3600);
     cluster.cause(FaultKind::KubeletDown { duration: hour });
     assert_replays(&cluster, "kubelet-down-log").await;
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn log_parameters_select_the_recorded_lines() {
         let reply = get(cluster.addr(), &format!("{log}&sinceTime={since}")).await;
         assert_eq!(reply.body.trim_end(), later.trim_end(), "sinceTime={since}");
     }
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn list_and_watch_errors_match_the_recordings() {
     let token = "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MSwic3RhcnQiOiJkZWZhdWx0L3AxXHUwMDAwIn0";
     let reply = get(cluster.addr(), &format!("/api/v1/pods?limit=1&continue={token}")).await;
     assert_eq!((reply.status, reply.body), (410, expired.body));
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn a_paged_list_contains_every_pod_once() {
         resume = metadata["continue"].as_str().unwrap().to_owned();
     }
     assert_eq!(names, ["badimg", "done", "fchatty", "multi", "pend", "since"]);
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn a_streaming_list_ends_with_the_recorded_bookmark() {
             .take_while(|line| !line.contains("BOOKMARK"))
             .all(|line| line.contains("\"ADDED\""))
     );
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 /// Type, phase, state, restarts, and whether there is a last state.
@@ -304,7 +304,7 @@ async fn events_of_a_crashing_pod_have_the_recorded_order() {
         keys.retain(|key| key != "resources");
         keys
     });
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 fn keys(object: &Value) -> Vec<String> {

@@ -6,7 +6,7 @@ mod support;
 
 use kubesim::{Cluster, Scenario};
 use serde_json::Value;
-use support::{cluster, get, soon};
+use support::{cluster, get, with_timeout};
 
 const POD: &str = "/api/v1/namespaces/a/pods/p";
 
@@ -49,7 +49,7 @@ async fn until(cluster: &Cluster, expected: impl Fn(&Value) -> bool) -> Value {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    soon(seen).await
+    with_timeout(seen).await
 }
 
 fn names(list: &Value) -> Vec<&str> {
@@ -60,7 +60,7 @@ fn names(list: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn main_containers_wait_for_init_containers_and_ephemeral_containers_start_later() {
     let cluster = cluster(Scenario::from_toml(PARTS).unwrap()).await;
-    soon(cluster.wait_running("a", "p", "prepare")).await.unwrap();
+    with_timeout(cluster.wait_running("a", "p", "prepare")).await.unwrap();
     let waiting = pod(&cluster).await;
     assert_eq!(waiting["status"]["phase"], "Pending");
     assert_eq!(names(&waiting["spec"]["initContainers"]), ["prepare", "beside"]);
@@ -81,7 +81,9 @@ async fn main_containers_wait_for_init_containers_and_ephemeral_containers_start
         unnamed.body
     );
 
-    soon(cluster.exit_container("a", "p", "prepare", 0)).await.unwrap();
+    with_timeout(cluster.exit_container("a", "p", "prepare", 0))
+        .await
+        .unwrap();
     let running = until(&cluster, |pod| {
         pod["status"]["ephemeralContainerStatuses"][0]["state"]["terminated"].is_object()
     })
@@ -94,18 +96,18 @@ async fn main_containers_wait_for_init_containers_and_ephemeral_containers_start
         let log = get(cluster.addr(), &format!("{POD}/log?container={container}")).await;
         assert!(log.body.starts_with(text), "{container}: {}", log.body);
     }
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
 async fn a_pod_and_its_sidecars_end_with_the_main_containers() {
     let once = PARTS.replace("name = \"web\"", "name = \"web\"\nrestart = \"Never\"");
     let cluster = cluster(Scenario::from_toml(&once.replace("1000000", "1")).unwrap()).await;
-    soon(cluster.wait_running("a", "p", "web")).await.unwrap();
+    with_timeout(cluster.wait_running("a", "p", "web")).await.unwrap();
     let running = pod(&cluster).await;
     assert_eq!(running["spec"]["initContainers"][1]["restartPolicy"], "Always");
-    soon(cluster.exit_container("a", "p", "web", 0)).await.unwrap();
+    with_timeout(cluster.exit_container("a", "p", "web", 0)).await.unwrap();
     let over = until(&cluster, |pod| pod["status"]["phase"] == "Succeeded").await;
     assert!(over["status"]["initContainerStatuses"][1]["state"]["terminated"].is_object());
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }

@@ -120,8 +120,8 @@ fn an_error_names_the_key_and_its_position_on_one_line() {
             "container `c` is defined twice; give every container of a pod its own `name`",
         ),
         (
-            format!("{POD}start_after = \"soon\"\n{container}"),
-            "line 4, column 15: \"soon\" is not a duration; write a string such as",
+            format!("{POD}start_after = \"with_timeout\"\n{container}"),
+            "line 4, column 15: \"with_timeout\" is not a duration; write a string such as",
         ),
         (
             format!("{POD}containers = []\n"),
@@ -182,4 +182,29 @@ fn every_example_scenario_is_valid_and_says_what_it_shows() {
         count += 1;
     }
     assert!(count >= 4, "only {count} scenarios in {dir}");
+}
+
+#[test]
+fn the_scenarios_in_the_manual_are_valid() {
+    let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/simulator.md")).unwrap();
+    let blocks = manual.split("```toml\n").skip(1);
+    let scenarios: Vec<_> = blocks.map(|block| block.split("```").next().unwrap()).collect();
+    assert!(scenarios.len() >= 2, "the manual contains examples");
+    for text in scenarios {
+        Scenario::from_toml(text).unwrap_or_else(|error| panic!("{error} in\n{text}"));
+    }
+}
+
+#[test]
+fn the_manual_lists_every_fault_kind() {
+    let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/simulator.md")).unwrap();
+    let unknown = error("[[faults]]\nat = 1\nkind = \"explode\"\n");
+    let (_, kinds) = unknown.split_once("expected one of ").unwrap();
+    assert!(kinds.contains("`mute-watches`"), "{unknown}");
+    for kind in kinds.split(", ") {
+        assert!(
+            manual.contains(&format!("| {kind} |")),
+            "{kind} is missing from the manual"
+        );
+    }
 }

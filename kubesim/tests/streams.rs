@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use kubesim::{Cluster, FaultKind, PodPlan, RestartPolicy, Scenario};
-use support::{Piece, cluster, get, open, soon};
+use support::{Piece, cluster, get, open, with_timeout};
 
 const LOG: &str = "/api/v1/namespaces/a/pods/p/log";
 
@@ -16,7 +16,7 @@ async fn with_pod(policy: RestartPolicy) -> Cluster {
     cluster
         .create_pod(&PodPlan::silent("a", "p", "c").restarting(policy))
         .unwrap();
-    soon(cluster.wait_running("a", "p", "c")).await.unwrap();
+    with_timeout(cluster.wait_running("a", "p", "c")).await.unwrap();
     cluster
 }
 
@@ -46,7 +46,7 @@ async fn a_follow_gets_each_line_in_its_own_chunk() {
         );
         assert_eq!(chunk.find(' '), Some(30), "a timestamp is always 30 bytes");
     }
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn a_follow_ends_cleanly_after_the_exit_with_the_unterminated_line() {
         "the log of an exited container ends at once"
     );
     assert_eq!(cluster.written("a", "p", "c")[0].lines, 1);
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn previous_returns_the_instance_before_the_running_one() {
     let previous = format!("{LOG}?previous=true");
     assert_eq!(get(cluster.addr(), &previous).await.status, 400);
     cluster.exit_container("a", "p", "c", 1).await.unwrap();
-    soon(cluster.wait_running("a", "p", "c")).await.unwrap();
+    with_timeout(cluster.wait_running("a", "p", "c")).await.unwrap();
     cluster.write_line("a", "p", "c", "second").unwrap();
     assert_eq!(get(cluster.addr(), &previous).await.body, "first\n");
     assert_eq!(get(cluster.addr(), LOG).await.body, "second\n");
@@ -96,7 +96,7 @@ async fn previous_returns_the_instance_before_the_running_one() {
         (gone.status, gone.body),
         (200, format!("unable to retrieve container logs for {id}"))
     );
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn streams_end_cleanly_or_break_on_request() {
         assert_eq!(log.finish().await.clean, !breaks);
         assert_eq!(watch.finish().await.clean, !breaks);
     }
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -124,11 +124,11 @@ async fn a_closed_port_refuses_connections_until_it_reopens() {
     let log = open(addr, "GET", &format!("{LOG}?follow=true")).await;
     cluster.set_down(true);
     assert!(!log.finish().await.clean);
-    soon(async { while tokio::net::TcpStream::connect(addr).await.is_ok() {} }).await;
+    with_timeout(async { while tokio::net::TcpStream::connect(addr).await.is_ok() {} }).await;
     cluster.set_down(false);
-    soon(async { while tokio::net::TcpStream::connect(addr).await.is_err() {} }).await;
+    with_timeout(async { while tokio::net::TcpStream::connect(addr).await.is_err() {} }).await;
     assert_eq!(get(addr, "/version").await.status, 200);
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_follow_continues_over_a_rotation_and_a_request_reads_the_current_file
     assert!(received == expected.as_bytes(), "the follow contains every line once");
     let current = get(cluster.addr(), LOG).await.body;
     assert!(current.len() < 10 << 20 && !current.starts_with("0 ") && expected.ends_with(&current));
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn a_stopped_runtime_answers_with_an_error_text_and_follows_continue() {
     );
     cluster.write_line("a", "p", "c", "still here").unwrap();
     assert_eq!(follow.text().await, "still here\n");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn a_node_serves_a_bounded_number_of_follows() {
         "data\nfailed to create fsnotify watcher: too many open files"
     );
     assert!(one_more.clean && one_more.status == 200);
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -218,8 +218,8 @@ async fn all_numbered_lines_are_written_and_the_pod_succeeds() {
         assert!(lines.iter().enumerate().all(numbered));
         assert_eq!(first.written("a", &pod, "c")[0].lines, 5000);
     }
-    soon(first.shutdown()).await;
-    soon(second.shutdown()).await;
+    with_timeout(first.shutdown()).await;
+    with_timeout(second.shutdown()).await;
 }
 
 #[tokio::test]
@@ -239,7 +239,7 @@ async fn a_forced_deletion_returns_404_at_once_while_the_follow_continues_briefl
     let gone = get(cluster.addr(), LOG).await;
     assert!(gone.status == 404 && gone.body.contains("\"kind\": \"pods\""));
     assert!(follow.finish().await.clean && deleted.elapsed() > Duration::from_secs(2));
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -251,7 +251,7 @@ async fn a_kubelet_restart_ends_follows_and_returns_500_then_404_then_200() {
     });
     assert!(follow.finish().await.clean);
     let mut statuses = Vec::new();
-    soon(async {
+    with_timeout(async {
         while statuses.last() != Some(&200) {
             let reply = get(cluster.addr(), LOG).await;
             if reply.status == 404 {
@@ -269,5 +269,5 @@ async fn a_kubelet_restart_ends_follows_and_returns_500_then_404_then_200() {
     })
     .await;
     assert_eq!(statuses, [500, 404, 200]);
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }

@@ -107,11 +107,11 @@ fn create(
         .unwrap_or_default()
         .clone_into(&mut key.2);
     let name = key.2.clone();
-    let made = sim.objects.put(key, dry_run, |before| match before {
+    let created = sim.objects.put(key, dry_run, |before| match before {
         Some(_) => Err(WriteError::AlreadyExists),
         None => Ok(object),
     });
-    made.map_err(|error| Status::from_write_error(&error, kind.resource, &name))
+    created.map_err(|error| Status::from_write_error(&error, kind.resource, &name))
 }
 
 /// Handles `PUT` and `PATCH`: a whole object, a merge patch (RFC 7396), a server-side apply, or the
@@ -125,14 +125,17 @@ fn update(
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<Value, Status> {
-    let form = headers
+    let content_type = headers
         .get(CONTENT_TYPE)
-        .and_then(|form| form.to_str().ok())
+        .and_then(|content_type| content_type.to_str().ok())
         .unwrap_or_default();
-    let (is_merge, is_apply) = (form.contains("merge-patch"), form.contains("apply-patch"));
+    let (is_merge, is_apply) = (
+        content_type.contains("merge-patch"),
+        content_type.contains("apply-patch"),
+    );
     let body_object: Value = serde_json::from_slice(body).map_err(|_| Status::unrecognized())?;
     let name = key.2.clone();
-    let changed = sim.objects.put(key, dry_run, |before| match before {
+    let updated = sim.objects.put(key, dry_run, |before| match before {
         Some(_) if is_merge && !body_object["metadata"]["annotations"][APPLIED].is_null() => {
             applied_object(&body_object)
         }
@@ -145,7 +148,7 @@ fn update(
         None if is_apply => Ok(body_object),
         None => Err(WriteError::NotFound),
     });
-    changed.map_err(|error| Status::from_write_error(&error, kind.resource, &name))
+    updated.map_err(|error| Status::from_write_error(&error, kind.resource, &name))
 }
 
 fn delete(sim: &Arc<Simulation>, kind: &ResourceKind, key: &ObjectKey) -> Result<Value, Status> {

@@ -73,16 +73,16 @@ impl CriLogFiles {
         while !rest.is_empty() {
             let newline = memchr::memchr(b'\n', rest);
             let end = newline.unwrap_or(rest.len());
-            let (mut text, is_err) = (&rest[..end], continues.take());
-            let is_err = is_err.unwrap_or_else(|| {
-                let is_err = stderr_lines.next_if_eq(&line).is_some();
+            let (mut text, is_stderr) = (&rest[..end], continues.take());
+            let is_stderr = is_stderr.unwrap_or_else(|| {
+                let is_stderr = stderr_lines.next_if_eq(&line).is_some();
                 line += 1;
                 let (time, content) = text.split_at(PREFIX_BYTES.min(text.len()));
-                state.begin_line(is_err, time);
+                state.begin_line(is_stderr, time);
                 text = content;
-                is_err
+                is_stderr
             });
-            state.append(is_err, text, newline.is_some());
+            state.append(is_stderr, text, newline.is_some());
             rest = &rest[(end + 1).min(rest.len())..];
         }
         state.flush();
@@ -123,10 +123,10 @@ impl CriLogFiles {
         }
         state.rotated = (state.rotated + 1).max(jiff::Timestamp::now().as_second());
         fs::rename(&self.path, self.rotated_path(state.rotated))?;
-        let fresh = File::create(&self.path)?;
+        let new_file = File::create(&self.path)?;
         // The runtime opens the new file before it closes the old one.
         state.write_pending();
-        state.file = Some(fresh);
+        state.file = Some(new_file);
         state.size = 0;
         Ok(())
     }
@@ -167,33 +167,33 @@ impl CriLogFiles {
 
 impl State {
     /// Starts a line on an output stream.
-    fn begin_line(&mut self, is_err: bool, time: &[u8]) {
-        let partial = &mut self.partial_lines[usize::from(is_err)];
+    fn begin_line(&mut self, is_stderr: bool, time: &[u8]) {
+        let partial = &mut self.partial_lines[usize::from(is_stderr)];
         partial.time.clear();
         partial.time.extend_from_slice(time.trim_ascii_end());
     }
 
     /// Adds content to an output stream's line, or ends it.
-    fn append(&mut self, is_err: bool, text: &[u8], is_ended: bool) {
-        let mut partial = std::mem::take(&mut self.partial_lines[usize::from(is_err)]);
+    fn append(&mut self, is_stderr: bool, text: &[u8], is_ended: bool) {
+        let mut partial = std::mem::take(&mut self.partial_lines[usize::from(is_stderr)]);
         if is_ended && partial.pending.is_empty() && text.len() <= MAX_ENTRY_BYTES {
-            self.write_entry(is_err, &mut partial.time, b'F', text);
+            self.write_entry(is_stderr, &mut partial.time, b'F', text);
         } else {
             partial.pending.extend_from_slice(text);
             while partial.pending.len() > MAX_ENTRY_BYTES {
                 let piece: Vec<u8> = partial.pending.drain(..MAX_ENTRY_BYTES).collect();
-                self.write_entry(is_err, &mut partial.time, b'P', &piece);
+                self.write_entry(is_stderr, &mut partial.time, b'P', &piece);
             }
             if is_ended {
                 let pending = std::mem::take(&mut partial.pending);
-                self.write_entry(is_err, &mut partial.time, b'F', &pending);
+                self.write_entry(is_stderr, &mut partial.time, b'F', &pending);
             }
         }
-        self.partial_lines[usize::from(is_err)] = partial;
+        self.partial_lines[usize::from(is_stderr)] = partial;
     }
 
     /// Appends an entry. Entries after the first of a line get the time at which they are read.
-    fn write_entry(&mut self, is_err: bool, time: &mut Vec<u8>, tag: u8, text: &[u8]) {
+    fn write_entry(&mut self, is_stderr: bool, time: &mut Vec<u8>, tag: u8, text: &[u8]) {
         if time.is_empty() {
             let mut now = BytesMut::new();
             let nanos = self.clock.read();
@@ -202,7 +202,7 @@ impl State {
         }
         self.buffer.extend_from_slice(trim_zeros(time));
         self.buffer
-            .extend_from_slice(if is_err { b"Z stderr " } else { b"Z stdout " });
+            .extend_from_slice(if is_stderr { b"Z stderr " } else { b"Z stdout " });
         self.buffer.extend_from_slice(&[tag, b' ']);
         self.buffer.extend_from_slice(text);
         self.buffer.push(b'\n');
@@ -211,13 +211,13 @@ impl State {
 
     /// Writes unterminated lines as partial entries.
     fn write_pending(&mut self) {
-        for is_err in [false, true] {
-            let mut partial = std::mem::take(&mut self.partial_lines[usize::from(is_err)]);
+        for is_stderr in [false, true] {
+            let mut partial = std::mem::take(&mut self.partial_lines[usize::from(is_stderr)]);
             if !partial.pending.is_empty() {
                 let pending = std::mem::take(&mut partial.pending);
-                self.write_entry(is_err, &mut partial.time, b'P', &pending);
+                self.write_entry(is_stderr, &mut partial.time, b'P', &pending);
             }
-            self.partial_lines[usize::from(is_err)] = partial;
+            self.partial_lines[usize::from(is_stderr)] = partial;
         }
         self.flush();
     }

@@ -358,7 +358,7 @@ fn check_name(key: &str, name: &str) -> Result<(), String> {
     ))
 }
 
-/// A smaller file would hold less than one append.
+/// Lower bound of `rotate_bytes`: keeps a file from rotating at every line.
 const MIN_ROTATE_BYTES: usize = 4 << 10;
 /// A longer line could not fit a log file before it rotates.
 const MAX_LINE_BYTES: usize = 1 << 20;

@@ -106,7 +106,7 @@ pub struct ContainerPlan {
     pub exit_code: i32,
     /// Restart policy.
     pub restart: RestartPolicy,
-    /// If set, the container never starts and waits with this reason (`ErrImagePull`,
+    /// If set, a main container never starts and waits with this reason (`ErrImagePull`,
     /// `ContainerCreating`, ...).
     pub waiting: Option<String>,
 }
@@ -150,7 +150,7 @@ pub struct LinePlan {
     /// Size in bytes of each line's content (without timestamp and newline); lines are padded or
     /// cut.
     pub size: Option<usize>,
-    /// LineTemplate with the placeholders `{seq}` (from 0 in each container instance), `{pod}`,
+    /// Template with the placeholders `{seq}` (from 0 in each container instance), `{pod}`,
     /// `{namespace}` and `{container}`. A newline becomes a space.
     pub text: String,
     /// Every n-th line goes to standard error; `None`: no line.
@@ -185,7 +185,7 @@ pub enum RestartPolicy {
 pub struct Fault {
     /// Time since the start of the cluster.
     pub at: Duration,
-    /// ResourceKind of the fault.
+    /// Kind of the fault.
     pub kind: FaultKind,
 }
 

@@ -22,7 +22,7 @@ pub async fn cluster(scenario: Scenario) -> Cluster {
 }
 
 /// Awaits a future with a timeout.
-pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub async fn with_timeout<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future)
         .await
         .expect("timed out after 30 s")
@@ -61,7 +61,7 @@ pub async fn open(addr: SocketAddr, method: &str, target: &str) -> Open {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
-        soon(reader.read_line(&mut line)).await.unwrap();
+        with_timeout(reader.read_line(&mut line)).await.unwrap();
         match line.trim_end() {
             "" => break,
             line => lines.push(line.to_owned()),
@@ -87,7 +87,7 @@ impl Open {
 
     /// Reads the next chunk of a chunked body.
     pub async fn chunk(&mut self) -> Piece {
-        soon(async {
+        with_timeout(async {
             let mut size = String::new();
             if self.reader.read_line(&mut size).await.unwrap_or(0) == 0 {
                 return Piece::Broken;
@@ -117,7 +117,7 @@ impl Open {
         let mut clean = true;
         if let Some(length) = self.header("content-length") {
             body.resize(length.parse().unwrap(), 0);
-            soon(self.reader.read_exact(&mut body)).await.unwrap();
+            with_timeout(self.reader.read_exact(&mut body)).await.unwrap();
         } else if self.header("transfer-encoding").is_some() {
             loop {
                 match self.chunk().await {
