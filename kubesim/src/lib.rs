@@ -43,7 +43,8 @@ mod time;
 mod timeline;
 
 pub use access::{Rule, User};
-pub use cluster::{Cluster, InstanceOutput};
+pub use cluster::Cluster;
+pub use cluster::output::InstanceOutput;
 pub use error::Error;
 pub use scenario::{
     ContainerPlan, Fault, FaultKind, LinePlan, LogFiles, Output, PodPlan, Program, RestartPolicy, Role, Scenario,

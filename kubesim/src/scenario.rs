@@ -6,6 +6,7 @@ mod error;
 mod file;
 mod plan;
 mod schema;
+mod validate;
 
 pub use error::ScenarioError;
 pub use plan::{
