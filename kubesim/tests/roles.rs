@@ -11,7 +11,7 @@ use support::{cluster, get, with_timeout};
 const POD: &str = "/api/v1/namespaces/a/pods/p";
 
 /// A pod with one container per role.
-const PARTS: &str = r#"
+const POD_WITH_ALL_ROLES: &str = r#"
     [[pods]]
     namespace = "a"
     name = "p"
@@ -21,7 +21,7 @@ const PARTS: &str = r#"
     lines = 1000000
     text = "preparing"
     [[pods.containers]]
-    name = "beside"
+    name = "proxy"
     role = "sidecar"
     profile = "silent"
     [[pods.containers]]
@@ -31,7 +31,7 @@ const PARTS: &str = r#"
     name = "debugger"
     role = "ephemeral"
     lines = 1
-    text = "looking"
+    text = "debugging"
 "#;
 
 async fn pod(cluster: &Cluster) -> Value {
@@ -40,7 +40,7 @@ async fn pod(cluster: &Cluster) -> Value {
 
 /// Returns the pod once the condition holds.
 async fn until(cluster: &Cluster, expected: impl Fn(&Value) -> bool) -> Value {
-    let seen = async {
+    let condition = async {
         loop {
             let pod = pod(cluster).await;
             if expected(&pod) {
@@ -49,7 +49,7 @@ async fn until(cluster: &Cluster, expected: impl Fn(&Value) -> bool) -> Value {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    with_timeout(seen).await
+    with_timeout(condition).await
 }
 
 fn names(list: &Value) -> Vec<&str> {
@@ -59,11 +59,11 @@ fn names(list: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn main_containers_wait_for_init_containers_and_ephemeral_containers_start_later() {
-    let cluster = cluster(Scenario::from_toml(PARTS).unwrap()).await;
+    let cluster = cluster(Scenario::from_toml(POD_WITH_ALL_ROLES).unwrap()).await;
     with_timeout(cluster.wait_running("a", "p", "prepare")).await.unwrap();
     let waiting = pod(&cluster).await;
     assert_eq!(waiting["status"]["phase"], "Pending");
-    assert_eq!(names(&waiting["spec"]["initContainers"]), ["prepare", "beside"]);
+    assert_eq!(names(&waiting["spec"]["initContainers"]), ["prepare", "proxy"]);
     assert_eq!(names(&waiting["spec"]["containers"]), ["web"]);
     assert_eq!(waiting["spec"]["ephemeralContainers"], Value::Null);
     assert_eq!(
@@ -76,7 +76,7 @@ async fn main_containers_wait_for_init_containers_and_ephemeral_containers_start
     assert!(early.body.contains(why), "{}", early.body);
     let unnamed = get(cluster.addr(), &format!("{POD}/log")).await;
     assert!(
-        unnamed.body.contains("choose one of: [prepare beside web]"),
+        unnamed.body.contains("choose one of: [prepare proxy web]"),
         "{}",
         unnamed.body
     );
@@ -92,7 +92,7 @@ async fn main_containers_wait_for_init_containers_and_ephemeral_containers_start
     assert_eq!(names(&running["spec"]["ephemeralContainers"]), ["debugger"]);
     let init = &running["status"]["initContainerStatuses"];
     assert!(init[0]["state"]["terminated"].is_object() && init[1]["state"]["running"].is_object());
-    for (container, text) in [("prepare", "preparing\n"), ("debugger", "looking\n")] {
+    for (container, text) in [("prepare", "preparing\n"), ("debugger", "debugging\n")] {
         let log = get(cluster.addr(), &format!("{POD}/log?container={container}")).await;
         assert!(log.body.starts_with(text), "{container}: {}", log.body);
     }
@@ -101,13 +101,13 @@ async fn main_containers_wait_for_init_containers_and_ephemeral_containers_start
 
 #[tokio::test]
 async fn a_pod_and_its_sidecars_end_with_the_main_containers() {
-    let once = PARTS.replace("name = \"web\"", "name = \"web\"\nrestart = \"Never\"");
-    let cluster = cluster(Scenario::from_toml(&once.replace("1000000", "1")).unwrap()).await;
+    let scenario = POD_WITH_ALL_ROLES.replace("name = \"web\"", "name = \"web\"\nrestart = \"Never\"");
+    let cluster = cluster(Scenario::from_toml(&scenario.replace("1000000", "1")).unwrap()).await;
     with_timeout(cluster.wait_running("a", "p", "web")).await.unwrap();
     let running = pod(&cluster).await;
     assert_eq!(running["spec"]["initContainers"][1]["restartPolicy"], "Always");
     with_timeout(cluster.exit_container("a", "p", "web", 0)).await.unwrap();
-    let over = until(&cluster, |pod| pod["status"]["phase"] == "Succeeded").await;
-    assert!(over["status"]["initContainerStatuses"][1]["state"]["terminated"].is_object());
+    let ended = until(&cluster, |pod| pod["status"]["phase"] == "Succeeded").await;
+    assert!(ended["status"]["initContainerStatuses"][1]["state"]["terminated"].is_object());
     with_timeout(cluster.shutdown()).await;
 }

@@ -176,7 +176,7 @@ fn every_example_scenario_is_valid_and_says_what_it_shows() {
         assert!(!scenario.pods.is_empty(), "{} has no pods", path.display());
         assert!(
             text.starts_with("# Shows "),
-            "{} starts with a comment that says what it shows",
+            "{} starts with a comment that names what it shows",
             path.display()
         );
         count += 1;

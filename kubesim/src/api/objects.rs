@@ -23,7 +23,7 @@ const MAX_BYTES: usize = 1_500_000;
 /// Annotation in which `kubectl apply` stores the applied object.
 const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Handles every path without a route of its own.
+/// Handles every path without a dedicated route.
 pub(super) async fn serve(State(sim): SimState, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let format = ResponseFormat::from_headers(&head.headers);

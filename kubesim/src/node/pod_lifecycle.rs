@@ -86,7 +86,7 @@ impl PodRunner {
         }
     }
 
-    /// Pending, then sandbox ready: each change is an event of its own.
+    /// Pending, then sandbox ready: each change is a separate event.
     async fn create_sandbox(&self) {
         sleep(START_PAUSE).await;
         self.update(|pod| {

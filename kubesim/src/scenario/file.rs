@@ -41,7 +41,7 @@ impl Scenario {
     ///
     ///     [[pods.containers]]
     ///     name = "sidecar"
-    ///     profile = "worker"           # instead of lines, size and text: web, worker, crash, silent
+    ///     profile = "worker"           # instead of lines, size and text: web, worker, ...
     ///
     ///     [[pods.containers]]
     ///     name = "stuck"

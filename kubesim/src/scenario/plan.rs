@@ -132,7 +132,7 @@ pub enum Role {
 /// Output of a container.
 #[derive(Debug, Clone)]
 pub enum Output {
-    /// No output of its own; a test writes the lines.
+    /// No generated output; a test writes the lines.
     Silent,
     /// Lines from a template.
     Lines(LinePlan),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::store::write_error::WriteError;
+use super::write_error::WriteError;
 
 /// A kind of object that can be stored.
 pub(crate) struct ResourceKind {

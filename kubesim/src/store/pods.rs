@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::history::{Change, History, VersionTooOld};
 use super::pod::{Pod, PodKey};
-use crate::store::history::{Change, History, VersionTooOld};
 
 /// The stored pods and namespaces.
 pub(crate) struct PodStore {
@@ -140,8 +140,8 @@ impl PodStore {
         }
     }
 
-    /// Returns the names of a plan's pods that exist and are not being deleted: the pod of that name,
-    /// or the replicas.
+    /// Returns the names of a plan's pods that exist and are not being deleted: the pod of that
+    /// name, or the replicas.
     pub(crate) fn pods_of_plan(&self, namespace: &str, name: &str) -> Vec<String> {
         let listing = self.list();
         let here = listing

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::store::history::{Change, History, VersionTooOld};
-use crate::store::write_error::WriteError;
+use super::history::{Change, History, VersionTooOld};
+use super::write_error::WriteError;
 
 /// Namespace and name.
 pub(crate) type SecretKey = (String, String);
