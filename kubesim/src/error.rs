@@ -1,57 +1,57 @@
-//! What can go wrong for the caller of this crate.
+//! Errors of the crate.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Why the simulated cluster did not do what it was asked.
+/// An operation on the simulated cluster failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The listener could not be opened; choose another address.
-    #[error("cannot listen on {addr}: {source}")]
+    /// The API address cannot be bound; choose another address.
+    #[error("cannot bind {addr}: {source}")]
     Listen {
-        /// The address that was asked for.
+        /// The requested address.
         addr: SocketAddr,
-        /// The system's reason.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The directory of the log files could not be made; choose another.
-    #[error("cannot keep log files in {}: {source}", dir.display())]
+    /// The directory for log files cannot be created; choose another one.
+    #[error("cannot create the log directory {}: {source}", dir.display())]
     LogDir {
-        /// The directory that was asked for.
+        /// The requested directory.
         dir: PathBuf,
-        /// The system's reason.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A container's log file could not be rotated.
+    /// A container's log file cannot be rotated.
     #[error("cannot rotate a log file: {0}")]
     Rotate(#[source] std::io::Error),
-    /// There is no such pod.
-    #[error("no pod {namespace}/{pod}")]
+    /// The pod does not exist.
+    #[error("pod {namespace}/{pod} not found")]
     NoPod {
-        /// Its namespace.
+        /// Namespace of the pod.
         namespace: String,
-        /// Its name.
+        /// Name of the pod.
         pod: String,
     },
-    /// The pod exists, but has no such container, or the container is not running now.
+    /// The pod has no such container, or the container is not running.
     #[error("container {container} of pod {namespace}/{pod} is not running")]
     NotRunning {
-        /// The pod's namespace.
+        /// Namespace of the pod.
         namespace: String,
-        /// The pod's name.
+        /// Name of the pod.
         pod: String,
-        /// The container's name.
+        /// Name of the container.
         container: String,
     },
-    /// A pod with that name exists already.
-    #[error("pod {namespace}/{pod} exists already")]
+    /// A pod with this name already exists.
+    #[error("pod {namespace}/{pod} already exists")]
     PodExists {
-        /// Its namespace.
+        /// Namespace of the pod.
         namespace: String,
-        /// Its name.
+        /// Name of the pod.
         pod: String,
     },
-    /// The cluster was shut down while the call waited.
+    /// The cluster was shut down during the call.
     #[error("the simulated cluster was shut down")]
     Closed,
 }

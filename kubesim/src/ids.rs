@@ -1,10 +1,10 @@
-//! Names and ids as Kubernetes makes them.
+//! Names and IDs in the formats of Kubernetes.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-/// Makes an object's uid: a random UUID, version 4.
+/// Generates an object's UID: a random UUID, version 4.
 pub(crate) fn uid() -> String {
     let bits: u128 = rand::rng().random();
     let bits = bits & !(0xf << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
@@ -12,7 +12,7 @@ pub(crate) fn uid() -> String {
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-/// Makes the id of a container instance: `containerd://` and 64 hex digits.
+/// Generates the ID of a container instance: `containerd://` and 64 hex digits.
 pub(crate) fn container_id() -> String {
     let mut random = rand::rng();
     format!(
@@ -22,7 +22,8 @@ pub(crate) fn container_id() -> String {
     )
 }
 
-/// Makes the names of a Deployment's pods from a seed: `web-7d4b9c5f8d-x2x9z`. The same seed makes the same names.
+/// Generates the pod names of a Deployment: `web-7d4b9c5f8d-x2x9z`. The same seed gives the same
+/// names.
 pub(crate) fn replica_names(seed: u64, namespace: &str, name: &str, count: u32) -> Replicas {
     let mixed = namespace
         .bytes()
@@ -42,13 +43,13 @@ pub(crate) fn replica_names(seed: u64, namespace: &str, name: &str, count: u32) 
     Replicas { hash, pods }
 }
 
-/// The names of one Deployment's pods.
+/// Pod names of one Deployment.
 pub(crate) struct Replicas {
-    /// The label `pod-template-hash`.
+    /// Value of the label `pod-template-hash`.
     pub(crate) hash: String,
-    /// The pods' names.
+    /// Names of the pods.
     pub(crate) pods: Vec<String>,
 }
 
-/// Kubernetes' alphabet for generated names: no vowels, so no words.
+/// Kubernetes' alphabet for generated names: without vowels, so that no words appear.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";

@@ -1,4 +1,4 @@
-//! The API's port: it can be closed and opened again, and its connections can be broken.
+//! The API port. Faults close it, reopen it and break its connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,16 +13,16 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// A listener that is closed while its switch says so.
-pub(crate) struct Port {
+/// A listener that closes while `down` is true.
+pub(crate) struct ApiListener {
     addr: SocketAddr,
     open: Option<TcpListener>,
     down: watch::Receiver<bool>,
     connections: CancellationToken,
 }
 
-impl Port {
-    /// Opens the port.
+impl ApiListener {
+    /// Binds the port.
     pub(crate) async fn bind(addr: SocketAddr, down: watch::Receiver<bool>) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
@@ -34,22 +34,22 @@ impl Port {
         })
     }
 
-    /// Returns the address that was bound; it stays the same over closings.
+    /// Returns the bound address; it does not change when the port is closed and reopened.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Closes the port until the switch says otherwise, and opens it again.
+    /// Breaks all connections, waits until `down` is false and binds the port again.
     async fn reopen(&mut self) -> TcpListener {
         self.connections.cancel();
         self.connections = CancellationToken::new();
-        // A dropped switch means the end of the simulation: the caller stops asking.
+        // A dropped sender means that the simulation ends and nothing calls `accept` again.
         let _ = self.down.wait_for(|down| !down).await;
         loop {
             match TcpListener::bind(self.addr).await {
                 Ok(listener) => return listener,
                 Err(error) => {
-                    tracing::warn!(addr = %self.addr, %error, "port not reopened yet");
+                    tracing::warn!(addr = %self.addr, %error, "API port bind failed, retrying");
                     sleep(RETRY).await;
                 }
             }
@@ -57,7 +57,7 @@ impl Port {
     }
 }
 
-impl Listener for Port {
+impl Listener for ApiListener {
     type Io = Connection;
     type Addr = SocketAddr;
 
@@ -74,7 +74,7 @@ impl Listener for Port {
                 true = closing => self.open = None,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        // Each line leaves at once, not with the next one.
+                        // Each line is sent at once, not together with the next one.
                         let _ = stream.set_nodelay(true);
                         return (Connection::new(stream, &self.connections), peer);
                     }
@@ -92,7 +92,7 @@ impl Listener for Port {
     }
 }
 
-/// A connection that fails once its port is closed.
+/// A connection that fails after its port is closed.
 pub(crate) struct Connection {
     stream: TcpStream,
     broken: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -123,7 +123,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Also registers for a wake-up when the port closes while nothing is read.
+        // Also registers a wake-up for the case that the port closes while nothing is read.
         if self.broken.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -159,5 +159,5 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Between two attempts at what only time can mend: descriptors run out, or the port is still taken.
+/// Pause before retrying after a transient error: no free descriptor, or the port still in use.
 const RETRY: Duration = Duration::from_millis(50);

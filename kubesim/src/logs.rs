@@ -1,11 +1,13 @@
-//! What containers write and how it is kept: as the kubelet's log files are, in memory and bounded.
+//! Container output: what containers write, and the logs that the node keeps of it.
 //!
-//! [`log::Log`] is one container instance's log, [`reader::Reader`] a cursor into it, [`writing`] produces the lines.
+//! This folder depends on the scenario only, not on pods or the API. `programs` and `line_template`
+//! generate lines, `writer` writes them on time, `container_log` stores them in memory, `cri_files`
+//! on disk, and `reader` reads them for a log request.
 
 pub(crate) mod clock;
-pub(crate) mod files;
-pub(crate) mod log;
+pub(crate) mod container_log;
+pub(crate) mod cri_files;
+pub(crate) mod line_template;
 pub(crate) mod programs;
 pub(crate) mod reader;
-pub(crate) mod template;
-pub(crate) mod writing;
+pub(crate) mod writer;

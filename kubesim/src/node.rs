@@ -1,10 +1,10 @@
-//! The simulated node: the pods as the API server stores them, and the kubelet that runs them.
+//! The simulated node: a kubelet that runs the pods of the store.
 //!
-//! [`pod`] is one pod's state, [`store`] all of them with their history, [`kubelet`] what is asked of the node, [`life`] what happens to a pod and [`running`] to a container over time, [`rotation`] what happens to their log files.
+//! It changes pods in `store` and writes container logs; it has no HTTP. [`kubelet`] creates and
+//! deletes pods, [`pod_lifecycle`] runs a pod, [`container_lifecycle`] a container over its
+//! restarts, and [`log_rotation`] manages log files on disk.
 
+pub(crate) mod container_lifecycle;
 pub(crate) mod kubelet;
-pub(crate) mod life;
-pub(crate) mod pod;
-pub(crate) mod rotation;
-pub(crate) mod running;
-pub(crate) mod store;
+pub(crate) mod log_rotation;
+pub(crate) mod pod_lifecycle;

@@ -1,27 +1,27 @@
-//! What can go wrong on a node and in its API, played on a script.
+//! Faults of the node and the API.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
 use std::time::Duration;
 
 use kubesim::{Cluster, FaultKind, PodPlan, RestartPolicy, Scenario};
-use support::{Piece, cluster, get, open, soon};
+use support::{Piece, cluster, get, open, with_timeout};
 
 const LOG: &str = "/api/v1/namespaces/a/pods/p/log";
 
-/// Longer than any test: it ends when the test ends it.
+/// Longer than any test: the fault lasts until the end of the test.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Within a test, yet long enough to be seen.
+/// Ends within a test, but is long enough to be observed.
 const SHORT: Duration = Duration::from_millis(300);
 
 async fn with_pod() -> Cluster {
     let cluster = cluster(Scenario::default()).await;
     let plan = PodPlan::silent("a", "p", "c").restarting(RestartPolicy::Never);
     cluster.create_pod(&plan).unwrap();
-    soon(cluster.wait_running("a", "p", "c")).await.unwrap();
+    with_timeout(cluster.wait_running("a", "p", "c")).await.unwrap();
     cluster
 }
 
@@ -30,7 +30,7 @@ fn write(cluster: &Cluster, text: &str) {
 }
 
 #[tokio::test]
-async fn a_rotated_file_is_out_of_a_request_s_reach_and_in_a_follow_s() {
+async fn a_follow_crosses_rotations_and_a_request_reads_the_current_file() {
     let cluster = with_pod().await;
     let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     for text in ["one", "two", "three"] {
@@ -42,12 +42,16 @@ async fn a_rotated_file_is_out_of_a_request_s_reach_and_in_a_follow_s() {
     assert_eq!(get(cluster.addr(), LOG).await.body, "four\n");
     cluster.cause(FaultKind::Rotate);
     cluster.cause(FaultKind::Rotate);
-    assert_eq!(cluster.written("a", "p", "c")[0].rotations, 4, "an empty file stays");
-    soon(cluster.shutdown()).await;
+    assert_eq!(
+        cluster.written("a", "p", "c")[0].rotations,
+        4,
+        "an empty file is not rotated"
+    );
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_follow_that_stalled_skips_whole_files_without_a_word() {
+async fn a_stalled_follow_silently_skips_rotated_files() {
     let cluster = with_pod().await;
     let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     write(&cluster, "first");
@@ -60,11 +64,11 @@ async fn a_follow_that_stalled_skips_whole_files_without_a_word() {
     write(&cluster, "current");
     assert_eq!(follow.text().await, "rest of its file\n");
     assert_eq!(follow.text().await, "current\n");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_stranded_follow_ends_at_the_end_of_the_old_file_and_a_get_has_the_rest() {
+async fn a_stranded_follow_ends_with_the_old_file_and_a_request_returns_the_rest() {
     let cluster = with_pod().await;
     let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     write(&cluster, "old");
@@ -75,11 +79,11 @@ async fn a_stranded_follow_ends_at_the_end_of_the_old_file_and_a_get_has_the_res
     cluster.exit_container("a", "p", "c", 0).await.unwrap();
     assert_eq!(follow.chunk().await, Piece::End);
     assert_eq!(get(cluster.addr(), LOG).await.body, "new\n");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn slow_logs_come_whole() {
+async fn slow_logs_are_complete() {
     let cluster = with_pod().await;
     cluster.cause(FaultKind::SlowLogs {
         duration: LONG,
@@ -87,11 +91,11 @@ async fn slow_logs_come_whole() {
     });
     write(&cluster, "late");
     assert_eq!(get(cluster.addr(), LOG).await.body, "late\n");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_busy_api_says_when_to_come_again_and_leaves_open_streams_alone() {
+async fn a_busy_api_returns_429_with_retry_after_and_open_streams_continue() {
     let cluster = with_pod().await;
     let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     cluster.cause(FaultKind::ApiBusy { duration: LONG });
@@ -104,11 +108,11 @@ async fn a_busy_api_says_when_to_come_again_and_leaves_open_streams_alone() {
     }
     write(&cluster, "still here");
     assert_eq!(follow.text().await, "still here\n");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_right_that_is_taken_away_is_missed_at_the_next_request() {
+async fn a_revoked_permission_takes_effect_at_the_next_request() {
     let cluster = with_pod().await;
     let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     cluster.cause(FaultKind::LogsForbidden { duration: LONG });
@@ -122,11 +126,11 @@ async fn a_right_that_is_taken_away_is_missed_at_the_next_request() {
     assert_eq!(get(cluster.addr(), "/api/v1/pods").await.status, 200);
     write(&cluster, "still here");
     assert_eq!(follow.text().await, "still here\n");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_muted_watch_stays_open_and_tells_all_at_last() {
+async fn a_muted_watch_stays_open_and_sends_all_events_afterwards() {
     let cluster = with_pod().await;
     let list: serde_json::Value = serde_json::from_str(&get(cluster.addr(), "/api/v1/pods").await.body).unwrap();
     let version = list["metadata"]["resourceVersion"].as_str().unwrap();
@@ -138,20 +142,20 @@ async fn a_muted_watch_stays_open_and_tells_all_at_last() {
     .await;
     cluster.mute_watches(true);
     cluster.create_pod(&PodPlan::silent("a", "q", "c")).unwrap();
-    soon(cluster.wait_running("a", "q", "c")).await.unwrap();
+    with_timeout(cluster.wait_running("a", "q", "c")).await.unwrap();
     let listed = get(cluster.addr(), "/api/v1/pods").await.body;
     assert!(listed.contains("\"q\""), "{listed}");
     cluster.mute_watches(false);
-    let told = watch.text().await;
+    let events = watch.text().await;
     assert!(
-        told.starts_with("{\"type\":\"ADDED\"") && told.contains("\"MODIFIED\""),
-        "what happened while it was muted, together: {told}"
+        events.starts_with("{\"type\":\"ADDED\"") && events.contains("\"MODIFIED\""),
+        "events of the muted time arrive together: {events}"
     );
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_watch_that_the_api_server_forgot_gets_410_within_a_200() {
+async fn an_expired_watch_gets_an_error_event_410_in_a_200_response() {
     let cluster = with_pod().await;
     let list: serde_json::Value = serde_json::from_str(&get(cluster.addr(), "/api/v1/pods").await.body).unwrap();
     let version = list["metadata"]["resourceVersion"].as_str().unwrap();
@@ -166,11 +170,11 @@ async fn a_watch_that_the_api_server_forgot_gets_410_within_a_200() {
         "{}",
         again.body
     );
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[test]
-fn faults_are_read_from_a_scenario() {
+fn faults_are_parsed_from_a_scenario() {
     let text = "rotate_bytes = 65536\n\
         [[faults]]\nat = 1\nkind = \"rotate\"\n\
         [[faults]]\nat = 2\nkind = \"slow-logs\"\nfor = \"2s\"\ndelay = \"50ms\"\n\
@@ -193,22 +197,25 @@ fn faults_are_read_from_a_scenario() {
         },
     ];
     assert_eq!(kinds, expected);
-    for (wrong, said) in [
+    for (text, expected) in [
         (
             "rotate_bytes = 10\n",
-            "line 1, column 1: `rotate_bytes` must be at least 4096",
+            "line 1, column 16: `rotate_bytes` = 10 is too small; write 4096 or more",
         ),
-        ("[[faults]]\nat = 1\nkind = \"rotate\"\nfor = 1\n", "`for` belongs to"),
+        (
+            "[[faults]]\nat = 1\nkind = \"rotate\"\nfor = 1\n",
+            "line 1, column 1: fault `rotate` has no key `for`; remove it",
+        ),
         (
             "[[faults]]\nat = 1\nkind = \"slow-logs\"\nfor = 1\n",
-            "missing field `delay`",
+            "line 1, column 1: fault `slow-logs` needs the key `delay`; add it",
         ),
         (
             "[[faults]]\nat = 1\nkind = \"rotate\"\ndelay = 1\n",
-            "`delay` belongs to",
+            "line 1, column 1: fault `rotate` has no key `delay`; remove it",
         ),
     ] {
-        let error = Scenario::from_toml(wrong).unwrap_err().to_string();
-        assert!(error.contains(said), "{error}");
+        let error = Scenario::from_toml(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
     }
 }

@@ -1,6 +1,6 @@
-//! The Rust client that collectors use works against the simulated cluster.
+//! The Rust client of collectors (`kube`) works against the simulated cluster.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -11,7 +11,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Config};
 use kubesim::{Cluster, PodPlan, Scenario};
-use support::{cluster, soon};
+use support::{cluster, with_timeout};
 
 async fn client(cluster: &Cluster) -> Client {
     let kubeconfig = Kubeconfig::from_yaml(&cluster.kubeconfig()).unwrap();
@@ -22,13 +22,13 @@ async fn client(cluster: &Cluster) -> Client {
 }
 
 #[tokio::test]
-async fn the_client_lists_and_follows() {
+async fn the_client_lists_pods_and_follows_logs() {
     let cluster = cluster(Scenario::default()).await;
     cluster.create_pod(&PodPlan::silent("a", "p", "c")).unwrap();
-    soon(cluster.wait_running("a", "p", "c")).await.unwrap();
+    with_timeout(cluster.wait_running("a", "p", "c")).await.unwrap();
     let client = client(&cluster).await;
     let all: Api<Pod> = Api::all(client.clone());
-    let list = soon(all.list(&ListParams::default().fields("spec.nodeName=node-1")))
+    let list = with_timeout(all.list(&ListParams::default().fields("spec.nodeName=node-1")))
         .await
         .unwrap();
     let status = list.items[0].status.as_ref().unwrap();
@@ -44,26 +44,26 @@ async fn the_client_lists_and_follows() {
         follow: true,
         ..LogParams::default()
     };
-    let mut lines = soon(pods.log_stream("p", &params)).await.unwrap().lines();
+    let mut lines = with_timeout(pods.log_stream("p", &params)).await.unwrap().lines();
     cluster.write_line("a", "p", "c", "hello").unwrap();
-    assert_eq!(soon(lines.try_next()).await.unwrap().as_deref(), Some("hello"));
+    assert_eq!(with_timeout(lines.try_next()).await.unwrap().as_deref(), Some("hello"));
     cluster.exit_container("a", "p", "c", 0).await.unwrap();
-    assert_eq!(soon(lines.try_next()).await.unwrap(), None);
-    soon(cluster.shutdown()).await;
+    assert_eq!(with_timeout(lines.try_next()).await.unwrap(), None);
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_watcher_sees_pods_over_broken_watches_with_either_way_of_listing() {
+async fn a_watcher_recovers_from_broken_watches_with_both_list_modes() {
     for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
         let cluster = cluster(Scenario::default()).await;
         cluster.create_pod(&PodPlan::silent("a", "first", "c")).unwrap();
         let pods: Api<Pod> = Api::all(client(&cluster).await);
         let mut events = Box::pin(watcher(pods, config.fields("spec.nodeName=node-1")));
         let mut breaks = 0;
-        let mut wanted = vec!["first", "second", "second gone"];
-        while !wanted.is_empty() {
-            // An error is a broken watch: the watcher goes on by itself.
-            let Ok(event) = soon(events.next()).await.unwrap() else {
+        let mut expected = vec!["first", "second", "second gone"];
+        while !expected.is_empty() {
+            // An error is a broken watch; the watcher reconnects.
+            let Ok(event) = with_timeout(events.next()).await.unwrap() else {
                 continue;
             };
             let seen = match event {
@@ -71,23 +71,23 @@ async fn a_watcher_sees_pods_over_broken_watches_with_either_way_of_listing() {
                 Event::Delete(pod) => format!("{} gone", pod.metadata.name.unwrap()),
                 Event::Init | Event::InitDone => continue,
             };
-            if wanted.first() == Some(&seen.as_str()) {
-                wanted.remove(0);
+            if expected.first() == Some(&seen.as_str()) {
+                expected.remove(0);
                 if breaks == 0 {
                     breaks = 1;
                     cluster.break_streams();
                     cluster.create_pod(&PodPlan::silent("a", "second", "c")).unwrap();
-                } else if wanted.len() == 1 {
+                } else if expected.len() == 1 {
                     cluster.delete_pod("a", "second", Some(0)).unwrap();
                 }
             }
         }
-        soon(cluster.shutdown()).await;
+        with_timeout(cluster.shutdown()).await;
     }
 }
 
 #[tokio::test]
-async fn an_api_that_asks_who_one_is_lets_each_do_what_its_rules_allow_and_says_what_not() {
+async fn an_authorizing_api_allows_what_the_rules_allow_and_explains_refusals() {
     let scenario = Scenario::from_toml(
         r#"
         authorize = true
@@ -121,26 +121,35 @@ async fn an_api_that_asks_who_one_is_lets_each_do_what_its_rules_allow_and_says_
     };
     let reader = with_token("one").await;
     let pods: Api<Pod> = Api::all(reader.clone());
-    assert_eq!(soon(pods.list(&ListParams::default())).await.unwrap().items.len(), 1);
+    assert_eq!(
+        with_timeout(pods.list(&ListParams::default()))
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
     let namespaced: Api<Pod> = Api::namespaced(reader.clone(), "a");
-    let log = soon(namespaced.logs("p", &LogParams::default())).await.unwrap_err();
-    let told = "pods \"p\" is forbidden: User \"reader\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"a\"";
-    assert_eq!(refused(log), (403, told.to_owned()));
+    let log = with_timeout(namespaced.logs("p", &LogParams::default()))
+        .await
+        .unwrap_err();
+    let message = "pods \"p\" is forbidden: User \"reader\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"a\"";
+    assert_eq!(refused(log), (403, message.to_owned()));
     let secrets = async |namespace: &str| {
         let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(reader.clone(), namespace);
-        soon(secrets.list(&ListParams::default()))
+        with_timeout(secrets.list(&ListParams::default()))
             .await
             .map(|list| list.items.len())
     };
     assert_eq!(secrets("home").await.unwrap(), 0);
-    let told = "secrets is forbidden: User \"reader\" cannot list resource \"secrets\" in API group \"\" in the namespace \"a\"";
-    assert_eq!(refused(secrets("a").await.unwrap_err()), (403, told.to_owned()));
-    for nobody in ["two", "''"] {
-        let pods: Api<Pod> = Api::all(with_token(nobody).await);
+    let message = "secrets is forbidden: User \"reader\" cannot list resource \"secrets\" in API group \"\" in the namespace \"a\"";
+    assert_eq!(refused(secrets("a").await.unwrap_err()), (403, message.to_owned()));
+    for token in ["two", "''"] {
+        let pods: Api<Pod> = Api::all(with_token(token).await);
         assert_eq!(
-            refused(soon(pods.list(&ListParams::default())).await.unwrap_err()).0,
+            refused(with_timeout(pods.list(&ListParams::default())).await.unwrap_err()).0,
             401
         );
     }
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }

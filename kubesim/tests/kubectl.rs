@@ -1,24 +1,24 @@
 //! kubectl works against the simulated cluster.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
 use std::process::{Output, Stdio};
 
 use kubesim::{Cluster, PodPlan, RestartPolicy, Scenario};
-use support::{cluster, soon};
+use support::{cluster, with_timeout};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-/// kubectl with a kubeconfig and a cache of its own.
+/// kubectl with its own kubeconfig and cache.
 struct Kubectl {
     home: TempDir,
 }
 
 impl Kubectl {
-    /// `None` where kubectl is not installed, unless the environment requires it.
+    /// Returns `None` if kubectl is not installed, unless the environment requires it.
     async fn find(cluster: &Cluster) -> Option<Self> {
         let version = Command::new("kubectl")
             .args(["version", "--client"])
@@ -28,7 +28,7 @@ impl Kubectl {
         if !version.is_ok_and(|output| output.status.success()) {
             assert!(
                 std::env::var("TRIBUTARY_REQUIRE_KUBECTL").is_err(),
-                "kubectl is required and does not run"
+                "kubectl is required but does not run"
             );
             eprintln!("skipped: kubectl is not installed");
             return None;
@@ -48,10 +48,10 @@ impl Kubectl {
     }
 
     async fn run(&self, args: &str) -> Output {
-        soon(self.command(args).output()).await.unwrap()
+        with_timeout(self.command(args).output()).await.unwrap()
     }
 
-    /// Runs a command that must succeed and returns what it printed.
+    /// Runs a command that must succeed and returns its output.
     async fn text(&self, args: &str) -> String {
         let output = self.run(args).await;
         assert!(
@@ -68,7 +68,7 @@ async fn with_pod(policy: RestartPolicy) -> (Cluster, Option<Kubectl>) {
     cluster
         .create_pod(&PodPlan::silent("shop", "web", "c").restarting(policy))
         .unwrap();
-    soon(cluster.wait_running("shop", "web", "c")).await.unwrap();
+    with_timeout(cluster.wait_running("shop", "web", "c")).await.unwrap();
     let kubectl = Kubectl::find(&cluster).await;
     (cluster, kubectl)
 }
@@ -95,9 +95,12 @@ async fn kubectl_lists_pods_and_namespaces_in_columns() {
             .contains("\"web\"")
     );
     let unknown = kubectl.run("get pod nope -n shop").await;
-    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
-    assert_eq!(said.trim_end(), "Error from server (NotFound): pods \"nope\" not found");
-    soon(cluster.shutdown()).await;
+    let message = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!(
+        message.trim_end(),
+        "Error from server (NotFound): pods \"nope\" not found"
+    );
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -124,7 +127,7 @@ async fn kubectl_reads_logs() {
     let unknown = kubectl.run("logs nope -n shop").await;
     assert!(!unknown.status.success());
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("pods \"nope\" not found"));
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -135,20 +138,20 @@ async fn kubectl_follows_with_timestamps_until_the_exit_and_reads_the_previous_i
     let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
     let mut printed = BufReader::new(follow.stdout.take().unwrap()).lines();
     cluster.write_line("shop", "web", "c", "first").unwrap();
-    let line = soon(printed.next_line()).await.unwrap().unwrap();
+    let line = with_timeout(printed.next_line()).await.unwrap().unwrap();
     let (time, text) = line.split_once(' ').unwrap();
     assert_eq!((time.len(), text), (30, "first"));
     cluster.exit_container("shop", "web", "c", 1).await.unwrap();
-    assert_eq!(soon(printed.next_line()).await.unwrap(), None);
-    assert!(soon(follow.wait()).await.unwrap().success());
-    soon(cluster.wait_running("shop", "web", "c")).await.unwrap();
+    assert_eq!(with_timeout(printed.next_line()).await.unwrap(), None);
+    assert!(with_timeout(follow.wait()).await.unwrap().success());
+    with_timeout(cluster.wait_running("shop", "web", "c")).await.unwrap();
     assert_eq!(kubectl.text("logs --previous web -n shop").await, "first\n");
     assert_eq!(kubectl.text("logs web -n shop").await, "");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn kubectl_watches_a_pod_come_and_go_and_deletes_it() {
+async fn kubectl_watches_and_deletes_a_pod() {
     let (cluster, kubectl) = with_pod(RestartPolicy::Never).await;
     let Some(kubectl) = kubectl else { return };
     let mut watch = kubectl
@@ -159,25 +162,25 @@ async fn kubectl_watches_a_pod_come_and_go_and_deletes_it() {
     let mut printed = BufReader::new(watch.stdout.take().unwrap()).lines();
     let mut seen: Vec<String> = Vec::new();
     while seen.len() < 2 {
-        seen.push(soon(printed.next_line()).await.unwrap().unwrap());
+        seen.push(with_timeout(printed.next_line()).await.unwrap().unwrap());
     }
     cluster.create_pod(&PodPlan::silent("shop", "job", "c")).unwrap();
-    soon(cluster.wait_running("shop", "job", "c")).await.unwrap();
+    with_timeout(cluster.wait_running("shop", "job", "c")).await.unwrap();
     assert!(
         kubectl
             .text("delete pod job -n shop")
             .await
             .contains("pod \"job\" deleted")
     );
-    soon(cluster.wait_gone("shop", "job")).await.unwrap();
+    with_timeout(cluster.wait_gone("shop", "job")).await.unwrap();
     for status in ["Pending", "ContainerCreating", "Running", "Terminating", "Error"] {
         while !seen
             .iter()
             .any(|line| words(line).contains(&"job") && words(line).contains(&status))
         {
-            seen.push(soon(printed.next_line()).await.unwrap().unwrap());
+            seen.push(with_timeout(printed.next_line()).await.unwrap().unwrap());
         }
     }
-    soon(watch.kill()).await.unwrap();
-    soon(cluster.shutdown()).await;
+    with_timeout(watch.kill()).await.unwrap();
+    with_timeout(cluster.shutdown()).await;
 }

@@ -1,6 +1,6 @@
-//! The node's log files are as a runtime and a kubelet leave them.
+//! The node's log files have the format and rotation of a container runtime and a kubelet.
 
-#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -63,7 +63,7 @@ impl Node {
         names
     }
 
-    /// What stands behind the time in each entry.
+    /// Returns the entries without their timestamps.
     fn entries(&self, name: &str) -> Vec<String> {
         let file = File::open(self.container_dir().join(name)).unwrap();
         let mut text = String::new();
@@ -101,7 +101,7 @@ impl Node {
 }
 
 #[tokio::test]
-async fn lines_are_entries_of_two_outputs_and_long_ones_are_parts() {
+async fn lines_are_entries_of_two_streams_and_long_lines_are_split() {
     let node = Node::start(5, RestartPolicy::Never).await;
     node.write("plain");
     node.write("");
@@ -130,7 +130,7 @@ async fn lines_are_entries_of_two_outputs_and_long_ones_are_parts() {
 }
 
 #[tokio::test]
-async fn rotation_renames_compresses_and_removes_and_cuts_an_open_line() {
+async fn rotation_renames_compresses_removes_and_splits_an_unterminated_line() {
     let node = Node::start(3, RestartPolicy::Never).await;
     node.write("one");
     node.cluster.write_unterminated("app", "p", "c", "two ").unwrap();
@@ -147,14 +147,14 @@ async fn rotation_renames_compresses_and_removes_and_cuts_an_open_line() {
     assert_eq!(node.entries(&node.names()[1]), ["stdout F one", "stdout P two "]);
     node.rotate();
     let names = node.names();
-    assert_eq!(names.len(), 3, "one plain, one compressed, and the current one");
+    assert_eq!(names.len(), 3, "one rotated, one compressed and the current file");
     assert_eq!(node.entries(&names[1]), ["stdout F parts"]);
     assert_eq!(node.entries(&names[2]), ["stdout F three"]);
     assert!(names[1].ends_with(".gz") && node.entries("0.log").is_empty());
 }
 
 #[tokio::test]
-async fn each_instance_has_its_file_and_the_dead_one_before_loses_its_own() {
+async fn each_instance_has_its_file_and_only_the_newest_terminated_one_remains() {
     let node = Node::start(5, RestartPolicy::Always).await;
     node.write("zero");
     node.exit().await;

@@ -1,12 +1,12 @@
-//! Requests that were recorded from a real API server get the same answers here.
+//! Requests recorded from a real API server get the same responses here.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
 use kubesim::{Cluster, FaultKind, PodPlan, RestartPolicy, Scenario};
 use serde_json::Value;
-use support::{Reply, cluster, get, open, recording, soon};
+use support::{Reply, cluster, get, open, recording, with_timeout};
 
 const POD: &str = "default";
 
@@ -39,12 +39,12 @@ async fn with_pods() -> Cluster {
         ("multi", "a"),
         ("multi", "b"),
     ] {
-        soon(cluster.wait_running(POD, pod, container)).await.unwrap();
+        with_timeout(cluster.wait_running(POD, pod, container)).await.unwrap();
     }
     cluster
 }
 
-/// Asks what was recorded; status, headers that matter and body are the same.
+/// Sends a recorded request and asserts the recorded status, headers and body.
 async fn assert_replays(cluster: &Cluster, name: &str) -> Reply {
     let recorded = recording(name);
     let own = open(cluster.addr(), &recorded.method, &recorded.target).await;
@@ -80,7 +80,7 @@ fn numbers_differ(one: &Reply, other: &Reply) -> bool {
     one.body != other.body
 }
 
-/// Resource versions are the only thing in an error that depends on the run.
+/// Replaces resource versions, the only part of an error that depends on the run.
 fn without_versions(body: &str) -> String {
     let mut body = body.to_owned();
     for begin in ["current: ", "too old resource version: 1 ("] {
@@ -95,7 +95,7 @@ fn without_versions(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn log_errors_are_the_recorded_ones() {
+async fn log_errors_match_the_recordings() {
     let cluster = with_pods().await;
     for name in [
         "err-pod-notfound",
@@ -120,11 +120,11 @@ async fn log_errors_are_the_recorded_ones() {
     let hour = std::time::Duration::from_secs(3600);
     cluster.cause(FaultKind::KubeletDown { duration: hour });
     assert_replays(&cluster, "kubelet-down-log").await;
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn log_parameters_choose_the_recorded_lines() {
+async fn log_parameters_select_the_recorded_lines() {
     let cluster = with_pods().await;
     let first = "2026-11-23T08:08:38.848797176Z L seq=0000000001 rstuvwxyzabcdefghijklm\n\
                  2026-11-23T08:08:38.899804697Z L seq=0000000002 rstuvwxyzabcdefghijklm\n";
@@ -154,11 +154,11 @@ async fn log_parameters_choose_the_recorded_lines() {
         let reply = get(cluster.addr(), &format!("{log}&sinceTime={since}")).await;
         assert_eq!(reply.body.trim_end(), later.trim_end(), "sinceTime={since}");
     }
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn list_and_watch_errors_are_the_recorded_ones() {
+async fn list_and_watch_errors_match_the_recordings() {
     let cluster = with_pods().await;
     for name in [
         "list-badfield",
@@ -173,11 +173,11 @@ async fn list_and_watch_errors_are_the_recorded_ones() {
     let token = "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MSwic3RhcnQiOiJkZWZhdWx0L3AxXHUwMDAwIn0";
     let reply = get(cluster.addr(), &format!("/api/v1/pods?limit=1&continue={token}")).await;
     assert_eq!((reply.status, reply.body), (410, expired.body));
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_paged_list_has_every_pod_once() {
+async fn a_paged_list_contains_every_pod_once() {
     let cluster = with_pods().await;
     let recorded: Value = serde_json::from_str(&recording("list-limit1").reply.body).unwrap();
     let mut names = Vec::new();
@@ -200,7 +200,7 @@ async fn a_paged_list_has_every_pod_once() {
         resume = metadata["continue"].as_str().unwrap().to_owned();
     }
     assert_eq!(names, ["badimg", "done", "fchatty", "multi", "pend", "since"]);
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -220,10 +220,10 @@ async fn a_streaming_list_ends_with_the_recorded_bookmark() {
             .take_while(|line| !line.contains("BOOKMARK"))
             .all(|line| line.contains("\"ADDED\""))
     );
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
-/// Type, phase, state, restarts, whether there is a last state.
+/// Type, phase, state, restarts, and whether there is a last state.
 type Shape = (String, String, String, u64, bool);
 
 fn shape(event: &Value) -> Shape {
@@ -260,7 +260,7 @@ fn deletion(event: &Value) -> (String, Value, Value, bool) {
 }
 
 #[tokio::test]
-async fn a_crashing_pod_s_events_come_in_the_recorded_order() {
+async fn events_of_a_crashing_pod_have_the_recorded_order() {
     let recorded = recording("watch-lifecycle").reply.body;
     let recorded: Vec<Value> = recorded
         .lines()
@@ -304,7 +304,7 @@ async fn a_crashing_pod_s_events_come_in_the_recorded_order() {
         keys.retain(|key| key != "resources");
         keys
     });
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 fn keys(object: &Value) -> Vec<String> {

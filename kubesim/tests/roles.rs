@@ -1,17 +1,17 @@
-//! Init, sidecar and ephemeral containers, as the API shows them.
+//! Init, sidecar and ephemeral containers in the API.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
 use kubesim::{Cluster, Scenario};
 use serde_json::Value;
-use support::{cluster, get, soon};
+use support::{cluster, get, with_timeout};
 
 const POD: &str = "/api/v1/namespaces/a/pods/p";
 
-/// Everything but the main container writes what a test tells it to.
-const PARTS: &str = r#"
+/// A pod with one container per role.
+const POD_WITH_ALL_ROLES: &str = r#"
     [[pods]]
     namespace = "a"
     name = "p"
@@ -21,7 +21,7 @@ const PARTS: &str = r#"
     lines = 1000000
     text = "preparing"
     [[pods.containers]]
-    name = "beside"
+    name = "proxy"
     role = "sidecar"
     profile = "silent"
     [[pods.containers]]
@@ -31,25 +31,25 @@ const PARTS: &str = r#"
     name = "debugger"
     role = "ephemeral"
     lines = 1
-    text = "looking"
+    text = "debugging"
 "#;
 
 async fn pod(cluster: &Cluster) -> Value {
     serde_json::from_str(&get(cluster.addr(), POD).await.body).unwrap()
 }
 
-/// The pod once it is as wanted.
-async fn until(cluster: &Cluster, wanted: impl Fn(&Value) -> bool) -> Value {
-    let seen = async {
+/// Returns the pod once the condition holds.
+async fn until(cluster: &Cluster, expected: impl Fn(&Value) -> bool) -> Value {
+    let condition = async {
         loop {
             let pod = pod(cluster).await;
-            if wanted(&pod) {
+            if expected(&pod) {
                 return pod;
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    soon(seen).await
+    with_timeout(condition).await
 }
 
 fn names(list: &Value) -> Vec<&str> {
@@ -58,12 +58,12 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn main_containers_wait_for_the_init_containers_and_ephemeral_ones_come_later() {
-    let cluster = cluster(Scenario::from_toml(PARTS).unwrap()).await;
-    soon(cluster.wait_running("a", "p", "prepare")).await.unwrap();
+async fn main_containers_wait_for_init_containers_and_ephemeral_containers_start_later() {
+    let cluster = cluster(Scenario::from_toml(POD_WITH_ALL_ROLES).unwrap()).await;
+    with_timeout(cluster.wait_running("a", "p", "prepare")).await.unwrap();
     let waiting = pod(&cluster).await;
     assert_eq!(waiting["status"]["phase"], "Pending");
-    assert_eq!(names(&waiting["spec"]["initContainers"]), ["prepare", "beside"]);
+    assert_eq!(names(&waiting["spec"]["initContainers"]), ["prepare", "proxy"]);
     assert_eq!(names(&waiting["spec"]["containers"]), ["web"]);
     assert_eq!(waiting["spec"]["ephemeralContainers"], Value::Null);
     assert_eq!(
@@ -76,12 +76,14 @@ async fn main_containers_wait_for_the_init_containers_and_ephemeral_ones_come_la
     assert!(early.body.contains(why), "{}", early.body);
     let unnamed = get(cluster.addr(), &format!("{POD}/log")).await;
     assert!(
-        unnamed.body.contains("choose one of: [prepare beside web]"),
+        unnamed.body.contains("choose one of: [prepare proxy web]"),
         "{}",
         unnamed.body
     );
 
-    soon(cluster.exit_container("a", "p", "prepare", 0)).await.unwrap();
+    with_timeout(cluster.exit_container("a", "p", "prepare", 0))
+        .await
+        .unwrap();
     let running = until(&cluster, |pod| {
         pod["status"]["ephemeralContainerStatuses"][0]["state"]["terminated"].is_object()
     })
@@ -90,22 +92,22 @@ async fn main_containers_wait_for_the_init_containers_and_ephemeral_ones_come_la
     assert_eq!(names(&running["spec"]["ephemeralContainers"]), ["debugger"]);
     let init = &running["status"]["initContainerStatuses"];
     assert!(init[0]["state"]["terminated"].is_object() && init[1]["state"]["running"].is_object());
-    for (container, text) in [("prepare", "preparing\n"), ("debugger", "looking\n")] {
+    for (container, text) in [("prepare", "preparing\n"), ("debugger", "debugging\n")] {
         let log = get(cluster.addr(), &format!("{POD}/log?container={container}")).await;
         assert!(log.body.starts_with(text), "{container}: {}", log.body);
     }
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_pod_is_over_when_its_main_containers_are_and_its_sidecars_end_with_them() {
-    let once = PARTS.replace("name = \"web\"", "name = \"web\"\nrestart = \"Never\"");
-    let cluster = cluster(Scenario::from_toml(&once.replace("1000000", "1")).unwrap()).await;
-    soon(cluster.wait_running("a", "p", "web")).await.unwrap();
+async fn a_pod_and_its_sidecars_end_with_the_main_containers() {
+    let scenario = POD_WITH_ALL_ROLES.replace("name = \"web\"", "name = \"web\"\nrestart = \"Never\"");
+    let cluster = cluster(Scenario::from_toml(&scenario.replace("1000000", "1")).unwrap()).await;
+    with_timeout(cluster.wait_running("a", "p", "web")).await.unwrap();
     let running = pod(&cluster).await;
     assert_eq!(running["spec"]["initContainers"][1]["restartPolicy"], "Always");
-    soon(cluster.exit_container("a", "p", "web", 0)).await.unwrap();
-    let over = until(&cluster, |pod| pod["status"]["phase"] == "Succeeded").await;
-    assert!(over["status"]["initContainerStatuses"][1]["state"]["terminated"].is_object());
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.exit_container("a", "p", "web", 0)).await.unwrap();
+    let ended = until(&cluster, |pod| pod["status"]["phase"] == "Succeeded").await;
+    assert!(ended["status"]["initContainerStatuses"][1]["state"]["terminated"].is_object());
+    with_timeout(cluster.shutdown()).await;
 }

@@ -1,13 +1,13 @@
-//! How log streams begin, go on and end.
+//! Log streams: start, continuation and end.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
 use std::time::{Duration, Instant};
 
 use kubesim::{Cluster, FaultKind, PodPlan, RestartPolicy, Scenario};
-use support::{Piece, cluster, get, open, soon};
+use support::{Piece, cluster, get, open, with_timeout};
 
 const LOG: &str = "/api/v1/namespaces/a/pods/p/log";
 
@@ -16,12 +16,12 @@ async fn with_pod(policy: RestartPolicy) -> Cluster {
     cluster
         .create_pod(&PodPlan::silent("a", "p", "c").restarting(policy))
         .unwrap();
-    soon(cluster.wait_running("a", "p", "c")).await.unwrap();
+    with_timeout(cluster.wait_running("a", "p", "c")).await.unwrap();
     cluster
 }
 
 #[tokio::test]
-async fn a_follow_gets_each_line_as_a_chunk_of_its_own() {
+async fn a_follow_gets_each_line_in_its_own_chunk() {
     let cluster = with_pod(RestartPolicy::Never).await;
     cluster.write_lines("a", "p", "c", ["old 1", "old 2"]).unwrap();
     let mut follow = open(
@@ -46,11 +46,11 @@ async fn a_follow_gets_each_line_as_a_chunk_of_its_own() {
         );
         assert_eq!(chunk.find(' '), Some(30), "a timestamp is always 30 bytes");
     }
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_follow_ends_cleanly_soon_after_the_exit_with_the_last_words() {
+async fn a_follow_ends_cleanly_after_the_exit_with_the_unterminated_line() {
     let cluster = with_pod(RestartPolicy::Never).await;
     let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     cluster.write_unterminated("a", "p", "c", "last words").unwrap();
@@ -67,20 +67,20 @@ async fn a_follow_ends_cleanly_soon_after_the_exit_with_the_last_words() {
     assert_eq!(
         (again.body.as_str(), again.clean),
         ("last words", true),
-        "a completed log is read and ends at once"
+        "the log of an exited container ends at once"
     );
     assert_eq!(cluster.written("a", "p", "c")[0].lines, 1);
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn previous_is_the_instance_before_while_a_newer_one_runs() {
+async fn previous_returns_the_instance_before_the_running_one() {
     let cluster = with_pod(RestartPolicy::Always).await;
     cluster.write_line("a", "p", "c", "first").unwrap();
     let previous = format!("{LOG}?previous=true");
     assert_eq!(get(cluster.addr(), &previous).await.status, 400);
     cluster.exit_container("a", "p", "c", 1).await.unwrap();
-    soon(cluster.wait_running("a", "p", "c")).await.unwrap();
+    with_timeout(cluster.wait_running("a", "p", "c")).await.unwrap();
     cluster.write_line("a", "p", "c", "second").unwrap();
     assert_eq!(get(cluster.addr(), &previous).await.body, "first\n");
     assert_eq!(get(cluster.addr(), LOG).await.body, "second\n");
@@ -88,7 +88,7 @@ async fn previous_is_the_instance_before_while_a_newer_one_runs() {
     assert_eq!(
         get(cluster.addr(), LOG).await.body,
         "second\n",
-        "the dead one stays readable"
+        "the log of the terminated instance stays readable"
     );
     let gone = get(cluster.addr(), &previous).await;
     let id = &cluster.written("a", "p", "c")[0].container_id;
@@ -96,11 +96,11 @@ async fn previous_is_the_instance_before_while_a_newer_one_runs() {
         (gone.status, gone.body),
         (200, format!("unable to retrieve container logs for {id}"))
     );
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn streams_end_or_break_as_told() {
+async fn streams_end_cleanly_or_break_on_request() {
     let cluster = with_pod(RestartPolicy::Never).await;
     let follow = format!("{LOG}?follow=true");
     for breaks in [false, true] {
@@ -114,25 +114,25 @@ async fn streams_end_or_break_as_told() {
         assert_eq!(log.finish().await.clean, !breaks);
         assert_eq!(watch.finish().await.clean, !breaks);
     }
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_closed_port_refuses_and_comes_back() {
+async fn a_closed_port_refuses_connections_until_it_reopens() {
     let cluster = with_pod(RestartPolicy::Never).await;
     let addr = cluster.addr();
     let log = open(addr, "GET", &format!("{LOG}?follow=true")).await;
     cluster.set_down(true);
     assert!(!log.finish().await.clean);
-    soon(async { while tokio::net::TcpStream::connect(addr).await.is_ok() {} }).await;
+    with_timeout(async { while tokio::net::TcpStream::connect(addr).await.is_ok() {} }).await;
     cluster.set_down(false);
-    soon(async { while tokio::net::TcpStream::connect(addr).await.is_err() {} }).await;
+    with_timeout(async { while tokio::net::TcpStream::connect(addr).await.is_err() {} }).await;
     assert_eq!(get(addr, "/version").await.status, 200);
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_follow_goes_on_over_a_rotation_and_a_get_reads_the_current_file_only() {
+async fn a_follow_continues_over_a_rotation_and_a_request_reads_the_current_file_only() {
     let cluster = with_pod(RestartPolicy::Never).await;
     let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     let line = |seq: u32| format!("{seq} {}", "x".repeat(1000));
@@ -148,14 +148,14 @@ async fn a_follow_goes_on_over_a_rotation_and_a_get_reads_the_current_file_only(
         }
     }
     let expected: String = (0..seq).map(|seq| line(seq) + "\n").collect();
-    assert!(received == expected.as_bytes(), "the follow has every line once");
+    assert!(received == expected.as_bytes(), "the follow contains every line once");
     let current = get(cluster.addr(), LOG).await.body;
     assert!(current.len() < 10 << 20 && !current.starts_with("0 ") && expected.ends_with(&current));
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_runtime_that_is_away_answers_in_the_log_and_leaves_follows_alone() {
+async fn a_stopped_runtime_answers_with_an_error_text_and_follows_continue() {
     let cluster = with_pod(RestartPolicy::Never).await;
     let mut follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     cluster.cause(FaultKind::RuntimeDown {
@@ -170,7 +170,7 @@ async fn a_runtime_that_is_away_answers_in_the_log_and_leaves_follows_alone() {
     );
     cluster.write_line("a", "p", "c", "still here").unwrap();
     assert_eq!(follow.text().await, "still here\n");
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
@@ -189,11 +189,11 @@ async fn a_node_serves_a_bounded_number_of_follows() {
         "data\nfailed to create fsnotify watcher: too many open files"
     );
     assert!(one_more.clean && one_more.status == 200);
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn numbered_lines_are_all_written_and_the_pod_succeeds() {
+async fn all_numbered_lines_are_written_and_the_pod_succeeds() {
     let toml = "[[pods]]\nnamespace = \"a\"\nname = \"p\"\nreplicas = 2\n\
                 [[pods.containers]]\nname = \"c\"\nlines = 5000\nrate = 0\nsize = 40\n";
     let scenario = Scenario::from_toml(toml).unwrap();
@@ -207,7 +207,7 @@ async fn numbered_lines_are_all_written_and_the_pod_succeeds() {
     }
     let pods = names(&first);
     assert_eq!(pods.len(), 2);
-    assert_eq!(pods, names(&second), "the seed decides the names");
+    assert_eq!(pods, names(&second), "the seed determines the names");
     for pod in pods {
         let body = get(first.addr(), &format!("/api/v1/namespaces/a/pods/{pod}/log"))
             .await
@@ -218,12 +218,12 @@ async fn numbered_lines_are_all_written_and_the_pod_succeeds() {
         assert!(lines.iter().enumerate().all(numbered));
         assert_eq!(first.written("a", &pod, "c")[0].lines, 5000);
     }
-    soon(first.shutdown()).await;
-    soon(second.shutdown()).await;
+    with_timeout(first.shutdown()).await;
+    with_timeout(second.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_forced_deletion_is_404_at_once_while_its_follow_goes_on_for_a_while() {
+async fn a_forced_deletion_returns_404_at_once_while_the_follow_continues_briefly() {
     let cluster = with_pod(RestartPolicy::Always).await;
     let follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     let deleted = Instant::now();
@@ -239,11 +239,11 @@ async fn a_forced_deletion_is_404_at_once_while_its_follow_goes_on_for_a_while()
     let gone = get(cluster.addr(), LOG).await;
     assert!(gone.status == 404 && gone.body.contains("\"kind\": \"pods\""));
     assert!(follow.finish().await.clean && deleted.elapsed() > Duration::from_secs(2));
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }
 
 #[tokio::test]
-async fn a_kubelet_s_restart_ends_follows_cleanly_then_answers_500_then_404_then_200() {
+async fn a_kubelet_restart_ends_follows_and_returns_500_then_404_then_200() {
     let cluster = with_pod(RestartPolicy::Always).await;
     let follow = open(cluster.addr(), "GET", &format!("{LOG}?follow=true")).await;
     cluster.cause(FaultKind::KubeletDown {
@@ -251,7 +251,7 @@ async fn a_kubelet_s_restart_ends_follows_cleanly_then_answers_500_then_404_then
     });
     assert!(follow.finish().await.clean);
     let mut statuses = Vec::new();
-    soon(async {
+    with_timeout(async {
         while statuses.last() != Some(&200) {
             let reply = get(cluster.addr(), LOG).await;
             if reply.status == 404 {
@@ -269,5 +269,5 @@ async fn a_kubelet_s_restart_ends_follows_cleanly_then_answers_500_then_404_then
     })
     .await;
     assert_eq!(statuses, [500, 404, 200]);
-    soon(cluster.shutdown()).await;
+    with_timeout(cluster.shutdown()).await;
 }

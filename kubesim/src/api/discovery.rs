@@ -1,19 +1,14 @@
-//! What a client asks before it asks for pods: the version, the resources, the namespaces.
+//! Version, health checks and API discovery.
 
 use std::collections::BTreeSet;
 
-use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::query::Query;
-use super::selector::Selector;
-use super::status::{self, Status};
-use super::{Client, Shared, declared, table};
-use crate::declared::KINDS;
-use crate::node::store::Namespace;
+use super::objects;
+use super::response::{ResponseFormat, ok_json};
+use crate::store::objects::KINDS;
 
 /// `GET /version`.
 pub(super) async fn version(headers: HeaderMap) -> Response {
@@ -21,10 +16,10 @@ pub(super) async fn version(headers: HeaderMap) -> Response {
         "major": "1", "minor": "36", "gitVersion": "v1.36.2", "gitCommit": "", "gitTreeState": "clean",
         "buildDate": "2026-11-01T00:00:00Z", "goVersion": "go1.26.6", "compiler": "gc", "platform": "linux/amd64",
     });
-    super::json(&Client::of(&headers), &version)
+    ok_json(&ResponseFormat::from_headers(&headers), &version)
 }
 
-/// `GET /healthz` and its kin.
+/// `GET /healthz`, `/livez` and `/readyz`.
 pub(super) async fn ok() -> &'static str {
     "ok"
 }
@@ -35,10 +30,10 @@ pub(super) async fn versions(headers: HeaderMap) -> Response {
         "kind": "APIVersions", "versions": ["v1"],
         "serverAddressByClientCIDRs": [],
     });
-    super::json(&Client::of(&headers), &versions)
+    ok_json(&ResponseFormat::from_headers(&headers), &versions)
 }
 
-/// `GET /apis`: the groups of what can be declared.
+/// `GET /apis`: the groups of the stored kinds.
 pub(super) async fn groups(headers: HeaderMap) -> Response {
     let names: BTreeSet<&str> = KINDS
         .iter()
@@ -52,8 +47,8 @@ pub(super) async fn groups(headers: HeaderMap) -> Response {
             json!({"name": name, "versions": [version], "preferredVersion": version})
         })
         .collect();
-    super::json(
-        &Client::of(&headers),
+    ok_json(
+        &ResponseFormat::from_headers(&headers),
         &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
     )
 }
@@ -73,76 +68,7 @@ pub(super) async fn resources(headers: HeaderMap) -> Response {
         ],
     });
     if let Some(list) = resources["resources"].as_array_mut() {
-        list.extend(
-            KINDS
-                .iter()
-                .filter(|kind| kind.group.is_empty())
-                .map(declared::resource),
-        );
+        list.extend(KINDS.iter().filter(|kind| kind.group.is_empty()).map(objects::resource));
     }
-    super::json(&Client::of(&headers), &resources)
-}
-
-/// `GET /api/v1/namespaces`.
-pub(super) async fn namespaces(State(sim): Shared, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
-    let client = Client::of(&headers);
-    let selector = match Selector::parse(None, &Query::parse(query.as_deref())) {
-        Ok(selector) => selector,
-        Err(status) => return status.respond(&client),
-    };
-    let (version, mut namespaces) = sim.store.namespaces();
-    namespaces.retain(|namespace| selector.matches_namespace(&namespace.name));
-    if client.table {
-        return super::json(&client, &table::of_namespaces(&namespaces, version));
-    }
-    let items: Vec<_> = namespaces.iter().map(|namespace| object(namespace, false)).collect();
-    let list = json!({
-        "kind": "NamespaceList", "apiVersion": "v1", "metadata": {"resourceVersion": version.to_string()}, "items": items,
-    });
-    super::json(&client, &list)
-}
-
-/// `POST /api/v1/namespaces`: of what is declared of it, its name is kept.
-pub(super) async fn create_namespace(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
-    let client = Client::of(&headers);
-    let object: Value = serde_json::from_slice(&body).unwrap_or_default();
-    match object["metadata"]["name"].as_str().filter(|name| !name.is_empty()) {
-        Some(name) => {
-            sim.store.create_namespace(name);
-            status::answer(StatusCode::CREATED, client.print(&object))
-        }
-        None => Status::unrecognized().respond(&client),
-    }
-}
-
-/// `GET /api/v1/namespaces/{namespace}`, and what a change of what is declared of it comes to.
-pub(super) async fn namespace(State(sim): Shared, Path(name): Path<String>, headers: HeaderMap) -> Response {
-    let client = Client::of(&headers);
-    let (version, namespaces) = sim.store.namespaces();
-    let Some(namespace) = namespaces.into_iter().find(|namespace| namespace.name == name) else {
-        return Status::not_found("namespaces", &name).respond(&client);
-    };
-    let object = if client.table {
-        table::of_namespaces(&[namespace], version)
-    } else {
-        object(&namespace, true)
-    };
-    super::json(&client, &object)
-}
-
-fn object(namespace: &Namespace, typed: bool) -> Value {
-    let mut object = json!({
-        "metadata": {
-            "name": namespace.name, "uid": namespace.uid, "resourceVersion": namespace.version.to_string(),
-            "creationTimestamp": super::object::time(namespace.created),
-            "labels": {"kubernetes.io/metadata.name": namespace.name},
-        },
-        "spec": {"finalizers": ["kubernetes"]},
-        "status": {"phase": "Active"},
-    });
-    if typed {
-        object["kind"] = "Namespace".into();
-        object["apiVersion"] = "v1".into();
-    }
-    object
+    ok_json(&ResponseFormat::from_headers(&headers), &resources)
 }

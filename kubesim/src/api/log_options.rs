@@ -1,11 +1,11 @@
-//! The parameters of a log request, with the API server's checks and words.
+//! Parameters of a log request, with the API server's validation and error texts.
 
 use jiff::Timestamp;
 
 use super::query::Query;
 use super::status::{Cause, Status};
 
-/// What a log request asks for.
+/// Parameters of a log request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LogOptions {
     pub(crate) container: Option<String>,
@@ -17,22 +17,23 @@ pub(crate) struct LogOptions {
     pub(crate) limit_bytes: Option<u64>,
 }
 
-/// From when on.
+/// Start time of a log request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Since {
-    /// A whole second, inclusive: the API server cuts fractions off.
+    /// A whole second, inclusive: the API server truncates fractions.
     Time(Timestamp),
-    /// So many seconds before now.
+    /// Seconds before now.
     Seconds(i64),
 }
 
 impl LogOptions {
-    /// Reads and checks the parameters.
+    /// Parses and validates the parameters.
     ///
-    /// *Errors*: 400 for what cannot be read, then 422 with all that may not be, naming the pod.
+    /// *Errors*: 400 for a value that cannot be parsed, then 422 with all invalid values and the
+    /// pod's name.
     pub(crate) fn parse(query: &Query, pod: &str) -> Result<Self, Status> {
         let since_seconds = query.number("sinceSeconds")?;
-        let since_time = query.filled("sinceTime").map(parse_time).transpose()?;
+        let since_time = query.non_empty("sinceTime").map(parse_time).transpose()?;
         let tail_lines = query.number("tailLines")?;
         let limit_bytes = query.number("limitBytes")?;
         let mut causes = Vec::new();
@@ -54,14 +55,14 @@ impl LogOptions {
             }
             _ => {}
         }
-        if query.text("stream").is_some() {
+        if query.value("stream").is_some() {
             causes.push(Cause::forbidden("stream", "may not be specified"));
         }
         if !causes.is_empty() {
             return Err(Status::invalid("PodLogOptions", pod, causes));
         }
         Ok(Self {
-            container: query.filled("container").map(str::to_owned),
+            container: query.non_empty("container").map(str::to_owned),
             follow: query.flag("follow"),
             previous: query.flag("previous"),
             timestamps: query.flag("timestamps"),
@@ -71,7 +72,7 @@ impl LogOptions {
         })
     }
 
-    /// Returns the query string with which the API server asks the kubelet.
+    /// Returns the query string that the API server sends to the kubelet.
     pub(crate) fn kubelet_query(&self) -> String {
         let mut pairs = Vec::new();
         let mut flag = |name: &str, on: bool| {
@@ -85,7 +86,10 @@ impl LogOptions {
         match self.since {
             Some(Since::Seconds(seconds)) => pairs.push(format!("sinceSeconds={seconds}")),
             Some(Since::Time(time)) => {
-                pairs.push(format!("sinceTime={}", super::object::time(time).replace(':', "%3A")));
+                pairs.push(format!(
+                    "sinceTime={}",
+                    crate::time::rfc3339_seconds(time).replace(':', "%3A")
+                ));
             }
             None => {}
         }

@@ -1,4 +1,5 @@
-//! Query strings, read as the API server reads them: the first of several values counts, unknown names do not.
+//! Query strings, interpreted as the API server does: the first of several values counts, unknown
+//! names are ignored.
 
 use super::status::Status;
 
@@ -22,28 +23,30 @@ impl Query {
         Self { pairs: pairs.collect() }
     }
 
-    /// Returns a name's first value.
-    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+    /// Returns a parameter's first value.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.pairs
             .iter()
-            .find(|(own, _)| own == name)
+            .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
     }
 
-    /// Returns a name's first value unless it is empty.
-    pub(crate) fn filled(&self, name: &str) -> Option<&str> {
-        self.text(name).filter(|value| !value.is_empty())
+    /// Returns a parameter's first value unless it is empty.
+    pub(crate) fn non_empty(&self, name: &str) -> Option<&str> {
+        self.value(name).filter(|value| !value.is_empty())
     }
 
-    /// Reads a flag: anything but `false` and `0` is true.
+    /// Returns a boolean parameter: every value except `false` and `0` is true.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.text(name)
+        self.value(name)
             .is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
-    /// Reads a number; what is none is a 400 with Go's words.
+    /// Parses an integer parameter.
+    ///
+    /// *Errors*: 400 with the wording of Go.
     pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
-        let Some(value) = self.text(name) else { return Ok(None) };
+        let Some(value) = self.value(name) else { return Ok(None) };
         value.parse().map(Some).map_err(|error: std::num::ParseIntError| {
             use std::num::IntErrorKind::{NegOverflow, PosOverflow};
             let why = match error.kind() {
@@ -83,13 +86,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_and_values_are_read_as_the_api_server_reads_them() {
+    fn values_are_parsed_as_the_api_server_does() {
         let query = Query::parse(Some(
             "follow=yes&previous=False&a=0&b&sinceTime=2026-01-01T00%3A00%3A00%2B09:00&n=x",
         ));
         assert!(query.flag("follow") && query.flag("b"));
         assert!(!query.flag("previous") && !query.flag("a") && !query.flag("absent"));
-        assert_eq!(query.text("sinceTime"), Some("2026-01-01T00:00:00+09:00"));
+        assert_eq!(query.value("sinceTime"), Some("2026-01-01T00:00:00+09:00"));
         let error = query.number("n").unwrap_err();
         assert_eq!(&*error.message, "strconv.ParseInt: parsing \"x\": invalid syntax");
     }

@@ -1,4 +1,5 @@
-//! Who a token is, and what that one may do: `TokenReview` and `SubjectAccessReview`, by the scenario's users.
+//! `TokenReview`, `SubjectAccessReview` and `SelfSubjectAccessReview`, answered from the scenario's
+//! users and RBAC objects.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -6,16 +7,16 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::status::{self, Status};
-use super::{Client, Shared, rights};
-use crate::logs::log::lock;
-use crate::users::Action;
+use super::authorize;
+use super::response::{ResponseFormat, SimState, json_response};
+use super::status::Status;
+use crate::access::RequestAttributes;
 
 /// `POST /apis/authentication.k8s.io/v1/tokenreviews`.
-pub(super) async fn token(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) async fn token_review(State(sim): SimState, headers: HeaderMap, body: Bytes) -> Response {
     review(&headers, &body, |review| {
         let token = review["spec"]["token"].as_str().unwrap_or_default();
-        let users = lock(&sim.condition.users);
+        let users = sim.state.users.lock();
         match users.iter().find(|user| user.token == token) {
             Some(user) => json!({
                 "authenticated": true,
@@ -28,35 +29,36 @@ pub(super) async fn token(State(sim): Shared, headers: HeaderMap, body: Bytes) -
 }
 
 /// `POST /apis/authorization.k8s.io/v1/subjectaccessreviews`.
-pub(super) async fn access(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) async fn subject_access_review(State(sim): SimState, headers: HeaderMap, body: Bytes) -> Response {
     review(&headers, &body, |review| {
-        let users = lock(&sim.condition.users);
+        let users = sim.state.users.lock();
         let user = users.iter().find(|user| review["spec"]["user"] == *user.name);
-        json!({"allowed": user.is_some_and(|user| rights::may(&sim, user, &action(review)))})
+        json!({"allowed": user.is_some_and(|user| authorize::is_allowed(&sim, user, &review_attributes(review)))})
     })
 }
 
-/// `POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews`: of who asks. Where nobody is asked who they are, everybody may do everything.
-pub(super) async fn own_access(State(sim): Shared, headers: HeaderMap, body: Bytes) -> Response {
-    let user = rights::asks(&sim, &headers);
+/// `POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews`: for the user of the request.
+/// Without `authorize`, everything is allowed.
+pub(super) async fn self_subject_access_review(State(sim): SimState, headers: HeaderMap, body: Bytes) -> Response {
+    let user = authorize::identify(&sim, &headers);
     review(&headers, &body, |review| {
         let allowed = !sim.authorize
             || user
                 .as_ref()
-                .is_some_and(|user| rights::may(&sim, user, &action(review)));
+                .is_some_and(|user| authorize::is_allowed(&sim, user, &review_attributes(review)));
         json!({"allowed": allowed})
     })
 }
 
-/// What a review asks about.
-fn action(review: &Value) -> Action {
-    let asked = &review["spec"]["resourceAttributes"];
-    let text = |name: &str| asked[name].as_str().unwrap_or_default().to_owned();
+/// Returns the attributes in a review's spec.
+fn review_attributes(review: &Value) -> RequestAttributes {
+    let spec = &review["spec"]["resourceAttributes"];
+    let text = |name: &str| spec[name].as_str().unwrap_or_default().to_owned();
     let resource = match (text("resource"), text("subresource")) {
         (resource, subresource) if subresource.is_empty() => resource,
         (resource, subresource) => format!("{resource}/{subresource}"),
     };
-    Action {
+    RequestAttributes {
         verb: text("verb"),
         group: text("group"),
         resource,
@@ -66,12 +68,12 @@ fn action(review: &Value) -> Action {
 }
 
 fn review(headers: &HeaderMap, body: &[u8], decide: impl FnOnce(&Value) -> Value) -> Response {
-    let client = Client::of(headers);
+    let format = ResponseFormat::from_headers(headers);
     match serde_json::from_slice::<Value>(body) {
         Ok(mut review) => {
             review["status"] = decide(&review);
-            status::answer(StatusCode::CREATED, client.print(&review))
+            json_response(StatusCode::CREATED, format.print(&review))
         }
-        Err(_) => Status::unrecognized().respond(&client),
+        Err(_) => Status::unrecognized().respond(&format),
     }
 }

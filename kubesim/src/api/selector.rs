@@ -1,12 +1,12 @@
-//! Which pods, or Secrets, a request means: its namespace, field selector and label selector.
+//! Namespace, field selector and label selector of a request.
 
 use serde_json::Value;
 
 use super::query::Query;
 use super::status::Status;
-use crate::node::pod::Pod;
+use crate::store::pod::Pod;
 
-/// A selection of pods.
+/// A selection of objects.
 #[derive(Debug, Default)]
 pub(crate) struct Selector {
     namespace: Option<String>,
@@ -17,11 +17,11 @@ pub(crate) struct Selector {
 #[derive(Debug)]
 struct Requirement {
     key: String,
-    test: Test,
+    operator: Operator,
 }
 
 #[derive(Debug)]
-enum Test {
+enum Operator {
     Equals(String),
     Differs(String),
     Exists,
@@ -29,13 +29,16 @@ enum Test {
 }
 
 impl Selector {
-    /// Reads the selectors of a request.
+    /// Parses the selectors of a request.
     ///
-    /// *Errors*: 400 for a field that pods cannot be selected by, or for a selector that is none. Of label selectors
-    /// `=`, `==`, `!=`, `key` and `!key` are known; sets (`in`, `notin`) are not.
+    /// *Errors*: 400 for an unsupported field or an invalid selector. Label selectors support `=`,
+    /// `==`, `!=`, `key` and `!key`, not `in` and `notin`.
     pub(crate) fn parse(namespace: Option<String>, query: &Query) -> Result<Self, Status> {
-        let fields = requirements(query.text("fieldSelector"))?;
-        if let Some(unknown) = fields.iter().find(|own| !FIELDS.contains(&own.key.as_str())) {
+        let fields = requirements(query.value("fieldSelector"))?;
+        if let Some(unknown) = fields
+            .iter()
+            .find(|requirement| !FIELDS.contains(&requirement.key.as_str()))
+        {
             return Err(Status::bad_request(format!(
                 "field label not supported: {}",
                 unknown.key
@@ -44,47 +47,58 @@ impl Selector {
         Ok(Self {
             namespace,
             fields,
-            labels: requirements(query.text("labelSelector"))?,
+            labels: requirements(query.value("labelSelector"))?,
         })
     }
 
-    /// Says whether a namespace is meant: its only label is its name.
+    /// Returns whether a namespace matches; its only label is its name.
     pub(crate) fn matches_namespace(&self, name: &str) -> bool {
-        let label = |own: &Requirement| (own.key == "kubernetes.io/metadata.name").then_some(name);
-        self.labels.iter().all(|own| own.holds(label(own)))
+        let label = |requirement: &Requirement| (requirement.key == "kubernetes.io/metadata.name").then_some(name);
+        self.labels
+            .iter()
+            .all(|requirement| requirement.matches(label(requirement)))
     }
 
-    /// Says whether an object is meant, by its metadata; of fields there are those.
+    /// Returns whether an object matches, by its metadata.
     pub(crate) fn matches_object(&self, object: &Value) -> bool {
         let metadata = &object["metadata"];
         let field = |key: &str| metadata[key.trim_start_matches("metadata.")].as_str();
         let label = |key: &str| metadata["labels"][key].as_str();
         let namespace = self.namespace.as_deref();
         namespace.is_none_or(|namespace| metadata["namespace"] == namespace)
-            && self.fields.iter().all(|own| own.holds(field(&own.key)))
-            && self.labels.iter().all(|own| own.holds(label(&own.key)))
+            && self
+                .fields
+                .iter()
+                .all(|requirement| requirement.matches(field(&requirement.key)))
+            && self
+                .labels
+                .iter()
+                .all(|requirement| requirement.matches(label(&requirement.key)))
     }
 
-    /// Says whether a pod is meant.
+    /// Returns whether a pod matches.
     pub(crate) fn matches(&self, pod: &Pod) -> bool {
         self.namespace
             .as_ref()
             .is_none_or(|namespace| *namespace == pod.namespace)
-            && self.fields.iter().all(|own| own.holds(Some(field(pod, &own.key))))
+            && self
+                .fields
+                .iter()
+                .all(|requirement| requirement.matches(Some(field(pod, &requirement.key))))
             && self
                 .labels
                 .iter()
-                .all(|own| own.holds(pod.labels.get(&own.key).map(String::as_str)))
+                .all(|requirement| requirement.matches(pod.labels.get(&requirement.key).map(String::as_str)))
     }
 }
 
 impl Requirement {
-    fn holds(&self, value: Option<&str>) -> bool {
-        match &self.test {
-            Test::Equals(wanted) => value == Some(wanted),
-            Test::Differs(unwanted) => value != Some(unwanted),
-            Test::Exists => value.is_some(),
-            Test::Absent => value.is_none(),
+    fn matches(&self, value: Option<&str>) -> bool {
+        match &self.operator {
+            Operator::Equals(expected) => value == Some(expected),
+            Operator::Differs(expected) => value != Some(expected),
+            Operator::Exists => value.is_some(),
+            Operator::Absent => value.is_none(),
         }
     }
 }
@@ -99,14 +113,14 @@ fn requirements(text: Option<&str>) -> Result<Vec<Requirement>, Status> {
 }
 
 fn requirement(term: &str) -> Result<Requirement, Status> {
-    let (key, test) = if let Some((key, value)) = term.split_once("!=") {
-        (key, Test::Differs(value.trim().to_owned()))
+    let (key, operator) = if let Some((key, value)) = term.split_once("!=") {
+        (key, Operator::Differs(value.trim().to_owned()))
     } else if let Some((key, value)) = term.split_once('=') {
-        (key, Test::Equals(value.trim_start_matches('=').trim().to_owned()))
+        (key, Operator::Equals(value.trim_start_matches('=').trim().to_owned()))
     } else if let Some(key) = term.strip_prefix('!') {
-        (key, Test::Absent)
+        (key, Operator::Absent)
     } else {
-        (term, Test::Exists)
+        (term, Operator::Exists)
     };
     let key = key.trim();
     if key.is_empty() || key.contains([' ', '(', ')']) {
@@ -114,7 +128,7 @@ fn requirement(term: &str) -> Result<Requirement, Status> {
     }
     Ok(Requirement {
         key: key.to_owned(),
-        test,
+        operator,
     })
 }
 
@@ -123,7 +137,7 @@ fn field<'a>(pod: &'a Pod, key: &str) -> &'a str {
         "metadata.name" => &pod.name,
         "metadata.namespace" => &pod.namespace,
         "spec.nodeName" => &pod.node,
-        "spec.restartPolicy" => pod.restart().as_str(),
+        "spec.restartPolicy" => pod.restart_policy().as_str(),
         "status.phase" => pod.phase.as_str(),
         "status.podIP" => pod.ip.as_deref().unwrap_or_default(),
         _ => "",

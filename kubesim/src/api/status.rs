@@ -1,18 +1,17 @@
-//! The API server's errors: a `Status` object with its HTTP status.
+//! Errors of the API server: `Status` objects and their HTTP status.
 
 use std::borrow::Cow;
 
-use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::Client;
-use crate::refused::Refused;
-use crate::users::Action;
+use super::response::{ResponseFormat, json_response};
+use crate::access::RequestAttributes;
+use crate::store::write_error::WriteError;
 
-/// A failure as Kubernetes tells it. Fields print in the API server's order.
+/// A failure. Fields serialize in the API server's order.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
@@ -47,7 +46,7 @@ struct Details {
     retry_after_seconds: Option<u32>,
 }
 
-/// One of the reasons of an `Invalid`.
+/// One cause of an `Invalid` status.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Cause {
     reason: &'static str,
@@ -66,7 +65,7 @@ impl Cause {
         }
     }
 
-    /// A field that is missing.
+    /// A required field that is missing.
     pub(crate) fn required(field: &'static str, rule: &str) -> Self {
         Self {
             reason: "FieldValueRequired",
@@ -75,7 +74,7 @@ impl Cause {
         }
     }
 
-    /// A field that may not be there.
+    /// A field that is not allowed.
     pub(crate) fn forbidden(field: &'static str, rule: &str) -> Self {
         Self {
             reason: "FieldValueForbidden",
@@ -104,44 +103,44 @@ impl Status {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message.into())
     }
 
-    /// 400 of a body that is no object of the kind.
+    /// 400 for a body that is not an object of the kind.
     pub(crate) fn unrecognized() -> Self {
         Self::bad_request("the object provided is unrecognized")
     }
 
-    /// What a change of a stored object was refused for.
-    pub(crate) fn refused(refused: &Refused, kind: &'static str, name: &str) -> Self {
-        match refused {
-            Refused::Exists => Self::already_exists(kind, name),
-            Refused::Missing => Self::not_found(kind, name),
-            Refused::Conflict => Self::conflict(kind, name),
+    /// The status of a rejected write: 409 or 404.
+    pub(crate) fn from_write_error(error: &WriteError, kind: &'static str, name: &str) -> Self {
+        match error {
+            WriteError::AlreadyExists => Self::already_exists(kind, name),
+            WriteError::NotFound => Self::not_found(kind, name),
+            WriteError::Conflict => Self::conflict(kind, name),
         }
     }
 
-    /// 401: nobody that the API knows.
+    /// 401: no valid token.
     pub(crate) fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized".to_owned())
     }
 
-    /// 403 of what somebody may not do; also where there is no such object.
-    pub(crate) fn forbidden(user: &str, action: &Action) -> Self {
-        let kind = action.resource.split('/').next().unwrap_or_default();
-        let what = match (&*action.name, &*action.group) {
+    /// 403 for an unauthorized request, whether the object exists or not.
+    pub(crate) fn forbidden(user: &str, attributes: &RequestAttributes) -> Self {
+        let kind = attributes.resource.split('/').next().unwrap_or_default();
+        let what = match (&*attributes.name, &*attributes.group) {
             ("", "") => kind.to_owned(),
             ("", group) => format!("{kind}.{group}"),
             (name, _) => format!("{kind} {name:?}"),
         };
-        let message = format!("{what} is forbidden: User {user:?} {action}");
+        let message = format!("{what} is forbidden: User {user:?} {attributes}");
         let mut status = Self::new(StatusCode::FORBIDDEN, "Forbidden", message);
         status.details = Some(Box::new(Details {
-            name: action.name.clone(),
+            name: attributes.name.clone(),
             kind: kind.to_owned().into(),
             ..Details::default()
         }));
         status
     }
 
-    /// 429, as an API server says it that has too much to do.
+    /// 429 with a retry after one second.
     pub(crate) fn too_many_requests() -> Self {
         let message = "the server has received too many requests and has asked us to try again later";
         let mut status = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message.to_owned());
@@ -152,7 +151,7 @@ impl Status {
         status
     }
 
-    /// 404 of a named object.
+    /// 404 for a named object.
     pub(crate) fn not_found(kind: &'static str, name: &str) -> Self {
         let mut status = Self::new(
             StatusCode::NOT_FOUND,
@@ -167,12 +166,12 @@ impl Status {
         status
     }
 
-    /// 409 of a name that is taken.
+    /// 409 for a name that is taken.
     pub(crate) fn already_exists(kind: &'static str, name: &str) -> Self {
         Self::conflicting("AlreadyExists", kind, name, "already exists".to_owned())
     }
 
-    /// 409 of an object that has changed meanwhile.
+    /// 409 for an object that was modified concurrently.
     pub(crate) fn conflict(kind: &'static str, name: &str) -> Self {
         let why = "the object has been modified; please apply your changes to the latest version and try again";
         let mut status = Self::conflicting("Conflict", kind, name, String::new());
@@ -190,7 +189,7 @@ impl Status {
         status
     }
 
-    /// 404 of a path that the API does not have.
+    /// 404 for an unknown path.
     pub(crate) fn no_such_path() -> Self {
         let message = "the server could not find the requested resource";
         let mut status = Self::new(StatusCode::NOT_FOUND, "NotFound", message.to_owned());
@@ -198,7 +197,7 @@ impl Status {
         status
     }
 
-    /// 404 of a kubelet that does not know its pods yet: the kind is `pods/log`, not `pods`.
+    /// 404 of a kubelet that has not loaded its pods: the kind is `pods/log`, not `pods`.
     pub(crate) fn kubelet_starting(pod: &str) -> Self {
         let message = format!("the server could not find the requested resource ( pods/log {pod})");
         let mut status = Self::new(StatusCode::NOT_FOUND, "NotFound", message);
@@ -218,7 +217,7 @@ impl Status {
         status
     }
 
-    /// 410; `resume` is a continue token with which the list can go on, inconsistently.
+    /// 410; with `resume`, a continue token, the list can continue inconsistently.
     pub(crate) fn expired(message: impl Into<String>, resume: Option<String>) -> Self {
         let mut status = Self::new(StatusCode::GONE, "Expired", message.into());
         status.metadata.resume = resume;
@@ -246,14 +245,14 @@ impl Status {
         status
     }
 
-    /// 500 without a reason, as the API server passes on what is not its own error.
+    /// 500 without a reason, as the API server forwards errors of other components.
     pub(crate) fn internal(message: String) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
     }
 
-    /// 504 of a version that does not exist yet.
-    pub(crate) fn version_too_large(asked: u64, current: u64) -> Self {
-        let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+    /// 504 for a version that does not exist yet.
+    pub(crate) fn version_too_large(requested: u64, current: u64) -> Self {
+        let message = format!("Timeout: Too large resource version: {requested}, current: {current}");
         let mut status = Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
         let message = "Too large resource version".to_owned();
         let causes = vec![Cause {
@@ -269,19 +268,19 @@ impl Status {
         status
     }
 
-    /// Prints it on one line, without a newline.
+    /// Serializes the status on one line, without a newline.
     pub(crate) fn compact(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Answers with it.
-    pub(crate) fn respond(&self, client: &Client) -> Response {
-        let body = if client.pretty {
+    /// Responds with the status.
+    pub(crate) fn respond(&self, format: &ResponseFormat) -> Response {
+        let body = if format.pretty {
             serde_json::to_string_pretty(self).unwrap_or_default()
         } else {
             self.compact() + "\n"
         };
-        let mut response = answer(
+        let mut response = json_response(
             StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             body,
         );
@@ -296,24 +295,4 @@ impl Status {
         }
         response
     }
-}
-
-/// Makes a JSON response with the headers that every one has.
-pub(super) fn answer(code: StatusCode, body: impl Into<Body>) -> Response {
-    respond_with(code, "application/json", body.into())
-}
-
-/// Makes a response of a type.
-pub(super) fn respond_with(code: StatusCode, content_type: &'static str, body: Body) -> Response {
-    let mut response = Response::new(body);
-    *response.status_mut() = code;
-    let headers = response.headers_mut();
-    if code != StatusCode::NO_CONTENT {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    }
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    if let Ok(id) = HeaderValue::from_str(&crate::ids::uid()) {
-        headers.insert("audit-id", id);
-    }
-    response
 }

@@ -1,26 +1,26 @@
-//! Tables: the API server prints kubectl's columns.
+//! `Table` objects: the columns that kubectl prints.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::object;
-use crate::node::pod::{Container, Pod, State};
-use crate::node::store::Namespace;
+use super::pod_json;
+use crate::store::pod::{Container, Pod, State};
+use crate::store::pods::Namespace;
 
-/// Prints pods as a table at a version.
-pub(crate) fn of_pods<'a>(pods: impl Iterator<Item = &'a Pod>, metadata: Value) -> Value {
+/// Returns pods as a table.
+pub(crate) fn pods_table<'a>(pods: impl Iterator<Item = &'a Pod>, metadata: Value) -> Value {
     let rows: Vec<_> = pods.map(pod_row).collect();
     table(POD_COLUMNS, rows, metadata)
 }
 
-/// Prints namespaces as a table.
-pub(crate) fn of_namespaces(namespaces: &[Namespace], version: u64) -> Value {
+/// Returns namespaces as a table.
+pub(crate) fn namespaces_table(namespaces: &[Namespace], version: u64) -> Value {
     let rows = namespaces.iter().map(|namespace| {
         json!({
             "cells": [namespace.name, "Active", age(namespace.created)],
-            "object": partial(json!({
+            "object": partial_metadata(json!({
                 "name": namespace.name, "uid": namespace.uid, "resourceVersion": namespace.version.to_string(),
-                "creationTimestamp": object::time(namespace.created),
+                "creationTimestamp": crate::time::rfc3339_seconds(namespace.created),
             })),
         })
     });
@@ -43,39 +43,39 @@ fn table(columns: &[Column], rows: Vec<Value>, metadata: Value) -> Value {
 }
 
 fn pod_row(pod: &Pod) -> Value {
-    let running = pod.lasting().filter(|container| container.runs()).count();
+    let running = pod.long_running().filter(|container| container.is_running()).count();
     let none = "<none>";
     let node = if pod.node.is_empty() { none } else { &pod.node };
     json!({
         "cells": [
             pod.name,
-            format!("{running}/{}", pod.lasting().count()),
-            reason(pod),
-            restarts(pod),
+            format!("{running}/{}", pod.long_running().count()),
+            status_column(pod),
+            restarts_column(pod),
             age(pod.created),
             pod.ip.as_deref().unwrap_or(none),
             node,
             none,
             none,
         ],
-        "object": partial(object::metadata(pod)),
+        "object": partial_metadata(pod_json::metadata(pod)),
     })
 }
 
-fn partial(metadata: Value) -> Value {
+fn partial_metadata(metadata: Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }
 
-/// The STATUS column: the phase, or what keeps the pod from it.
-fn reason(pod: &Pod) -> String {
-    if pod.deletion.is_some() && !pod.phase.ended() {
+/// The STATUS column: the phase, or the reason that overrides it.
+fn status_column(pod: &Pod) -> String {
+    if pod.deletion.is_some() && !pod.phase.is_final() {
         return "Terminating".to_owned();
     }
     let mut reason = pod.phase.as_str().to_owned();
     if pod.observed_generation.is_none() {
         return reason;
     }
-    if !pod.initialized() && !pod.phase.ended() {
+    if !pod.initialized() && !pod.phase.is_final() {
         let done = pod.init().filter(|container| container.succeeded()).count();
         return format!("Init:{done}/{}", pod.init().count());
     }
@@ -86,23 +86,23 @@ fn reason(pod: &Pod) -> String {
             State::Running { .. } => {}
         }
     }
-    if reason == "Completed" && pod.main().any(Container::runs) {
+    if reason == "Completed" && pod.main().any(Container::is_running) {
         return "Running".to_owned();
     }
     reason
 }
 
 /// The RESTARTS column: `2 (13s ago)`.
-fn restarts(pod: &Pod) -> String {
-    let count: u32 = pod.lasting().map(|container| container.restarts).sum();
-    let ends = pod.lasting().filter_map(|container| container.last.as_ref());
+fn restarts_column(pod: &Pod) -> String {
+    let count: u32 = pod.long_running().map(|container| container.restarts).sum();
+    let ends = pod.long_running().filter_map(|container| container.last.as_ref());
     match ends.map(|end| end.finished).max() {
         Some(last) if count > 0 => format!("{count} ({} ago)", age(last)),
         _ => count.to_string(),
     }
 }
 
-/// Prints how long ago a time was, as kubectl does: `13s`, `4m5s`, `3h2m`, `5d`.
+/// Formats the time since a timestamp as kubectl does: `13s`, `4m5s`, `3h2m`, `5d`.
 fn age(since: Timestamp) -> String {
     let seconds = Timestamp::now().as_second().saturating_sub(since.as_second()).max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -120,7 +120,7 @@ fn age(since: Timestamp) -> String {
     }
 }
 
-/// Name, type, and 0 unless it is shown with `-o wide` only.
+/// Name, type, and priority: 0, or 1 for columns of `-o wide`.
 type Column = (&'static str, &'static str, u8);
 
 const POD_COLUMNS: &[Column] = &[

@@ -1,4 +1,4 @@
-//! Watches: one compact JSON event per line, from a resource version on.
+//! Watches: one JSON event per line, from a resource version on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,49 +13,67 @@ use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep_until};
 
-use super::listing::parse_version;
+use super::list_page::parse_version;
 use super::query::Query;
+use super::response::{StreamBroken, response};
 use super::selector::Selector;
-use super::status::{Cause, Status, respond_with};
-use super::{object, table};
-use crate::history::{Change, TooOld};
-use crate::node::pod::Pod;
-use crate::sim::{Interrupt, Sim};
+use super::status::{Cause, Status};
+use crate::simulation::{Interrupt, Simulation};
+use crate::store::history::{Change, VersionTooOld};
+
+/// Objects that can be watched.
+pub(super) trait WatchSource: Send + 'static {
+    type Object;
+
+    /// Returns a receiver of the newest version.
+    fn versions(&self, sim: &Simulation) -> Receiver<u64>;
+
+    /// Returns the newest version and the existing objects.
+    fn list(&self, sim: &Simulation) -> (u64, Vec<Arc<Self::Object>>);
+
+    /// Returns up to `limit` changes after a version, oldest first.
+    fn changes(&self, sim: &Simulation, after: u64, limit: usize) -> Result<Vec<Change<Self::Object>>, VersionTooOld>;
+
+    /// Returns whether a selector matches an object.
+    fn matches(&self, selector: &Selector, object: &Self::Object) -> bool;
+
+    /// Returns an object as JSON.
+    fn json(&self, object: &Self::Object) -> Value;
+
+    /// Returns the object of a bookmark event.
+    fn bookmark(&self, metadata: Value) -> Value;
+}
 
 /// One open watch.
-pub(crate) struct Watch {
-    sim: Arc<Sim>,
+pub(super) struct Watch<S> {
+    sim: Arc<Simulation>,
+    source: S,
     selector: Selector,
-    table: bool,
     bookmarks: bool,
-    /// Everything up to this version has been sent, or was known to the client.
+    /// The client has everything up to this version.
     version: u64,
     versions: Receiver<u64>,
     interrupt: Receiver<Interrupt>,
     muted: Receiver<bool>,
-    ends: Instant,
+    deadline: Instant,
     next_bookmark: Instant,
-    /// Lines to send before anything else.
+    /// Lines to send next.
     pending: VecDeque<String>,
     ended: bool,
 }
 
-/// A body that breaks off without its last chunk.
-#[derive(Debug, thiserror::Error)]
-#[error("the stream was broken")]
-pub(crate) struct Broken;
-
-impl Watch {
-    /// Opens a watch as the query asks.
+impl<S: WatchSource> Watch<S> {
+    /// Opens a watch with the parameters of a query.
     ///
-    /// *Errors*: a version that is no number (500, as the API server has it); `sendInitialEvents` without its match rule.
-    pub(crate) fn open(sim: &Arc<Sim>, query: &Query, selector: Selector, table: bool) -> Result<Self, Status> {
-        let asked = query
-            .filled("resourceVersion")
+    /// *Errors*: 500 for an invalid version, as the API server does; 422 for `sendInitialEvents`
+    /// without its match rule.
+    pub(super) fn open(sim: &Arc<Simulation>, query: &Query, selector: Selector, source: S) -> Result<Self, Status> {
+        let version = query
+            .non_empty("resourceVersion")
             .map_or(Ok(0), parse_version)
             .map_err(Status::internal)?;
-        let initial = query.flag("sendInitialEvents");
-        if initial && query.filled("resourceVersionMatch") != Some("NotOlderThan") {
+        let initial_events = query.flag("sendInitialEvents");
+        if initial_events && query.non_empty("resourceVersionMatch") != Some("NotOlderThan") {
             let rule = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
             let causes = vec![Cause::forbidden("resourceVersionMatch", rule)];
             return Err(Status::invalid("ListOptions", "", causes));
@@ -68,44 +86,56 @@ impl Watch {
             .map_or(DEFAULT_TIMEOUT, Duration::from_secs);
         let now = Instant::now();
         let mut watch = Self {
-            versions: sim.store.versions(),
+            versions: source.versions(sim),
             interrupt: sim.interrupts.watches.subscribe(),
-            muted: sim.condition.watches_muted.subscribe(),
+            muted: sim.state.watches_muted.subscribe(),
             sim: Arc::clone(sim),
+            source,
             selector,
-            table,
             bookmarks: query.flag("allowWatchBookmarks"),
-            version: asked,
-            ends: now + timeout,
-            next_bookmark: now + BOOKMARK_EVERY,
+            version,
+            deadline: now + timeout,
+            next_bookmark: now + BOOKMARK_INTERVAL,
             pending: VecDeque::new(),
             ended: false,
         };
-        if initial || asked == 0 {
-            watch.begin_with_list(initial);
+        if initial_events || version == 0 {
+            watch.queue_existing(initial_events);
         }
         Ok(watch)
     }
 
-    /// Everything that is there comes first, as ADDED.
-    fn begin_with_list(&mut self, mark_end: bool) {
-        let listing = self.sim.store.list();
-        self.version = self.version.max(listing.version);
-        let pods = listing.pods.iter().filter(|pod| self.selector.matches(pod));
-        self.pending = pods.map(|pod| line("ADDED", &self.object(pod))).collect();
+    /// Responds with an open watch.
+    pub(super) fn respond(self) -> Response {
+        let body = stream::unfold(self, |mut watch| async move {
+            watch.next().await.map(|piece| (piece, watch))
+        });
+        response(StatusCode::OK, "application/json", Body::from_stream(body))
+    }
+
+    /// Queues the existing objects as `ADDED` events.
+    fn queue_existing(&mut self, mark_end: bool) {
+        let (version, objects) = self.source.list(&self.sim);
+        self.version = self.version.max(version);
+        let matching = objects
+            .iter()
+            .filter(|object| self.source.matches(&self.selector, object));
+        self.pending = matching
+            .map(|object| event_line("ADDED", &self.source.json(object)))
+            .collect();
         if mark_end && self.bookmarks {
             self.pending.push_back(self.bookmark(true));
         }
     }
 
     /// Returns the next piece of the body.
-    async fn next(&mut self) -> Option<Result<Bytes, Broken>> {
+    async fn next(&mut self) -> Option<Result<Bytes, StreamBroken>> {
         loop {
             let muted = *self.muted.borrow_and_update();
             if self.pending.is_empty() && !self.ended && !muted {
-                self.read_changes();
+                self.queue_changes();
             }
-            if !muted && let Some(data) = self.take_pending() {
+            if !muted && let Some(data) = self.next_piece() {
                 return Some(Ok(data));
             }
             if self.ended {
@@ -115,16 +145,15 @@ impl Watch {
             tokio::select! {
                 changed = self.versions.changed() => self.ended |= changed.is_err(),
                 _ = self.interrupt.changed() => {
-                    if *self.interrupt.borrow() == Interrupt::Break {
-                        self.ended = true;
-                        return Some(Err(Broken));
-                    }
                     self.ended = true;
+                    if *self.interrupt.borrow() == Interrupt::Break {
+                        return Some(Err(StreamBroken));
+                    }
                 }
                 changed = self.muted.changed() => self.ended |= changed.is_err(),
-                () = sleep_until(self.ends) => self.ended = true,
+                () = sleep_until(self.deadline) => self.ended = true,
                 () = sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
                     self.pending.push_back(self.bookmark(false));
                 }
                 () = stop.cancelled() => self.ended = true,
@@ -132,54 +161,36 @@ impl Watch {
         }
     }
 
-    /// Takes what happened since; a watch that has fallen out of the history gets the error 410 and ends.
-    fn read_changes(&mut self) {
-        match self.sim.store.changes(self.version, CHANGES_AT_ONCE) {
-            Ok(events) => {
-                for event in events {
-                    self.version = event.version;
-                    if let Some(line) = self.print(&event) {
-                        self.pending.push_back(line);
+    /// Queues the changes since the last call. A watch that fell out of the history gets the error
+    /// 410 and ends.
+    fn queue_changes(&mut self) {
+        match self.source.changes(&self.sim, self.version, CHANGES_PER_READ) {
+            Ok(changes) => {
+                for change in changes {
+                    self.version = change.version;
+                    let matches = |object: &S::Object| self.source.matches(&self.selector, object);
+                    if let Some(event) = change.event_type(matches) {
+                        self.pending
+                            .push_back(event_line(event, &self.source.json(&change.object)));
                     }
                 }
             }
             Err(too_old) => {
-                self.pending.push_back(expired(self.version, too_old));
+                self.pending.push_back(expired_line(self.version, too_old));
                 self.ended = true;
             }
         }
     }
 
-    fn print(&self, change: &Change<Pod>) -> Option<String> {
-        let kind = change.kind(|pod| self.selector.matches(pod))?;
-        Some(line(kind, &self.object(&change.object)))
-    }
-
-    fn object(&self, pod: &Pod) -> Value {
-        if self.table {
-            table::of_pods(
-                std::iter::once(pod),
-                json!({"resourceVersion": pod.version.to_string()}),
-            )
-        } else {
-            object::pod(pod, true)
-        }
-    }
-
-    fn bookmark(&self, initial_end: bool) -> String {
+    fn bookmark(&self, is_initial_end: bool) -> String {
         let mut metadata = json!({"resourceVersion": self.version.to_string()});
-        if initial_end {
+        if is_initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = if self.table {
-            table::of_pods(std::iter::empty(), metadata)
-        } else {
-            json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {"containers": null}, "status": {}})
-        };
-        line("BOOKMARK", &object)
+        event_line("BOOKMARK", &self.source.bookmark(metadata))
     }
 
-    fn take_pending(&mut self) -> Option<Bytes> {
+    fn next_piece(&mut self) -> Option<Bytes> {
         let mut data = BytesMut::new();
         while data.len() < PIECE_BYTES
             && let Some(line) = self.pending.pop_front()
@@ -190,29 +201,21 @@ impl Watch {
     }
 }
 
-/// Answers with an open watch.
-pub(crate) fn respond(watch: Watch) -> Response {
-    let body = stream::unfold(watch, |mut watch| async move {
-        watch.next().await.map(|piece| (piece, watch))
-    });
-    respond_with(StatusCode::OK, "application/json", Body::from_stream(body))
-}
-
-/// Says that a watch has fallen out of the history.
-pub(super) fn expired(version: u64, too_old: TooOld) -> String {
+/// Returns the event of a watch whose version is too old.
+fn expired_line(version: u64, too_old: VersionTooOld) -> String {
     let message = format!("too old resource version: {version} ({})", too_old.oldest);
     let status = Status::expired(message, None).compact();
     format!("{{\"type\":\"ERROR\",\"object\":{status}}}\n")
 }
 
-pub(super) fn line(kind: &str, object: &Value) -> String {
-    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
+fn event_line(event: &str, object: &Value) -> String {
+    format!("{{\"type\":\"{event}\",\"object\":{object}}}\n")
 }
 
-/// Without `timeoutSeconds` an API server picks 30 to 60 minutes.
-pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_mins(45);
-const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// Changes taken under one lock.
-pub(super) const CHANGES_AT_ONCE: usize = 100;
-/// About what one chunk holds.
+/// Default timeout; an API server picks 30 to 60 minutes.
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(45);
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// Changes read under one lock.
+const CHANGES_PER_READ: usize = 100;
+/// Approximate size of one chunk.
 const PIECE_BYTES: usize = 64 << 10;

@@ -1,36 +1,37 @@
-//! The timestamps of log lines: nanoseconds of the wall clock, never decreasing, always 30 bytes long.
+//! Timestamps of log lines: nanoseconds of the wall clock, never decreasing, always 30 bytes long.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, BytesMut};
 use jiff::Timestamp;
 
-/// Bytes of a timestamp with the space that follows it: `2026-11-23T08:06:08.519378747Z `.
+/// Length of a timestamp and the space after it: `2026-11-23T08:06:08.519378747Z `.
 pub(crate) const PREFIX_BYTES: usize = 31;
 
-/// A clock that never goes back, and that remembers the text of the current second.
+/// A clock that never goes back and caches the text of the current second.
 #[derive(Debug, Default)]
-pub(crate) struct Clock {
+pub(crate) struct LogClock {
     last: u64,
     second: u64,
     text: String,
 }
 
-impl Clock {
-    /// Reads the wall clock. Nanoseconds since 1970; at least what the call before returned.
+impl LogClock {
+    /// Returns the wall clock in nanoseconds since the Unix epoch, at least the value returned
+    /// before.
     pub(crate) fn read(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.at(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+        self.advance_to(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Takes a time from elsewhere. Returns it, or what the call before returned if that is later.
-    pub(crate) fn at(&mut self, nanos: u64) -> u64 {
+    /// Advances the clock to `nanos` and returns it, or the value returned before if that is later.
+    pub(crate) fn advance_to(&mut self, nanos: u64) -> u64 {
         self.last = self.last.max(nanos);
         self.last
     }
 
-    /// Appends `nanos` as a line's prefix.
-    pub(crate) fn stamp(&mut self, nanos: u64, out: &mut BytesMut) {
+    /// Appends `nanos` as the timestamp prefix of a line.
+    pub(crate) fn write_prefix(&mut self, nanos: u64, out: &mut BytesMut) {
         let second = nanos / NANOS;
         if second != self.second || self.text.is_empty() {
             self.second = second;
@@ -47,7 +48,7 @@ impl Clock {
     }
 }
 
-/// Formats the beginning of a prefix: `2026-11-23T08:06:08`.
+/// Formats the first 19 bytes of a prefix: `2026-11-23T08:06:08`.
 pub(crate) fn format_second(second: u64) -> String {
     let time = i64::try_from(second)
         .ok()
@@ -57,7 +58,7 @@ pub(crate) fn format_second(second: u64) -> String {
         .to_string()
 }
 
-/// Turns nanoseconds since 1970 into a time.
+/// Converts nanoseconds since the Unix epoch to a timestamp.
 pub(crate) fn timestamp(nanos: u64) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -1,33 +1,28 @@
-//! The built-in programs of the demo: what a web application, a worker and a crashing process print.
+//! Built-in programs: realistic output of a web application, a worker and a crashing process.
 //!
-//! Content follows from the seed alone; a program prints bursts, each of one or more lines.
+//! Output depends on the seed only. A program prints bursts of one or more lines.
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+
+use event::ProgramEvent;
 
 use crate::scenario::Program;
 
 mod crash;
+pub(crate) mod event;
+mod random;
 mod web;
 mod worker;
 
 /// A running program.
-pub(crate) struct Script {
+pub(crate) struct ProgramRun {
     program: Program,
     random: StdRng,
     burst: u64,
 }
 
-/// What a program does next.
-pub(crate) enum Step {
-    /// Prints these lines at once.
-    Print(Vec<String>),
-    /// Exits with this code.
-    Exit(i32),
-}
-
-impl Script {
+impl ProgramRun {
     /// Starts a program; the same seed prints the same lines.
     pub(crate) fn new(program: Program, seed: u64) -> Self {
         Self {
@@ -37,51 +32,39 @@ impl Script {
         }
     }
 
-    /// Returns the next burst.
-    pub(crate) fn step(&mut self) -> Step {
+    /// Returns the next event.
+    pub(crate) fn next_event(&mut self) -> ProgramEvent {
         let burst = self.burst;
         self.burst += 1;
         match self.program {
-            Program::Web => Step::Print(web::burst(&mut self.random, burst)),
-            Program::Worker => Step::Print(worker::burst(&mut self.random, burst)),
-            Program::Crash => crash::step(&mut self.random, burst),
+            Program::Web => ProgramEvent::Print(web::burst(&mut self.random, burst)),
+            Program::Worker => ProgramEvent::Print(worker::burst(&mut self.random, burst)),
+            Program::Crash => crash::next_event(&mut self.random, burst),
         }
     }
 
-    /// Returns how much of the mean interval passes before the next burst: around 1, now and then much more.
+    /// Returns the pause before the next burst in units of the mean interval: exponentially
+    /// distributed, at most 5.
     pub(crate) fn pause(&mut self) -> f64 {
         let uniform: f64 = self.random.random_range(0.0001..1.0);
         (-uniform.ln()).min(5.0)
     }
 }
 
-fn pick<'a>(random: &mut StdRng, from: &[&'a str]) -> &'a str {
-    from.choose(random).copied().unwrap_or_default()
-}
-
-/// A request id as Phoenix and Heroku print them.
-fn request_id(random: &mut StdRng) -> String {
-    (0..20)
-        .map(|_| char::from(*ID_LETTERS.choose(random).unwrap_or(&b'A')))
-        .collect()
-}
-
-const ID_LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_decides_what_a_program_prints() {
+    fn a_seed_determines_the_output_of_a_program() {
         for program in [Program::Web, Program::Worker, Program::Crash] {
             let print = |seed| {
-                let mut script = Script::new(program, seed);
+                let mut program = ProgramRun::new(program, seed);
                 let mut lines = Vec::new();
                 for _ in 0..40 {
-                    match script.step() {
-                        Step::Print(more) => lines.extend(more),
-                        Step::Exit(_) => break,
+                    match program.next_event() {
+                        ProgramEvent::Print(more) => lines.extend(more),
+                        ProgramEvent::Exit(_) => break,
                     }
                 }
                 lines

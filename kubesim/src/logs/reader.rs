@@ -1,39 +1,41 @@
-//! A cursor into a log: from where a request asked, over rotations, in pieces of up to 32 KiB.
+//! A cursor into a container log: starts where the request asks, continues over rotations, and
+//! returns pieces of up to 32 KiB.
 //!
-//! A reader holds the file it reads, as the kubelet holds its file descriptor. At the end of a rotated file it goes on
-//! with the file that is current then: files rotated meanwhile are skipped without a word, as on a real node.
+//! A reader holds its file as the kubelet holds a file descriptor. At the end of a rotated file it
+//! continues with the current file; files rotated in between are skipped silently, as on a real
+//! node.
 
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::clock::PREFIX_BYTES;
-use super::log::{APPEND_BYTES, Chunk, Content, File, Log};
+use super::container_log::{APPEND_BYTES, Chunk, ContainerLog, FileContent, LogFile};
 
-/// A reader of one log.
-pub(crate) struct Reader {
-    log: Arc<Log>,
-    file: Arc<File>,
+/// A reader of one container log.
+pub(crate) struct LogReader {
+    log: Arc<ContainerLog>,
+    file: Arc<LogFile>,
     next: usize,
-    /// Bytes of the next chunk that were asked to be left out.
+    /// Bytes of the next chunk to skip.
     skip: usize,
     timestamps: bool,
-    /// It does not notice that its file was rotated away.
-    stranded: bool,
+    /// Whether the reader misses that its file was rotated.
+    misses_rotations: bool,
 }
 
-/// Where a reader begins.
+/// Where a reader starts.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Start {
-    /// Not before this second, as its text `2026-11-23T08:06:08`.
+pub(crate) struct ReadStart {
+    /// First second to include, as text: `2026-11-23T08:06:08`.
     pub(crate) since: Option<String>,
-    /// Not before the last so many lines.
+    /// Maximum number of existing lines to include, counted from the end.
     pub(crate) tail: Option<u64>,
 }
 
-impl Reader {
+impl LogReader {
     /// Opens the current file.
-    pub(crate) fn open(log: Arc<Log>, start: &Start, timestamps: bool) -> Self {
+    pub(crate) fn open(log: Arc<ContainerLog>, start: &ReadStart, timestamps: bool) -> Self {
         let file = log.current();
         let (next, skip) = {
             let content = file.content();
@@ -50,19 +52,19 @@ impl Reader {
             next,
             skip,
             timestamps,
-            stranded: false,
+            misses_rotations: false,
         }
     }
 
-    /// From now on it does not notice that its file was rotated away, as a kubelet whose inotify queue overflowed.
-    pub(crate) fn strand(&mut self) {
-        self.stranded = true;
+    /// Makes the reader miss rotations, as a kubelet does whose inotify queue overflowed.
+    pub(crate) fn miss_rotations(&mut self) {
+        self.misses_rotations = true;
     }
 
-    /// Returns the next bytes, or `None` at the end of what was written.
+    /// Returns the next piece, or `None` at the end of the log.
     pub(crate) fn read(&mut self) -> Option<Bytes> {
         loop {
-            let chunks = self.gather();
+            let chunks = self.next_chunks();
             if !chunks.is_empty() {
                 let data = self.join(&chunks);
                 if !data.is_empty() {
@@ -70,12 +72,12 @@ impl Reader {
                 }
                 continue;
             }
-            if self.stranded {
+            if self.misses_rotations {
                 return None;
             }
             let current = self.log.current();
-            // Sealed files get nothing more, and `gather` saw this one's end: either it is still current, or it
-            // grew and was sealed in between, which `gather` must look at first.
+            // A sealed file does not grow. Either this file is still current, or it grew and was
+            // sealed after `next_chunks`, which then has to read it again.
             if Arc::ptr_eq(&current, &self.file) {
                 return None;
             }
@@ -87,20 +89,20 @@ impl Reader {
         }
     }
 
-    /// Takes the next chunks: one, or as many small ones as fit a piece.
-    fn gather(&mut self) -> Vec<Chunk> {
+    /// Returns the next chunk, or as many small chunks as fit one piece.
+    fn next_chunks(&mut self) -> Vec<Chunk> {
         let content = self.file.content();
-        let mut taken = Vec::new();
+        let mut chunks = Vec::new();
         let mut bytes = 0;
         while let Some(chunk) = content.chunks.get(self.next) {
             bytes += chunk.data.len();
-            if !taken.is_empty() && bytes > APPEND_BYTES {
+            if !chunks.is_empty() && bytes > APPEND_BYTES {
                 break;
             }
-            taken.push(chunk.clone());
+            chunks.push(chunk.clone());
             self.next += 1;
         }
-        taken
+        chunks
     }
 
     fn join(&mut self, chunks: &[Chunk]) -> Bytes {
@@ -135,19 +137,19 @@ fn strip_prefixes(mut data: &[u8], continues: bool, out: &mut BytesMut) {
     }
 }
 
-/// Finds the last `lines` lines: (chunk, bytes of it to leave out).
-fn seek_tail(content: &Content, lines: u64) -> (usize, usize) {
-    let mut wanted = lines;
+/// Finds the last `lines` lines: (chunk index, bytes of it to skip).
+fn seek_tail(content: &FileContent, lines: u64) -> (usize, usize) {
+    let mut remaining = lines;
     for (index, chunk) in content.chunks.iter().enumerate().rev() {
-        if wanted == 0 {
+        if remaining == 0 {
             return (index + 1, 0);
         }
         let has = u64::from(chunk.lines);
-        if has < wanted {
-            wanted -= has;
+        if has < remaining {
+            remaining -= has;
             continue;
         }
-        let surplus = usize::try_from(has - wanted).unwrap_or(usize::MAX);
+        let surplus = usize::try_from(has - remaining).unwrap_or(usize::MAX);
         let skip = if surplus == 0 && !chunk.continues {
             0
         } else {
@@ -161,24 +163,25 @@ fn seek_tail(content: &Content, lines: u64) -> (usize, usize) {
     if lines == 0 { (content.chunks.len(), 0) } else { (0, 0) }
 }
 
-/// Finds the first line at or after a second. Prefixes have one width and zone, so their order is that of their bytes.
-fn seek_since(content: &Content, second: &[u8]) -> (usize, usize) {
-    let begins_before = |chunk: &Chunk| chunk.continues || chunk.data.as_ref() < second;
-    let after = content.chunks.partition_point(begins_before);
+/// Finds the first line at or after a second. Prefixes have the same width and zone, so byte order
+/// is time order.
+fn seek_since(content: &FileContent, second: &[u8]) -> (usize, usize) {
+    let starts_before = |chunk: &Chunk| chunk.continues || chunk.data.as_ref() < second;
+    let after = content.chunks.partition_point(starts_before);
     let Some(index) = after.checked_sub(1) else {
         return (0, 0);
     };
     let chunk = &content.chunks[index];
-    let mut begin = 0;
+    let mut line_start = 0;
     for newline in memchr::memchr_iter(b'\n', &chunk.data) {
-        if (begin > 0 || !chunk.continues) && &chunk.data[begin..] >= second {
-            return (index, begin);
+        if (line_start > 0 || !chunk.continues) && &chunk.data[line_start..] >= second {
+            return (index, line_start);
         }
-        begin = newline + 1;
+        line_start = newline + 1;
     }
-    let last_counts = begin < chunk.data.len() && (begin > 0 || !chunk.continues);
-    if last_counts && &chunk.data[begin..] >= second {
-        (index, begin)
+    let has_last_line = line_start < chunk.data.len() && (line_start > 0 || !chunk.continues);
+    if has_last_line && &chunk.data[line_start..] >= second {
+        (index, line_start)
     } else {
         (after, 0)
     }

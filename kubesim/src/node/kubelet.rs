@@ -1,4 +1,4 @@
-//! What is asked of the kubelet: pods are created and bound, and deleted.
+//! Creation and deletion of pods.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,16 +9,17 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::life::PodLife;
-use super::pod::{Container, Deletion, Phase, Pod, PodKey, State};
+use super::pod_lifecycle::PodRunner;
 use crate::error::Error;
 use crate::ids;
-use crate::logs::log::lock;
 use crate::scenario::{PodPlan, Role};
-use crate::sim::{Handle, NODE, Sim};
+use crate::simulation::{NODE, RunningPod, Simulation};
+use crate::store::pod::{Container, Deletion, Phase, Pod, PodKey, State};
 
 /// Creates the pods of a plan and runs them. Returns their names.
-pub(crate) fn create_pods(sim: &Arc<Sim>, plan: &PodPlan) -> Result<Vec<String>, Error> {
+///
+/// *Errors*: [`Error::PodExists`].
+pub(crate) fn create_pods(sim: &Arc<Simulation>, plan: &PodPlan) -> Result<Vec<String>, Error> {
     let Some(count) = plan.replicas else {
         create_pod(sim, plan, &plan.name, None)?;
         return Ok(vec![plan.name.clone()]);
@@ -32,7 +33,7 @@ pub(crate) fn create_pods(sim: &Arc<Sim>, plan: &PodPlan) -> Result<Vec<String>,
 }
 
 fn create_pod(
-    sim: &Arc<Sim>,
+    sim: &Arc<Simulation>,
     plan: &PodPlan,
     name: &str,
     owner: Option<(&(String, String), &str)>,
@@ -52,22 +53,22 @@ fn create_pod(
             ((container.name.clone(), sender), receiver)
         })
         .unzip();
-    if !sim.store.create(pod) {
+    if !sim.pods.create(pod) {
         return Err(Error::PodExists {
             namespace: key.0,
             pod: key.1,
         });
     }
     tracing::info!(namespace = key.0, pod = key.1, "pod created");
-    lock(&sim.running).insert(
+    sim.running_pods.lock().insert(
         key.clone(),
-        Handle {
+        RunningPod {
             uid: uid.clone(),
             terminate: terminate.clone(),
             exits,
         },
     );
-    let runner = PodLife {
+    let runner = PodRunner {
         sim: Arc::clone(sim),
         key,
         uid,
@@ -80,21 +81,24 @@ fn create_pod(
     Ok(())
 }
 
-/// Deletes a pod, with its grace period or by force. Returns it as it then is; `None` when there is none.
-pub(crate) fn delete_pod(sim: &Arc<Sim>, key: &PodKey, grace_seconds: Option<i64>) -> Option<Arc<Pod>> {
-    let pod = sim.store.pod(key)?;
-    let terminate = lock(&sim.running)
+/// Deletes a pod, gracefully or by force. Returns its state after the call; `None` if it does not
+/// exist.
+pub(crate) fn delete_pod(sim: &Arc<Simulation>, key: &PodKey, grace_seconds: Option<i64>) -> Option<Arc<Pod>> {
+    let pod = sim.pods.get(key)?;
+    let terminate = sim
+        .running_pods
+        .lock()
         .get(key)
-        .filter(|own| own.uid == pod.uid)
-        .map(|own| own.terminate.clone());
+        .filter(|running| running.uid == pod.uid)
+        .map(|running| running.terminate.clone());
     let grace = grace_seconds.unwrap_or(DEFAULT_GRACE_SECONDS).max(0);
     tracing::info!(namespace = key.0, pod = key.1, grace, "pod deleted");
     if grace == 0 {
-        sim.store.remove(key, &pod.uid);
+        sim.pods.remove(key, &pod.uid);
         if let Some(terminate) = terminate {
-            // The object is gone at once; the kubelet notices and kills the containers.
+            // The object disappears at once; the kubelet notices later and kills the containers.
             sim.tasks.spawn(sim.stop.clone().run_until_cancelled_owned(async move {
-                sleep(FORCED_TO_KILL).await;
+                sleep(FORCED_KILL_DELAY).await;
                 terminate.cancel();
             }));
         }
@@ -103,19 +107,19 @@ pub(crate) fn delete_pod(sim: &Arc<Sim>, key: &PodKey, grace_seconds: Option<i64
     if pod.deletion.is_some() {
         return Some(pod);
     }
-    let grace = if pod.phase.ended() || pod.node.is_empty() {
+    let grace = if pod.phase.is_final() || pod.node.is_empty() {
         0
     } else {
         grace
     };
-    sim.store.update(key, &pod.uid, |pod| {
+    sim.pods.update(key, &pod.uid, |pod| {
         pod.generation += 1;
         pod.deletion = Some(Deletion {
             at: Timestamp::now() + SignedDuration::from_secs(grace),
             grace_seconds: grace,
         });
     });
-    let deleted = sim.store.pod(key).unwrap_or(pod);
+    let deleted = sim.pods.get(key).unwrap_or(pod);
     if let Some(terminate) = terminate {
         terminate.cancel();
     }
@@ -130,7 +134,7 @@ fn new_pod(plan: &PodPlan, name: &str) -> Pod {
         .containers
         .iter()
         .any(|container| matches!(container.role, Role::Init | Role::Sidecar));
-    let waits_for = if has_init {
+    let waiting_reason = if has_init {
         "PodInitializing"
     } else {
         "ContainerCreating"
@@ -140,7 +144,7 @@ fn new_pod(plan: &PodPlan, name: &str) -> Pod {
         role: container.role,
         restart: container.restart,
         state: State::Waiting {
-            reason: waits_for.to_owned(),
+            reason: waiting_reason.to_owned(),
             message: None,
         },
         last: None,
@@ -170,7 +174,7 @@ fn new_pod(plan: &PodPlan, name: &str) -> Pod {
     }
 }
 
-/// A forced deletion's containers run on for this long.
-const FORCED_TO_KILL: Duration = Duration::from_secs(2);
-/// `terminationGracePeriodSeconds` of a pod that does not say.
+/// Time from a forced deletion until the containers are killed.
+const FORCED_KILL_DELAY: Duration = Duration::from_secs(2);
+/// Default of `terminationGracePeriodSeconds`.
 pub(crate) const DEFAULT_GRACE_SECONDS: i64 = 30;

@@ -1,6 +1,7 @@
-//! What the tests share: a cluster, a plain HTTP client that sees chunks and broken endings, and recordings.
+//! Shared test support: a cluster, an HTTP client that exposes chunks and broken endings, and
+//! recordings.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,21 +21,21 @@ pub async fn cluster(scenario: Scenario) -> Cluster {
     .unwrap()
 }
 
-/// Bounds a wait.
-pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+/// Awaits a future with a timeout.
+pub async fn with_timeout<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future)
         .await
-        .expect("did not happen within 30 s")
+        .expect("timed out after 30 s")
 }
 
-/// A response whose body is still coming.
+/// A response whose body is still being received.
 pub struct Open {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     reader: BufReader<TcpStream>,
 }
 
-/// How a body went on.
+/// The next part of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece {
     Chunk(Vec<u8>),
@@ -42,7 +43,7 @@ pub enum Piece {
     Broken,
 }
 
-/// A whole response.
+/// A complete response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -60,7 +61,7 @@ pub async fn open(addr: SocketAddr, method: &str, target: &str) -> Open {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
-        soon(reader.read_line(&mut line)).await.unwrap();
+        with_timeout(reader.read_line(&mut line)).await.unwrap();
         match line.trim_end() {
             "" => break,
             line => lines.push(line.to_owned()),
@@ -86,7 +87,7 @@ impl Open {
 
     /// Reads the next chunk of a chunked body.
     pub async fn chunk(&mut self) -> Piece {
-        soon(async {
+        with_timeout(async {
             let mut size = String::new();
             if self.reader.read_line(&mut size).await.unwrap_or(0) == 0 {
                 return Piece::Broken;
@@ -106,17 +107,17 @@ impl Open {
     pub async fn text(&mut self) -> String {
         match self.chunk().await {
             Piece::Chunk(data) => String::from_utf8(data).unwrap(),
-            other => panic!("a chunk was expected, not {other:?}"),
+            other => panic!("expected a chunk, got {other:?}"),
         }
     }
 
-    /// Reads the rest.
+    /// Reads the rest of the body.
     pub async fn finish(mut self) -> Reply {
         let mut body = Vec::new();
         let mut clean = true;
         if let Some(length) = self.header("content-length") {
             body.resize(length.parse().unwrap(), 0);
-            soon(self.reader.read_exact(&mut body)).await.unwrap();
+            with_timeout(self.reader.read_exact(&mut body)).await.unwrap();
         } else if self.header("transfer-encoding").is_some() {
             loop {
                 match self.chunk().await {
@@ -145,19 +146,19 @@ impl Reply {
     }
 }
 
-/// Gets a whole response.
+/// Sends a GET request and returns the complete response.
 pub async fn get(addr: SocketAddr, target: &str) -> Reply {
     open(addr, "GET", target).await.finish().await
 }
 
-/// A recording of a real API server: the request and the response.
+/// A request to a real API server and its response.
 pub struct Recording {
     pub method: String,
     pub target: String,
     pub reply: Reply,
 }
 
-/// Reads a recording.
+/// Loads a recording.
 pub fn recording(name: &str) -> Recording {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/");
     let response = std::fs::read_to_string(format!("{dir}{name}.http"))

@@ -1,21 +1,21 @@
-//! A process that cannot start: a dozen lines, a stack trace, exit code 1.
+//! A process that fails to start: a dozen lines, a stack trace, exit code 1.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::Step;
+use super::event::ProgramEvent;
 
-/// Prints the next line, then the trace, then exits.
-pub(super) fn step(random: &mut StdRng, number: u64) -> Step {
+/// Prints the next start-up line, then the stack trace, then exits.
+pub(super) fn next_event(random: &mut StdRng, number: u64) -> ProgramEvent {
     let index = usize::try_from(number).unwrap_or(usize::MAX);
     if let Some(line) = START.get(index) {
         let millis = random.random_range(1..90);
-        return Step::Print(vec![format!("{line} ({millis}ms)")]);
+        return ProgramEvent::Print(vec![format!("{line} ({millis}ms)")]);
     }
     if index == START.len() {
-        return Step::Print(TRACE.iter().map(|line| (*line).to_owned()).collect());
+        return ProgramEvent::Print(TRACE.iter().map(|line| (*line).to_owned()).collect());
     }
-    Step::Exit(1)
+    ProgramEvent::Exit(1)
 }
 
 const START: &[&str] = &[

@@ -1,11 +1,11 @@
-//! A shop on the web: requests as Phoenix and nginx print them, JSON events, warnings in colour, stack traces.
+//! A web shop: Phoenix and nginx request lines, JSON events, coloured warnings and stack traces.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::{pick, request_id};
+use super::random::{pick, request_id};
 
-/// Prints one request, or now and then something else.
+/// Returns the lines of one request, or of another event.
 pub(super) fn burst(random: &mut StdRng, number: u64) -> Vec<String> {
     if number == 0 {
         return BOOT.iter().map(|line| (*line).to_owned()).collect();
@@ -123,7 +123,7 @@ fn duration(random: &mut StdRng) -> u32 {
     }
 }
 
-/// What a release prints before it serves: migrations, caches, listeners.
+/// Lines of the start-up: migrations, caches, listeners.
 const BOOT: &[&str] = &[
     "[info] Starting release shop 4.18.0",
     "[info] Loaded runtime configuration from /app/releases/4.18.0/runtime.exs",

@@ -1,11 +1,11 @@
-//! A mailer's worker: jobs taken from a queue, done, retried or given up.
+//! A mail worker: jobs that succeed, are retried or fail.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::pick;
+use super::random::pick;
 
-/// Prints one job's lines.
+/// Returns the lines of one job.
 pub(super) fn burst(random: &mut StdRng, number: u64) -> Vec<String> {
     if number == 0 {
         return boot();
@@ -41,7 +41,7 @@ pub(super) fn burst(random: &mut StdRng, number: u64) -> Vec<String> {
     }
 }
 
-/// What a worker prints before it takes its first job.
+/// Returns the lines of the start-up.
 fn boot() -> Vec<String> {
     let first = [
         "worker: starting, version 2.7.3",

@@ -1,0 +1,108 @@
+//! Faults: what each kind does to the simulation, and how it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::node::kubelet::delete_pod;
+use crate::scenario::FaultKind;
+use crate::simulation::{Interrupt, KubeletState, Refusal, Simulation};
+
+/// Injects a fault now; faults with a duration end by themselves.
+pub(crate) fn inject(sim: &Arc<Simulation>, kind: FaultKind) {
+    tracing::info!(?kind, "fault injected");
+    match kind {
+        FaultKind::DeletePod { namespace, pod } => {
+            let Some(name) = sim.pods.pods_of_plan(&namespace, &pod).into_iter().next() else {
+                tracing::warn!(namespace, pod, "pod to delete not found");
+                return;
+            };
+            delete_pod(sim, &(namespace, name), None);
+        }
+        FaultKind::EndStreams => sim.interrupt(Interrupt::End),
+        FaultKind::BreakStreams => sim.interrupt(Interrupt::Break),
+        FaultKind::ApiDown { duration } => {
+            sim.set_api_down(true);
+            after(sim, duration, |sim| sim.set_api_down(false));
+        }
+        FaultKind::KubeletDown { duration } => restart_kubelet(sim, duration),
+        FaultKind::RuntimeDown { duration } => {
+            sim.state.runtime_down.store(true, Ordering::Release);
+            after(sim, duration, |sim| {
+                sim.state.runtime_down.store(false, Ordering::Release)
+            });
+        }
+        FaultKind::Rotate => rotate_logs(sim),
+        FaultKind::StallFollows { duration } => stall_follows(sim, duration),
+        FaultKind::StrandFollows => {
+            sim.interrupts.strand.send_replace(());
+        }
+        FaultKind::MuteWatches { duration } => mute_watches(sim, duration),
+        FaultKind::SlowLogs { duration, delay } => slow_logs(sim, duration, delay),
+        FaultKind::ApiBusy { duration } => refuse_requests(sim, Refusal::Busy, duration),
+        FaultKind::LogsForbidden { duration } => refuse_requests(sim, Refusal::Forbidden, duration),
+        FaultKind::ExpireWatches => {
+            sim.pods.clear_history();
+            sim.interrupts.watches.send_replace(Interrupt::End);
+        }
+    }
+}
+
+fn restart_kubelet(sim: &Arc<Simulation>, duration: Duration) {
+    *sim.state.kubelet.lock() = KubeletState::Down;
+    sim.interrupts.follows.send_replace(Interrupt::End);
+    after(sim, duration, |sim| {
+        *sim.state.kubelet.lock() = KubeletState::Starting;
+        after(sim, KUBELET_START_TIME, |sim| {
+            *sim.state.kubelet.lock() = KubeletState::Up
+        });
+    });
+}
+
+fn stall_follows(sim: &Arc<Simulation>, duration: Duration) {
+    sim.state.follows_stalled.send_replace(true);
+    after(sim, duration, |sim| {
+        sim.state.follows_stalled.send_replace(false);
+    });
+}
+
+fn mute_watches(sim: &Arc<Simulation>, duration: Duration) {
+    sim.state.watches_muted.send_replace(true);
+    after(sim, duration, |sim| {
+        sim.state.watches_muted.send_replace(false);
+    });
+}
+
+fn slow_logs(sim: &Arc<Simulation>, duration: Duration, delay: Duration) {
+    *sim.state.log_delay.lock() = delay;
+    after(sim, duration, |sim| *sim.state.log_delay.lock() = Duration::ZERO);
+}
+
+fn refuse_requests(sim: &Arc<Simulation>, refusal: Refusal, duration: Duration) {
+    *sim.state.refusal.lock() = Some(refusal);
+    after(sim, duration, |sim| *sim.state.refusal.lock() = None);
+}
+
+fn rotate_logs(sim: &Simulation) {
+    for pod in sim.pods.list().pods {
+        for container in pod.containers.iter().filter(|container| container.is_running()) {
+            if let Some(log) = container.id.as_deref().and_then(|id| container.log(id)) {
+                log.rotate();
+            }
+        }
+    }
+}
+
+/// Runs `action` after a delay unless the simulation ends first.
+fn after(sim: &Arc<Simulation>, delay: Duration, action: impl FnOnce(&Arc<Simulation>) + Send + 'static) {
+    let owned = Arc::clone(sim);
+    sim.tasks.spawn(sim.stop.clone().run_until_cancelled_owned(async move {
+        sleep(delay).await;
+        action(&owned);
+    }));
+}
+
+/// Time from the kubelet's start until its pods are loaded; log requests return 404 meanwhile.
+const KUBELET_START_TIME: Duration = Duration::from_millis(1500);
