@@ -13,17 +13,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    counts::Counts,
-    datagram,
-    dial::Dialler,
-    end::End,
-    failure::Failure,
-    feed::Feed,
-    herald::{Herald, Kind},
+    notifier::{Herald, Kind},
     queue::Windows,
+    reader::Feed,
     render::Style,
-    stream,
-    web::Frames,
+    stats::Counts,
+    transport::connect::Dialler,
+    transport::error::Failure,
+    transport::https::Frames,
+    transport::outcome::End,
+    transport::tcp,
+    transport::udp,
 };
 
 /// The first pause at most. It doubles with each try.
@@ -205,13 +205,13 @@ impl Sender<'_> {
     async fn connect_and_run(&mut self, feed: &mut Feed, stop: &CancellationToken) -> End {
         let (dialler, age) = (&self.house.dialler, jittered(self.house.config.connection_age));
         if self.target.protocol == Protocol::Udp {
-            let opened = async { datagram::open(&dialler.names.of(&self.target).await?).await };
+            let opened = async { udp::open(&dialler.names.of(&self.target).await?).await };
             let socket = match opened.await {
                 Ok(socket) => socket,
                 Err(failure) => return End::Failed(failure),
             };
             self.counts.connected();
-            return datagram::run(feed, &socket, &self.counts, Instant::now() + age, stop).await;
+            return udp::run(feed, &socket, &self.counts, Instant::now() + age, stop).await;
         }
         let dialled = tokio::select! {
             dialled = dialler.dial(&self.target) => dialled,
@@ -224,7 +224,7 @@ impl Sender<'_> {
         self.counts.connected();
         if self.target.protocol.is_web() {
             let herald = &self.herald;
-            let refused = |refusal: crate::web::Refusal| {
+            let refused = |refusal: crate::transport::https::Refusal| {
                 // A notice that was refused makes no other.
                 if refusal.lines > 0 {
                     herald.tell(Kind::Refused, refusal.lines, format!("it answers {}", refusal.status));
@@ -235,7 +235,7 @@ impl Sender<'_> {
                 .run(feed, connection, &self.counts, waits, stop, refused)
                 .await
         } else {
-            stream::run(feed, connection, &self.counts, age, stop).await
+            tcp::run(feed, connection, &self.counts, age, stop).await
         }
     }
 

@@ -7,25 +7,16 @@
 //! Every line is delivered at least once, or counted as dropped and told: in the drain itself what the bus no longer had (L10), in the app's log what the receiver refused (L13).
 
 mod config;
-mod counts;
-mod datagram;
-mod dial;
 mod drain;
-mod end;
-mod failure;
-mod feed;
-mod fleet;
-mod herald;
 mod metrics;
-mod outq;
+mod notifier;
 mod probe;
 mod queue;
+mod reader;
 mod render;
-mod resolve;
-mod stream;
-mod tls;
-mod unconfirmed;
-mod web;
+mod stats;
+mod supervisor;
+mod transport;
 
 use std::sync::Arc;
 
@@ -54,12 +45,12 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), SinksError> {
     let house = drain::House {
-        dialler: dial::Dialler::new(&config).map_err(SinksError)?,
+        dialler: transport::connect::Dialler::new(&config).map_err(SinksError)?,
         windows: queue::Windows::new(config.windows_bytes),
         config,
         bus,
         registry,
     };
-    fleet::Fleet::new(Arc::new(house), metrics).run(shutdown).await;
+    supervisor::Fleet::new(Arc::new(house), metrics).run(shutdown).await;
     Ok(())
 }

@@ -12,7 +12,8 @@ use tokio::{
 };
 
 use crate::{
-    SinksError, config::Config, datagram, dial::Dialler, failure::Failure, outq::Queue, render::Style, web::Frames,
+    SinksError, config::Config, render::Style, transport::connect::Dialler, transport::error::Failure,
+    transport::https::Frames, transport::socket_queue::Queue, transport::udp,
 };
 
 /// How long it is looked whether a receiver closes the connection on what it was sent.
@@ -62,7 +63,7 @@ impl Probe {
         let message = message(drain, &target);
         if target.protocol == Protocol::Udp {
             let send = async {
-                let socket = datagram::open(&addresses).await?;
+                let socket = udp::open(&addresses).await?;
                 socket.send(&message).await.map_err(Failure::Broke)
             };
             steps

@@ -12,8 +12,8 @@ use bus::{PublishTime, reassembly::Receipt};
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    counts::Counts,
     render::{Header, Style},
+    stats::Counts,
 };
 
 /// What a drain may hold whatever all of them do: one batch.

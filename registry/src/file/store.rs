@@ -3,9 +3,6 @@
 //! `PATH` holds drains and keys, `PATH.leases` who reads which drain and what was delivered: that changes all the time, and concerns no reader. Each is replaced as a
 //! whole: written beside, synced, renamed; so whoever reads it has it as it was or as it is. A change happens under a lock (`PATH.lock`) that processes share.
 
-mod content;
-mod place;
-
 use std::{
     path::PathBuf,
     sync::Arc,
@@ -21,7 +18,7 @@ use crate::{
     Drain, DrainReport, DrainUrl, Drains, Grant, KeyInfo, Keys, NewKey, Registry, RegistryError,
     file::{
         content::Content,
-        place::{Place, Seen},
+        locked_file::{Place, Seen},
     },
     leases::Leases,
 };

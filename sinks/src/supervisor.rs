@@ -16,9 +16,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     config::Replica,
-    counts::Counts,
     drain::{self, House},
     metrics::Metrics,
+    stats::Counts,
 };
 
 /// How often drains are looked at: what has changed with one is told at once, and counted.

@@ -9,7 +9,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{counts::Counts, dial::Connection, end::End, failure::Failure, feed::Feed, unconfirmed::Unconfirmed};
+use crate::{
+    reader::Feed, stats::Counts, transport::connect::Connection, transport::error::Failure, transport::outcome::End,
+    transport::unconfirmed::Unconfirmed,
+};
 
 /// How much is rendered and written at a time.
 const CHUNK_BYTES: usize = 64 << 10;

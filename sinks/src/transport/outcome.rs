@@ -2,7 +2,7 @@
 
 use bus::BusError;
 
-use crate::failure::Failure;
+use crate::transport::error::Failure;
 
 /// How it ended.
 pub(crate) enum End {

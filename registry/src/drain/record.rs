@@ -6,7 +6,8 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::{RegistryError, Target};
+use super::target::Target;
+use crate::error::RegistryError;
 
 /// A place where an app's lines are forwarded for good.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

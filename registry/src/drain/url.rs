@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::{Host, Url};
 
-use crate::{address::Addresses, target::Target};
+use super::{address::Addresses, target::Target};
 
 /// How long a drain's URL may be: longer than any provider's, and short enough for what keeps it.
 const MAX_URL_BYTES: usize = 2048;

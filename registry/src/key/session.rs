@@ -8,10 +8,7 @@ use std::time::{Duration, SystemTime};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{aead, hmac};
 
-use crate::{
-    Action, Holder, Keys,
-    key::{KeyInfo, seconds},
-};
+use super::keys::{Action, Holder, KeyInfo, Keys, seconds};
 
 /// How long a session's word opens the log. What is open goes on, for as long as the key is good.
 pub const SESSION_LIFETIME: Duration = Duration::from_secs(15 * 60);

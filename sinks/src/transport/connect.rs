@@ -22,7 +22,10 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use crate::{config::Config, failure::Failure, outq::Queue, resolve::Names, tls::Tls};
+use crate::{
+    config::Config, transport::error::Failure, transport::resolve::Names, transport::socket_queue::Queue,
+    transport::tls::Tls,
+};
 
 /// How long a receiver may acknowledge nothing of what was sent, and a silent connection stay unasked.
 const PEER_WAIT: Duration = Duration::from_secs(60);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::{net::UdpSocket, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{counts::Counts, end::End, failure::Failure, feed::Feed};
+use crate::{reader::Feed, stats::Counts, transport::error::Failure, transport::outcome::End};
 
 /// A socket that sends to the first of these that can be sent to.
 ///

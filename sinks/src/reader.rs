@@ -10,9 +10,9 @@ use bus::{
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    counts::Counts,
     queue::{Piece, Queue, Windows},
     render::{Header, Style, may_name_levels},
+    stats::Counts,
 };
 
 /// How long what comes behind a break is looked at before it is told how much is gone.

@@ -9,7 +9,7 @@ use hickory_resolver::{
 };
 use registry::{Addresses, Target};
 
-use crate::failure::Failure;
+use crate::transport::error::Failure;
 
 /// How long an answer is remembered at most, whatever it says itself.
 const MAX_TTL: Duration = Duration::from_secs(10);

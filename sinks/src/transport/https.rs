@@ -18,7 +18,10 @@ use registry::{Protocol, Target};
 use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{counts::Counts, dial::Connection, end::End, failure::Failure, feed::Feed, queue::Rendered};
+use crate::{
+    queue::Rendered, reader::Feed, stats::Counts, transport::connect::Connection, transport::error::Failure,
+    transport::outcome::End,
+};
 
 /// What Logplex sends at most in a frame.
 const FRAME_BYTES: usize = 102_400;

@@ -5,9 +5,6 @@
 //!
 //! Needs, in that namespace, `get`, `list`, `watch`, `create`, `update` and `delete` of Secrets.
 
-mod objects;
-mod watching;
-
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -26,7 +23,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     Drain, DrainReport, DrainUrl, Drains, Grant, KeyInfo, Keys, NewKey, Registry, RegistryError,
-    kubernetes::{objects::Content, watching::Shown},
+    kubernetes::{
+        objects::{self, Content},
+        watch::{Shown, watch as watch_secrets},
+    },
     leases::Leases,
 };
 
@@ -77,7 +77,7 @@ impl KubernetesRegistry {
         let (shown, read) = Shown::new();
         let shown = Arc::new(shown);
         let stop = CancellationToken::new();
-        let watching = watching::watch(secrets.api.clone(), Arc::clone(&shown));
+        let watching = watch_secrets(secrets.api.clone(), Arc::clone(&shown));
         tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
         let opened = Self {
             secrets,

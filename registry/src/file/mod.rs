@@ -1,0 +1,7 @@
+//! The registry of one machine, in a file.
+
+mod content;
+mod locked_file;
+mod store;
+
+pub use store::FileRegistry;
