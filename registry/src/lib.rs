@@ -1,25 +1,31 @@
-//! What is configured: drains, and the keys of those who may read.
+//! Configured drains and API keys, shared by every process of a deployment.
 //!
-//! [`Registry`] is the one interface; [`FileRegistry`] keeps it in a file of one machine, [`KubernetesRegistry`] in a cluster's Secrets. Readers never ask a store: they hold a [`tokio::sync::watch::Receiver`], and
-//! see a change, whoever made it, within a second.
+//! [`Registry`] is the interface. [`FileRegistry`] stores its data in a file of one machine,
+//! [`KubernetesRegistry`] in the Secrets of a namespace. Readers do not query a store: they hold a
+//! [`tokio::sync::watch::Receiver`] and see a change of any process within a second.
 //!
-//! A [`Drain`] is a place where an app's lines are forwarded for good; its [`DrainUrl`] was looked at when it was added. A key proves who asks
-//! ([`Keys::holder`]), and what that one may do to which app ([`Holder::may`]).
+//! A [`Drain`] forwards an app's lines to a receiver; its [`DrainUrl`] is checked when it is added.
+//! An API key identifies a user ([`Keys::authenticate`]) and grants access to apps
+//! ([`KeyHolder::is_allowed`]).
+//!
+//! Reading order is data order: `registry` is the interface; `drain` and `key` are the data,
+//! `lease` the state that changes while drains run; `file` and `kubernetes` store all of them.
 
 mod drain;
 mod error;
 mod file;
 mod key;
 mod kubernetes;
-mod leases;
+mod lease;
 mod registry;
 
 pub use drain::{
-    Addresses, Drain, DrainReport, DrainState, DrainUrl, Framing, InvalidDrainUrl, ProbeReport, ProbeStep, Prober,
-    Protocol, Target,
+    AddressPolicy, Drain, DrainReport, DrainState, DrainTarget, DrainUrl, Drains, Framing, InvalidDrainUrl,
+    ProbeReport, ProbeStep, Prober, Protocol,
 };
 pub use error::RegistryError;
 pub use file::FileRegistry;
-pub use key::{Action, Grant, Holder, KEY_LIFETIME, KeyInfo, Keys, NewKey, Role, SESSION_LIFETIME};
+pub use key::{Action, DEFAULT_KEY_LIFETIME, Grant, KeyHolder, KeyInfo, Keys, NewKey, Role, SESSION_LIFETIME};
 pub use kubernetes::KubernetesRegistry;
-pub use registry::{DELIVERED_GRAIN, Drains, LEASE, LEASE_RENEWAL, Registry};
+pub use lease::{DELIVERED_INTERVAL, LEASE_DURATION, LEASE_RENEW_INTERVAL};
+pub use registry::Registry;

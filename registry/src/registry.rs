@@ -1,92 +1,95 @@
 //! The interface of every store.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::{
-    drain::{Drain, DrainReport, DrainUrl},
+    drain::{Drain, DrainReport, DrainUrl, Drains},
     error::RegistryError,
     key::{Grant, KeyInfo, Keys, NewKey},
 };
 
-/// How often who holds a lease asks for it again.
-pub const LEASE_RENEWAL: Duration = Duration::from_secs(10);
-
-/// How long a lease is good for after it was asked for: three renewals, so that one that comes late costs nothing.
-pub const LEASE: Duration = Duration::from_secs(30);
-
-/// How often at most a drain's last-delivered time is written.
-pub const DELIVERED_GRAIN: Duration = Duration::from_secs(60);
-
-/// All drains, by id.
-pub type Drains = BTreeMap<u32, Drain>;
-
-/// Drains and keys, kept in one place for all processes that need them.
+/// Drains and keys, stored in one place for all processes.
 ///
-/// Apps are named by text here: what is an app's name is for others to say.
+/// App names are plain text here; callers validate them.
+///
+/// Store errors are [`RegistryError::Corrupt`], [`RegistryError::Io`] and
+/// [`RegistryError::Kubernetes`]; every method that returns a result can fail with them.
 pub trait Registry: Send + Sync + 'static {
-    /// The drains, now and as they change.
+    /// The current drains; the receiver sees every change.
     fn drains(&self) -> watch::Receiver<Arc<Drains>>;
 
-    /// The keys, now and as they change.
+    /// The current keys; the receiver sees every change.
     fn keys(&self) -> watch::Receiver<Arc<Keys>>;
 
-    /// Adds a drain to an app that may have `most` of them, and names it: a random id, a random token.
+    /// Adds a drain to an app, which may have at most `max` drains, and assigns a random id and
+    /// token.
     ///
     /// # Errors
-    /// [`RegistryError::Duplicate`] where the app has a drain with this URL, [`RegistryError::TooMany`] where it has as many as it may, the store's otherwise.
-    fn add_drain(&self, app: &str, url: &DrainUrl, most: usize) -> BoxFuture<'_, Result<Drain, RegistryError>>;
+    /// [`RegistryError::DuplicateDrain`] if the app has a drain with this URL,
+    /// [`RegistryError::TooManyDrains`] if it has `max` drains, or a store error.
+    fn add_drain(&self, app: &str, url: &DrainUrl, max: usize) -> BoxFuture<'_, Result<Drain, RegistryError>>;
 
-    /// Removes an app's drain, and what is known of it.
+    /// Removes an app's drain with its lease and report.
     ///
     /// # Errors
-    /// [`RegistryError::UnknownDrain`] where the app has none with this id, whoever else has; the store's otherwise.
+    /// [`RegistryError::UnknownDrain`] if this app has no drain with this id, or a store error.
     fn remove_drain(&self, app: &str, id: u32) -> BoxFuture<'_, Result<(), RegistryError>>;
 
-    /// Takes or renews the leases of these drains for `holder`, a name that no other has; returns those that are its own for [`LEASE`] from when this was called.
+    /// Acquires or renews the leases of these drains for `holder`, a name unique among all
+    /// processes. Returns the drains whose lease `holder` has for
+    /// [`LEASE_DURATION`](crate::LEASE_DURATION) from the time of the call.
     ///
-    /// A drain has one reader at a time: the one who has its lease. Ask for all that one wants at once, every [`LEASE_RENEWAL`]; what is not returned is another's, or gone.
+    /// Only the holder of a drain's lease sends its lines. Request all wanted drains at once, every
+    /// [`LEASE_RENEW_INTERVAL`](crate::LEASE_RENEW_INTERVAL); a drain that is not returned belongs
+    /// to another holder or was removed.
     ///
     /// # Errors
-    /// The store's: then nothing is known, and what was had before is good until its time is over.
-    fn lease(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<Vec<u32>, RegistryError>>;
+    /// A store error. Leases acquired earlier then stay valid until they expire.
+    fn acquire_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<Vec<u32>, RegistryError>>;
 
-    /// Gives leases back before their time is over, so that others need not wait for it. What is not the holder's stays.
+    /// Releases leases before they expire, so that another process can take over at once. Leases of
+    /// other holders are not changed.
     ///
     /// # Errors
-    /// The store's.
-    fn release(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<(), RegistryError>>;
+    /// A store error.
+    fn release_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<(), RegistryError>>;
 
-    /// Notes that drains' receivers had everything until then. Written at most once per [`DELIVERED_GRAIN`] and drain: to be called as often as one likes.
+    /// Records the times up to which drains have delivered everything. Written at most once per
+    /// drain and [`DELIVERED_INTERVAL`](crate::DELIVERED_INTERVAL), however often it is called.
     ///
     /// # Errors
-    /// The store's.
-    fn delivered(&self, drains: Vec<(u32, SystemTime)>) -> BoxFuture<'_, Result<(), RegistryError>>;
+    /// A store error.
+    fn record_delivered(&self, drains: Vec<(u32, SystemTime)>) -> BoxFuture<'_, Result<(), RegistryError>>;
 
-    /// When a drain's receiver last had everything, as far as it was written. `None`: never.
+    /// The last recorded time up to which a drain had delivered everything, if any.
     ///
     /// # Errors
-    /// The store's.
+    /// A store error.
     fn last_delivered(&self, drain: u32) -> BoxFuture<'_, Result<Option<SystemTime>, RegistryError>>;
 
-    /// Notes how drains are, for whoever asks another process. What is said of a drain holds until it is said anew, or the drain is gone.
+    /// Stores the state of drains for other processes, until the next report or the drain's
+    /// removal.
     ///
     /// # Errors
-    /// The store's.
-    fn report(&self, reports: Vec<(u32, DrainReport)>) -> BoxFuture<'_, Result<(), RegistryError>>;
+    /// A store error.
+    fn record_reports(&self, reports: Vec<(u32, DrainReport)>) -> BoxFuture<'_, Result<(), RegistryError>>;
 
-    /// How a drain is, as its reader said last. `None`: nobody has read it yet.
+    /// The last report of a drain. `None` if no process has run it yet.
     ///
     /// # Errors
-    /// The store's.
-    fn report_of(&self, drain: u32) -> BoxFuture<'_, Result<Option<DrainReport>, RegistryError>>;
+    /// A store error.
+    fn drain_report(&self, drain: u32) -> BoxFuture<'_, Result<Option<DrainReport>, RegistryError>>;
 
-    /// Makes a key. It can be had only here, and only now.
+    /// Creates a key. Its text is returned once and not stored.
     ///
     /// # Errors
-    /// The store's.
+    /// A store error.
     fn add_key(
         &self,
         email: &str,
@@ -94,9 +97,9 @@ pub trait Registry: Send + Sync + 'static {
         lifetime: Duration,
     ) -> BoxFuture<'_, Result<NewKey, RegistryError>>;
 
-    /// Makes a key good for nothing from now on, and forgets it.
+    /// Revokes and deletes a key.
     ///
     /// # Errors
-    /// [`RegistryError::UnknownKey`], or the store's.
+    /// [`RegistryError::UnknownKey`], or a store error.
     fn revoke_key(&self, id: &str) -> BoxFuture<'_, Result<KeyInfo, RegistryError>>;
 }

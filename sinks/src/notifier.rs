@@ -1,8 +1,10 @@
-//! What an app is told about a drain of its own: in its own log, once a minute at most, and never through that drain.
+//! Publishes problems of a drain to the log of its app: at most one notice per kind and interval,
+//! and never through the same drain.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{Batch, Bus, Content, Epoch, StreamId, StreamMetadata, Timestamp, notice::one_line};
+use futures::future::OptionFuture;
 use registry::Drain;
 use tokio::{
     sync::mpsc,
@@ -10,115 +12,112 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// What waits to be told. More than that in a minute adds nothing.
-const MAX_WAITING: usize = 64;
+/// The maximum number of queued problems; more are dropped.
+const MAX_QUEUED: usize = 64;
 
-/// How long the bus may take to accept a notice. One that it does not is dropped: it would tell of trouble that everybody sees.
-const PUBLISH_WAIT: Duration = Duration::from_secs(30);
+/// The timeout of publishing a notice, after which it is dropped.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is wrong.
+/// The kind of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
-    /// The receiver refuses lines: they are gone.
-    Refused,
-    /// It cannot be sent to: lines wait.
+pub(crate) enum ProblemKind {
+    /// The receiver rejects lines, which are lost.
+    Rejected,
+    /// The receiver is unavailable; lines wait.
     Failing,
-    /// It does not prove who it is: lines wait.
-    Identity,
+    /// The receiver's certificate is invalid or TLS fails; lines wait.
+    Tls,
 }
 
-/// Something to be told.
-pub(crate) struct Trouble {
-    pub(crate) kind: Kind,
-    pub(crate) lines: u64,
-    /// Without a secret.
-    pub(crate) why: String,
+/// A problem with a drain.
+struct Problem {
+    kind: ProblemKind,
+    lines: u64,
+    /// The error, without secrets.
+    error: String,
 }
 
-/// Tells an app about one of its drains.
-pub(crate) struct Herald {
-    troubles: mpsc::Sender<Trouble>,
-    _telling: AbortOnDropHandle<()>,
+/// Publishes the problems of one drain.
+pub(crate) struct Notifier {
+    problems: mpsc::Sender<Problem>,
+    _publishing: AbortOnDropHandle<()>,
 }
 
-impl Herald {
-    pub(crate) fn new(bus: Arc<dyn Bus>, drain: &Drain, shown: String, maker: &str, grain: Duration) -> Option<Self> {
+impl Notifier {
+    /// Starts a notifier. `url` is the redacted URL, `node` the name of this process. `None` if the
+    /// drain's app name is invalid.
+    pub(crate) fn new(bus: Arc<dyn Bus>, drain: &Drain, url: String, node: &str, interval: Duration) -> Option<Self> {
         let container = format!("drain-{}", drain.id);
-        let stream = StreamId::new(maker, &container, "notices", Epoch::new()).ok()?;
+        let stream = StreamId::new(node, &container, "notices", Epoch::new()).ok()?;
         let metadata = StreamMetadata {
             about: Some(drain.id.to_string()),
-            ..StreamMetadata::tributary(drain.app.parse().ok()?, stream, maker)
+            ..StreamMetadata::tributary(drain.app.parse().ok()?, stream, node)
         };
-        let (troubles, waiting) = mpsc::channel(MAX_WAITING);
-        let telling = Telling {
+        let (problems, queued) = mpsc::channel(MAX_QUEUED);
+        let publisher = Publisher {
             bus,
             metadata: Arc::new(metadata),
             drain: drain.id,
-            shown,
+            url,
             seq: 0,
         };
         Some(Self {
-            troubles,
-            _telling: AbortOnDropHandle::new(tokio::spawn(telling.run(waiting, grain))),
+            problems,
+            _publishing: AbortOnDropHandle::new(tokio::spawn(publisher.run(queued, interval))),
         })
     }
 
-    /// Tells it soon, with what else there is of the same kind. Never waits.
-    pub(crate) fn tell(&self, kind: Kind, lines: u64, why: String) {
-        // Full: there is more than enough to be told.
-        let _ = self.troubles.try_send(Trouble { kind, lines, why });
+    /// Queues a problem; problems of one kind are merged. Never blocks.
+    pub(crate) fn notify(&self, kind: ProblemKind, lines: u64, error: String) {
+        // If the queue is full, the queued problems are reported anyway.
+        let _ = self.problems.try_send(Problem { kind, lines, error });
     }
 }
 
-struct Telling {
+struct Publisher {
     bus: Arc<dyn Bus>,
     metadata: Arc<StreamMetadata>,
     drain: u32,
-    shown: String,
+    url: String,
     seq: u64,
 }
 
-/// What is to be told of a kind, and when it may be.
+/// The merged problems of one kind since the last notice.
 #[derive(Default)]
-struct Waiting {
-    from: Option<Instant>,
+struct Pending {
+    /// When the next notice may be published.
+    not_before: Option<Instant>,
     times: u64,
     lines: u64,
-    why: String,
+    error: String,
 }
 
-impl Telling {
-    async fn run(mut self, mut troubles: mpsc::Receiver<Trouble>, grain: Duration) {
-        let mut waiting: HashMap<Kind, Waiting> = HashMap::new();
+impl Publisher {
+    async fn run(mut self, mut problems: mpsc::Receiver<Problem>, interval: Duration) {
+        let mut pending: HashMap<ProblemKind, Pending> = HashMap::new();
         loop {
-            let due = waiting
+            let due = pending
                 .values()
-                .filter(|waiting| waiting.times > 0)
-                .filter_map(|waiting| waiting.from)
+                .filter(|pending| pending.times > 0)
+                .filter_map(|pending| pending.not_before)
                 .min();
-            let reached = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                trouble = troubles.recv() => {
-                    let Some(trouble) = trouble else { return };
-                    let waiting = waiting.entry(trouble.kind).or_default();
-                    waiting.times += 1;
-                    waiting.lines += trouble.lines;
-                    waiting.why = trouble.why;
+                problem = problems.recv() => {
+                    let Some(problem) = problem else { return };
+                    let pending = pending.entry(problem.kind).or_default();
+                    pending.times += 1;
+                    pending.lines += problem.lines;
+                    pending.error = problem.error;
                 }
-                () = reached => {}
+                Some(()) = OptionFuture::from(due.map(sleep_until)) => {}
             }
             let now = Instant::now();
-            for (kind, waiting) in &mut waiting {
-                if waiting.times > 0 && waiting.from.is_none_or(|from| from <= now) {
-                    let text = self.text(*kind, waiting);
-                    *waiting = Waiting {
-                        from: Some(now + grain),
-                        ..Waiting::default()
+            for (kind, pending) in &mut pending {
+                if pending.times > 0 && pending.not_before.is_none_or(|time| time <= now) {
+                    let text = self.text(*kind, pending);
+                    *pending = Pending {
+                        not_before: Some(now + interval),
+                        ..Pending::default()
                     };
                     self.publish(&text).await;
                 }
@@ -126,21 +125,26 @@ impl Telling {
         }
     }
 
-    fn text(&self, kind: Kind, told: &Waiting) -> String {
-        let Waiting { times, lines, why, .. } = told;
-        let (drain, uri) = (self.drain, &self.shown);
+    fn text(&self, kind: ProblemKind, problems: &Pending) -> String {
+        let Pending {
+            times, lines, error, ..
+        } = problems;
+        let (drain, url) = (self.drain, &self.url);
         let times = if *times > 1 {
             format!(" ({times} times)")
         } else {
             String::new()
         };
         match kind {
-            Kind::Refused => {
-                format!("Error L13: {lines} messages lost: drain {drain} ({uri}) refuses them{times}: {why}")
+            ProblemKind::Rejected => {
+                let noun = if *lines == 1 { "line" } else { "lines" };
+                format!("Error L13: {lines} {noun} of drain {drain} ({url}) lost: rejected{times}: {error}")
             }
-            Kind::Failing => format!("Error L13: drain {drain} ({uri}) cannot be sent to{times}, messages wait: {why}"),
-            // Heroku's form.
-            Kind::Identity => format!("Error L14 (certificate validation): error={why:?} uri=\"{uri}\"{times}"),
+            ProblemKind::Failing => {
+                format!("Error L13: drain {drain} ({url}) failed{times}, lines are kept and sent later: {error}")
+            }
+            // Heroku's format.
+            ProblemKind::Tls => format!("Error L14 (certificate validation): error={error:?} uri=\"{url}\"{times}"),
         }
     }
 
@@ -155,12 +159,13 @@ impl Telling {
                 part: None,
             },
         };
-        let published = timeout(PUBLISH_WAIT, self.bus.publish(batch)).await;
+        let published = timeout(PUBLISH_TIMEOUT, self.bus.publish(batch)).await;
         match published {
             Ok(Ok(())) => self.seq += 1,
-            // Whether the bus has it nobody knows: under the same number comes the next one, so at most one of them is seen.
-            Ok(Err(error)) => tracing::warn!(drain = self.drain, %error, "a notice was not taken by the bus"),
-            Err(_) => tracing::warn!(drain = self.drain, "a notice was not taken by the bus in time"),
+            // The bus may have accepted it. The next notice has the same sequence number, so that
+            // readers see one of the two.
+            Ok(Err(error)) => tracing::warn!(drain = self.drain, %error, "drain notice not published"),
+            Err(_) => tracing::warn!(drain = self.drain, "drain notice not published: timeout"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of a drain, for its report.
+//! The counters and the state of one drain.
 
 use std::time::SystemTime;
 
@@ -6,62 +6,96 @@ use bus::PublishTime;
 use parking_lot::Mutex;
 use registry::{DrainReport, DrainState};
 
-/// What is known of a drain, shared by who reads it and who reports it.
-pub(crate) struct Counts(Mutex<Known>);
+use crate::metrics::{LossReason, Metrics};
 
-#[derive(Default)]
-struct Known {
-    report: DrainReport,
-    unsent_since: Option<PublishTime>,
-    unsettled_since: Option<PublishTime>,
+/// The counters and the state of a drain, shared by the task that runs it and the supervisor.
+pub(crate) struct DrainStats {
+    state: Mutex<State>,
+    metrics: Metrics,
 }
 
-impl Counts {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::default())
+#[derive(Default)]
+struct State {
+    report: DrainReport,
+    unsent_since: Option<PublishTime>,
+    unconfirmed_since: Option<PublishTime>,
+}
+
+impl DrainStats {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            state: Mutex::default(),
+            metrics,
+        }
     }
 
-    /// How it is.
+    /// The current report.
     pub(crate) fn report(&self) -> DrainReport {
-        let known = self.0.lock();
-        let lag = known
+        let state = self.state.lock();
+        let lag = state
             .unsent_since
             .map(|since| PublishTime::now().since(since).as_secs());
         DrainReport {
             lag_seconds: lag.unwrap_or_default(),
-            ..known.report.clone()
+            ..state.report.clone()
         }
     }
 
-    /// Up to when its receiver has everything, as far as the bus has handed it over.
+    /// The time up to which everything read from the bus is confirmed.
     pub(crate) fn delivered_until(&self) -> SystemTime {
-        let since = self.0.lock().unsettled_since;
+        let since = self.state.lock().unconfirmed_since;
         since.map_or_else(SystemTime::now, |since| {
             SystemTime::UNIX_EPOCH + since.since(PublishTime(0))
         })
     }
 
-    /// Notes something. Once a batch, not once a line.
-    pub(crate) fn note(&self, note: impl FnOnce(&mut DrainReport)) {
-        note(&mut self.0.lock().report);
+    /// Counts confirmed lines.
+    pub(crate) fn add_delivered(&self, lines: u64) {
+        if lines > 0 {
+            self.state.lock().report.delivered += lines;
+            self.metrics.add_delivered(lines);
+        }
     }
 
-    /// Notes what waits: lines that are not sent, since when, and since when something is not sure.
-    pub(crate) fn waits(&self, lines: u64, unsent_since: Option<PublishTime>, unsettled_since: Option<PublishTime>) {
-        let mut known = self.0.lock();
-        known.report.lag_lines = lines;
-        (known.unsent_since, known.unsettled_since) = (unsent_since, unsettled_since);
+    /// Counts lines that are sent again.
+    pub(crate) fn add_resent(&self, lines: u64) {
+        if lines > 0 {
+            self.state.lock().report.resent += lines;
+            self.metrics.add_resent(lines);
+        }
     }
 
-    pub(crate) fn connected(&self) {
-        self.note(|report| (report.state, report.connected_since) = (DrainState::Connected, Some(now())));
+    /// Counts a gap. `lines` is 0 if the number is unknown.
+    pub(crate) fn add_gap(&self, reason: LossReason, lines: u64) {
+        // The report counts the drain's own losses; a collector's gaps are part of the log.
+        if !reason.is_collectors() {
+            self.state.lock().report.dropped += lines;
+        }
+        self.metrics.add_gap(reason, lines);
     }
 
-    pub(crate) fn failed(&self, why: &str) {
-        self.note(|report| {
-            (report.state, report.connected_since) = (DrainState::Failing, None);
-            (report.last_error, report.last_error_at) = (Some(why.to_owned()), Some(now()));
-        });
+    /// Sets the number of unsent lines, and the publish times of the first unsent and the first
+    /// unconfirmed line.
+    pub(crate) fn set_pending(
+        &self,
+        lines: u64,
+        unsent_since: Option<PublishTime>,
+        unconfirmed_since: Option<PublishTime>,
+    ) {
+        let mut state = self.state.lock();
+        state.report.lag_lines = lines;
+        (state.unsent_since, state.unconfirmed_since) = (unsent_since, unconfirmed_since);
+    }
+
+    pub(crate) fn set_connected(&self) {
+        let mut state = self.state.lock();
+        (state.report.state, state.report.connected_since) = (DrainState::Connected, Some(now()));
+    }
+
+    pub(crate) fn set_failing(&self, error: &str) {
+        let mut state = self.state.lock();
+        (state.report.state, state.report.connected_since) = (DrainState::Failing, None);
+        (state.report.last_error, state.report.last_error_at) = (Some(error.to_owned()), Some(now()));
     }
 }
 

@@ -1,31 +1,34 @@
-//! Which addresses a drain may lead to: never the operator's own network, unless the operator says so.
+//! The addresses that drains may connect to: public ones, and those the operator allows.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// The addresses that drains may lead to: the public ones, and those that the operator allows.
+/// The addresses that drains may connect to: public addresses, and the networks that the operator
+/// allows.
 ///
-/// To be asked when a drain is added, where its URL holds an address, and at each connect, on the address that is dialled.
+/// Check an address in a drain's URL when the drain is added, and the resolved address before each
+/// connection.
 #[derive(Clone, Debug, Default)]
-pub struct Addresses {
+pub struct AddressPolicy {
     allowed: Vec<IpNet>,
 }
 
-impl Addresses {
-    /// The public ones and these.
-    pub fn allowing(allowed: Vec<IpNet>) -> Self {
+impl AddressPolicy {
+    /// Allows public addresses and these networks.
+    pub fn with_allowed(allowed: Vec<IpNet>) -> Self {
         Self { allowed }
     }
 
-    /// Whether a drain may lead there.
-    pub fn permit(&self, address: IpAddr) -> bool {
+    /// Whether a drain may connect to this address.
+    pub fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         is_public(address) || self.allowed.iter().any(|network| network.contains(&address))
     }
 }
 
-/// Whether an address is anybody's to reach: not this machine, not its network, not what a cloud tells its machines.
+/// Whether an address is globally reachable: not loopback, private, link-local (cloud metadata) or
+/// reserved.
 ///
 /// *Source*: the IANA special-purpose address registries (RFC 6890).
 fn is_public(address: IpAddr) -> bool {
@@ -43,7 +46,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || address.is_multicast()
         || address.is_documentation()
         || a == 0
-        // Shared by a provider's customers.
+        // Carrier-grade NAT.
         || (a == 100 && (64..128).contains(&b))
         // Protocol assignments, and benchmarks.
         || (a == 192 && b == 0 && c == 0)
@@ -60,13 +63,13 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         is_public_v4(Ipv4Addr::new(w, x, y, z))
     };
     match (a, b) {
-        // NAT64: what stands behind it is an address of IPv4.
+        // NAT64 embeds an IPv4 address.
         (0x64, 0xff9b) => [c, d, e, f] == [0; 4] && embedded(g, h),
-        // 6to4, likewise.
+        // 6to4 embeds an IPv4 address.
         (0x2002, high) => embedded(high, c),
         // Protocol assignments (Teredo among them), and documentation.
         (0x2001, 0..0x200 | 0xdb8) => false,
-        // What is given out at all: the rest is local, multicast or reserved.
+        // Global unicast; the rest is local, multicast or reserved.
         (0x2000..0x3fff, _) => true,
         _ => false,
     }
@@ -76,14 +79,14 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 mod tests {
     use super::*;
 
-    fn permitted(addresses: &Addresses, address: &str) -> bool {
-        addresses.permit(address.parse().unwrap())
+    fn permits(policy: &AddressPolicy, address: &str) -> bool {
+        policy.permits(address.parse().unwrap())
     }
 
     #[test]
-    fn the_operators_own_network_is_out_of_reach_however_it_is_spelt() {
-        let public = Addresses::default();
-        for own in [
+    fn non_public_addresses_are_refused_in_every_notation() {
+        let public = AddressPolicy::default();
+        for address in [
             "127.0.0.1",
             "10.1.2.3",
             "172.16.0.1",
@@ -108,9 +111,9 @@ mod tests {
             "2001:db8::1",
             "::127.0.0.1",
         ] {
-            assert!(!permitted(&public, own), "{own}");
+            assert!(!permits(&public, address), "{address}");
         }
-        for other in [
+        for address in [
             "8.8.8.8",
             "93.184.216.34",
             "2606:2800:220:1::1",
@@ -118,15 +121,15 @@ mod tests {
             "2002:808:808::",
             "172.32.0.1",
         ] {
-            assert!(permitted(&public, other), "{other}");
+            assert!(permits(&public, address), "{address}");
         }
     }
 
     #[test]
-    fn what_the_operator_allows_is_reached() {
-        let allowing = Addresses::allowing(vec!["10.1.0.0/16".parse().unwrap()]);
-        assert!(permitted(&allowing, "10.1.2.3"));
-        assert!(permitted(&allowing, "::ffff:10.1.2.3"));
-        assert!(!permitted(&allowing, "10.2.2.3"));
+    fn allowed_networks_are_permitted() {
+        let policy = AddressPolicy::with_allowed(vec!["10.1.0.0/16".parse().unwrap()]);
+        assert!(permits(&policy, "10.1.2.3"));
+        assert!(permits(&policy, "::ffff:10.1.2.3"));
+        assert!(!permits(&policy, "10.2.2.3"));
     }
 }

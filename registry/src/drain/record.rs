@@ -1,63 +1,67 @@
-//! A place where an app's lines go.
+//! A drain as it is stored.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::target::Target;
+use super::target::DrainTarget;
 use crate::error::RegistryError;
 
-/// A place where an app's lines are forwarded for good.
+/// All drains, by id.
+pub type Drains = BTreeMap<u32, Drain>;
+
+/// A receiver to which an app's lines are forwarded continuously.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drain {
-    /// Random, positive, below 2^31: clients keep it in an `int`.
+    /// A random id from 1 to 2^31 - 1, which fits clients' `int`.
     pub id: u32,
-    /// Whose lines.
+    /// The app whose lines are forwarded.
     pub app: String,
-    /// What the receiver knows the drain by: `d.` and a random UUID.
+    /// The drain token that receivers see: `d.` and a random UUID.
     pub token: String,
-    /// Where they go, as it was typed: with its password.
+    /// The URL as it was given, including a password.
     pub url: String,
 }
 
 impl Drain {
-    /// What its URL means.
+    /// Parses the URL.
     ///
     /// # Errors
-    /// What is wrong with it, without words of it: another version may have taken it.
-    pub fn target(&self) -> Result<Target, &'static str> {
-        let url = Url::parse(&self.url).map_err(|_| "its URL cannot be read")?;
-        Target::of(&url)
+    /// What is wrong with a URL that another version accepted; the message contains no part of it.
+    pub fn target(&self) -> Result<DrainTarget, &'static str> {
+        let url =
+            Url::parse(&self.url).map_err(|_| "the stored drain URL is invalid; remove the drain and add it again")?;
+        DrainTarget::parse(&url)
     }
 
-    /// What its durable subscription on the bus is called.
+    /// The name of its durable subscription on the bus.
     pub fn subscription(&self) -> String {
         format!("drain-{}", self.id)
     }
 
-    /// Whether an app with these drains may have another, to this URL.
+    /// Checks that an app with these drains may have another one, with this URL.
     ///
     /// # Errors
-    /// [`RegistryError::Duplicate`], [`RegistryError::TooMany`].
-    pub(crate) fn fits<'a>(
+    /// [`RegistryError::DuplicateDrain`], [`RegistryError::TooManyDrains`].
+    pub(crate) fn check_new<'a>(
         mut of_app: impl Iterator<Item = &'a Self> + Clone,
         url: &str,
-        most: usize,
+        max: usize,
     ) -> Result<(), RegistryError> {
         let count = of_app.clone().count();
         if of_app.any(|drain| drain.url == url) {
-            return Err(RegistryError::Duplicate);
+            return Err(RegistryError::DuplicateDrain);
         }
-        if count >= most {
-            return Err(RegistryError::TooMany(count));
+        if count >= max {
+            return Err(RegistryError::TooManyDrains(count));
         }
         Ok(())
     }
 
-    /// Names a new drain.
+    /// Creates a drain with a random id, for which `taken` is false, and a random token.
     pub(crate) fn new(app: &str, url: &str, taken: impl Fn(u32) -> bool) -> Self {
         let mut rng = rand::rng();
         let id = loop {
@@ -75,7 +79,7 @@ impl Drain {
     }
 }
 
-/// Without the URL: it carries a password.
+/// Omits the URL, which may contain a password.
 impl fmt::Debug for Drain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Drain")
@@ -100,13 +104,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uuid_says_that_it_is_random() {
+    fn uuids_have_version_4_and_the_rfc_variant() {
         assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
         assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
 
     #[test]
-    fn a_debug_print_has_no_password_in_it() {
+    fn debug_output_omits_the_password() {
         let drain = Drain::new("shop", "https://u:hunter2@example.com/", |_| false);
         assert!(!format!("{drain:?}").contains("hunter2"));
     }

@@ -1,16 +1,16 @@
-//! What a drain's URL means: what is spoken, where, and how.
+//! The meaning of a drain's URL: protocol, host and options.
 //!
-//! Of a syslog URL, what stands behind `?` are options: `framing`, `max`, `bom`, `verify`. Of a web URL it is the receiver's; there the options begin with `tributary.`, and
-//! are not sent.
+//! The query of a syslog URL holds the options `framing`, `max`, `bom` and `verify`. The query of
+//! an HTTP URL belongs to the receiver; options there start with `tributary.` and are not sent.
 
 use std::{fmt, net::IpAddr};
 
 use url::{Host, Url};
 
-/// What is spoken.
+/// The protocol of a drain, from the URL's scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Syslog, a message a datagram: `syslog://`. What is lost on the way nobody can know.
+    /// Syslog over UDP, one message per datagram: `syslog://`. Delivery is not confirmed.
     Udp,
     /// Syslog over TCP: `syslog+tcp://`.
     Tcp,
@@ -22,82 +22,84 @@ pub enum Protocol {
     Https,
 }
 
-/// How messages are told apart on a connection.
+/// The framing of syslog messages on a connection.
 ///
 /// *Source*: RFC 6587, section 3.4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Each begins with its length.
-    Octets,
-    /// Each ends in a newline.
-    Lf,
+    /// The length, a space, the message.
+    OctetCounting,
+    /// The message and a line feed.
+    LineFeed,
 }
 
-/// Where a drain leads, and how.
+/// The receiver of a drain and how to send to it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Target {
-    /// What is spoken.
+pub struct DrainTarget {
+    /// The protocol.
     pub protocol: Protocol,
-    /// To whom: a name, or an address as text.
+    /// The host name, or the address as text.
     pub host: String,
-    /// The same, where it is an address.
+    /// The address, if the URL contains one.
     pub address: Option<IpAddr>,
-    /// Where.
+    /// The port.
     pub port: u16,
-    /// How messages are told apart.
+    /// The framing of syslog over TCP and TLS.
     pub framing: Framing,
-    /// The longest message in bytes; a line that needs more becomes several.
-    pub max_bytes: usize,
-    /// Whether messages begin with a byte order mark (RFC 5424, section 6.4).
+    /// The maximum message size in bytes; longer lines are split.
+    pub max_message_bytes: usize,
+    /// Whether the message text starts with a byte order mark (RFC 5424, section 6.4).
     pub bom: bool,
-    /// Whether who answers has to prove who it is.
+    /// Whether the receiver's certificate is verified.
     pub verify: bool,
-    /// Of the web: path and query.
-    pub path: String,
-    /// Of the web: user and password.
-    pub login: Option<(String, String)>,
-    /// Of the web: whether frames are compressed.
+    /// HTTP: path and query.
+    pub path_and_query: String,
+    /// HTTP: user and password.
+    pub credentials: Option<(String, String)>,
+    /// HTTP: whether request bodies are compressed with gzip.
     pub gzip: bool,
 }
 
-/// The size that every receiver of UDP takes (RFC 5424, section 6.1, asks for 480; 1,024 was RFC 3164's).
+/// The default for UDP: the limit of RFC 3164, which every receiver accepts (RFC 5424, section 6.1,
+/// requires 480).
 const UDP_BYTES: usize = 1024;
 
-/// What Papertrail's own sender sends at most in a line over TCP.
+/// The default for TCP and TLS: the limit of Papertrail's own sender.
 const TCP_BYTES: usize = 99_990;
 
-/// A frame holds some lines at least.
-const WEB_BYTES: usize = 10_000;
+/// The default for HTTP, so that a frame holds several lines.
+const HTTP_BYTES: usize = 10_000;
 
-/// Receivers that close a connection over what others take: host, and what it takes.
+/// Hosts that close the connection on longer messages, with their limit.
 ///
 /// *Source*: axiom.co/docs/send-data/secure-syslog: closes above 64 KB.
-const SMALLER: [(&str, usize); 1] = [(".axiom.co", 64_000)];
+const HOST_LIMITS: [(&str, usize); 1] = [(".axiom.co", 64_000)];
 
-/// The least that a receiver must take, and more than any takes.
+/// The accepted values of `max`: every receiver accepts the lower bound, none the upper.
 const MAX_BYTES: std::ops::RangeInclusive<usize> = 480..=1_000_000;
 
-/// What a datagram can hold at all.
+/// The maximum of `max` for UDP, below the size of a datagram.
 const MAX_UDP_BYTES: usize = 65_000;
 
-impl Target {
-    /// Reads a URL that is known to be one. Fails with what is wrong with an option, without words of the URL.
-    pub(crate) fn of(url: &Url) -> Result<Self, &'static str> {
+impl DrainTarget {
+    /// Reads a URL whose scheme is supported. The error names the option but contains no part of
+    /// the URL.
+    pub(crate) fn parse(url: &Url) -> Result<Self, &'static str> {
         let (protocol, port, max_bytes) = match url.scheme() {
             "syslog" => (Protocol::Udp, 514, UDP_BYTES),
             "syslog+tcp" => (Protocol::Tcp, 601, TCP_BYTES),
             "syslog+tls" => (Protocol::Tls, 6514, TCP_BYTES),
-            "http" => (Protocol::Http, 80, WEB_BYTES),
-            _ => (Protocol::Https, 443, WEB_BYTES),
+            "http" => (Protocol::Http, 80, HTTP_BYTES),
+            _ => (Protocol::Https, 443, HTTP_BYTES),
         };
-        let host = url.host().ok_or("names no host")?;
+        let host = url.host().ok_or("the URL has no host")?;
         let address = match &host {
             Host::Ipv4(address) => Some((*address).into()),
             Host::Ipv6(address) => Some((*address).into()),
             Host::Domain(_) => None,
         };
         let host = address.map_or_else(|| host.to_string(), |address: IpAddr| address.to_string());
-        let smaller = SMALLER
+        let host_limit = HOST_LIMITS
             .iter()
             .find(|(end, _)| host.ends_with(end))
             .map(|(_, bytes)| *bytes);
@@ -105,17 +107,17 @@ impl Target {
             protocol,
             address,
             port: url.port().unwrap_or(port),
-            framing: Framing::Octets,
-            max_bytes: smaller.map_or(max_bytes, |bytes| max_bytes.min(bytes)),
+            framing: Framing::OctetCounting,
+            max_message_bytes: host_limit.map_or(max_bytes, |limit| max_bytes.min(limit)),
             bom: false,
             verify: true,
-            path: String::new(),
-            login: None,
+            path_and_query: String::new(),
+            credentials: None,
             gzip: false,
             host,
         };
-        if protocol.is_web() {
-            target.read_web(url)?;
+        if protocol.is_http() {
+            target.read_http_query(url)?;
         } else {
             for (name, value) in url.query_pairs() {
                 target.read_option(&name, &value)?;
@@ -125,29 +127,28 @@ impl Target {
     }
 
     fn read_option(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
-        let most = if self.protocol == Protocol::Udp {
+        let max = if self.protocol == Protocol::Udp {
             MAX_UDP_BYTES
         } else {
             *MAX_BYTES.end()
         };
         match (name, value) {
-            ("framing", "octets") => self.framing = Framing::Octets,
-            // RFC 5425, section 4.3, knows no other framing; receivers do.
-            ("framing", "lf") => self.framing = Framing::Lf,
-            ("framing", _) => return Err("framing: give octets or lf"),
+            ("framing", "octets") => self.framing = Framing::OctetCounting,
+            // RFC 5425, section 4.3, defines only octet counting; receivers accept line feeds too.
+            ("framing", "lf") => self.framing = Framing::LineFeed,
+            ("framing", _) => return Err("invalid value of the option framing; use framing=octets or framing=lf"),
             ("max", bytes) => {
                 let bytes = bytes
                     .parse()
                     .ok()
-                    .filter(|bytes| (*MAX_BYTES.start()..=most).contains(bytes));
-                self.max_bytes =
-                    bytes.ok_or("max: give the longest message in bytes, between 480 and 1000000 (65000 over UDP)")?;
+                    .filter(|bytes| (*MAX_BYTES.start()..=max).contains(bytes));
+                self.max_message_bytes = bytes.ok_or("invalid value of the option max; use the maximum message size in bytes, from 480 to 1000000 (65000 over UDP)")?;
             }
             ("bom", "on") => self.bom = true,
             ("bom", "off") => self.bom = false,
-            ("bom", _) => return Err("bom: give on or off"),
+            ("bom", _) => return Err("invalid value of the option bom; use bom=on or bom=off"),
             ("verify", _) => self.read_verify(value)?,
-            _ => return Err("unknown option: there are framing, max, bom and verify"),
+            _ => return Err("unknown option in the query; a syslog URL takes framing, max, bom and verify"),
         }
         Ok(())
     }
@@ -156,14 +157,14 @@ impl Target {
         self.verify = match value {
             "on" => true,
             "off" => false,
-            _ => return Err("verify: give on or off"),
+            _ => return Err("invalid value of the option verify; use on or off"),
         };
         Ok(())
     }
 
-    fn read_web(&mut self, url: &Url) -> Result<(), &'static str> {
+    fn read_http_query(&mut self, url: &Url) -> Result<(), &'static str> {
         let mut kept = Vec::new();
-        // As they were typed: what is the receiver's is not spelt anew.
+        // Split by hand: the receiver's parameters are passed on unchanged.
         for pair in url
             .query()
             .unwrap_or_default()
@@ -177,15 +178,19 @@ impl Target {
                 None => kept.push(pair),
                 Some(("gzip", "on")) => self.gzip = true,
                 Some(("gzip", "off")) => self.gzip = false,
-                Some(("gzip", _)) => return Err("tributary.gzip: give on or off"),
+                Some(("gzip", _)) => return Err("invalid value of the option tributary.gzip; use on or off"),
                 Some(("verify", value)) => self.read_verify(value)?,
-                Some(_) => return Err("unknown option: there are tributary.gzip and tributary.verify"),
+                Some(_) => {
+                    return Err(
+                        "unknown option with the prefix tributary. in the query; use tributary.gzip or tributary.verify",
+                    );
+                }
             }
         }
-        url.path().clone_into(&mut self.path);
+        url.path().clone_into(&mut self.path_and_query);
         if !kept.is_empty() {
-            self.path.push('?');
-            self.path.push_str(&kept.join("&"));
+            self.path_and_query.push('?');
+            self.path_and_query.push_str(&kept.join("&"));
         }
         let text = |text: &str| {
             percent_encoding::percent_decode_str(text)
@@ -193,13 +198,13 @@ impl Target {
                 .into_owned()
         };
         let password = url.password().map(text).unwrap_or_default();
-        let has_login = !url.username().is_empty() || !password.is_empty();
-        self.login = has_login.then(|| (text(url.username()), password));
+        let has_credentials = !url.username().is_empty() || !password.is_empty();
+        self.credentials = has_credentials.then(|| (text(url.username()), password));
         Ok(())
     }
 
-    /// As it may be told to anybody: without user, password, path and query.
-    pub fn shown(&self) -> String {
+    /// Scheme, host and port: the URL without user, password, path and query, for messages.
+    pub fn redacted(&self) -> String {
         let scheme = match self.protocol {
             Protocol::Udp => "syslog",
             Protocol::Tcp => "syslog+tcp",
@@ -215,21 +220,21 @@ impl Target {
 }
 
 impl Protocol {
-    /// Whether frames are sent by HTTP.
-    pub fn is_web(self) -> bool {
+    /// Whether lines are sent as Logplex frames over HTTP.
+    pub fn is_http(self) -> bool {
         matches!(self, Self::Http | Self::Https)
     }
 
-    /// Whether the connection is within TLS.
+    /// Whether the connection uses TLS.
     pub fn is_tls(self) -> bool {
         matches!(self, Self::Tls | Self::Https)
     }
 }
 
-/// Without what may be secret.
-impl fmt::Debug for Target {
+/// Omits everything that may be secret.
+impl fmt::Debug for DrainTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown())
+        f.write_str(&self.redacted())
     }
 }
 
@@ -237,12 +242,12 @@ impl fmt::Debug for Target {
 mod tests {
     use super::*;
 
-    fn target(url: &str) -> Result<Target, &'static str> {
-        Target::of(&Url::parse(url).unwrap())
+    fn target(url: &str) -> Result<DrainTarget, &'static str> {
+        DrainTarget::parse(&Url::parse(url).unwrap())
     }
 
     #[test]
-    fn a_scheme_says_what_is_spoken_and_where_unless_told_otherwise() {
+    fn the_scheme_sets_protocol_port_and_message_size() {
         for (url, protocol, port, max) in [
             ("syslog://logs.example.com", Protocol::Udp, 514, 1024),
             ("syslog+tcp://logs.example.com", Protocol::Tcp, 601, 99_990),
@@ -253,7 +258,7 @@ mod tests {
         ] {
             let target = target(url).unwrap();
             assert_eq!(
-                (target.protocol, target.port, target.max_bytes),
+                (target.protocol, target.port, target.max_message_bytes),
                 (protocol, port, max),
                 "{url}"
             );
@@ -261,20 +266,20 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read_and_what_is_the_receivers_is_sent_as_it_was_typed() {
+    fn options_are_parsed_and_receiver_parameters_are_kept_unchanged() {
         let read = target("syslog+tls://logs.example.com?framing=lf&max=2048&bom=on&verify=off").unwrap();
         assert_eq!(
-            (read.framing, read.max_bytes, read.bom, read.verify),
-            (Framing::Lf, 2048, true, false)
+            (read.framing, read.max_message_bytes, read.bom, read.verify),
+            (Framing::LineFeed, 2048, true, false)
         );
         let read = target("https://u%40x:p%3Aw@example.com/a/b?key=a%2Fb&tributary.gzip=on&verify=1").unwrap();
         assert_eq!(
-            (read.path.as_str(), read.gzip, read.verify),
+            (read.path_and_query.as_str(), read.gzip, read.verify),
             ("/a/b?key=a%2Fb&verify=1", true, true)
         );
-        assert_eq!(read.login, Some(("u@x".to_owned(), "p:w".to_owned())));
-        assert_eq!(read.shown(), "https://example.com:443");
-        for wrong in [
+        assert_eq!(read.credentials, Some(("u@x".to_owned(), "p:w".to_owned())));
+        assert_eq!(read.redacted(), "https://example.com:443");
+        for invalid in [
             "syslog://h?framing=cr",
             "syslog://h?max=66000",
             "syslog+tcp://h?max=100",
@@ -283,7 +288,7 @@ mod tests {
             "https://h/?tributary.colour=red",
             "syslog+tls://h?verify=no",
         ] {
-            assert!(target(wrong).is_err(), "{wrong}");
+            assert!(target(invalid).is_err(), "{invalid}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A file that is read as a whole and replaced as a whole.
+//! A JSON file that processes change under a lock and replace atomically.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,86 +9,87 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::RegistryError;
+use crate::error::RegistryError;
 
-/// Where a file is.
+/// A JSON file with a lock file beside it.
 #[derive(Clone)]
-pub(super) struct Place(PathBuf);
+pub(super) struct LockedFile(PathBuf);
 
-/// What a file looks like from outside: it differs after every replacement.
+/// Metadata that differs after every replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct FileVersion {
     inode: u64,
     modified: (i64, i64),
     bytes: u64,
 }
 
-impl Place {
+impl LockedFile {
     pub(super) fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
-    /// The file that belongs to this one.
-    pub(super) fn beside(&self, what: &str) -> Self {
-        Self(self.with(what))
+    /// The file with this extension appended to the path.
+    pub(super) fn sibling(&self, extension: &str) -> Self {
+        Self(self.path_with(extension))
     }
 
-    fn with(&self, ending: &str) -> PathBuf {
+    fn path_with(&self, extension: &str) -> PathBuf {
         let mut path = self.0.clone().into_os_string();
         path.push(".");
-        path.push(ending);
+        path.push(extension);
         path.into()
     }
 
-    fn failed(&self, source: io::Error) -> RegistryError {
-        RegistryError::Store {
+    fn io_error(&self, source: io::Error) -> RegistryError {
+        RegistryError::Io {
             path: self.0.clone(),
             source,
         }
     }
 
-    /// How it looks just now.
-    pub(super) fn look(&self) -> Result<Seen, RegistryError> {
-        let found = fs::metadata(&self.0).map_err(|error| self.failed(error))?;
-        Ok(Seen {
-            inode: found.ino(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            bytes: found.len(),
+    /// The current version of the file.
+    pub(super) fn version(&self) -> Result<FileVersion, RegistryError> {
+        let metadata = fs::metadata(&self.0).map_err(|error| self.io_error(error))?;
+        Ok(FileVersion {
+            inode: metadata.ino(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            bytes: metadata.len(),
         })
     }
 
-    /// What stands in it. `None` where there is no file.
+    /// Reads the file. `None` if it does not exist.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Option<T>, RegistryError> {
         let bytes = match fs::read(&self.0) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.failed(error)),
+            Err(error) => return Err(self.io_error(error)),
         };
-        // Never with the text around the mistake: secrets stand there.
-        let damaged = |error: serde_json::Error| RegistryError::Damaged {
+        // The position only: the surrounding text may contain secrets.
+        let corrupt = |error: serde_json::Error| RegistryError::Corrupt {
             path: self.0.clone(),
-            reason: format!("line {}, column {}: {}", error.line(), error.column(), class(&error)),
+            reason: format!("line {}, column {}: {}", error.line(), error.column(), describe(&error)),
         };
-        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+        serde_json::from_slice(&bytes).map(Some).map_err(corrupt)
     }
 
-    /// Changes it under the lock that all processes share, beginning with `begin` where there is no file. It stays as it is where `change` fails, or says `false`.
-    pub(super) fn change<T: Serialize + DeserializeOwned, R>(
+    /// Changes the content under the lock, starting from `initial` if there is no file. The file is
+    /// written unless `change` fails or returns `false`.
+    pub(super) fn update<T: Serialize + DeserializeOwned, R>(
         &self,
-        begin: impl FnOnce() -> T,
+        initial: impl FnOnce() -> T,
         change: impl FnOnce(&mut T) -> Result<(R, bool), RegistryError>,
     ) -> Result<(R, T), RegistryError> {
-        let _locked = self.lock().map_err(|error| self.failed(error))?;
-        let mut content = self.read()?.unwrap_or_else(begin);
-        let (done, changed) = change(&mut content)?;
+        let _locked = self.lock().map_err(|error| self.io_error(error))?;
+        let mut content = self.read()?.unwrap_or_else(initial);
+        let (result, changed) = change(&mut content)?;
         if changed {
-            let text = serde_json::to_vec_pretty(&content).map_err(|error| self.failed(error.into()))?;
-            self.replace(&text).map_err(|error| self.failed(error))?;
+            let text = serde_json::to_vec_pretty(&content).map_err(|error| self.io_error(error.into()))?;
+            self.replace(&text).map_err(|error| self.io_error(error))?;
         }
-        Ok((done, content))
+        Ok((result, content))
     }
 
-    /// Held until dropped; the system gives it back when a process dies.
+    /// The lock is released on drop, and by the operating system when the process ends.
     fn lock(&self) -> io::Result<File> {
         fs::create_dir_all(self.directory())?;
         let lock = OpenOptions::new()
@@ -96,18 +97,18 @@ impl Place {
             .truncate(false)
             .write(true)
             .mode(PRIVATE)
-            .open(self.with("lock"))?;
+            .open(self.path_with("lock"))?;
         lock.lock()?;
         Ok(lock)
     }
 
     fn replace(&self, text: &[u8]) -> io::Result<()> {
-        // Made readable by its owner alone.
-        let mut fresh = tempfile::NamedTempFile::new_in(self.directory())?;
-        fresh.write_all(text)?;
-        fresh.write_all(b"\n")?;
-        fresh.as_file().sync_all()?;
-        fresh.persist(&self.0)?;
+        // `tempfile` creates it with mode 0600.
+        let mut new_file = tempfile::NamedTempFile::new_in(self.directory())?;
+        new_file.write_all(text)?;
+        new_file.write_all(b"\n")?;
+        new_file.as_file().sync_all()?;
+        new_file.persist(&self.0)?;
         File::open(self.directory())?.sync_all()
     }
 
@@ -119,13 +120,13 @@ impl Place {
     }
 }
 
-fn class(error: &serde_json::Error) -> &'static str {
+fn describe(error: &serde_json::Error) -> &'static str {
     match error.classify() {
-        serde_json::error::Category::Eof => "it ends too early",
-        serde_json::error::Category::Data => "not what a registry holds",
-        _ => "not JSON",
+        serde_json::error::Category::Eof => "unexpected end of file",
+        serde_json::error::Category::Data => "not the content of a registry",
+        _ => "invalid JSON",
     }
 }
 
-/// Its owner's alone: it holds secrets.
+/// Readable by the owner only, like the files beside it, which contain secrets.
 const PRIVATE: u32 = 0o600;

@@ -1,4 +1,5 @@
-//! The registry of one machine, in a file.
+//! The registry of one machine: reads, locks and replaces files; it does not interpret drains or
+//! keys.
 
 mod content;
 mod locked_file;

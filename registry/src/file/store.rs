@@ -1,7 +1,8 @@
-//! The registry of one machine: a file.
+//! [`FileRegistry`]: drains and keys in one file, leases and reports in another.
 //!
-//! `PATH` holds drains and keys, `PATH.leases` who reads which drain and what was delivered: that changes all the time, and concerns no reader. Each is replaced as a
-//! whole: written beside, synced, renamed; so whoever reads it has it as it was or as it is. A change happens under a lock (`PATH.lock`) that processes share.
+//! `PATH` holds drains and keys. `PATH.leases` holds leases, delivery times and reports, which
+//! change often and have no watchers. Each file is replaced atomically: a new file is written,
+//! synced and renamed. Processes serialize changes with a lock on `PATH.lock`.
 
 use std::{
     path::PathBuf,
@@ -14,153 +15,159 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::{
+    content::Content,
+    locked_file::{FileVersion, LockedFile},
+};
 use crate::{
-    Drain, DrainReport, DrainUrl, Drains, Grant, KeyInfo, Keys, NewKey, Registry, RegistryError,
-    file::{
-        content::Content,
-        locked_file::{Place, Seen},
-    },
-    leases::Leases,
+    drain::{Drain, DrainReport, DrainUrl, Drains},
+    error::RegistryError,
+    key::{Grant, KeyInfo, Keys, NewKey},
+    lease::Leases,
+    registry::Registry,
 };
 
-/// How often the file is looked at. Another process's change has to be seen within a second.
-const LOOK: Duration = Duration::from_millis(250);
+/// The interval at which the file is checked for changes of other processes, which must become
+/// visible within a second.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Drains and keys in a file.
 pub struct FileRegistry {
-    shown: Arc<Shown>,
-    _looking: DropGuard,
+    shared: Arc<Shared>,
+    _polling: DropGuard,
 }
 
-/// What readers are shown, and where it comes from.
-struct Shown {
-    place: Place,
-    /// Held while the file is read or changed, so that nobody is shown what is older after what is newer.
-    last: Mutex<(Option<Seen>, Content)>,
+/// The file and the state that is published to watchers.
+struct Shared {
+    file: LockedFile,
+    /// Locked while the file is read or changed, so that watchers never see an older state after a
+    /// newer one.
+    last: Mutex<(Option<FileVersion>, Content)>,
     drains: watch::Sender<Arc<Drains>>,
     keys: watch::Sender<Arc<Keys>>,
 }
 
 impl FileRegistry {
-    /// Opens it, or begins it where there is none, and looks after it until it is dropped.
+    /// Opens the file, or creates it, and polls it for changes until the registry is dropped.
     ///
-    /// To be called within a runtime.
+    /// Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// [`RegistryError::Damaged`] where the file is torn or not ours, [`RegistryError::Store`] where the system does not let us.
+    /// [`RegistryError::Corrupt`] if a file is truncated or not a registry, [`RegistryError::Io`]
+    /// if it cannot be read or written.
     pub async fn open(path: impl Into<PathBuf>) -> Result<Self, RegistryError> {
-        let place = Place::new(path.into());
-        let opened = place.clone();
+        let file = LockedFile::new(path.into());
+        let opened = file.clone();
         let content = blocking(move || {
-            let begun = opened.look().is_err();
-            let ((), content) = opened.change(Content::begin, |_| Ok(((), begun)))?;
-            // Looked at now, so that a torn one is told at the start.
-            opened.beside("leases").read::<Leases>()?;
+            let is_new = opened.version().is_err();
+            let ((), content) = opened.update(Content::new, |_| Ok(((), is_new)))?;
+            // Reports a corrupt file at the start.
+            opened.sibling("leases").read::<Leases>()?;
             Ok(content)
         })
         .await?;
-        let shown = Arc::new(Shown {
-            place,
+        let shared = Arc::new(Shared {
+            file,
             drains: watch::Sender::new(Arc::new(content.drains.clone())),
             keys: watch::Sender::new(Arc::new(content.keys())),
             last: Mutex::new((None, content)),
         });
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(look_after(Arc::clone(&shown))));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(poll(Arc::clone(&shared))));
         Ok(Self {
-            shown,
-            _looking: stop.drop_guard(),
+            shared,
+            _polling: stop.drop_guard(),
         })
     }
 
-    /// Changes drains or keys, and shows the change.
-    fn change<T: Send + 'static>(
+    /// Changes drains or keys and publishes the change.
+    fn update<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Content) -> Result<T, RegistryError> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, RegistryError>> {
-        let shown = Arc::clone(&self.shown);
-        let changed = move || {
-            let mut last = shown.last.lock();
-            let change = |content: &mut Content| change(content).map(|done| (done, true));
-            let (done, content) = shown.place.change(Content::begin, change)?;
-            shown.show(&mut last.1, content);
-            Ok(done)
+        let shared = Arc::clone(&self.shared);
+        let update = move || {
+            let mut last = shared.last.lock();
+            let change = |content: &mut Content| change(content).map(|result| (result, true));
+            let (result, content) = shared.file.update(Content::new, change)?;
+            shared.publish(&mut last.1, content);
+            Ok(result)
         };
-        blocking(changed).boxed()
+        blocking(update).boxed()
     }
 
-    /// Changes what is known of the readers of the drains that there are; `change` says what came of it, and whether it is to be written.
-    fn change_leases<T: Send + 'static>(
+    /// Changes the leases; `change` returns its result and whether the file must be written.
+    fn update_leases<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Leases, &Drains) -> (T, bool) + Send + 'static,
     ) -> BoxFuture<'static, Result<T, RegistryError>> {
-        let place = self.shown.place.beside("leases");
-        let drains = Arc::clone(&self.shown.drains.borrow());
-        let changed = move || {
+        let file = self.shared.file.sibling("leases");
+        let drains = Arc::clone(&self.shared.drains.borrow());
+        let update = move || {
             let change = |leases: &mut Leases| {
-                let forgot = leases.keep(&drains, SystemTime::now());
-                let (done, changed) = change(leases, &drains);
-                Ok((done, changed || forgot))
+                let removed = leases.remove_stale(&drains, SystemTime::now());
+                let (result, changed) = change(leases, &drains);
+                Ok((result, changed || removed))
             };
-            place.change(Leases::default, change).map(|(done, _)| done)
+            file.update(Leases::default, change).map(|(result, _)| result)
         };
-        blocking(changed).boxed()
+        blocking(update).boxed()
     }
 }
 
-impl Shown {
-    /// Shows what is new.
-    fn show(&self, last: &mut Content, content: Content) {
+impl Shared {
+    /// Publishes what changed.
+    fn publish(&self, last: &mut Content, content: Content) {
         if content.drains != last.drains {
             self.drains.send_replace(Arc::new(content.drains.clone()));
         }
-        if !content.same_keys(last) {
+        if !content.has_same_keys(last) {
             self.keys.send_replace(Arc::new(content.keys()));
         }
         *last = content;
     }
 
-    /// Reads the file where it is another than last time. One that is gone or torn changes nothing: what was good stays so.
-    fn look(&self) -> Result<(), RegistryError> {
+    /// Reads the file if its version changed. If it is missing or corrupt, the last state stays.
+    fn refresh(&self) -> Result<(), RegistryError> {
         let mut last = self.last.lock();
-        let seen = self.place.look()?;
-        if last.0 != Some(seen) {
-            // Before it is read: a torn one is told once.
-            last.0 = Some(seen);
-            if let Some(content) = self.place.read()? {
-                self.show(&mut last.1, content);
+        let version = self.file.version()?;
+        if last.0 != Some(version) {
+            // Set before the file is read, so that a corrupt version is reported once.
+            last.0 = Some(version);
+            if let Some(content) = self.file.read()? {
+                self.publish(&mut last.1, content);
             }
         }
         Ok(())
     }
 }
 
-/// Sees what other processes change.
-async fn look_after(shown: Arc<Shown>) {
-    let mut failed = false;
+/// Picks up changes of other processes.
+async fn poll(shared: Arc<Shared>) {
+    let mut is_failing = false;
     loop {
-        tokio::time::sleep(LOOK).await;
-        let looked = Arc::clone(&shown);
-        match blocking(move || looked.look()).await {
-            Ok(()) => failed = false,
-            Err(error) if !failed => {
-                failed = true;
-                tracing::error!(%error, "the registry cannot be read: what was last read of it holds");
+        tokio::time::sleep(POLL_INTERVAL).await;
+        let polled = Arc::clone(&shared);
+        match blocking(move || polled.refresh()).await {
+            Ok(()) => is_failing = false,
+            Err(error) if !is_failing => {
+                is_failing = true;
+                tracing::error!(%error, "registry read failed, keeping the last state");
             }
             Err(_) => {}
         }
     }
 }
 
-/// Runs what waits for a disk where it holds up nobody.
+/// Runs file operations on a blocking thread.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
 ) -> Result<T, RegistryError> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
+        Ok(result) => result,
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and nobody waits any more.
+            // The runtime is shutting down and drops this future.
             Err(_) => std::future::pending().await,
         },
     }
@@ -168,18 +175,18 @@ async fn blocking<T: Send + 'static>(
 
 impl Registry for FileRegistry {
     fn drains(&self) -> watch::Receiver<Arc<Drains>> {
-        self.shown.drains.subscribe()
+        self.shared.drains.subscribe()
     }
 
     fn keys(&self) -> watch::Receiver<Arc<Keys>> {
-        self.shown.keys.subscribe()
+        self.shared.keys.subscribe()
     }
 
-    fn add_drain(&self, app: &str, url: &DrainUrl, most: usize) -> BoxFuture<'_, Result<Drain, RegistryError>> {
+    fn add_drain(&self, app: &str, url: &DrainUrl, max: usize) -> BoxFuture<'_, Result<Drain, RegistryError>> {
         let (app, url) = (app.to_owned(), url.clone());
-        self.change(move |content| {
+        self.update(move |content| {
             let of_app = content.drains.values().filter(|drain| drain.app == app);
-            Drain::fits(of_app, url.as_str(), most)?;
+            Drain::check_new(of_app, url.as_str(), max)?;
             let drain = Drain::new(&app, url.as_str(), |id| content.drains.contains_key(&id));
             content.drains.insert(drain.id, drain.clone());
             Ok(drain)
@@ -188,53 +195,53 @@ impl Registry for FileRegistry {
 
     fn remove_drain(&self, app: &str, id: u32) -> BoxFuture<'_, Result<(), RegistryError>> {
         let app = app.to_owned();
-        self.change(move |content| {
-            let theirs = content.drains.get(&id).is_some_and(|drain| drain.app == app);
-            let removed = theirs.then(|| content.drains.remove(&id)).flatten();
+        self.update(move |content| {
+            let is_of_app = content.drains.get(&id).is_some_and(|drain| drain.app == app);
+            let removed = is_of_app.then(|| content.drains.remove(&id)).flatten();
             removed.map(drop).ok_or(RegistryError::UnknownDrain)
         })
     }
 
-    fn lease(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<Vec<u32>, RegistryError>> {
+    fn acquire_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<Vec<u32>, RegistryError>> {
         let (holder, wanted, now) = (holder.to_owned(), drains.to_vec(), SystemTime::now());
-        self.change_leases(move |leases, drains| {
-            let had = leases.take(&holder, &wanted, drains, now);
-            let changed = !had.is_empty();
-            (had, changed)
+        self.update_leases(move |leases, drains| {
+            let acquired = leases.acquire(&holder, &wanted, drains, now);
+            let changed = !acquired.is_empty();
+            (acquired, changed)
         })
     }
 
-    fn release(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<(), RegistryError>> {
+    fn release_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<(), RegistryError>> {
         let (holder, released) = (holder.to_owned(), drains.to_vec());
-        self.change_leases(move |leases, _| (leases.release(&holder, &released), true))
+        self.update_leases(move |leases, _| (leases.release(&holder, &released), true))
     }
 
-    fn delivered(&self, delivered: Vec<(u32, SystemTime)>) -> BoxFuture<'_, Result<(), RegistryError>> {
-        self.change_leases(move |leases, drains| {
+    fn record_delivered(&self, delivered: Vec<(u32, SystemTime)>) -> BoxFuture<'_, Result<(), RegistryError>> {
+        self.update_leases(move |leases, drains| {
             let mut due = false;
             for (drain, at) in delivered {
-                due |= drains.contains_key(&drain) && leases.deliver(drain, at);
+                due |= drains.contains_key(&drain) && leases.record_delivered(drain, at);
             }
             ((), due)
         })
     }
 
     fn last_delivered(&self, drain: u32) -> BoxFuture<'_, Result<Option<SystemTime>, RegistryError>> {
-        self.change_leases(move |leases, _| (leases.delivered(drain), false))
+        self.update_leases(move |leases, _| (leases.last_delivered(drain), false))
     }
 
-    fn report(&self, reports: Vec<(u32, DrainReport)>) -> BoxFuture<'_, Result<(), RegistryError>> {
-        self.change_leases(move |leases, drains| {
+    fn record_reports(&self, reports: Vec<(u32, DrainReport)>) -> BoxFuture<'_, Result<(), RegistryError>> {
+        self.update_leases(move |leases, drains| {
             let mut changed = false;
             for (drain, report) in reports {
-                changed |= drains.contains_key(&drain) && leases.report(drain, report);
+                changed |= drains.contains_key(&drain) && leases.record_report(drain, report);
             }
             ((), changed)
         })
     }
 
-    fn report_of(&self, drain: u32) -> BoxFuture<'_, Result<Option<DrainReport>, RegistryError>> {
-        self.change_leases(move |leases, _| (leases.report_of(drain), false))
+    fn drain_report(&self, drain: u32) -> BoxFuture<'_, Result<Option<DrainReport>, RegistryError>> {
+        self.update_leases(move |leases, _| (leases.report(drain), false))
     }
 
     fn add_key(
@@ -244,8 +251,8 @@ impl Registry for FileRegistry {
         lifetime: Duration,
     ) -> BoxFuture<'_, Result<NewKey, RegistryError>> {
         let email = email.to_owned();
-        self.change(move |content| {
-            let (key, stored) = NewKey::make(content.secret(), &email, grants, lifetime);
+        self.update(move |content| {
+            let (key, stored) = NewKey::generate(content.secret(), &email, grants, lifetime);
             content.keys.push(stored);
             Ok(key)
         })
@@ -253,7 +260,7 @@ impl Registry for FileRegistry {
 
     fn revoke_key(&self, id: &str) -> BoxFuture<'_, Result<KeyInfo, RegistryError>> {
         let id = id.to_owned();
-        self.change(move |content| {
+        self.update(move |content| {
             let at = content.keys.iter().position(|key| key.info.id == id);
             let at = at.ok_or(RegistryError::UnknownKey)?;
             Ok(content.keys.remove(at).info)

@@ -1,8 +1,9 @@
-//! Keys: who asks, and what that one may do.
+//! API keys: creation, storage as hashes, authentication.
 //!
-//! A key is 32 random bytes, which nobody can guess; so a slow hash, made for passwords that people think up, would cost a server a login's time for nothing. What a slow
-//! hash does not do either, a stolen store must not give away: the keys are kept as HMAC-SHA256 under a secret of the store. A login is one such hash and one look into a
-//! map; how long that look takes says nothing, because who does not have the secret cannot choose where it looks.
+//! A key is 32 random bytes, which cannot be guessed, so a slow password hash would only cost CPU
+//! time at each login. A stolen store must not reveal keys: they are stored as HMAC-SHA256 under a
+//! secret of the store. Authentication is one HMAC and one map lookup. The lookup's timing reveals
+//! nothing, because without the secret a caller cannot choose the hash.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,71 +16,34 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-/// How long a key is good for, unless told otherwise.
-pub const KEY_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+use super::grant::{Action, Grant};
 
-/// The least a key has: what is shorter is not looked at.
+/// The default lifetime of a key.
+pub const DEFAULT_KEY_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The minimum length of a key; shorter input is refused unhashed.
 const MIN_KEY_CHARS: usize = 32;
 
-/// The most: what is longer is not hashed.
+/// The maximum length of a key; longer input is refused unhashed.
 const MAX_KEY_CHARS: usize = 256;
 
-/// What somebody wants to do to an app.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Read its log.
-    Read,
-    /// See, add and remove its drains.
-    Drains,
-}
-
-/// What somebody is to an app.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Reads its log and manages its drains.
-    Owner,
-    /// Reads its log.
-    Collaborator,
-}
-
-impl Role {
-    /// As it is written in flags and answers.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Collaborator => "collaborator",
-        }
-    }
-}
-
-/// An app, and what the key's holder is to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Grant {
-    /// Which.
-    pub app: String,
-    /// As what.
-    pub role: Role,
-}
-
-/// All of a key but the key.
+/// A key's metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyInfo {
-    /// What it is listed and revoked by.
+    /// The id for listing and revoking.
     pub id: String,
-    /// Whose.
+    /// The owner's e-mail address.
     pub email: String,
-    /// For which apps.
+    /// The apps it gives access to.
     pub grants: Vec<Grant>,
-    /// When it was made, seconds since 1970.
+    /// The creation time in seconds since 1970.
     pub created: u64,
-    /// From when on it is good for nothing, seconds since 1970.
+    /// The expiry time in seconds since 1970.
     pub expires: u64,
 }
 
-/// A key as the store keeps it.
+/// A key as it is stored.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredKey {
     pub(crate) info: KeyInfo,
@@ -87,19 +51,19 @@ pub(crate) struct StoredKey {
     pub(crate) hash: String,
 }
 
-/// A key that was just made.
+/// A newly created key.
 pub struct NewKey {
-    /// The key itself: to be shown once.
+    /// The key's text. It is not stored; show it once.
     pub key: String,
-    /// The rest.
+    /// The metadata.
     pub info: KeyInfo,
 }
 
-/// Who holds a key that is good.
+/// The holder of a valid key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder(KeyInfo);
+pub struct KeyHolder(KeyInfo);
 
-/// All keys that are known.
+/// All keys of a store.
 pub struct Keys {
     secret: hmac::Key,
     ids: HashMap<String, String>,
@@ -108,7 +72,7 @@ pub struct Keys {
 }
 
 impl Default for Keys {
-    /// None, under a secret of its own.
+    /// No keys, with a random secret.
     fn default() -> Self {
         Self::new(&rand::random::<[u8; 32]>(), &[])
     }
@@ -131,69 +95,69 @@ impl Keys {
         }
     }
 
-    /// Whose key this is, where it is good just now; with an e-mail, it has to be that one's.
-    pub fn holder(&self, key: &str, email: Option<&str>) -> Option<Holder> {
-        let fits = (MIN_KEY_CHARS..=MAX_KEY_CHARS).contains(&key.len());
-        let of_keys = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if !fits || !key.bytes().all(of_keys) {
+    /// The holder of a key, if the key is valid and, if `email` is given, belongs to that address.
+    pub fn authenticate(&self, key: &str, email: Option<&str>) -> Option<KeyHolder> {
+        let has_valid_length = (MIN_KEY_CHARS..=MAX_KEY_CHARS).contains(&key.len());
+        let is_valid_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if !has_valid_length || !key.bytes().all(is_valid_byte) {
             return None;
         }
         let info = self.infos.get(self.ids.get(&hash(&self.secret, key))?)?;
-        let theirs = email.is_none_or(|email| email.eq_ignore_ascii_case(&info.email));
-        (theirs && seconds(SystemTime::now()) < info.expires).then(|| Holder(info.clone()))
+        let email_matches = email.is_none_or(|email| email.eq_ignore_ascii_case(&info.email));
+        (email_matches && seconds(SystemTime::now()) < info.expires).then(|| KeyHolder(info.clone()))
     }
 
-    /// Whose the key of this id is, where it is good just now.
-    pub(crate) fn holder_of(&self, id: &str) -> Option<Holder> {
+    /// The holder of the key with this id, if the key is valid.
+    pub(crate) fn holder_by_id(&self, id: &str) -> Option<KeyHolder> {
         let info = self.infos.get(id)?;
-        (seconds(SystemTime::now()) < info.expires).then(|| Holder(info.clone()))
+        (seconds(SystemTime::now()) < info.expires).then(|| KeyHolder(info.clone()))
     }
 
     pub(crate) fn secret(&self) -> &hmac::Key {
         &self.secret
     }
 
-    /// Whether this holder's key is still good, with what it was good for.
-    pub fn still(&self, holder: &Holder) -> bool {
-        let good = seconds(SystemTime::now()) < holder.0.expires;
-        good && self.infos.get(&holder.0.id) == Some(&holder.0)
+    /// Whether the holder's key is still valid, with unchanged grants.
+    pub fn is_valid(&self, holder: &KeyHolder) -> bool {
+        let is_unexpired = seconds(SystemTime::now()) < holder.0.expires;
+        is_unexpired && self.infos.get(&holder.0.id) == Some(&holder.0)
     }
 
-    /// Whether the same keys are good for the same, under the same secret.
-    pub(crate) fn same(&self, other: &Self) -> bool {
+    /// Whether keys, grants and secret are the same.
+    pub(crate) fn equals(&self, other: &Self) -> bool {
         let probe = |keys: &Self| hash(&keys.secret, "probe");
         self.ids == other.ids && self.infos == other.infos && probe(self) == probe(other)
     }
 
-    /// All of them, expired ones too, the oldest first.
+    /// All keys, including expired ones, oldest first.
     pub fn list(&self) -> Vec<KeyInfo> {
         let mut all: Vec<KeyInfo> = self.infos.values().cloned().collect();
         all.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         all
     }
 
-    /// Whether a key names this app: then it exists.
-    pub fn name(&self, app: &str) -> bool {
+    /// Whether any key grants access to this app.
+    pub fn contains_app(&self, app: &str) -> bool {
         self.apps.contains(app)
     }
 }
 
-impl Holder {
-    /// Whether this may be done to this app.
-    pub fn may(&self, action: Action, app: &str) -> bool {
+impl KeyHolder {
+    /// Whether the key allows an action on an app.
+    pub fn is_allowed(&self, action: Action, app: &str) -> bool {
         let mut grants = self.0.grants.iter().filter(|grant| grant.app == app);
-        grants.any(|grant| grant.role == Role::Owner || action == Action::Read)
+        grants.any(|grant| grant.role.allows(action))
     }
 
-    /// Their key, without the key.
+    /// The key's metadata.
     pub fn info(&self) -> &KeyInfo {
         &self.0
     }
 }
 
 impl NewKey {
-    /// Makes one, and what the store is to keep of it.
-    pub(crate) fn make(secret: &[u8], email: &str, grants: Vec<Grant>, lifetime: Duration) -> (Self, StoredKey) {
+    /// Creates a key, and the record to store.
+    pub(crate) fn generate(secret: &[u8], email: &str, grants: Vec<Grant>, lifetime: Duration) -> (Self, StoredKey) {
         let key = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         let created = seconds(SystemTime::now());
         let info = KeyInfo {
@@ -222,7 +186,7 @@ pub(crate) fn seconds(time: SystemTime) -> u64 {
         .as_secs()
 }
 
-/// Without the key.
+/// Omits the key.
 impl fmt::Debug for NewKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewKey")
@@ -231,7 +195,7 @@ impl fmt::Debug for NewKey {
     }
 }
 
-/// How many, not which.
+/// Shows only the number of keys.
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys")

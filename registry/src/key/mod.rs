@@ -1,8 +1,10 @@
-//! API keys and the log sessions derived from them. Hashes and verifies in memory; it performs no I/O.
+//! API keys and log sessions: who may read which app. Hashes and verifies in memory, without I/O.
 
+mod grant;
 mod keys;
 mod session;
 
+pub use grant::{Action, Grant, Role};
 pub(crate) use keys::StoredKey;
-pub use keys::{Action, Grant, Holder, KEY_LIFETIME, KeyInfo, Keys, NewKey, Role};
+pub use keys::{DEFAULT_KEY_LIFETIME, KeyHolder, KeyInfo, Keys, NewKey};
 pub use session::SESSION_LIFETIME;

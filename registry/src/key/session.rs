@@ -1,119 +1,134 @@
-//! Log sessions: a word that opens one app's log for a short time, for browsers, which can set no header on an event stream or a WebSocket.
+//! Log sessions: short-lived tokens for one app's log, for browsers, which cannot set a header on
+//! an event stream or a WebSocket.
 //!
-//! It is signed, not kept: HMAC-SHA256 over app, end and key under a secret of its own day, derived from the store's. So it ends with its key, and yesterday's secret signs
-//! nothing any more.
+//! A token is signed, not stored: HMAC-SHA256 over app, expiry time and key id, under a secret
+//! derived from the store's secret and the day of expiry. A session ends with its key.
+//!
+//! If another service decides on access, the token instead contains the caller's `Authorization`
+//! header, encrypted with a key derived the same way.
 
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{aead, hmac};
 
-use super::keys::{Action, Holder, KeyInfo, Keys, seconds};
+use super::{
+    grant::Action,
+    keys::{KeyHolder, KeyInfo, Keys, seconds},
+};
 
-/// How long a session's word opens the log. What is open goes on, for as long as the key is good.
+/// The lifetime of a session token. A tail that it opened continues while the key is valid.
 pub const SESSION_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// What is signed is a log session and nothing else. Ends in what no app's name holds.
+/// Separates these signatures from others under the same secret. NUL cannot occur in an app name.
 const PURPOSE: &[u8] = b"tributary log session 1\0";
 
-/// What a seal's key is derived for.
+/// Separates the encryption key from the signing key.
 const SEAL: &[u8] = b"tributary log session seal 1";
 
-/// A secret's life.
+/// Seconds for which a derived secret is used.
 const DAY: u64 = 24 * 3600;
 
-/// Bytes of an end.
-const END: usize = 8;
+/// Bytes of an expiry time.
+const EXPIRY_BYTES: usize = 8;
 
-/// The longest that is looked at: several times what we make.
-const MAX_CHARS: usize = 512;
+/// The maximum length of a signed token: several times the real length.
+const MAX_SIGNED_CHARS: usize = 512;
 
-/// The same of sealed ones: a cluster's token is some 1,200.
+/// The maximum length of a sealed token: a Kubernetes token has about 1,200 characters.
 const MAX_SEALED_CHARS: usize = 16 * 1024;
 
 impl Keys {
-    /// A word that opens this app's log for [`SESSION_LIFETIME`], for whoever has it; and when it ends, seconds since 1970. As good as the holder's key is.
-    pub fn open_session(&self, holder: &Holder, app: &str) -> (String, u64) {
-        let end = seconds(SystemTime::now() + SESSION_LIFETIME).min(holder.info().expires);
-        (self.sign(holder.info(), app, end), end)
+    /// Creates a token for an app's log, valid for [`SESSION_LIFETIME`] and no longer than the key.
+    /// Returns it with its expiry time in seconds since 1970.
+    pub fn create_session(&self, holder: &KeyHolder, app: &str) -> (String, u64) {
+        let expires = seconds(SystemTime::now() + SESSION_LIFETIME).min(holder.info().expires);
+        (self.sign(holder.info(), app, expires), expires)
     }
 
-    /// Who opened the session of this word, where it is one for this app, not over, and the key behind it is good and may read the app.
-    pub fn session(&self, word: &str, app: &str) -> Option<Holder> {
-        if word.len() > MAX_CHARS {
+    /// The holder who created this token, if the token is for this app and unexpired, and the key
+    /// is valid and may read the app.
+    pub fn verify_session(&self, token: &str, app: &str) -> Option<KeyHolder> {
+        if token.len() > MAX_SIGNED_CHARS {
             return None;
         }
-        let bytes = URL_SAFE_NO_PAD.decode(word).ok()?;
-        let (end, rest) = bytes.split_first_chunk::<END>()?;
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (expires, rest) = bytes.split_first_chunk::<EXPIRY_BYTES>()?;
         let (id, tag) = rest.split_at_checked(
             rest.len()
                 .checked_sub(hmac::HMAC_SHA256.digest_algorithm().output_len())?,
         )?;
-        let (end, id) = (u64::from_be_bytes(*end), std::str::from_utf8(id).ok()?);
-        // In constant time.
-        hmac::verify(&self.secret_of(end), &signed(app, end, id), tag).ok()?;
-        let holder = self.holder_of(id)?;
-        let open = seconds(SystemTime::now()) < end && holder.may(Action::Read, app);
-        open.then_some(holder)
+        let (expires, id) = (u64::from_be_bytes(*expires), std::str::from_utf8(id).ok()?);
+        // Compares in constant time.
+        hmac::verify(&self.signing_key(expires), &signed_data(app, expires, id), tag).ok()?;
+        let holder = self.holder_by_id(id)?;
+        let is_valid = seconds(SystemTime::now()) < expires && holder.is_allowed(Action::Read, app);
+        is_valid.then_some(holder)
     }
 
-    /// A word that stands for what somebody else decides by, sealed, for this app's log and [`SESSION_LIFETIME`]; and when it ends.
+    /// Creates a token that contains an `Authorization` header, encrypted, for an app's log and
+    /// [`SESSION_LIFETIME`]. Returns it with its expiry time in seconds since 1970.
     pub fn seal_session(&self, authorization: &str, app: &str) -> (String, u64) {
-        let end = seconds(SystemTime::now() + SESSION_LIFETIME);
+        let expires = seconds(SystemTime::now() + SESSION_LIFETIME);
         let nonce: [u8; aead::NONCE_LEN] = rand::random();
         let mut sealed = authorization.as_bytes().to_vec();
-        let about = aead::Aad::from(signed(app, end, ""));
-        let made = self.seal_of(end).map(|key| {
+        let context = aead::Aad::from(signed_data(app, expires, ""));
+        let encrypted = self.sealing_key(expires).map(|key| {
             let nonce = aead::Nonce::assume_unique_for_key(nonce);
-            key.seal_in_place_append_tag(nonce, about, &mut sealed)
+            key.seal_in_place_append_tag(nonce, context, &mut sealed)
         });
-        // Fails for what is longer than memory holds alone. What was not sealed is not given away: the word opens nothing.
-        if !matches!(made, Some(Ok(()))) {
+        // Encryption fails only for input of many gigabytes. The token is then invalid, not plain
+        // text.
+        if !matches!(encrypted, Some(Ok(()))) {
             sealed.clear();
         }
         (
-            URL_SAFE_NO_PAD.encode([&end.to_be_bytes(), &nonce[..], &sealed].concat()),
-            end,
+            URL_SAFE_NO_PAD.encode([&expires.to_be_bytes(), &nonce[..], &sealed].concat()),
+            expires,
         )
     }
 
-    /// What a sealed word stands for, where it is one for this app and not over.
-    pub fn unseal_session(&self, word: &str, app: &str) -> Option<String> {
-        if word.len() > MAX_SEALED_CHARS {
+    /// The `Authorization` header in a sealed token, if the token is for this app and unexpired.
+    pub fn unseal_session(&self, token: &str, app: &str) -> Option<String> {
+        if token.len() > MAX_SEALED_CHARS {
             return None;
         }
-        let bytes = URL_SAFE_NO_PAD.decode(word).ok()?;
-        let (end, rest) = bytes.split_first_chunk::<END>()?;
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (expires, rest) = bytes.split_first_chunk::<EXPIRY_BYTES>()?;
         let (nonce, sealed) = rest.split_first_chunk::<{ aead::NONCE_LEN }>()?;
-        let (end, mut sealed) = (u64::from_be_bytes(*end), sealed.to_vec());
-        let about = aead::Aad::from(signed(app, end, ""));
+        let (expires, mut sealed) = (u64::from_be_bytes(*expires), sealed.to_vec());
+        let context = aead::Aad::from(signed_data(app, expires, ""));
         let nonce = aead::Nonce::assume_unique_for_key(*nonce);
-        let opened = self.seal_of(end)?.open_in_place(nonce, about, &mut sealed).ok()?;
-        let open = seconds(SystemTime::now()) < end;
-        open.then(|| String::from_utf8(opened.to_vec()).ok()).flatten()
+        let opened = self
+            .sealing_key(expires)?
+            .open_in_place(nonce, context, &mut sealed)
+            .ok()?;
+        let is_valid = seconds(SystemTime::now()) < expires;
+        is_valid.then(|| String::from_utf8(opened.to_vec()).ok()).flatten()
     }
 
-    /// What is sealed under on the day on which a session ends. Nonces are random: 96 bits, for a day's sessions.
-    fn seal_of(&self, end: u64) -> Option<aead::LessSafeKey> {
-        let secret = hmac::sign(&self.secret_of(end), SEAL);
+    /// The encryption key of the day on which a session expires. Random 96-bit nonces do not repeat
+    /// within a day's sessions.
+    fn sealing_key(&self, expires: u64) -> Option<aead::LessSafeKey> {
+        let secret = hmac::sign(&self.signing_key(expires), SEAL);
         let key = aead::UnboundKey::new(&aead::CHACHA20_POLY1305, secret.as_ref()).ok()?;
         Some(aead::LessSafeKey::new(key))
     }
 
-    fn sign(&self, info: &KeyInfo, app: &str, end: u64) -> String {
-        let tag = hmac::sign(&self.secret_of(end), &signed(app, end, &info.id));
-        URL_SAFE_NO_PAD.encode([&end.to_be_bytes(), info.id.as_bytes(), tag.as_ref()].concat())
+    fn sign(&self, info: &KeyInfo, app: &str, expires: u64) -> String {
+        let tag = hmac::sign(&self.signing_key(expires), &signed_data(app, expires, &info.id));
+        URL_SAFE_NO_PAD.encode([&expires.to_be_bytes(), info.id.as_bytes(), tag.as_ref()].concat())
     }
 
-    /// The secret of the day on which a session ends.
-    fn secret_of(&self, end: u64) -> hmac::Key {
-        let day = [PURPOSE, &(end / DAY).to_be_bytes()].concat();
+    /// The signing key of the day on which a session expires.
+    fn signing_key(&self, expires: u64) -> hmac::Key {
+        let day = [PURPOSE, &(expires / DAY).to_be_bytes()].concat();
         hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(self.secret(), &day).as_ref())
     }
 }
 
-fn signed(app: &str, end: u64, id: &str) -> Vec<u8> {
-    [PURPOSE, app.as_bytes(), b"\0", &end.to_be_bytes(), id.as_bytes()].concat()
+fn signed_data(app: &str, expires: u64, id: &str) -> Vec<u8> {
+    [PURPOSE, app.as_bytes(), b"\0", &expires.to_be_bytes(), id.as_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -124,14 +139,14 @@ mod tests {
     const SECRET: &[u8] = &[7; 32];
 
     #[test]
-    fn a_sealed_session_stands_for_what_was_sealed_for_its_app_alone_and_shows_nothing_of_it() {
+    fn a_sealed_session_reveals_its_content_only_to_its_app_and_key() {
         let keys = Keys::new(SECRET, &[]);
-        let (word, end) = keys.seal_session("Bearer hunter2", "shop");
-        assert_eq!(keys.unseal_session(&word, "shop").as_deref(), Some("Bearer hunter2"));
-        assert_eq!(keys.unseal_session(&word, "blog"), None);
-        assert_eq!(Keys::new(&[8; 32], &[]).unseal_session(&word, "shop"), None);
-        assert!(end <= seconds(SystemTime::now() + SESSION_LIFETIME));
-        let bytes = URL_SAFE_NO_PAD.decode(&word).unwrap();
+        let (token, expires) = keys.seal_session("Bearer hunter2", "shop");
+        assert_eq!(keys.unseal_session(&token, "shop").as_deref(), Some("Bearer hunter2"));
+        assert_eq!(keys.unseal_session(&token, "blog"), None);
+        assert_eq!(Keys::new(&[8; 32], &[]).unseal_session(&token, "shop"), None);
+        assert!(expires <= seconds(SystemTime::now() + SESSION_LIFETIME));
+        let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
         assert!(!String::from_utf8_lossy(&bytes).contains("hunter2"));
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
@@ -144,50 +159,54 @@ mod tests {
         }
     }
 
-    fn key(app: &str, lifetime: Duration) -> (Holder, Keys) {
+    fn key(app: &str, lifetime: Duration) -> (KeyHolder, Keys) {
         let grant = Grant {
             app: app.to_owned(),
             role: Role::Collaborator,
         };
-        let (made, stored) = NewKey::make(SECRET, "me@example.com", vec![grant], lifetime);
+        let (key, stored) = NewKey::generate(SECRET, "me@example.com", vec![grant], lifetime);
         let keys = Keys::new(SECRET, &[stored]);
-        (keys.holder(&made.key, None).unwrap(), keys)
+        (keys.authenticate(&key.key, None).unwrap(), keys)
     }
 
     #[test]
-    fn a_session_opens_its_app_for_a_while_as_long_as_its_key_is_good() {
+    fn a_session_opens_its_own_app_until_it_or_its_key_expires() {
         let (holder, keys) = key("shop", Duration::from_secs(3600));
-        let (word, end) = keys.open_session(&holder, "shop");
-        assert_eq!(keys.session(&word, "shop"), Some(holder.clone()));
-        assert!(end <= seconds(SystemTime::now() + SESSION_LIFETIME));
-        assert_eq!(keys.session(&word, "blog"), None, "another app");
+        let (token, expires) = keys.create_session(&holder, "shop");
+        assert_eq!(keys.verify_session(&token, "shop"), Some(holder.clone()));
+        assert!(expires <= seconds(SystemTime::now() + SESSION_LIFETIME));
+        assert_eq!(keys.verify_session(&token, "blog"), None, "another app");
         assert_eq!(
-            Keys::new(SECRET, &[]).session(&word, "shop"),
+            Keys::new(SECRET, &[]).verify_session(&token, "shop"),
             None,
-            "a key that was revoked"
+            "revoked key"
         );
-        assert_eq!(Keys::new(&[8; 32], &[]).session(&word, "shop"), None, "another secret");
-        let over = keys.sign(holder.info(), "shop", seconds(SystemTime::now()) - 1);
-        assert_eq!(keys.session(&over, "shop"), None, "its time is over");
+        assert_eq!(
+            Keys::new(&[8; 32], &[]).verify_session(&token, "shop"),
+            None,
+            "another secret"
+        );
+        let expired = keys.sign(holder.info(), "shop", seconds(SystemTime::now()) - 1);
+        assert_eq!(keys.verify_session(&expired, "shop"), None, "expired");
         let (holder, keys) = key("shop", Duration::from_secs(60));
         assert!(
-            keys.open_session(&holder, "shop").1 <= holder.info().expires,
-            "not beyond its key"
+            keys.create_session(&holder, "shop").1 <= holder.info().expires,
+            "expires with its key"
         );
     }
 
     #[test]
-    fn a_word_that_was_changed_opens_nothing() {
+    fn a_modified_token_is_refused() {
         let (holder, keys) = key("shop", Duration::from_secs(3600));
-        let (word, _) = keys.open_session(&holder, "shop");
-        for at in 0..word.len() {
-            let mut changed = word.clone().into_bytes();
+        let (token, _) = keys.create_session(&holder, "shop");
+        for at in 0..token.len() {
+            let mut changed = token.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).unwrap();
-            assert_eq!(keys.session(&changed, "shop"), None, "at {at}");
+            assert_eq!(keys.verify_session(&changed, "shop"), None, "at {at}");
         }
-        for junk in ["", "A", "%", &"A".repeat(600), &word[..word.len() - 4]] {
-            assert_eq!(keys.session(junk, "shop"), None, "{junk}");
+        for junk in ["", "A", "%", &"A".repeat(600), &token[..token.len() - 4]] {
+            assert_eq!(keys.verify_session(junk, "shop"), None, "{junk}");
         }
     }
 }

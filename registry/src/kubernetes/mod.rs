@@ -1,6 +1,8 @@
-//! The registry of a cluster, in the Secrets of one namespace.
+//! The registry of a cluster: reads, watches and replaces Secrets of one namespace; it does not
+//! interpret drains or keys.
 
 mod objects;
+mod secrets;
 mod store;
 mod watch;
 

@@ -1,4 +1,4 @@
-//! What readers are shown of the Secrets, as they change.
+//! Watches the Secrets and publishes drains and keys as they change.
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
@@ -14,45 +14,45 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
+use super::objects::{self, Content};
 use crate::{
-    Drains, Keys,
-    key::StoredKey,
-    kubernetes::objects::{self, Content},
+    drain::Drains,
+    key::{Keys, StoredKey},
 };
 
-/// By the Secret's name.
+/// Contents by the name of the Secret.
 type Contents = BTreeMap<String, Content>;
 
-/// What readers are shown.
-pub(super) struct Shown {
+/// The last known state, published to watchers.
+pub(super) struct WatchedState {
     drains: watch::Sender<Arc<Drains>>,
     keys: watch::Sender<Arc<Keys>>,
     last: Mutex<Last>,
 }
 
-/// What is shown, as it came.
+/// The Secrets as they were last seen.
 struct Last {
     contents: Contents,
-    /// What a list that is still coming has brought.
-    coming: Contents,
-    /// Told when all has been read once, or that it may not be.
-    read: Option<oneshot::Sender<Result<(), String>>>,
+    /// Secrets of a list that is still being received.
+    incoming: Contents,
+    /// Completed by the first full list, or by the API's refusal.
+    listed: Option<oneshot::Sender<Result<(), String>>>,
 }
 
-impl Shown {
-    /// Nothing yet; and what says that all has been read once, or why it may not be.
+impl WatchedState {
+    /// An empty state, and a receiver for the result of the first list.
     pub(super) fn new() -> (Self, oneshot::Receiver<Result<(), String>>) {
-        let (told, read) = oneshot::channel();
-        let shown = Self {
+        let (sender, listed) = oneshot::channel();
+        let state = Self {
             drains: watch::Sender::default(),
             keys: watch::Sender::new(Arc::default()),
             last: Mutex::new(Last {
                 contents: Contents::new(),
-                coming: Contents::new(),
-                read: Some(told),
+                incoming: Contents::new(),
+                listed: Some(sender),
             }),
         };
-        (shown, read)
+        (state, listed)
     }
 
     pub(super) fn drains(&self) -> watch::Receiver<Arc<Drains>> {
@@ -63,51 +63,51 @@ impl Shown {
         self.keys.subscribe()
     }
 
-    /// What keys are hashed under.
+    /// The HMAC secret of the keys.
     pub(super) fn secret(&self) -> Option<[u8; 32]> {
         secret(&self.last.lock().contents)
     }
 
-    fn see(&self, event: Event<Secret>) {
+    fn apply(&self, event: Event<Secret>) {
         let mut last = self.last.lock();
         let last = &mut *last;
         match event {
-            Event::Init => last.coming.clear(),
+            Event::Init => last.incoming.clear(),
             Event::InitApply(secret) => {
                 if let Some((name, content)) = content(&secret, &mut last.contents) {
-                    last.coming.insert(name, content);
+                    last.incoming.insert(name, content);
                 }
             }
             Event::InitDone => {
-                last.contents = mem::take(&mut last.coming);
-                self.show(&last.contents);
-                last.read.take().map(|read| read.send(Ok(())));
+                last.contents = mem::take(&mut last.incoming);
+                self.publish(&last.contents);
+                last.listed.take().map(|listed| listed.send(Ok(())));
             }
             Event::Apply(secret) => {
                 if let Some((name, content)) = content(&secret, &mut last.contents) {
                     last.contents.insert(name, content);
                 }
-                self.show(&last.contents);
+                self.publish(&last.contents);
             }
             Event::Delete(secret) => {
-                // Without its secret no key would be known: the last one holds until there is another.
+                // Without the secret every key would be invalid, so the last one stays in use.
                 let name = secret.metadata.name.unwrap_or_default();
                 if name != objects::SECRET_NAME {
                     last.contents.remove(&name);
                 }
-                self.show(&last.contents);
+                self.publish(&last.contents);
             }
         }
     }
 
-    /// The API does not let us.
+    /// Reports the API's refusal to the caller that waits for the first list.
     fn refuse(&self, reason: &str) {
-        let read = self.last.lock().read.take();
-        read.map(|read| read.send(Err(reason.to_owned())));
+        let listed = self.last.lock().listed.take();
+        listed.map(|listed| listed.send(Err(reason.to_owned())));
     }
 
-    /// Shows what has changed.
-    fn show(&self, contents: &Contents) {
+    /// Publishes what changed.
+    fn publish(&self, contents: &Contents) {
         let drains: Drains = contents
             .values()
             .flat_map(|content| match content {
@@ -116,10 +116,10 @@ impl Shown {
             })
             .map(|drain| (drain.id, drain.clone()))
             .collect();
-        self.drains.send_if_modified(|shown| {
-            let changed = **shown != drains;
+        self.drains.send_if_modified(|current| {
+            let changed = **current != drains;
             if changed {
-                *shown = Arc::new(drains);
+                *current = Arc::new(drains);
             }
             changed
         });
@@ -130,12 +130,12 @@ impl Shown {
                 _ => None,
             })
             .collect();
-        // Without the secret no key is good.
+        // Without the secret no key is valid.
         let keys = secret(contents).map_or_else(Keys::default, |secret| Keys::new(&secret, &keys));
-        self.keys.send_if_modified(|shown| {
-            let changed = !shown.same(&keys);
+        self.keys.send_if_modified(|current| {
+            let changed = !current.equals(&keys);
             if changed {
-                *shown = Arc::new(keys);
+                *current = Arc::new(keys);
             }
             changed
         });
@@ -149,46 +149,46 @@ fn secret(contents: &Contents) -> Option<[u8; 32]> {
     }
 }
 
-/// What a Secret holds. One that is damaged is told, and what was good of it stays.
+/// The content of a Secret. If it is corrupt, logs an error and keeps the last content.
 fn content(secret: &Secret, last: &mut Contents) -> Option<(String, Content)> {
     let name = secret.metadata.name.clone()?;
     match objects::read(secret) {
         Ok(content) => content.map(|content| (name, content)),
-        Err(why) => {
+        Err(reason) => {
             tracing::error!(
                 secret = name,
-                why,
-                "a Secret of the registry cannot be read: what was last read of it holds"
+                reason,
+                "registry secret is corrupt, keeping its last content"
             );
             last.remove(&name).map(|content| (name, content))
         }
     }
 }
 
-/// Watches until it is dropped.
-pub(super) async fn watch(api: Api<Secret>, shown: Arc<Shown>) {
-    let ours = watcher::Config::default().labels(&format!("{}={}", objects::LABEL, objects::WATCHED));
-    let mut events = watcher(api, ours).default_backoff().boxed();
-    let mut failed = false;
+/// Watches the Secrets until the future is dropped.
+pub(super) async fn watch_secrets(api: Api<Secret>, state: Arc<WatchedState>) {
+    let config = watcher::Config::default().labels(&format!("{}={}", objects::LABEL, objects::WATCHED));
+    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut is_failing = false;
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                failed = false;
-                shown.see(event);
+                is_failing = false;
+                state.apply(event);
             }
-            Err(error) if !failed => {
-                failed = true;
+            Err(error) if !is_failing => {
+                is_failing = true;
                 if let Some(reason) = refusal(&error) {
-                    shown.refuse(reason);
+                    state.refuse(reason);
                 }
-                tracing::error!(%error, "the registry's Secrets cannot be watched: what was last seen of them holds");
+                tracing::error!(%error, "registry watch failed, keeping the last state");
             }
             Err(_) => {}
         }
     }
 }
 
-/// The API's words, where it was the one that refused.
+/// The API's message, if it denied access.
 fn refusal(error: &watcher::Error) -> Option<&str> {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {

@@ -1,4 +1,4 @@
-//! Connections to receivers, in plain or within TLS, whose bytes are counted.
+//! Connections to receivers over TCP or TLS, with a count of the bytes written to the socket.
 
 use std::{
     io::{self, ErrorKind},
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use registry::Target;
+use registry::DrainTarget;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -22,140 +22,157 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use crate::{
-    config::Config, transport::error::Failure, transport::resolve::Names, transport::socket_queue::Queue,
-    transport::tls::Tls,
-};
+use super::{error::DeliveryError, resolve::HostResolver, socket_queue::SocketQueue, tls::TlsConnectors};
+use crate::config::Config;
 
-/// How long a receiver may acknowledge nothing of what was sent, and a silent connection stay unasked.
-const PEER_WAIT: Duration = Duration::from_secs(60);
+/// How long sent bytes may stay unacknowledged before the kernel closes the connection.
+#[cfg(target_os = "linux")]
+const USER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a connection may be idle before keep-alive probes are sent.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Everything that is needed to dial.
-pub(crate) struct Dialler {
-    pub(crate) names: Names,
-    tls: Tls,
-    connect_wait: Duration,
+/// Resolves and connects to receivers.
+pub(crate) struct Connector {
+    pub(crate) resolver: HostResolver,
+    tls: TlsConnectors,
+    connect_timeout: Duration,
 }
 
 /// A connection to a receiver.
 pub(crate) struct Connection {
-    /// What is read and written.
-    pub(crate) stream: Either<Counted, Box<TlsStream<Counted>>>,
-    /// How many bytes went to the socket: within TLS, what it made of them.
-    pub(crate) written: Written,
-    /// What of them its peer has not acknowledged.
-    pub(crate) queue: Queue,
+    /// The stream, with TLS if the drain uses it.
+    pub(crate) stream: Either<CountingStream, Box<TlsStream<CountingStream>>>,
+    /// The number of bytes written to the socket; with TLS, encrypted bytes.
+    pub(crate) written: WrittenBytes,
+    /// Access to the number of unacknowledged bytes.
+    pub(crate) socket: SocketQueue,
 }
 
-/// Bytes that were handed over to a socket.
+/// A counter of bytes written to a socket.
 #[derive(Clone, Default)]
-pub(crate) struct Written(Arc<AtomicU64>);
+pub(crate) struct WrittenBytes(Arc<AtomicU64>);
 
-impl Written {
+impl WrittenBytes {
     pub(crate) fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl Dialler {
-    /// By these settings.
+impl Connector {
+    /// Creates a connector with these settings.
     ///
     /// # Errors
-    /// What cannot be used, in words.
+    /// A setting that cannot be used.
     pub(crate) fn new(config: &Config) -> Result<Self, String> {
         Ok(Self {
-            names: Names::new(config.name_server, config.addresses.clone())?,
-            tls: Tls::new(config)?,
-            connect_wait: config.connect_wait,
+            resolver: HostResolver::new(config.name_server, config.addresses.clone())?,
+            tls: TlsConnectors::new(config)?,
+            connect_timeout: config.connect_timeout,
         })
     }
 
-    /// Looks the receiver up, connects to the first of its addresses that answers, and does TLS where it is spoken.
+    /// Resolves the host, connects to the first address that accepts, and performs the TLS
+    /// handshake.
     ///
     /// # Errors
-    /// What went wrong with the last of them.
-    pub(crate) async fn dial(&self, target: &Target) -> Result<Connection, Failure> {
-        let late = |_| Failure::Late(self.connect_wait);
-        let found = tokio::time::timeout(self.connect_wait, self.names.of(target)).await;
-        let stream = self.connect(&found.map_err(late)??).await?;
-        let queue = Queue::of(&stream).map_err(Failure::Connect)?;
-        self.secure(target, stream, queue).await
+    /// The error of the last address.
+    ///
+    /// *Cancel safety*: dropping the future closes the connection.
+    pub(crate) async fn open(&self, target: &DrainTarget) -> Result<Connection, DeliveryError> {
+        let timed_out = |_| DeliveryError::Timeout(self.connect_timeout);
+        let found = tokio::time::timeout(self.connect_timeout, self.resolver.resolve(target)).await;
+        let stream = self.connect(&found.map_err(timed_out)??).await?;
+        let socket = SocketQueue::of(&stream).map_err(DeliveryError::Connect)?;
+        self.secure(target, stream, socket).await
     }
 
-    /// Connects to the first of these that answers, in their order.
+    /// Connects to the first address that accepts, in this order.
     ///
     /// # Errors
-    /// What went wrong with the last of them.
-    pub(crate) async fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
-        let mut failed = Failure::Connect(ErrorKind::AddrNotAvailable.into());
-        // One that does not answer shall not cost the next one all of the time.
-        let each = if addresses.len() > 1 {
-            self.connect_wait / 2
+    /// The error of the last address.
+    pub(crate) async fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, DeliveryError> {
+        let mut last_error = DeliveryError::Connect(ErrorKind::AddrNotAvailable.into());
+        // Half the timeout per address, so that an unresponsive one does not use up all the time.
+        let timeout = if addresses.len() > 1 {
+            self.connect_timeout / 2
         } else {
-            self.connect_wait
+            self.connect_timeout
         };
         for address in addresses {
-            match tokio::time::timeout(each, TcpStream::connect(address)).await {
+            match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
-                    set_up(&stream).map_err(Failure::Connect)?;
+                    configure(&stream).map_err(DeliveryError::Connect)?;
                     return Ok(stream);
                 }
-                Ok(Err(error)) => failed = Failure::Connect(error),
-                Err(_) => failed = Failure::Late(each),
+                Ok(Err(error)) => last_error = DeliveryError::Connect(error),
+                Err(_) => last_error = DeliveryError::Timeout(timeout),
             }
         }
-        Err(failed)
+        Err(last_error)
     }
 
-    /// Does TLS where it is spoken.
+    /// Performs the TLS handshake if the drain uses TLS.
     ///
     /// # Errors
-    /// [`Failure::Tls`], [`Failure::Late`].
-    pub(crate) async fn secure(&self, target: &Target, stream: TcpStream, queue: Queue) -> Result<Connection, Failure> {
-        let written = Written::default();
-        let counted = Counted {
+    /// [`DeliveryError::Tls`], [`DeliveryError::Timeout`].
+    pub(crate) async fn secure(
+        &self,
+        target: &DrainTarget,
+        stream: TcpStream,
+        socket: SocketQueue,
+    ) -> Result<Connection, DeliveryError> {
+        let written = WrittenBytes::default();
+        let counted = CountingStream {
             stream,
             written: written.clone(),
         };
         if !target.protocol.is_tls() {
             let stream = Either::Left(counted);
-            return Ok(Connection { stream, written, queue });
+            return Ok(Connection {
+                stream,
+                written,
+                socket,
+            });
         }
         let name = ServerName::try_from(target.host.clone());
-        let name = name.map_err(|error| Failure::Tls(io::Error::other(error)))?;
+        let name = name.map_err(|error| DeliveryError::Tls(io::Error::other(error)))?;
         let connecting = self.tls.connector(target.verify).connect(name, counted);
-        let secured = tokio::time::timeout(self.connect_wait, connecting).await;
+        let secured = tokio::time::timeout(self.connect_timeout, connecting).await;
         let secured = secured
-            .map_err(|_| Failure::Late(self.connect_wait))?
-            .map_err(Failure::Tls)?;
+            .map_err(|_| DeliveryError::Timeout(self.connect_timeout))?
+            .map_err(DeliveryError::Tls)?;
         let stream = Either::Right(Box::new(secured));
-        Ok(Connection { stream, written, queue })
+        Ok(Connection {
+            stream,
+            written,
+            socket,
+        })
     }
 }
 
-fn set_up(stream: &TcpStream) -> io::Result<()> {
+fn configure(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3))?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(PEER_WAIT))?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     Ok(())
 }
 
-/// A socket whose written bytes are counted.
-pub(crate) struct Counted {
+/// A socket that counts written bytes.
+pub(crate) struct CountingStream {
     stream: TcpStream,
-    written: Written,
+    written: WrittenBytes,
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for CountingStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Counted {
+impl AsyncWrite for CountingStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.stream).poll_write(cx, data);
         if let Poll::Ready(Ok(bytes)) = wrote {

@@ -1,57 +1,59 @@
-//! Why a receiver does not have its lines. Never with a secret.
+//! Errors of delivery to a receiver.
 
 use std::{io, time::Duration};
 
-/// Why a receiver does not have its lines.
+/// Why lines cannot be delivered. No message contains a secret.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    /// Its name leads nowhere.
-    #[error("its name cannot be looked up: {0}")]
+pub(crate) enum DeliveryError {
+    /// The host name cannot be resolved.
+    #[error("cannot resolve the host name: {0}")]
     Resolve(String),
-    /// Its name leads where drains may not go.
-    #[error("its name leads to this machine or to a private network, where drains may not go")]
+    /// Every address of the host is forbidden.
+    #[error(
+        "the host name resolves only to loopback, private or reserved addresses; drains connect to public addresses only"
+    )]
     Forbidden,
-    /// None of its addresses could be connected to.
+    /// No address accepts a connection.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
-    /// It does not prove who it is, or speaks no TLS.
-    #[error("TLS: {0}")]
+    /// The TLS handshake or the verification of the certificate failed.
+    #[error("TLS handshake failed: {0}")]
     Tls(io::Error),
-    /// It took too long.
-    #[error("no answer within {} s", .0.as_secs())]
-    Late(Duration),
-    /// The connection broke.
-    #[error("the connection broke: {0}")]
-    Broke(io::Error),
-    /// The receiver ended it.
+    /// The receiver did not respond in time.
+    #[error("no response within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The connection failed.
+    #[error("connection lost: {0}")]
+    Io(io::Error),
+    /// The receiver closed the connection.
     #[error("the receiver closed the connection")]
     Closed,
-    /// HTTP went wrong.
-    #[error("HTTP: {0}")]
+    /// The response is not valid HTTP, or the request cannot be sent.
+    #[error("HTTP error: {0}")]
     Http(String),
-    /// It answered that it cannot just now.
-    #[error("it answers {status}")]
-    Answer {
-        /// With which status.
+    /// The receiver responded with an error.
+    #[error("the receiver responded with HTTP {status}")]
+    Status {
+        /// The status code.
         status: u16,
-        /// When it wants to be asked again.
+        /// The pause that the receiver requests.
         retry_after: Option<Duration>,
     },
-    /// What is configured cannot be used.
+    /// The stored drain cannot be used.
     #[error("{0}")]
     Unusable(String),
 }
 
-impl Failure {
-    /// Whether this is about who the receiver is: Heroku's L14.
-    pub(crate) fn is_identity(&self) -> bool {
+impl DeliveryError {
+    /// Whether TLS failed: Heroku's code L14.
+    pub(crate) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
 
-    /// How long the receiver wants to be left alone.
+    /// The pause that the receiver requests.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Answer { retry_after, .. } => *retry_after,
+            Self::Status { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

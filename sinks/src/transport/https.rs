@@ -1,4 +1,5 @@
-//! Logplex frames over HTTP and HTTPS: a POST of messages, which the receiver answers for.
+//! Logplex frames over HTTP and HTTPS: each POST request contains messages, each response confirms
+//! or rejects them.
 //!
 //! *Source*: Heroku Dev Center, Log Drains; Logplex, README.http_drains.md.
 
@@ -14,238 +15,245 @@ use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use registry::{Protocol, Target};
+use registry::{DrainTarget, Protocol};
 use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{
-    queue::Rendered, reader::Feed, stats::Counts, transport::connect::Connection, transport::error::Failure,
-    transport::outcome::End,
-};
+use super::{connect::Connection, error::DeliveryError, outcome::Outcome};
+use crate::{metrics::LossReason, queue::Rendered, reader::DrainReader, stats::DrainStats};
 
-/// What Logplex sends at most in a frame.
+/// The maximum size of a frame in bytes and in messages, as in Logplex.
 const FRAME_BYTES: usize = 102_400;
 const FRAME_MESSAGES: usize = 1000;
 
-/// How long an answer is waited for once we are told to stop.
-const LAST_ANSWER: Duration = Duration::from_secs(5);
+/// How long a response is awaited after shutdown is requested.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is read of an answer's body, so that the connection can be used again.
-const MAX_ANSWER_BYTES: usize = 64 << 10;
+/// The maximum size of a response body, which is read so that the connection can be reused.
+const MAX_RESPONSE_BYTES: usize = 64 << 10;
 
-/// Sends frames to one receiver. Lives over its connections: a frame that is not answered for keeps its id.
-pub(crate) struct Frames {
-    envelope: Envelope,
-    /// Halved by a receiver that finds frames too large.
-    frame_bytes: usize,
-    frame: Option<Frame>,
+/// Sends frames to one receiver, over all of its connections: a frame without a final response is
+/// sent again with the same id.
+pub(crate) struct FrameSender {
+    request: RequestTemplate,
+    /// Halved by each 413 response.
+    max_frame_bytes: usize,
+    pending: Option<Frame>,
 }
 
-/// What is around every frame.
-struct Envelope {
-    target: Target,
+/// What all requests have in common.
+struct RequestTemplate {
+    target: DrainTarget,
     token: String,
 }
 
-/// A frame that the receiver has not answered for.
+/// A frame without a final response.
 struct Frame {
     id: String,
     body: Bytes,
     rendered: Rendered,
-    /// How many pieces are in frames up to this one, of the connection's.
+    /// The number of pieces in frames up to and including this one.
     pieces: u64,
-    /// Whether it was sent.
-    tried: bool,
+    is_sent: bool,
 }
 
-/// What a receiver answered.
-enum Answer {
-    Taken(u16),
-    /// It will never take it.
-    Refused(u16),
+/// A final response.
+enum Response {
+    Accepted(u16),
+    /// The frame will never be accepted.
+    Rejected(u16),
     TooLarge,
 }
 
-/// What to tell the app: so many of its lines were refused.
-pub(crate) struct Refusal {
+/// Lines that the receiver rejected.
+pub(crate) struct Rejection {
     pub(crate) lines: u64,
     pub(crate) status: u16,
 }
 
-impl Frames {
-    pub(crate) fn new(target: &Target, token: &str) -> Self {
+/// The limits of a connection.
+#[derive(Clone, Copy)]
+pub(crate) struct ConnectionLimits {
+    pub(crate) max_age: Duration,
+    pub(crate) response_timeout: Duration,
+}
+
+impl FrameSender {
+    pub(crate) fn new(target: &DrainTarget, token: &str) -> Self {
         Self {
-            envelope: Envelope {
+            request: RequestTemplate {
                 target: target.clone(),
                 token: token.to_owned(),
             },
-            frame_bytes: FRAME_BYTES,
-            frame: None,
+            max_frame_bytes: FRAME_BYTES,
+            pending: None,
         }
     }
 
-    /// Sends what the feed has until the connection ends, or is to. The feed is never rewound: a frame is answered for, or sent again as it is.
+    /// Sends frames until the connection fails, expires, or shutdown is requested. The reader's
+    /// queue is not rewound: a pending frame is sent again unchanged.
     pub(crate) async fn run(
         &mut self,
-        feed: &mut Feed,
+        reader: &mut DrainReader,
         connection: Connection,
-        counts: &Counts,
-        (age, answer_wait): (Duration, Duration),
+        stats: &DrainStats,
+        limits: ConnectionLimits,
         stop: &CancellationToken,
-        mut refused: impl FnMut(Refusal),
-    ) -> End {
-        let (mut sender, mut driving) = match timeout(answer_wait, open(connection)).await {
+        mut on_rejection: impl FnMut(Rejection),
+    ) -> Outcome {
+        let response_timeout = limits.response_timeout;
+        let (mut sender, mut driver) = match timeout(response_timeout, open(connection)).await {
             Ok(Ok(opened)) => opened,
-            Ok(Err(failure)) => return End::Failed(failure),
-            Err(_) => return End::Failed(Failure::Late(answer_wait)),
+            Ok(Err(error)) => return Outcome::Failed(error),
+            Err(_) => return Outcome::Failed(DeliveryError::Timeout(response_timeout)),
         };
-        let old = Instant::now() + age;
-        // What was sent on the connection before, and not answered for.
-        if let Some(frame) = self.frame.as_ref().filter(|frame| frame.tried) {
-            counts.note(|report| report.resent += frame.rendered.lines);
+        let expires = Instant::now() + limits.max_age;
+        // Sent on an earlier connection without a final response.
+        if let Some(frame) = self.pending.as_ref().filter(|frame| frame.is_sent) {
+            stats.add_resent(frame.rendered.lines);
         }
-        let mut answers = 0;
+        let mut responses = 0;
         loop {
-            if self.frame.is_none() && feed.queue.has_more() {
-                self.frame = Some(self.fill(feed));
+            if self.pending.is_none() && reader.queue.has_more() {
+                self.pending = Some(self.fill(reader));
             }
-            let Some(frame) = &mut self.frame else {
+            let Some(frame) = &mut self.pending else {
                 tokio::select! {
-                    filled = feed.fill() => match filled {
+                    filled = reader.fill() => match filled {
                         Some(Ok(())) => continue,
-                        Some(Err(error)) => return End::Bus(Some(error)),
-                        None => return End::Bus(None),
+                        Some(Err(error)) => return Outcome::Bus(Some(error)),
+                        None => return Outcome::Bus(None),
                     },
-                    // Receivers close what is not used for a while.
-                    _ = &mut driving => return End::Renewed,
-                    () = stop.cancelled() => return End::Stopped,
-                    () = tokio::time::sleep_until(old) => return End::Renewed,
+                    // Receivers close idle connections.
+                    _ = &mut driver => return Outcome::Expired,
+                    () = stop.cancelled() => return Outcome::Stopped,
+                    () = tokio::time::sleep_until(expires) => return Outcome::Expired,
                 }
             };
-            frame.tried = true;
-            let answered = tokio::select! {
-                answered = timeout(answer_wait, self.envelope.ask(&mut sender, frame)) => answered,
-                () = async { stop.cancelled().await; tokio::time::sleep(LAST_ANSWER).await } => return End::Stopped,
+            frame.is_sent = true;
+            let response = tokio::select! {
+                response = timeout(response_timeout, self.request.send(&mut sender, frame)) => response,
+                () = async { stop.cancelled().await; tokio::time::sleep(SHUTDOWN_TIMEOUT).await } => return Outcome::Stopped,
             };
-            let answer = match answered {
-                Ok(Ok(answer)) => answer,
-                // It was closed just when it was used again.
-                Ok(Err(Failure::Closed)) if answers > 0 => return End::Renewed,
-                Ok(Err(failure)) => return End::Failed(failure),
-                Err(_) => return End::Failed(Failure::Late(answer_wait)),
+            let response = match response {
+                Ok(Ok(response)) => response,
+                // The receiver closed an idle connection at the moment of the request.
+                Ok(Err(DeliveryError::Closed)) if responses > 0 => return Outcome::Expired,
+                Ok(Err(error)) => return Outcome::Failed(error),
+                Err(_) => return Outcome::Failed(DeliveryError::Timeout(response_timeout)),
             };
-            answers += 1;
-            let Some(frame) = self.frame.take() else { continue };
-            match answer {
-                Answer::Taken(_) => {
-                    counts.note(|report| report.delivered += frame.rendered.lines);
-                    feed.settle(frame.pieces);
+            responses += 1;
+            let Some(frame) = self.pending.take() else { continue };
+            match response {
+                Response::Accepted(_) => {
+                    stats.add_delivered(frame.rendered.lines);
+                    reader.confirm(frame.pieces);
                 }
-                Answer::TooLarge if frame.rendered.messages > 1 => {
-                    self.frame_bytes = (frame.body.len() / 2).clamp(1, self.frame_bytes);
-                    feed.queue.take_back();
+                Response::TooLarge if frame.rendered.messages > 1 => {
+                    self.max_frame_bytes = (frame.body.len() / 2).clamp(1, self.max_frame_bytes);
+                    reader.queue.undo_frame();
                 }
-                Answer::TooLarge | Answer::Refused(_) => {
-                    let status = if let Answer::Refused(status) = answer {
+                Response::TooLarge | Response::Rejected(_) => {
+                    let status = if let Response::Rejected(status) = response {
                         status
                     } else {
                         413
                     };
-                    counts.note(|report| report.dropped += frame.rendered.lines);
-                    feed.settle(frame.pieces);
-                    refused(Refusal {
-                        lines: frame.rendered.lines,
-                        status,
-                    });
+                    let lines = frame.rendered.lines;
+                    stats.add_gap(LossReason::Rejected, lines);
+                    reader.confirm(frame.pieces);
+                    on_rejection(Rejection { lines, status });
                 }
             }
             if stop.is_cancelled() {
-                return End::Stopped;
+                return Outcome::Stopped;
             }
-            if Instant::now() >= old {
-                return End::Renewed;
+            if Instant::now() >= expires {
+                return Outcome::Expired;
             }
         }
     }
 
-    /// Whether a frame waits for an answer.
-    pub(crate) fn are_open(&self) -> bool {
-        self.frame.is_some()
+    /// Whether a frame waits for a final response.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.pending.is_some()
     }
 
-    /// Sends one message and returns the status that it is answered with.
+    /// Sends one message and returns the status of the response.
     ///
     /// # Errors
-    /// What went wrong, a refusal too.
-    pub(crate) async fn probe(&mut self, connection: Connection, body: Bytes) -> Result<u16, Failure> {
-        let (mut sender, _driving) = open(connection).await?;
+    /// A delivery error, or the receiver's rejection.
+    pub(crate) async fn probe(&mut self, connection: Connection, body: Bytes) -> Result<u16, DeliveryError> {
+        let (mut sender, _driver) = open(connection).await?;
         let rendered = Rendered {
             messages: 1,
             ..Rendered::default()
         };
         let frame = Frame::new(body, rendered, 0);
-        let refused = |status| Failure::Answer {
+        let rejected = |status| DeliveryError::Status {
             status,
             retry_after: None,
         };
-        match self.envelope.ask(&mut sender, &frame).await? {
-            Answer::Taken(status) => Ok(status),
-            Answer::Refused(status) => Err(refused(status)),
-            Answer::TooLarge => Err(refused(413)),
+        match self.request.send(&mut sender, &frame).await? {
+            Response::Accepted(status) => Ok(status),
+            Response::Rejected(status) => Err(rejected(status)),
+            Response::TooLarge => Err(rejected(413)),
         }
     }
 
-    fn fill(&self, feed: &mut Feed) -> Frame {
-        let mut body = BytesMut::with_capacity(self.frame_bytes + 1024);
-        let rendered = feed.queue.render_frame(&mut body, self.frame_bytes, FRAME_MESSAGES);
-        Frame::new(body.freeze(), rendered, feed.queue.rendered())
+    fn fill(&self, reader: &mut DrainReader) -> Frame {
+        let mut body = BytesMut::with_capacity(self.max_frame_bytes + 1024);
+        let rendered = reader
+            .queue
+            .render_frame(&mut body, self.max_frame_bytes, FRAME_MESSAGES);
+        Frame::new(body.freeze(), rendered, reader.queue.rendered())
     }
 }
 
 impl Frame {
-    /// One that was not sent yet, under an id of its own.
+    /// A frame with a new id.
     fn new(body: Bytes, rendered: Rendered, pieces: u64) -> Self {
         Self {
             id: format!("{:032X}", rand::random::<u128>()),
             body,
             rendered,
             pieces,
-            tried: false,
+            is_sent: false,
         }
     }
 }
 
-impl Envelope {
-    async fn ask(&self, sender: &mut SendRequest<Full<Bytes>>, frame: &Frame) -> Result<Answer, Failure> {
-        let http = |error: &dyn std::fmt::Display| Failure::Http(error.to_string());
+impl RequestTemplate {
+    async fn send(&self, sender: &mut SendRequest<Full<Bytes>>, frame: &Frame) -> Result<Response, DeliveryError> {
+        let http = |error: &dyn std::fmt::Display| DeliveryError::Http(error.to_string());
         let request = self.request(frame).map_err(|error| http(&error))?;
-        sender.ready().await.map_err(|_| Failure::Closed)?;
+        sender.ready().await.map_err(|_| DeliveryError::Closed)?;
         let response = sender.send_request(request).await.map_err(|error| {
             let unsent = error.is_canceled() || error.is_closed() || error.is_incomplete_message();
-            if unsent { Failure::Closed } else { http(&error) }
+            if unsent { DeliveryError::Closed } else { http(&error) }
         })?;
         let (head, body) = response.into_parts();
-        // Redirects are refusals: nobody has looked at where they lead.
-        let answer = match head.status {
-            status if status.is_success() => Ok(Answer::Taken(status.as_u16())),
-            StatusCode::PAYLOAD_TOO_LARGE => Ok(Answer::TooLarge),
+        // A redirect is a rejection: its target was not checked.
+        let result = match head.status {
+            status if status.is_success() => Ok(Response::Accepted(status.as_u16())),
+            StatusCode::PAYLOAD_TOO_LARGE => Ok(Response::TooLarge),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Err(head.status),
-            status if status.is_client_error() || status.is_redirection() => Ok(Answer::Refused(status.as_u16())),
+            status if status.is_client_error() || status.is_redirection() => Ok(Response::Rejected(status.as_u16())),
             status => Err(status),
         };
-        // What else it says is nothing to us, but has to be read before it is asked again.
-        let _ = http_body_util::Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-        answer.map_err(|status| Failure::Answer {
+        // The body is ignored, but must be read before the connection is reused.
+        let _ = http_body_util::Limited::new(body, MAX_RESPONSE_BYTES).collect().await;
+        result.map_err(|status| DeliveryError::Status {
             status: status.as_u16(),
             retry_after: head.headers.get(header::RETRY_AFTER).and_then(retry_after),
         })
     }
 
     fn request(&self, frame: &Frame) -> Result<Request<Full<Bytes>>, http::Error> {
-        let path = if self.target.path.is_empty() {
+        let path = if self.target.path_and_query.is_empty() {
             "/"
         } else {
-            self.target.path.as_str()
+            self.target.path_and_query.as_str()
         };
         let mut request = Request::post(path)
             .header(header::HOST, self.host())
@@ -254,17 +262,17 @@ impl Envelope {
             .header("Logplex-Msg-Count", frame.rendered.messages)
             .header("Logplex-Frame-Id", &frame.id)
             .header("Logplex-Drain-Token", &self.token);
-        if let Some((user, password)) = &self.target.login {
-            let login = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
-            let mut login = HeaderValue::try_from(login)?;
-            login.set_sensitive(true);
-            request = request.header(header::AUTHORIZATION, login);
+        if let Some((user, password)) = &self.target.credentials {
+            let value = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+            let mut value = HeaderValue::try_from(value)?;
+            value.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, value);
         }
         let mut body = frame.body.clone();
         if self.target.gzip
-            && let Ok(smaller) = compress(&body)
+            && let Ok(compressed) = compress(&body)
         {
-            body = smaller;
+            body = compressed;
             request = request.header(header::CONTENT_ENCODING, "gzip");
         }
         request.body(Full::new(body))
@@ -282,12 +290,13 @@ impl Envelope {
     }
 }
 
-/// Speaks HTTP on a connection, whose own task ends when what is returned is dropped.
-async fn open(connection: Connection) -> Result<(SendRequest<Full<Bytes>>, AbortOnDropHandle<()>), Failure> {
+/// Performs the HTTP handshake. Dropping the returned handle ends the task that drives the
+/// connection.
+async fn open(connection: Connection) -> Result<(SendRequest<Full<Bytes>>, AbortOnDropHandle<()>), DeliveryError> {
     let opened = handshake(TokioIo::new(connection.stream)).await;
-    let (sender, driving) = opened.map_err(|error| Failure::Http(error.to_string()))?;
-    let driving = tokio::spawn(async { drop(driving.await) });
-    Ok((sender, AbortOnDropHandle::new(driving)))
+    let (sender, driver) = opened.map_err(|error| DeliveryError::Http(error.to_string()))?;
+    let driver = tokio::spawn(async { drop(driver.await) });
+    Ok((sender, AbortOnDropHandle::new(driver)))
 }
 
 fn compress(body: &[u8]) -> std::io::Result<Bytes> {
@@ -296,7 +305,7 @@ fn compress(body: &[u8]) -> std::io::Result<Bytes> {
     Ok(encoder.finish()?.into())
 }
 
-/// Seconds, or a date.
+/// Parses `Retry-After`: seconds or a date.
 ///
 /// *Source*: RFC 9110, section 10.2.3.
 fn retry_after(value: &HeaderValue) -> Option<Duration> {

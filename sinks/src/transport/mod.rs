@@ -1,6 +1,7 @@
 //! Connections to receivers: resolves, connects and sends over UDP, TCP, TLS or HTTPS.
 //!
-//! Reads lines from a drain's reader and reports how each connection ended; it does not see leases or the registry.
+//! Takes lines from a drain's reader and returns how the connection ended. It does not use leases,
+//! the registry or notices.
 
 pub(crate) mod connect;
 pub(crate) mod error;

@@ -1,17 +1,17 @@
-//! How a connection to a receiver ends.
+//! How a connection to a receiver ended.
 
 use bus::BusError;
 
-use crate::transport::error::Failure;
+use super::error::DeliveryError;
 
-/// How it ended.
-pub(crate) enum End {
-    /// It failed: what is not sure is sent again on the next.
-    Failed(Failure),
-    /// It was old, and is made anew.
-    Renewed,
-    /// We were told to stop.
+/// How a connection ended.
+pub(crate) enum Outcome {
+    /// It failed; unconfirmed lines are resent on the next one.
+    Failed(DeliveryError),
+    /// It reached its maximum age or was closed while idle, and is replaced.
+    Expired,
+    /// Shutdown was requested.
     Stopped,
-    /// The bus failed, or, without an error, closed.
+    /// The subscription failed or, without an error, ended.
     Bus(Option<BusError>),
 }

@@ -1,4 +1,4 @@
-//! A receiver's addresses: looked up with each dial, and never in the operator's network.
+//! Resolves receivers' host names before each connection, and drops forbidden addresses.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,26 +7,26 @@ use hickory_resolver::{
     config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig},
     net::runtime::TokioRuntimeProvider,
 };
-use registry::{Addresses, Target};
+use registry::{AddressPolicy, DrainTarget};
 
-use crate::transport::error::Failure;
+use super::error::DeliveryError;
 
-/// How long an answer is remembered at most, whatever it says itself.
+/// The maximum time that an answer is cached, whatever its TTL.
 const MAX_TTL: Duration = Duration::from_secs(10);
 
-/// Looks names up, and lets through what drains may lead to.
-pub(crate) struct Names {
+/// Resolves host names to allowed addresses.
+pub(crate) struct HostResolver {
     resolver: TokioResolver,
-    addresses: Addresses,
+    policy: AddressPolicy,
 }
 
-impl Names {
-    /// Asks this server, or those of the machine.
+impl HostResolver {
+    /// Uses this name server, or those of the system.
     ///
     /// # Errors
-    /// Where the machine's configuration cannot be read, in words.
-    pub(crate) fn new(server: Option<SocketAddr>, addresses: Addresses) -> Result<Self, String> {
-        let unusable = |error: &dyn std::fmt::Display| format!("names cannot be looked up: {error}");
+    /// The system's configuration cannot be read.
+    pub(crate) fn new(server: Option<SocketAddr>, policy: AddressPolicy) -> Result<Self, String> {
+        let unusable = |error: &dyn std::fmt::Display| format!("cannot set up name resolution: {error}");
         let mut builder = match server {
             Some(server) => {
                 let mut connection = ConnectionConfig::udp();
@@ -42,35 +42,35 @@ impl Names {
         (options.positive_max_ttl, options.negative_max_ttl) = (Some(MAX_TTL), Some(MAX_TTL));
         Ok(Self {
             resolver: builder.build().map_err(|error| unusable(&error))?,
-            addresses,
+            policy,
         })
     }
 
-    /// Where this receiver can be dialled. What is returned is what is to be dialled: nothing is looked up again.
+    /// The allowed addresses of a receiver. Connect to these; a second lookup could return others.
     ///
     /// # Errors
-    /// [`Failure::Resolve`], [`Failure::Forbidden`] where all of it lies where drains may not go.
-    pub(crate) async fn of(&self, target: &Target) -> Result<Vec<SocketAddr>, Failure> {
+    /// [`DeliveryError::Resolve`], or [`DeliveryError::Forbidden`] if no address is allowed.
+    pub(crate) async fn resolve(&self, target: &DrainTarget) -> Result<Vec<SocketAddr>, DeliveryError> {
         let found = match target.address {
             Some(address) => vec![address],
             None => {
-                let looked = self.resolver.lookup_ip(target.host.as_str()).await;
-                looked
-                    .map_err(|error| Failure::Resolve(error.to_string()))?
+                let lookup = self.resolver.lookup_ip(target.host.as_str()).await;
+                lookup
+                    .map_err(|error| DeliveryError::Resolve(error.to_string()))?
                     .iter()
                     .collect()
             }
         };
         if found.is_empty() {
-            return Err(Failure::Resolve("it has no address".to_owned()));
+            return Err(DeliveryError::Resolve("it has no addresses".to_owned()));
         }
-        let permitted = found.into_iter().filter(|address| self.addresses.permit(*address));
-        let permitted: Vec<_> = permitted
+        let allowed = found.into_iter().filter(|address| self.policy.permits(*address));
+        let allowed: Vec<_> = allowed
             .map(|address| SocketAddr::new(address.to_canonical(), target.port))
             .collect();
-        if permitted.is_empty() {
-            return Err(Failure::Forbidden);
+        if allowed.is_empty() {
+            return Err(DeliveryError::Forbidden);
         }
-        Ok(permitted)
+        Ok(allowed)
     }
 }

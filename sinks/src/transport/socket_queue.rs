@@ -1,8 +1,8 @@
-//! What of a socket's bytes its peer's kernel has not acknowledged yet.
+//! The bytes of a socket that the peer's kernel has not acknowledged.
 //!
-//! The one file with unsafe code: no crate wraps this request.
+//! The only file with unsafe code: no crate has a safe wrapper for this ioctl.
 
-#![allow(unsafe_code, reason = "SIOCOUTQ, which no crate wraps")]
+#![allow(unsafe_code, reason = "no crate has a safe wrapper for SIOCOUTQ")]
 
 use std::{
     io,
@@ -15,10 +15,11 @@ use tokio::net::TcpStream;
 /// `SIOCOUTQ`, the same number as `TIOCOUTQ`.
 ///
 /// *Source*: tcp(7).
-const SIOCOUTQ: Opcode = number();
+const SIOCOUTQ: Opcode = request();
 
-/// It differs between processors. Where the kernel knows none of this number it refuses, and nothing is taken for confirmed.
-const fn number() -> Opcode {
+/// The number depends on the architecture. If the kernel does not support it, the ioctl fails and
+/// nothing counts as acknowledged.
+const fn request() -> Opcode {
     if cfg!(any(
         target_arch = "mips",
         target_arch = "mips64",
@@ -32,24 +33,25 @@ const fn number() -> Opcode {
     }
 }
 
-/// Asks a socket, also after the stream that it belonged to is within TLS.
-pub(crate) struct Queue(OwnedFd);
+/// A second descriptor of a socket, for queries while TLS owns the stream.
+pub(crate) struct SocketQueue(OwnedFd);
 
-impl Queue {
-    /// Of this connection.
+impl SocketQueue {
+    /// Duplicates the descriptor of a connection.
     ///
     /// # Errors
-    /// The system's: it has no descriptor left.
+    /// The process has no descriptor left.
     pub(crate) fn of(stream: &TcpStream) -> io::Result<Self> {
         Ok(Self(stream.as_fd().try_clone_to_owned()?))
     }
 
-    /// Bytes that were written and not acknowledged.
+    /// The number of bytes written and not acknowledged.
     ///
     /// # Errors
-    /// The system's.
+    /// The kernel does not support the request.
     pub(crate) fn unacknowledged(&self) -> io::Result<u64> {
-        // SAFETY: SIOCOUTQ writes one int to where it is told, and nothing else; the descriptor is a TCP socket's, and open as long as this is.
+        // SAFETY: SIOCOUTQ writes one int to the given address and nothing else. The descriptor is
+        // a TCP socket and stays open while `self` exists.
         let bytes: i32 = unsafe { ioctl(&self.0, Getter::<SIOCOUTQ, i32>::new()) }?;
         Ok(u64::try_from(bytes).unwrap_or_default())
     }

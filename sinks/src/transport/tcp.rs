@@ -1,4 +1,4 @@
-//! Syslog over a connection: TCP, or TLS within it.
+//! Syslog over TCP, with or without TLS.
 
 use std::{io, time::Duration};
 
@@ -9,138 +9,131 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    reader::Feed, stats::Counts, transport::connect::Connection, transport::error::Failure, transport::outcome::End,
-    transport::unconfirmed::Unconfirmed,
-};
+use super::{connect::Connection, error::DeliveryError, outcome::Outcome, unconfirmed::Unconfirmed};
+use crate::{reader::DrainReader, stats::DrainStats};
 
-/// How much is rendered and written at a time.
+/// The bytes that are rendered and written at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// How often it is looked what was confirmed, while nothing is written.
-const LOOK: Duration = Duration::from_millis(500);
+/// The interval at which acknowledgments are read from the kernel while nothing is written.
+const ACK_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a receiver may take to close what we ended.
-const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// How long the receiver may take to close its side.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sends what the feed has until the connection ends, or is to.
+/// Sends lines until the connection fails, reaches `max_age`, or shutdown is requested.
 pub(crate) async fn run(
-    feed: &mut Feed,
+    reader: &mut DrainReader,
     connection: Connection,
-    counts: &Counts,
-    age: Duration,
+    stats: &DrainStats,
+    max_age: Duration,
     stop: &CancellationToken,
-) -> End {
-    let (mut reading, mut writing) = tokio::io::split(connection.stream);
-    let mut sending = Sending {
+) -> Outcome {
+    let (mut read_half, mut write_half) = tokio::io::split(connection.stream);
+    let mut progress = Progress {
         unconfirmed: Unconfirmed::default(),
-        counts,
+        stats,
     };
     let mut chunk = BytesMut::with_capacity(CHUNK_BYTES * 2);
-    // Whether the chunk is not wholly in the socket yet.
-    let mut open = false;
-    let mut told = [0; 4096];
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let old = Instant::now() + age;
+    // Whether part of the chunk is still to be written.
+    let mut is_writing = false;
+    let mut received = [0; 4096];
+    let mut polls = interval(ACK_POLL_INTERVAL);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let expires = Instant::now() + max_age;
     let acknowledged = || {
         let written = connection.written.bytes();
-        // Where the kernel does not say, nothing is.
+        // Without the kernel's answer nothing counts as acknowledged.
         connection
-            .queue
+            .socket
             .unacknowledged()
-            .map_or(0, |waiting| written.saturating_sub(waiting))
+            .map_or(0, |unacknowledged| written.saturating_sub(unacknowledged))
     };
     loop {
-        if !open && feed.queue.has_more() {
-            feed.queue.render(&mut chunk, CHUNK_BYTES);
-            open = true;
+        if !is_writing && reader.queue.has_more() {
+            reader.queue.render(&mut chunk, CHUNK_BYTES);
+            is_writing = true;
         }
         tokio::select! {
-            wrote = push(&mut writing, &mut chunk), if open => {
-                if let Err(error) = wrote {
-                    return End::Failed(Failure::Broke(error));
+            written = write_all(&mut write_half, &mut chunk), if is_writing => {
+                if let Err(error) = written {
+                    return Outcome::Failed(DeliveryError::Io(error));
                 }
-                open = false;
-                sending.unconfirmed.wrote(connection.written.bytes(), feed.queue.rendered());
-                sending.confirm(feed, acknowledged());
+                is_writing = false;
+                progress.unconfirmed.wrote(connection.written.bytes(), reader.queue.rendered());
+                progress.acknowledge(reader, acknowledged());
             }
-            // What a receiver says is nothing that syslog knows; that it has gone is.
-            read = reading.read(&mut told) => match read {
-                Ok(0) => return End::Failed(Failure::Closed),
+            // Syslog has no responses: received bytes are discarded, only the end matters.
+            read = read_half.read(&mut received) => match read {
+                Ok(0) => return Outcome::Failed(DeliveryError::Closed),
                 Ok(_) => {}
-                Err(error) => return End::Failed(Failure::Broke(error)),
+                Err(error) => return Outcome::Failed(DeliveryError::Io(error)),
             },
-            filled = feed.fill(), if feed.queue.has_room() => match filled {
+            filled = reader.fill(), if reader.queue.has_room() => match filled {
                 Some(Ok(())) => {}
-                Some(Err(error)) => return End::Bus(Some(error)),
-                None => return End::Bus(None),
+                Some(Err(error)) => return Outcome::Bus(Some(error)),
+                None => return Outcome::Bus(None),
             },
-            _ = looks.tick() => sending.confirm(feed, acknowledged()),
+            _ = polls.tick() => progress.acknowledge(reader, acknowledged()),
             () = stop.cancelled() => {
-                if close(reading, writing, open.then_some(&mut chunk)).await {
-                    sending.all(feed);
+                if close(read_half, write_half, is_writing.then_some(&mut chunk)).await {
+                    progress.confirm_all(reader);
                 }
-                return End::Stopped;
+                return Outcome::Stopped;
             }
-            () = tokio::time::sleep_until(old), if !open => {
-                if close(reading, writing, None).await {
-                    sending.all(feed);
+            () = tokio::time::sleep_until(expires), if !is_writing => {
+                if close(read_half, write_half, None).await {
+                    progress.confirm_all(reader);
                 }
-                return End::Renewed;
+                return Outcome::Expired;
             }
         }
     }
 }
 
-/// What was sent, and what of it is sure.
-struct Sending<'a> {
+/// What was sent on the connection, and what of it is confirmed.
+struct Progress<'a> {
     unconfirmed: Unconfirmed,
-    counts: &'a Counts,
+    stats: &'a DrainStats,
 }
 
-impl Sending<'_> {
-    fn confirm(&mut self, feed: &mut Feed, bytes: u64) {
-        let sure = self.unconfirmed.confirm(bytes, Instant::now());
-        self.settle(feed, sure);
+impl Progress<'_> {
+    /// Records that the receiver's kernel has acknowledged this many bytes.
+    fn acknowledge(&mut self, reader: &mut DrainReader, bytes: u64) {
+        let confirmed = self.unconfirmed.acknowledge(bytes, Instant::now());
+        self.stats.add_delivered(reader.confirm(confirmed));
     }
 
-    fn all(&mut self, feed: &mut Feed) {
-        let sure = self.unconfirmed.all();
-        self.settle(feed, sure);
-    }
-
-    fn settle(&self, feed: &mut Feed, sure: u64) {
-        let lines = feed.settle(sure);
-        if lines > 0 {
-            self.counts.note(|report| report.delivered += lines);
-        }
+    fn confirm_all(&mut self, reader: &mut DrainReader) {
+        let confirmed = self.unconfirmed.confirm_all();
+        self.stats.add_delivered(reader.confirm(confirmed));
     }
 }
 
-/// Writes all of it, down to the socket.
+/// Writes the whole chunk to the socket.
 ///
-/// *Cancel safety*: what was written is no longer in the chunk; call it again.
-async fn push(writing: &mut (impl AsyncWrite + Unpin), chunk: &mut BytesMut) -> io::Result<()> {
-    writing.write_all_buf(chunk).await?;
-    writing.flush().await
+/// *Cancel safety*: written bytes are removed from the chunk; call it again to continue.
+async fn write_all(write_half: &mut (impl AsyncWrite + Unpin), chunk: &mut BytesMut) -> io::Result<()> {
+    write_half.write_all_buf(chunk).await?;
+    write_half.flush().await
 }
 
-/// Ends it in good order; `true` where the receiver has read all of it and did the same.
+/// Writes the rest, closes the connection, and returns whether the receiver closed its side as
+/// well, which it does after it has read everything.
 async fn close(
-    mut reading: impl AsyncRead + Unpin,
-    mut writing: impl AsyncWrite + Unpin,
+    mut read_half: impl AsyncRead + Unpin,
+    mut write_half: impl AsyncWrite + Unpin,
     rest: Option<&mut BytesMut>,
 ) -> bool {
     let closing = async {
         if let Some(rest) = rest {
-            push(&mut writing, rest).await?;
+            write_all(&mut write_half, rest).await?;
         }
-        // Within TLS, close_notify and then the end.
-        writing.shutdown().await?;
-        let mut told = [0; 4096];
-        while reading.read(&mut told).await? > 0 {}
+        // With TLS: close_notify, then FIN.
+        write_half.shutdown().await?;
+        let mut received = [0; 4096];
+        while read_half.read(&mut received).await? > 0 {}
         io::Result::Ok(())
     };
-    matches!(tokio::time::timeout(CLOSE_WAIT, closing).await, Ok(Ok(())))
+    matches!(tokio::time::timeout(CLOSE_TIMEOUT, closing).await, Ok(Ok(())))
 }

@@ -1,4 +1,4 @@
-//! TLS to receivers: verified, unless a drain's URL says that it is not to be.
+//! TLS to receivers. Certificates are verified unless a drain's URL disables it.
 
 use std::{fs, io, path::Path, sync::Arc};
 
@@ -12,29 +12,29 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::Config;
 
-/// How receivers are known.
-pub(crate) struct Tls {
+/// TLS settings with and without verification of certificates.
+pub(crate) struct TlsConnectors {
     verified: TlsConnector,
     unverified: TlsConnector,
 }
 
-impl Tls {
-    /// With the machine's authorities and what is configured.
+impl TlsConnectors {
+    /// Loads the system's and the configured certificate authorities, and the client certificate.
     ///
     /// # Errors
-    /// What cannot be read, in words.
+    /// A file cannot be read or used.
     pub(crate) fn new(config: &Config) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         let native = rustls_native_certs::load_native_certs();
-        let (known, _) = roots.add_parsable_certificates(native.certs);
+        let (count, _) = roots.add_parsable_certificates(native.certs);
         if let Some(path) = &config.ca {
             let unreadable = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
             for certificate in read(path)? {
                 roots.add(certificate).map_err(|error| unreadable(&error))?;
             }
-        } else if known == 0 {
+        } else if count == 0 {
             tracing::warn!(
-                "no certificate authority on this machine: no drain over TLS can be verified (install ca-certificates, or name a file in SSL_CERT_FILE)"
+                "no certificate authorities found, drains over TLS will fail; install ca-certificates or set SSL_CERT_FILE"
             );
         }
         let provider = Arc::new(ring::default_provider());
@@ -43,8 +43,8 @@ impl Tls {
                 .with_safe_default_protocol_versions()
                 .map_err(|error| error.to_string())?;
             let builder = if unverified {
-                let anybody = Arc::new(Anybody(Arc::clone(&provider)));
-                builder.dangerous().with_custom_certificate_verifier(anybody)
+                let verifier = Arc::new(AcceptAny(Arc::clone(&provider)));
+                builder.dangerous().with_custom_certificate_verifier(verifier)
             } else {
                 builder.with_root_certificates(roots.clone())
             };
@@ -65,7 +65,7 @@ impl Tls {
         })
     }
 
-    /// Who believes a receiver's certificate, or anybody's.
+    /// The connector that verifies certificates, or the one that accepts any.
     pub(crate) fn connector(&self, verify: bool) -> &TlsConnector {
         if verify { &self.verified } else { &self.unverified }
     }
@@ -77,16 +77,16 @@ fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let read = read.map_err(|error| unreadable(&error))?;
     if read.is_empty() {
-        return Err(unreadable(&io::Error::other("no certificate in it")));
+        return Err(unreadable(&io::Error::other("the file contains no certificate")));
     }
     Ok(read)
 }
 
-/// Believes any certificate: what a drain's URL asked for. Whoever shows it has its key all the same.
+/// Accepts any certificate, but checks that the receiver has its private key.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAny(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

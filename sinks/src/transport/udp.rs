@@ -1,4 +1,5 @@
-//! Syslog over UDP: a message a datagram. What is lost on the way nobody can know; what this machine could not send is sent again.
+//! Syslog over UDP, one message per datagram. Loss in the network is undetectable; messages that
+//! this host cannot send are sent again.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -6,70 +7,69 @@ use bytes::Bytes;
 use tokio::{net::UdpSocket, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{reader::Feed, stats::Counts, transport::error::Failure, transport::outcome::End};
+use super::{error::DeliveryError, outcome::Outcome};
+use crate::{reader::DrainReader, stats::DrainStats};
 
-/// A socket that sends to the first of these that can be sent to.
+/// Opens a socket to the first address that has a route.
 ///
 /// # Errors
-/// The system's, of the last.
-pub(crate) async fn open(addresses: &[SocketAddr]) -> Result<UdpSocket, Failure> {
-    let mut failed = std::io::ErrorKind::AddrNotAvailable.into();
+/// [`DeliveryError::Connect`] for the last address.
+pub(crate) async fn open(addresses: &[SocketAddr]) -> Result<UdpSocket, DeliveryError> {
+    let mut last_error = std::io::ErrorKind::AddrNotAvailable.into();
     for address in addresses {
-        let from: SocketAddr = match address {
+        let local: SocketAddr = match address {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let opened = async {
-            let socket = UdpSocket::bind(from).await?;
+            let socket = UdpSocket::bind(local).await?;
             socket.connect(address).await?;
             Ok(socket)
         };
         match opened.await {
             Ok(socket) => return Ok(socket),
-            Err(error) => failed = error,
+            Err(error) => last_error = error,
         }
     }
-    Err(Failure::Connect(failed))
+    Err(DeliveryError::Connect(last_error))
 }
 
-/// Sends what the feed has until the socket fails, or it is to end.
+/// Sends lines until the socket fails, expires, or shutdown is requested.
 pub(crate) async fn run(
-    feed: &mut Feed,
+    reader: &mut DrainReader,
     socket: &UdpSocket,
-    counts: &Counts,
-    old: Instant,
+    stats: &DrainStats,
+    expires: Instant,
     stop: &CancellationToken,
-) -> End {
+) -> Outcome {
     let mut messages: Vec<Bytes> = Vec::new();
     loop {
         if stop.is_cancelled() {
-            return End::Stopped;
+            return Outcome::Stopped;
         }
-        if Instant::now() >= old {
-            return End::Renewed;
+        if Instant::now() >= expires {
+            return Outcome::Expired;
         }
-        while feed.queue.has_more() {
+        while reader.queue.has_more() {
             messages.clear();
-            feed.queue.render_messages(&mut messages);
+            reader.queue.render_messages(&mut messages);
             for message in &messages {
-                // A receiver that was not there a moment ago is told of here.
+                // Also reports an ICMP error in response to an earlier datagram.
                 if let Err(error) = socket.send(message).await {
-                    return End::Failed(Failure::Broke(error));
+                    return Outcome::Failed(DeliveryError::Io(error));
                 }
             }
-            let lines = feed.settle(feed.queue.rendered());
-            if lines > 0 {
-                counts.note(|report| report.delivered += lines);
-            }
+            let lines = reader.confirm(reader.queue.rendered());
+            stats.add_delivered(lines);
         }
         tokio::select! {
-            filled = feed.fill() => match filled {
+            filled = reader.fill() => match filled {
                 Some(Ok(())) => {}
-                Some(Err(error)) => return End::Bus(Some(error)),
-                None => return End::Bus(None),
+                Some(Err(error)) => return Outcome::Bus(Some(error)),
+                None => return Outcome::Bus(None),
             },
-            () = stop.cancelled() => return End::Stopped,
-            () = tokio::time::sleep_until(old) => return End::Renewed,
+            () = stop.cancelled() => return Outcome::Stopped,
+            () = tokio::time::sleep_until(expires) => return Outcome::Expired,
         }
     }
 }

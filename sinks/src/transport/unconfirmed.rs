@@ -1,70 +1,75 @@
-//! What a receiver has for sure, of what was written to its connection.
+//! Which bytes written to a connection are confirmed.
 //!
-//! Its kernel's acknowledgement is not enough: a receiver that is killed leaves unread what its kernel has taken, 64 KiB and more. So what is confirmed is taken for sure once
-//! so much more was confirmed behind it that it cannot lie unread any more, or the connection has stayed open for a while. What a receiver leaves unread for longer than that is
-//! beyond syslog over TCP.
+//! The acknowledgment of the receiver's kernel is not enough: a receiver that is killed loses what
+//! its kernel has buffered, 64 KiB and more. Acknowledged bytes are confirmed once so many more
+//! bytes were acknowledged that they cannot be in the kernel's buffer any more, or once the
+//! connection has stayed open for a while. A receiver that buffers for longer can lose lines with
+//! syslog over TCP.
 
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// How many more bytes a receiver must have confirmed: more than kernels let lie unread.
-pub(crate) const BEHIND: u64 = 8 << 20;
+/// The number of later bytes whose acknowledgment confirms a byte: more than kernels buffer.
+pub(crate) const CONFIRMING_BYTES: u64 = 8 << 20;
 
-/// How long the connection must have stayed open.
-pub(crate) const OPEN_FOR: Duration = Duration::from_secs(30);
+/// The time after its acknowledgment that confirms a byte if the connection stays open.
+pub(crate) const CONFIRMING_TIME: Duration = Duration::from_secs(30);
 
-/// How often at most it is noted how much was confirmed.
-const GRAIN: Duration = Duration::from_secs(1);
+/// The minimum interval between two samples.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What was written to one connection.
+/// The bytes written to one connection.
 #[derive(Default)]
 pub(crate) struct Unconfirmed {
-    /// Where pieces end: in bytes of the connection, and how many pieces end until there.
+    /// Positions in the connection, in bytes, with the number of pieces that end up to there.
     marks: VecDeque<(u64, u64)>,
-    /// How much was confirmed when.
+    /// The number of acknowledged bytes at points in time.
     samples: VecDeque<(Instant, u64)>,
+    acknowledged: u64,
+    /// Confirmed pieces.
     confirmed: u64,
-    sure: u64,
 }
 
 impl Unconfirmed {
-    /// Notes that `pieces` pieces, all in all, lie wholly within the first `bytes` bytes.
+    /// Records that the first `pieces` pieces lie within the first `bytes` bytes of the connection.
     pub(crate) fn wrote(&mut self, bytes: u64, pieces: u64) {
         if self.marks.back().is_none_or(|(_, last)| *last < pieces) {
             self.marks.push_back((bytes, pieces));
         }
     }
 
-    /// Notes that the receiver's kernel has acknowledged so many bytes; returns how many pieces, all in all, it has for sure.
-    pub(crate) fn confirm(&mut self, bytes: u64, now: Instant) -> u64 {
-        self.confirmed = self.confirmed.max(bytes);
-        let due = self
+    /// Records that the receiver's kernel has acknowledged the first `bytes` bytes. Returns the
+    /// number of pieces confirmed since the connection began.
+    pub(crate) fn acknowledge(&mut self, bytes: u64, now: Instant) -> u64 {
+        self.acknowledged = self.acknowledged.max(bytes);
+        let is_due = self
             .samples
             .back()
-            .is_none_or(|(at, last)| now - *at >= GRAIN && *last < self.confirmed);
-        if due {
-            self.samples.push_back((now, self.confirmed));
+            .is_none_or(|(at, last)| now - *at >= SAMPLE_INTERVAL && *last < self.acknowledged);
+        if is_due {
+            self.samples.push_back((now, self.acknowledged));
         }
-        let mut sure = self.confirmed.saturating_sub(BEHIND);
-        while let Some((_, bytes)) = self.samples.front().filter(|(at, _)| now - *at >= OPEN_FOR) {
-            sure = sure.max(*bytes);
+        let mut confirmed = self.acknowledged.saturating_sub(CONFIRMING_BYTES);
+        while let Some((_, bytes)) = self.samples.front().filter(|(at, _)| now - *at >= CONFIRMING_TIME) {
+            confirmed = confirmed.max(*bytes);
             self.samples.pop_front();
         }
-        self.reach(sure)
+        self.confirm(confirmed)
     }
 
-    /// The connection was ended by us, and the receiver closed it in good order: it has all of it.
-    pub(crate) fn all(&mut self) -> u64 {
-        self.reach(u64::MAX)
+    /// Confirms everything: both sides have closed the connection in order. Returns the number of
+    /// pieces.
+    pub(crate) fn confirm_all(&mut self) -> u64 {
+        self.confirm(u64::MAX)
     }
 
-    fn reach(&mut self, bytes: u64) -> u64 {
+    fn confirm(&mut self, bytes: u64) -> u64 {
         while let Some((_, pieces)) = self.marks.front().filter(|(end, _)| *end <= bytes) {
-            self.sure = *pieces;
+            self.confirmed = *pieces;
             self.marks.pop_front();
         }
-        self.sure
+        self.confirmed
     }
 }
 
@@ -73,44 +78,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_took_is_sure_only_with_much_behind_it_or_after_a_while() {
-        let (mut written, begun) = (Unconfirmed::default(), Instant::now());
-        let at = |seconds| begun + Duration::from_secs(seconds);
+    fn acknowledged_bytes_are_confirmed_by_later_bytes_or_by_time() {
+        let (mut written, start) = (Unconfirmed::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
         written.wrote(1000, 1);
-        written.wrote(BEHIND + 1000, 2);
+        written.wrote(CONFIRMING_BYTES + 1000, 2);
+        assert_eq!(written.acknowledge(1000, at(0)), 0, "acknowledged but not confirmed");
+        assert_eq!(written.acknowledge(1000, at(29)), 0);
+        assert_eq!(written.acknowledge(1000, at(30)), 1, "open for 30 seconds");
+        assert_eq!(written.acknowledge(CONFIRMING_BYTES + 1000, at(31)), 1);
+        written.wrote(2 * CONFIRMING_BYTES + 1000, 3);
         assert_eq!(
-            written.confirm(1000, at(0)),
-            0,
-            "its kernel has it, and perhaps nobody else"
+            written.acknowledge(2 * CONFIRMING_BYTES + 999, at(32)),
+            1,
+            "one byte short"
         );
-        assert_eq!(written.confirm(1000, at(29)), 0);
-        assert_eq!(written.confirm(1000, at(30)), 1, "open for half a minute");
-        assert_eq!(written.confirm(BEHIND + 1000, at(31)), 1);
-        written.wrote(2 * BEHIND + 1000, 3);
-        assert_eq!(written.confirm(2 * BEHIND + 999, at(32)), 1, "one byte short");
-        assert_eq!(written.confirm(2 * BEHIND + 1000, at(32)), 2, "much behind it");
-        assert_eq!(written.all(), 3);
+        assert_eq!(
+            written.acknowledge(2 * CONFIRMING_BYTES + 1000, at(32)),
+            2,
+            "8 MiB acknowledged after it"
+        );
+        assert_eq!(written.confirm_all(), 3);
     }
 
     #[test]
-    fn a_busy_connection_whose_queue_is_never_empty_confirms_all_the_same() {
-        let (mut written, begun) = (Unconfirmed::default(), Instant::now());
-        let mut sure = 0;
+    fn a_connection_with_a_permanent_backlog_confirms_lines() {
+        let (mut written, start) = (Unconfirmed::default(), Instant::now());
+        let mut confirmed = 0;
         for n in 1..=1000u64 {
             written.wrote(n * 100_000, n);
-            // Always 64 KiB behind.
-            sure = written.confirm(n * 100_000 - 65_536, begun + Duration::from_millis(n));
+            // 64 KiB are always unacknowledged.
+            confirmed = written.acknowledge(n * 100_000 - 65_536, start + Duration::from_millis(n));
         }
-        assert!(sure >= 914, "{sure}");
+        assert!(confirmed >= 914, "{confirmed}");
     }
 
     #[test]
-    fn a_quiet_connection_confirms_each_piece_in_its_time() {
-        let (mut written, begun) = (Unconfirmed::default(), Instant::now());
+    fn a_slow_connection_confirms_each_piece_after_30_seconds() {
+        let (mut written, start) = (Unconfirmed::default(), Instant::now());
         for second in 0..100 {
             written.wrote((second + 1) * 10, second + 1);
-            let sure = written.confirm((second + 1) * 10, begun + Duration::from_secs(second));
-            assert_eq!(sure, (second + 1).saturating_sub(30), "second {second}");
+            let confirmed = written.acknowledge((second + 1) * 10, start + Duration::from_secs(second));
+            assert_eq!(confirmed, (second + 1).saturating_sub(30), "second {second}");
         }
     }
 }

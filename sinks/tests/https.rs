@@ -1,4 +1,4 @@
-//! HTTPS drains: frames that Logplex's receivers take, counts that add up, whatever is answered.
+//! HTTP drains: the content of frames, and the handling of every kind of response.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -10,12 +10,12 @@ use bus::{Bus, Item, Start};
 use registry::{DrainState, Registry};
 use sinks::Config;
 use support::{
-    web::{Answer, Web},
+    logplex::{LogplexReceiver, ScriptedResponse},
     *,
 };
 
-/// Numbered lines, each once and in order.
-fn numbered(texts: &[String]) -> u64 {
+/// Checks that numbered lines arrived once and in order, and returns their number.
+fn count_numbered(texts: &[String]) -> u64 {
     let seqs = texts
         .iter()
         .filter_map(|text| text.strip_prefix("line "))
@@ -24,17 +24,20 @@ fn numbered(texts: &[String]) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frame_has_all_that_a_receiver_wants_to_know_of_it() {
-    let (house, mut web) = (House::open().await, Web::start([], Answer::of(204)).await);
-    let drain = house.drain(&web.url()).await;
-    let zipped = Web::start([], Answer::of(200)).await;
-    house
+async fn frames_have_the_headers_and_messages_of_logplex() {
+    let (setup, mut web) = (
+        Setup::open().await,
+        LogplexReceiver::start([], ScriptedResponse::status(204)).await,
+    );
+    let drain = setup.drain(&web.url()).await;
+    let zipped = LogplexReceiver::start([], ScriptedResponse::status(200)).await;
+    setup
         .drain(&format!("http://{}/?tributary.gzip=on&key=K", zipped.addr))
         .await;
-    let sinks = house.start(config());
-    house.print(&metadata("web-1"), 0, 5000, 500).await;
+    let sinks = setup.start(config());
+    setup.print(&metadata("web-1"), 0, 5000, 500).await;
     web.until_messages(5000).await;
-    assert_eq!(numbered(&web.texts()), 5000);
+    assert_eq!(count_numbered(&web.texts()), 5000);
     let frame = web.frames.lock()[0].clone();
     assert_eq!(frame.path, "/drain?key=K");
     assert_eq!(frame.headers["host"], web.addr.to_string());
@@ -50,14 +53,10 @@ async fn a_frame_has_all_that_a_receiver_wants_to_know_of_it() {
     );
     let mut zipped = zipped;
     zipped.until_messages(5000).await;
-    assert_eq!(numbered(&zipped.texts()), 5000);
-    assert_eq!(
-        zipped.frames.lock()[0].path,
-        "/?key=K",
-        "options are ours, and not sent"
-    );
-    house
-        .until_report(&drain, "all counted", |report| {
+    assert_eq!(count_numbered(&zipped.texts()), 5000);
+    assert_eq!(zipped.frames.lock()[0].path, "/?key=K", "options are not sent");
+    setup
+        .until_report(&drain, "all lines counted", |report| {
             report.delivered == 5000 && report.lag_lines == 0
         })
         .await;
@@ -65,24 +64,33 @@ async fn a_frame_has_all_that_a_receiver_wants_to_know_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_taken_is_sent_again_under_its_own_id_until_it_is() {
-    let late = Answer {
-        after: Duration::from_secs(2),
-        ..Answer::of(200)
+async fn unaccepted_frames_are_resent_with_the_same_id() {
+    let late = ScriptedResponse {
+        delay: Duration::from_secs(2),
+        ..ScriptedResponse::status(200)
     };
-    let busy = Answer {
+    let busy = ScriptedResponse {
         headers: vec![("retry-after", "1".to_owned())],
-        ..Answer::of(429)
+        ..ScriptedResponse::status(429)
     };
-    let first = [Answer::of(500), busy, Answer::of(408), Answer::of(503), late];
-    let (house, mut web) = (House::open().await, Web::start(first, Answer::of(200)).await);
-    let drain = house.drain(&web.url()).await;
-    let sinks = house.start(Config {
-        answer_wait: Duration::from_secs(1),
+    let first = [
+        ScriptedResponse::status(500),
+        busy,
+        ScriptedResponse::status(408),
+        ScriptedResponse::status(503),
+        late,
+    ];
+    let (setup, mut web) = (
+        Setup::open().await,
+        LogplexReceiver::start(first, ScriptedResponse::status(200)).await,
+    );
+    let drain = setup.drain(&web.url()).await;
+    let sinks = setup.start(Config {
+        response_timeout: Duration::from_secs(1),
         ..config()
     });
-    house.print(&metadata("web-1"), 0, 3000, 100).await;
-    house
+    setup.print(&metadata("web-1"), 0, 3000, 100).await;
+    setup
         .until_report(&drain, "all delivered", |report| report.delivered == 3000)
         .await;
     web.until_frames(6).await;
@@ -99,9 +107,9 @@ async fn what_is_not_taken_is_sent_again_under_its_own_id_until_it_is() {
     assert_eq!(
         once.values().map(|messages| messages.len()).sum::<usize>(),
         3000,
-        "who goes by ids has each line once"
+        "deduplicated by frame id, each line arrives once"
     );
-    let report = house
+    let report = setup
         .until_report(&drain, "repeats counted", |report| report.resent > 0)
         .await;
     assert_eq!(report.dropped, 0);
@@ -109,19 +117,23 @@ async fn what_is_not_taken_is_sent_again_under_its_own_id_until_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_finds_frames_too_large_gets_smaller_ones() {
-    let (house, mut web) = (
-        House::open().await,
-        Web::start([Answer::of(413), Answer::of(413)], Answer::of(200)).await,
+async fn frames_shrink_after_413_responses() {
+    let (setup, mut web) = (
+        Setup::open().await,
+        LogplexReceiver::start(
+            [ScriptedResponse::status(413), ScriptedResponse::status(413)],
+            ScriptedResponse::status(200),
+        )
+        .await,
     );
-    let drain = house.drain(&web.url()).await;
-    let sinks = house.start(config());
-    house.print(&metadata("web-1"), 0, 4000, 1000).await;
+    let drain = setup.drain(&web.url()).await;
+    let sinks = setup.start(config());
+    setup.print(&metadata("web-1"), 0, 4000, 1000).await;
     web.until_messages(4000).await;
-    assert_eq!(numbered(&web.texts()), 4000);
+    assert_eq!(count_numbered(&web.texts()), 4000);
     let sizes: Vec<usize> = web.frames.lock().iter().map(|frame| frame.messages.len()).collect();
     assert!(sizes[1] < sizes[0] && sizes[2] < sizes[1], "{sizes:?}");
-    house
+    setup
         .until_report(&drain, "none dropped", |report| {
             report.delivered == 4000 && report.dropped == 0
         })
@@ -130,24 +142,24 @@ async fn a_receiver_that_finds_frames_too_large_gets_smaller_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_drains_that_refuse_for_ever_make_one_notice_each_and_no_loop() {
-    let house = House::open().await;
+async fn two_rejecting_drains_cause_one_notice_each_and_no_loop() {
+    let setup = Setup::open().await;
     let (one, two) = (
-        Web::start([], Answer::of(403)).await,
-        Web::start([], Answer::of(302)).await,
+        LogplexReceiver::start([], ScriptedResponse::status(403)).await,
+        LogplexReceiver::start([], ScriptedResponse::status(302)).await,
     );
-    let (first, second) = (house.drain(&one.url()).await, house.drain(&two.url()).await);
-    let sinks = house.start(config());
+    let (first, second) = (setup.drain(&one.url()).await, setup.drain(&two.url()).await);
+    let sinks = setup.start(config());
     let web = metadata("web-1");
-    house.print(&web, 0, 2000, 10).await;
+    setup.print(&web, 0, 2000, 10).await;
     let dropped = |count| move |report: &registry::DrainReport| report.dropped == count;
-    house.until_report(&first, "all dropped", dropped(2000)).await;
-    house.until_report(&second, "all dropped", dropped(2000)).await;
-    house.print(&web, 2000, 2100, 10).await;
-    house.until_report(&first, "all dropped", dropped(2100)).await;
-    house.until_report(&second, "all dropped", dropped(2100)).await;
+    setup.until_report(&first, "all dropped", dropped(2000)).await;
+    setup.until_report(&second, "all dropped", dropped(2000)).await;
+    setup.print(&web, 2000, 2100, 10).await;
+    setup.until_report(&first, "all dropped", dropped(2100)).await;
+    setup.until_report(&second, "all dropped", dropped(2100)).await;
     sinks.stop().await;
-    let mut reader = house.bus.follow(&"shop".parse().unwrap(), Start::Oldest).await.unwrap();
+    let mut reader = setup.bus.follow(&"shop".parse().unwrap(), Start::Oldest).await.unwrap();
     let mut notices = Vec::new();
     while let Some(Ok(item)) = bounded("the log", reader.next()).await {
         match item {
@@ -168,7 +180,7 @@ async fn two_drains_that_refuse_for_ever_make_one_notice_each_and_no_loop() {
             .find(|(about, _)| *about == Some(drain.id.to_string()))
             .unwrap();
         assert!(
-            text.contains("Error L13: ") && text.contains(&format!("it answers {status}")),
+            text.contains("Error L13: ") && text.contains(&format!("HTTP {status}")),
             "{text}"
         );
         assert!(!text.contains("hunter2") && !text.contains("key=K"), "{text}");
@@ -176,24 +188,30 @@ async fn two_drains_that_refuse_for_ever_make_one_notice_each_and_no_loop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_is_away_is_tried_again_and_gets_all_of_it() {
-    let (house, mut web) = (House::open().await, Web::start([], Answer::of(500)).await);
-    let drain = house.drain(&web.url()).await;
-    let sinks = house.start(config());
-    house.print(&metadata("web-1"), 0, 1000, 10).await;
-    let report = house
+async fn an_unavailable_receiver_is_retried_and_receives_every_line() {
+    let (setup, mut web) = (
+        Setup::open().await,
+        LogplexReceiver::start([], ScriptedResponse::status(500)).await,
+    );
+    let drain = setup.drain(&web.url()).await;
+    let sinks = setup.start(config());
+    setup.print(&metadata("web-1"), 0, 1000, 10).await;
+    let report = setup
         .until_report(&drain, "failing", |report| report.state == DrainState::Failing)
         .await;
-    assert_eq!(report.last_error.as_deref(), Some("it answers 500"));
-    // Sinks that stop meanwhile begin again where they were.
+    assert_eq!(
+        report.last_error.as_deref(),
+        Some("the receiver responded with HTTP 500")
+    );
+    // After a restart, sinks resume with the unconfirmed lines.
     sinks.stop().await;
-    web.answer_from_now_on(Answer::of(200));
-    let sinks = house.start(config());
+    web.set_response(ScriptedResponse::status(200));
+    let sinks = setup.start(config());
     web.until_messages(1000).await;
-    assert_eq!(numbered(&web.texts()), 1000);
-    house
+    assert_eq!(count_numbered(&web.texts()), 1000);
+    setup
         .until_report(&drain, "connected", |report| report.state == DrainState::Connected)
         .await;
-    assert!(house.registry.report_of(drain.id).await.unwrap().unwrap().dropped == 0);
+    assert!(setup.registry.drain_report(drain.id).await.unwrap().unwrap().dropped == 0);
     sinks.stop().await;
 }
