@@ -44,3 +44,20 @@ impl Backoff {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_maximum() {
+        let mut backoff = Backoff::new(Duration::from_secs(60));
+        for max_millis in [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000] {
+            let max = Duration::from_millis(max_millis);
+            let pause = backoff.pauses.next().unwrap();
+            assert!((max / 2..=max).contains(&pause), "{pause:?} of at most {max:?}");
+        }
+        backoff.reset();
+        assert!(backoff.pauses.next().unwrap() <= FIRST_PAUSE);
+    }
+}
