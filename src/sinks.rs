@@ -2,12 +2,12 @@
 
 use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
-use ::registry::{Addresses, Prober};
+use ::registry::{AddressPolicy, Prober};
 use anyhow::{Context, bail};
 use clap::Args;
 use ipnet::IpNet;
 use prometheus_client::registry::Registry;
-use sinks::{Config, Probe, Replica};
+use sinks::{Config, DrainProber, Replica};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -79,8 +79,8 @@ impl FromStr for ReplicaArg {
 
 impl SendArgs {
     /// Where drains may lead.
-    pub(crate) fn addresses(&self) -> Addresses {
-        Addresses::allowing(self.allow_address.clone())
+    pub(crate) fn addresses(&self) -> AddressPolicy {
+        AddressPolicy::with_allowed(self.allow_address.clone())
     }
 
     /// The settings of sinks; `retention` is how long lines are kept, `holder` what takes leases.
@@ -101,7 +101,7 @@ impl SendArgs {
     /// One line that says what cannot be used.
     pub(crate) fn prober(&self) -> anyhow::Result<Arc<dyn Prober>> {
         let config = self.config(Duration::ZERO, String::new());
-        Ok(Arc::new(Probe::new(&config).context(
+        Ok(Arc::new(DrainProber::new(&config).context(
             "drains cannot be sent to (--drain-ca, --drain-cert, --drain-key)",
         )?))
     }

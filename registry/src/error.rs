@@ -1,46 +1,46 @@
-//! What can go wrong with what is configured.
+//! Errors of the registry.
 
 use std::{io, path::PathBuf};
 
-/// What can go wrong with what is configured. None of the texts holds a secret.
+/// An error of the registry. No message contains a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// The app has this drain.
-    #[error("the app has a drain with this URL already")]
-    Duplicate,
-    /// The app has as many drains as it may.
-    #[error("the app has {0} drains already, as many as it may have: remove one first")]
-    TooMany(usize),
+    /// The app already has a drain with this URL.
+    #[error("the app already has a drain with this URL")]
+    DuplicateDrain,
+    /// The app has the maximum number of drains.
+    #[error("the app has {0} drains, the maximum; remove one before you add another")]
+    TooManyDrains(usize),
     /// The app has no drain with this id.
-    #[error("the app has no drain with this id")]
+    #[error("the app has no drain with this id; list its drains with `tributary drains list`")]
     UnknownDrain,
     /// No key has this id.
-    #[error("no key has this id: `tributary keys list` shows them")]
+    #[error("no key has this id; list the keys with `tributary keys list`")]
     UnknownKey,
-    /// The file is not one of ours, or is torn.
+    /// The file is truncated or not a registry.
     #[error(
-        "the registry {path} cannot be read: {reason}: bring back a copy of it, or move it away to begin without keys and drains"
+        "cannot read the registry file {path}: {reason}; restore a backup, or move the file away to start without keys and drains"
     )]
-    Damaged {
-        /// Which one.
+    Corrupt {
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The position and kind of the error.
         reason: String,
     },
-    /// The disk is full or broken, or the rights are not enough.
-    #[error("the registry {path} cannot be used: {source}")]
-    Store {
-        /// Which one.
+    /// The file or its directory cannot be read or written.
+    #[error("cannot read or write the registry file {path}: {source}; check its permissions and the free disk space")]
+    Io {
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The Kubernetes API does not answer, or refuses.
-    #[error("the registry in the Secrets of the namespace {namespace} cannot be used: {reason}")]
-    Api {
-        /// Where the Secrets are.
+    /// The Kubernetes API is unavailable or refuses the request.
+    #[error("cannot use the registry in the Secrets of namespace {namespace}: {reason}")]
+    Kubernetes {
+        /// The namespace of the Secrets.
         namespace: String,
-        /// What the API says.
+        /// The API's message.
         reason: String,
     },
 }
@@ -48,6 +48,6 @@ pub enum RegistryError {
 impl RegistryError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Store { .. } | Self::Api { .. })
+        matches!(self, Self::Io { .. } | Self::Kubernetes { .. })
     }
 }

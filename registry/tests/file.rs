@@ -1,4 +1,4 @@
-//! The registry in a file: its owner's alone; what is torn is refused.
+//! The registry in a file: permissions and corrupt files.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -6,7 +6,7 @@ mod support;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
-use registry::{FileRegistry, KEY_LIFETIME, Registry, Role};
+use registry::{DEFAULT_KEY_LIFETIME, FileRegistry, Registry, Role};
 use support::{add, key, until};
 use tempfile::TempDir;
 
@@ -19,39 +19,42 @@ async fn open(dir: &TempDir) -> FileRegistry {
 }
 
 #[tokio::test]
-async fn the_file_is_its_owners_alone_and_no_key_stands_in_it() {
+async fn the_file_is_readable_by_its_owner_only_and_contains_no_key() {
     let dir = TempDir::new().unwrap();
     let registry = open(&dir).await;
-    let made = key(&registry, "shop", Role::Owner, KEY_LIFETIME).await;
+    let created = key(&registry, "shop", Role::Owner, DEFAULT_KEY_LIFETIME).await;
     let text = fs::read_to_string(path(&dir)).unwrap();
-    assert!(text.contains(&made.info.id) && !text.contains(&made.key));
+    assert!(text.contains(&created.info.id) && !text.contains(&created.key));
     let mode = fs::metadata(path(&dir)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
 #[tokio::test]
-async fn a_torn_file_is_refused_in_one_line_and_costs_a_running_server_nothing() {
+async fn a_corrupt_file_is_refused_at_startup_and_ignored_by_a_running_server() {
     let dir = TempDir::new().unwrap();
     let registry = open(&dir).await;
     let drain = add(&registry, "shop", "https://u:hunter2@example.com/").await.unwrap();
-    let whole = fs::read(path(&dir)).unwrap();
-    for torn in [&whole[..whole.len() / 2], b"", b"{}", b"[1]"] {
-        fs::write(path(&dir), torn).unwrap();
+    let intact = fs::read(path(&dir)).unwrap();
+    for corrupt in [&intact[..intact.len() / 2], b"", b"{}", b"[1]"] {
+        fs::write(path(&dir), corrupt).unwrap();
         let error = FileRegistry::open(path(&dir)).await.err().expect("refused").to_string();
-        assert!(error.contains("registry.json cannot be read"), "{error}");
+        assert!(
+            error.contains("cannot read the registry file") && error.contains("registry.json"),
+            "{error}"
+        );
         assert!(!error.contains('\n') && !error.contains("hunter2"), "{error}");
     }
     let (mut drains, mut keys) = (registry.drains(), registry.keys());
     assert!(
         add(&registry, "shop", "https://example.com/").await.is_err(),
-        "never written over"
+        "a corrupt file is not overwritten"
     );
     assert!(
         drains.borrow_and_update().contains_key(&drain.id),
-        "what was good stays"
+        "the last state stays"
     );
     keys.mark_unchanged();
-    fs::write(path(&dir), &whole).unwrap();
-    let made = key(&registry, "shop", Role::Owner, KEY_LIFETIME).await;
-    until(&mut keys, |keys| keys.holder(&made.key, None).is_some()).await;
+    fs::write(path(&dir), &intact).unwrap();
+    let created = key(&registry, "shop", Role::Owner, DEFAULT_KEY_LIFETIME).await;
+    until(&mut keys, |keys| keys.authenticate(&created.key, None).is_some()).await;
 }

@@ -1,4 +1,4 @@
-//! The registry in a cluster's Secrets: it survives the API's weather, and no damaged Secret costs a running server what was good.
+//! The registry in Secrets: an unavailable API, corrupt and foreign Secrets.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -9,26 +9,28 @@ use kube::{
     Api,
     api::{ListParams, PostParams},
 };
-use registry::{KEY_LIFETIME, Registry, RegistryError, Role};
-use support::{BOUND, add, client, cluster, key, kubernetes, until};
+use registry::{DEFAULT_KEY_LIFETIME, Registry, RegistryError, Role};
+use support::{TIMEOUT, add, client, cluster, key, kubernetes, until};
 
 fn secrets(cluster: &kubesim::Cluster) -> Api<Secret> {
     Api::namespaced(client(cluster), "tributary")
 }
 
 #[tokio::test]
-async fn what_changes_while_the_api_is_away_is_seen_when_it_is_back() {
+async fn changes_during_an_api_outage_are_seen_afterwards() {
     let cluster = cluster().await;
     let registry = kubernetes(&cluster).await.unwrap();
     let first = add(&registry, "shop", "https://example.com/").await.unwrap();
     cluster.set_down(true);
-    let away = async { while registry.last_delivered(first.id).await.is_ok() {} };
-    tokio::time::timeout(BOUND, away).await.expect("away in time");
+    let unavailable = async { while registry.last_delivered(first.id).await.is_ok() {} };
+    tokio::time::timeout(TIMEOUT, unavailable)
+        .await
+        .expect("the API becomes unavailable");
     let refused = registry.remove_drain("shop", first.id).await;
-    assert!(matches!(refused, Err(RegistryError::Api { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(RegistryError::Kubernetes { .. })), "{refused:?}");
     assert!(
         registry.drains().borrow().contains_key(&first.id),
-        "what was seen last holds"
+        "the last state stays"
     );
     cluster.set_down(false);
     let other = async {
@@ -38,46 +40,48 @@ async fn what_changes_while_the_api_is_away_is_seen_when_it_is_back() {
             }
         }
     };
-    let other = tokio::time::timeout(BOUND, other).await.expect("back in time");
+    let other = tokio::time::timeout(TIMEOUT, other)
+        .await
+        .expect("the API becomes available");
     let second = add(&other, "shop", "https://example.com/2").await.unwrap();
     until(&mut registry.drains(), |drains| drains.contains_key(&second.id)).await;
 }
 
 #[tokio::test]
-async fn a_secret_that_somebody_damaged_costs_a_running_server_nothing_and_is_not_written_over() {
+async fn a_corrupt_secret_is_ignored_by_a_running_server_and_not_overwritten() {
     let cluster = cluster().await;
     let registry = kubernetes(&cluster).await.unwrap();
     let drain = add(&registry, "shop", "https://u:hunter2@example.com/").await.unwrap();
     let api = secrets(&cluster);
     let all = api.list(&ListParams::default()).await.unwrap();
-    let mut damaged = all
+    let mut corrupt = all
         .items
         .into_iter()
         .find(|secret| secret.data.as_ref().unwrap().contains_key("drains"))
         .unwrap();
-    let name = damaged.metadata.name.clone().unwrap();
-    let data = damaged.data.as_mut().unwrap();
+    let name = corrupt.metadata.name.clone().unwrap();
+    let data = corrupt.data.as_mut().unwrap();
     data.insert("drains".to_owned(), ByteString(b"[{\"hunter2\"".to_vec()));
-    api.replace(&name, &PostParams::default(), &damaged).await.unwrap();
-    // Seen after it: the watch is in order.
+    api.replace(&name, &PostParams::default(), &corrupt).await.unwrap();
+    // Events are ordered: once this drain is seen, the corrupt Secret was seen.
     let other = add(&registry, "blog", "https://example.com/").await.unwrap();
     until(&mut registry.drains(), |drains| drains.contains_key(&other.id)).await;
     assert!(
         registry.drains().borrow().contains_key(&drain.id),
-        "what was good of it stays"
+        "the last valid content stays"
     );
     let error = add(&registry, "shop", "https://example.com/")
         .await
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains(&name) && error.contains("damaged") && !error.contains("hunter2"),
+        error.contains(&name) && error.contains("corrupt") && !error.contains("hunter2"),
         "{error}"
     );
 }
 
 #[tokio::test]
-async fn no_key_stands_in_a_secret_and_a_foreign_secret_is_left_alone() {
+async fn secrets_contain_no_key_and_foreign_secrets_are_not_changed() {
     let cluster = cluster().await;
     let api = secrets(&cluster);
     let mut foreign = Secret::default();
@@ -85,15 +89,15 @@ async fn no_key_stands_in_a_secret_and_a_foreign_secret_is_left_alone() {
     foreign.data = Some([("drains".to_owned(), ByteString(b"x".to_vec()))].into());
     api.create(&PostParams::default(), &foreign).await.unwrap();
     let registry = kubernetes(&cluster).await.unwrap();
-    let made = key(&registry, "shop", Role::Owner, KEY_LIFETIME).await;
-    let kept = api.list(&ListParams::default()).await.unwrap();
+    let created = key(&registry, "shop", Role::Owner, DEFAULT_KEY_LIFETIME).await;
+    let stored = api.list(&ListParams::default()).await.unwrap();
     let holds = |secret: &Secret, text: &str| {
         let data = secret.data.iter().flatten();
         data.into_iter()
             .any(|(_, bytes)| String::from_utf8_lossy(&bytes.0).contains(text))
     };
-    assert!(kept.items.iter().any(|secret| holds(secret, &made.info.id)));
-    assert!(!kept.items.iter().any(|secret| holds(secret, &made.key)));
+    assert!(stored.items.iter().any(|secret| holds(secret, &created.info.id)));
+    assert!(!stored.items.iter().any(|secret| holds(secret, &created.key)));
     let theirs = api.get("theirs").await.unwrap();
     assert_eq!(theirs.data, foreign.data);
 }

@@ -1,10 +1,13 @@
-//! Lines relayed to a receiver over TCP, beside rsyslog and syslog-ng in the same run: lines a CPU second.
+//! Relays lines to a TCP receiver and compares lines per CPU second with rsyslog and syslog-ng.
 //!
-//! `cargo bench -p sinks --bench relay [-- LINES TURNS]`, by default 1,000,000 and 3. Needs Debian's rsyslog and syslog-ng (`tests/support/install-receivers`).
-//! Each relays the same lines of 100 bytes to the same receiver, which counts newlines. With us the CPU is that of the whole way on a disk that is synced: publishing to the
-//! embedded bus, and sinks. With the others it is that of receiving over TCP and of relaying, with a queue on disk, and without one; what sends to them is not counted.
+//! `cargo bench -p sinks --bench relay [-- LINES ROUNDS]`, by default 1,000,000 and 3. Requires
+//! Debian's rsyslog and syslog-ng (`tests/support/install-receivers`). Each program relays the same
+//! lines of 100 bytes to a receiver that counts newlines. The CPU time of Tributary includes
+//! publishing to the embedded bus with synced writes, and sinks. The CPU time of the others
+//! includes receiving over TCP and relaying, with a queue on disk and with one in memory, but not
+//! the sender.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run panics")]
 
 use std::{
     fs,
@@ -21,22 +24,23 @@ use std::{
 };
 
 use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, StreamId, StreamMetadata, Timestamp};
-use registry::{Addresses, DrainUrl, FileRegistry, Registry};
+use registry::{AddressPolicy, DrainUrl, FileRegistry, Registry};
 use sinks::{Config, Metrics};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-/// Says to this program that it is to relay: to which port, how many lines.
+/// The variable that makes this program relay to the port in it.
 const RELAY: &str = "TRIBUTARY_BENCH_RELAY";
 
-const BESIDE: &str = "/opt/tributary-receivers";
+/// Where `install-receivers` unpacks rsyslog.
+const UNPACKED: &str = "/opt/tributary-receivers";
 
-/// Lines in a batch, as a busy container's are.
+/// Lines in a batch, as of a busy container.
 const BATCH: u64 = 500;
 
 fn main() {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
-    let [lines, turns] = [(0, 1_000_000), (1, 3)].map(|(at, default)| numbers.get(at).copied().unwrap_or(default));
+    let [lines, rounds] = [(0, 1_000_000), (1, 3)].map(|(at, default)| numbers.get(at).copied().unwrap_or(default));
     if let Ok(port) = std::env::var(RELAY) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -44,8 +48,8 @@ fn main() {
             .unwrap();
         return runtime.block_on(relay(&port, lines));
     }
-    for _ in 0..turns {
-        ours(lines);
+    for _ in 0..rounds {
+        tributary(lines);
         for queue in [true, false] {
             rsyslog(lines, queue);
             syslog_ng(lines, queue);
@@ -53,7 +57,7 @@ fn main() {
     }
 }
 
-/// A receiver that counts lines, on whatever connections.
+/// A receiver that counts lines on all connections.
 struct Receiver {
     port: u16,
     seen: Arc<AtomicU64>,
@@ -79,22 +83,22 @@ impl Receiver {
         Self { port, seen }
     }
 
-    /// Waits until it has had so many, or two minutes have passed.
+    /// Waits until `lines` lines arrived, at most two minutes.
     fn wait(&self, lines: u64) {
-        let begun = Instant::now();
-        while self.seen.load(Ordering::Relaxed) < lines && begun.elapsed() < Duration::from_secs(120) {
+        let started = Instant::now();
+        while self.seen.load(Ordering::Relaxed) < lines && started.elapsed() < Duration::from_secs(120) {
             thread::sleep(Duration::from_millis(2));
         }
         let seen = self.seen.load(Ordering::Relaxed);
         if seen < lines {
-            println!("gave up: {seen} of {lines} lines have come");
+            println!("timeout: {seen} of {lines} lines received");
         }
     }
 }
 
-fn told(name: &str, lines: u64, took: Duration, cpu: f64) {
+fn print_result(name: &str, lines: u64, took: Duration, cpu: f64) {
     println!(
-        "{name}: {lines} lines in {:.2} s ({:.0}/s), {:.0} lines a CPU second",
+        "{name}: {lines} lines in {:.2} s ({:.0}/s), {:.0} lines per CPU second",
         took.as_secs_f64(),
         lines as f64 / took.as_secs_f64(),
         lines as f64 / cpu
@@ -105,13 +109,13 @@ fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     let ticks: f64 = fields[11..=12].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum();
-    // USER_HZ, the same on all of Linux.
+    // USER_HZ is 100 on Linux.
     ticks / 100.0
 }
 
-fn ours(lines: u64) {
+fn tributary(lines: u64) {
     let receiver = Receiver::start();
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([lines.to_string()])
         .env(RELAY, receiver.port.to_string())
@@ -119,22 +123,22 @@ fn ours(lines: u64) {
         .spawn()
         .unwrap();
     receiver.wait(lines);
-    told(
+    print_result(
         "tributary, bus on disk, synced",
         lines,
-        begun.elapsed(),
+        started.elapsed(),
         cpu_seconds(child.id()),
     );
     drop(child.stdin.take());
     child.wait().unwrap();
 }
 
-/// Publishes and relays, until its input ends.
+/// Publishes and relays until standard input ends.
 async fn relay(port: &str, lines: u64) {
     let dir = TempDir::new().unwrap();
     let bus = Arc::new(Embedded::open(&dir.path().join("bus"), Limits::default()).unwrap());
     let registry = Arc::new(FileRegistry::open(dir.path().join("registry.json")).await.unwrap());
-    let addresses = Addresses::allowing(vec!["127.0.0.0/8".parse().unwrap()]);
+    let addresses = AddressPolicy::with_allowed(vec!["127.0.0.0/8".parse().unwrap()]);
     let url = DrainUrl::parse(&format!("syslog+tcp://127.0.0.1:{port}?framing=lf"), &addresses).unwrap();
     let drain = registry.add_drain("shop", &url, 1).await.unwrap();
     let app = "shop".parse().unwrap();
@@ -176,7 +180,7 @@ async fn relay(port: &str, lines: u64) {
         let metadata = Arc::clone(&metadata);
         bus.publish(Batch { metadata, seq, content }).await.unwrap();
     }
-    // The other end of it says when all has arrived.
+    // The parent closes the pipe when all lines have arrived.
     tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0]))
         .await
         .unwrap()
@@ -185,7 +189,7 @@ async fn relay(port: &str, lines: u64) {
     running.await.unwrap().unwrap();
 }
 
-/// Sends the lines to a relay that listens there, as RFC 5424 with a newline each.
+/// Sends the lines to a relay as RFC 5424 messages with newlines.
 fn send(port: u16, lines: u64) {
     let mut stream = connect(port);
     let padding = "x".repeat(84);
@@ -205,11 +209,11 @@ fn send(port: u16, lines: u64) {
 }
 
 fn connect(port: u16) -> TcpStream {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         match TcpStream::connect(("127.0.0.1", port)) {
             Ok(stream) => return stream,
-            Err(error) => assert!(begun.elapsed() < Duration::from_secs(20), "{error}"),
+            Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "{error}"),
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -219,13 +223,13 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Relays through this program.
-fn through(name: &str, lines: u64, receiver: &Receiver, port: u16, child: &mut Child) {
+/// Measures a relay program.
+fn measure(name: &str, lines: u64, receiver: &Receiver, port: u16, child: &mut Child) {
     drop(connect(port));
-    let (begun, cpu) = (Instant::now(), cpu_seconds(child.id()));
+    let (started, cpu) = (Instant::now(), cpu_seconds(child.id()));
     send(port, lines);
     receiver.wait(lines);
-    told(name, lines, begun.elapsed(), cpu_seconds(child.id()) - cpu);
+    print_result(name, lines, started.elapsed(), cpu_seconds(child.id()) - cpu);
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -235,7 +239,7 @@ fn rsyslog(lines: u64, queue: bool) {
     let receiver = Receiver::start();
     let to = receiver.port;
     let path = dir.path().display();
-    // Disk-assisted; without it, a linked list in memory. Neither throws anything away.
+    // Disk-assisted, or a linked list in memory; neither discards messages.
     let disk = if queue {
         "queue.filename=\"relay\" queue.maxdiskspace=\"4g\" queue.saveonshutdown=\"on\""
     } else {
@@ -250,14 +254,14 @@ fn rsyslog(lines: u64, queue: bool) {
                 queue.type=\"LinkedList\" queue.size=\"100000\" queue.timeoutenqueue=\"60000\" {disk})\n"
     );
     fs::write(dir.path().join("conf"), conf).unwrap();
-    let program = Path::new(BESIDE).join("usr/sbin/rsyslogd");
+    let program = Path::new(UNPACKED).join("usr/sbin/rsyslogd");
     let mut child = Command::new(program)
         .args(["-n", "-f"])
         .arg(dir.path().join("conf"))
         .arg("-i")
         .arg(dir.path().join("pid"))
         .arg("-M")
-        .arg(Path::new(BESIDE).join("usr/lib/x86_64-linux-gnu/rsyslog"))
+        .arg(Path::new(UNPACKED).join("usr/lib/x86_64-linux-gnu/rsyslog"))
         .stderr(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
@@ -267,7 +271,7 @@ fn rsyslog(lines: u64, queue: bool) {
     } else {
         "rsyslog, queue in memory"
     };
-    through(name, lines, &receiver, from, &mut child);
+    measure(name, lines, &receiver, from, &mut child);
 }
 
 fn syslog_ng(lines: u64, queue: bool) {
@@ -304,5 +308,5 @@ fn syslog_ng(lines: u64, queue: bool) {
     } else {
         "syslog-ng, buffer in memory"
     };
-    through(name, lines, &receiver, from, &mut child);
+    measure(name, lines, &receiver, from, &mut child);
 }

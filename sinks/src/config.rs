@@ -1,71 +1,71 @@
-//! What sinks can be told.
+//! The settings of sinks.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use registry::{Addresses, LEASE_RENEWAL};
+use registry::{AddressPolicy, LEASE_RENEW_INTERVAL};
 
 /// The settings of sinks.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where drains may lead: looked at with each dial, on the address that is dialled.
-    pub addresses: Addresses,
-    /// Which of how many replicas this is: drains are shared among them.
+    /// The addresses that drains may connect to, checked after each resolution.
+    pub addresses: AddressPolicy,
+    /// The replica that this process is; drains are distributed over all replicas.
     pub replica: Replica,
-    /// What this process is called among those that take leases. No other may be called so.
+    /// The name under which this process holds leases, unique among all processes.
     pub holder: String,
-    /// How long the bus keeps lines: a drain that took none for longer is told that some may be gone.
+    /// The retention of the bus. A drain that was away for longer gets a gap notice (L10).
     pub retention: Duration,
-    /// How many bytes of lines one drain may hold: what was sent and is not sure yet, and what waits.
-    pub window_bytes: usize,
-    /// How many all drains may hold. Near it a drain may hold one batch alone.
-    pub windows_bytes: usize,
-    /// How long a receiver may take to be connected to, TLS included.
-    pub connect_wait: Duration,
-    /// How long a receiver may take to answer a frame.
-    pub answer_wait: Duration,
-    /// How long a connection lives before it is made anew, so that a receiver's new addresses are found.
-    pub connection_age: Duration,
-    /// The longest pause between two tries.
+    /// The maximum size of one drain's buffer, unconfirmed lines included, in bytes.
+    pub max_buffer_bytes: usize,
+    /// The maximum size of all buffers in bytes. Above it, a drain buffers one batch at a time.
+    pub max_total_buffer_bytes: usize,
+    /// The timeout of name resolution, of a TCP connection and of a TLS handshake.
+    pub connect_timeout: Duration,
+    /// The timeout of a response to a frame.
+    pub response_timeout: Duration,
+    /// The lifetime of a connection, so that new addresses of a receiver are found. Varies by 10%.
+    pub max_connection_age: Duration,
+    /// The maximum pause between two attempts.
     pub max_backoff: Duration,
-    /// The longest that `Retry-After` is obeyed.
+    /// The maximum `Retry-After` that is honored.
     pub max_retry_after: Duration,
-    /// How often it is told how drains are. What begins or fails is told within a second.
-    pub report_every: Duration,
-    /// How often at most an app's log is told of the same trouble with a drain.
-    pub notice_grain: Duration,
-    /// Certificate authorities that are trusted besides the machine's, PEM.
+    /// The interval of reports to the registry. Changes of state are reported within a second.
+    pub report_interval: Duration,
+    /// The minimum interval between two notices about the same problem of a drain.
+    pub notice_interval: Duration,
+    /// Additional certificate authorities, PEM.
     pub ca: Option<PathBuf>,
-    /// What is shown to receivers that ask for it: certificate and key, PEM.
+    /// The client certificate and its private key, PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// Who is asked for names. `None`: whom `/etc/resolv.conf` names.
+    /// The name server, by default those of `/etc/resolv.conf`.
     pub name_server: Option<SocketAddr>,
 }
 
-/// Which of how many.
+/// One of several replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replica {
-    /// From 0.
+    /// The index, from 0.
     pub index: u32,
-    /// At least 1.
+    /// The number of replicas, at least 1.
     pub count: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            addresses: Addresses::default(),
+            addresses: AddressPolicy::default(),
             replica: Replica { index: 0, count: 1 },
             holder: format!("sinks-{:016x}", rand::random::<u64>()),
             retention: Duration::from_secs(24 * 3600),
-            window_bytes: 16 << 20,
-            windows_bytes: 512 << 20,
-            connect_wait: Duration::from_secs(10),
-            answer_wait: Duration::from_secs(30),
-            connection_age: Duration::from_secs(30 * 60),
+            max_buffer_bytes: 16 << 20,
+            max_total_buffer_bytes: 512 << 20,
+            connect_timeout: Duration::from_secs(10),
+            response_timeout: Duration::from_secs(30),
+            max_connection_age: Duration::from_secs(30 * 60),
             max_backoff: Duration::from_secs(60),
             max_retry_after: Duration::from_secs(3600),
-            report_every: LEASE_RENEWAL,
-            notice_grain: Duration::from_secs(60),
+            report_interval: LEASE_RENEW_INTERVAL,
+            notice_interval: Duration::from_secs(60),
             ca: None,
             identity: None,
             name_server: None,

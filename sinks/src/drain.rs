@@ -1,308 +1,295 @@
-//! One drain: its subscription, its connections one after the other, its pauses.
+//! Runs one drain: its subscription, one connection after another, and the pauses between attempts.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use bus::{Bus, BusError, PublishTime};
+use bus::{BusError, PublishTime};
 use rand::RngExt;
-use registry::{Drain, Protocol, Registry, Target};
+use registry::{Drain, DrainTarget, Protocol};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config,
-    counts::Counts,
-    datagram,
-    dial::Dialler,
-    end::End,
-    failure::Failure,
-    feed::Feed,
-    herald::{Herald, Kind},
-    queue::Windows,
-    render::Style,
-    stream,
-    web::Frames,
+    backoff::Backoff,
+    notifier::{Notifier, ProblemKind},
+    reader::{DrainReader, ReaderConfig},
+    render::MessageFormat,
+    shared::Shared,
+    stats::DrainStats,
+    transport::{
+        error::DeliveryError,
+        https::{ConnectionLimits, FrameSender, Rejection},
+        outcome::Outcome,
+        tcp, udp,
+    },
 };
 
-/// The first pause at most. It doubles with each try.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// A connection of this age resets the backoff.
+const GOOD_CONNECTION_AGE: Duration = Duration::from_secs(30);
 
-/// A connection that lived so long was a good one.
-const GOOD_AFTER: Duration = Duration::from_secs(30);
+/// The buffer limit of a drain over HTTP or UDP, whose lines are confirmed at once.
+const SMALL_BUFFER_BYTES: usize = 4 << 20;
 
-/// What a drain over HTTP or UDP holds at most: what it sends is settled at once.
-const SMALL_WINDOW_BYTES: usize = 4 << 20;
+/// How long a connection attempt may continue after shutdown is requested: longer than a connection
+/// takes to close.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// What all drains of a process share.
-pub(crate) struct House {
-    pub(crate) config: Config,
-    pub(crate) bus: Arc<dyn Bus>,
-    pub(crate) registry: Arc<dyn Registry>,
-    pub(crate) dialler: Dialler,
-    pub(crate) windows: Arc<Windows>,
-}
-
-/// Sends a drain's lines until told to stop. What its receiver has for sure is acknowledged by then.
-pub(crate) async fn run(house: Arc<House>, drain: Drain, counts: Arc<Counts>, stop: CancellationToken) {
+/// Sends a drain's lines until shutdown is requested; confirmed lines are acknowledged by then.
+pub(crate) async fn run(shared: Arc<Shared>, drain: Drain, stats: Arc<DrainStats>, stop: CancellationToken) {
     let target = match drain.target() {
         Ok(target) => target,
-        Err(why) => {
-            tracing::error!(drain = drain.id, app = drain.app, why, "a drain cannot be used");
-            counts.failed(why);
+        Err(reason) => {
+            tracing::error!(drain = drain.id, app = drain.app, reason, "drain URL invalid");
+            stats.set_failing(reason);
             return stop.cancelled().await;
         }
     };
-    let config = &house.config;
-    let herald = Herald::new(
-        Arc::clone(&house.bus),
+    let config = &shared.config;
+    let notifier = Notifier::new(
+        Arc::clone(&shared.bus),
         &drain,
-        target.shown(),
+        target.redacted(),
         &config.holder,
-        config.notice_grain,
+        config.notice_interval,
     );
-    let Some(herald) = herald else {
-        counts.failed("its app has no name that the bus knows");
+    let Some(notifier) = notifier else {
+        stats.set_failing("the app name is invalid; remove the drain");
         return stop.cancelled().await;
     };
-    let mut sender = Sender {
-        pauses: Pauses::new(config.max_backoff),
-        frames: Frames::new(&target, &drain.token),
-        house: &house,
+    let mut worker = Worker {
+        backoff: Backoff::new(config.max_backoff),
+        frames: FrameSender::new(&target, &drain.token),
+        shared: &shared,
         drain: &drain,
         target,
-        counts,
-        herald,
+        stats,
+        notifier,
     };
-    let mut lost = sender.lost_before().await;
+    let mut lost = worker.span_beyond_retention().await;
     while !stop.is_cancelled() {
-        match sender.open(lost).await {
-            Ok(mut feed) => {
+        match worker.subscribe(lost).await {
+            Ok(mut reader) => {
                 lost = None;
-                if sender.send(&mut feed, &stop).await {
+                if worker.send(&mut reader, &stop).await == Sent::Stopped {
                     return;
                 }
-                // What a frame holds is delivered again.
-                sender.frames = Frames::new(&sender.target, &drain.token);
+                // The bus redelivers the lines of a pending frame.
+                worker.frames = FrameSender::new(&worker.target, &drain.token);
             }
             Err(error) => {
-                tracing::warn!(drain = drain.id, app = drain.app, %error, "a drain's subscription cannot be read");
-                sender.counts.failed("the bus is not available");
+                tracing::warn!(drain = drain.id, app = drain.app, %error, "drain subscription failed");
+                worker.stats.set_failing("the bus is unavailable");
             }
         }
-        sender.pauses.pause(None, &stop).await;
+        worker.backoff.pause(None, &stop).await;
     }
 }
 
-struct Sender<'a> {
-    house: &'a House,
-    drain: &'a Drain,
-    target: Target,
-    counts: Arc<Counts>,
-    herald: Herald,
-    frames: Frames,
-    pauses: Pauses,
+/// Why a worker stopped sending.
+#[derive(PartialEq, Eq)]
+enum Sent {
+    /// Shutdown was requested.
+    Stopped,
+    /// A new subscription is needed.
+    Resubscribe,
 }
 
-impl Sender<'_> {
-    /// What the bus no longer has: from when the receiver last had everything, where that lies further back than the bus keeps.
-    async fn lost_before(&self) -> Option<(PublishTime, PublishTime)> {
-        let delivered = match self.house.registry.last_delivered(self.drain.id).await {
+struct Worker<'a> {
+    shared: &'a Shared,
+    drain: &'a Drain,
+    target: DrainTarget,
+    stats: Arc<DrainStats>,
+    notifier: Notifier,
+    frames: FrameSender,
+    backoff: Backoff,
+}
+
+impl Worker<'_> {
+    /// The span between the last complete delivery and the retention of the bus, if there is one.
+    async fn span_beyond_retention(&self) -> Option<(PublishTime, PublishTime)> {
+        let delivered = match self.shared.registry.last_delivered(self.drain.id).await {
             Ok(delivered) => delivered?,
             Err(error) => {
-                tracing::warn!(drain = self.drain.id, %error, "when a drain last had everything is not known");
+                tracing::warn!(drain = self.drain.id, %error, "last delivery time of a drain not read");
                 return None;
             }
         };
         let since = delivered.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let (from, to) = (
             PublishTime(0).later_by(since),
-            PublishTime::now().earlier_by(self.house.config.retention),
+            PublishTime::now().earlier_by(self.shared.config.retention),
         );
         (from < to).then_some((from, to))
     }
 
-    /// Its subscription, made where there is none.
-    async fn open(&self, lost: Option<(PublishTime, PublishTime)>) -> Result<Feed, BusError> {
-        let (bus, name) = (&self.house.bus, self.drain.subscription());
+    /// Opens the drain's subscription, and creates it if needed.
+    async fn subscribe(&self, lost: Option<(PublishTime, PublishTime)>) -> Result<DrainReader, BusError> {
+        let (bus, name) = (&self.shared.bus, self.drain.subscription());
         let app = self.drain.app.parse();
-        let app = app.map_err(|_| BusError::Refused("no name of an app".to_owned()))?;
+        let app = app.map_err(|_| BusError::Refused("invalid app name".to_owned()))?;
         let reader = match bus.subscribe(&app, &name).await {
-            // A drain names its app: it exists.
+            // An app with a drain exists, even if it has not printed anything yet.
             Err(BusError::UnknownApp(_)) => {
                 bus.create(&app).await?;
                 bus.subscribe(&app, &name).await?
             }
             opened => opened?,
         };
-        let config = &self.house.config;
-        let window = match self.target.protocol {
-            Protocol::Tcp | Protocol::Tls => config.window_bytes,
-            _ => config.window_bytes.min(SMALL_WINDOW_BYTES),
+        let config = &self.shared.config;
+        let max_buffer_bytes = match self.target.protocol {
+            Protocol::Tcp | Protocol::Tls => config.max_buffer_bytes,
+            _ => config.max_buffer_bytes.min(SMALL_BUFFER_BYTES),
         };
-        Ok(Feed::new(
+        let reader_config = ReaderConfig {
+            format: MessageFormat::of(&self.target),
+            retention: config.retention,
+            max_buffer_bytes,
+            budget: Arc::clone(&self.shared.budget),
+            lost,
+        };
+        Ok(DrainReader::new(
             reader,
             self.drain,
-            Style::of(&self.target),
-            config.retention,
-            (window, Arc::clone(&self.house.windows)),
-            Arc::clone(&self.counts),
-            lost,
+            reader_config,
+            Arc::clone(&self.stats),
         ))
     }
 
-    /// Sends until told to stop, `true`, or until the bus fails.
-    async fn send(&mut self, feed: &mut Feed, stop: &CancellationToken) -> bool {
+    /// Sends lines until shutdown is requested or the subscription fails.
+    async fn send(&mut self, reader: &mut DrainReader, stop: &CancellationToken) -> Sent {
         loop {
-            // Nobody is dialled for nothing.
-            while !feed.queue.has_more() && !self.frames.are_open() {
+            // Connects only when there are lines to send.
+            while !reader.queue.has_more() && !self.frames.has_pending() {
                 tokio::select! {
-                    filled = feed.fill() => match filled {
+                    filled = reader.fill() => match filled {
                         Some(Ok(())) => {}
-                        Some(Err(error)) => return self.bus_failed(Some(&error)),
-                        None => return self.bus_failed(None),
+                        Some(Err(error)) => return self.on_bus_failure(Some(&error)),
+                        None => return self.on_bus_failure(None),
                     },
-                    () = stop.cancelled() => return true,
+                    () = stop.cancelled() => return Sent::Stopped,
                 }
             }
-            let begun = Instant::now();
-            let before = self.counts.report().delivered;
-            let ended = tokio::select! {
-                ended = self.connect_and_run(feed, stop) => ended,
-                () = async { stop.cancelled().await; sleep(LAST_CONNECT).await } => End::Stopped,
+            let started = Instant::now();
+            let delivered_before = self.stats.report().delivered;
+            let outcome = tokio::select! {
+                outcome = self.connect_and_run(reader, stop) => outcome,
+                () = async { stop.cancelled().await; sleep(SHUTDOWN_TIMEOUT).await } => Outcome::Stopped,
             };
-            let good = begun.elapsed() >= GOOD_AFTER || self.counts.report().delivered > before;
-            if good {
-                self.pauses.reset();
+            let was_good = started.elapsed() >= GOOD_CONNECTION_AGE || self.stats.report().delivered > delivered_before;
+            if was_good {
+                self.backoff.reset();
             }
-            if !self.target.protocol.is_web() {
-                // What was sent and is not sure is to be sent, also where nothing else is.
-                feed.queue.rewind();
+            if !self.target.protocol.is_http() {
+                // Unconfirmed lines are resent even if there are no new ones.
+                reader.queue.rewind();
             }
-            match ended {
-                End::Stopped => return true,
-                End::Renewed => {}
-                End::Bus(error) => return self.bus_failed(error.as_ref()),
-                End::Failed(failure) => {
-                    self.failed(&failure, good);
-                    if self.house.windows.are_scarce() {
-                        // The bus keeps it as well, and hands it over again.
-                        return false;
+            match outcome {
+                Outcome::Stopped => return Sent::Stopped,
+                Outcome::Expired => {}
+                Outcome::Bus(error) => return self.on_bus_failure(error.as_ref()),
+                Outcome::Failed(error) => {
+                    self.on_failure(&error, was_good);
+                    if self.shared.budget.is_scarce() {
+                        // Frees the buffer; the bus redelivers the lines.
+                        return Sent::Resubscribe;
                     }
-                    let wanted = failure
+                    let requested = error
                         .retry_after()
-                        .map(|wait| wait.min(self.house.config.max_retry_after));
-                    self.pauses.pause(wanted, stop).await;
+                        .map(|pause| pause.min(self.shared.config.max_retry_after));
+                    self.backoff.pause(requested, stop).await;
                     if stop.is_cancelled() {
-                        return true;
+                        return Sent::Stopped;
                     }
                 }
             }
         }
     }
 
-    async fn connect_and_run(&mut self, feed: &mut Feed, stop: &CancellationToken) -> End {
-        let (dialler, age) = (&self.house.dialler, jittered(self.house.config.connection_age));
+    async fn connect_and_run(&mut self, reader: &mut DrainReader, stop: &CancellationToken) -> Outcome {
+        let (connector, max_age) = (&self.shared.connector, jittered(self.shared.config.max_connection_age));
         if self.target.protocol == Protocol::Udp {
-            let opened = async { datagram::open(&dialler.names.of(&self.target).await?).await };
+            let opened = async { udp::open(&connector.resolver.resolve(&self.target).await?).await };
             let socket = match opened.await {
                 Ok(socket) => socket,
-                Err(failure) => return End::Failed(failure),
+                Err(error) => return Outcome::Failed(error),
             };
-            self.counts.connected();
-            return datagram::run(feed, &socket, &self.counts, Instant::now() + age, stop).await;
+            self.set_connected();
+            return udp::run(reader, &socket, &self.stats, Instant::now() + max_age, stop).await;
         }
-        let dialled = tokio::select! {
-            dialled = dialler.dial(&self.target) => dialled,
-            () = stop.cancelled() => return End::Stopped,
+        let opened = tokio::select! {
+            opened = connector.open(&self.target) => opened,
+            () = stop.cancelled() => return Outcome::Stopped,
         };
-        let connection = match dialled {
+        let connection = match opened {
             Ok(connection) => connection,
-            Err(failure) => return End::Failed(failure),
+            Err(error) => return Outcome::Failed(error),
         };
-        self.counts.connected();
-        if self.target.protocol.is_web() {
-            let herald = &self.herald;
-            let refused = |refusal: crate::web::Refusal| {
-                // A notice that was refused makes no other.
-                if refusal.lines > 0 {
-                    herald.tell(Kind::Refused, refusal.lines, format!("it answers {}", refusal.status));
+        self.set_connected();
+        if self.target.protocol.is_http() {
+            let notifier = &self.notifier;
+            let on_rejection = |rejection: Rejection| {
+                // A rejected notice does not cause another one.
+                if rejection.lines > 0 {
+                    let error = format!("the receiver responded with HTTP {}", rejection.status);
+                    notifier.notify(ProblemKind::Rejected, rejection.lines, error);
                 }
             };
-            let waits = (age, self.house.config.answer_wait);
+            let limits = ConnectionLimits {
+                max_age,
+                response_timeout: self.shared.config.response_timeout,
+            };
             self.frames
-                .run(feed, connection, &self.counts, waits, stop, refused)
+                .run(reader, connection, &self.stats, limits, stop, on_rejection)
                 .await
         } else {
-            stream::run(feed, connection, &self.counts, age, stop).await
+            tcp::run(reader, connection, &self.stats, max_age, stop).await
         }
     }
 
-    fn failed(&self, failure: &Failure, was_good: bool) {
-        let why = failure.to_string();
+    fn set_connected(&self) {
+        tracing::debug!(
+            drain = self.drain.id,
+            app = self.drain.app,
+            url = self.target.redacted(),
+            "drain connected"
+        );
+        self.stats.set_connected();
+    }
+
+    fn on_failure(&self, error: &DeliveryError, was_good: bool) {
+        let text = error.to_string();
         tracing::info!(
             drain = self.drain.id,
             app = self.drain.app,
-            to = self.target.shown(),
-            why,
-            "a drain fails"
+            url = self.target.redacted(),
+            error = text,
+            "drain failed"
         );
-        self.counts.failed(&why);
-        // Receivers close what is not used for a while: what cannot be made anew is worth a word.
-        if was_good && matches!(failure, Failure::Closed | Failure::Broke(_)) {
+        self.stats.set_failing(&text);
+        // Receivers close idle connections: only a failure to reconnect is reported to the app.
+        if was_good && matches!(error, DeliveryError::Closed | DeliveryError::Io(_)) {
             return;
         }
-        let kind = if failure.is_identity() {
-            Kind::Identity
+        let kind = if error.is_tls() {
+            ProblemKind::Tls
         } else {
-            Kind::Failing
+            ProblemKind::Failing
         };
-        self.herald.tell(kind, 0, why);
+        self.notifier.notify(kind, 0, text);
     }
 
-    fn bus_failed(&self, error: Option<&BusError>) -> bool {
+    fn on_bus_failure(&self, error: Option<&BusError>) -> Sent {
         match error {
-            Some(error) => tracing::warn!(drain = self.drain.id, %error, "a drain's subscription failed"),
-            None => tracing::info!(drain = self.drain.id, "a drain's subscription ended"),
+            Some(error) => tracing::warn!(drain = self.drain.id, %error, "drain subscription failed"),
+            None => tracing::info!(drain = self.drain.id, "drain subscription ended"),
         }
-        false
+        Sent::Resubscribe
     }
 }
 
-/// How long what is under way has once we are told to stop: longer than a connection's own end.
-const LAST_CONNECT: Duration = Duration::from_secs(8);
-
-/// Pauses between tries: full jitter, so that who failed together does not come again together.
-struct Pauses {
-    next: Duration,
-    most: Duration,
-}
-
-impl Pauses {
-    fn new(most: Duration) -> Self {
-        Self {
-            next: FIRST_PAUSE.min(most),
-            most,
-        }
-    }
-
-    fn reset(&mut self) {
-        self.next = FIRST_PAUSE.min(self.most);
-    }
-
-    /// Waits, at least as long as is wanted, or until told to stop.
-    async fn pause(&mut self, wanted: Option<Duration>, stop: &CancellationToken) {
-        let pause = rand::rng().random_range(Duration::ZERO..=self.next);
-        self.next = (self.next * 2).min(self.most);
-        tokio::select! {
-            () = sleep(pause.max(wanted.unwrap_or_default())) => {}
-            () = stop.cancelled() => {}
-        }
-    }
-}
-
-/// A tenth more or less: those that began together do not end together.
-fn jittered(time: Duration) -> Duration {
-    time.mul_f64(rand::rng().random_range(0.9..1.1))
+/// Varies a duration by 10%, so that connections that began together do not end together.
+fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(rand::rng().random_range(0.9..1.1))
 }

@@ -1,31 +1,30 @@
-//! Drains: an app's lines, forwarded to syslog and HTTPS receivers, each with an account of its own.
+//! Drains: forwards apps' lines to syslog and HTTPS receivers.
 //!
-//! Reading order is data order: a `fleet` says which drains this process reads; a `drain` has a `feed` of what its durable subscription delivers, in a `queue`, `render`ed as
-//! its receiver takes it, and sends it over one connection after the other: a `stream` (TCP, TLS), `datagram`s, or frames of the `web`. What is `unconfirmed` is sent again. A `dial` asks
-//! for the receiver's addresses each time, and `resolve`s none into the operator's network. A `herald` tells the app what is wrong.
+//! Reading order is data order: a `supervisor` selects the drains of this process by hash and lease
+//! and runs each as a `drain`. Its `reader` puts the lines of a durable subscription in order into
+//! a `queue`, which `render`s them for the receiver; a `transport` sends them over one connection
+//! after another and reports which lines are confirmed. Unconfirmed lines are resent. A `notifier`
+//! publishes problems of a drain to the app's log; `stats` and `metrics` count.
 //!
-//! Every line is delivered at least once, or counted as dropped and told: in the drain itself what the bus no longer had (L10), in the app's log what the receiver refused (L13).
+//! Every line is delivered at least once or counted as lost and reported: lines that the bus no
+//! longer retains in the drain itself (L10), lines that the receiver rejected in the app's log
+//! (L13).
 
+mod backoff;
+mod budget;
 mod config;
-mod counts;
-mod datagram;
-mod dial;
 mod drain;
-mod end;
-mod failure;
-mod feed;
-mod fleet;
-mod herald;
+mod error;
 mod metrics;
-mod outq;
+mod notifier;
 mod probe;
 mod queue;
+mod reader;
 mod render;
-mod resolve;
-mod stream;
-mod tls;
-mod unconfirmed;
-mod web;
+mod shared;
+mod stats;
+mod supervisor;
+mod transport;
 
 use std::sync::Arc;
 
@@ -34,18 +33,17 @@ use registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, Replica};
+pub use error::SinksError;
 pub use metrics::Metrics;
-pub use probe::Probe;
+pub use probe::DrainProber;
 
-/// What is configured cannot be used, in one line. Without a secret.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SinksError(String);
-
-/// Forwards lines until `shutdown`; then each connection ends in good order, and so does this, within ten seconds.
+/// Forwards lines until `shutdown`, then closes every connection and returns within ten seconds.
+///
+/// *Cancel safety*: dropping the future stops every drain at once; unconfirmed lines are sent again
+/// by the next process.
 ///
 /// # Errors
-/// [`SinksError`]: what cannot be used, at the start.
+/// [`SinksError`] if a setting cannot be used, before any drain starts.
 pub async fn run(
     config: Config,
     registry: Arc<dyn Registry>,
@@ -53,13 +51,14 @@ pub async fn run(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), SinksError> {
-    let house = drain::House {
-        dialler: dial::Dialler::new(&config).map_err(SinksError)?,
-        windows: queue::Windows::new(config.windows_bytes),
+    let shared = shared::Shared {
+        connector: transport::connect::Connector::new(&config).map_err(SinksError)?,
+        budget: budget::MemoryBudget::new(config.max_total_buffer_bytes),
         config,
         bus,
         registry,
+        metrics,
     };
-    fleet::Fleet::new(Arc::new(house), metrics).run(shutdown).await;
+    supervisor::Supervisor::new(Arc::new(shared)).run(shutdown).await;
     Ok(())
 }

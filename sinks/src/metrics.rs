@@ -1,83 +1,209 @@
-//! What sinks count.
+//! The metrics of sinks.
 
 use std::collections::BTreeMap;
 
+use bus::GapReason;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use registry::{DrainReport, DrainState};
+use registry::DrainState;
 
-/// The metrics of sinks: clones count together. Unregistered, they are counted and not shown.
-#[derive(Clone, Debug, Default)]
+/// The metrics of sinks. Clones share their values. Unregistered metrics are counted but not
+/// exported.
+#[derive(Clone, Debug)]
 pub struct Metrics {
-    drains: Family<State, Gauge>,
+    drains: Family<StateLabel, Gauge>,
     delivered_lines: Counter,
     resent_lines: Counter,
-    dropped_lines: Counter,
+    lost_lines: Family<ReasonLabel, Counter>,
+    gaps: Family<ReasonLabel, Counter>,
     max_lag_seconds: Gauge,
-    held_bytes: Gauge,
+    buffered_bytes: Gauge,
 }
 
-/// Of a drain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct State {
+struct StateLabel {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: LossReason,
+}
+
+/// Why lines are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum LossReason {
+    /// The collector was not running.
+    Away,
+    /// The container's log was removed before it was read.
+    Gone,
+    /// The log was rotated before it was read.
+    Rotated,
+    /// The spool was full.
+    Spool,
+    /// The app exceeded its rate limit.
+    Limit,
+    /// The bus refused the lines.
+    Refused,
+    /// Another reason of a collector.
+    Other,
+    /// The bus did not deliver the lines.
+    Undelivered,
+    /// This version cannot read the message.
+    Unreadable,
+    /// The receiver rejected the lines.
+    Rejected,
+    /// The bus no longer retains the lines (L10).
+    Retention,
+}
+
+impl LossReason {
+    const ALL: [Self; 11] = [
+        Self::Away,
+        Self::Gone,
+        Self::Rotated,
+        Self::Spool,
+        Self::Limit,
+        Self::Refused,
+        Self::Other,
+        Self::Undelivered,
+        Self::Unreadable,
+        Self::Rejected,
+        Self::Retention,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Gone => "gone",
+            Self::Rotated => "rotated",
+            Self::Spool => "spool",
+            Self::Limit => "limit",
+            Self::Refused => "refused",
+            Self::Other => "other",
+            Self::Undelivered => "undelivered",
+            Self::Unreadable => "unreadable",
+            Self::Rejected => "rejected",
+            Self::Retention => "retention",
+        }
+    }
+
+    /// Whether a collector recorded the gap, so that it is part of the app's log.
+    pub(crate) fn is_collectors(self) -> bool {
+        !matches!(
+            self,
+            Self::Undelivered | Self::Unreadable | Self::Rejected | Self::Retention
+        )
+    }
+}
+
+impl From<&GapReason> for LossReason {
+    fn from(reason: &GapReason) -> Self {
+        match reason {
+            GapReason::Away => Self::Away,
+            GapReason::Gone => Self::Gone,
+            GapReason::Rotated => Self::Rotated,
+            GapReason::Spool => Self::Spool,
+            GapReason::Limit => Self::Limit,
+            GapReason::Refused => Self::Refused,
+            GapReason::Other(_) => Self::Other,
+        }
+    }
+}
+
+impl EncodeLabelValue for LossReason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            drains: Family::default(),
+            delivered_lines: Counter::default(),
+            resent_lines: Counter::default(),
+            lost_lines: Family::default(),
+            gaps: Family::default(),
+            max_lag_seconds: Gauge::default(),
+            buffered_bytes: Gauge::default(),
+        };
+        // Every label value is exported from the start.
+        for state in DrainState::ALL {
+            drop(metrics.drains.get_or_create(&StateLabel { state: state.as_str() }));
+        }
+        for reason in LossReason::ALL {
+            drop(metrics.lost_lines.get_or_create(&ReasonLabel { reason }));
+            drop(metrics.gaps.get_or_create(&ReasonLabel { reason }));
+        }
+        metrics
+    }
+}
+
 impl Metrics {
-    /// Metrics that are shown with this registry's, as `tributary_sinks_…`.
+    /// Creates metrics and registers them as `tributary_sinks_…`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("tributary_sinks");
-        registry.register("drains", "Drains that are read here, by state", metrics.drains.clone());
+        registry.register("drains", "Drains of this process, by state", metrics.drains.clone());
         registry.register(
             "delivered_lines",
-            "Lines that receivers have for sure",
+            "Lines whose delivery is confirmed",
             metrics.delivered_lines.clone(),
         );
         registry.register(
             "resent_lines",
-            "Lines that were sent again",
+            "Lines resent because their delivery was not confirmed",
             metrics.resent_lines.clone(),
         );
         registry.register(
-            "dropped_lines",
-            "Lines that receivers will never have: refused, or gone from the bus",
-            metrics.dropped_lines.clone(),
+            "lost_lines",
+            "Lines not delivered to a receiver, by reason, where their number is known",
+            metrics.lost_lines.clone(),
+        );
+        registry.register(
+            "gaps",
+            "Gaps in the lines delivered to a receiver, by reason",
+            metrics.gaps.clone(),
         );
         registry.register(
             "max_lag_seconds",
-            "How old the oldest line is that was read and is not sent, of all drains",
+            "Age of the oldest line of any drain that was read from the bus and not sent",
             metrics.max_lag_seconds.clone(),
         );
         registry.register(
-            "held_bytes",
-            "Bytes of lines that drains hold",
-            metrics.held_bytes.clone(),
+            "buffered_bytes",
+            "Bytes of unsent and unconfirmed lines in memory",
+            metrics.buffered_bytes.clone(),
         );
         metrics
     }
 
-    /// Counts what has happened to a drain since it was last counted.
-    pub(crate) fn count(&self, counted: &mut DrainReport, report: &DrainReport) {
-        self.delivered_lines
-            .inc_by(report.delivered.saturating_sub(counted.delivered));
-        self.resent_lines.inc_by(report.resent.saturating_sub(counted.resent));
-        self.dropped_lines
-            .inc_by(report.dropped.saturating_sub(counted.dropped));
-        counted.clone_from(report);
+    pub(crate) fn add_delivered(&self, lines: u64) {
+        self.delivered_lines.inc_by(lines);
     }
 
-    pub(crate) fn look(&self, states: &BTreeMap<&'static str, i64>, lag_seconds: u64, held: usize) {
-        for state in [DrainState::Connecting, DrainState::Connected, DrainState::Failing] {
-            let label = State { state: state.name() };
-            self.drains
-                .get_or_create(&label)
-                .set(states.get(state.name()).copied().unwrap_or_default());
+    pub(crate) fn add_resent(&self, lines: u64) {
+        self.resent_lines.inc_by(lines);
+    }
+
+    pub(crate) fn add_gap(&self, reason: LossReason, lines: u64) {
+        let label = ReasonLabel { reason };
+        self.gaps.get_or_create(&label).inc();
+        self.lost_lines.get_or_create(&label).inc_by(lines);
+    }
+
+    /// Sets the gauges: the number of drains by state, the maximum lag and the buffered bytes.
+    pub(crate) fn set_gauges(&self, states: &BTreeMap<&'static str, i64>, lag_seconds: u64, buffered: usize) {
+        for state in DrainState::ALL {
+            let label = StateLabel { state: state.as_str() };
+            let count = states.get(state.as_str()).copied().unwrap_or_default();
+            self.drains.get_or_create(&label).set(count);
         }
         self.max_lag_seconds.set(i64::try_from(lag_seconds).unwrap_or(i64::MAX));
-        self.held_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.buffered_bytes.set(i64::try_from(buffered).unwrap_or(i64::MAX));
     }
 }

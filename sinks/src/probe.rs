@@ -1,155 +1,170 @@
-//! Tries a drain, step by step.
+//! Tests a drain step by step.
 
 use std::time::{Duration, Instant};
 
 use bus::Timestamp;
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, future::BoxFuture};
-use registry::{Drain, ProbeReport, ProbeStep, Prober, Protocol, Target};
+use registry::{Drain, DrainTarget, ProbeReport, ProbeStep, Prober, Protocol};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
 
 use crate::{
-    SinksError, config::Config, datagram, dial::Dialler, failure::Failure, outq::Queue, render::Style, web::Frames,
+    config::Config,
+    error::SinksError,
+    render::MessageFormat,
+    transport::{connect::Connector, error::DeliveryError, https::FrameSender, socket_queue::SocketQueue, udp},
 };
 
-/// How long it is looked whether a receiver closes the connection on what it was sent.
-const LOOK: Duration = Duration::from_millis(500);
+/// How long to wait for the receiver to close the connection in response to the line.
+const CLOSE_WAIT: Duration = Duration::from_millis(500);
 
-/// Tries drains as their reader would.
-pub struct Probe {
-    dialler: Dialler,
-    answer_wait: Duration,
+/// Tests drains with the settings of running drains.
+pub struct DrainProber {
+    connector: Connector,
+    response_timeout: Duration,
 }
 
-impl Probe {
-    /// By these settings.
+impl DrainProber {
+    /// Creates a prober with these settings.
     ///
     /// # Errors
-    /// [`SinksError`]: what cannot be used.
+    /// [`SinksError`] if a setting cannot be used.
     pub fn new(config: &Config) -> Result<Self, SinksError> {
         Ok(Self {
-            dialler: Dialler::new(config).map_err(SinksError)?,
-            answer_wait: config.answer_wait,
+            connector: Connector::new(config).map_err(SinksError)?,
+            response_timeout: config.response_timeout,
         })
     }
 
     async fn run(&self, drain: &Drain) -> ProbeReport {
         let mut steps = Steps(Vec::new());
-        let sent = self.steps(drain, &mut steps).await.unwrap_or_default();
+        let sent = self.run_steps(drain, &mut steps).await.unwrap_or_default();
         ProbeReport {
             steps: steps.0,
             sent: sent.to_vec(),
         }
     }
 
-    async fn steps(&self, drain: &Drain, steps: &mut Steps) -> Option<Bytes> {
+    /// Runs the steps up to the first failure and returns the bytes sent.
+    async fn run_steps(&self, drain: &Drain, steps: &mut Steps) -> Option<Bytes> {
         let target = match drain.target() {
             Ok(target) => target,
-            Err(why) => return steps.fail("resolve", &Failure::Unusable(why.to_owned())),
+            Err(reason) => return steps.fail("resolve", &DeliveryError::Unusable(reason.to_owned())),
         };
         let resolve = async {
-            let found = timeout(self.answer_wait, self.dialler.names.of(&target)).await;
-            found.map_err(|_| Failure::Late(self.answer_wait))?
+            let found = timeout(self.response_timeout, self.connector.resolver.resolve(&target)).await;
+            found.map_err(|_| DeliveryError::Timeout(self.response_timeout))?
         };
-        let addresses = steps.take("resolve", resolve, |found| {
-            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
-            found.join(", ")
+        let addresses = steps.run("resolve", resolve, |addresses| {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            addresses.join(", ")
         });
         let addresses = addresses.await?;
         let message = message(drain, &target);
         if target.protocol == Protocol::Udp {
             let send = async {
-                let socket = datagram::open(&addresses).await?;
-                socket.send(&message).await.map_err(Failure::Broke)
+                let socket = udp::open(&addresses).await?;
+                socket.send(&message).await.map_err(DeliveryError::Io)
             };
             steps
-                .take("send", send, |bytes| format!("{bytes} bytes, for which nobody answers"))
+                .run("send", send, |bytes| {
+                    format!("{bytes} bytes sent; UDP does not confirm delivery")
+                })
                 .await?;
             return Some(message);
         }
-        let connect = self.dialler.connect(&addresses);
-        let stream = steps.take("connect", connect, |stream| match stream.peer_addr() {
+        let connect = self.connector.connect(&addresses);
+        let stream = steps.run("connect", connect, |stream| match stream.peer_addr() {
             Ok(peer) => peer.to_string(),
             Err(_) => String::new(),
         });
         let stream = stream.await?;
-        let queue = match Queue::of(&stream) {
-            Ok(queue) => queue,
-            Err(error) => return steps.fail("connect", &Failure::Connect(error)),
+        let socket = match SocketQueue::of(&stream) {
+            Ok(socket) => socket,
+            Err(error) => return steps.fail("connect", &DeliveryError::Connect(error)),
         };
-        let secure = self.dialler.secure(&target, stream, queue);
+        let secure = self.connector.secure(&target, stream, socket);
         let connection = if target.protocol.is_tls() {
             steps
-                .take("tls", secure, |_| {
-                    if target.verify { "verified" } else { "not verified" }.to_owned()
+                .run("tls", secure, |_| {
+                    if target.verify {
+                        "certificate verified"
+                    } else {
+                        "certificate not verified (verify=off)"
+                    }
+                    .to_owned()
                 })
                 .await?
         } else {
             secure.await.ok()?
         };
-        if target.protocol.is_web() {
-            let mut frames = Frames::new(&target, &drain.token);
-            let send = timeout(self.answer_wait, frames.probe(connection, message.clone()));
-            let send = async { send.await.unwrap_or(Err(Failure::Late(self.answer_wait))) };
+        if target.protocol.is_http() {
+            let mut frames = FrameSender::new(&target, &drain.token);
+            let send = timeout(self.response_timeout, frames.probe(connection, message.clone()));
+            let send = async { send.await.unwrap_or(Err(DeliveryError::Timeout(self.response_timeout))) };
             steps
-                .take("send", send, |status| format!("it answers {status}"))
+                .run("send", send, |status| {
+                    format!("the receiver responded with HTTP {status}")
+                })
                 .await?;
             return Some(message);
         }
         let mut stream = connection.stream;
         let send = async {
-            stream.write_all(&message).await.map_err(Failure::Broke)?;
-            stream.flush().await.map_err(Failure::Broke)?;
-            // A receiver that dislikes it closes the connection, soon.
-            match timeout(LOOK, stream.read(&mut [0; 1024])).await {
-                Ok(Ok(0)) => Err(Failure::Closed),
-                Ok(Err(error)) => Err(Failure::Broke(error)),
+            stream.write_all(&message).await.map_err(DeliveryError::Io)?;
+            stream.flush().await.map_err(DeliveryError::Io)?;
+            // A receiver that does not accept the message closes the connection soon.
+            match timeout(CLOSE_WAIT, stream.read(&mut [0; 1024])).await {
+                Ok(Ok(0)) => Err(DeliveryError::Closed),
+                Ok(Err(error)) => Err(DeliveryError::Io(error)),
                 Ok(Ok(_)) | Err(_) => Ok(message.len()),
             }
         };
-        steps.take("send", send, |bytes| format!("{bytes} bytes")).await?;
-        let _ = timeout(LOOK, stream.shutdown()).await;
+        steps.run("send", send, |bytes| format!("{bytes} bytes sent")).await?;
+        let _ = timeout(CLOSE_WAIT, stream.shutdown()).await;
         Some(message)
     }
 }
 
-impl Prober for Probe {
+impl Prober for DrainProber {
     fn probe<'a>(&'a self, drain: &'a Drain) -> BoxFuture<'a, ProbeReport> {
         self.run(drain).boxed()
     }
 }
 
-/// The line that is sent, as it is sent.
-fn message(drain: &Drain, target: &Target) -> Bytes {
-    let (style, mut out) = (Style::of(target), BytesMut::new());
-    let text = format!(
-        "{} a test of drain {}: if you read this, lines arrive",
-        Timestamp::now(),
-        drain.id
+/// The rendered test message.
+fn message(drain: &Drain, target: &DrainTarget) -> Bytes {
+    let (format, mut out) = (MessageFormat::of(target), BytesMut::new());
+    let text = format!("{} test message of drain {}", Timestamp::now(), drain.id);
+    format.render_line(
+        &mut out,
+        &format.notice_header(&drain.app),
+        false,
+        text.as_bytes(),
+        |_| (),
     );
-    style.line(&mut out, &style.own_header(&drain.app), false, text.as_bytes(), |_| ());
     out.freeze()
 }
 
-/// What was done so far.
+/// The completed steps.
 struct Steps(Vec<ProbeStep>);
 
 impl Steps {
-    async fn take<T>(
+    async fn run<T>(
         &mut self,
         step: &'static str,
-        work: impl Future<Output = Result<T, Failure>>,
+        work: impl Future<Output = Result<T, DeliveryError>>,
         detail: impl FnOnce(&T) -> String,
     ) -> Option<T> {
-        let begun = Instant::now();
-        let done = work.await;
-        let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (ok, detail) = match &done {
-            Ok(done) => (true, detail(done)),
-            Err(failure) => (false, failure.to_string()),
+        let started = Instant::now();
+        let result = work.await;
+        let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (ok, detail) = match &result {
+            Ok(value) => (true, detail(value)),
+            Err(error) => (false, error.to_string()),
         };
         self.0.push(ProbeStep {
             step,
@@ -157,15 +172,15 @@ impl Steps {
             millis,
             detail,
         });
-        done.ok()
+        result.ok()
     }
 
-    fn fail<T>(&mut self, step: &'static str, failure: &Failure) -> Option<T> {
+    fn fail<T>(&mut self, step: &'static str, error: &DeliveryError) -> Option<T> {
         self.0.push(ProbeStep {
             step,
             ok: false,
             millis: 0,
-            detail: failure.to_string(),
+            detail: error.to_string(),
         });
         None
     }

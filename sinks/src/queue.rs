@@ -1,334 +1,309 @@
-//! What a drain holds: what waits to be sent, and what was sent and is not sure.
+//! The lines of a drain in memory: unsent ones, and sent ones whose delivery is unconfirmed.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use bus::{PublishTime, reassembly::Receipt};
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    counts::Counts,
-    render::{Header, Style},
+    budget::MemoryBudget,
+    render::{MessageFormat, StreamHeader},
+    stats::DrainStats,
 };
 
-/// What a drain may hold whatever all of them do: one batch.
-const LEAST_BYTES: usize = bus::MAX_BATCH_BYTES;
+/// What a drain may buffer if the total limit is reached: one batch.
+const MIN_BYTES: usize = bus::MAX_BATCH_BYTES;
 
-/// What is read ahead of what is sent.
-const AHEAD_BYTES: usize = 2 * bus::MAX_BATCH_BYTES;
+/// The maximum of unsent bytes; the bus retains the rest.
+const MAX_UNSENT_BYTES: usize = 2 * bus::MAX_BATCH_BYTES;
 
-/// What all drains hold together.
-pub(crate) struct Windows {
-    most: usize,
-    held: AtomicUsize,
-}
-
-impl Windows {
-    pub(crate) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self {
-            most,
-            held: AtomicUsize::new(0),
-        })
-    }
-
-    pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    /// Whether who holds something in vain had better give it back to the bus.
-    pub(crate) fn are_scarce(&self) -> bool {
-        self.held() > self.most / 2
-    }
-}
-
-/// What a drain holds, in the order in which it is sent.
-pub(crate) struct Queue {
-    style: Style,
+/// The buffered lines of a drain, in sending order.
+pub(crate) struct SendQueue {
+    format: MessageFormat,
     pieces: VecDeque<Piece>,
-    /// How many pieces were taken out in front, since the connection began.
-    taken: u64,
-    place: Place,
-    /// Where the last frame began.
-    frame: Place,
-    /// Where rendering stops until it is known what is to be said there.
+    /// The number of pieces removed from the front since the connection began.
+    removed: u64,
+    position: Position,
+    /// The position at the beginning of the last frame.
+    frame_start: Position,
+    /// The piece before which rendering stops until the notice for that position is known.
     stop_at: Option<usize>,
-    /// Lines that wait to be rendered, and bytes of the pieces that they are in.
-    unsent: u64,
-    ahead: usize,
-    held: usize,
-    window: usize,
-    windows: Arc<Windows>,
-    counts: Arc<Counts>,
+    unsent_lines: u64,
+    /// Bytes of the pieces that contain unsent lines.
+    unsent_bytes: usize,
+    bytes: usize,
+    max_bytes: usize,
+    budget: Arc<MemoryBudget>,
+    stats: Arc<DrainStats>,
 }
 
-/// Where rendering is.
+/// How far the queue is rendered.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Place {
-    /// Pieces before it are rendered wholly.
+struct Position {
+    /// The number of pieces rendered completely.
     piece: usize,
-    /// Bytes and lines of that piece that are.
+    /// The bytes and lines rendered of the next piece.
     bytes: usize,
     lines: u64,
 }
 
-/// Lines that are settled together.
+/// Lines that are confirmed together.
 pub(crate) struct Piece {
     pub(crate) data: Bytes,
     pub(crate) lines: u64,
-    /// How many lines of it were rendered ever.
-    pub(crate) tried: u64,
-    pub(crate) header: Arc<Header>,
-    pub(crate) levels: bool,
+    /// The number of lines that were rendered at least once.
+    pub(crate) rendered_once: u64,
+    pub(crate) header: Arc<StreamHeader>,
+    /// Whether a line may contain a level.
+    pub(crate) has_levels: bool,
     pub(crate) receipt: Option<Receipt>,
     pub(crate) published: PublishTime,
-    /// Whether these are somebody's lines, and not what is said of them.
-    pub(crate) counted: bool,
+    /// Whether the lines are counted, which platform messages are not.
+    pub(crate) is_counted: bool,
 }
 
-/// What was rendered.
+/// The numbers of what was rendered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rendered {
     pub(crate) messages: usize,
-    /// Somebody's, in full.
+    /// Lines without platform messages.
     pub(crate) lines: u64,
-    /// Of those, the ones that were rendered before.
-    pub(crate) again: u64,
+    /// Lines of these that were rendered before.
+    pub(crate) repeated: u64,
 }
 
 impl Rendered {
     fn add(&mut self, other: Self) {
         self.messages += other.messages;
         self.lines += other.lines;
-        self.again += other.again;
+        self.repeated += other.repeated;
     }
 }
 
-impl Queue {
-    /// An empty one, that may hold so many bytes of what all may.
-    pub(crate) fn new(style: Style, window: usize, windows: Arc<Windows>, counts: Arc<Counts>) -> Self {
+impl SendQueue {
+    /// An empty queue for at most `max_bytes` bytes.
+    pub(crate) fn new(
+        format: MessageFormat,
+        max_bytes: usize,
+        budget: Arc<MemoryBudget>,
+        stats: Arc<DrainStats>,
+    ) -> Self {
         Self {
-            style,
+            format,
             pieces: VecDeque::new(),
-            taken: 0,
-            place: Place::default(),
-            frame: Place::default(),
+            removed: 0,
+            position: Position::default(),
+            frame_start: Position::default(),
             stop_at: None,
-            unsent: 0,
-            ahead: 0,
-            held: 0,
-            window,
-            windows,
-            counts,
+            unsent_lines: 0,
+            unsent_bytes: 0,
+            bytes: 0,
+            max_bytes,
+            budget,
+            stats,
         }
     }
 
-    /// How its messages look.
-    pub(crate) fn style(&self) -> &Style {
-        &self.style
+    /// The format of its messages.
+    pub(crate) fn format(&self) -> &MessageFormat {
+        &self.format
     }
 
-    /// Whether more may be held.
+    /// Whether more may be read from the bus.
     pub(crate) fn has_room(&self) -> bool {
-        let all = self.windows.held.load(Ordering::Relaxed);
-        let most = if all < self.windows.most {
-            self.window
+        let max = if self.budget.is_exhausted() {
+            MIN_BYTES
         } else {
-            LEAST_BYTES
+            self.max_bytes
         };
-        // What is not sent yet the bus keeps as well.
-        self.held < most && self.ahead < AHEAD_BYTES
+        self.bytes < max && self.unsent_bytes < MAX_UNSENT_BYTES
     }
 
-    /// Whether there is something to be rendered.
+    /// Whether there are lines to render.
     pub(crate) fn has_more(&self) -> bool {
-        self.place.piece < self.end()
+        self.position.piece < self.end()
     }
 
-    /// Tells how much waits, and since when.
-    pub(crate) fn tell_lag(&self) {
+    /// Updates the lag in the drain's statistics.
+    pub(crate) fn update_lag(&self) {
         let published = |piece: &Piece| piece.published;
-        let unsent = self.pieces.get(self.place.piece).map(published);
-        self.counts
-            .waits(self.unsent, unsent, self.pieces.front().map(published));
+        let unsent = self.pieces.get(self.position.piece).map(published);
+        self.stats
+            .set_pending(self.unsent_lines, unsent, self.pieces.front().map(published));
     }
 
     fn count_unsent(&mut self) {
-        let waiting = self.pieces.range(self.place.piece.min(self.pieces.len())..);
-        self.ahead = waiting.clone().map(|piece| piece.data.len()).sum();
-        self.unsent = waiting
+        let waiting = self.pieces.range(self.position.piece.min(self.pieces.len())..);
+        self.unsent_bytes = waiting.clone().map(|piece| piece.data.len()).sum();
+        self.unsent_lines = waiting
             .map(|piece| piece.lines)
             .sum::<u64>()
-            .saturating_sub(self.place.lines);
+            .saturating_sub(self.position.lines);
     }
 
-    /// Takes lines that come behind all others.
+    /// Appends lines.
     pub(crate) fn push(&mut self, piece: Piece) {
-        self.hold(&piece);
+        self.account(&piece);
         self.pieces.push_back(piece);
     }
 
-    fn hold(&mut self, piece: &Piece) {
-        self.unsent += piece.lines;
-        self.ahead += piece.data.len();
-        self.held += piece.data.len();
-        self.windows.held.fetch_add(piece.data.len(), Ordering::Relaxed);
+    fn account(&mut self, piece: &Piece) {
+        self.unsent_lines += piece.lines;
+        self.unsent_bytes += piece.data.len();
+        self.bytes += piece.data.len();
+        self.budget.add(piece.data.len());
     }
 
-    /// Renders nothing from here on, until it is said what stands here.
-    pub(crate) fn hold_here(&mut self) {
+    /// Stops rendering at the current end until [`insert_at_stop`](Self::insert_at_stop).
+    pub(crate) fn stop_here(&mut self) {
         self.stop_at.get_or_insert(self.pieces.len());
     }
 
-    /// Whether something stands behind where rendering stops.
-    pub(crate) fn holds_back(&self) -> bool {
+    /// Whether lines follow the position where rendering stops.
+    pub(crate) fn has_stopped_lines(&self) -> bool {
         self.stop_at.is_some_and(|at| at < self.pieces.len())
     }
 
-    /// Says it, and lets go.
-    pub(crate) fn insert_there(&mut self, piece: Piece) {
+    /// Inserts a piece where rendering stops, and resumes rendering.
+    pub(crate) fn insert_at_stop(&mut self, piece: Piece) {
         if let Some(at) = self.stop_at.take() {
-            self.hold(&piece);
+            self.account(&piece);
             self.pieces.insert(at.min(self.pieces.len()), piece);
         }
     }
 
-    /// Up to where may be rendered.
+    /// The end of what may be rendered.
     fn end(&self) -> usize {
         self.stop_at.map_or(self.pieces.len(), |at| at.min(self.pieces.len()))
     }
 
-    /// Begins anew with what is not settled: for a new connection.
+    /// Starts again with the unconfirmed lines, for a new connection.
     pub(crate) fn rewind(&mut self) {
-        (self.place, self.taken) = (Place::default(), 0);
+        (self.position, self.removed) = (Position::default(), 0);
         self.count_unsent();
     }
 
-    /// How many pieces are rendered wholly, since the connection began.
+    /// The number of pieces rendered completely since the connection began.
     pub(crate) fn rendered(&self) -> u64 {
-        self.taken + self.place.piece as u64
+        self.removed + self.position.piece as u64
     }
 
-    /// Renders what waits, in order, until `out` holds about `bytes`.
+    /// Renders lines in order until `out` contains about `bytes` bytes.
     pub(crate) fn render(&mut self, out: &mut BytesMut, bytes: usize) -> Rendered {
         let mut all = Rendered::default();
         while out.len() < bytes && self.has_more() {
             all.add(self.render_line(out, &mut |_| ()));
         }
-        self.note(all)
+        self.count_repeated(all)
     }
 
-    fn take_back_to(&mut self, place: Place) {
-        self.place = place;
+    fn reset_to(&mut self, position: Position) {
+        self.position = position;
         self.count_unsent();
     }
 
-    /// Renders the last frame's lines anew, into others.
-    pub(crate) fn take_back(&mut self) {
-        self.take_back_to(self.frame);
+    /// Returns the lines of the last frame, so that they are rendered into other frames.
+    pub(crate) fn undo_frame(&mut self) {
+        self.reset_to(self.frame_start);
     }
 
-    /// Renders the next line, into as many messages as it needs, each of its own.
+    /// Renders the next line into one or more messages, each in a buffer of its own.
     pub(crate) fn render_messages(&mut self, messages: &mut Vec<Bytes>) -> Rendered {
         let mut out = BytesMut::new();
         let all = self.render_line(&mut out, &mut |out| messages.push(out.split().freeze()));
-        self.note(all)
+        self.count_repeated(all)
     }
 
-    /// The same, until `out` holds no more than `bytes`, or one line, and no more than `messages`, or those of one line.
+    /// Renders a frame of at most `bytes` bytes and `messages` messages, but at least one line.
     pub(crate) fn render_frame(&mut self, out: &mut BytesMut, bytes: usize, messages: usize) -> Rendered {
         let (mut all, from) = (Rendered::default(), out.len());
-        self.frame = self.place;
+        self.frame_start = self.position;
         while all.messages < messages && self.has_more() {
-            let (before, place) = (out.len(), self.place);
-            let tried = self.pieces.get(place.piece).map(|piece| piece.tried);
+            let (before, position) = (out.len(), self.position);
+            let rendered_once = self.pieces.get(position.piece).map(|piece| piece.rendered_once);
             let one = self.render_line(out, &mut |_| ());
             let is_first = all.messages == 0;
             if !is_first && (out.len() - from > bytes || all.messages + one.messages > messages) {
                 out.truncate(before);
-                self.take_back_to(place);
-                // It was not sent.
-                if let (Some(piece), Some(tried)) = (self.pieces.get_mut(place.piece), tried) {
-                    piece.tried = tried;
+                self.reset_to(position);
+                // The line was rendered but not sent.
+                if let (Some(piece), Some(rendered_once)) = (self.pieces.get_mut(position.piece), rendered_once) {
+                    piece.rendered_once = rendered_once;
                 }
                 break;
             }
             all.add(one);
         }
-        self.note(all)
+        self.count_repeated(all)
     }
 
-    fn note(&self, rendered: Rendered) -> Rendered {
-        if rendered.again > 0 {
-            self.counts.note(|report| report.resent += rendered.again);
-        }
+    fn count_repeated(&self, rendered: Rendered) -> Rendered {
+        self.stats.add_resent(rendered.repeated);
         rendered
     }
 
     fn render_line(&mut self, out: &mut BytesMut, done: &mut impl FnMut(&mut BytesMut)) -> Rendered {
-        let place = &mut self.place;
-        let Some(piece) = self.pieces.get_mut(place.piece) else {
+        let position = &mut self.position;
+        let Some(piece) = self.pieces.get_mut(position.piece) else {
             return Rendered::default();
         };
-        let rest = &piece.data[place.bytes..];
+        let rest = &piece.data[position.bytes..];
         let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
         let mut messages = 0;
-        self.style.line(out, &piece.header, piece.levels, &rest[..end], |out| {
-            messages += 1;
-            done(out);
-        });
-        (place.bytes, place.lines) = (place.bytes + end + 1, place.lines + 1);
-        let counted = u64::from(piece.counted);
-        self.unsent = self.unsent.saturating_sub(1);
-        let mut again = 0;
-        if place.lines > piece.tried {
-            piece.tried = place.lines;
+        self.format
+            .render_line(out, &piece.header, piece.has_levels, &rest[..end], |out| {
+                messages += 1;
+                done(out);
+            });
+        (position.bytes, position.lines) = (position.bytes + end + 1, position.lines + 1);
+        let counted = u64::from(piece.is_counted);
+        self.unsent_lines = self.unsent_lines.saturating_sub(1);
+        let mut repeated = 0;
+        if position.lines > piece.rendered_once {
+            piece.rendered_once = position.lines;
         } else {
-            again = counted;
+            repeated = counted;
         }
-        if place.bytes >= piece.data.len() {
-            self.ahead = self.ahead.saturating_sub(piece.data.len());
-            *place = Place {
-                piece: place.piece + 1,
-                ..Place::default()
+        if position.bytes >= piece.data.len() {
+            self.unsent_bytes = self.unsent_bytes.saturating_sub(piece.data.len());
+            *position = Position {
+                piece: position.piece + 1,
+                ..Position::default()
             };
         }
         Rendered {
             messages,
             lines: counted,
-            again,
+            repeated,
         }
     }
 
-    /// Takes out the first pieces, so many since the connection began: the receiver has them, or will never. Returns how many lines that are somebody's they hold.
-    pub(crate) fn settle(&mut self, pieces: u64, mut settled: impl FnMut(&Receipt)) -> u64 {
+    /// Removes the first pieces, counted since the connection began, whose lines are confirmed or
+    /// lost. Returns the number of their lines without platform messages.
+    pub(crate) fn confirm(&mut self, pieces: u64, mut acknowledge: impl FnMut(&Receipt)) -> u64 {
         let mut lines = 0;
-        while self.taken < pieces
+        while self.removed < pieces
             && let Some(piece) = self.pieces.pop_front()
         {
-            self.taken += 1;
-            self.place.piece = self.place.piece.saturating_sub(1);
+            self.removed += 1;
+            self.position.piece = self.position.piece.saturating_sub(1);
             self.stop_at = self.stop_at.map(|at| at.saturating_sub(1));
-            self.held -= piece.data.len();
-            self.windows.held.fetch_sub(piece.data.len(), Ordering::Relaxed);
+            self.bytes -= piece.data.len();
+            self.budget.remove(piece.data.len());
             if let Some(receipt) = &piece.receipt {
-                settled(receipt);
+                acknowledge(receipt);
             }
-            if piece.counted {
+            if piece.is_counted {
                 lines += piece.lines;
             }
         }
-        self.tell_lag();
+        self.update_lag();
         lines
     }
 }
 
-impl Drop for Queue {
+impl Drop for SendQueue {
     fn drop(&mut self) {
-        self.windows.held.fetch_sub(self.held, Ordering::Relaxed);
+        self.budget.remove(self.bytes);
     }
 }

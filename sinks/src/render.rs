@@ -1,118 +1,121 @@
-//! Lines as receivers take them: RFC 5424, or as Logplex frames it.
+//! Renders lines as RFC 5424 messages or as messages of a Logplex frame.
 //!
-//! A line costs no allocation and no parse but of its time's shape; what its stream has in common is rendered once.
+//! Rendering a line allocates nothing and parses only the shape of its timestamp; the part that is
+//! equal for all lines of a stream is rendered once.
 
 use bus::{Fd, Level, StreamMetadata, Timestamp, notice::TRIBUTARY};
 use bytes::{BufMut, BytesMut};
 use memchr::memmem;
-use registry::{Framing, Protocol, Target};
+use registry::{DrainTarget, Framing, Protocol};
 
-/// Bytes of a time with microseconds, without its zone: nanoseconds are cut off (RFC 5424, section 6.2.3, allows six digits).
+/// The length of a timestamp with microseconds, without its zone. RFC 5424, section 6.2.3, allows
+/// at most six fractional digits.
 const MICROS_LEN: usize = 26;
 
-/// Bytes of a time as the log API prints it.
+/// The length of a timestamp with nanoseconds, as Kubernetes prints it.
 const NANOS_LEN: usize = 30;
 
-/// The longest names (RFC 5424, section 6), and what Papertrail shows of a host's.
+/// Maximum lengths of names (RFC 5424, section 6); for the host, what Papertrail displays.
 const MAX_HOST: usize = 120;
 const MAX_APP: usize = 48;
 const MAX_PROC: usize = 128;
 
-/// Local5.warning: what Logplex says of itself.
+/// The priority of platform messages: local5.warning, as in Logplex.
 const NOTICE_PRI: u8 = 172;
 
-/// Facility user.
+/// The facility `user`, times 8.
 const USER: u8 = 8;
 
-/// A text that is not told apart by us starts so (RFC 5424, section 6.4).
+/// The byte order mark that marks UTF-8 text (RFC 5424, section 6.4).
 const BOM: &str = "\u{feff}";
 
-/// How a drain's messages look.
-pub(crate) struct Style {
+/// The message format of a drain.
+pub(crate) struct MessageFormat {
     logplex: bool,
     framing: Option<Framing>,
     max_bytes: usize,
     bom: bool,
 }
 
-/// What the messages of a stream have in common.
-pub(crate) struct Header {
-    /// Behind the time: host, app, process and what else comes before the text.
-    rest: Vec<u8>,
-    /// Where the line names no level.
+/// The part of a message that is equal for all lines of a stream.
+pub(crate) struct StreamHeader {
+    /// The fields between timestamp and text.
+    fields: Vec<u8>,
+    /// The priority of lines without a level.
     pri: u8,
     is_notice: bool,
 }
 
-impl Style {
-    /// For this receiver. Datagrams have no framing.
-    pub(crate) fn of(target: &Target) -> Self {
+impl MessageFormat {
+    /// The format for a receiver. UDP has no framing.
+    pub(crate) fn of(target: &DrainTarget) -> Self {
         let framing = match target.protocol {
             Protocol::Udp => None,
-            Protocol::Http | Protocol::Https => Some(Framing::Octets),
+            Protocol::Http | Protocol::Https => Some(Framing::OctetCounting),
             Protocol::Tcp | Protocol::Tls => Some(target.framing),
         };
         Self {
-            logplex: target.protocol.is_web(),
+            logplex: target.protocol.is_http(),
             framing,
-            max_bytes: target.max_bytes,
+            max_bytes: target.max_message_bytes,
             bom: target.bom,
         }
     }
 
-    /// What this stream's messages have in common.
-    pub(crate) fn header(&self, metadata: &StreamMetadata) -> Header {
+    /// The header of a stream.
+    pub(crate) fn header(&self, metadata: &StreamMetadata) -> StreamHeader {
         let pri = match metadata.fd {
             Some(Fd::Err) => USER + 3,
             _ => USER + 6,
         };
-        self.named(metadata.app.as_str(), &metadata.process, &metadata.origin, pri)
+        self.build_header(metadata.app.as_str(), &metadata.process, &metadata.origin, pri)
     }
 
-    /// What messages have in common that we say ourselves, to this app.
-    pub(crate) fn own_header(&self, app: &str) -> Header {
-        self.named(app, TRIBUTARY, TRIBUTARY, NOTICE_PRI)
+    /// The header of platform messages for an app.
+    pub(crate) fn notice_header(&self, app: &str) -> StreamHeader {
+        self.build_header(app, TRIBUTARY, TRIBUTARY, NOTICE_PRI)
     }
 
-    fn named(&self, app: &str, process: &str, origin: &str, pri: u8) -> Header {
+    fn build_header(&self, app: &str, process: &str, origin: &str, pri: u8) -> StreamHeader {
         let is_notice = origin == TRIBUTARY;
-        let mut rest = Vec::with_capacity(64);
-        rest.push(b' ');
+        let mut fields = Vec::with_capacity(64);
+        fields.push(b' ');
         if self.logplex {
-            // Logplex: host, the origin, the process; no structured data.
-            rest.extend_from_slice(b"host ");
-            put_name(&mut rest, origin, MAX_APP);
-            rest.push(b' ');
-            put_name(&mut rest, process, MAX_PROC);
-            rest.extend_from_slice(b" - ");
+            // HOSTNAME is `host`, APP-NAME the origin, PROCID the process; no structured data.
+            fields.extend_from_slice(b"host ");
+            put_name(&mut fields, origin, MAX_APP);
+            fields.push(b' ');
+            put_name(&mut fields, process, MAX_PROC);
+            fields.extend_from_slice(b" - ");
         } else {
-            put_name(&mut rest, app, MAX_HOST);
-            rest.push(b' ');
-            put_name(&mut rest, process, MAX_APP);
-            rest.push(b' ');
-            // A name that was cut stands here in full.
-            let whole = if process.len() > MAX_APP { process } else { "-" };
-            put_name(&mut rest, whole, MAX_PROC);
-            rest.extend_from_slice(b" - - ");
+            put_name(&mut fields, app, MAX_HOST);
+            fields.push(b' ');
+            put_name(&mut fields, process, MAX_APP);
+            fields.push(b' ');
+            // A process name that is too long for APP-NAME is repeated in PROCID.
+            let proc_id = if process.len() > MAX_APP { process } else { "-" };
+            put_name(&mut fields, proc_id, MAX_PROC);
+            fields.extend_from_slice(b" - - ");
             if self.bom {
-                rest.extend_from_slice(BOM.as_bytes());
+                fields.extend_from_slice(BOM.as_bytes());
             }
         }
         let pri = if is_notice { NOTICE_PRI } else { pri };
-        Header { rest, pri, is_notice }
+        StreamHeader { fields, pri, is_notice }
     }
 
-    /// Renders a line, as the bus has it and without its newline: one message, or several where it is too long for one. Calls `done` behind each.
-    pub(crate) fn line(
+    /// Renders a line of a batch, without its newline, as one message, or as several if it is too
+    /// long. Calls `done` after each message.
+    pub(crate) fn render_line(
         &self,
         out: &mut BytesMut,
-        header: &Header,
-        levels: bool,
+        header: &StreamHeader,
+        has_levels: bool,
         line: &[u8],
         mut done: impl FnMut(&mut BytesMut),
     ) {
-        let (time, mut text) = split(line);
-        let level = if levels && !header.is_notice {
+        let (time, mut text) = split_timestamp(line);
+        let level = if has_levels && !header.is_notice {
             Level::of(text)
         } else {
             None
@@ -120,14 +123,14 @@ impl Style {
         let pri = level.map_or(header.pri, |level| USER + severity(level));
         let mut digits = itoa::Buffer::new();
         let pri = digits.format(pri);
-        // `<` pri `>1 ` time `Z`, what is in common, and with Logplex a newline at the end.
-        let fixed = pri.len() + 4 + MICROS_LEN + 1 + header.rest.len() + usize::from(self.logplex);
+        // `<` pri `>1 ` time `Z`, the fields, and in a Logplex frame a newline.
+        let fixed = pri.len() + 4 + MICROS_LEN + 1 + header.fields.len() + usize::from(self.logplex);
         let room = self.max_bytes.saturating_sub(fixed).max(1);
         loop {
-            let (now, later) = text.split_at(cut(text, room));
-            let len = fixed + now.len();
+            let (part, remaining) = text.split_at(split_position(text, room));
+            let len = fixed + part.len();
             out.reserve(len + 24);
-            if self.framing == Some(Framing::Octets) {
+            if self.framing == Some(Framing::OctetCounting) {
                 out.put_slice(itoa::Buffer::new().format(len).as_bytes());
                 out.put_u8(b' ');
             }
@@ -136,13 +139,13 @@ impl Style {
             out.put_slice(b">1 ");
             out.put_slice(&time);
             out.put_u8(b'Z');
-            out.put_slice(&header.rest);
-            out.put_slice(now);
-            if self.logplex || self.framing == Some(Framing::Lf) {
+            out.put_slice(&header.fields);
+            out.put_slice(part);
+            if self.logplex || self.framing == Some(Framing::LineFeed) {
                 out.put_u8(b'\n');
             }
             done(out);
-            text = later;
+            text = remaining;
             if text.is_empty() {
                 return;
             }
@@ -150,15 +153,16 @@ impl Style {
     }
 }
 
-/// Whether any line of these can name its level: three searches for all of them, instead of a parse of each.
-pub(crate) fn may_name_levels(data: &[u8]) -> bool {
+/// Whether a line of a batch may contain a level: three searches instead of parsing every line.
+pub(crate) fn may_contain_level(data: &[u8]) -> bool {
     ["level", "lvl", "severity"]
         .iter()
         .any(|key| memmem::find(data, key.as_bytes()).is_some())
 }
 
-/// A line's time, cut to microseconds, and its text. What has no time gets this moment's.
-fn split(line: &[u8]) -> ([u8; MICROS_LEN], &[u8]) {
+/// Splits a line into its timestamp, cut to microseconds, and its text. A line without a timestamp
+/// gets the current time.
+fn split_timestamp(line: &[u8]) -> ([u8; MICROS_LEN], &[u8]) {
     let mut time = [0; MICROS_LEN];
     let fixed = line.len() > NANOS_LEN && line[NANOS_LEN - 1] == b'Z' && line[NANOS_LEN] == b' ' && line[19] == b'.';
     if fixed
@@ -170,7 +174,7 @@ fn split(line: &[u8]) -> ([u8; MICROS_LEN], &[u8]) {
         return (time, &line[NANOS_LEN + 1..]);
     }
     let (stamp, text) = Timestamp::split_line(line).unwrap_or_else(|| (Timestamp::now(), line));
-    // Always of the fixed form.
+    // Printed with nanoseconds.
     let printed = stamp.to_string();
     if let Some(micros) = printed.as_bytes().get(..MICROS_LEN) {
         time.copy_from_slice(micros);
@@ -178,8 +182,9 @@ fn split(line: &[u8]) -> ([u8; MICROS_LEN], &[u8]) {
     (time, text)
 }
 
-/// How much of a text goes into `room` bytes without a character being torn. All of it where it fits; where it is no UTF-8, what fits.
-fn cut(text: &[u8], room: usize) -> usize {
+/// The number of bytes of a text that fit into `room` without splitting a UTF-8 character. Text
+/// that is not UTF-8 is split anywhere.
+fn split_position(text: &[u8], room: usize) -> usize {
     if text.len() <= room {
         return text.len();
     }
@@ -188,11 +193,11 @@ fn cut(text: &[u8], room: usize) -> usize {
     whole.filter(|at| *at > 0).unwrap_or(room)
 }
 
-/// A name as the header takes it: printable ASCII without blanks, cut to its length, `-` where it is empty.
+/// Writes a name as printable ASCII without spaces, cut to `max` bytes; `-` if it is empty.
 fn put_name(out: &mut Vec<u8>, name: &str, max: usize) {
-    let fits = |byte: u8| if byte.is_ascii_graphic() { byte } else { b'_' };
+    let printable = |byte: u8| if byte.is_ascii_graphic() { byte } else { b'_' };
     let before = out.len();
-    out.extend(name.bytes().take(max).map(fits));
+    out.extend(name.bytes().take(max).map(printable));
     if out.len() == before {
         out.push(b'-');
     }
@@ -214,13 +219,13 @@ mod tests {
     use std::sync::Arc;
 
     use bus::{Epoch, StreamId};
-    use registry::{Addresses, DrainUrl};
+    use registry::{AddressPolicy, DrainUrl};
 
     use super::*;
 
-    fn style(url: &str) -> Style {
-        let drain = DrainUrl::parse(url, &Addresses::default()).unwrap();
-        Style::of(drain.target())
+    fn format_of(url: &str) -> MessageFormat {
+        let drain = DrainUrl::parse(url, &AddressPolicy::default()).unwrap();
+        MessageFormat::of(drain.target())
     }
 
     fn metadata(process: &str, origin: &str, fd: Option<Fd>) -> Arc<StreamMetadata> {
@@ -236,17 +241,17 @@ mod tests {
     }
 
     fn rendered(url: &str, metadata: &StreamMetadata, text: &str) -> Vec<String> {
-        let (style, mut out, mut messages) = (style(url), BytesMut::new(), Vec::new());
+        let (format, mut out, mut messages) = (format_of(url), BytesMut::new(), Vec::new());
         let line = format!("2026-11-23T07:00:00.123456789Z {text}");
-        let levels = may_name_levels(line.as_bytes());
-        style.line(&mut out, &style.header(metadata), levels, line.as_bytes(), |out| {
+        let has_levels = may_contain_level(line.as_bytes());
+        format.render_line(&mut out, &format.header(metadata), has_levels, line.as_bytes(), |out| {
             messages.push(String::from_utf8_lossy(&out.split()).into_owned());
         });
         messages
     }
 
     #[test]
-    fn each_protocol_has_its_own_frame_around_the_same_line() {
+    fn every_protocol_frames_the_same_message() {
         let web = metadata("web-1", "app", None);
         let message = "<14>1 2026-11-23T07:00:00.123456Z shop web-1 - - - hello";
         assert_eq!(rendered("syslog://h.example", &web, "hello"), [message]);
@@ -270,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_severity_is_the_lines_own_or_its_outputs() {
+    fn severity_comes_from_the_line_or_from_the_output_stream() {
         let pri = |metadata: &StreamMetadata, text: &str| {
             rendered("syslog://h.example", metadata, text)[0]
                 .split('>')
@@ -300,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_becomes_several_and_no_character_is_torn() {
+    fn long_lines_are_split_between_characters() {
         let text = "äöü".repeat(1000);
         let messages = rendered("syslog://h.example", &metadata("web-1", "app", None), &text);
         assert!(
@@ -315,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_cut_and_cleaned_and_an_empty_line_is_a_message() {
+    fn names_are_shortened_and_sanitized_and_empty_lines_are_sent() {
         let long = "p".repeat(60);
         let message = &rendered("syslog://h.example", &metadata(&long, "app", None), "")[0];
         assert!(
@@ -327,16 +332,16 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_another_zone_or_without_a_time_has_one_of_the_right_form() {
-        let style = style("syslog://h.example");
-        let header = style.header(&metadata("web-1", "app", None));
+    fn every_message_has_a_utc_timestamp_with_microseconds() {
+        let format = format_of("syslog://h.example");
+        let header = format.header(&metadata("web-1", "app", None));
         for (line, end) in [
             ("2026-11-23T09:00:00.5+02:00 hello", "hello"),
             ("no time at all", "no time at all"),
             ("", ""),
         ] {
             let mut out = BytesMut::new();
-            style.line(&mut out, &header, false, line.as_bytes(), |_| ());
+            format.render_line(&mut out, &header, false, line.as_bytes(), |_| ());
             let message = String::from_utf8(out.to_vec()).unwrap();
             let time = message.split(' ').nth(1).unwrap();
             assert!(

@@ -1,4 +1,4 @@
-//! A drain that stays away for longer than the bus keeps lines is told first, when it is back, how many are gone.
+//! A drain that was interrupted for longer than the retention gets a notice (L10) at the gap.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -14,32 +14,32 @@ use support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_bus_no_longer_has_is_counted_in_the_first_line() {
+async fn the_first_line_counts_the_lines_beyond_retention() {
     let limits = Limits {
         retention_bytes: 16 << 20,
         ..Limits::default()
     };
-    let (house, mut receiver) = (House::open_with(limits).await, Receiver::start().await);
-    let drain = house.drain(&format!("syslog+tcp://{}", receiver.addr)).await;
-    let sinks = house.start(config());
+    let (setup, mut receiver) = (Setup::open_with(limits).await, Receiver::start().await);
+    let drain = setup.drain(&format!("syslog+tcp://{}", receiver.addr)).await;
+    let sinks = setup.start(config());
     let (web, padding) = (metadata("web-1"), "x".repeat(10_000));
     let print = async |from: u64, to: u64| {
         for seq in (from..to).step_by(50) {
             let lines: Vec<String> = (seq..seq + 50).map(|n| format!("line {n} {padding}")).collect();
-            bus::Bus::publish(&*house.bus, batch(&web, seq, &lines)).await.unwrap();
+            bus::Bus::publish(&*setup.bus, batch(&web, seq, &lines)).await.unwrap();
         }
     };
     print(0, 50).await;
     receiver.until(50).await;
-    receiver.die().await;
-    // Three times what the bus keeps.
+    receiver.take_down().await;
+    // Three times the retained size.
     print(50, 5050).await;
     receiver.set(Mode::Read);
     receiver.until_text("line 5049 ").await;
-    let taken = receiver.taken();
-    // Each line is there in its place, or counted there.
+    let messages = receiver.messages();
+    // Each line arrives at its position or is counted there.
     let (mut next, mut dropped) = (0, 0);
-    for message in &taken {
+    for message in &messages {
         let word = |n: usize| {
             message
                 .text
@@ -51,7 +51,7 @@ async fn what_the_bus_no_longer_has_is_counted_in_the_first_line() {
         if message.text.starts_with("Error L10 (output buffer overflow): ") {
             assert_eq!((message.pri, &*message.app_name), (172, "tributary"));
             assert!(
-                message.text.contains(" messages dropped since 2") && message.text.contains(", up to 2"),
+                message.text.contains(" messages dropped since 2") && message.text.contains(", until 2"),
                 "{}",
                 message.text
             );
@@ -61,36 +61,36 @@ async fn what_the_bus_no_longer_has_is_counted_in_the_first_line() {
             assert_eq!(word(1), next);
             next += 1;
         }
-        // The first fifty were not sure when their receiver died, and come again.
+        // The first fifty were unconfirmed and are resent.
     }
-    assert_eq!(next, 5050, "all that is kept, in order");
-    assert!(dropped > 0, "more was printed than is kept");
-    house
+    assert_eq!(next, 5050, "every line arrives or is counted, in order");
+    assert!(dropped > 0, "more was printed than is retained");
+    setup
         .until_report(&drain, "counted", |report| report.dropped == dropped)
         .await;
     sinks.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_whose_reader_was_away_for_longer_than_the_retention_is_told_the_span() {
-    let (house, mut receiver) = (House::open().await, Receiver::start().await);
-    let drain = house.drain(&format!("syslog+tcp://{}", receiver.addr)).await;
+async fn a_drain_that_was_not_run_for_longer_than_the_retention_gets_a_notice_with_the_span() {
+    let (setup, mut receiver) = (Setup::open().await, Receiver::start().await);
+    let drain = setup.drain(&format!("syslog+tcp://{}", receiver.addr)).await;
     let day = Duration::from_secs(24 * 3600);
-    house
+    setup
         .registry
-        .delivered(vec![(drain.id, SystemTime::now() - day * 3)])
+        .record_delivered(vec![(drain.id, SystemTime::now() - day * 3)])
         .await
         .unwrap();
-    let sinks = house.start(config());
-    house.print(&metadata("web-1"), 0, 10, 10).await;
+    let sinks = setup.start(config());
+    setup.print(&metadata("web-1"), 0, 10, 10).await;
     receiver.until(11).await;
-    let first = receiver.taken()[0].text.clone();
+    let first = receiver.messages()[0].text.clone();
     assert!(
         first.contains("Error L10") && first.contains("an unknown number of messages dropped since"),
         "{first}"
     );
     sinks.stop().await;
-    // Told once: what it has by now is known.
-    let noted = house.registry.last_delivered(drain.id).await.unwrap();
-    assert!(noted.is_some());
+    // Reported once: the new delivery time is stored.
+    let recorded = setup.registry.last_delivered(drain.id).await.unwrap();
+    assert!(recorded.is_some());
 }

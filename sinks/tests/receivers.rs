@@ -1,4 +1,5 @@
-//! Real receivers, as Debian ships them: rsyslog and syslog-ng take every line, whole, in order, with its fields where they belong; also when they are killed.
+//! Debian's rsyslog and syslog-ng receive every line, complete, in order and with the right fields,
+//! also when they are killed.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -19,19 +20,20 @@ use support::*;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-/// Where `tests/support/install-receivers` puts what Debian would not install beside the other.
-const BESIDE: &str = "/opt/tributary-receivers";
+/// Where `tests/support/install-receivers` unpacks rsyslog, which conflicts with Debian's
+/// syslog-ng.
+const UNPACKED: &str = "/opt/tributary-receivers";
 
-/// Lines in a test. `TRIBUTARY_TEST_LINES` names another count: 1000000.
+/// The number of lines in a test; `TRIBUTARY_TEST_LINES` overrides it.
 fn lines() -> u64 {
     let set = std::env::var("TRIBUTARY_TEST_LINES").ok();
     set.map_or(100_000, |set| set.parse().expect("a number"))
 }
 
-/// Which program.
+/// The program that receives.
 #[derive(Clone, Copy)]
 enum Program {
-    /// rsyslog, with this input: `imtcp` or `imptcp`.
+    /// rsyslog with the input module `imtcp` or `imptcp`.
     Rsyslog(&'static str),
     SyslogNg,
 }
@@ -46,31 +48,32 @@ struct Server {
 }
 
 impl Program {
-    /// Where it is. `None` where it is not, and nobody demands it.
+    /// The path of the program. `None` if it is not installed and not required.
     fn path(self) -> Option<PathBuf> {
-        let (name, demanded) = match self {
+        let (name, required) = match self {
             Self::Rsyslog(_) => ("rsyslogd", "TRIBUTARY_REQUIRE_RSYSLOG"),
             Self::SyslogNg => ("syslog-ng", "TRIBUTARY_REQUIRE_SYSLOG_NG"),
         };
-        let mut places: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-        places.extend(["/usr/sbin".into(), Path::new(BESIDE).join("usr/sbin")]);
-        let found = places
+        let mut directories: Vec<PathBuf> =
+            std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+        directories.extend(["/usr/sbin".into(), Path::new(UNPACKED).join("usr/sbin")]);
+        let found = directories
             .into_iter()
-            .map(|place| place.join(name))
+            .map(|directory| directory.join(name))
             .find(|path| path.is_file());
         if found.is_none() {
             assert!(
-                std::env::var_os(demanded).is_none(),
-                "{name} is demanded and not there: tests/support/install-receivers brings it"
+                std::env::var_os(required).is_none(),
+                "{name} is required but not installed; run tests/support/install-receivers"
             );
-            eprintln!("skipped: no {name} (tests/support/install-receivers brings it)");
+            eprintln!("skipped: {name} is not installed; run tests/support/install-receivers");
         }
         found
     }
 }
 
 impl Server {
-    /// One on a port of its own, that runs.
+    /// Starts a receiver on a free port.
     async fn start(program: Program, tls: bool) -> Option<Self> {
         program.path()?;
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -138,14 +141,14 @@ impl Server {
         }
     }
 
-    /// Starts it, and waits until it listens.
+    /// Starts the program and waits until it listens.
     async fn run(&mut self) {
-        let path = self.program.path().expect("it was there a moment ago");
+        let path = self.program.path().expect("installed");
         let mut command = Command::new(&path);
         let conf = self.file("conf");
         match self.program {
             Program::Rsyslog(_) => {
-                // One that was unpacked beside the system has its modules beside it.
+                // An unpacked rsyslog has its modules next to it.
                 let modules = path.parent().unwrap().join("../lib/x86_64-linux-gnu/rsyslog");
                 command.arg("-n").arg("-f").arg(conf).arg("-i").arg(self.file("pid"));
                 if modules.is_dir() {
@@ -163,13 +166,13 @@ impl Server {
                     .arg(self.file("ctl"));
             }
         }
-        let said = fs::File::create(self.file("said")).unwrap();
+        let output = fs::File::create(self.file("output")).unwrap();
         command
             .stdin(Stdio::null())
-            .stdout(said.try_clone().unwrap())
-            .stderr(said)
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
             .kill_on_drop(true);
-        // Whoever was killed leaves it behind, and the next would not start.
+        // A killed process leaves its PID file, which prevents the next start.
         let _ = fs::remove_file(self.file("pid"));
         self.child = Some(command.spawn().unwrap());
         let listens = async {
@@ -178,7 +181,7 @@ impl Server {
                 assert!(
                     ended.is_none(),
                     "{ended:?}: {}",
-                    fs::read_to_string(self.file("said")).unwrap()
+                    fs::read_to_string(self.file("output")).unwrap()
                 );
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -186,7 +189,7 @@ impl Server {
         bounded("the receiver", listens).await;
     }
 
-    /// Killed, with what it has not read, or read and not written.
+    /// Kills the program, with unread and unwritten messages.
     async fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().await.unwrap();
@@ -197,7 +200,7 @@ impl Server {
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
-    /// What drains need to know whom they send to.
+    /// Settings that trust the receiver's certificate.
     fn config(&self) -> Config {
         Config {
             ca: self.tls.then(|| self.file("cert.pem")),
@@ -205,38 +208,39 @@ impl Server {
         }
     }
 
-    /// Waits until its file holds this text.
+    /// Waits until the output file contains a text, and returns its content.
     async fn until_written(&self, text: &str) -> String {
-        let seen = async {
+        let written = async {
             loop {
                 let out = String::from_utf8(fs::read(self.file("out")).unwrap()).unwrap();
-                // The newest is what is waited for.
+                // Searched from the end, where new lines are.
                 if out.rfind(text).is_some() {
                     return out;
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        let most = Duration::from_secs(120);
-        tokio::time::timeout(most, seen)
+        let limit = Duration::from_secs(120);
+        tokio::time::timeout(limit, written)
             .await
-            .unwrap_or_else(|_| panic!("{text:?}: {}", fs::read_to_string(self.file("said")).unwrap()))
+            .unwrap_or_else(|_| panic!("{text:?}: {}", fs::read_to_string(self.file("output")).unwrap()))
     }
 }
 
-/// Prints so many lines from `from` on, at whatever speed the bus takes them.
-async fn print(house: &House, metadata: &Arc<bus::StreamMetadata>, from: u64, to: u64) {
+/// Publishes the numbered lines `from..to` in large batches.
+async fn print(setup: &Setup, metadata: &Arc<bus::StreamMetadata>, from: u64, to: u64) {
     for seq in (from..to).step_by(1000) {
         let lines: Vec<String> = (seq..to.min(seq + 1000))
             .map(|n| format!("line {n} of many, of which each is as long as lines are"))
             .collect();
-        house.bus.publish(batch(metadata, seq, &lines)).await.unwrap();
+        setup.bus.publish(batch(metadata, seq, &lines)).await.unwrap();
     }
 }
 
-/// Every line is there once and in its place, but for those that came again; returns how many did.
+/// Checks that every line arrived in order with the right fields. Returns the number of repeated
+/// lines.
 fn check(out: &str, count: u64) -> u64 {
-    let (mut next, mut again) = (0, 0);
+    let (mut next, mut repeated) = (0, 0);
     for line in out.lines() {
         let fields: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(
@@ -245,66 +249,66 @@ fn check(out: &str, count: u64) -> u64 {
             "{line}"
         );
         assert!(fields[1].starts_with("20") && fields[1].contains('.'), "{line}");
-        assert!(line.ends_with("as long as lines are"), "torn: {line}");
+        assert!(line.ends_with("as long as lines are"), "incomplete: {line}");
         let seq: u64 = fields[5].parse().unwrap();
-        assert!(seq <= next, "{seq} where {next} was to come");
+        assert!(seq <= next, "received {seq}, expected {next}");
         if seq == next {
             next += 1;
         } else {
-            again += 1;
+            repeated += 1;
         }
     }
     assert_eq!(next, count);
-    again
+    repeated
 }
 
-async fn takes_every_line(program: Program, tls: bool) {
+async fn receives_every_line(program: Program, tls: bool) {
     let Some(server) = Server::start(program, tls).await else {
         return;
     };
-    let house = House::open().await;
-    house.drain(&server.url()).await;
-    let sinks = house.start(server.config());
+    let setup = Setup::open().await;
+    setup.drain(&server.url()).await;
+    let sinks = setup.start(server.config());
     let (web, count) = (metadata("web-1"), lines());
-    print(&house, &web, 0, count).await;
+    print(&setup, &web, 0, count).await;
     let out = server.until_written(&format!("line {} ", count - 1)).await;
     assert_eq!(check(&out, count), 0);
     sinks.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rsyslog_takes_every_line_over_tcp() {
-    takes_every_line(Program::Rsyslog("imtcp"), false).await;
+async fn rsyslog_receives_every_line_over_tcp() {
+    receives_every_line(Program::Rsyslog("imtcp"), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rsyslog_takes_every_line_by_its_plain_input() {
-    takes_every_line(Program::Rsyslog("imptcp"), false).await;
+async fn rsyslog_receives_every_line_with_imptcp() {
+    receives_every_line(Program::Rsyslog("imptcp"), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rsyslog_takes_every_line_over_tls() {
-    takes_every_line(Program::Rsyslog("imtcp"), true).await;
+async fn rsyslog_receives_every_line_over_tls() {
+    receives_every_line(Program::Rsyslog("imtcp"), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn syslog_ng_takes_every_line_over_tcp() {
-    takes_every_line(Program::SyslogNg, false).await;
+async fn syslog_ng_receives_every_line_over_tcp() {
+    receives_every_line(Program::SyslogNg, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn syslog_ng_takes_every_line_over_tls() {
-    takes_every_line(Program::SyslogNg, true).await;
+async fn syslog_ng_receives_every_line_over_tls() {
+    receives_every_line(Program::SyslogNg, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_is_killed_ten_times_has_every_line_in_the_end() {
+async fn a_receiver_that_is_killed_ten_times_receives_every_line() {
     let Some(mut server) = Server::start(Program::Rsyslog("imtcp"), false).await else {
         return;
     };
-    let house = House::open().await;
-    let drain = house.drain(&server.url()).await;
-    let sinks = house.start(server.config());
+    let setup = Setup::open().await;
+    let drain = setup.drain(&server.url()).await;
+    let sinks = setup.start(server.config());
     let web = metadata("web-1");
     let each = lines() / 10;
     for round in 0..10 {
@@ -314,18 +318,18 @@ async fn a_receiver_that_is_killed_ten_times_has_every_line_in_the_end() {
             server.kill().await;
             server.run().await;
         };
-        tokio::join!(print(&house, &web, round * each, (round + 1) * each), kill);
+        tokio::join!(print(&setup, &web, round * each, (round + 1) * each), kill);
     }
     let out = server.until_written(&format!("line {} ", each * 10 - 1)).await;
-    // The last line that it wrote before it was killed may be torn: it came again.
-    let whole: String = out
+    // The last line written before a kill may be incomplete; it is resent.
+    let complete: String = out
         .lines()
         .filter(|line| line.ends_with("as long as lines are"))
         .map(|line| format!("{line}\n"))
         .collect();
-    let again = check(&whole, each * 10);
-    let report = house
-        .until_report(&drain, "repeats counted", |report| report.resent >= again)
+    let repeated = check(&complete, each * 10);
+    let report = setup
+        .until_report(&drain, "repeats counted", |report| report.resent >= repeated)
         .await;
     assert_eq!(report.dropped, 0);
     sinks.stop().await;

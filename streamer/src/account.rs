@@ -74,7 +74,7 @@ pub(crate) async fn account(
     let grants = info.into_iter().flat_map(|info| &info.grants);
     let apps = grants.map(|grant| AccountApp {
         name: grant.app.clone(),
-        role: grant.role.name(),
+        role: grant.role.as_str(),
     });
     Ok(Json(Account {
         data: AccountData {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use registry::{Addresses, DrainUrl, FileRegistry, Grant, KEY_LIFETIME, NewKey, Registry, Role};
+use registry::{AddressPolicy, DEFAULT_KEY_LIFETIME, DrainUrl, FileRegistry, Grant, NewKey, Registry, Role};
 use streamer::{Access, Sites};
 use support::{
     routes::{Answer, ROWS, Row},
@@ -36,7 +36,7 @@ impl House {
         let registry = Arc::new(opened);
         let stack = Stack::start_asking(Access::keys(Arc::clone(&registry) as Arc<dyn Registry>)).await;
         stack.publish([lines(&stream("web-1", Duration::ZERO), 0, 3)]).await;
-        let url = DrainUrl::parse(DRAIN, &Addresses::default()).unwrap();
+        let url = DrainUrl::parse(DRAIN, &AddressPolicy::default()).unwrap();
         let drain = registry.add_drain("shop", &url, 5).await.unwrap().id;
         Self {
             stack,
@@ -55,7 +55,7 @@ impl House {
     }
 
     async fn owner(&self, app: &str) -> String {
-        self.key(app, Role::Owner, KEY_LIFETIME).await.key
+        self.key(app, Role::Owner, DEFAULT_KEY_LIFETIME).await.key
     }
 
     async fn ask(&self, method: &Method, path: &str, key: Option<&str>, body: &str) -> Answer {
@@ -216,7 +216,7 @@ async fn an_owner_lists_adds_and_removes_drains_as_the_client_asks_for_it() {
 #[tokio::test]
 async fn a_collaborator_reads_the_log_and_leaves_the_drains_alone() {
     let house = House::open().await;
-    let key = house.key("shop", Role::Collaborator, KEY_LIFETIME).await.key;
+    let key = house.key("shop", Role::Collaborator, DEFAULT_KEY_LIFETIME).await.key;
     let answer = house
         .ask(&Method::GET, "/api/apps/shop/logs?follow=False", Some(&key), "")
         .await;
@@ -230,7 +230,7 @@ async fn a_collaborator_reads_the_log_and_leaves_the_drains_alone() {
 #[tokio::test]
 async fn an_account_is_the_keys_own_and_a_login_is_told_how_it_is_done_here() {
     let house = House::open().await;
-    let made = house.key("shop", Role::Owner, KEY_LIFETIME).await;
+    let made = house.key("shop", Role::Owner, DEFAULT_KEY_LIFETIME).await;
     let answer = house.ask(&Method::GET, "/api/users", Some(&made.key), "").await;
     let account: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(account["data"]["email"], "me@example.com");
@@ -267,7 +267,7 @@ async fn an_app_that_only_a_key_names_is_an_empty_stream_that_waits() {
 async fn a_key_that_is_revoked_or_over_ends_its_tails_properly_and_no_others() {
     let house = House::open().await;
     let (made, stays) = (
-        house.key("shop", Role::Owner, KEY_LIFETIME).await,
+        house.key("shop", Role::Owner, DEFAULT_KEY_LIFETIME).await,
         house.owner("shop").await,
     );
     let short = house.key("shop", Role::Owner, Duration::from_secs(2)).await.key;
@@ -377,7 +377,7 @@ async fn a_browser_is_told_that_pages_of_an_allowed_site_may_read_and_of_no_othe
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_session_opens_one_app_for_who_has_its_link_and_ends_with_its_key() {
     let house = House::open().await;
-    let made = house.key("shop", Role::Collaborator, KEY_LIFETIME).await;
+    let made = house.key("shop", Role::Collaborator, DEFAULT_KEY_LIFETIME).await;
     let answer = house
         .ask(&Method::POST, "/api/apps/shop/log-sessions", Some(&made.key), "")
         .await;

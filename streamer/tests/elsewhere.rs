@@ -18,7 +18,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{Method, StatusCode};
 use kubesim::{Cluster, User};
 use parking_lot::Mutex;
-use registry::{Addresses, DrainUrl, FileRegistry, Registry};
+use registry::{AddressPolicy, DrainUrl, FileRegistry, Registry};
 use serde_json::Value;
 use streamer::Access;
 use support::{
@@ -142,7 +142,7 @@ impl House {
     async fn open(decider: Decider) -> Self {
         let dir = TempDir::new().unwrap();
         let registry = Arc::new(FileRegistry::open(dir.path().join("registry.json")).await.unwrap());
-        let url = DrainUrl::parse("https://u:hunter2@example.com/logs", &Addresses::default()).unwrap();
+        let url = DrainUrl::parse("https://u:hunter2@example.com/logs", &AddressPolicy::default()).unwrap();
         let drain = registry.add_drain("shop", &url, 5).await.unwrap().id;
         decider.allow(&["shop", "blog"]);
         let stack = Stack::start_asking(decider.access(Some(Arc::clone(&registry) as _))).await;

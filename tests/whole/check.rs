@@ -233,7 +233,7 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         registry: &broken,
         ..good.clone()
     }
-    .finds(&["registry", "cannot be read"])
+    .finds(&["registry", "cannot read the registry file"])
     .await;
 
     // The streamer reads another bus.

@@ -143,12 +143,12 @@ async fn the_client_manages_drains_and_shows_whose_key_it_has() {
     assert!(drains[0]["token"].as_str().unwrap().starts_with("d."));
     let id = drains[0]["id"].as_u64().unwrap().to_string();
     let said = owner.fails(&["drains:add", "-a", "shop", DRAIN]).await;
-    assert!(said.contains("a drain with this URL already"), "{said}");
+    assert!(said.contains("already has a drain with this URL"), "{said}");
     let said = owner
         .fails(&["drains:add", "-a", "shop", "https://u:hunter2@10.0.0.1/"])
         .await;
     assert!(
-        said.contains("drains may not go") && !said.contains("hunter2"),
+        said.contains("public addresses only") && !said.contains("hunter2"),
         "{said}"
     );
     let said = owner.fails(&["drains", "-a", "mailer"]).await;

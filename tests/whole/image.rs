@@ -267,7 +267,7 @@ async fn the_image_run_as_the_manifests_run_it_carries_a_line_to_a_reader_finds_
     let (connection, _) = bounded("the drain's connection", receiver.accept()).await.unwrap();
     let mut received = BufReader::new(connection).lines();
     let line = bounded("a line", received.next_line()).await.unwrap().unwrap();
-    assert!(line.contains(" load tributary - - - a test of drain"), "{line}");
+    assert!(line.contains(" load tributary - - - test message of drain"), "{line}");
     let of_check = |name: &str, value: String| match name {
         "TRIBUTARY_SERVER" => format!("{value}:{}", streamer.addr.port()),
         _ => change(name, value),

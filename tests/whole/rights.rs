@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use registry::{Addresses, DrainUrl, KubernetesRegistry, Registry};
+use registry::{AddressPolicy, DrainUrl, KubernetesRegistry, Registry};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -161,7 +161,7 @@ impl Stage {
 }
 
 fn url(port: usize) -> DrainUrl {
-    let addresses = Addresses::allowing(vec!["127.0.0.0/8".parse().unwrap()]);
+    let addresses = AddressPolicy::with_allowed(vec!["127.0.0.0/8".parse().unwrap()]);
     DrainUrl::parse(&format!("syslog+tcp://127.0.0.1:{port}"), &addresses).unwrap()
 }
 

@@ -1,16 +1,19 @@
-//! What stands in the files.
+//! The JSON of the registry file.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use crate::{Drains, Keys, key::StoredKey};
+use crate::{
+    drain::Drains,
+    key::{Keys, StoredKey},
+};
 
-/// The one layout that is known. Another is refused, not guessed at.
+/// The format version; a file of another version is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Version {
-    /// The first.
+    /// Version 1.
     #[serde(rename = "tributary-registry-1")]
-    First,
+    V1,
 }
 
 /// Drains and keys.
@@ -18,7 +21,7 @@ enum Version {
 #[serde(deny_unknown_fields)]
 pub(super) struct Content {
     version: Version,
-    /// What keys are hashed under, base64url.
+    /// The HMAC secret of the keys, in base64url.
     secret: Secret,
     pub(super) drains: Drains,
     pub(super) keys: Vec<StoredKey>,
@@ -48,10 +51,10 @@ impl From<Secret> for String {
 }
 
 impl Content {
-    /// Nothing yet.
-    pub(super) fn begin() -> Self {
+    /// An empty registry with a random secret.
+    pub(super) fn new() -> Self {
         Self {
-            version: Version::First,
+            version: Version::V1,
             secret: Secret(rand::random()),
             drains: Drains::new(),
             keys: Vec::new(),
@@ -66,8 +69,8 @@ impl Content {
         &self.secret.0
     }
 
-    /// Whether what logs in is the same.
-    pub(super) fn same_keys(&self, other: &Self) -> bool {
+    /// Whether keys and secret are the same.
+    pub(super) fn has_same_keys(&self, other: &Self) -> bool {
         self.keys == other.keys && self.secret == other.secret
     }
 }

@@ -1,4 +1,4 @@
-//! What stands in the Secrets, and what they are called.
+//! Names, labels and content of the Secrets.
 
 use std::collections::BTreeMap;
 
@@ -6,33 +6,34 @@ use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::me
 use ring::digest::{SHA256, digest};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Drain, key::StoredKey, leases::Leases};
+use crate::{drain::Drain, key::StoredKey, lease::Leases};
 
-/// The label by which ours are known, and its values: what is watched, and what is not.
+/// The label of the registry's Secrets, and its values for watched and unwatched ones.
 pub(super) const LABEL: &str = "tributary.dev/registry";
 pub(super) const WATCHED: &str = "content";
 const UNWATCHED: &str = "leases";
 
-/// The Secret that holds what keys are hashed under.
+/// The name of the Secret that holds the HMAC secret of the keys.
 pub(super) const SECRET_NAME: &str = "tributary-registry-secret";
 
-/// What a Secret's content is called in it.
+/// The data keys of the Secrets.
 const SECRET: &str = "secret";
 const DRAINS: &str = "drains";
 const KEY: &str = "key";
 const LEASES: &str = "leases";
 
-/// What a watched Secret holds.
+/// The content of a watched Secret.
 pub(super) enum Content {
-    /// What keys are hashed under.
+    /// The HMAC secret of the keys.
     Secret([u8; 32]),
-    /// An app's drains.
+    /// The drains of an app.
     Drains(Vec<Drain>),
     /// A key.
     Key(StoredKey),
 }
 
-/// An app's name can be longer than a Secret's, and of other characters: its digest names the Secret, and its drains name the app.
+/// The name of the Secret of an app's drains. It contains a digest, because an app name can be
+/// longer and use other characters than a Secret's name.
 pub(super) fn drains_name(app: &str) -> String {
     let digest = digest(&SHA256, app.as_bytes());
     let hex: String = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -71,7 +72,8 @@ pub(super) fn read_leases(secret: &Secret) -> Result<Leases, &'static str> {
     content(secret, LEASES).and_then(parse)
 }
 
-/// What a watched Secret holds. `None`: something else, of a later version perhaps. Fails with what is wrong, never with words of it.
+/// Reads a watched Secret. `None` if its content is of another kind, for example of a later
+/// version. The error contains no part of the content.
 pub(super) fn read(secret: &Secret) -> Result<Option<Content>, &'static str> {
     let has = |name| content(secret, name).is_ok();
     let content = match () {
@@ -88,16 +90,15 @@ pub(super) fn read(secret: &Secret) -> Result<Option<Content>, &'static str> {
 
 fn content<'a>(secret: &'a Secret, name: &str) -> Result<&'a [u8], &'static str> {
     let data = secret.data.as_ref().and_then(|data| data.get(name));
-    data.map(|bytes| bytes.0.as_slice())
-        .ok_or("what should be in it is missing")
+    data.map(|bytes| bytes.0.as_slice()).ok_or("its data is missing")
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str> {
-    serde_json::from_slice(bytes).map_err(|_| "not what a registry holds")
+    serde_json::from_slice(bytes).map_err(|_| "its data is not valid")
 }
 
 fn json(content: &impl Serialize) -> Vec<u8> {
-    // Maps with text or numbers as keys, and text: nothing that JSON cannot hold.
+    // Serialization cannot fail: map keys are numbers or strings.
     serde_json::to_vec(content).unwrap_or_default()
 }
 

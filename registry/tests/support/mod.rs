@@ -1,23 +1,24 @@
-//! What tests of registries share.
+//! Helpers for the tests of the registries.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::time::Duration;
 
-use registry::{Addresses, Drain, DrainUrl, Grant, KubernetesRegistry, NewKey, Registry, RegistryError, Role};
+use registry::{AddressPolicy, Drain, DrainUrl, Grant, KubernetesRegistry, NewKey, Registry, RegistryError, Role};
 use tokio::sync::watch;
 
-/// Every wait's bound.
-pub const BOUND: Duration = Duration::from_secs(20);
+/// The timeout of every wait.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-pub const MOST: usize = 5;
+/// The maximum number of drains of an app.
+pub const MAX_DRAINS: usize = 5;
 
 pub fn url(text: &str) -> DrainUrl {
-    DrainUrl::parse(text, &Addresses::default()).unwrap()
+    DrainUrl::parse(text, &AddressPolicy::default()).unwrap()
 }
 
 pub async fn add(registry: &dyn Registry, app: &str, to: &str) -> Result<Drain, RegistryError> {
-    registry.add_drain(app, &url(to), MOST).await
+    registry.add_drain(app, &url(to), MAX_DRAINS).await
 }
 
 pub async fn key(registry: &dyn Registry, app: &str, role: Role, lifetime: Duration) -> NewKey {
@@ -26,9 +27,10 @@ pub async fn key(registry: &dyn Registry, app: &str, role: Role, lifetime: Durat
     added.await.unwrap()
 }
 
-pub async fn until<T>(seen: &mut watch::Receiver<T>, what: impl FnMut(&T) -> bool) {
-    let waited = tokio::time::timeout(BOUND, seen.wait_for(what)).await;
-    waited.expect("seen in time").expect("still looked after");
+/// Waits until a watched value meets a condition.
+pub async fn until<T>(watched: &mut watch::Receiver<T>, condition: impl FnMut(&T) -> bool) {
+    let waited = tokio::time::timeout(TIMEOUT, watched.wait_for(condition)).await;
+    waited.expect("no timeout").expect("the registry is open");
 }
 
 /// A simulated cluster without pods.

@@ -1,61 +1,61 @@
-//! Sinks on the embedded bus, an app that prints, and receivers that do as they are told.
+//! Helpers: sinks on an embedded bus, an app that prints, and controllable receivers.
 
-#![allow(dead_code, reason = "each test file takes what it needs")]
+#![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
+pub mod logplex;
 pub mod receiver;
-pub mod web;
 
 use std::{sync::Arc, time::Duration};
 
 use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, StreamId, StreamMetadata, Timestamp};
-use registry::{Addresses, Drain, DrainReport, DrainUrl, FileRegistry, Registry};
+use registry::{AddressPolicy, Drain, DrainReport, DrainUrl, FileRegistry, Registry};
 use sinks::{Config, Metrics, Replica};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Every wait's bound.
-pub const BOUND: Duration = Duration::from_secs(60);
+/// The timeout of every wait.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub async fn bounded<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(BOUND, work)
+    tokio::time::timeout(TIMEOUT, work)
         .await
-        .unwrap_or_else(|_| panic!("in time: {what}"))
+        .unwrap_or_else(|_| panic!("timeout: {what}"))
 }
 
-/// This machine's own addresses: where receivers of tests are.
-pub fn loopback() -> Addresses {
-    Addresses::allowing(vec!["127.0.0.0/8".parse().unwrap()])
+/// Allows loopback addresses, where the receivers of tests listen.
+pub fn loopback() -> AddressPolicy {
+    AddressPolicy::with_allowed(vec!["127.0.0.0/8".parse().unwrap()])
 }
 
-/// Short pauses; and one notice of a kind, as nobody waits a minute for the next.
+/// Short pauses and timeouts, and one notice per problem.
 pub fn config() -> Config {
     Config {
         addresses: loopback(),
         max_backoff: Duration::from_millis(200),
-        report_every: Duration::from_millis(100),
-        notice_grain: Duration::from_secs(3600),
-        connect_wait: Duration::from_secs(5),
-        answer_wait: Duration::from_secs(5),
+        report_interval: Duration::from_millis(100),
+        notice_interval: Duration::from_secs(3600),
+        connect_timeout: Duration::from_secs(5),
+        response_timeout: Duration::from_secs(5),
         ..Config::default()
     }
 }
 
 /// A bus and a registry.
-pub struct House {
+pub struct Setup {
     pub bus: Arc<Embedded>,
     pub registry: Arc<FileRegistry>,
     dir: TempDir,
 }
 
-/// Sinks that run.
+/// Running sinks.
 pub struct Sinks {
     shutdown: CancellationToken,
     running: JoinHandle<Result<(), sinks::SinksError>>,
 }
 
-impl House {
+impl Setup {
     pub async fn open() -> Self {
         Self::open_with(Limits::default()).await
     }
@@ -67,7 +67,7 @@ impl House {
         Self { bus, registry, dir }
     }
 
-    /// A drain of app `shop`, and its subscription from now on.
+    /// Adds a drain to app `shop` and creates its subscription.
     pub async fn drain(&self, url: &str) -> Drain {
         let url = DrainUrl::parse(url, &loopback()).unwrap();
         let drain = self.registry.add_drain("shop", &url, 100).await.unwrap();
@@ -85,24 +85,29 @@ impl House {
         Sinks { shutdown, running }
     }
 
-    /// Publishes numbered lines `from..to` of a stream, in batches of so many.
-    pub async fn print(&self, metadata: &Arc<StreamMetadata>, from: u64, to: u64, each: u64) {
-        for seq in (from..to).step_by(usize::try_from(each).unwrap()) {
-            let lines: Vec<String> = (seq..to.min(seq + each)).map(|n| format!("line {n}")).collect();
+    /// Publishes the numbered lines `from..to` of a stream in batches of `batch_lines`.
+    pub async fn print(&self, metadata: &Arc<StreamMetadata>, from: u64, to: u64, batch_lines: u64) {
+        for seq in (from..to).step_by(usize::try_from(batch_lines).unwrap()) {
+            let lines: Vec<String> = (seq..to.min(seq + batch_lines)).map(|n| format!("line {n}")).collect();
             self.bus.publish(batch(metadata, seq, &lines)).await.unwrap();
         }
     }
 
-    /// Waits until a drain's report is so.
-    pub async fn until_report(&self, drain: &Drain, what: &str, holds: impl Fn(&DrainReport) -> bool) -> DrainReport {
+    /// Waits until a drain's report meets a condition.
+    pub async fn until_report(
+        &self,
+        drain: &Drain,
+        what: &str,
+        condition: impl Fn(&DrainReport) -> bool,
+    ) -> DrainReport {
         let seen = async {
             loop {
                 if let Some(report) = self
                     .registry
-                    .report_of(drain.id)
+                    .drain_report(drain.id)
                     .await
                     .unwrap()
-                    .filter(|report| holds(report))
+                    .filter(|report| condition(report))
                 {
                     return report;
                 }
@@ -114,13 +119,13 @@ impl House {
 }
 
 impl Sinks {
-    /// Told to stop, and waited for.
+    /// Shuts down and waits for the end.
     pub async fn stop(self) {
         self.shutdown.cancel();
-        bounded("the end", self.running).await.unwrap().unwrap();
+        bounded("the end of sinks", self.running).await.unwrap().unwrap();
     }
 
-    /// Gone at once, as if killed.
+    /// Ends at once, as if killed.
     pub async fn kill(self) {
         self.running.abort();
         let _ = self.running.await;
@@ -160,18 +165,19 @@ pub fn batch(metadata: &Arc<StreamMetadata>, seq: u64, lines: &[String]) -> Batc
     }
 }
 
-/// Checks that numbered lines of a process are all there, in order of their first coming; returns how many came more than once.
-pub fn all_there(messages: &[receiver::Message], process: &str, count: u64) -> u64 {
-    let (mut next, mut again) = (0, 0);
+/// Checks that all numbered lines of a process arrived, and first arrived in order. Returns the
+/// number of repeated lines.
+pub fn count_repeated(messages: &[receiver::Message], process: &str, expected: u64) -> u64 {
+    let (mut next, mut repeated) = (0, 0);
     for message in messages.iter().filter(|message| message.app_name == process) {
         let seq: u64 = message.text.split(' ').nth(1).expect(&message.text).parse().unwrap();
-        assert!(seq <= next, "{process}: {seq} where {next} was to come");
+        assert!(seq <= next, "{process}: received {seq}, expected {next}");
         if seq == next {
             next += 1;
         } else {
-            again += 1;
+            repeated += 1;
         }
     }
-    assert_eq!(next, count, "{process}");
-    again
+    assert_eq!(next, expected, "{process}");
+    repeated
 }

@@ -1,4 +1,4 @@
-//! A syslog receiver that does as it is told, and takes messages apart by RFC 5424 and RFC 6587.
+//! A controllable syslog receiver that parses RFC 5424 messages with octet counting (RFC 6587).
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::bounded;
 
-/// A message, taken apart.
+/// A parsed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub pri: u8,
@@ -50,21 +50,21 @@ impl Message {
     }
 }
 
-/// What it does with connections.
+/// How the receiver handles connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Reads.
+    /// Reads all messages.
     Read,
-    /// Accepts, and reads nothing.
-    Deaf,
-    /// Ends all connections at once, unread bytes and all, as the system does for a program that was killed; and accepts none.
-    Dead,
+    /// Accepts connections and reads nothing.
+    Blocked,
+    /// Resets every connection with its unread bytes, as if the receiver was killed.
+    Down,
 }
 
-/// A receiver on a port of its own.
+/// A receiver on a free port.
 pub struct Receiver {
     pub addr: SocketAddr,
-    pub messages: Arc<Mutex<Vec<Message>>>,
+    received: Arc<Mutex<Vec<Message>>>,
     mode: watch::Sender<Mode>,
     tls: watch::Sender<Option<TlsAcceptor>>,
     count: watch::Receiver<usize>,
@@ -79,7 +79,6 @@ impl Receiver {
 
     pub async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        // Small, so that much lies in it when it is not read.
         socket.set_reuseaddr(true).unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = socket.listen(128).unwrap();
@@ -92,7 +91,7 @@ impl Receiver {
         let accepting = tokio::spawn(accept(listener, shown, modes, Arc::clone(&messages), counted, refusing));
         Self {
             addr,
-            messages,
+            received: messages,
             mode,
             tls,
             count,
@@ -101,8 +100,8 @@ impl Receiver {
         }
     }
 
-    /// Shows another certificate to who connects from now on.
-    pub fn show(&self, tls: TlsAcceptor) {
+    /// Uses another certificate for new connections.
+    pub fn set_certificate(&self, tls: TlsAcceptor) {
         self.tls.send_replace(Some(tls));
     }
 
@@ -110,36 +109,37 @@ impl Receiver {
         self.mode.send_replace(mode);
     }
 
-    /// Dies, and waits until somebody has come again and been refused.
-    pub async fn die(&mut self) {
+    /// Resets every connection and waits until a new one was reset as well.
+    pub async fn take_down(&mut self) {
         let before = *self.refused.borrow_and_update();
-        self.set(Mode::Dead);
-        bounded("another try", self.refused.wait_for(|refused| *refused > before))
+        self.set(Mode::Down);
+        bounded("another connection", self.refused.wait_for(|refused| *refused > before))
             .await
             .unwrap();
     }
 
-    /// Waits for so many messages, all in all.
+    /// Waits until `count` messages were received in total.
     pub async fn until(&mut self, count: usize) {
         bounded("messages", self.count.wait_for(|got| *got >= count))
             .await
             .unwrap();
     }
 
-    /// Waits until a message ends in this text, or holds it where it is longer.
+    /// Waits until a message contains this text.
     pub async fn until_text(&mut self, text: &str) {
-        let (messages, mut looked) = (Arc::clone(&self.messages), 0);
-        let holds = move |count: &usize| {
-            let from = std::mem::replace(&mut looked, *count);
+        let (messages, mut checked) = (Arc::clone(&self.received), 0);
+        let contains = move |count: &usize| {
+            let from = std::mem::replace(&mut checked, *count);
             messages.lock()[from..*count]
                 .iter()
                 .any(|message| message.text.contains(text))
         };
-        bounded(text, self.count.wait_for(holds)).await.unwrap();
+        bounded(text, self.count.wait_for(contains)).await.unwrap();
     }
 
-    pub fn taken(&self) -> Vec<Message> {
-        self.messages.lock().clone()
+    /// All messages received.
+    pub fn messages(&self) -> Vec<Message> {
+        self.received.lock().clone()
     }
 }
 
@@ -162,7 +162,7 @@ async fn accept(
         let Ok((stream, _)) = listener.accept().await else {
             return;
         };
-        if *modes.borrow() == Mode::Dead {
+        if *modes.borrow() == Mode::Down {
             reset(stream);
             refusing.send_modify(|refused| *refused += 1);
             continue;
@@ -185,12 +185,12 @@ async fn accept(
     }
 }
 
-/// Closed with a reset, whatever is unread.
+/// Closes a connection with a reset.
 fn reset(stream: TcpStream) {
     let _ = socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
 }
 
-/// Reads to the end, `None`, or until it is dead: then the connection.
+/// Reads until the end (`None`), or until the mode is [`Mode::Down`] (the connection).
 async fn read<S: AsyncRead + Unpin>(
     mut stream: S,
     mut modes: watch::Receiver<Mode>,
@@ -200,7 +200,7 @@ async fn read<S: AsyncRead + Unpin>(
     let mut bytes = BytesMut::new();
     loop {
         let mode = *modes.borrow_and_update();
-        if mode == Mode::Dead {
+        if mode == Mode::Down {
             return Some(stream);
         }
         tokio::select! {
@@ -210,11 +210,11 @@ async fn read<S: AsyncRead + Unpin>(
                     return None;
                 }
                 let mut messages = messages.lock();
-                while let Some(message) = octets(&mut bytes) {
+                while let Some(message) = next_message(&mut bytes) {
                     messages.push(Message::parse(&message));
                 }
                 let count = messages.len();
-                // Not while it is held: who waits looks at the messages.
+                // Unlocked first, because the waiting test reads the messages.
                 drop(messages);
                 counted.send_replace(count);
             }
@@ -222,8 +222,8 @@ async fn read<S: AsyncRead + Unpin>(
     }
 }
 
-/// The next message of octet counting, once it is whole.
-pub fn octets(bytes: &mut BytesMut) -> Option<String> {
+/// The next complete message with octet counting.
+pub fn next_message(bytes: &mut BytesMut) -> Option<String> {
     let space = bytes.iter().position(|byte| *byte == b' ')?;
     let len: usize = std::str::from_utf8(&bytes[..space]).unwrap().parse().unwrap();
     if bytes.len() < space + 1 + len {

@@ -128,7 +128,7 @@ async fn may(client: &kube::Client, user: UserInfo, app: &AppName, action: Actio
     let text = |text: &str| Some(text.to_owned());
     let (group, resource, subresource, verb) = match action {
         Action::Read => (None, text("pods"), text("log"), text("get")),
-        Action::Drains => (text("tributary.dev"), text("drains"), None, text("update")),
+        Action::ManageDrains => (text("tributary.dev"), text("drains"), None, text("update")),
     };
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
@@ -189,7 +189,7 @@ impl Webhook {
     async fn ask(&self, authorization: &str, app: &AppName, action: Action) -> Result<Verdict, Unanswered> {
         let action = match action {
             Action::Read => "read",
-            Action::Drains => "drains",
+            Action::ManageDrains => "drains",
         };
         let question = serde_json::json!({"app": app.as_str(), "action": action, "authorization": authorization});
         let request = Request::post(self.url.clone())

@@ -175,7 +175,7 @@ fn question(authorization: &str, app: &AppName, action: Action) -> Question {
     let mut digest = Context::new(&SHA256);
     let action = match action {
         Action::Read => b'r',
-        Action::Drains => b'd',
+        Action::ManageDrains => b'd',
     };
     // An app's name holds no zero byte.
     for part in [&[action], app.as_str().as_bytes(), b"\0", authorization.as_bytes()] {

@@ -16,7 +16,7 @@ use axum::{
     http::HeaderMap,
 };
 use bus::AppName;
-use registry::{Action, Addresses, Drain, Holder, ProbeReport, Prober, Registry};
+use registry::{Action, AddressPolicy, Drain, KeyHolder, ProbeReport, Prober, Registry};
 use tokio::sync::Semaphore;
 
 pub use authority::InvalidWebhook;
@@ -42,7 +42,7 @@ const PROBE_RETRY_SECONDS: u64 = 5;
 pub struct Access {
     asked: Asked,
     registry: Option<Arc<dyn Registry>>,
-    addresses: Addresses,
+    addresses: AddressPolicy,
     max_drains: usize,
     prober: Option<Arc<dyn Prober>>,
     probes: Semaphore,
@@ -66,7 +66,7 @@ pub(crate) enum Who {
     /// Nobody needs to say.
     Anybody,
     /// A key's holder.
-    Holder(Holder),
+    Holder(KeyHolder),
     /// Whom somebody else knows by this name.
     Named(String),
 }
@@ -119,7 +119,7 @@ impl Access {
         Self {
             asked,
             registry,
-            addresses: Addresses::default(),
+            addresses: AddressPolicy::default(),
             max_drains: MAX_DRAINS,
             prober: None,
             probes: Semaphore::new(MAX_PROBES),
@@ -128,7 +128,7 @@ impl Access {
 
     /// Lets drains lead to these addresses, and an app have so many of them.
     #[must_use]
-    pub fn with_drains(mut self, addresses: Addresses, most: usize) -> Self {
+    pub fn with_drains(mut self, addresses: AddressPolicy, most: usize) -> Self {
         (self.addresses, self.max_drains) = (addresses, most);
         self
     }
@@ -170,9 +170,9 @@ impl Access {
             Asked::Nobody => app.map(|app| (app, Pass::free())).ok_or(ApiError::UnknownApp),
             Asked::Keys { registry, throttle } => {
                 let holder = holder(&**registry, throttle, headers, peer)?;
-                let app = app.filter(|app| holder.may(Action::Read, app.as_str()));
+                let app = app.filter(|app| holder.is_allowed(Action::Read, app.as_str()));
                 let app = app.ok_or(ApiError::UnknownApp)?;
-                if !holder.may(action, app.as_str()) {
+                if !holder.is_allowed(action, app.as_str()) {
                     return Err(ApiError::Forbidden);
                 }
                 Ok((app, Pass::of(holder, registry.keys())))
@@ -206,7 +206,7 @@ impl Access {
             Asked::Nobody => app.map(|app| (app, Pass::free())).ok_or(ApiError::UnknownApp),
             Asked::Keys { registry, throttle } => {
                 let keys = Arc::clone(&registry.keys().borrow());
-                let holder = app.as_ref().and_then(|app| keys.session(word, app.as_str()));
+                let holder = app.as_ref().and_then(|app| keys.verify_session(word, app.as_str()));
                 match (app, holder) {
                     (Some(app), Some(holder)) => Ok((app, Pass::of(holder, registry.keys()))),
                     _ => Err(throttle.failed(peer, word)),
@@ -235,7 +235,7 @@ impl Access {
             Asked::Nobody => Ok(None),
             Asked::Keys { registry, throttle } => {
                 let holder = holder(&**registry, throttle, headers, peer)?;
-                Ok(Some(registry.keys().borrow().open_session(&holder, app.as_str())))
+                Ok(Some(registry.keys().borrow().create_session(&holder, app.as_str())))
             }
             Asked::Elsewhere(elsewhere) => {
                 let authorization = authorization(headers).ok_or(ApiError::Unauthorized)?;
@@ -260,7 +260,7 @@ impl Access {
     pub(crate) fn names(&self, app: &AppName) -> bool {
         match &self.asked {
             Asked::Nobody => false,
-            Asked::Keys { registry, .. } => registry.keys().borrow().name(app.as_str()),
+            Asked::Keys { registry, .. } => registry.keys().borrow().contains_app(app.as_str()),
             Asked::Elsewhere(elsewhere) => elsewhere.names_apps(),
         }
     }
@@ -274,7 +274,7 @@ impl Access {
     }
 
     /// Where drains may lead.
-    pub(crate) fn addresses(&self) -> &Addresses {
+    pub(crate) fn addresses(&self) -> &AddressPolicy {
         &self.addresses
     }
 
@@ -299,11 +299,11 @@ fn holder(
     throttle: &throttle::Throttle,
     headers: &HeaderMap,
     peer: IpAddr,
-) -> Result<Holder, ApiError> {
+) -> Result<KeyHolder, ApiError> {
     // No key at all is how a client asks whether it needs one.
     let credentials = Credentials::of(headers).ok_or(ApiError::Unauthorized)?;
     let keys = Arc::clone(&registry.keys().borrow());
-    match keys.holder(&credentials.key, credentials.email.as_deref()) {
+    match keys.authenticate(&credentials.key, credentials.email.as_deref()) {
         Some(holder) => {
             tracing::debug!(key = holder.info().id, %peer, "a key was good");
             Ok(holder)

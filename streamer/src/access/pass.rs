@@ -7,7 +7,7 @@ use std::{
 
 use bus::AppName;
 use futures::{FutureExt, future::BoxFuture};
-use registry::{Action, Holder, Keys};
+use registry::{Action, KeyHolder, Keys};
 use tokio::sync::watch;
 
 use super::elsewhere::Elsewhere;
@@ -22,7 +22,7 @@ impl Pass {
     }
 
     /// One that ends when the key is revoked, or its time is over.
-    pub(super) fn of(holder: Holder, keys: watch::Receiver<Arc<Keys>>) -> Self {
+    pub(super) fn of(holder: KeyHolder, keys: watch::Receiver<Arc<Keys>>) -> Self {
         Self(until_void(holder, keys).boxed())
     }
 
@@ -39,9 +39,9 @@ impl Pass {
     }
 }
 
-async fn until_void(holder: Holder, mut keys: watch::Receiver<Arc<Keys>>) {
+async fn until_void(holder: KeyHolder, mut keys: watch::Receiver<Arc<Keys>>) {
     loop {
-        let good = keys.borrow_and_update().still(&holder);
+        let good = keys.borrow_and_update().is_valid(&holder);
         if !good {
             return;
         }

@@ -206,7 +206,7 @@ async fn enter(
     peer: std::net::SocketAddr,
     app: Result<Path<String>, PathRejection>,
 ) -> Result<(AppName, Pass), ApiError> {
-    hubs.access.enter(headers, peer.ip(), app, Action::Drains).await
+    hubs.access.enter(headers, peer.ip(), app, Action::ManageDrains).await
 }
 
 /// Reads a body, whatever the request calls it.
@@ -223,7 +223,7 @@ fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, example: &str)
 fn refusal(error: RegistryError) -> ApiError {
     match error {
         RegistryError::UnknownDrain => ApiError::UnknownDrain,
-        RegistryError::Duplicate | RegistryError::TooMany(_) => ApiError::query("url", error.to_string()),
+        RegistryError::DuplicateDrain | RegistryError::TooManyDrains(_) => ApiError::query("url", error.to_string()),
         error => {
             tracing::error!(%error, "drains cannot be changed");
             ApiError::Registry

@@ -104,7 +104,7 @@ pub(crate) async fn show(
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<Answer<Shown>>, ApiError> {
     let drain = find(&hubs, &headers, peer, path).await?;
-    let report = hubs.access.registry()?.report_of(drain.id).await;
+    let report = hubs.access.registry()?.drain_report(drain.id).await;
     let report = report.map_err(super::refusal)?;
     Ok(Json(Answer {
         data: shown(&drain, report.unwrap_or_default()),
@@ -166,7 +166,7 @@ async fn find(
 fn shown(drain: &Drain, report: DrainReport) -> Shown {
     Shown {
         drain: Listed::from(drain),
-        state: report.state.name(),
+        state: report.state.as_str(),
         connected_since: report.connected_since,
         lag_lines: report.lag_lines,
         lag_seconds: report.lag_seconds,

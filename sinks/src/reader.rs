@@ -1,0 +1,297 @@
+//! Reads a drain's subscription: puts lines in order and adds gap notices.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bus::{
+    Ack, BusError, Item, PublishTime, Reader, StreamId, Timestamp,
+    notice::{self, TRIBUTARY},
+    reassembly::{Event, Moment, Patience, Reassembly, Receipt, What},
+};
+use futures::future::OptionFuture;
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    budget::MemoryBudget,
+    metrics::LossReason,
+    queue::{Piece, SendQueue},
+    render::{MessageFormat, StreamHeader, may_contain_level},
+    stats::DrainStats,
+};
+
+/// How long lines after an interruption are counted before the notice (L10) states how many are
+/// lost.
+const OVERFLOW_COUNT_TIME: Duration = Duration::from_secs(1);
+
+/// The maximum number of streams whose headers are cached.
+const MAX_HEADERS: usize = 4096;
+
+/// The interval at which ended streams are removed from memory.
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Reads a drain's subscription into its queue.
+pub(crate) struct DrainReader {
+    reader: Reader,
+    reassembly: Reassembly,
+    started: Instant,
+    cleaned_up: Instant,
+    /// The drain's id as notices name it.
+    drain_id: String,
+    /// Lines that are read and not confirmed.
+    pub(crate) queue: SendQueue,
+    headers: HashMap<StreamId, Arc<StreamHeader>>,
+    notice_header: Arc<StreamHeader>,
+    overflow: Option<Overflow>,
+    /// The last interruption; later gaps without a reason are its consequence.
+    interrupted: Option<(PublishTime, PublishTime)>,
+    stats: Arc<DrainStats>,
+}
+
+/// The settings of a [`DrainReader`].
+pub(crate) struct ReaderConfig {
+    pub(crate) format: MessageFormat,
+    pub(crate) retention: Duration,
+    pub(crate) max_buffer_bytes: usize,
+    pub(crate) budget: Arc<MemoryBudget>,
+    /// The span that the bus no longer retains, if known before reading.
+    pub(crate) lost: Option<(PublishTime, PublishTime)>,
+}
+
+/// Lines that the bus no longer retains, while their number is determined.
+struct Overflow {
+    from: PublishTime,
+    to: PublishTime,
+    lines: u64,
+    until: Instant,
+}
+
+impl DrainReader {
+    /// Reads a subscription for a drain.
+    pub(crate) fn new(reader: Reader, drain: &registry::Drain, config: ReaderConfig, stats: Arc<DrainStats>) -> Self {
+        let patience = if reader.in_order() {
+            Patience::InOrder
+        } else {
+            Patience::Drain {
+                ack_deadline: reader.ack_deadline(),
+            }
+        };
+        let reassembly = Reassembly::new(patience, reader.since(), config.retention);
+        let now = Instant::now();
+        let mut new = Self {
+            reader,
+            reassembly,
+            started: now,
+            cleaned_up: now,
+            drain_id: drain.id.to_string(),
+            notice_header: Arc::new(config.format.notice_header(&drain.app)),
+            queue: SendQueue::new(
+                config.format,
+                config.max_buffer_bytes,
+                config.budget,
+                Arc::clone(&stats),
+            ),
+            headers: HashMap::new(),
+            overflow: None,
+            interrupted: None,
+            stats,
+        };
+        if let Some((from, to)) = config.lost {
+            new.on_interruption(from, to);
+        }
+        new
+    }
+
+    /// Reads more lines; returns after any progress. `None` if the bus closed or the app was
+    /// deleted.
+    ///
+    /// *Cancel safety*: nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// The bus's error.
+    pub(crate) async fn fill(&mut self) -> Option<Result<(), BusError>> {
+        let deadline = self.reassembly.deadline().map(|deadline| self.started + deadline);
+        let deadline = deadline
+            .into_iter()
+            .chain(self.overflow.as_ref().map(|overflow| overflow.until))
+            .min();
+        tokio::select! {
+            item = self.reader.next() => match item? {
+                Ok(item) => self.on_item(item),
+                Err(error) => return Some(Err(error)),
+            },
+            Some(()) = OptionFuture::from(deadline.map(sleep_until)) => {}
+        }
+        while self.queue.has_room()
+            && let Some(item) = self.reader.try_next()
+        {
+            match item {
+                Ok(item) => self.on_item(item),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let now = self.now();
+        self.reassembly.declare_due(now);
+        self.process_events();
+        if self.cleaned_up.elapsed() > CLEANUP_INTERVAL {
+            self.cleaned_up = Instant::now();
+            self.reassembly.forget(now.bus);
+        }
+        if self
+            .overflow
+            .as_ref()
+            .is_some_and(|overflow| overflow.until <= Instant::now() || !self.queue.has_room())
+        {
+            self.report_overflow();
+        }
+        self.queue.update_lag();
+        Some(Ok(()))
+    }
+
+    fn now(&self) -> Moment {
+        Moment {
+            elapsed: self.started.elapsed(),
+            bus: PublishTime::now(),
+        }
+    }
+
+    fn on_item(&mut self, item: Item) {
+        match item {
+            Item::Delivery(mut delivery) => {
+                // A notice about this drain, sent through it, could cause another one.
+                if delivery.batch.metadata.about.as_ref() == Some(&self.drain_id) {
+                    return delivery.ack.take().into_iter().for_each(Ack::accept);
+                }
+                let now = self.now();
+                self.reassembly.push(delivery, now);
+                self.process_events();
+            }
+            Item::Unreadable(unreadable) => {
+                self.stats.add_gap(LossReason::Unreadable, 0);
+                let text = notice::unreadable(&unreadable).text;
+                self.push_notice(&text, PublishTime::now(), None);
+            }
+            Item::Break { from, to } => self.on_interruption(from, to),
+            Item::CaughtUp => {}
+        }
+    }
+
+    fn on_interruption(&mut self, from: PublishTime, to: PublishTime) {
+        self.interrupted = Some((from, to));
+        if self.queue.has_stopped_lines() {
+            // Lines arrived since the last interruption: each is reported at its own position.
+            self.report_overflow();
+        }
+        match &mut self.overflow {
+            Some(overflow) => overflow.to = to,
+            None => {
+                self.queue.stop_here();
+                self.overflow = Some(Overflow {
+                    from,
+                    to,
+                    lines: 0,
+                    until: Instant::now() + OVERFLOW_COUNT_TIME,
+                });
+            }
+        }
+    }
+
+    fn process_events(&mut self) {
+        while let Some(event) = self.reassembly.next_event() {
+            let receipt = event.receipt();
+            match &event.what {
+                What::Lines { data, lines, .. } => {
+                    let header = self.header(&event);
+                    self.queue.push(Piece {
+                        data: data.clone(),
+                        lines: *lines,
+                        rendered_once: 0,
+                        has_levels: may_contain_level(data),
+                        is_counted: event.metadata.origin != TRIBUTARY,
+                        header,
+                        receipt: Some(receipt),
+                        published: event.published,
+                    });
+                }
+                What::Gap { lines, loss } => self.on_gap(&event, *lines, loss.as_ref(), receipt),
+                What::End => self.reassembly.acknowledge(&receipt),
+            }
+        }
+    }
+
+    fn on_gap(&mut self, event: &Event, lines: u64, gap: Option<&bus::Gap>, receipt: Receipt) {
+        match (gap, self.interrupted, &mut self.overflow) {
+            (None, Some(_), Some(overflow)) => overflow.lines += lines,
+            (None, Some((from, _)), None) => {
+                self.stats.add_gap(LossReason::Retention, lines);
+                self.push_notice(&overflow_text(lines, from, event.published), event.published, None);
+            }
+            (None, None, _) => {
+                self.stats.add_gap(LossReason::Undelivered, lines);
+                let text = notice::gap(&event.metadata, event.seq, lines, None).text;
+                self.push_notice(&text, event.published, None);
+            }
+            (Some(gap), ..) => {
+                self.stats.add_gap(LossReason::from(&gap.reason), lines);
+                let text = notice::gap(&event.metadata, event.seq, lines, Some(gap)).text;
+                self.push_notice(&text, event.published, Some(receipt));
+            }
+        }
+    }
+
+    fn report_overflow(&mut self) {
+        let Some(overflow) = self.overflow.take() else { return };
+        self.stats.add_gap(LossReason::Retention, overflow.lines);
+        let text = overflow_text(overflow.lines, overflow.from, overflow.to);
+        let piece = self.notice(&text, overflow.to, None);
+        self.queue.insert_at_stop(piece);
+    }
+
+    fn push_notice(&mut self, text: &str, published: PublishTime, receipt: Option<Receipt>) {
+        let piece = self.notice(text, published, receipt);
+        self.queue.push(piece);
+    }
+
+    fn notice(&self, text: &str, published: PublishTime, receipt: Option<Receipt>) -> Piece {
+        Piece {
+            data: format!("{} {text}\n", Timestamp::now()).into(),
+            lines: 1,
+            rendered_once: 0,
+            header: Arc::clone(&self.notice_header),
+            has_levels: false,
+            receipt,
+            published,
+            is_counted: false,
+        }
+    }
+
+    /// Confirms the first pieces, counted since the connection began: their lines are delivered or
+    /// lost. Returns the number of their lines without platform messages.
+    pub(crate) fn confirm(&mut self, pieces: u64) -> u64 {
+        let reassembly = &mut self.reassembly;
+        self.queue.confirm(pieces, |receipt| reassembly.acknowledge(receipt))
+    }
+
+    fn header(&mut self, event: &Event) -> Arc<StreamHeader> {
+        if let Some(header) = self.headers.get(&event.metadata.stream) {
+            return Arc::clone(header);
+        }
+        if self.headers.len() >= MAX_HEADERS {
+            self.headers.clear();
+        }
+        let header = Arc::new(self.queue.format().header(&event.metadata));
+        self.headers.insert(event.metadata.stream.clone(), Arc::clone(&header));
+        header
+    }
+}
+
+/// *Source*: Heroku Dev Center, Error Codes: L10.
+fn overflow_text(lines: u64, from: PublishTime, to: PublishTime) -> String {
+    let count = match lines {
+        0 => "an unknown number of messages".to_owned(),
+        1 => "1 message".to_owned(),
+        n => format!("{n} messages"),
+    };
+    let (from, to) = (Timestamp::from(from), Timestamp::from(to));
+    format!(
+        "Error L10 (output buffer overflow): {count} dropped since {from}, until {to}: no longer retained by the bus"
+    )
+}

@@ -1,0 +1,251 @@
+//! Selects the drains of this process, by hash and lease, and runs each as a task.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures::future::join_all;
+use registry::{DELIVERED_INTERVAL, Drain, DrainReport, Drains, LEASE_DURATION, LEASE_RENEW_INTERVAL};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{config::Replica, drain, shared::Shared, stats::DrainStats};
+
+/// The interval at which reports are compared and gauges are set. Changes of state are reported at
+/// once.
+const REPORT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long before its expiry a lease that cannot be renewed is given up.
+const LEASE_MARGIN: Duration = Duration::from_secs(8);
+
+/// A drain that runs in this process.
+struct Running {
+    drain: Drain,
+    stats: Arc<DrainStats>,
+    /// Stops the task when dropped.
+    stop: DropGuard,
+    task: JoinHandle<()>,
+    /// The last report to the registry.
+    reported: Option<DrainReport>,
+}
+
+/// The drains of this process.
+pub(crate) struct Supervisor {
+    shared: Arc<Shared>,
+    running: HashMap<u32, Running>,
+    /// Tasks that are stopping; a drain is not started again before its task has ended.
+    stopping: HashMap<u32, JoinHandle<()>>,
+    /// The time of the last successful renewal.
+    renewed: Instant,
+    reported: Instant,
+    recorded: Instant,
+}
+
+impl Supervisor {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            running: HashMap::new(),
+            stopping: HashMap::new(),
+            renewed: now,
+            reported: now,
+            recorded: now,
+        }
+    }
+
+    /// Runs this process's drains until shutdown, then stops each and releases its lease.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut drains = self.shared.registry.drains();
+        let mut renewals = interval(LEASE_RENEW_INTERVAL);
+        let mut reports = interval(REPORT_CHECK_INTERVAL.min(self.shared.config.report_interval));
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = renewals.tick() => {}
+                changed = drains.changed() => if changed.is_err() { break },
+                _ = reports.tick() => {
+                    self.report().await;
+                    continue;
+                }
+                () = shutdown.cancelled() => break,
+            }
+            let current = Arc::clone(&drains.borrow_and_update());
+            self.renew(&current).await;
+        }
+        let ids: Vec<u32> = self.running.keys().copied().collect();
+        ids.iter().for_each(|id| self.stop(*id));
+        join_all(self.stopping.drain().map(|(_, task)| task)).await;
+        let registry = &self.shared.registry;
+        if let Err(error) = registry.release_leases(&self.shared.config.holder, &ids).await {
+            tracing::warn!(%error, "drain leases not released, they expire by themselves");
+        }
+    }
+
+    /// Renews the leases of the drains that the hash assigns to this replica, starts the drains
+    /// whose lease is new, and stops those whose lease is lost.
+    async fn renew(&mut self, drains: &Drains) {
+        let config = &self.shared.config;
+        let wanted: Vec<u32> = drains
+            .keys()
+            .copied()
+            .filter(|id| is_assigned(*id, config.replica))
+            .collect();
+        let requested = Instant::now();
+        let leased: HashSet<u32> = match self.shared.registry.acquire_leases(&config.holder, &wanted).await {
+            Ok(leased) => {
+                self.renewed = requested;
+                leased.into_iter().collect()
+            }
+            Err(error) => {
+                let still_valid = self.renewed.elapsed() < LEASE_DURATION - LEASE_MARGIN;
+                tracing::warn!(%error, still_valid, "drain lease renewal failed");
+                let running = self.running.keys().copied();
+                if still_valid { running.collect() } else { HashSet::new() }
+            }
+        };
+        let lost: Vec<u32> = self.running.keys().copied().filter(|id| !leased.contains(id)).collect();
+        for id in lost {
+            let is_removed = !drains.contains_key(&id);
+            let drain = self.running.get(&id).map(|running| running.drain.clone());
+            self.stop(id);
+            if let Some(drain) = drain.filter(|_| is_removed) {
+                self.unsubscribe(drain);
+            }
+        }
+        self.stopping.retain(|_, task| !task.is_finished());
+        for id in leased {
+            let Some(drain) = drains.get(&id) else { continue };
+            if !self.running.contains_key(&id) && !self.stopping.contains_key(&id) {
+                self.start(drain.clone());
+            }
+        }
+    }
+
+    fn start(&mut self, drain: Drain) {
+        tracing::info!(drain = drain.id, app = drain.app, "drain started");
+        let stop = CancellationToken::new();
+        let stats = Arc::new(DrainStats::new(self.shared.metrics.clone()));
+        let run = drain::run(
+            Arc::clone(&self.shared),
+            drain.clone(),
+            Arc::clone(&stats),
+            stop.clone(),
+        );
+        let running = Running {
+            drain: drain.clone(),
+            stats,
+            stop: stop.drop_guard(),
+            task: tokio::spawn(run),
+            reported: None,
+        };
+        self.running.insert(drain.id, running);
+    }
+
+    fn stop(&mut self, id: u32) {
+        if let Some(running) = self.running.remove(&id) {
+            tracing::info!(drain = id, app = running.drain.app, "drain stopped");
+            drop(running.stop);
+            self.stopping.insert(id, running.task);
+        }
+    }
+
+    /// Deletes the subscription of a removed drain after its task has ended.
+    fn unsubscribe(&mut self, drain: Drain) {
+        let (Some(task), Ok(app)) = (self.stopping.remove(&drain.id), drain.app.parse()) else {
+            return;
+        };
+        let (id, bus) = (drain.id, Arc::clone(&self.shared.bus));
+        let unsubscribing = async move {
+            let _ = task.await;
+            if let Err(error) = bus.unsubscribe(&app, &drain.subscription()).await {
+                tracing::warn!(drain = drain.id, %error, "subscription of a removed drain not deleted");
+            }
+        };
+        self.stopping.insert(id, tokio::spawn(unsubscribing));
+    }
+
+    /// Sets the gauges and sends reports and delivery times to the registry.
+    async fn report(&mut self) {
+        let is_due = self.reported.elapsed() >= self.shared.config.report_interval;
+        let mut states = BTreeMap::new();
+        let (mut reports, mut lag) = (Vec::new(), 0);
+        for (id, running) in &mut self.running {
+            let report = running.stats.report();
+            *states.entry(report.state.as_str()).or_default() += 1;
+            lag = lag.max(report.lag_seconds);
+            let has_new_state = running
+                .reported
+                .as_ref()
+                .is_none_or(|reported| (reported.state, &reported.last_error) != (report.state, &report.last_error));
+            if (has_new_state || is_due) && running.reported.as_ref() != Some(&report) {
+                running.reported = Some(report.clone());
+                reports.push((*id, report));
+            }
+        }
+        self.shared.metrics.set_gauges(&states, lag, self.shared.budget.used());
+        if is_due {
+            self.reported = Instant::now();
+        }
+        if !reports.is_empty()
+            && let Err(error) = self.shared.registry.record_reports(reports).await
+        {
+            tracing::debug!(%error, "drain reports not recorded");
+        }
+        if self.recorded.elapsed() >= DELIVERED_INTERVAL {
+            self.recorded = Instant::now();
+            let delivered: Vec<(u32, SystemTime)> = self
+                .running
+                .iter()
+                .map(|(id, running)| (*id, running.stats.delivered_until()))
+                .collect();
+            if let Err(error) = self.shared.registry.record_delivered(delivered).await {
+                tracing::warn!(%error, "drain delivery times not recorded");
+            }
+        }
+    }
+}
+
+/// Whether rendezvous hashing assigns a drain to this replica: the one with the highest score. If a
+/// replica is added or removed, only its own drains move.
+fn is_assigned(drain: u32, Replica { index, count }: Replica) -> bool {
+    let score = |replica: u32| (splitmix64(u64::from(drain) << 32 | u64::from(replica)), replica);
+    (0..count).max_by_key(|replica| score(*replica)) == Some(index)
+}
+
+/// The finalizer of SplitMix64, which gives adjacent numbers unrelated hashes.
+fn splitmix64(mut number: u64) -> u64 {
+    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(drain: u32, count: u32) -> u32 {
+        let owners: Vec<u32> = (0..count)
+            .filter(|index| is_assigned(drain, Replica { index: *index, count }))
+            .collect();
+        assert_eq!(owners.len(), 1, "exactly one replica");
+        owners[0]
+    }
+
+    #[test]
+    fn adding_or_removing_a_replica_moves_only_its_own_drains() {
+        let drains = (1..10_000u32).map(|n| n.wrapping_mul(2_654_435_761) >> 1);
+        let mut each = [0; 3];
+        for drain in drains {
+            let (three, two) = (owner(drain, 3), owner(drain, 2));
+            each[three as usize] += 1;
+            assert!(three == two || three == 2, "{drain}");
+        }
+        assert!(each.iter().all(|count| (3000..3700).contains(count)), "{each:?}");
+    }
+}

@@ -1,0 +1,125 @@
+//! Which bytes written to a connection are confirmed.
+//!
+//! The acknowledgment of the receiver's kernel is not enough: a receiver that is killed loses what
+//! its kernel has buffered, 64 KiB and more. Acknowledged bytes are confirmed once so many more
+//! bytes were acknowledged that they cannot be in the kernel's buffer any more, or once the
+//! connection has stayed open for a while. A receiver that buffers for longer can lose lines with
+//! syslog over TCP.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
+
+/// The number of later bytes whose acknowledgment confirms a byte: more than kernels buffer.
+pub(crate) const CONFIRMING_BYTES: u64 = 8 << 20;
+
+/// The time after its acknowledgment that confirms a byte if the connection stays open.
+pub(crate) const CONFIRMING_TIME: Duration = Duration::from_secs(30);
+
+/// The minimum interval between two samples.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The bytes written to one connection.
+#[derive(Default)]
+pub(crate) struct Unconfirmed {
+    /// Positions in the connection, in bytes, with the number of pieces that end up to there.
+    marks: VecDeque<(u64, u64)>,
+    /// The number of acknowledged bytes at points in time.
+    samples: VecDeque<(Instant, u64)>,
+    acknowledged: u64,
+    /// Confirmed pieces.
+    confirmed: u64,
+}
+
+impl Unconfirmed {
+    /// Records that the first `pieces` pieces lie within the first `bytes` bytes of the connection.
+    pub(crate) fn wrote(&mut self, bytes: u64, pieces: u64) {
+        if self.marks.back().is_none_or(|(_, last)| *last < pieces) {
+            self.marks.push_back((bytes, pieces));
+        }
+    }
+
+    /// Records that the receiver's kernel has acknowledged the first `bytes` bytes. Returns the
+    /// number of pieces confirmed since the connection began.
+    pub(crate) fn acknowledge(&mut self, bytes: u64, now: Instant) -> u64 {
+        self.acknowledged = self.acknowledged.max(bytes);
+        let is_due = self
+            .samples
+            .back()
+            .is_none_or(|(at, last)| now - *at >= SAMPLE_INTERVAL && *last < self.acknowledged);
+        if is_due {
+            self.samples.push_back((now, self.acknowledged));
+        }
+        let mut confirmed = self.acknowledged.saturating_sub(CONFIRMING_BYTES);
+        while let Some((_, bytes)) = self.samples.front().filter(|(at, _)| now - *at >= CONFIRMING_TIME) {
+            confirmed = confirmed.max(*bytes);
+            self.samples.pop_front();
+        }
+        self.confirm(confirmed)
+    }
+
+    /// Confirms everything: both sides have closed the connection in order. Returns the number of
+    /// pieces.
+    pub(crate) fn confirm_all(&mut self) -> u64 {
+        self.confirm(u64::MAX)
+    }
+
+    fn confirm(&mut self, bytes: u64) -> u64 {
+        while let Some((_, pieces)) = self.marks.front().filter(|(end, _)| *end <= bytes) {
+            self.confirmed = *pieces;
+            self.marks.pop_front();
+        }
+        self.confirmed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acknowledged_bytes_are_confirmed_by_later_bytes_or_by_time() {
+        let (mut written, start) = (Unconfirmed::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        written.wrote(1000, 1);
+        written.wrote(CONFIRMING_BYTES + 1000, 2);
+        assert_eq!(written.acknowledge(1000, at(0)), 0, "acknowledged but not confirmed");
+        assert_eq!(written.acknowledge(1000, at(29)), 0);
+        assert_eq!(written.acknowledge(1000, at(30)), 1, "open for 30 seconds");
+        assert_eq!(written.acknowledge(CONFIRMING_BYTES + 1000, at(31)), 1);
+        written.wrote(2 * CONFIRMING_BYTES + 1000, 3);
+        assert_eq!(
+            written.acknowledge(2 * CONFIRMING_BYTES + 999, at(32)),
+            1,
+            "one byte short"
+        );
+        assert_eq!(
+            written.acknowledge(2 * CONFIRMING_BYTES + 1000, at(32)),
+            2,
+            "8 MiB acknowledged after it"
+        );
+        assert_eq!(written.confirm_all(), 3);
+    }
+
+    #[test]
+    fn a_connection_with_a_permanent_backlog_confirms_lines() {
+        let (mut written, start) = (Unconfirmed::default(), Instant::now());
+        let mut confirmed = 0;
+        for n in 1..=1000u64 {
+            written.wrote(n * 100_000, n);
+            // 64 KiB are always unacknowledged.
+            confirmed = written.acknowledge(n * 100_000 - 65_536, start + Duration::from_millis(n));
+        }
+        assert!(confirmed >= 914, "{confirmed}");
+    }
+
+    #[test]
+    fn a_slow_connection_confirms_each_piece_after_30_seconds() {
+        let (mut written, start) = (Unconfirmed::default(), Instant::now());
+        for second in 0..100 {
+            written.wrote((second + 1) * 10, second + 1);
+            let confirmed = written.acknowledge((second + 1) * 10, start + Duration::from_secs(second));
+            assert_eq!(confirmed, (second + 1).saturating_sub(30), "second {second}");
+        }
+    }
+}
