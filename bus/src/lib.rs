@@ -15,6 +15,7 @@ mod error;
 mod level;
 pub mod notice;
 mod pubsub;
+mod ranges;
 pub mod reassembly;
 mod stream;
 mod time;

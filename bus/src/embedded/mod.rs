@@ -10,7 +10,7 @@
 mod commit;
 mod follow;
 mod log;
-mod place;
+mod offset;
 mod record;
 mod retention;
 mod segment;

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use super::{
     Limits,
     log::Log,
-    place::{Place, Reserved},
+    offset::{Place, Reserved},
     subscription::Subscription,
 };
 use crate::{AppName, BusError};

@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::{log::Log, place::Place};
+use super::{log::Log, offset::Place};
 use crate::{Ack, BusError, Item, Outcome, PublishTime, Reader, batch::Delivery};
 
 /// Deliveries that may be open at once; then the reader waits for acks. A number each: a receiver that confirms after half a minute holds up no app that prints a batch a

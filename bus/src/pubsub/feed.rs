@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     admin::published,
+    attachment::{Found, Watch},
     catch_up::{self, CatchUp, Step},
     durable::Durable,
     failure::Failure,
@@ -18,7 +19,6 @@ use super::{
     project::Project,
     pull::Pull,
     temporary::{From, Temporary},
-    watch::{Found, Watch},
 };
 use crate::{Ack, AppName, Item, Outcome, PublishTime, Reader};
 

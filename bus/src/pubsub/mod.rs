@@ -8,16 +8,18 @@
 //! connections for many readers, several streams for a loud one, and an eye on subscriptions that lost their topic. `PUBSUB_EMULATOR_HOST` points it at the
 //! emulator.
 //!
-//! A project holds 10,000 topics, so there may be several: [`placement`] says which has an app's, [`project`] is one of them, and [`united`] reads an app that
+//! A project holds 10,000 topics, so there may be several: [`placement`] says which has an app's, [`project`] is one of them, and [`multi_project`] reads an app that
 //! came to be in two.
 
 mod admin;
+mod attachment;
 mod catch_up;
 mod clients;
 mod durable;
 mod failure;
 mod feed;
 mod message;
+mod multi_project;
 mod names;
 mod placement;
 mod project;
@@ -26,8 +28,6 @@ mod pull;
 mod replicas;
 mod settings;
 mod temporary;
-mod united;
-mod watch;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -42,10 +42,10 @@ pub use settings::{EMULATOR_VARIABLE, PubSubSettings};
 use crate::{AppName, Batch, Bus, BusError, Reader, Start};
 use clients::Clients;
 use failure::Failure;
+use multi_project::Wanted;
 use placement::Placement;
 use project::Project;
 use publish::Budget;
-use united::Wanted;
 
 /// How long closing waits for subscriptions to be removed; what is left then, the next start sweeps.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
@@ -188,12 +188,12 @@ impl Projects {
 
     async fn follow(self: &Arc<Self>, app: &AppName, start: Start) -> Result<Reader, BusError> {
         let found = self.look_for_reader(app).await?;
-        united::read(self, app, Wanted::Follow(start), found).await
+        multi_project::read(self, app, Wanted::Follow(start), found).await
     }
 
     async fn subscribe(self: &Arc<Self>, app: &AppName, name: &str) -> Result<Reader, BusError> {
         let found = self.look_for_reader(app).await?;
-        united::read(self, app, Wanted::Subscription(name.to_owned()), found).await
+        multi_project::read(self, app, Wanted::Subscription(name.to_owned()), found).await
     }
 
     /// Whether the service answers for at least one project: a replica that serves the apps of all others is not to be taken out of service.
@@ -217,7 +217,7 @@ impl Projects {
 
     async fn ensure_subscription(self: &Arc<Self>, app: &AppName, name: &str) -> Result<(), BusError> {
         let found = self.look_for_reader(app).await?;
-        for (at, since) in united::beginnings(self, app, name, &found).await? {
+        for (at, since) in multi_project::beginnings(self, app, name, &found).await? {
             match self.list[at].ensure(app, name, since).await {
                 Ok(()) | Err(BusError::Subscribed(_)) => {}
                 Err(error) => return Err(error),

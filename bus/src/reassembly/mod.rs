@@ -17,9 +17,8 @@
 //! ```
 
 mod acks;
-mod cut;
 mod delay;
-mod ranges;
+mod slice;
 mod stream;
 
 use std::{
@@ -31,7 +30,7 @@ use std::{
 
 use bytes::Bytes;
 
-pub use ranges::Ranges;
+pub use crate::ranges::Ranges;
 
 use crate::{
     batch::{Content, Delivery, Gap, Part, StreamMetadata},

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Event, Ranges, What, acks::Acks, cut};
+use super::{Event, Ranges, What, acks::Acks, slice};
 use crate::{
     Ack,
     batch::{Batch, Content, Gap, Part, StreamMetadata},
@@ -340,7 +340,7 @@ impl Stream {
     }
 
     fn lines_event(&self, seq: u64, batch: &Held, range: Range<u64>, late: bool) -> Event {
-        let data = cut::lines(&batch.data, range.start - seq..range.end - seq, batch.lines);
+        let data = slice::lines(&batch.data, range.start - seq..range.end - seq, batch.lines);
         let what = What::Lines {
             data,
             lines: range.end - range.start,
