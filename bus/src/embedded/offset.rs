@@ -1,4 +1,4 @@
-//! How far a durable subscription is dealt with.
+//! The stored offset of a durable subscription.
 
 use std::{
     collections::HashSet,
@@ -11,44 +11,47 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// The file of a subscription that is being read: up to where all is dealt with.
-pub(super) struct Place {
+/// The offset file of a subscription that is being read: the key up to which all batches are
+/// acknowledged.
+pub(super) struct Offset {
     file: File,
-    _reserved: Reserved,
+    _reservation: Reservation,
 }
 
-impl Place {
-    /// Opens the file, and makes what it says last: the place kept in it, or where it has none that can be read, `fallback`. Better the newest than a guess.
-    pub(super) fn open(path: &Path, reserved: Reserved, fallback: u64) -> io::Result<(Self, u64)> {
-        let kept = fs::read_to_string(path)
+impl Offset {
+    /// Opens the file and returns the stored offset, or `fallback` if there is none or it is
+    /// unreadable. The file is durable when this returns.
+    pub(super) fn open(path: &Path, reservation: Reservation, fallback: u64) -> io::Result<(Self, u64)> {
+        let stored = fs::read_to_string(path)
             .ok()
             .and_then(|text| text.trim_ascii().parse().ok());
-        let floor = kept.unwrap_or(fallback);
+        let acked = stored.unwrap_or(fallback);
         let file = File::options().write(true).create(true).truncate(false).open(path)?;
-        let place = Self {
+        let offset = Self {
             file,
-            _reserved: reserved,
+            _reservation: reservation,
         };
-        place.keep(floor)?;
-        place.file.sync_all()?;
-        Ok((place, floor))
+        offset.store(acked)?;
+        offset.file.sync_all()?;
+        Ok((offset, acked))
     }
 
-    /// Notes the place. Twenty bytes in place: a killed process leaves the old or the new; a lost machine may leave an older one, and what was accepted since
-    /// comes again.
-    pub(super) fn keep(&self, floor: u64) -> io::Result<()> {
-        self.file.write_all_at(format!("{floor:020}").as_bytes(), 0)
+    /// Stores the offset, without a sync. After a crash of the process the file holds the old or the
+    /// new value; after a crash of the machine possibly an older one, and batches acknowledged since
+    /// are redelivered.
+    pub(super) fn store(&self, acked: u64) -> io::Result<()> {
+        self.file.write_all_at(format!("{acked:020}").as_bytes(), 0)
     }
 }
 
-/// A subscription's place in the list of those that are being read; leaves it when dropped.
-pub(super) struct Reserved {
+/// Reserves a subscription for one reader until it is dropped.
+pub(super) struct Reservation {
     path: PathBuf,
     all: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
-impl Reserved {
-    /// `None` where another reader has it.
+impl Reservation {
+    /// Reserves the subscription of this file; `None` if it has a reader.
     pub(super) fn new(path: &Path, all: &Arc<Mutex<HashSet<PathBuf>>>) -> Option<Self> {
         let free = all.lock().insert(path.to_owned());
         free.then(|| Self {
@@ -58,7 +61,7 @@ impl Reserved {
     }
 }
 
-impl Drop for Reserved {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.all.lock().remove(&self.path);
     }

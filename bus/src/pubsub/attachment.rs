@@ -1,49 +1,55 @@
-//! Looks whether a subscription is still attached to its topic: one that is not gets nothing for ever, without an error (rule 22).
+//! Monitors whether a subscription is still attached to its topic: a detached one receives nothing,
+//! without an error (delivery rule 22).
 
 use std::time::Duration;
 
 use super::{admin::Admin, failure::Failure};
 
-/// How soon it is looked again while the service does not answer.
-const AWAY_WAIT: Duration = Duration::from_secs(2);
+/// Check interval while the service is unavailable.
+const UNAVAILABLE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What was found.
+/// A change that requires action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// The topic or the subscription is gone: it is to be made again.
+pub(super) enum AttachmentChange {
+    /// The topic or the subscription was deleted: recreate the subscription.
     Lost,
-    /// The service answers again after it did not: a stream may be waiting out a long backoff of the library's.
-    Back,
+    /// The service is available again. Restart the stream: the library may be in a long backoff.
+    Recovered,
 }
 
-/// Whether the service answered when it was last asked.
+/// Monitors one subscription.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
-    away: bool,
+pub(super) struct AttachmentMonitor {
+    unavailable: bool,
 }
 
-impl Watch {
-    /// Returns when there is something to be done, having looked once in `interval`, or more often while the service is away.
+impl AttachmentMonitor {
+    /// Returns at the next change, checking every `interval`, or more often while the service is
+    /// unavailable.
     ///
-    /// *Cancel safety*: nothing is lost; the interval begins anew.
-    pub(super) async fn next(&mut self, admin: &Admin, subscription: &str, interval: Duration) -> Found {
+    /// *Cancel safety*: no change is lost; the interval restarts.
+    pub(super) async fn next(&mut self, admin: &Admin, subscription: &str, interval: Duration) -> AttachmentChange {
         loop {
-            // Many readers that began together shall not look together.
-            let wait = if self.away { AWAY_WAIT.min(interval) } else { interval };
+            // Jitter spreads the calls of readers that started together.
+            let wait = if self.unavailable {
+                UNAVAILABLE_INTERVAL.min(interval)
+            } else {
+                interval
+            };
             tokio::time::sleep(wait.mul_f64(rand::random_range(0.8..=1.0))).await;
             match admin.is_attached(subscription).await {
-                Ok(true) if self.away => {
-                    self.away = false;
-                    return Found::Back;
+                Ok(true) if self.unavailable => {
+                    self.unavailable = false;
+                    return AttachmentChange::Recovered;
                 }
                 Ok(true) => {}
                 Ok(false) => {
-                    self.away = false;
-                    return Found::Lost;
+                    self.unavailable = false;
+                    return AttachmentChange::Lost;
                 }
                 Err(failure) => {
-                    tracing::debug!(subscription, ?failure, "cannot look after a subscription for now");
-                    self.away = matches!(failure, Failure::Away(_));
+                    tracing::debug!(subscription, ?failure, "subscription check failed");
+                    self.unavailable = matches!(failure, Failure::Unavailable(_));
                 }
             }
         }

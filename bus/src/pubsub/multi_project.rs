@@ -1,58 +1,72 @@
-//! A reader of an app whose topic is in several projects, or comes to be.
+//! Reads an app whose topic exists in several projects, or comes to exist in another one.
 //!
-//! Deliveries carry their stream and number, so it does not matter which topic a batch comes from: reassembly puts them in order and drops what comes twice.
+//! Deliveries carry their stream and sequence number, so it does not matter from which topic a batch
+//! comes: reassembly orders batches and trims repeats.
 
 use std::sync::Arc;
 
 use futures::{
     StreamExt,
     future::try_join_all,
-    stream::{self, BoxStream, SelectAll},
+    stream::{self, BoxStream},
 };
 use tokio::sync::watch;
+use tokio_stream::StreamMap;
 
-use super::{Projects, failure::Failure, placement::Displaced};
-use crate::{AppName, BusError, Item, PublishTime, Reader, Start};
+use super::{failure::Failure, feed, placement::Displaced, projects::Projects};
+use crate::{AppName, BusError, PublishTime, Reader, ReaderItem, Start};
 
-/// What is read.
+/// What to read.
 #[derive(Clone)]
-pub(super) enum Wanted {
-    /// The app, from here on, for a reader that settles nothing.
-    Follow(Start),
-    /// A durable subscription of this name.
+pub(super) enum Target {
+    /// The app, without acknowledgement.
+    App(Start),
+    /// The durable subscription of this name.
     Subscription(String),
 }
 
-/// An item, and whether it is of a part that the reader began with.
-type Tagged = (bool, Result<Item, BusError>);
-
-struct United {
-    projects: Arc<Projects>,
-    app: AppName,
-    wanted: Wanted,
-    /// Where the reader begins.
-    since: PublishTime,
-    parts: SelectAll<BoxStream<'static, Tagged>>,
-    have: Vec<usize>,
-    /// Of those the reader began with, how many have not caught up.
-    behind: usize,
-    looked: watch::Receiver<Displaced>,
+/// Key of a part: the project, and whether the reader was opened with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Part {
+    project: usize,
+    is_initial: bool,
 }
 
-/// Reads an app from these projects, which have it, and from those where it comes to be.
+type Items = BoxStream<'static, Result<ReaderItem, BusError>>;
+
+struct MultiProjectReader {
+    projects: Arc<Projects>,
+    app: AppName,
+    target: Target,
+    /// Where the reader starts.
+    since: PublishTime,
+    parts: StreamMap<Part, Items>,
+    reading: Vec<usize>,
+    /// Number of initial parts that have not caught up.
+    behind: usize,
+    refreshed: watch::Receiver<Displaced>,
+}
+
+/// Reads an app from the projects in `found`, which have its topic, and from those that get it
+/// later.
 pub(super) async fn read(
     projects: &Arc<Projects>,
     app: &AppName,
-    wanted: Wanted,
+    target: Target,
     found: Vec<usize>,
 ) -> Result<Reader, BusError> {
-    let mut readers = match &wanted {
-        Wanted::Follow(start) => try_join_all(found.iter().map(|at| projects.list[*at].follow(app, *start))).await?,
-        Wanted::Subscription(name) => {
-            let beginnings = beginnings(projects, app, name, &found).await?;
-            let opened = beginnings
+    let mut readers = match &target {
+        Target::App(start) => {
+            let opened = found
+                .iter()
+                .map(|index| feed::follow(&projects.list[*index], app, *start));
+            try_join_all(opened).await?
+        }
+        Target::Subscription(name) => {
+            let starts = subscription_starts(projects, app, name, &found).await?;
+            let opened = starts
                 .into_iter()
-                .map(|(at, since)| projects.list[at].subscribe(app, name, since));
+                .map(|(index, since)| feed::subscribe(&projects.list[index], app, name, since));
             try_join_all(opened).await?
         }
     };
@@ -63,23 +77,27 @@ pub(super) async fn read(
     }
     let since = readers.iter().map(Reader::since).min().unwrap_or(PublishTime(0));
     let ack_deadline = readers.iter().map(Reader::ack_deadline).max().unwrap_or_default();
-    let united = United {
+    let mut reader = MultiProjectReader {
         projects: Arc::clone(projects),
         app: app.clone(),
-        wanted,
+        target,
         since,
         behind: readers.len(),
-        parts: readers.into_iter().map(|reader| part(reader, true)).collect(),
-        have: found,
-        looked: projects.placement.looked(),
+        parts: StreamMap::new(),
+        reading: found.clone(),
+        refreshed: projects.placement.subscribe(),
     };
-    let items = stream::unfold(united, |mut united| async move { Some((united.next().await?, united)) });
+    for (project, part) in found.into_iter().zip(readers) {
+        reader.add(project, true, part);
+    }
+    let items = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
     Ok(Reader::new(items.boxed(), since, false).with_ack_deadline(ack_deadline))
 }
 
-/// Where a durable subscription begins in each of these projects: with what comes after, unless another project has it already; then with all that is kept, none of
-/// which its reader can have had.
-pub(super) async fn beginnings(
+/// Returns where a new durable subscription starts in each project: with new messages, or, if the
+/// subscription already exists in another project, with the oldest stored message, because its
+/// reader has not seen this project's.
+pub(super) async fn subscription_starts(
     projects: &Projects,
     app: &AppName,
     name: &str,
@@ -88,32 +106,30 @@ pub(super) async fn beginnings(
     if let [only] = found {
         return Ok(vec![(*only, None)]);
     }
-    let asked = try_join_all(found.iter().map(|at| projects.list[*at].has_subscription(app, name))).await;
-    let has = asked.map_err(Failure::into_bus_error)?;
-    let is_anywhere = has.contains(&true);
-    let beginning = |at: usize| projects.list[at].beginning(PublishTime::now());
-    let begins = |(at, has): (&usize, bool)| (*at, (is_anywhere && !has).then(|| beginning(*at)));
-    Ok(found.iter().zip(has).map(begins).collect())
+    let exists = found
+        .iter()
+        .map(|index| projects.list[*index].has_subscription(app, name));
+    let exists = try_join_all(exists).await.map_err(Failure::into_bus_error)?;
+    let exists_anywhere = exists.contains(&true);
+    let oldest = |index: usize| projects.list[index].oldest(PublishTime::now());
+    let start = |(index, exists): (&usize, bool)| (*index, (exists_anywhere && !exists).then(|| oldest(*index)));
+    Ok(found.iter().zip(exists).map(start).collect())
 }
 
-fn part(reader: Reader, from_the_beginning: bool) -> BoxStream<'static, Tagged> {
-    reader.items.map(move |item| (from_the_beginning, item)).boxed()
-}
-
-impl United {
-    async fn next(&mut self) -> Option<Result<Item, BusError>> {
+impl MultiProjectReader {
+    async fn next(&mut self) -> Option<Result<ReaderItem, BusError>> {
         loop {
-            let (from_the_beginning, item) = tokio::select! {
-                tagged = self.parts.next() => tagged?,
-                Ok(()) = self.looked.changed() => {
-                    self.look().await;
+            let (part, item) = tokio::select! {
+                next = self.parts.next() => next?,
+                Ok(()) = self.refreshed.changed() => {
+                    self.open_new_parts().await;
                     continue;
                 }
             };
-            if !matches!(item, Ok(Item::CaughtUp)) {
+            if !matches!(item, Ok(ReaderItem::CaughtUp)) {
                 return Some(item);
             }
-            if from_the_beginning {
+            if part.is_initial {
                 self.behind = self.behind.saturating_sub(1);
                 if self.behind == 0 {
                     return Some(item);
@@ -122,25 +138,32 @@ impl United {
         }
     }
 
-    /// Reads the app also where it has come to be meanwhile. What fails is tried again with the next look.
-    async fn look(&mut self) {
-        for at in self.projects.placement.missing(&self.app, &self.have) {
-            let project = &self.projects.list[at];
-            let opened = match &self.wanted {
-                Wanted::Follow(_) => project.follow(&self.app, Start::At(self.since)).await,
-                Wanted::Subscription(name) => {
-                    let beginning = project.beginning(PublishTime::now());
-                    project.subscribe(&self.app, name, Some(beginning)).await
+    fn add(&mut self, project: usize, is_initial: bool, reader: Reader) {
+        self.parts.insert(Part { project, is_initial }, reader.items);
+    }
+
+    /// Opens the projects that got the app's topic meanwhile. A failure is retried after the next
+    /// refresh.
+    async fn open_new_parts(&mut self) {
+        for index in self.projects.placement.unread_projects(&self.app, &self.reading) {
+            let project = &self.projects.list[index];
+            let opened = match &self.target {
+                Target::App(_) => feed::follow(project, &self.app, Start::At(self.since)).await,
+                Target::Subscription(name) => {
+                    let oldest = project.oldest(PublishTime::now());
+                    feed::subscribe(project, &self.app, name, Some(oldest)).await
                 }
             };
             match opened {
                 Ok(reader) => {
-                    tracing::info!(app = %self.app, project = project.name(), "the app is in a second project");
-                    self.parts.push(part(reader, false));
-                    self.have.push(at);
+                    tracing::info!(app = %self.app, project = project.name(), "app found in another project");
+                    self.add(index, false, reader);
+                    self.reading.push(index);
                 }
                 Err(BusError::UnknownApp(_)) => {}
-                Err(error) => tracing::debug!(app = %self.app, %error, "cannot read an app in a second project yet"),
+                Err(error) => {
+                    tracing::debug!(app = %self.app, project = project.name(), %error, "opening another project failed");
+                }
             }
         }
     }
