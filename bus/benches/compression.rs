@@ -1,9 +1,10 @@
 //! Cost and ratio of batch compression.
 //!
-//! `cargo bench -p bus --bench compression [-- FILE …]` compresses batches of several sizes, as for Pub/Sub, and
-//! decodes them: of each file's lines, and of two kinds of generated lines. The ratio is compressed to uncompressed
-//! bytes on the wire, attributes included. Rates are medians of nine rounds on one thread. For comparison, other levels
-//! of zstd compress the same data, without attributes.
+//! `cargo bench -p bus --bench compression [-- FILE …]` compresses batches of several sizes, as for
+//! Pub/Sub, and decodes them: of each file's lines, and of two kinds of generated lines. The ratio
+//! is compressed to uncompressed bytes on the wire, attributes included. Rates are medians of nine
+//! rounds on one thread. For comparison, other levels of zstd compress the same data, without
+//! attributes.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should panic")]
 

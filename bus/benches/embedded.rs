@@ -1,9 +1,10 @@
 //! The embedded bus compared with raw synced writes of the same size.
 //!
-//! `cargo bench -p bus --bench embedded` writes the same number of bytes in three ways per round, in varying order: a
-//! file with `fdatasync` after each write; one publisher, which waits for each batch; eight publishers, which share
-//! syncs. Then one reader reads everything. The results are medians. The last column is the CPU time of the process per
-//! line of 120 bytes, system time included, with one publisher.
+//! `cargo bench -p bus --bench embedded` writes the same number of bytes in three ways per round,
+//! in varying order: a file with `fdatasync` after each write; one publisher, which waits for each
+//! batch; eight publishers, which share syncs. Then one reader reads everything. The results are
+//! medians. The last column is the CPU time of the process per line of 120 bytes, system time
+//! included, with one publisher.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should panic")]
 
@@ -81,7 +82,8 @@ fn raw_writes(dir: &Path, size: usize, count: usize) -> f64 {
     rate(size * count, began.elapsed())
 }
 
-/// MB/s of publishing and of reading from the oldest batch, and the CPU time of publishing in ns per line.
+/// MB/s of publishing and of reading from the oldest batch, and the CPU time of publishing in ns
+/// per line.
 async fn publish(dir: &Path, size: usize, count: usize, publishers: usize) -> (f64, f64, f64) {
     let settings = EmbeddedSettings {
         retention_bytes: 4 << 30,

@@ -85,7 +85,8 @@ pub enum Part {
 /// A reason of a newer writer is preserved as text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// The collector was down while the node deleted unread lines (log rotation, container removal).
+    /// The collector was down while the node deleted unread lines (log rotation, container
+    /// removal).
     Away,
     /// The end of a container's output was deleted before it was read.
     Gone,

@@ -171,7 +171,8 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     fn progress() -> impl Strategy<Value = StreamProgress> {
-        // Gaps as (distance, length), then the distance from the last gap to the next sequence number.
+        // Gaps as (distance, length), then the distance from the last gap to the next sequence
+        // number.
         (vec((1u64..1_000_000, 1u64..1_000_000), 0..4), 0u64..1 << 60).prop_map(|(steps, ahead)| {
             let (mut gaps, mut end) = (Vec::new(), 0);
             for (distance, len) in steps {

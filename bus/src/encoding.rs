@@ -1,6 +1,7 @@
 //! Compression of a batch's data on the bus: attribute `encoding`.
 //!
-//! *Source*: RFC 8878, one or more Zstandard frames. Data that does not shrink is sent uncompressed.
+//! *Source*: RFC 8878, one or more Zstandard frames. Data that does not shrink is sent
+//! uncompressed.
 
 use std::cell::RefCell;
 
@@ -18,7 +19,8 @@ const LEVEL: i32 = 1;
 const MIN_BYTES: usize = 512;
 
 thread_local! {
-    // Creating a context costs more than compressing a small batch, so each thread keeps one, with an output buffer.
+    // Creating a context costs more than compressing a small batch, so each thread keeps one, with
+    // an output buffer.
     static COMPRESSOR: RefCell<Option<(Compressor<'static>, Vec<u8>)>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }

@@ -70,7 +70,8 @@ impl Level {
         })
     }
 
-    /// Returns the level that a line states. `None` if it is neither JSON nor logfmt or states none.
+    /// Returns the level that a line states. `None` if it is neither JSON nor logfmt or states
+    /// none.
     pub fn of(text: &[u8]) -> Option<Self> {
         let text = text.trim_ascii();
         if text.first() == Some(&b'{') {

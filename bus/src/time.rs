@@ -44,7 +44,8 @@ impl Timestamp {
         Some((Self::parse(text)?, &line[space + 1..]))
     }
 
-    /// Parses an RFC 3339 time of any zone. `None` for other text and for years outside 1678 to 2261.
+    /// Parses an RFC 3339 time of any zone. `None` for other text and for years outside 1678 to
+    /// 2261.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() == FIXED_LEN
             && let Some(time) = Self::parse_fixed(text.as_bytes())
@@ -160,8 +161,8 @@ fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days since 1970-01-01 in the proleptic Gregorian calendar. Years start in March, so that the leap
-/// day is the last.
+/// Days since 1970-01-01 in the proleptic Gregorian calendar. Years start in March, so that the
+/// leap day is the last.
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);

@@ -97,8 +97,8 @@ impl Batch {
         (attributes, data)
     }
 
-    /// Decodes a message, decompresses its data, and verifies that it holds the stated number of lines.
-    /// Unknown attributes are ignored.
+    /// Decodes a message, decompresses its data, and verifies that it holds the stated number of
+    /// lines. Unknown attributes are ignored.
     ///
     /// # Errors
     /// [`Unreadable`]: skip, count and report the message.

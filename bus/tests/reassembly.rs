@@ -369,7 +369,8 @@ fn a_redelivery_of_unacknowledged_lines_waits_for_their_acknowledgement() {
     let (first, first_seen) = ack();
     r.push(delivery_with_ack(lines(&web, 0, 10), 0, first), at(0));
     let event = r.next_event().unwrap();
-    // The lease expired while the receiver stalled: the same batch is redelivered and trimmed completely.
+    // The lease expired while the receiver stalled: the same batch is redelivered and trimmed
+    // completely.
     let (again, again_seen) = ack();
     r.push(delivery_with_ack(lines(&web, 0, 10), 0, again), at(90_000));
     assert!(r.next_event().is_none());

@@ -1,5 +1,5 @@
-//! However deliveries are reordered, repeated and lost, each line arrives once and in order, and each gap is
-//! reported once.
+//! However deliveries are reordered, repeated and lost, each line arrives once and in order, and
+//! each gap is reported once.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 

@@ -168,7 +168,8 @@ fn corrupt_or_oversized_compressed_data_is_rejected_without_allocating_it() {
     };
     refused(data.slice(..data.len() - 1));
     refused(Bytes::from_static(b"2026-11-23T07:00:00Z plain\n"));
-    // A small message that decompresses to 11 MB, and a frame of 16 bytes that claims to hold 1 PiB.
+    // A small message that decompresses to 11 MB, and a frame of 16 bytes that claims to hold 1
+    // PiB.
     let bomb = zstd::bulk::compress(&vec![b'\n'; 11_000_000], 1).unwrap();
     assert!(bomb.len() < 2_000);
     refused(bomb.into());

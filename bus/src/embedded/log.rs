@@ -141,8 +141,8 @@ impl Log {
         from > self.recent.lock().since
     }
 
-    /// Returns batches from key `from` to `to`, oldest first: not necessarily all, but at least one if
-    /// there is one. Blocks if they are not in memory.
+    /// Returns batches from key `from` to `to`, oldest first: not necessarily all, but at least one
+    /// if there is one. Blocks if they are not in memory.
     pub(super) fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<(u64, ReaderItem)>> {
         if let Some(found) = self.recent.lock().read(from, to) {
             return Ok(found);

@@ -1,10 +1,10 @@
 //! The bus of one machine: in one process, on disk.
 //!
-//! *Accepted* means synced: a batch is in its app's newest segment and `fdatasync` has returned. One
-//! thread commits for all publishers, so that batches that arrive during a sync share the next one.
-//! Each app has a directory of segments, whose records carry checksums. A crashed process loses no
-//! accepted batch; a torn tail is truncated when the store is opened. Retention deletes whole
-//! segments. The folder depends on the bus trait and the batch format only.
+//! *Accepted* means synced: a batch is in its app's newest segment and `fdatasync` has returned.
+//! One thread commits for all publishers, so that batches that arrive during a sync share the next
+//! one. Each app has a directory of segments, whose records carry checksums. A crashed process
+//! loses no accepted batch; a torn tail is truncated when the store is opened. Retention deletes
+//! whole segments. The folder depends on the bus trait and the batch format only.
 //!
 //! The segment format is our own: a log-structured store writes every byte twice (journal, then
 //! table) and reaches 0.3 to 0.6 of the raw write rate, which this format nearly reaches;

@@ -36,9 +36,9 @@ impl Offset {
         Ok((offset, acked))
     }
 
-    /// Stores the offset, without a sync. After a crash of the process the file holds the old or the
-    /// new value; after a crash of the machine possibly an older one, and batches acknowledged since
-    /// are redelivered.
+    /// Stores the offset, without a sync. After a crash of the process the file holds the old or
+    /// the new value; after a crash of the machine possibly an older one, and batches acknowledged
+    /// since are redelivered.
     pub(super) fn store(&self, acked: u64) -> io::Result<()> {
         self.file.write_all_at(format!("{acked:020}").as_bytes(), 0)
     }

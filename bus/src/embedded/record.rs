@@ -1,8 +1,8 @@
 //! The format of one batch in a segment.
 //!
-//! *Shape*: a header of 24 bytes, big-endian: CRC-32 of everything after it, length of the attributes,
-//! length of the data, 4 zero bytes, key (8 bytes); then the attributes, each with the lengths of its
-//! name (u16) and value (u32) in front of both; then the data, uncompressed.
+//! *Shape*: a header of 24 bytes, big-endian: CRC-32 of everything after it, length of the
+//! attributes, length of the data, 4 zero bytes, key (8 bytes); then the attributes, each with the
+//! lengths of its name (u16) and value (u32) in front of both; then the data, uncompressed.
 
 use std::collections::HashMap;
 

@@ -194,8 +194,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Returns records from key `from` to `to`, the segment's last key, of about `max_bytes`: at least
-    /// one if there is one. Corrupt data is returned as [`ReaderItem::Interrupted`].
+    /// Returns records from key `from` to `to`, the segment's last key, of about `max_bytes`: at
+    /// least one if there is one. Corrupt data is returned as [`ReaderItem::Interrupted`].
     pub(super) fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<(u64, ReaderItem)>> {
         self.ensure_scanned()?;
         let (mut at, end) = {

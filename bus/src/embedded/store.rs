@@ -106,8 +106,8 @@ impl Store {
         log.map_or(Ok(()), |log| log.delete())
     }
 
-    /// Opens a durable subscription for one reader, at its stored offset, or at the topic's end if it
-    /// is new. The offset is durable when this returns.
+    /// Opens a durable subscription for one reader, at its stored offset, or at the topic's end if
+    /// it is new. The offset is durable when this returns.
     pub(super) fn subscription(&self, log: &Arc<Log>, name: &str) -> Result<Subscription, BusError> {
         let path = log.subscription_path(name);
         let reservation = Reservation::new(&path, &self.reservations);

@@ -171,7 +171,8 @@ impl SubscriptionReader {
             } else {
                 progress.unacked.remove(&key);
                 if let Err(error) = shared.offset.store(progress.acked()) {
-                    // Acknowledged batches may be redelivered after a restart, as at-least-once allows.
+                    // Acknowledged batches may be redelivered after a restart, as at-least-once
+                    // allows.
                     tracing::warn!(%error, "subscription offset write failed");
                 }
             }

@@ -1,4 +1,5 @@
-//! Administration of topics and subscriptions: rate-limited calls with a timeout and classified errors.
+//! Administration of topics and subscriptions: rate-limited calls with a timeout and classified
+//! errors.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -40,8 +41,8 @@ const DELETED_TOPIC: &str = "_deleted-topic_";
 /// earlier.
 const TEMPORARY_TTL: Duration = Duration::from_secs(86_400);
 
-/// Redelivery delay of nacked messages. Not set on the emulator: it delivers to closed streams for up
-/// to 30 s, and the policy would then delay the redelivery by minutes.
+/// Redelivery delay of nacked messages. Not set on the emulator: it delivers to closed streams for
+/// up to 30 s, and the policy would then delay the redelivery by minutes.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 

@@ -17,8 +17,8 @@ use crate::BusError;
 /// collector's shutdown deadline.
 const PUBLISH_RETRY_TIME: Duration = Duration::from_secs(5);
 
-/// Maximum streams per connection. The service's limit is about 100, which acks and lease extensions
-/// share.
+/// Maximum streams per connection. The service's limit is about 100, which acks and lease
+/// extensions share.
 const MAX_STREAMS_PER_CHANNEL: usize = 60;
 
 /// OAuth scope of the credentials.

@@ -19,8 +19,8 @@ pub(super) struct Durable {
 }
 
 impl Reservations {
-    /// Opens a subscription for one reader, which is created if it does not exist and then starts at
-    /// `since`, or with new messages.
+    /// Opens a subscription for one reader, which is created if it does not exist and then starts
+    /// at `since`, or with new messages.
     ///
     /// # Errors
     /// [`BusError::SubscriptionInUse`], [`BusError::UnknownApp`], and failures of the service.

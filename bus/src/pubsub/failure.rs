@@ -77,8 +77,8 @@ impl From<Error> for Failure {
 
 /// Returns whether an exhausted quota is a rate, which is available again after a minute.
 ///
-/// *Source*: Google's `ErrorInfo` of such an error has the reason `RATE_LIMIT_EXCEEDED`; without it,
-/// the message names the limit: "… and limit 'Administrator operations per minute'".
+/// *Source*: Google's `ErrorInfo` of such an error has the reason `RATE_LIMIT_EXCEEDED`; without
+/// it, the message names the limit: "… and limit 'Administrator operations per minute'".
 fn is_rate(error: &Error, text: &str) -> bool {
     let details = error.status().map(|status| &status.details[..]).unwrap_or_default();
     let has_reason = details

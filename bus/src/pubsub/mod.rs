@@ -10,9 +10,9 @@
 //! busy one, and monitoring of subscriptions that lost their topic. `PUBSUB_EMULATOR_HOST` selects
 //! the emulator.
 //!
-//! A project holds at most 10,000 topics, so there may be several projects: [`projects`] holds them,
-//! [`placement`] decides which one has an app's topic, and [`multi_project`] reads an app whose topic
-//! exists in several. The folder depends on the bus trait and the batch format only.
+//! A project holds at most 10,000 topics, so there may be several projects: [`projects`] holds
+//! them, [`placement`] decides which one has an app's topic, and [`multi_project`] reads an app
+//! whose topic exists in several. The folder depends on the bus trait and the batch format only.
 
 mod admin;
 mod advice;

@@ -1,7 +1,7 @@
 //! Reads an app whose topic exists in several projects, or comes to exist in another one.
 //!
-//! Deliveries carry their stream and sequence number, so it does not matter from which topic a batch
-//! comes: reassembly orders batches and trims repeats.
+//! Deliveries carry their stream and sequence number, so it does not matter from which topic a
+//! batch comes: reassembly orders batches and trims repeats.
 
 use std::sync::Arc;
 

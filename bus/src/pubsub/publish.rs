@@ -57,7 +57,8 @@ impl Budget {
         }
     }
 
-    /// Waits until the budget has room for `bytes`. A message larger than the budget uses all of it.
+    /// Waits until the budget has room for `bytes`. A message larger than the budget uses all of
+    /// it.
     async fn acquire(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Failure> {
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(self.kib);
         let closed = |_| Failure::Unavailable("the bus is closed".to_owned());

@@ -20,8 +20,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{clients::Clients, failure::Failure, settings::DURABLE_ACK_DEADLINE};
 
-/// Load per stream and second from which on a stream is added. Google serves 10 MB/s per stream, the
-/// emulator 1,800 messages.
+/// Load per stream and second from which on a stream is added. Google serves 10 MB/s per stream,
+/// the emulator 1,800 messages.
 const HIGH_LOAD_MESSAGES: u64 = 1_000;
 const HIGH_LOAD_BYTES: u64 = 7_000_000;
 

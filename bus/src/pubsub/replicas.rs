@@ -1,8 +1,8 @@
 //! Liveness of reading processes, and removal of the subscriptions of dead ones.
 //!
 //! Each reading process maintains a heartbeat: a subscription whose name contains the minute,
-//! recreated every few minutes. Names suffice, because every process can list them, and the emulator
-//! keeps them too.
+//! recreated every few minutes. Names suffice, because every process can list them, and the
+//! emulator keeps them too.
 
 use std::{
     collections::{HashMap, HashSet},

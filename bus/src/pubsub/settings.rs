@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::BusError;
 
-/// Environment variable with the address of an emulator. The name is Google's; the Rust client library
-/// does not read it.
+/// Environment variable with the address of an emulator. The name is Google's; the Rust client
+/// library does not read it.
 pub const EMULATOR_VARIABLE: &str = "PUBSUB_EMULATOR_HOST";
 
 /// *Source*: Pub/Sub, `Topic.message_retention_duration`: 10 minutes to 31 days.
@@ -14,8 +14,8 @@ const RETENTION: std::ops::RangeInclusive<Duration> = Duration::from_secs(600)..
 /// *Source*: Pub/Sub, `Subscription.ack_deadline_seconds`.
 const ACK_DEADLINE: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
 
-/// Ack deadline of durable subscriptions. It is short because the next reader waits twice as long for
-/// redeliveries before it reports a gap.
+/// Ack deadline of durable subscriptions. It is short because the next reader waits twice as long
+/// for redeliveries before it reports a gap.
 pub(super) const DURABLE_ACK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The same on the emulator, which redelivers to an ended stream a few times first.
@@ -27,13 +27,13 @@ const IN_FLIGHT_BYTES: usize = 64 << 20;
 /// Settings of the Pub/Sub engine.
 #[derive(Clone, Debug)]
 pub struct PubSubSettings {
-    /// Ids of the Google Cloud projects that hold the topics: one, or more for more than 10,000 apps.
-    /// All processes on the bus need the same projects.
+    /// Ids of the Google Cloud projects that hold the topics: one, or more for more than 10,000
+    /// apps. All processes on the bus need the same projects.
     pub projects: Vec<String>,
     /// `HOST:PORT` of an emulator. `None`: Google's service with application default credentials.
     pub emulator: Option<String>,
-    /// Name of this process: unique among the processes on the bus, and kept across restarts, so that
-    /// a process finds the subscriptions that it left behind.
+    /// Name of this process: unique among the processes on the bus, and kept across restarts, so
+    /// that a process finds the subscriptions that it left behind.
     pub replica: String,
     /// How long topics store messages: 10 minutes to 31 days.
     pub retention: Duration,
@@ -49,8 +49,8 @@ pub struct PubSubSettings {
 }
 
 impl PubSubSettings {
-    /// Creates settings for one project with the defaults: 24 hours of retention, and the emulator if
-    /// `PUBSUB_EMULATOR_HOST` is set.
+    /// Creates settings for one project with the defaults: 24 hours of retention, and the emulator
+    /// if `PUBSUB_EMULATOR_HOST` is set.
     pub fn new(project: impl Into<String>, replica: impl Into<String>) -> Self {
         Self::for_projects(vec![project.into()], replica)
     }

@@ -1,5 +1,5 @@
-//! Reassembly: from deliveries, unordered and repeated, to every line once, in order, with every gap
-//! reported once.
+//! Reassembly: from deliveries, unordered and repeated, to every line once, in order, with every
+//! gap reported once.
 //!
 //! It works as TCP does: a next expected sequence number per stream, repeats trimmed, early lines
 //! buffered for a bounded time, then the gap reported. Lines that arrive after their gap was

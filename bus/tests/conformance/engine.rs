@@ -15,8 +15,8 @@ use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::emulator::Emulator;
 
-/// Timeout of every wait. Messages of a closed stream are redelivered after the ack deadline, and the emulator may
-/// redeliver them to that stream a few times first.
+/// Timeout of every wait. Messages of a closed stream are redelivered after the ack deadline, and
+/// the emulator may redeliver them to that stream a few times first.
 pub const BOUND: Duration = Duration::from_secs(150);
 
 /// A load case runs alone, so that it does not slow down the waits of other cases.

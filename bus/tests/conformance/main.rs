@@ -1,7 +1,8 @@
 //! Conformance of every bus engine: the embedded bus, and Pub/Sub on Google's emulator.
 //!
-//! A case takes an [`Engine`](engine::Engine) and does not depend on its kind. A layer between engine and reassembly
-//! shuffles, repeats and recuts deliveries, because the emulator reorders few of them.
+//! A case takes an [`Engine`](engine::Engine) and does not depend on its kind. A layer between
+//! engine and reassembly shuffles, repeats and recuts deliveries, because the emulator reorders few
+//! of them.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -20,7 +21,8 @@ mod subscriptions;
 mod support;
 mod topics;
 
-/// Runs each case on each engine. Each `load` case has its own emulator, which slows down with the data it stores.
+/// Runs each case on each engine. Each `load` case has its own emulator, which slows down with the
+/// data it stores.
 macro_rules! on_each_engine {
     ($($module:ident: $($case:ident)*;)*) => {
         mod on_embedded {

@@ -1,4 +1,5 @@
-//! A bus of several projects: an app stays in one of them, and no line is missed if its topic exists in two.
+//! A bus of several projects: an app stays in one of them, and no line is missed if its topic
+//! exists in two.
 
 use std::sync::Arc;
 

@@ -10,10 +10,12 @@ use tokio::time::Instant;
 
 use crate::{engine::BOUND, shuffle::Shuffled, support::describe};
 
-/// Reorder window of tails that expect a gap: far above the latency of an engine, far below a test's timeout.
+/// Reorder window of tails that expect a gap: far above the latency of an engine, far below a
+/// test's timeout.
 pub const REORDER_WINDOW: Duration = Duration::from_secs(2);
 
-/// Reorder window of tails that expect no gap, longer than the ack deadline and the delays of a busy machine.
+/// Reorder window of tails that expect no gap, longer than the ack deadline and the delays of a
+/// busy machine.
 const LONG_REORDER_WINDOW: Duration = Duration::from_secs(60);
 
 pub fn app(name: &str) -> AppName {

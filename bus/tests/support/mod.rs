@@ -123,7 +123,8 @@ pub fn delivery_with_ack(batch: Batch, published: u64, ack: Ack) -> Delivery {
     }
 }
 
-/// A short form of an event: `L3-5` lines 3 and 4; `late3-5`; `gap3-5`; `recorded3-5`; `recorded3-?`; `end5`.
+/// A short form of an event: `L3-5` lines 3 and 4; `late3-5`; `gap3-5`; `recorded3-5`;
+/// `recorded3-?`; `end5`.
 pub fn describe(event: &Event) -> String {
     let (process, seq) = (&event.metadata.process, event.seq);
     match &event.kind {
