@@ -3,9 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{
-    Ack, BusError, Item, PublishTime, Reader, StreamId, Timestamp,
+    Ack, BusError, PublishTime, Reader, ReaderItem, StreamId, Timestamp,
     notice::{self, TRIBUTARY},
-    reassembly::{Event, Moment, Patience, Reassembly, Receipt, What},
+    reassembly::{Event, EventKind, GapTimeouts, Now, Reassembly, Receipt},
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -61,9 +61,9 @@ impl Feed {
         lost: Option<(PublishTime, PublishTime)>,
     ) -> Self {
         let patience = if reader.in_order() {
-            Patience::InOrder
+            GapTimeouts::InOrder
         } else {
-            Patience::Drain {
+            GapTimeouts::Drain {
                 ack_deadline: reader.ack_deadline(),
             }
         };
@@ -139,30 +139,30 @@ impl Feed {
         Some(Ok(()))
     }
 
-    fn now(&self) -> Moment {
-        Moment {
+    fn now(&self) -> Now {
+        Now {
             elapsed: self.begun.elapsed(),
             bus: PublishTime::now(),
         }
     }
 
-    fn take(&mut self, item: Item) {
+    fn take(&mut self, item: ReaderItem) {
         match item {
-            Item::Delivery(mut delivery) => {
+            ReaderItem::Delivery(mut delivery) => {
                 // A notice about this drain is not for it: it would make another.
                 if delivery.batch.metadata.about.as_ref() == Some(&self.about) {
-                    return delivery.ack.take().into_iter().for_each(Ack::accept);
+                    return delivery.ack.take().into_iter().for_each(Ack::ack);
                 }
                 let now = self.now();
                 self.reassembly.push(delivery, now);
                 self.take_events();
             }
-            Item::Unreadable(unreadable) => {
+            ReaderItem::Unreadable(unreadable) => {
                 let text = notice::unreadable(&unreadable).text;
                 self.say(&text, PublishTime::now(), None);
             }
-            Item::Break { from, to } => self.broke(from, to),
-            Item::CaughtUp => {}
+            ReaderItem::Interrupted { from, to } => self.broke(from, to),
+            ReaderItem::CaughtUp => {}
         }
     }
 
@@ -189,8 +189,8 @@ impl Feed {
     fn take_events(&mut self) {
         while let Some(event) = self.reassembly.next_event() {
             let receipt = event.receipt();
-            match &event.what {
-                What::Lines { data, lines, .. } => {
+            match &event.kind {
+                EventKind::Lines { data, lines, .. } => {
                     let header = self.header(&event);
                     self.queue.push(Piece {
                         data: data.clone(),
@@ -203,8 +203,8 @@ impl Feed {
                         published: event.published,
                     });
                 }
-                What::Gap { lines, loss } => self.missing(&event, *lines, loss.as_ref(), receipt),
-                What::End => self.reassembly.acknowledge(&receipt),
+                EventKind::Gap { lines, gap: loss } => self.missing(&event, *lines, loss.as_ref(), receipt),
+                EventKind::End => self.reassembly.acknowledge(&receipt),
             }
         }
     }

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::{Duration, SystemTime};
 
-use bus::Limits;
+use bus::EmbeddedSettings;
 use registry::Registry;
 use support::{
     receiver::{Mode, Receiver},
@@ -15,9 +15,9 @@ use support::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_bus_no_longer_has_is_counted_in_the_first_line() {
-    let limits = Limits {
+    let limits = EmbeddedSettings {
         retention_bytes: 16 << 20,
-        ..Limits::default()
+        ..EmbeddedSettings::default()
     };
     let (house, mut receiver) = (House::open_with(limits).await, Receiver::start().await);
     let drain = house.drain(&format!("syslog+tcp://{}", receiver.addr)).await;

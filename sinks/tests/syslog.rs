@@ -300,10 +300,10 @@ async fn a_drain_that_is_removed_ends_and_its_subscription_with_it() {
     let sinks = house.start(config());
     house.print(&metadata("web-1"), 0, 10, 10).await;
     receiver.until(10).await;
-    assert_eq!(house.bus.subscribed().await.unwrap().len(), 1);
+    assert_eq!(house.bus.apps_with_subscriptions().await.unwrap().len(), 1);
     house.registry.remove_drain("shop", drain.id).await.unwrap();
     let gone = async {
-        while !house.bus.subscribed().await.unwrap().is_empty() {
+        while !house.bus.apps_with_subscriptions().await.unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
