@@ -46,7 +46,7 @@ pub(crate) async fn run(args: AppsArgs) -> anyhow::Result<()> {
     match args.command {
         AppsCommand::List(args) => {
             let bus = args.bus.open("apps", args.keep.retention).await?;
-            let (apps, drained) = (bus.apps().await?, bus.subscribed().await?);
+            let (apps, drained) = (bus.apps().await?, bus.apps_with_subscriptions().await?);
             for app in apps {
                 let drains = if drained.contains(&app) { "drains" } else { "-" };
                 say::answer(&format!("{app}\t{drains}"));
@@ -63,7 +63,7 @@ pub(crate) async fn run(args: AppsArgs) -> anyhow::Result<()> {
             if !bus.apps().await?.contains(&app) {
                 bail!("{app}: no such app (`tributary apps list` shows them)");
             }
-            if !with_drains && bus.subscribed().await?.contains(&app) {
+            if !with_drains && bus.apps_with_subscriptions().await?.contains(&app) {
                 bail!("{app} has drains: remove them first (`tributary drains remove`), or give --with-drains");
             }
             bus.remove(&app).await?;

@@ -1,77 +1,63 @@
-//! The bus that a service of a cluster stands on.
+//! The bus that the services of a cluster share.
 
-use std::{net::SocketAddr, path::Path, str::FromStr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use bus::{Bus, PubSub, PubSubSettings};
+use bus::{Bus, BusAddress, BusSettings};
 use clap::Args;
-
-/// Which bus.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum BusName {
-    /// Google Pub/Sub, in these projects.
-    PubSub(Vec<String>),
-}
 
 #[derive(Args)]
 pub(crate) struct BusArgs {
-    /// The bus: `pubsub:PROJECT`, Google Pub/Sub (or, with PUBSUB_EMULATOR_HOST, its emulator)
+    /// Bus of the services: `pubsub:PROJECT` for Google Pub/Sub, or its emulator with PUBSUB_EMULATOR_HOST
     ///
-    /// For more than 10,000 apps `pubsub:PROJECT,PROJECT,…`, the same of every service: an app stays in the project that has its topic, new ones are spread, and a project that is full is passed over.
-    #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS")]
-    bus: BusName,
+    /// Use `pubsub:PROJECT,PROJECT,…` for more than 10,000 apps, with the same projects for every service. An app stays in the project that has its topic; new apps are distributed over the projects that have room.
+    #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS", value_parser = shared_address)]
+    bus: BusAddress,
 }
 
-impl FromStr for BusName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("pubsub", projects)) if !projects.is_empty() => {
-                Ok(Self::PubSub(projects.split(',').map(str::to_owned).collect()))
-            }
-            Some(("embedded", _)) => Err(
-                "an embedded store belongs to one process: `tributary up --data-dir DIR` runs all of it in one, services of a cluster meet on pubsub:PROJECT"
-                    .to_owned(),
-            ),
-            _ => Err("give pubsub:PROJECT or pubsub:PROJECT,PROJECT,…".to_owned()),
-        }
+/// Parses the address of a bus that several processes can share.
+pub(crate) fn shared_address(text: &str) -> Result<BusAddress, String> {
+    let address: BusAddress = text
+        .parse()
+        .map_err(|error: bus::InvalidBusAddress| error.to_string())?;
+    if address.is_shared() {
+        Ok(address)
+    } else {
+        Err(format!(
+            "{address} can be used by one process only; run `tributary up --data-dir DIR`, or use pubsub:PROJECT"
+        ))
     }
 }
 
-impl From<BusName> for BusArgs {
-    fn from(bus: BusName) -> Self {
+impl From<BusAddress> for BusArgs {
+    fn from(bus: BusAddress) -> Self {
         Self { bus }
     }
 }
 
 impl BusArgs {
-    /// Opens the bus; asks nothing of it yet, so that services start in any order.
-    ///
-    /// # Errors
-    /// One line that says what to do.
+    /// Opens the bus without contacting it, so that services start in any order.
     pub(crate) async fn open(&self, replica: &str, retention: Duration) -> anyhow::Result<Arc<dyn Bus>> {
-        self.open_with(self.settings(replica, retention)).await
+        self.open_with(&self.settings(replica, retention)).await
     }
 
-    /// How it would be opened.
-    pub(crate) fn settings(&self, replica: &str, retention: Duration) -> PubSubSettings {
-        let BusName::PubSub(projects) = &self.bus;
-        PubSubSettings {
+    /// Returns the settings to open the bus with.
+    pub(crate) fn settings(&self, replica: &str, retention: Duration) -> BusSettings {
+        BusSettings {
             retention,
-            ..PubSubSettings::over(projects.clone(), replica)
+            ..BusSettings::new(replica)
         }
     }
 
-    /// Opens it with other settings.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub(crate) async fn open_with(&self, settings: PubSubSettings) -> anyhow::Result<Arc<dyn Bus>> {
-        let projects = settings.projects.join(",");
-        let opened = PubSub::open(settings).await;
-        let bus = opened.with_context(|| format!("cannot use --bus pubsub:{projects}"))?;
-        Ok(Arc::new(bus))
+    /// Opens the bus with these settings.
+    pub(crate) async fn open_with(&self, settings: &BusSettings) -> anyhow::Result<Arc<dyn Bus>> {
+        let opened = self.bus.open(settings).await;
+        opened.with_context(|| format!("cannot use --bus {}", self.bus))
+    }
+
+    /// Returns the address.
+    pub(crate) fn address(&self) -> &BusAddress {
+        &self.bus
     }
 }
 

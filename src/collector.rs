@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use ::bus::PubSubSettings;
+use ::bus::BusSettings;
 use clap::{Args, ValueEnum};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -59,11 +59,11 @@ pub(crate) async fn run(args: CollectorArgs, shutdown: CancellationToken) -> any
     refuse(&wrong)?;
     let client = client::unasked().await?;
     // It makes no subscription, so no two collectors can be taken for each other.
-    let settings = PubSubSettings {
+    let settings = BusSettings {
         compression: args.compression == Compression::Zstd,
         ..args.bus.settings("collector", args.keep.retention)
     };
-    let bus = args.bus.open_with(settings).await?;
+    let bus = args.bus.open_with(&settings).await?;
     let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
     let mut registry = Registry::default();
     let (collector_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());

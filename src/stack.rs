@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use bus::{Bus, Embedded, Limits};
+use bus::{Bus, BusAddress, BusSettings};
 use futures::FutureExt;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -154,16 +154,16 @@ async fn open_bus(args: &StackArgs, data_dir: &Path) -> anyhow::Result<Arc<dyn B
             data_dir.display()
         )
     })?;
-    let limits = Limits {
+    let settings = BusSettings {
         retention: args.keep.retention,
         retention_bytes: args.retention_bytes.as_u64(),
+        ..BusSettings::new(owner_name(data_dir))
     };
-    let opened = tokio::task::spawn_blocking(move || Embedded::open(&dir, limits)).await;
-    let bus = opened.context("opening the bus failed")?.with_context(|| {
+    let opened = BusAddress::Embedded(dir).open(&settings).await;
+    opened.with_context(|| {
         format!(
             "cannot use the data directory {} (choose another with --data-dir)",
             data_dir.display()
         )
-    })?;
-    Ok(Arc::new(bus))
+    })
 }

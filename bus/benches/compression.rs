@@ -1,10 +1,12 @@
-//! What compressing batches costs and saves.
+//! Cost and ratio of batch compression.
 //!
-//! `cargo bench -p bus --bench compression [-- FILE …]`: of each file's lines, and of two kinds of made ones, batches of several sizes, compressed as they are for Pub/Sub and read back.
-//! Ratio is what goes over the wire, attributes included, to what would without. Times are CPU of the thread, the median of nine rounds; the other levels of zstd stand beside it, for the
-//! same data, without the attributes.
+//! `cargo bench -p bus --bench compression [-- FILE …]` compresses batches of several sizes, as for
+//! Pub/Sub, and decodes them: of each file's lines, and of two kinds of generated lines. The ratio
+//! is compressed to uncompressed bytes on the wire, attributes included. Rates are medians of nine
+//! rounds on one thread. For comparison, other levels of zstd compress the same data, without
+//! attributes.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should panic")]
 
 use std::{collections::HashMap, hint::black_box, sync::Arc, time::Instant};
 
@@ -13,14 +15,14 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 const ROUNDS: usize = 9;
 
-/// Bytes looked at of each text.
+/// Bytes used of each text.
 const TOTAL: usize = 8 << 20;
 
 fn main() {
     let files = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
     let mut texts = vec![
-        ("access log, random ids".to_owned(), made(access_line)),
-        ("JSON, random ids".to_owned(), made(json_line)),
+        ("access log, random ids".to_owned(), generated(access_line)),
+        ("JSON, random ids".to_owned(), generated(json_line)),
     ];
     texts.extend(files.map(|path| {
         let text = std::fs::read(&path).unwrap();
@@ -38,7 +40,10 @@ fn main() {
             let mut rounds: Vec<(f64, f64, f64)> = (0..ROUNDS).map(|_| round(&batches)).collect();
             rounds.sort_by(|one, other| one.1.total_cmp(&other.1));
             let (ratio, compress, read) = rounds[ROUNDS / 2];
-            let others: Vec<String> = [-5, -1, 3, 6].iter().map(|level| beside(&batches, *level)).collect();
+            let others: Vec<String> = [-5, -1, 3, 6]
+                .iter()
+                .map(|level| other_level(&batches, *level))
+                .collect();
             println!(
                 "{name:<28} {size:>8}  {ratio:>6.3}  {compress:>5.0} MB/s  {read:>5.0} MB/s    {}",
                 others.join("; ")
@@ -47,7 +52,7 @@ fn main() {
     }
 }
 
-/// The ratio, and MB/s of lines each way.
+/// The ratio, and MB/s of compressing and decoding.
 fn round(batches: &[Batch]) -> (f64, f64, f64) {
     let plain: usize = batches
         .iter()
@@ -71,7 +76,7 @@ fn round(batches: &[Batch]) -> (f64, f64, f64) {
     (wire as f64 / plain as f64, rate(compressing), rate(reading))
 }
 
-/// What Pub/Sub bills of a message: data, and attributes by name and value.
+/// The billed bytes of a message: data, and names and values of attributes.
 fn wire_bytes(attributes: &[(&'static str, String)], data: usize) -> usize {
     data + attributes
         .iter()
@@ -79,8 +84,8 @@ fn wire_bytes(attributes: &[(&'static str, String)], data: usize) -> usize {
         .sum::<usize>()
 }
 
-/// Another level of zstd on the same data.
-fn beside(batches: &[Batch], level: i32) -> String {
+/// Ratio and MB/s of another zstd level.
+fn other_level(batches: &[Batch], level: i32) -> String {
     let mut compressor = zstd::bulk::Compressor::new(level).unwrap();
     let began = Instant::now();
     let (mut from, mut to) = (0, 0);
@@ -92,7 +97,7 @@ fn beside(batches: &[Batch], level: i32) -> String {
     format!("{level}: {:.3}, {rate:.0}", to as f64 / from as f64)
 }
 
-/// Whole lines, as many as fit a batch.
+/// Batches of as many whole lines as fit `size`.
 fn batches(text: &[u8], size: usize) -> Vec<Batch> {
     let metadata = Arc::new(StreamMetadata {
         app: "shop".parse().unwrap(),
@@ -127,7 +132,7 @@ fn batches(text: &[u8], size: usize) -> Vec<Batch> {
     batches
 }
 
-fn made(line: impl Fn(&mut SmallRng) -> String) -> Vec<u8> {
+fn generated(line: impl Fn(&mut SmallRng) -> String) -> Vec<u8> {
     let mut random = SmallRng::seed_from_u64(9);
     let (mut text, mut nanos) = (Vec::with_capacity(TOTAL), 0u64);
     while text.len() < TOTAL {

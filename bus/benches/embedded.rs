@@ -1,10 +1,12 @@
-//! The embedded bus beside raw synced writes of the same size, in turn, in one run.
+//! The embedded bus compared with raw synced writes of the same size.
 //!
-//! `cargo bench -p bus --bench embedded`. Each round writes the same number of bytes three ways, in another order each time: a file with `fdatasync` after each write; one publisher, which
-//! waits for each batch; eight publishers, which share syncs. Then one reader follows it all from the beginning. The median round counts. The last column is what storing
-//! costs one publisher: CPU of the whole process, system included, for each line of 120 bytes.
+//! `cargo bench -p bus --bench embedded` writes the same number of bytes in three ways per round,
+//! in varying order: a file with `fdatasync` after each write; one publisher, which waits for each
+//! batch; eight publishers, which share syncs. Then one reader reads everything. The results are
+//! medians. The last column is the CPU time of the process per line of 120 bytes, system time
+//! included, with one publisher.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should panic")]
 
 use std::{
     fs::File,
@@ -14,7 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{AppName, Batch, Bus, Content, Embedded, Epoch, Item, Limits, Start, StreamId, StreamMetadata};
+use bus::{
+    AppName, Batch, Bus, Content, Embedded, EmbeddedSettings, Epoch, ReaderItem, Start, StreamId, StreamMetadata,
+};
 use bytes::Bytes;
 
 const ROUNDS: usize = 9;
@@ -41,7 +45,7 @@ fn main() {
             let dir = tempfile::tempdir_in(".").unwrap();
             let count = total / size;
             let (mut raw, mut one, mut eight) = (0.0, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0));
-            // In another order each round: a disk takes the first burst better than the next.
+            // The order varies because a disk is faster for the first burst.
             for turn in 0..3 {
                 match (round + turn) % 3 {
                     0 => raw = raw_writes(dir.path(), size, count),
@@ -78,14 +82,15 @@ fn raw_writes(dir: &Path, size: usize, count: usize) -> f64 {
     rate(size * count, began.elapsed())
 }
 
-/// Publishes, then follows from the oldest, both in MB/s; and the CPU of publishing in ns a line.
+/// MB/s of publishing and of reading from the oldest batch, and the CPU time of publishing in ns
+/// per line.
 async fn publish(dir: &Path, size: usize, count: usize, publishers: usize) -> (f64, f64, f64) {
-    let limits = Limits {
+    let settings = EmbeddedSettings {
         retention_bytes: 4 << 30,
-        ..Limits::default()
+        ..EmbeddedSettings::default()
     };
     let dir = dir.join(format!("bus-{publishers}"));
-    let bus = Arc::new(Embedded::open(&dir, limits).unwrap());
+    let bus = Arc::new(Embedded::open(&dir, settings).unwrap());
     let app: AppName = "bench".parse().unwrap();
     bus.create(&app).await.unwrap();
     let data = batch_data(size);
@@ -124,15 +129,15 @@ async fn publish(dir: &Path, size: usize, count: usize, publishers: usize) -> (f
     let mut bytes = 0;
     loop {
         match reader.next().await.unwrap().unwrap() {
-            Item::Delivery(delivery) => bytes += delivery.batch.data().len(),
-            Item::CaughtUp => break,
+            ReaderItem::Delivery(delivery) => bytes += delivery.batch.data().len(),
+            ReaderItem::CaughtUp => break,
             other => panic!("{other:?}"),
         }
     }
     (published, rate(bytes, began.elapsed()), per_line)
 }
 
-/// Of this process, in user and system, at the kernel's grain of 10 ms.
+/// User and system CPU time of this process, with a resolution of 10 ms.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

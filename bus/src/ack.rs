@@ -1,38 +1,39 @@
-//! The promise to a durable subscription that a batch is dealt with.
+//! Acknowledgement of one delivery of a durable subscription.
 
 use std::fmt;
 
-/// Settles one delivery of a durable subscription: exactly one of accepted or given back.
+/// Acknowledges one delivery of a durable subscription: exactly one of [`ack`](Self::ack) and
+/// [`nack`](Self::nack).
 ///
-/// Dropping it gives the batch back, so a reader that dies loses nothing.
-pub struct Ack(Option<Box<dyn FnOnce(Outcome) + Send + Sync>>);
+/// Dropping it is a nack, so a reader that panics or is cancelled loses nothing.
+pub struct Ack(Option<Box<dyn FnOnce(AckOutcome) + Send + Sync>>);
 
-/// What became of a delivery.
+/// The outcome of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The reader is done with it: it never comes again.
-    Accepted,
-    /// It is to come again.
-    GivenBack,
+pub enum AckOutcome {
+    /// The delivery is processed; the bus does not redeliver it.
+    Acked,
+    /// The bus redelivers the message.
+    Nacked,
 }
 
 impl Ack {
-    /// One that tells its engine by this call. The call must not block.
-    pub fn new(settle: impl FnOnce(Outcome) + Send + Sync + 'static) -> Self {
+    /// Creates an acknowledgement that reports its outcome to `settle`, which must not block.
+    pub fn new(settle: impl FnOnce(AckOutcome) + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(settle)))
     }
 
-    /// Tells the bus that the batch is dealt with for good.
-    pub fn accept(mut self) {
-        self.settle(Outcome::Accepted);
+    /// Acknowledges the delivery: the bus does not redeliver it.
+    pub fn ack(mut self) {
+        self.settle(AckOutcome::Acked);
     }
 
-    /// Asks the bus for the batch again.
-    pub fn give_back(self) {
+    /// Asks the bus to redeliver the message.
+    pub fn nack(self) {
         drop(self);
     }
 
-    fn settle(&mut self, outcome: Outcome) {
+    fn settle(&mut self, outcome: AckOutcome) {
         if let Some(settle) = self.0.take() {
             settle(outcome);
         }
@@ -41,7 +42,7 @@ impl Ack {
 
 impl Drop for Ack {
     fn drop(&mut self) {
-        self.settle(Outcome::GivenBack);
+        self.settle(AckOutcome::Nacked);
     }
 }
 

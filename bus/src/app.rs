@@ -1,23 +1,24 @@
-//! The tenant's name.
+//! Names of apps.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// The name of an app: the tenant whose lines are kept together.
+/// The name of an app: the tenant whose logs are one unit.
 ///
-/// *Shape*: 1 to 63 characters of `[A-Za-z0-9._-]`, first and last a letter or a digit. That is a Kubernetes label value
-/// (`metadata.labels`), of which a namespace name is the stricter case, so whatever names an app in Kubernetes fits. Cheap to clone.
+/// *Shape*: 1 to 63 characters of `[A-Za-z0-9._-]`, starting and ending with a letter or a
+/// digit. That is the shape of a Kubernetes label value (`metadata.labels`); namespace names are a
+/// subset. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AppName(Arc<str>);
 
-/// What is wrong with a text that should name an app.
+/// The text is not an app name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not an app name: 1 to 63 letters, digits, '-', '_' or '.', beginning and ending with a letter or a digit"
+    "invalid app name {0:?}: use 1 to 63 letters, digits, '-', '_' or '.', starting and ending with a letter or digit"
 )]
 pub struct InvalidAppName(pub String);
 
 impl AppName {
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -28,10 +29,10 @@ impl FromStr for AppName {
 
     fn from_str(text: &str) -> Result<Self, InvalidAppName> {
         let bytes = text.as_bytes();
-        let ends_well = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+        let is_end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
         let fits = bytes.len() <= 63
-            && ends_well(bytes.first())
-            && ends_well(bytes.last())
+            && is_end(bytes.first())
+            && is_end(bytes.last())
             && bytes
                 .iter()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));

@@ -1,50 +1,54 @@
-//! A batch: what travels as one message on the bus.
+//! A batch: one message on the bus.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::{
+    ack::Ack,
     app::AppName,
-    notice::TRIBUTARY,
+    origin::TRIBUTARY,
     stream::StreamId,
     time::{PublishTime, Timestamp},
 };
 
-/// The version of batch this code writes, attribute `v`. [`MAX_LINE_BYTES`] is part of it: another cut would number lines differently.
+/// Version of the batch format that this code writes and reads: attribute `v`.
+///
+/// [`MAX_LINE_BYTES`] is part of the version: another limit would number lines differently.
 pub const VERSION: &str = "2";
 
-/// The longest line, timestamp and newline left out, in bytes. A longer one is cut into parts, each a line with a seq of its own.
+/// Maximum length of a line in bytes, without timestamp and newline. A longer line is split into
+/// parts; each part is a line with its own sequence number.
 ///
-/// 256 KiB: above what any printed line of a program needs, and four of them still fit one batch.
+/// 256 KiB exceeds every printed line seen in practice, and four such lines fit one batch.
 pub const MAX_LINE_BYTES: usize = 256 * 1024;
 
-/// The most bytes of data in a batch: 1 MB at 50 ms a publish is 20 MB/s a stream. Leaves room below Pub/Sub's 10 MB a message.
+/// Maximum data of a batch in bytes. At 50 ms per publish, 1 MiB allows 20 MB/s per stream; it
+/// stays far below Pub/Sub's limit of 10 MB per message.
 pub const MAX_BATCH_BYTES: usize = 1 << 20;
 
-/// What all batches of one stream have in common.
-///
-/// Shared by reference: a batch costs no copy of it.
+/// Attributes that all batches of one stream share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamMetadata {
-    /// The tenant.
+    /// The app.
     pub app: AppName,
-    /// What stands in brackets in a printed line: the pod's name, `pod/container` where a pod has several.
+    /// The process: the pod's name, or `pod/container` if the pod has several containers.
     pub process: String,
-    /// The container instance, as one collector read it.
+    /// The stream: one container instance as read by one collector.
     pub stream: StreamId,
-    /// The node it ran on.
+    /// The node on which the container ran.
     pub node: String,
-    /// `app`; `tributary` for notices; or the platform part that spoke.
+    /// The origin of the lines: `app`, or a part of the platform such as `tributary`.
     pub origin: String,
-    /// Which of the two outputs, where known (`--source files`).
+    /// The output of the container, if known (`--source files`).
     pub fd: Option<Fd>,
-    /// The drain that a notice is about.
+    /// Id of the drain that a platform message is about.
     pub about: Option<String>,
 }
 
 impl StreamMetadata {
-    /// Of what the platform itself says in an app's topic, from this node or replica.
+    /// Metadata of platform messages that a collector or replica called `node` adds to an app's
+    /// log.
     pub fn tributary(app: AppName, stream: StreamId, node: &str) -> Self {
         Self {
             app,
@@ -67,114 +71,140 @@ pub enum Fd {
     Err,
 }
 
-/// Which part of a cut line a one-line batch holds.
+/// Which part of a split line a one-line batch contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// More of the line follows under the next seq.
+    /// The line continues with the next sequence number.
     More,
-    /// The line ends here.
+    /// The line ends with this part.
     Last,
 }
 
-/// Why lines are known not to come.
+/// Why lines were lost before they reached the bus.
 ///
-/// A closed set for us; a reason that a newer writer invented is kept as it came.
+/// A reason of a newer writer is preserved as text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// The collector was away while the node dropped what it had not read (a rotation, a removed container).
+    /// The collector was down while the node deleted unread lines (log rotation, container
+    /// removal).
     Away,
-    /// The end of a container's output could no longer be read.
+    /// The end of a container's output was deleted before it was read.
     Gone,
-    /// The node rotated its file faster than the log API served it.
+    /// The node rotated the log file before it was read.
     Rotated,
     /// The collector's spool was full.
     Spool,
-    /// The app printed faster than its limit.
+    /// The app exceeded its rate limit.
     Limit,
-    /// The bus refused the batch for good.
+    /// The bus rejected the batch.
     Refused,
-    /// One this version does not know.
+    /// A reason that this version does not know.
     Other(String),
 }
 
-/// Lines known not to come.
+/// Lines that a publisher knows to be lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// How many seqs, from the batch's seq on. 0: the count cannot be known, and no seq is taken.
+    /// Number of lost lines, starting at the batch's sequence number. 0: the number is unknown,
+    /// and the gap takes no sequence number.
     pub lines: u64,
-    /// Why.
+    /// Why the lines were lost.
     pub reason: GapReason,
-    /// Not before this time, where known.
+    /// Earliest time of the lost lines, if known.
     pub from: Option<Timestamp>,
-    /// Not after this time, where known.
+    /// Latest time of the lost lines, if known.
     pub to: Option<Timestamp>,
 }
 
-/// What a batch says.
+/// The facts of a platform message, for programs; the line of text is rendered from them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlatformMessage {
+    /// Error code, Heroku's where one fits: `L10`.
+    pub code: String,
+    /// Reason as a token: `limit`.
+    pub reason: String,
+}
+
+/// Content of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Consecutive lines exactly as the log API prints them with `timestamps=true`, each ending in a newline.
+    /// Consecutive lines as the log API prints them with `timestamps=true`, each ending in a
+    /// newline.
     Lines {
         /// The lines.
         data: Bytes,
-        /// How many.
+        /// Number of lines.
         lines: u64,
-        /// Set where this is one part of a cut line; then `lines` is 1.
+        /// Set if this is one part of a split line; `lines` is then 1.
         part: Option<Part>,
     },
-    /// A known loss at this seq.
+    /// A platform message: one line with a sequence number, and its facts.
+    Message {
+        /// The line, with timestamp and newline.
+        data: Bytes,
+        /// The facts.
+        message: Arc<PlatformMessage>,
+    },
+    /// Lines that are lost, starting at the batch's sequence number.
     Gap(Gap),
-    /// The stream is complete: the batch's seq is its total.
+    /// The end of the stream. The batch's sequence number is the number of lines in the stream.
     End,
-    /// A reader's own mark in the topic, to find its place by; everyone else skips it.
+    /// A reader's position marker. All other readers skip it.
     Marker(String),
 }
 
-/// Consecutive lines of one stream, or what is to be said about it: one message on the bus.
+/// Consecutive lines of one stream, or an event of the stream: one message on the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// What all batches of the stream share.
+    /// Attributes that all batches of the stream share.
     pub metadata: Arc<StreamMetadata>,
-    /// The seq of the first line; of a loss, the first lost one; of an end, the total.
+    /// Sequence number of the first line; of a gap, the first lost line; of an end, the number of
+    /// lines in the stream.
     pub seq: u64,
-    /// The lines, or what is said instead.
+    /// The content.
     pub content: Content,
 }
 
 impl Batch {
-    /// How many seqs it takes: lines, or lost lines.
+    /// Returns the number of sequence numbers that the batch takes.
     pub fn lines(&self) -> u64 {
         match &self.content {
             Content::Lines { lines, .. } => *lines,
-            Content::Gap(loss) => loss.lines,
+            Content::Message { .. } => 1,
+            Content::Gap(gap) => gap.lines,
             Content::End | Content::Marker(_) => 0,
         }
     }
 
-    /// The data, shared; empty where it has none.
+    /// Returns the data without copying; empty if the batch has none.
     pub fn shared_data(&self) -> Bytes {
         match &self.content {
-            Content::Lines { data, .. } => data.clone(),
+            Content::Lines { data, .. } | Content::Message { data, .. } => data.clone(),
             _ => Bytes::new(),
         }
     }
 
-    /// The data, empty where it has none.
+    /// Returns the data; empty if the batch has none.
     pub fn data(&self) -> &[u8] {
         match &self.content {
-            Content::Lines { data, .. } => data,
+            Content::Lines { data, .. } | Content::Message { data, .. } => data,
             _ => &[],
         }
     }
+
+    /// Returns whether the data is within [`MAX_BATCH_BYTES`].
+    pub fn fits(&self) -> bool {
+        self.data().len() <= MAX_BATCH_BYTES
+    }
 }
 
-/// A batch as the bus handed it over.
+/// A batch as delivered by the bus.
 #[derive(Debug)]
 pub struct Delivery {
     /// The batch.
     pub batch: Batch,
     /// When the bus accepted it.
     pub published: PublishTime,
-    /// To be settled where the reader is a durable subscription.
-    pub ack: Option<crate::Ack>,
+    /// Set if the reader is a durable subscription.
+    pub ack: Option<Ack>,
 }

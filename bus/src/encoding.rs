@@ -1,37 +1,40 @@
-//! A batch's data, compressed on its way: attribute `encoding`.
+//! Compression of a batch's data on the bus: attribute `encoding`.
 //!
-//! *Source*: RFC 8878, one or more frames of Zstandard. A batch's lines are alike, so what is billed by the byte shrinks to a fraction; what does not, goes as it is.
+//! *Source*: RFC 8878, one or more Zstandard frames. Data that does not shrink is sent
+//! uncompressed.
 
 use std::cell::RefCell;
 
 use bytes::Bytes;
 use zstd::bulk::{Compressor, Decompressor};
 
-/// The attribute's value.
+/// Value of attribute `encoding`.
 pub(crate) const ZSTD: &str = "zstd";
 
-/// zstd's level. Of those that keep up with a collector it is the one that saves the most a nanosecond (docs/performance.md).
+/// Compression level: the one that saves most bytes per CPU time among those that keep up with a
+/// collector (docs/performance.md).
 const LEVEL: i32 = 1;
 
-/// Smaller data goes as it is: a request is billed as 1,000 bytes at least.
+/// Minimum data to compress: Pub/Sub bills at least 1,000 bytes per request.
 const MIN_BYTES: usize = 512;
 
 thread_local! {
-    // A context costs more to make than a small batch to compress; a thread has one, and room for what comes out of it.
+    // Creating a context costs more than compressing a small batch, so each thread keeps one, with
+    // an output buffer.
     static COMPRESSOR: RefCell<Option<(Compressor<'static>, Vec<u8>)>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Data, compressed. `None` where that saves less than an eighth.
+/// Compresses data; `None` if that saves less than an eighth.
 pub(crate) fn compress(data: &[u8]) -> Option<Bytes> {
     if data.len() < MIN_BYTES {
         return None;
     }
-    COMPRESSOR.with_borrow_mut(|made| {
-        if made.is_none() {
-            *made = Some((Compressor::new(LEVEL).ok()?, Vec::new()));
+    COMPRESSOR.with_borrow_mut(|context| {
+        if context.is_none() {
+            *context = Some((Compressor::new(LEVEL).ok()?, Vec::new()));
         }
-        let (compressor, out) = made.as_mut()?;
+        let (compressor, out) = context.as_mut()?;
         out.clear();
         out.reserve(zstd::compress_bound(data.len()));
         compressor.compress_to_buffer(data, out).ok()?;
@@ -39,17 +42,18 @@ pub(crate) fn compress(data: &[u8]) -> Option<Bytes> {
     })
 }
 
-/// What was compressed, at most `most` bytes.
+/// Decompresses data of at most `max_bytes`.
 ///
 /// # Errors
-/// Why it cannot be read: it is none, or would be larger. Whatever a frame claims to hold, no more than `most` is allocated for it.
-pub(crate) fn decompress(data: &[u8], most: usize) -> Result<Bytes, String> {
-    let why = |error: std::io::Error| error.to_string();
-    DECOMPRESSOR.with_borrow_mut(|made| {
-        let decompressor = match made {
+/// The cause: the data is corrupt or larger. At most `max_bytes` are allocated, whatever size a
+/// frame claims.
+pub(crate) fn decompress(data: &[u8], max_bytes: usize) -> Result<Bytes, String> {
+    let cause = |error: std::io::Error| error.to_string();
+    DECOMPRESSOR.with_borrow_mut(|context| {
+        let decompressor = match context {
             Some(decompressor) => decompressor,
-            None => made.insert(Decompressor::new().map_err(why)?),
+            None => context.insert(Decompressor::new().map_err(cause)?),
         };
-        decompressor.decompress(data, most).map(Bytes::from).map_err(why)
+        decompressor.decompress(data, max_bytes).map(Bytes::from).map_err(cause)
     })
 }

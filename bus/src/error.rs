@@ -1,66 +1,68 @@
-//! What can go wrong on the bus.
+//! Errors of the bus.
 
 use std::path::PathBuf;
 
-use crate::app::AppName;
+use crate::{app::AppName, batch::MAX_BATCH_BYTES};
 
-/// What can go wrong on the bus.
+/// Errors of the bus.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    /// No topic of this app.
-    #[error("no app named {0} on the bus")]
+    /// The app has no topic.
+    #[error("app {0} does not exist on the bus; check its name")]
     UnknownApp(AppName),
-    /// The directory of the embedded bus belongs to another process.
-    #[error("the bus directory {0} is in use by another process: stop that one, or choose another directory")]
+    /// Another process uses the directory of the embedded bus.
+    #[error(
+        "cannot open the bus directory {0}: another process is using it; stop that process or choose another directory"
+    )]
     InUse(PathBuf),
     /// The directory of the embedded bus cannot be opened.
-    #[error("the bus directory {dir} cannot be opened: {reason}")]
+    #[error("cannot open the bus directory {dir}: {reason}")]
     Open {
-        /// Which one.
+        /// The directory.
         dir: PathBuf,
-        /// Why, in words.
+        /// The cause.
         reason: String,
     },
-    /// The batch is larger than the bus takes: never to be tried again.
-    #[error("a batch of {bytes} bytes is larger than the bus takes ({})", crate::MAX_BATCH_BYTES)]
+    /// The batch exceeds [`MAX_BATCH_BYTES`].
+    #[error("cannot publish a batch of {bytes} bytes: the maximum is {MAX_BATCH_BYTES}")]
     TooLarge {
-        /// Its data.
+        /// Size of its data.
         bytes: usize,
     },
-    /// Another reader holds the durable subscription.
-    #[error("the subscription {0} has a reader already")]
-    Subscribed(String),
-    /// A setting of the bus cannot be meant, or its credentials cannot be used: for an operator to mend.
+    /// The durable subscription has a reader.
+    #[error("cannot read subscription {0}: it already has a reader")]
+    SubscriptionInUse(String),
+    /// A setting or the credentials are invalid.
     #[error("{0}")]
     Settings(String),
-    /// The bus does not answer, or answers that it cannot just now.
-    #[error("the bus does not answer: {0}")]
+    /// The bus does not answer, or is temporarily unable to serve the request.
+    #[error("the bus is unavailable: {0}")]
     Unavailable(String),
-    /// A quota of the bus is used up: an operator has to raise it, or to remove what is not needed.
-    #[error("the bus has no room: {0}")]
+    /// A quota is exhausted. An operator must raise it or delete unused resources.
+    #[error("a quota of the bus is exhausted: {0}")]
     Quota(String),
-    /// The bus does not let us: an operator has to grant the right.
-    #[error("the bus refuses the credentials: {0}")]
+    /// The credentials lack a permission.
+    #[error("the bus denied access: {0}")]
     Denied(String),
-    /// The bus will never take this request.
-    #[error("the bus refuses the request: {0}")]
+    /// The bus rejects the request permanently.
+    #[error("the bus rejected the request: {0}")]
     Refused(String),
     /// The bus has been shut down.
     #[error("the bus is closed")]
     Closed,
-    /// The store of the embedded bus failed: a disk that is full or broken.
-    #[error("the bus cannot store: {0}")]
+    /// The embedded bus cannot write to or read from its disk.
+    #[error("the bus cannot access its storage: {0}; check the disk's free space and health")]
     Store(#[from] std::io::Error),
 }
 
 impl BusError {
-    /// Whether the same call may succeed later.
+    /// Returns whether a retry of the same call may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Store(_)
             | Self::Closed
             | Self::InUse(_)
-            | Self::Subscribed(_)
+            | Self::SubscriptionInUse(_)
             | Self::Unavailable(_)
             | Self::Quota(_)
             | Self::Denied(_) => true,

@@ -1,25 +1,25 @@
-//! The level that a line names itself, where it is JSON or logfmt.
+//! Log levels stated by the lines themselves, in JSON or logfmt.
 
 use serde::Deserialize;
 
-/// How bad it is, in the words that loggers share.
+/// The severity of a line, in the levels that common loggers share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Every step.
+    /// Fine-grained tracing.
     Trace,
-    /// For who looks for a mistake.
+    /// Debugging information.
     Debug,
-    /// As it should be.
+    /// Normal operation.
     Info,
-    /// Not yet bad.
+    /// A potential problem.
     Warn,
-    /// Something failed.
+    /// An operation failed.
     Error,
-    /// All of it failed.
+    /// The program cannot continue.
     Fatal,
 }
 
-/// The fields in which loggers put it.
+/// JSON fields that hold the level.
 #[derive(Deserialize)]
 struct JsonLevel<'a> {
     #[serde(
@@ -40,11 +40,11 @@ enum Value<'a> {
     Number(i64),
 }
 
-/// The keys of logfmt.
+/// logfmt keys that hold the level.
 const KEYS: [&[u8]; 3] = [b"level=", b"lvl=", b"severity="];
 
 impl Level {
-    /// The level of this name, in the spellings of the common loggers, whatever its case.
+    /// Returns the level of this name in the spellings of common loggers, ignoring case.
     pub fn named(word: &str) -> Option<Self> {
         Some(match word.to_ascii_lowercase().as_str() {
             "trace" => Self::Trace,
@@ -57,7 +57,7 @@ impl Level {
         })
     }
 
-    /// Bunyan's and pino's numbers.
+    /// Returns the level of a Bunyan or pino number.
     fn numbered(number: i64) -> Option<Self> {
         Some(match number {
             10 => Self::Trace,
@@ -70,7 +70,8 @@ impl Level {
         })
     }
 
-    /// The level that a line names. `None` where it is neither JSON nor logfmt, or names none.
+    /// Returns the level that a line states. `None` if it is neither JSON nor logfmt or states
+    /// none.
     pub fn of(text: &[u8]) -> Option<Self> {
         let text = text.trim_ascii();
         if text.first() == Some(&b'{') {
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_names_its_level_in_json_or_logfmt() {
+    fn the_level_is_read_from_json_and_logfmt_lines() {
         for (line, level) in [
             (r#"{"level":"error","msg":"x"}"#, Some(Level::Error)),
             (r#"{"msg":"level=info","severity":"WARNING"}"#, Some(Level::Warn)),

@@ -1,37 +1,40 @@
-//! Which container instance, as which collector read it.
+//! Ids of streams.
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use crate::time::PublishTime;
 
-/// A collector's proof that a (stream, seq) never names two lines: its creation time in milliseconds and 32 random bits.
+/// Distinguishes successive readings of one container instance, so that a stream and a sequence
+/// number never identify two lines: the creation time in milliseconds and 32 random bits.
 ///
-/// Made anew when a container is opened without a checkpoint, or when a resume cannot prove that what it reads joins what it had.
+/// A collector starts a new epoch if it opens a container without a checkpoint, or if it does not
+/// find the resume anchor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch {
     /// Creation time, milliseconds since 1970.
     pub millis: u64,
-    /// Tells two epochs of one millisecond apart.
+    /// Distinguishes epochs of one millisecond.
     pub random: u32,
 }
 
-/// The id of a stream: the output of one container instance as one collector read it.
+/// The id of a stream: the output of one container instance as read by one collector.
 ///
-/// *Shape*: `POD_UID/CONTAINER/CONTAINER_ID/EPOCH`, where EPOCH is the creation time in decimal milliseconds, `-`, eight hex digits; with `--source files`
-/// the container is followed by `:out` or `:err`. None of the parts holds a `/` (Kubernetes names and ids have none). Cheap to clone and to compare.
+/// *Shape*: `POD_UID/CONTAINER/CONTAINER_ID/EPOCH`, where EPOCH is the creation time in decimal
+/// milliseconds, `-`, and eight hex digits; with `--source files` the container is followed by
+/// `:out` or `:err`. No part contains a `/` or a control character. Cheap to clone and to compare.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId {
     text: Arc<str>,
     epoch: Epoch,
 }
 
-/// What is wrong with a text that should be a stream id.
+/// The text is not a stream id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a stream id: POD_UID/CONTAINER/CONTAINER_ID/MILLIS-RANDOM")]
+#[error("invalid stream id {0:?}: expected POD_UID/CONTAINER/CONTAINER_ID/MILLIS-RANDOM")]
 pub struct InvalidStreamId(pub String);
 
 impl Epoch {
-    /// A new one, now.
+    /// Creates an epoch.
     pub fn new() -> Self {
         Self {
             millis: PublishTime::now().0 / 1000,
@@ -39,7 +42,7 @@ impl Epoch {
         }
     }
 
-    /// When it was made, on the bus's time line.
+    /// Returns the creation time as a publish time.
     pub fn created(self) -> PublishTime {
         PublishTime(0).later_by(Duration::from_millis(self.millis))
     }
@@ -58,20 +61,20 @@ impl fmt::Display for Epoch {
 }
 
 impl StreamId {
-    /// Names the stream that begins with this epoch.
+    /// Creates the id of a stream.
     ///
     /// # Errors
-    /// [`InvalidStreamId`] where a part is empty or holds a `/` or a control character.
+    /// [`InvalidStreamId`] if a part is empty or contains a `/` or a control character.
     pub fn new(pod_uid: &str, container: &str, container_id: &str, epoch: Epoch) -> Result<Self, InvalidStreamId> {
         format!("{pod_uid}/{container}/{container_id}/{epoch}").parse()
     }
 
-    /// The id as text, as it travels.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The epoch it ends in.
+    /// Returns the epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }

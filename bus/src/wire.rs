@@ -1,53 +1,56 @@
-//! A batch as attributes and data, the form every engine carries.
+//! The batch format: a batch as attributes and data, the form in which every engine carries it.
+//!
+//! It is public; docs/reference/batch-format.md describes it.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::{
-    batch::{Batch, Content, Fd, Gap, GapReason, MAX_BATCH_BYTES, Part, StreamMetadata, VERSION},
+    batch::{Batch, Content, Fd, Gap, GapReason, Part, PlatformMessage, StreamMetadata, VERSION},
     encoding,
     time::Timestamp,
 };
 
-/// The most bytes a message's data may have for us to look at it, as it comes and decompressed: Pub/Sub's own limit for a message.
+/// Maximum data of a readable message in bytes, both as received and decompressed: Pub/Sub's own
+/// limit for a message.
 const MAX_MESSAGE_BYTES: usize = 10_000_000;
 
-/// A message that cannot be read as a batch. Its reader skips it, counts it and says so.
+/// Why a message is not a readable batch. A reader skips, counts and reports such a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// Written by a newer version.
-    #[error("batch of unknown version {0:?}")]
+    /// The version is unknown.
+    #[error("unknown batch version {0:?}")]
     Version(String),
-    /// Compressed in a way this version does not know.
-    #[error("batch with unknown encoding {0:?}")]
+    /// The compression is unknown.
+    #[error("unknown batch encoding {0:?}")]
     Encoding(String),
-    /// Compressed data that cannot be read, or would be larger than a message may be.
-    #[error("batch whose compressed data cannot be read: {0}")]
+    /// The compressed data is corrupt or exceeds the maximum size of a message.
+    #[error("corrupt compressed data: {0}")]
     Compressed(String),
-    /// An attribute is missing or does not parse.
-    #[error("batch with a bad attribute {name}: {value:?}")]
+    /// An attribute is missing or invalid.
+    #[error("invalid batch attribute {name}: {value:?}")]
     Attribute {
-        /// Which one.
+        /// Name of the attribute.
         name: &'static str,
-        /// As it came, empty where missing.
+        /// Its value, empty if it is missing.
         value: String,
     },
-    /// The data does not have the lines that the attributes tell.
-    #[error("batch of {told} lines holds {found} whole ones")]
+    /// The data does not hold the number of lines that the attributes state.
+    #[error("batch of {stated} lines contains {found}")]
     Lines {
-        /// As attributed.
-        told: u64,
-        /// Counted newlines.
+        /// Number of lines according to the attributes.
+        stated: u64,
+        /// Number of newlines in the data.
         found: u64,
     },
-    /// Larger than any message of ours.
-    #[error("batch of {0} bytes")]
+    /// The message exceeds the maximum size.
+    #[error("batch of {0} bytes exceeds the maximum")]
     Size(usize),
 }
 
 impl Batch {
-    /// The attributes that say everything but the data.
+    /// Encodes everything but the data as attributes.
     pub fn attributes(&self) -> Vec<(&'static str, String)> {
         let metadata = &self.metadata;
         let mut list = vec![
@@ -69,10 +72,14 @@ impl Batch {
         match &self.content {
             Content::Lines { part: None, .. } => {}
             Content::Lines { part: Some(part), .. } => list.push(("part", part.to_string())),
-            Content::Gap(loss) => {
-                list.push(("lost", loss.reason.to_string()));
-                list.extend(loss.from.map(|from| ("from", from.to_string())));
-                list.extend(loss.to.map(|to| ("to", to.to_string())));
+            Content::Message { message, .. } => {
+                list.push(("code", message.code.clone()));
+                list.push(("reason", message.reason.clone()));
+            }
+            Content::Gap(gap) => {
+                list.push(("lost", gap.reason.to_string()));
+                list.extend(gap.from.map(|from| ("from", from.to_string())));
+                list.extend(gap.to.map(|to| ("to", to.to_string())));
             }
             Content::End => list.push(("end", "1".to_owned())),
             Content::Marker(nonce) => list.push(("marker", nonce.clone())),
@@ -80,7 +87,7 @@ impl Batch {
         list
     }
 
-    /// Attributes and data, the data compressed where that pays.
+    /// Encodes the batch as attributes and data, with the data compressed if that saves bytes.
     pub fn compressed(&self) -> (Vec<(&'static str, String)>, Bytes) {
         let mut attributes = self.attributes();
         let Some(data) = encoding::compress(self.data()) else {
@@ -90,10 +97,11 @@ impl Batch {
         (attributes, data)
     }
 
-    /// Reads a message as a batch, decompressed where it was compressed, and proves that the data holds as many lines as told.
+    /// Decodes a message, decompresses its data, and verifies that it holds the stated number of
+    /// lines. Unknown attributes are ignored.
     ///
     /// # Errors
-    /// [`Unreadable`]: the reader skips the message, counts it and says so.
+    /// [`Unreadable`]: skip, count and report the message.
     pub fn from_message(attributes: &HashMap<&str, &str>, data: Bytes) -> Result<Self, Unreadable> {
         let attributes = Attributes(attributes);
         let version = attributes.optional("v").unwrap_or_default();
@@ -116,14 +124,14 @@ impl Batch {
             origin: attributes.required("origin")?.to_owned(),
             fd: attributes
                 .optional("fd")
-                .map(|fd| attributes.read("fd", fd, Fd::from_wire))
+                .map(|fd| attributes.convert("fd", fd, Fd::from_wire))
                 .transpose()?,
             about: attributes.optional("about").map(str::to_owned),
         };
         let lines: u64 = attributes.parsed("lines")?;
         let seq: u64 = attributes.parsed("seq")?;
         if seq.checked_add(lines).is_none() {
-            return Err(attributes.bad("seq"));
+            return Err(attributes.invalid("seq"));
         }
         let content = attributes.content(lines, data)?;
         Ok(Self {
@@ -131,11 +139,6 @@ impl Batch {
             seq,
             content,
         })
-    }
-
-    /// Whether it fits what the bus takes: at most [`MAX_BATCH_BYTES`] of data, save a single line or part, which may be as long as a line may be.
-    pub fn fits(&self) -> bool {
-        self.data().len() <= MAX_BATCH_BYTES
     }
 }
 
@@ -147,18 +150,23 @@ impl Attributes<'_> {
     }
 
     fn required(&self, name: &'static str) -> Result<&str, Unreadable> {
-        self.optional(name).ok_or_else(|| self.bad(name))
+        self.optional(name).ok_or_else(|| self.invalid(name))
     }
 
     fn parsed<T: std::str::FromStr>(&self, name: &'static str) -> Result<T, Unreadable> {
-        self.required(name)?.parse().map_err(|_| self.bad(name))
+        self.required(name)?.parse().map_err(|_| self.invalid(name))
     }
 
-    fn read<T>(&self, name: &'static str, value: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, Unreadable> {
-        read(value).ok_or_else(|| self.bad(name))
+    fn convert<T>(
+        &self,
+        name: &'static str,
+        value: &str,
+        convert: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, Unreadable> {
+        convert(value).ok_or_else(|| self.invalid(name))
     }
 
-    fn bad(&self, name: &'static str) -> Unreadable {
+    fn invalid(&self, name: &'static str) -> Unreadable {
         let value = self.optional(name).unwrap_or_default().chars().take(200).collect();
         Unreadable::Attribute { name, value }
     }
@@ -172,7 +180,7 @@ impl Attributes<'_> {
         }
         let time = |name| {
             self.optional(name)
-                .map(|text| self.read(name, text, Timestamp::parse))
+                .map(|text| self.convert(name, text, Timestamp::parse))
                 .transpose()
         };
         if let Some(reason) = self.optional("lost") {
@@ -186,12 +194,22 @@ impl Attributes<'_> {
         }
         let part = self
             .optional("part")
-            .map(|part| self.read("part", part, Part::from_wire))
+            .map(|part| self.convert("part", part, Part::from_wire))
             .transpose()?;
         let found = memchr::memchr_iter(b'\n', &data).count() as u64;
         let whole = data.last() == Some(&b'\n');
         if found != lines || !whole || (part.is_some() && lines != 1) {
-            return Err(Unreadable::Lines { told: lines, found });
+            return Err(Unreadable::Lines { stated: lines, found });
+        }
+        if let Some(code) = self.optional("code") {
+            if lines != 1 || part.is_some() {
+                return Err(self.invalid("code"));
+            }
+            let message = Arc::new(PlatformMessage {
+                code: code.to_owned(),
+                reason: self.optional("reason").unwrap_or_default().to_owned(),
+            });
+            return Ok(Content::Message { data, message });
         }
         Ok(Content::Lines { data, lines, part })
     }
@@ -235,7 +253,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// The words that stand for the reasons on the wire.
+/// Values of attribute `lost`.
 const REASONS: [(&str, GapReason); 6] = [
     ("away", GapReason::Away),
     ("gone", GapReason::Gone),
@@ -247,7 +265,7 @@ const REASONS: [(&str, GapReason); 6] = [
 
 impl GapReason {
     fn from_wire(text: &str) -> Self {
-        let known = REASONS.into_iter().find(|(word, _)| *word == text);
+        let known = REASONS.into_iter().find(|(token, _)| *token == text);
         known.map_or_else(|| Self::Other(text.to_owned()), |(_, reason)| reason)
     }
 }
@@ -257,7 +275,7 @@ impl fmt::Display for GapReason {
         if let Self::Other(text) = self {
             return f.write_str(text);
         }
-        let word = REASONS.iter().find(|(_, reason)| reason == self);
-        f.write_str(word.map_or("unknown", |(word, _)| word))
+        let token = REASONS.iter().find(|(_, reason)| reason == self);
+        f.write_str(token.map_or("unknown", |(token, _)| token))
     }
 }

@@ -1,4 +1,4 @@
-//! The embedded bus keeps what it accepted.
+//! The embedded bus: durability, recovery, retention and subscriptions.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -6,7 +6,9 @@ mod support;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use bus::{AppName, Batch, Bus, BusError, Embedded, Item, Limits, PublishTime, Reader, Start, StreamMetadata};
+use bus::{
+    AppName, Batch, Bus, BusError, Embedded, EmbeddedSettings, PublishTime, Reader, ReaderItem, Start, StreamMetadata,
+};
 use support::*;
 use tempfile::TempDir;
 
@@ -17,52 +19,52 @@ fn shop() -> AppName {
 }
 
 fn open(dir: &Path) -> Embedded {
-    Embedded::open(dir, Limits::default()).unwrap()
+    Embedded::open(dir, EmbeddedSettings::default()).unwrap()
 }
 
 fn of_app(app: &str) -> Arc<StreamMetadata> {
     Arc::new(StreamMetadata {
         app: app.parse().unwrap(),
-        ..(*old(app)).clone()
+        ..(*old_stream(app)).clone()
     })
 }
 
-async fn next(reader: &mut Reader) -> Item {
+async fn next(reader: &mut Reader) -> ReaderItem {
     tokio::time::timeout(BOUND, reader.next())
         .await
         .expect("in time")
-        .expect("goes on")
-        .expect("readable")
+        .expect("the reader continues")
+        .expect("no error")
 }
 
 async fn next_batch(reader: &mut Reader) -> Batch {
     match next(reader).await {
-        Item::Delivery(delivery) => delivery.batch,
+        ReaderItem::Delivery(delivery) => delivery.batch,
         other => panic!("a batch, not {other:?}"),
     }
 }
 
-/// What is kept, to the end of the read-back.
-async fn kept(bus: &Embedded, app: &AppName, start: Start) -> Vec<(u64, PublishTime)> {
+/// The sequence numbers and publish times of the stored batches.
+async fn stored(bus: &Embedded, app: &AppName, start: Start) -> Vec<(u64, PublishTime)> {
     let mut reader = bus.follow(app, start).await.unwrap();
     let mut all = Vec::new();
     loop {
         match next(&mut reader).await {
-            Item::Delivery(delivery) => all.push((delivery.batch.seq, delivery.published)),
-            Item::CaughtUp => return all,
+            ReaderItem::Delivery(delivery) => all.push((delivery.batch.seq, delivery.published)),
+            ReaderItem::CaughtUp => return all,
             other => panic!("a batch, not {other:?}"),
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_accepted_comes_back_as_it_was_after_a_restart() {
+async fn accepted_batches_are_unchanged_after_a_restart() {
     let dir = TempDir::new().unwrap();
     let web = of_app("shop");
     let batches = [
         lines(&web, 0, 10),
-        loss(&web, 10, 12),
-        unknown_loss(&web, 12),
+        recorded_gap(&web, 10, 12),
+        unknown_gap(&web, 12),
         lines(&web, 12, 13),
         end(&web, 13),
     ];
@@ -79,13 +81,13 @@ async fn what_was_accepted_comes_back_as_it_was_after_a_restart() {
     for batch in &batches {
         assert_eq!(next_batch(&mut reader).await, *batch);
     }
-    assert!(matches!(next(&mut reader).await, Item::CaughtUp));
+    assert!(matches!(next(&mut reader).await, ReaderItem::CaughtUp));
     bus.publish(lines(&web, 13, 14)).await.unwrap();
-    assert_eq!(next_batch(&mut reader).await.seq, 13, "history and live join");
+    assert_eq!(next_batch(&mut reader).await.seq, 13, "live batches follow the history");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_torn_tail_is_cut_off_and_what_lies_before_it_is_kept() {
+async fn a_torn_tail_is_truncated_and_earlier_batches_are_kept() {
     let dir = TempDir::new().unwrap();
     let web = of_app("shop");
     {
@@ -94,35 +96,35 @@ async fn a_torn_tail_is_cut_off_and_what_lies_before_it_is_kept() {
             bus.publish(lines(&web, seq, seq + 1)).await.unwrap();
         }
     }
-    // What a crash in the middle of a write leaves: part of a record behind the last whole one, at whatever byte it was cut.
+    // A crash during a write leaves a partial record behind the last complete one.
     let segment = dir.path().join("apps/shop/00000000000000000000.seg");
     let bytes = std::fs::read(&segment).unwrap();
     let record = bytes.len() / 20;
     for cut in [1, 5, record / 2, record - 10, record - 1] {
         std::fs::write(&segment, &bytes[..bytes.len() - cut]).unwrap();
         let bus = open(dir.path());
-        let seqs: Vec<u64> = kept(&bus, &shop(), Start::Oldest)
+        let seqs: Vec<u64> = stored(&bus, &shop(), Start::Oldest)
             .await
             .into_iter()
             .map(|(seq, _)| seq)
             .collect();
-        assert_eq!(seqs, (0..19).collect::<Vec<_>>(), "cut {cut} bytes short");
+        assert_eq!(seqs, (0..19).collect::<Vec<_>>(), "truncated by {cut} bytes");
         bus.publish(lines(&web, 19, 20)).await.unwrap();
         assert_eq!(
-            kept(&bus, &shop(), Start::Oldest).await.len(),
+            stored(&bus, &shop(), Start::Oldest).await.len(),
             20,
-            "it goes on behind what is good"
+            "writing continues behind the last valid record"
         );
     }
-    // Nor does a tail of zeros or of rubbish, which a lost machine can leave.
+    // A crash of the machine can leave zeros or other bytes.
     for tail in [[0u8; 100], [0xff; 100]] {
         std::fs::write(&segment, [&bytes[..], &tail].concat()).unwrap();
-        assert_eq!(kept(&open(dir.path()), &shop(), Start::Oldest).await.len(), 20);
+        assert_eq!(stored(&open(dir.path()), &shop(), Start::Oldest).await.len(), 20);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_the_disk_spoiled_is_told_and_the_rest_is_read() {
+async fn a_corrupt_record_is_reported_and_the_others_are_read() {
     let dir = TempDir::new().unwrap();
     let web = of_app("shop");
     let big = "x".repeat(200_000);
@@ -149,27 +151,31 @@ async fn a_record_that_the_disk_spoiled_is_told_and_the_rest_is_read() {
         .map(|entry| entry.unwrap().path())
         .collect();
     segments.sort();
-    assert!(segments.len() > 1, "a closed one, and the one that is written");
-    // The data, and then the header, of a record in the middle of each.
+    assert!(segments.len() > 1, "a closed segment and the open one");
+    // Corrupt the data, then fields of the header, of a record in the middle of each.
     for segment in [&segments[0], &segments[segments.len() - 1]] {
         let bytes = std::fs::read(segment).unwrap();
         let record = bytes.len() / (bytes.len() / 200_000);
         for at in [bytes.len() / 2, record * 2 + 6, record * 2 + 9, record * 2 + 20] {
-            let mut spoiled = bytes.clone();
-            spoiled[at] ^= 1;
-            std::fs::write(segment, spoiled).unwrap();
+            let mut corrupt = bytes.clone();
+            corrupt[at] ^= 1;
+            std::fs::write(segment, corrupt).unwrap();
             let bus = open(dir.path());
             let mut reader = bus.follow(&shop(), Start::Oldest).await.unwrap();
-            let (mut seqs, mut breaks) = (Vec::new(), 0);
+            let (mut seqs, mut interruptions) = (Vec::new(), 0);
             loop {
                 match next(&mut reader).await {
-                    Item::Delivery(delivery) => seqs.push(delivery.batch.seq),
-                    Item::Break { .. } => breaks += 1,
-                    Item::CaughtUp => break,
+                    ReaderItem::Delivery(delivery) => seqs.push(delivery.batch.seq),
+                    ReaderItem::Interrupted { .. } => interruptions += 1,
+                    ReaderItem::CaughtUp => break,
                     other => panic!("{other:?}"),
                 }
             }
-            assert_eq!((seqs.len(), breaks), (59, 1), "one of 60 is spoiled, and told, at {at}");
+            assert_eq!(
+                (seqs.len(), interruptions),
+                (59, 1),
+                "one of 60 records is corrupt at byte {at}"
+            );
             assert!(seqs.is_sorted());
         }
         std::fs::write(segment, bytes).unwrap();
@@ -177,17 +183,17 @@ async fn a_record_that_the_disk_spoiled_is_told_and_the_rest_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_begins_where_it_asked_to() {
+async fn a_reader_starts_at_the_requested_position() {
     let dir = TempDir::new().unwrap();
     let (bus, web) = (open(dir.path()), of_app("shop"));
     for seq in 0..10 {
         bus.publish(lines(&web, seq, seq + 1)).await.unwrap();
     }
-    let all = kept(&bus, &shop(), Start::Oldest).await;
+    let all = stored(&bus, &shop(), Start::Oldest).await;
     assert_eq!(all.len(), 10);
-    assert!(all.is_sorted_by(|a, b| a.1 < b.1), "the bus's time never stands still");
-    assert_eq!(kept(&bus, &shop(), Start::At(all[7].1)).await, all[7..]);
-    assert_eq!(kept(&bus, &shop(), Start::Now).await, []);
+    assert!(all.is_sorted_by(|a, b| a.1 < b.1), "publish times strictly increase");
+    assert_eq!(stored(&bus, &shop(), Start::At(all[7].1)).await, all[7..]);
+    assert_eq!(stored(&bus, &shop(), Start::Now).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,7 +205,7 @@ async fn many_publishers_share_syncs_and_each_stream_keeps_its_order() {
             let (bus, web) = (
                 Arc::clone(&bus),
                 Arc::new(StreamMetadata {
-                    stream: old(&format!("p{n}")).stream.clone(),
+                    stream: old_stream(&format!("p{n}")).stream.clone(),
                     ..(*of_app("shop")).clone()
                 }),
             );
@@ -224,21 +230,21 @@ async fn many_publishers_share_syncs_and_each_stream_keeps_its_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loud_app_evicts_itself_first_and_the_reader_it_overtakes_is_told() {
+async fn a_high_volume_app_evicts_its_own_batches_first_and_its_slow_reader_is_interrupted() {
     let dir = TempDir::new().unwrap();
-    let limits = Limits {
+    let settings = EmbeddedSettings {
         retention_bytes: 24 << 20,
-        ..Limits::default()
+        ..EmbeddedSettings::default()
     };
-    let bus = Embedded::open(dir.path(), limits).unwrap();
-    let (quiet, loud) = (of_app("quiet"), of_app("loud"));
+    let bus = Embedded::open(dir.path(), settings).unwrap();
+    let (quiet, busy) = (of_app("quiet"), of_app("busy"));
     for seq in 0..50 {
         bus.publish(lines(&quiet, seq, seq + 1)).await.unwrap();
     }
-    let mut behind = bus.follow(&loud.app, Start::Now).await.err();
+    let mut behind = bus.follow(&busy.app, Start::Now).await.err();
     assert!(matches!(behind.take(), Some(BusError::UnknownApp(_))));
-    bus.create(&loud.app).await.unwrap();
-    let mut behind = bus.follow(&loud.app, Start::Now).await.unwrap();
+    bus.create(&busy.app).await.unwrap();
+    let mut behind = bus.follow(&busy.app, Start::Now).await.unwrap();
     let data = bytes::Bytes::from(format!("2026-11-23T07:00:00.123456789Z {}\n", "x".repeat(250_000)));
     for seq in 0..400 {
         let content = bus::Content::Lines {
@@ -247,7 +253,7 @@ async fn a_loud_app_evicts_itself_first_and_the_reader_it_overtakes_is_told() {
             part: None,
         };
         bus.publish(Batch {
-            metadata: Arc::clone(&loud),
+            metadata: Arc::clone(&busy),
             seq,
             content,
         })
@@ -255,28 +261,28 @@ async fn a_loud_app_evicts_itself_first_and_the_reader_it_overtakes_is_told() {
         .unwrap();
     }
     assert_eq!(
-        kept(&bus, &quiet.app, Start::Oldest).await.len(),
+        stored(&bus, &quiet.app, Start::Oldest).await.len(),
         50,
-        "the quiet app keeps all"
+        "the other app keeps everything"
     );
-    let loud_kept = kept(&bus, &loud.app, Start::Oldest).await;
-    assert!(loud_kept.len() < 120, "{} of 400 kept", loud_kept.len());
+    let busy_stored = stored(&bus, &busy.app, Start::Oldest).await;
+    assert!(busy_stored.len() < 120, "{} of 400 stored", busy_stored.len());
     assert!(
-        loud_kept.len() > 60,
-        "no more goes than must: {} of 400 kept",
-        loud_kept.len()
+        busy_stored.len() > 60,
+        "no more than necessary is evicted: {} of 400 stored",
+        busy_stored.len()
     );
-    assert_eq!(loud_kept.last().unwrap().0, 399);
-    assert!(matches!(next(&mut behind).await, Item::CaughtUp));
+    assert_eq!(busy_stored.last().unwrap().0, 399);
+    assert!(matches!(next(&mut behind).await, ReaderItem::CaughtUp));
     assert!(
-        matches!(next(&mut behind).await, Item::Break { .. }),
-        "a reader that retention passed is told"
+        matches!(next(&mut behind).await, ReaderItem::Interrupted { .. }),
+        "a reader behind the retention is interrupted"
     );
     assert!(next_batch(&mut behind).await.seq > 0);
-    let reader = bus.follow(&loud.app, Start::Oldest).await.unwrap();
+    let reader = bus.follow(&busy.app, Start::Oldest).await.unwrap();
     assert!(
         reader.since() > PublishTime(0),
-        "a later reader knows that its history is not whole"
+        "a later reader has an incomplete history"
     );
     let on_disk: u64 = walk(dir.path());
     assert!(
@@ -299,34 +305,34 @@ fn walk(dir: &Path) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_older_than_retention_goes() {
+async fn batches_older_than_the_retention_are_deleted() {
     let dir = TempDir::new().unwrap();
-    let limits = Limits {
+    let settings = EmbeddedSettings {
         retention: Duration::ZERO,
-        ..Limits::default()
+        ..EmbeddedSettings::default()
     };
-    let bus = Embedded::open(dir.path(), limits).unwrap();
+    let bus = Embedded::open(dir.path(), settings).unwrap();
     let web = of_app("shop");
     bus.publish(lines(&web, 0, 1)).await.unwrap();
-    // Retention looks every few seconds; until then the reader sees it.
-    let gone = async {
-        while !kept(&bus, &shop(), Start::Oldest).await.is_empty() {
+    // Retention runs every few seconds.
+    let deleted = async {
+        while !stored(&bus, &shop(), Start::Oldest).await.is_empty() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(BOUND, gone).await.expect("retention in time");
+    tokio::time::timeout(BOUND, deleted).await.expect("retention in time");
     bus.publish(lines(&web, 1, 2)).await.unwrap();
     drop(bus);
-    let bus = Embedded::open(dir.path(), Limits::default()).unwrap();
+    let bus = Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap();
     let reader = bus.follow(&shop(), Start::Oldest).await.unwrap();
     assert!(
         reader.since() > PublishTime(0),
-        "what went stays gone after a restart, and is known to be"
+        "deleted batches stay deleted after a restart"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscription_redelivers_what_was_not_accepted_also_after_a_restart() {
+async fn a_subscription_redelivers_unacknowledged_batches_also_after_a_restart() {
     let dir = TempDir::new().unwrap();
     let web = of_app("shop");
     {
@@ -335,28 +341,25 @@ async fn a_subscription_redelivers_what_was_not_accepted_also_after_a_restart() 
         let mut reader = bus.subscribe(&shop(), "drain-1").await.unwrap();
         assert!(matches!(
             bus.subscribe(&shop(), "drain-1").await,
-            Err(BusError::Subscribed(_))
+            Err(BusError::SubscriptionInUse(_))
         ));
         for seq in 1..6 {
             bus.publish(lines(&web, seq, seq + 1)).await.unwrap();
         }
         let mut deliveries = Vec::new();
         for seq in 1..6 {
-            let Item::Delivery(delivery) = next(&mut reader).await else {
+            let ReaderItem::Delivery(delivery) = next(&mut reader).await else {
                 panic!("a batch")
             };
-            assert_eq!(
-                delivery.batch.seq, seq,
-                "a new subscription begins with what comes after it"
-            );
+            assert_eq!(delivery.batch.seq, seq, "a new subscription starts with new batches");
             deliveries.push(delivery);
         }
-        deliveries.remove(3).ack.unwrap().give_back();
-        assert_eq!(next_batch(&mut reader).await.seq, 4, "given back, delivered again");
-        deliveries.remove(0).ack.unwrap().accept();
-        deliveries.remove(0).ack.unwrap().accept();
+        deliveries.remove(3).ack.unwrap().nack();
+        assert_eq!(next_batch(&mut reader).await.seq, 4, "a nacked batch is redelivered");
+        deliveries.remove(0).ack.unwrap().ack();
+        deliveries.remove(0).ack.unwrap().ack();
         drop(deliveries);
-        // The place is kept in the order of commands: this one comes after the acks.
+        // Commands are processed in order, so the acks are processed before this one.
         bus.create(&"other".parse().unwrap()).await.unwrap();
     }
     let bus = open(dir.path());
@@ -364,7 +367,7 @@ async fn a_subscription_redelivers_what_was_not_accepted_also_after_a_restart() 
     assert_eq!(
         next_batch(&mut reader).await.seq,
         3,
-        "what was accepted does not come again, the rest does"
+        "only unacknowledged batches are redelivered"
     );
     drop(reader);
     bus.unsubscribe(&shop(), "drain-1").await.unwrap();
@@ -374,17 +377,17 @@ async fn a_subscription_redelivers_what_was_not_accepted_also_after_a_restart() 
     assert_eq!(
         next_batch(&mut reader).await.seq,
         7,
-        "removed and made again, it is new"
+        "a recreated subscription starts with new batches"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_app_is_gone_and_its_readers_end() {
+async fn the_readers_of_a_removed_app_end() {
     let dir = TempDir::new().unwrap();
     let (bus, web) = (open(dir.path()), of_app("shop"));
     bus.publish(lines(&web, 0, 1)).await.unwrap();
     let mut reader = bus.follow(&shop(), Start::Now).await.unwrap();
-    assert!(matches!(next(&mut reader).await, Item::CaughtUp));
+    assert!(matches!(next(&mut reader).await, ReaderItem::CaughtUp));
     bus.remove(&shop()).await.unwrap();
     assert!(tokio::time::timeout(BOUND, reader.next()).await.unwrap().is_none());
     assert!(matches!(
@@ -393,30 +396,30 @@ async fn a_removed_app_is_gone_and_its_readers_end() {
     ));
     bus.publish(lines(&web, 5, 6)).await.unwrap();
     assert_eq!(
-        kept(&bus, &shop(), Start::Oldest).await.len(),
+        stored(&bus, &shop(), Start::Oldest).await.len(),
         1,
-        "made again, it holds only what is new"
+        "a recreated app holds only new batches"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_has_one_process_and_must_be_one() {
+async fn a_directory_is_used_by_one_process_and_must_be_a_directory() {
     let dir = TempDir::new().unwrap();
     let _bus = open(dir.path());
     assert!(matches!(
-        Embedded::open(dir.path(), Limits::default()),
+        Embedded::open(dir.path(), EmbeddedSettings::default()),
         Err(BusError::InUse(_))
     ));
     let file = dir.path().join("file");
     std::fs::write(&file, "x").unwrap();
     assert!(matches!(
-        Embedded::open(&file, Limits::default()),
+        Embedded::open(&file, EmbeddedSettings::default()),
         Err(BusError::Open { .. })
     ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_is_too_large_is_refused_for_good() {
+async fn a_batch_that_is_too_large_is_rejected_permanently() {
     let dir = TempDir::new().unwrap();
     let bus = open(dir.path());
     let content = bus::Content::Lines {
@@ -424,7 +427,7 @@ async fn a_batch_that_is_too_large_is_refused_for_good() {
         lines: bus::MAX_BATCH_BYTES as u64 + 1,
         part: None,
     };
-    let refused = bus
+    let rejected = bus
         .publish(Batch {
             metadata: of_app("shop"),
             seq: 0,
@@ -432,5 +435,5 @@ async fn a_batch_that_is_too_large_is_refused_for_good() {
         })
         .await
         .unwrap_err();
-    assert!(matches!(refused, BusError::TooLarge { .. }) && !refused.is_transient());
+    assert!(matches!(rejected, BusError::TooLarge { .. }) && !rejected.is_transient());
 }

@@ -1,4 +1,5 @@
-//! Whatever the way does to batches, each line comes once, in order, and what is missing is told once.
+//! However deliveries are reordered, repeated and lost, each line arrives once and in order, and
+//! each gap is reported once.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -8,22 +9,22 @@ use std::collections::BTreeMap;
 
 use bus::{
     Content,
-    reassembly::{Patience, Reassembly, What},
+    reassembly::{EventKind, GapTimeouts, Reassembly},
 };
 use proptest::prelude::*;
 use support::*;
 
-/// What happens to one batch of a stream's lines on its way.
+/// What happens to one batch on the bus.
 #[derive(Clone, Debug)]
 struct Fate {
     stream: usize,
     lines: u64,
     delay: u64,
-    /// Milliseconds of further deliveries of the same.
+    /// Delays of redeliveries in milliseconds.
     repeats: Vec<u64>,
     lost: bool,
-    /// A loss message about it is sent, too.
-    owned_up: bool,
+    /// The publisher records the gap.
+    recorded: bool,
 }
 
 fn fates(longest_delay: u64) -> impl Strategy<Value = Vec<Fate>> {
@@ -35,27 +36,27 @@ fn fates(longest_delay: u64) -> impl Strategy<Value = Vec<Fate>> {
         prop::bool::weighted(0.15),
         any::<bool>(),
     )
-        .prop_map(|(stream, lines, delay, repeats, lost, owned_up)| Fate {
+        .prop_map(|(stream, lines, delay, repeats, lost, recorded)| Fate {
             stream,
             lines,
             delay,
             repeats,
             lost,
-            owned_up,
+            recorded,
         });
     prop::collection::vec(fate, 1..60)
 }
 
-/// What was told, which seqs were lost, and how many there were, by stream.
-type Played = (
-    BTreeMap<usize, Vec<What>>,
+/// By stream: the events, the lost sequence numbers, and the number of lines.
+type Outcome = (
+    BTreeMap<usize, Vec<EventKind>>,
     BTreeMap<usize, Vec<u64>>,
     BTreeMap<usize, u64>,
 );
 
-/// Plays the fates, a batch a stream each ten milliseconds; returns what was told, per stream, and which seqs were lost.
-fn play(fates: &[Fate], recut: bool) -> Played {
-    let origins = [young("a"), young("b"), young("c")];
+/// Publishes a batch every ten milliseconds and delivers it according to its fate.
+fn play(fates: &[Fate], recut: bool) -> Outcome {
+    let origins = [new_stream("a"), new_stream("b"), new_stream("c")];
     let mut totals: BTreeMap<usize, u64> = BTreeMap::new();
     let mut lost: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
     let mut schedule = Vec::new();
@@ -66,16 +67,16 @@ fn play(fates: &[Fate], recut: bool) -> Played {
         let (metadata, sent) = (&origins[fate.stream], i as u64 * 10);
         if fate.lost {
             lost.entry(fate.stream).or_default().extend(from..to);
-            if fate.owned_up {
+            if fate.recorded {
                 for again in fate.repeats.iter().chain([&fate.delay]) {
-                    schedule.push((sent + again, sent, loss(metadata, from, to)));
+                    schedule.push((sent + again, sent, recorded_gap(metadata, from, to)));
                 }
             }
             continue;
         }
         schedule.push((sent + fate.delay, sent, lines(metadata, from, to)));
         for again in &fate.repeats {
-            // A repeat that was cut anew: its borders lie elsewhere, within what was sent and not lost.
+            // A recut repeat has other bounds, within the lines that were published and not lost.
             let from = if recut && lost.get(&fate.stream).is_none_or(Vec::is_empty) {
                 from.saturating_sub(3)
             } else {
@@ -89,30 +90,43 @@ fn play(fates: &[Fate], recut: bool) -> Played {
         schedule.push((last, last, end(&origins[*stream], *total)));
     }
     schedule.sort_by_key(|(arrives, ..)| *arrives);
-    let mut r = Reassembly::new(Patience::Tail { hold: HOLD }, START, HISTORY);
+    let mut r = Reassembly::new(
+        GapTimeouts::Tail {
+            reorder_window: REORDER_WINDOW,
+        },
+        START,
+        HISTORY,
+    );
     r.caught_up(at(0));
-    let mut seen: BTreeMap<usize, Vec<What>> = BTreeMap::new();
+    let mut seen: BTreeMap<usize, Vec<EventKind>> = BTreeMap::new();
     let mut collect = |r: &mut Reassembly| {
         while let Some(event) = r.next_event() {
             describe(&event);
             let stream = origins.iter().position(|metadata| *metadata == event.metadata).unwrap();
-            let what = match event.what {
-                What::Lines { lines, late, part, .. } => What::Lines {
+            let kind = match event.kind {
+                EventKind::Lines {
+                    lines,
+                    late,
+                    part,
+                    message,
+                    ..
+                } => EventKind::Lines {
                     data: event.seq.to_string().into(),
                     lines,
                     late,
                     part,
+                    message,
                 },
-                What::Gap { lines, loss } => {
-                    let loss = loss.map(|loss| bus::Gap {
+                EventKind::Gap { lines, gap } => {
+                    let gap = gap.map(|gap| bus::Gap {
                         lines: event.seq,
-                        ..loss
+                        ..gap
                     });
-                    What::Gap { lines, loss }
+                    EventKind::Gap { lines, gap }
                 }
-                What::End => What::End,
+                EventKind::End => EventKind::End,
             };
-            seen.entry(stream).or_default().push(what);
+            seen.entry(stream).or_default().push(kind);
         }
     };
     for (arrives, sent, batch) in schedule {
@@ -120,7 +134,7 @@ fn play(fates: &[Fate], recut: bool) -> Played {
             continue;
         }
         while let Some(due) = r.deadline().filter(|due| *due < at(arrives).elapsed) {
-            r.declare_due(moment(due));
+            r.declare_due(after(due));
             collect(&mut r);
         }
         r.push(delivery(batch, sent), at(arrives));
@@ -131,9 +145,9 @@ fn play(fates: &[Fate], recut: bool) -> Played {
     (seen, lost, totals)
 }
 
-fn delivered(told: &[What]) -> Vec<u64> {
-    let seqs = told.iter().filter_map(|what| match what {
-        What::Lines { data, lines, .. } => {
+fn delivered(events: &[EventKind]) -> Vec<u64> {
+    let seqs = events.iter().filter_map(|kind| match kind {
+        EventKind::Lines { data, lines, .. } => {
             let from: u64 = std::str::from_utf8(data).unwrap().parse().unwrap();
             Some(from..from + lines)
         }
@@ -142,9 +156,16 @@ fn delivered(told: &[What]) -> Vec<u64> {
     seqs.flatten().collect()
 }
 
-fn missing(told: &[What]) -> u64 {
-    told.iter()
-        .map(|what| if let What::Gap { lines, .. } = what { *lines } else { 0 })
+fn missing(events: &[EventKind]) -> u64 {
+    events
+        .iter()
+        .map(|kind| {
+            if let EventKind::Gap { lines, .. } = kind {
+                *lines
+            } else {
+                0
+            }
+        })
         .sum()
 }
 
@@ -152,32 +173,32 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn within_the_hold_each_line_comes_once_in_order_and_each_loss_is_told_once(fates in fates(990), recut in any::<bool>()) {
+    fn within_the_reorder_window_lines_arrive_once_in_order_and_gaps_are_reported_once(fates in fates(990), recut in any::<bool>()) {
         let (seen, lost, totals) = play(&fates, recut);
         for (stream, total) in totals {
             let lost = lost.get(&stream).cloned().unwrap_or_default();
             let expected: Vec<u64> = (0..total).filter(|seq| !lost.contains(seq)).collect();
             prop_assert_eq!(delivered(&seen[&stream]), expected);
             prop_assert_eq!(missing(&seen[&stream]), lost.len() as u64);
-            prop_assert_eq!(seen[&stream].last(), Some(&What::End));
-            let any_late = seen[&stream].iter().any(|what| matches!(what, What::Lines { late: true, .. }));
+            prop_assert_eq!(seen[&stream].last(), Some(&EventKind::End));
+            let any_late = seen[&stream].iter().any(|kind| matches!(kind, EventKind::Lines { late: true, .. }));
             prop_assert!(!any_late);
         }
     }
 
     #[test]
-    fn beyond_the_hold_each_line_still_comes_once_and_only_late_ones_out_of_order(fates in fates(5000)) {
+    fn beyond_the_reorder_window_lines_arrive_once_and_only_late_ones_out_of_order(fates in fates(5000)) {
         let (seen, lost, totals) = play(&fates, false);
         for (stream, total) in totals {
             let lost = lost.get(&stream).cloned().unwrap_or_default();
             let mut all = delivered(&seen[&stream]);
             all.sort_unstable();
             let expected: Vec<u64> = (0..total).filter(|seq| !lost.contains(seq)).collect();
-            prop_assert_eq!(all, expected, "each line once");
-            let on_time: Vec<What> = seen[&stream].iter().filter(|what| !matches!(what, What::Lines { late: true, .. })).cloned().collect();
+            prop_assert_eq!(all, expected, "each line arrives once");
+            let on_time: Vec<EventKind> = seen[&stream].iter().filter(|kind| !matches!(kind, EventKind::Lines { late: true, .. })).cloned().collect();
             prop_assert!(delivered(&on_time).is_sorted());
             let late = delivered(&seen[&stream]).len() - delivered(&on_time).len();
-            prop_assert_eq!(missing(&seen[&stream]), (lost.len() + late) as u64, "every seq was told missing once, or came on time");
+            prop_assert_eq!(missing(&seen[&stream]), (lost.len() + late) as u64, "every line is in time or in one gap");
         }
     }
 }

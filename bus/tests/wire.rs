@@ -1,4 +1,4 @@
-//! What is written on the bus is read as it was, and nothing that is read can break a reader.
+//! The batch format: batches round-trip, and no message makes a reader panic.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -6,7 +6,9 @@ mod support;
 
 use std::{collections::HashMap, sync::Arc};
 
-use bus::{Batch, Content, Epoch, Fd, Gap, GapReason, Part, StreamId, StreamMetadata, Timestamp, Unreadable};
+use bus::{
+    Batch, Content, Epoch, Fd, Gap, GapReason, Part, PlatformMessage, StreamId, StreamMetadata, Timestamp, Unreadable,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 use support::*;
@@ -72,9 +74,9 @@ fn content() -> impl Strategy<Value = Content> {
         GapReason::Away,
         GapReason::Spool,
         GapReason::Limit,
-        GapReason::Other("later idea".to_owned()),
+        GapReason::Other("newer reason".to_owned()),
     ];
-    let loss = (any::<u32>(), prop::sample::select(reasons), time(), time()).prop_map(|(lines, reason, from, to)| {
+    let gap = (any::<u32>(), prop::sample::select(reasons), time(), time()).prop_map(|(lines, reason, from, to)| {
         Content::Gap(Gap {
             lines: lines.into(),
             reason,
@@ -82,10 +84,15 @@ fn content() -> impl Strategy<Value = Content> {
             to,
         })
     });
+    let message = ("L[0-9]{2}", "[a-z_]{1,20}").prop_map(|(code, reason)| Content::Message {
+        data: Bytes::from_static(b"2026-11-23T07:00:00.123456789Z x\n"),
+        message: Arc::new(PlatformMessage { code, reason }),
+    });
     prop_oneof![
         lines,
         part,
-        loss,
+        gap,
+        message,
         Just(Content::End),
         "[a-z0-9]{8}".prop_map(Content::Marker)
     ]
@@ -93,33 +100,33 @@ fn content() -> impl Strategy<Value = Content> {
 
 proptest! {
     #[test]
-    fn a_batch_is_read_as_it_was_written(metadata in metadata(), seq in 0..u64::MAX / 2, content in content()) {
+    fn a_batch_round_trips(metadata in metadata(), seq in 0..u64::MAX / 2, content in content()) {
         let batch = Batch { metadata: Arc::new(metadata), seq, content };
         let data = Bytes::copy_from_slice(batch.data());
         prop_assert_eq!(read(&batch.attributes(), data), Ok(batch));
     }
 
     #[test]
-    fn a_batch_is_read_as_it_was_written_also_compressed(line in "[ -~]{1,40}", count in 1u64..500, part in any::<bool>()) {
+    fn a_compressed_batch_round_trips(line in "[ -~]{1,40}", count in 1u64..500, part in any::<bool>()) {
         let content = Content::Lines { data: format!("{line}\n").repeat(count as usize).into(), lines: count, part: (part && count == 1).then_some(Part::More) };
-        let batch = Batch { content, ..lines(&old("web"), 0, 1) };
+        let batch = Batch { content, ..lines(&old_stream("web"), 0, 1) };
         let (attributes, data) = batch.compressed();
-        let is_told = attributes.iter().any(|(name, value)| *name == "encoding" && value == "zstd");
-        prop_assert_eq!(is_told, data.len() < batch.data().len());
+        let is_marked = attributes.iter().any(|(name, value)| *name == "encoding" && value == "zstd");
+        prop_assert_eq!(is_marked, data.len() < batch.data().len());
         prop_assert_eq!(read(&attributes, data), Ok(batch));
     }
 
     #[test]
-    fn no_message_is_too_strange(change in 0usize..8, value in ".{0,30}", data in prop::collection::vec(any::<u8>(), 0..100)) {
-        let mut attributes = lines(&old("web"), 0, 3).attributes();
+    fn decoding_never_panics(change in 0usize..8, value in ".{0,30}", data in prop::collection::vec(any::<u8>(), 0..100)) {
+        let mut attributes = lines(&old_stream("web"), 0, 3).attributes();
         attributes[change].1 = value;
         let _ = read(&attributes, data.into());
     }
 }
 
 #[test]
-fn what_is_no_batch_of_ours_is_refused_with_the_reason() {
-    let good = lines(&old("web"), 0, 3);
+fn an_invalid_message_is_rejected_with_the_reason() {
+    let good = lines(&old_stream("web"), 0, 3);
     let data = Bytes::copy_from_slice(good.data());
     let with = |name: &'static str, value: &str| {
         let mut attributes = good.attributes();
@@ -129,7 +136,7 @@ fn what_is_no_batch_of_ours_is_refused_with_the_reason() {
     };
     assert_eq!(with("v", "3"), Unreadable::Version("3".to_owned()));
     assert_eq!(with("encoding", "br"), Unreadable::Encoding("br".to_owned()));
-    assert_eq!(with("lines", "4"), Unreadable::Lines { told: 4, found: 3 });
+    assert_eq!(with("lines", "4"), Unreadable::Lines { stated: 4, found: 3 });
     assert!(matches!(
         with("seq", &u64::MAX.to_string()),
         Unreadable::Attribute { name: "seq", .. }
@@ -140,18 +147,18 @@ fn what_is_no_batch_of_ours_is_refused_with_the_reason() {
     ));
     assert!(matches!(with("app", "-"), Unreadable::Attribute { name: "app", .. }));
     let unterminated = read(&good.attributes(), data.slice(..data.len() - 1));
-    assert_eq!(unterminated.unwrap_err(), Unreadable::Lines { told: 3, found: 2 });
+    assert_eq!(unterminated.unwrap_err(), Unreadable::Lines { stated: 3, found: 2 });
 }
 
 #[test]
-fn compressed_data_that_is_broken_or_would_be_too_large_is_refused_and_nothing_is_made_of_it() {
+fn corrupt_or_oversized_compressed_data_is_rejected_without_allocating_it() {
     let long = Batch {
         content: Content::Lines {
             data: "2026-11-23T07:00:00.123456789Z GET /cart 200\n".repeat(100).into(),
             lines: 100,
             part: None,
         },
-        ..lines(&old("web"), 0, 3)
+        ..lines(&old_stream("web"), 0, 3)
     };
     let (attributes, data) = long.compressed();
     assert!(data.len() * 4 < long.data().len(), "{}", data.len());
@@ -161,7 +168,8 @@ fn compressed_data_that_is_broken_or_would_be_too_large_is_refused_and_nothing_i
     };
     refused(data.slice(..data.len() - 1));
     refused(Bytes::from_static(b"2026-11-23T07:00:00Z plain\n"));
-    // A small message that would be 11 MB, and a frame of eleven bytes that claims to be a petabyte.
+    // A small message that decompresses to 11 MB, and a frame of 16 bytes that claims to hold 1
+    // PiB.
     let bomb = zstd::bulk::compress(&vec![b'\n'; 11_000_000], 1).unwrap();
     assert!(bomb.len() < 2_000);
     refused(bomb.into());
@@ -169,9 +177,26 @@ fn compressed_data_that_is_broken_or_would_be_too_large_is_refused_and_nothing_i
     claim.extend((1u64 << 50).to_le_bytes());
     claim.extend([1, 0, 0]);
     refused(claim.into());
-    // Cut into frames, by a writer that did not say how long they are.
+    // Two frames without content sizes are valid.
     let text = long.data();
     let mut streamed = zstd::stream::encode_all(&text[..100], 3).unwrap();
     streamed.extend(zstd::stream::encode_all(&text[100..], 3).unwrap());
     assert_eq!(read(&attributes, streamed.into()), Ok(long));
+}
+
+#[test]
+fn unknown_attributes_are_ignored_and_a_platform_message_is_one_line() {
+    let batch = Batch {
+        content: bus::notice::rate_limited(1000, 2000).into_content(Timestamp(0)),
+        ..lines(&old_stream("tributary"), 0, 1)
+    };
+    let data = Bytes::copy_from_slice(batch.data());
+    let mut attributes = batch.attributes();
+    attributes.push(("newer", "value".to_owned()));
+    assert_eq!(read(&attributes, data.clone()), Ok(batch));
+    attributes.push(("part", "last".to_owned()));
+    assert!(matches!(
+        read(&attributes, data),
+        Err(Unreadable::Attribute { name: "code", .. })
+    ));
 }

@@ -65,7 +65,13 @@ impl Sweeper {
         let said = |error: bus::BusError| error.to_string();
         // The topics first: an app that comes up meanwhile is then in the cluster's list.
         let topics = self.bus.apps().await.map_err(said)?;
-        let drained: HashSet<AppName> = self.bus.subscribed().await.map_err(said)?.into_iter().collect();
+        let drained: HashSet<AppName> = self
+            .bus
+            .apps_with_subscriptions()
+            .await
+            .map_err(said)?
+            .into_iter()
+            .collect();
         let there = self.there().await?;
         let now = Instant::now();
         let before = std::mem::take(&mut self.gone);

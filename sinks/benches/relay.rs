@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, StreamId, StreamMetadata, Timestamp};
+use bus::{Batch, Bus, Content, Embedded, EmbeddedSettings, Epoch, StreamId, StreamMetadata, Timestamp};
 use registry::{AddressPolicy, DrainUrl, FileRegistry, Registry};
 use sinks::{Config, Metrics};
 use tempfile::TempDir;
@@ -136,7 +136,7 @@ fn tributary(lines: u64) {
 /// Publishes and relays until standard input ends.
 async fn relay(port: &str, lines: u64) {
     let dir = TempDir::new().unwrap();
-    let bus = Arc::new(Embedded::open(&dir.path().join("bus"), Limits::default()).unwrap());
+    let bus = Arc::new(Embedded::open(&dir.path().join("bus"), EmbeddedSettings::default()).unwrap());
     let registry = Arc::new(FileRegistry::open(dir.path().join("registry.json")).await.unwrap());
     let addresses = AddressPolicy::with_allowed(vec!["127.0.0.0/8".parse().unwrap()]);
     let url = DrainUrl::parse(&format!("syslog+tcp://127.0.0.1:{port}?framing=lf"), &addresses).unwrap();

@@ -3,9 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{
-    Ack, BusError, Item, PublishTime, Reader, StreamId, Timestamp,
+    Ack, BusError, PublishTime, Reader, ReaderItem, StreamId, Timestamp,
     notice::{self, TRIBUTARY},
-    reassembly::{Event, Moment, Patience, Reassembly, Receipt, What},
+    reassembly::{Event, EventKind, GapTimeouts, Now, Reassembly, Receipt},
 };
 use futures::future::OptionFuture;
 use tokio::time::{Instant, sleep_until};
@@ -68,9 +68,9 @@ impl DrainReader {
     /// Reads a subscription for a drain.
     pub(crate) fn new(reader: Reader, drain: &registry::Drain, config: ReaderConfig, stats: Arc<DrainStats>) -> Self {
         let patience = if reader.in_order() {
-            Patience::InOrder
+            GapTimeouts::InOrder
         } else {
-            Patience::Drain {
+            GapTimeouts::Drain {
                 ack_deadline: reader.ack_deadline(),
             }
         };
@@ -146,31 +146,31 @@ impl DrainReader {
         Some(Ok(()))
     }
 
-    fn now(&self) -> Moment {
-        Moment {
+    fn now(&self) -> Now {
+        Now {
             elapsed: self.started.elapsed(),
             bus: PublishTime::now(),
         }
     }
 
-    fn on_item(&mut self, item: Item) {
+    fn on_item(&mut self, item: ReaderItem) {
         match item {
-            Item::Delivery(mut delivery) => {
+            ReaderItem::Delivery(mut delivery) => {
                 // A notice about this drain, sent through it, could cause another one.
                 if delivery.batch.metadata.about.as_ref() == Some(&self.drain_id) {
-                    return delivery.ack.take().into_iter().for_each(Ack::accept);
+                    return delivery.ack.take().into_iter().for_each(Ack::ack);
                 }
                 let now = self.now();
                 self.reassembly.push(delivery, now);
                 self.process_events();
             }
-            Item::Unreadable(unreadable) => {
+            ReaderItem::Unreadable(unreadable) => {
                 self.stats.add_gap(LossReason::Unreadable, 0);
                 let text = notice::unreadable(&unreadable).text;
                 self.push_notice(&text, PublishTime::now(), None);
             }
-            Item::Break { from, to } => self.on_interruption(from, to),
-            Item::CaughtUp => {}
+            ReaderItem::Interrupted { from, to } => self.on_interruption(from, to),
+            ReaderItem::CaughtUp => {}
         }
     }
 
@@ -197,8 +197,8 @@ impl DrainReader {
     fn process_events(&mut self) {
         while let Some(event) = self.reassembly.next_event() {
             let receipt = event.receipt();
-            match &event.what {
-                What::Lines { data, lines, .. } => {
+            match &event.kind {
+                EventKind::Lines { data, lines, .. } => {
                     let header = self.header(&event);
                     self.queue.push(Piece {
                         data: data.clone(),
@@ -211,8 +211,8 @@ impl DrainReader {
                         published: event.published,
                     });
                 }
-                What::Gap { lines, loss } => self.on_gap(&event, *lines, loss.as_ref(), receipt),
-                What::End => self.reassembly.acknowledge(&receipt),
+                EventKind::Gap { lines, gap: loss } => self.on_gap(&event, *lines, loss.as_ref(), receipt),
+                EventKind::End => self.reassembly.acknowledge(&receipt),
             }
         }
     }

@@ -6,7 +6,7 @@ mod support;
 
 use std::{collections::HashMap, time::Duration};
 
-use bus::{Bus, Item, Start};
+use bus::{Bus, ReaderItem, Start};
 use registry::{DrainState, Registry};
 use sinks::Config;
 use support::{
@@ -163,13 +163,13 @@ async fn two_rejecting_drains_cause_one_notice_each_and_no_loop() {
     let mut notices = Vec::new();
     while let Some(Ok(item)) = bounded("the log", reader.next()).await {
         match item {
-            Item::Delivery(delivery) if delivery.batch.metadata.origin == "tributary" => {
+            ReaderItem::Delivery(delivery) if delivery.batch.metadata.origin == "tributary" => {
                 notices.push((
                     delivery.batch.metadata.about.clone(),
                     String::from_utf8(delivery.batch.data().to_vec()).unwrap(),
                 ));
             }
-            Item::CaughtUp => break,
+            ReaderItem::CaughtUp => break,
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::{Duration, SystemTime};
 
-use bus::Limits;
+use bus::EmbeddedSettings;
 use registry::Registry;
 use support::{
     receiver::{Mode, Receiver},
@@ -15,9 +15,9 @@ use support::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_line_counts_the_lines_beyond_retention() {
-    let limits = Limits {
+    let limits = EmbeddedSettings {
         retention_bytes: 16 << 20,
-        ..Limits::default()
+        ..EmbeddedSettings::default()
     };
     let (setup, mut receiver) = (Setup::open_with(limits).await, Receiver::start().await);
     let drain = setup.drain(&format!("syslog+tcp://{}", receiver.addr)).await;

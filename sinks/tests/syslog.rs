@@ -325,10 +325,10 @@ async fn removing_a_drain_deletes_its_subscription() {
     let sinks = setup.start(config());
     setup.print(&metadata("web-1"), 0, 10, 10).await;
     receiver.until(10).await;
-    assert_eq!(setup.bus.subscribed().await.unwrap().len(), 1);
+    assert_eq!(setup.bus.apps_with_subscriptions().await.unwrap().len(), 1);
     setup.registry.remove_drain("shop", drain.id).await.unwrap();
     let deleted = async {
-        while !setup.bus.subscribed().await.unwrap().is_empty() {
+        while !setup.bus.apps_with_subscriptions().await.unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

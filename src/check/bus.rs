@@ -6,8 +6,8 @@ use std::{
 };
 
 use bus::{
-    AppName, Batch, Bus, BusError, Content, Epoch, Item, PubSub, PubSubSettings, Reader, Start, StreamId,
-    StreamMetadata,
+    AppName, Batch, Bus, BusAddress, BusError, BusOperation, BusSettings, Content, Epoch, Reader, ReaderItem, Start,
+    StreamId, StreamMetadata,
 };
 
 use super::{
@@ -22,16 +22,6 @@ const APP: &str = "tributary-check";
 /// How long a batch may be on its way.
 const WAY: Duration = Duration::from_secs(20);
 
-/// What is done with a project, and what it takes.
-#[derive(Clone, Copy)]
-enum Step {
-    Answer,
-    Create,
-    Follow,
-    Publish,
-    Read,
-}
-
 /// Tries each project. The bus, where all of it can be used.
 pub(super) async fn look(
     report: &mut Report,
@@ -45,29 +35,22 @@ pub(super) async fn look(
     };
     let settings = args.settings("check", retention);
     let mut usable = true;
-    for project in &settings.projects {
-        let alone = PubSubSettings {
-            projects: vec![project.clone()],
-            ..settings.clone()
-        };
-        match try_project(clocks, alone).await {
+    for part in args.address().parts() {
+        match try_part(clocks, &part, &settings).await {
             Ok(took) => report.ok(
                 "bus",
-                format!(
-                    "pubsub:{project}: a batch is published and read back in {}",
-                    millis(took)
-                ),
+                format!("{part}: a batch is published and read back in {}", millis(took)),
             ),
             Err(fault) => {
                 usable = false;
-                report.fault("bus", format!("pubsub:{project}: {fault}"));
+                report.fault("bus", format!("{part}: {fault}"));
             }
         }
     }
     if !usable {
         return None;
     }
-    match args.open_with(settings).await {
+    match args.open_with(&settings).await {
         Ok(bus) => Some(bus),
         Err(error) => {
             report.fault("bus", format!("{error:#}"));
@@ -76,34 +59,36 @@ pub(super) async fn look(
     }
 }
 
-async fn try_project(clocks: &mut Clocks, settings: PubSubSettings) -> Result<Duration, String> {
-    let emulator = settings.emulator.clone();
-    let bus = PubSub::open(settings).await.map_err(|error| error.to_string())?;
-    let tried = try_bus(clocks, &bus).await;
+async fn try_part(clocks: &mut Clocks, part: &BusAddress, settings: &BusSettings) -> Result<Duration, String> {
+    let bus = part.open(settings).await.map_err(|error| error.to_string())?;
+    let tried = try_bus(clocks, &*bus).await;
     bus.close().await;
-    tried.map_err(|(step, error)| fault(step, &error, emulator.as_deref()))
+    tried.map_err(|(operation, error)| fault(&*bus, operation, &error))
 }
 
-async fn try_bus(clocks: &mut Clocks, bus: &dyn Bus) -> Result<Duration, (Step, BusError)> {
-    let at = |step: Step| move |error| (step, error);
-    bus.check().await.map_err(at(Step::Answer))?;
+async fn try_bus(clocks: &mut Clocks, bus: &dyn Bus) -> Result<Duration, (BusOperation, BusError)> {
+    let at = |operation: BusOperation| move |error| (operation, error);
+    bus.check().await.map_err(at(BusOperation::Check))?;
     let app: AppName = format!("{APP}-{:08x}", rand::random::<u32>())
         .parse()
-        .map_err(|error: bus::InvalidAppName| (Step::Create, BusError::Refused(error.to_string())))?;
-    bus.create(&app).await.map_err(at(Step::Create))?;
+        .map_err(|error: bus::InvalidAppName| (BusOperation::ManageTopics, BusError::Refused(error.to_string())))?;
+    bus.create(&app).await.map_err(at(BusOperation::ManageTopics))?;
     let tried = async {
-        let mut reader = bus.follow(&app, Start::Now).await.map_err(at(Step::Follow))?;
-        let (began, asked) = (Instant::now(), SystemTime::now());
-        bus.publish(batch(&app).map_err(at(Step::Publish))?)
+        let mut reader = bus
+            .follow(&app, Start::Now)
             .await
-            .map_err(at(Step::Publish))?;
+            .map_err(at(BusOperation::CreateSubscription))?;
+        let (began, asked) = (Instant::now(), SystemTime::now());
+        bus.publish(batch(&app).map_err(at(BusOperation::Publish))?)
+            .await
+            .map_err(at(BusOperation::Publish))?;
         let answered = SystemTime::now();
         let published = tokio::time::timeout(WAY, read(&mut reader)).await;
         let silent = |_| BusError::Unavailable(format!("what was published did not come within {} s", WAY.as_secs()));
         let published = published
             .map_err(silent)
             .and_then(|read| read)
-            .map_err(at(Step::Read))?;
+            .map_err(at(BusOperation::Read))?;
         clocks.heard(
             "the bus",
             UNIX_EPOCH + Duration::from_micros(published),
@@ -113,7 +98,7 @@ async fn try_bus(clocks: &mut Clocks, bus: &dyn Bus) -> Result<Duration, (Step, 
         Ok(began.elapsed())
     };
     let tried = tried.await;
-    let removed = bus.remove(&app).await.map_err(at(Step::Create));
+    let removed = bus.remove(&app).await.map_err(at(BusOperation::ManageTopics));
     tried.and_then(|took| removed.map(|()| took))
 }
 
@@ -121,7 +106,7 @@ async fn try_bus(clocks: &mut Clocks, bus: &dyn Bus) -> Result<Duration, (Step, 
 async fn read(reader: &mut Reader) -> Result<u64, BusError> {
     loop {
         match reader.next().await {
-            Some(Ok(Item::Delivery(delivery))) => return Ok(delivery.published.0),
+            Some(Ok(ReaderItem::Delivery(delivery))) => return Ok(delivery.published.0),
             Some(Ok(_)) => {}
             Some(Err(error)) => return Err(error),
             None => return Err(BusError::Closed),
@@ -139,30 +124,14 @@ fn batch(app: &AppName) -> Result<Batch, BusError> {
     })
 }
 
-/// What failed, and what to do.
-fn fault(step: Step, error: &BusError, emulator: Option<&str>) -> String {
-    let (what, rights) = match step {
-        Step::Answer => ("it cannot be asked for a topic", "pubsub.topics.get"),
-        Step::Create => (
-            "a topic cannot be made, or removed",
-            "pubsub.topics.create and pubsub.topics.delete",
-        ),
-        Step::Follow => (
-            "a subscription cannot be made",
-            "pubsub.subscriptions.create and pubsub.topics.attachSubscription",
-        ),
-        Step::Publish => ("nothing can be published", "pubsub.topics.publish"),
-        Step::Read => ("nothing can be read", "pubsub.subscriptions.consume"),
+/// Describes what failed and what to do.
+fn fault(bus: &dyn Bus, operation: BusOperation, error: &BusError) -> String {
+    let failed = match operation {
+        BusOperation::Check => "cannot look up a topic",
+        BusOperation::ManageTopics => "cannot create or delete a topic",
+        BusOperation::CreateSubscription => "cannot create a subscription",
+        BusOperation::Publish => "cannot publish",
+        BusOperation::Read => "cannot read",
     };
-    let advice = match (error, emulator) {
-        (BusError::Denied(_), _) => format!("give the account the right {rights}"),
-        (BusError::Quota(_), _) => {
-            "raise the project's quota, or name another project beside it (--bus pubsub:ONE,OTHER)".to_owned()
-        }
-        (_, Some(host)) => format!("is the emulator up at PUBSUB_EMULATOR_HOST={host}?"),
-        _ => {
-            "is that the project's id, its Pub/Sub API enabled, and pubsub.googleapis.com reached from here?".to_owned()
-        }
-    };
-    format!("{what}: {error} ({advice})")
+    format!("{failed}: {error}; {}", bus.advice(operation, error))
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bus::{AppName, Bus, BusError, Content, Item, Start, Timestamp};
+use bus::{AppName, Bus, BusError, Content, ReaderItem, Start, Timestamp};
 use collector::Instance;
 use futures::{
     AsyncBufReadExt, StreamExt, TryStreamExt,
@@ -181,7 +181,7 @@ impl Way<'_> {
         let items = stream::unfold(reader, async |mut reader| Some((reader.next().await?, reader)));
         let lines = items.flat_map(|item| {
             let seen = match item {
-                Ok(Item::Delivery(delivery)) => lines(&delivery),
+                Ok(ReaderItem::Delivery(delivery)) => lines(&delivery),
                 _ => Vec::new(),
             };
             stream::iter(seen)

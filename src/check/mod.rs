@@ -14,7 +14,7 @@ use clap::Args;
 use collector::AppFrom;
 
 use crate::{
-    bus::{BusArgs, BusName},
+    bus::{BusArgs, shared_address},
     flags::KeepArgs,
     registry::RegistryArgs,
     server::ServerArgs,
@@ -25,8 +25,8 @@ use report::{Report, count};
 #[derive(Args)]
 pub(crate) struct CheckArgs {
     /// The bus: `pubsub:PROJECT` or `pubsub:PROJECT,PROJECT,…` [default: none is looked at, as with `tributary up`, which has one of its own]
-    #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS")]
-    bus: Option<BusName>,
+    #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS", value_parser = shared_address)]
+    bus: Option<::bus::BusAddress>,
     #[command(flatten)]
     keep: KeepArgs,
     #[command(flatten)]

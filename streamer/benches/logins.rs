@@ -9,7 +9,7 @@ mod support;
 
 use std::{sync::Arc, time::Duration, time::Instant};
 
-use bus::{Bus, Embedded, Limits};
+use bus::{Bus, Embedded, EmbeddedSettings};
 use registry::{FileRegistry, Grant, NewKey, Registry, Role};
 use streamer::Access;
 use support::{Served, at, cpu_seconds};
@@ -27,7 +27,7 @@ async fn main() {
     let dir = tempfile::tempdir().unwrap();
     let registry = Arc::new(FileRegistry::open(dir.path().join("registry.json")).await.unwrap());
     let keys = keys(&registry).await;
-    let bus = Arc::new(Embedded::open(&dir.path().join("bus"), Limits::default()).unwrap()) as Arc<dyn Bus>;
+    let bus = Arc::new(Embedded::open(&dir.path().join("bus"), EmbeddedSettings::default()).unwrap()) as Arc<dyn Bus>;
     let served = Served::asking(bus, Access::keys(Arc::clone(&registry) as Arc<dyn Registry>)).await;
     let (began, cpu) = (Instant::now(), cpu_seconds(std::process::id()));
     let tasks: Vec<_> = (0..clients)

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{Batch, Bus, Content, Embedded, Limits, Timestamp};
+use bus::{Batch, Bus, Content, Embedded, EmbeddedSettings, Timestamp};
 use support::{Served, at, cpu_seconds, metadata, resident_kib, since};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -62,7 +62,7 @@ impl Load {
 
 async fn ours(load: &Load) {
     let dir = tempfile::tempdir_in(".").unwrap();
-    let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+    let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
     let served = Served::start(Arc::clone(&bus) as Arc<dyn Bus>).await;
     let metadata = metadata("bench");
     bus.create(&metadata.app).await.unwrap();

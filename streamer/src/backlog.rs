@@ -89,7 +89,7 @@ pub(crate) async fn joined(hubs: &Hubs, hub: &Arc<Hub>, query: &LogsQuery) -> Ba
         Err(error) => {
             tracing::warn!(app = %hub.app, %error, "no history for a tail");
             Past {
-                told: vec![Told::now(notice::no_history())],
+                told: vec![Told::now(notice::history_failed())],
                 reached: PublishTime::now(),
                 ..Past::default()
             }
@@ -231,7 +231,8 @@ impl Backlog {
             None => PublishTime::now(),
         };
         if reached > cursor.before {
-            self.told.push(Told::now(notice::out_of_reach(cursor.before, reached)));
+            self.told
+                .push(Told::now(notice::cursor_expired(cursor.before, reached)));
         }
     }
 

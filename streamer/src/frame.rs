@@ -10,7 +10,7 @@ use bus::{
     AppName, Part, PublishTime, StreamMetadata, Timestamp,
     cursor::StreamKey,
     notice::{self, Notice},
-    reassembly::{Event, What},
+    reassembly::{Event, EventKind},
 };
 use bytes::BytesMut;
 use tokio::time::Instant;
@@ -182,9 +182,9 @@ impl Frame {
 
 impl<'a> Lines<'a> {
     fn of(key: StreamKey, event: &'a Event, run: &Run) -> Self {
-        let (data, part, late) = match &event.what {
-            What::Lines { data, part, late, .. } => (&data[run.start as usize..run.end as usize], *part, *late),
-            What::Gap { .. } | What::End => (&[][..], None, false),
+        let (data, part, late) = match &event.kind {
+            EventKind::Lines { data, part, late, .. } => (&data[run.start as usize..run.end as usize], *part, *late),
+            EventKind::Gap { .. } | EventKind::End => (&[][..], None, false),
         };
         Self {
             key,
@@ -237,9 +237,9 @@ impl Told {
 
     /// A gap of a stream.
     pub(crate) fn gap(key: StreamKey, event: &Event, time: Timestamp) -> Self {
-        let (lines, loss) = match &event.what {
-            What::Gap { lines, loss } => (*lines, loss.as_ref()),
-            What::Lines { .. } | What::End => (0, None),
+        let (lines, loss) = match &event.kind {
+            EventKind::Gap { lines, gap: loss } => (*lines, loss.as_ref()),
+            EventKind::Lines { .. } | EventKind::End => (0, None),
         };
         Self {
             time,
@@ -368,9 +368,9 @@ impl Builder {
 
 /// The lines of an event; empty where it has none.
 pub(crate) fn data(event: &Event) -> &[u8] {
-    match &event.what {
-        What::Lines { data, .. } => data,
-        What::Gap { .. } | What::End => &[],
+    match &event.kind {
+        EventKind::Lines { data, .. } => data,
+        EventKind::Gap { .. } | EventKind::End => &[],
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use bus::{
     AppName, Timestamp,
     cursor::StreamKey,
-    reassembly::{Event, What},
+    reassembly::{Event, EventKind},
 };
 use bytes::Bytes;
 
@@ -52,16 +52,16 @@ impl Gather {
             return;
         }
         let last = self.keys.get(&key).copied();
-        match (&event.what, last) {
-            (What::Lines { .. }, _) => self.push_lines(key, event, last),
-            (What::Gap { .. }, Some(at)) => self.push_gap(key, &event, at),
-            (What::Gap { .. }, None) => self.unplaced.entry(key).or_default().push(event),
-            (What::End, _) => {}
+        match (&event.kind, last) {
+            (EventKind::Lines { .. }, _) => self.push_lines(key, event, last),
+            (EventKind::Gap { .. }, Some(at)) => self.push_gap(key, &event, at),
+            (EventKind::Gap { .. }, None) => self.unplaced.entry(key).or_default().push(event),
+            (EventKind::End, _) => {}
         }
     }
 
     fn push_lines(&mut self, key: StreamKey, event: Event, last: Option<Timestamp>) {
-        let late = matches!(event.what, What::Lines { late: true, .. });
+        let late = matches!(event.kind, EventKind::Lines { late: true, .. });
         let (data, taken) = (frame::data(&event), Timestamp::from(event.published));
         let time = |line: &[u8]| Timestamp::split_line(line).map_or(taken, |(time, _)| time);
         let mut at = last.unwrap_or(Timestamp(i64::MIN));
@@ -109,10 +109,10 @@ impl Gather {
             let raw = &frame::data(&event)[entry.start as usize..entry.end as usize];
             let mut copied = Event {
                 seq: event.seq + u64::from(entry.line),
-                what: event.what.clone(),
+                kind: event.kind.clone(),
                 ..event.clone()
             };
-            if let What::Lines { data, lines, .. } = &mut copied.what {
+            if let EventKind::Lines { data, lines, .. } = &mut copied.kind {
                 (*data, *lines) = (Bytes::copy_from_slice(raw), 1);
             }
             *entry = Entry {

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bus::{
-    AppName, Bus, BusError, Delivery, Item, PublishTime, Reader, Start,
+    AppName, Bus, BusError, Delivery, PublishTime, Reader, ReaderItem, Start,
     cursor::StreamKey,
     notice,
-    reassembly::{Moment, Reassembly},
+    reassembly::{Now, Reassembly},
 };
 use tokio::time::Instant;
 
@@ -126,7 +126,7 @@ pub(crate) async fn read_back(
                     reached: now,
                     ..Past::default()
                 });
-                past.told.push(Told::now(notice::too_long(past.reached)));
+                past.told.push(Told::now(notice::history_timeout(past.reached)));
                 past.complete_from = None;
                 return Ok(past);
             }
@@ -163,8 +163,8 @@ impl Timed {
         }
     }
 
-    fn now(&self) -> Moment {
-        Moment {
+    fn now(&self) -> Now {
+        Now {
             elapsed: self.began.elapsed(),
             bus: PublishTime::now(),
         }
@@ -229,7 +229,7 @@ impl<'a> ReadBack<'a> {
         };
         let mut reassembly = Timed::new(Reassembly::new(patience(&reader), reader.since(), history));
         while let Some(item) = reader.next().await.transpose()? {
-            if let Item::CaughtUp = item {
+            if let ReaderItem::CaughtUp = item {
                 break;
             }
             self.push(item, &mut reassembly);
@@ -242,7 +242,7 @@ impl<'a> ReadBack<'a> {
         if is_last {
             self.wait_for_holes(&mut reader, &mut reassembly).await?;
         }
-        if is_last && reassembly.inner.has_holes() {
+        if is_last && reassembly.inner.has_open_gaps() {
             tracing::debug!(%app, "holes in what was read back: looks again");
             let again = Start::At(opened.earlier_by(AROUND));
             self.look_again(bus.follow(app, again).await?, ended, &mut reassembly)
@@ -256,7 +256,7 @@ impl<'a> ReadBack<'a> {
     /// The bus hands out what it has over several streams: the end on one of them says little of another.
     async fn wait_for_holes(&mut self, reader: &mut Reader, reassembly: &mut Timed) -> Result<(), BusError> {
         let limit = Instant::now() + HOLES_WAIT;
-        while reassembly.inner.has_holes()
+        while reassembly.inner.has_open_gaps()
             && let Ok(Some(item)) = tokio::time::timeout_at(limit, reader.next()).await
         {
             self.push(item?, reassembly);
@@ -272,29 +272,29 @@ impl<'a> ReadBack<'a> {
         until: PublishTime,
         reassembly: &mut Timed,
     ) -> Result<(), BusError> {
-        while reassembly.inner.has_holes()
+        while reassembly.inner.has_open_gaps()
             && let Some(item) = reader.next().await.transpose()?
         {
             match item {
-                Item::Delivery(delivery) if delivery.published > until => {}
-                Item::Delivery(_) => self.push(item, reassembly),
+                ReaderItem::Delivery(delivery) if delivery.published > until => {}
+                ReaderItem::Delivery(_) => self.push(item, reassembly),
                 // Said already, if it is about what was read.
-                Item::Unreadable(_) | Item::Break { .. } => {}
-                Item::CaughtUp => break,
+                ReaderItem::Unreadable(_) | ReaderItem::Interrupted { .. } => {}
+                ReaderItem::CaughtUp => break,
             }
         }
         Ok(())
     }
 
-    fn push(&mut self, item: Item, reassembly: &mut Timed) {
+    fn push(&mut self, item: ReaderItem, reassembly: &mut Timed) {
         match item {
-            Item::Delivery(delivery) => reassembly.push(delivery),
-            Item::Unreadable(unreadable) => self.told.push(Told::now(notice::unreadable(&unreadable))),
-            Item::Break { from, to } => {
+            ReaderItem::Delivery(delivery) => reassembly.push(delivery),
+            ReaderItem::Unreadable(unreadable) => self.told.push(Told::now(notice::unreadable(&unreadable))),
+            ReaderItem::Interrupted { from, to } => {
                 self.reached = self.reached.max(to);
                 self.told.push(Told::now(notice::interrupted(from, to)));
             }
-            Item::CaughtUp => {}
+            ReaderItem::CaughtUp => {}
         }
         self.take(reassembly);
     }
@@ -330,7 +330,7 @@ impl<'a> ReadBack<'a> {
             self.trimmed |= self.gather.keep_last(self.want.lines);
         }
         if self.cut {
-            let said = notice::cut(self.gather.lines(), self.room.bytes);
+            let said = notice::history_too_large(self.gather.lines(), self.room.bytes);
             self.told.push(Told::now(said));
         }
         let frames = self.gather.into_frames(app);

@@ -3,9 +3,9 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bus::{
-    AppName, Bus, BusError, Item, PublishTime, Reader, Start,
+    AppName, Bus, BusError, PublishTime, Reader, ReaderItem, Start,
     notice::{self, Notice},
-    reassembly::{Moment, Patience, Reassembly, What},
+    reassembly::{EventKind, GapTimeouts, Now, Reassembly},
 };
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
@@ -144,11 +144,11 @@ pub(crate) async fn open(
 }
 
 /// How long to wait for what is missing.
-pub(crate) fn patience(reader: &Reader) -> Patience {
+pub(crate) fn patience(reader: &Reader) -> GapTimeouts {
     if reader.in_order() {
-        Patience::InOrder
+        GapTimeouts::InOrder
     } else {
-        Patience::Tail { hold: HOLD }
+        GapTimeouts::Tail { reorder_window: HOLD }
     }
 }
 
@@ -248,7 +248,7 @@ impl Reading {
             }
             match self.reader.try_next() {
                 Some(Ok(item)) => {
-                    if let Item::Delivery(delivery) = &item {
+                    if let ReaderItem::Delivery(delivery) = &item {
                         bytes += delivery.batch.data().len();
                     }
                     self.take(item);
@@ -259,23 +259,23 @@ impl Reading {
         }
     }
 
-    fn take(&mut self, item: Item) {
+    fn take(&mut self, item: ReaderItem) {
         let now = self.now();
         match item {
-            Item::Delivery(delivery) => {
+            ReaderItem::Delivery(delivery) => {
                 self.newest = self.newest.max(delivery.published);
                 self.pace.saw(now.bus.since(delivery.published));
                 self.reassembly.push(delivery, now);
             }
-            Item::CaughtUp => {
+            ReaderItem::CaughtUp => {
                 self.reassembly.caught_up(now);
                 self.hub.ring.hear(None);
             }
-            Item::Unreadable(unreadable) => {
+            ReaderItem::Unreadable(unreadable) => {
                 self.metrics.unreadable_batches.inc();
                 self.say(notice::unreadable(&unreadable));
             }
-            Item::Break { from, to } => {
+            ReaderItem::Interrupted { from, to } => {
                 self.metrics.interruptions.inc();
                 self.hub.ring.is_broken_before(to);
                 self.say(notice::interrupted(from, to));
@@ -304,7 +304,7 @@ impl Reading {
         let now = self.now();
         self.reassembly.declare_due(now);
         while let Some(event) = self.reassembly.next_event() {
-            self.count(&event.what);
+            self.count(&event.kind);
             self.merge.push(event, now);
         }
     }
@@ -333,13 +333,13 @@ impl Reading {
         past.take_if(|past| self.hub.ring.since(past.place).is_none());
     }
 
-    fn count(&self, what: &What) {
+    fn count(&self, what: &EventKind) {
         match what {
-            What::Lines { lines, late, .. } => {
+            EventKind::Lines { lines, late, .. } => {
                 self.metrics.lines.inc_by(*lines);
                 self.metrics.late_lines.inc_by(if *late { *lines } else { 0 });
             }
-            What::Gap { lines, loss } => {
+            EventKind::Gap { lines, gap: loss } => {
                 let cause = if loss.is_some() {
                     Cause::collector
                 } else {
@@ -350,7 +350,7 @@ impl Reading {
                     .get_or_create(&Missing { cause })
                     .inc_by(*lines);
             }
-            What::End => {}
+            EventKind::End => {}
         }
     }
 
@@ -375,8 +375,8 @@ impl Reading {
         }
     }
 
-    fn now(&self) -> Moment {
-        Moment {
+    fn now(&self) -> Now {
+        Now {
             elapsed: self.began.elapsed(),
             bus: PublishTime::now(),
         }

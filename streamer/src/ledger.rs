@@ -1,11 +1,10 @@
-//! How far every stream has been shown: what a cursor is made of.
+//! How far every stream of an app was delivered to the ring: the source of cursors.
 
 use std::{collections::HashMap, time::Duration};
 
 use bus::{
-    PublishTime,
-    cursor::{Cursor, Position, StreamKey},
-    reassembly::Ranges,
+    PublishTime, StreamProgress,
+    cursor::{Cursor, StreamKey},
 };
 
 use crate::{
@@ -13,23 +12,17 @@ use crate::{
     settled::Settled,
 };
 
-/// How far behind now a cursor's time lies: far above any way through the bus, and any hold, so that all from before has been dealt with.
-const BEHIND: Duration = Duration::from_secs(120);
+/// A cursor's time lies this far in the past: longer than any delay of the bus plus any reorder
+/// window, so that everything published before it was processed.
+const CURSOR_AGE: Duration = Duration::from_secs(120);
 
-/// All that went into a ring, by stream.
+/// The progress of every stream in a ring.
 pub(crate) struct Ledger {
-    /// Nothing from before this was ever looked at.
+    /// Nothing published before this was read.
     since: PublishTime,
-    /// The bus has not been heard since then: what it took later may not have been seen.
+    /// Since when the bus is not read: later batches may be missing.
     heard: Option<PublishTime>,
-    streams: HashMap<StreamKey, Dealt>,
-}
-
-#[derive(Default)]
-struct Dealt {
-    next: u64,
-    holes: Ranges,
-    last: PublishTime,
+    streams: HashMap<StreamKey, StreamProgress>,
 }
 
 impl Ledger {
@@ -41,32 +34,30 @@ impl Ledger {
         }
     }
 
-    /// Notes what a frame shows.
+    /// Records the contents of a frame.
     pub(crate) fn insert(&mut self, frame: &Frame) {
         for run in frame.runs() {
             match run {
                 Shown::Lines(lines) => {
-                    let dealt = self.streams.entry(lines.key).or_default();
-                    dealt.last = dealt.last.max(lines.published);
-                    dealt.next = dealt.next.max(lines.seqs().end);
-                    if lines.late {
-                        dealt.holes.remove(lines.seqs());
-                    }
+                    let progress = self.streams.entry(lines.key).or_default();
+                    progress.saw(lines.published);
+                    progress.deliver(lines.seqs());
                 }
                 Shown::Told(told) => {
                     let Some(gap) = &told.gap else { continue };
-                    let dealt = self.streams.entry(gap.key).or_default();
-                    dealt.last = dealt.last.max(gap.published);
-                    dealt.next = dealt.next.max(gap.seqs.end);
+                    let progress = self.streams.entry(gap.key).or_default();
+                    progress.saw(gap.published);
                     if gap.open {
-                        dealt.holes.insert(gap.seqs.clone());
+                        progress.report_gap(gap.seqs.clone());
+                    } else {
+                        progress.close_gap(gap.seqs.clone());
                     }
                 }
             }
         }
     }
 
-    /// The bus is not heard any more (then since when), or is again.
+    /// Records that the bus is not read since `lost`, or, with `None`, that it is read again.
     pub(crate) fn hear(&mut self, lost: Option<PublishTime>) {
         self.heard = match (self.heard, lost) {
             (Some(first), Some(lost)) => Some(first.min(lost)),
@@ -74,27 +65,24 @@ impl Ledger {
         };
     }
 
-    /// Whether all was noted that a reader had from elsewhere: until then no cursor of this ring says where it is. `read_back`: of what the bus took since the ring
-    /// began. `resumed`: from the replica it was at, which may have been ahead; what a read-back had from before the ring began is never noted.
+    /// Returns whether the ring covers everything that a reader got elsewhere; before that, its
+    /// cursors are not valid for the reader. `read_back`: what it got from the history that was
+    /// published since the ring began. `resumed`: what it got from another replica, which may have
+    /// been ahead; history from before the ring began is never recorded here.
     pub(crate) fn has(&self, read_back: Option<&Settled>, resumed: Option<&Settled>) -> bool {
-        let noted = |key, next| self.streams.get(&key).is_some_and(|dealt| dealt.next >= next);
+        let covers = |key, next| self.streams.get(&key).is_some_and(|progress| progress.next() >= next);
         let mut shown = read_back.into_iter().flat_map(|shown| shown.recent(self.since));
         let mut heard = resumed.into_iter().flat_map(Settled::heard);
-        shown.all(|(key, next)| noted(key, next))
-            && heard.all(|(key, next)| noted(key, next) || read_back.is_some_and(|shown| shown.next_of(key) >= next))
+        shown.all(|(key, next)| covers(key, next))
+            && heard.all(|(key, next)| covers(key, next) || read_back.is_some_and(|shown| shown.next_of(key) >= next))
     }
 
-    /// The place behind all that was noted.
+    /// Returns the cursor behind everything recorded.
     pub(crate) fn cursor(&self, now: PublishTime) -> Cursor {
         let before = self.before(now);
-        let recent = self.streams.iter().filter(|(_, dealt)| dealt.last >= before);
-        let streams = recent.map(|(key, dealt)| {
-            let position = Position {
-                next: dealt.next,
-                holes: dealt.holes.within(0..dealt.next).collect(),
-            };
-            (*key, position)
-        });
+        let recent = self.streams.iter();
+        let recent = recent.filter(|(_, progress)| progress.last_published() >= before);
+        let streams = recent.map(|(key, progress)| (*key, StreamProgress::new(progress.next(), progress.gaps())));
         Cursor {
             before,
             streams: streams.collect(),
@@ -102,14 +90,14 @@ impl Ledger {
         }
     }
 
-    /// Forgets the streams that no cursor will name.
+    /// Forgets the streams that no future cursor lists.
     pub(crate) fn forget(&mut self, now: PublishTime) {
         let before = self.before(now);
-        self.streams.retain(|_, dealt| dealt.last >= before);
+        self.streams.retain(|_, progress| progress.last_published() >= before);
     }
 
     fn before(&self, now: PublishTime) -> PublishTime {
-        let behind = now.earlier_by(BEHIND);
-        self.heard.map_or(behind, |heard| heard.min(behind)).max(self.since)
+        let before = now.earlier_by(CURSOR_AGE);
+        self.heard.map_or(before, |heard| heard.min(before)).max(self.since)
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use bus::{
     AppName, PublishTime, Timestamp,
     cursor::StreamKey,
-    reassembly::{Event, Moment, What},
+    reassembly::{Event, EventKind, Now},
 };
 
 use crate::frame::{self, Builder, Entry, Frame, Source, Told, narrow};
@@ -103,14 +103,14 @@ impl Merge {
     }
 
     /// Takes an event. Events of one stream come in their order.
-    pub(crate) fn push(&mut self, event: Event, now: Moment) {
+    pub(crate) fn push(&mut self, event: Event, now: Now) {
         self.newest = self.newest.max(event.published);
         self.looked_at = false;
         let key = StreamKey::of(&event.metadata.stream);
-        match &event.what {
-            What::Lines { late: true, .. } => self.push_late(key, event),
-            What::Lines { .. } => self.push_lines(key, event, now),
-            What::Gap { .. } => {
+        match &event.kind {
+            EventKind::Lines { late: true, .. } => self.push_late(key, event),
+            EventKind::Lines { .. } => self.push_lines(key, event, now),
+            EventKind::Gap { .. } => {
                 // Behind the stream's last line; where it has none, where the others are.
                 let keys = self.streams.entry(key).or_insert_with(|| Keys {
                     last: self.head,
@@ -126,7 +126,7 @@ impl Merge {
                 let source = self.hold(Source::Told(Told::gap(key, &event, time)), 1);
                 self.pending.push(Entry::told(at, source));
             }
-            What::End => {}
+            EventKind::End => {}
         }
     }
 
@@ -148,7 +148,7 @@ impl Merge {
         self.place(first, key, event);
     }
 
-    fn push_lines(&mut self, key: StreamKey, event: Event, now: Moment) {
+    fn push_lines(&mut self, key: StreamKey, event: Event, now: Now) {
         let taken = Timestamp::from(event.published);
         // A clock that is ahead moves nobody: its lines stand where the others are.
         let latest = later(Timestamp::from(self.newest), MOST);
@@ -222,7 +222,7 @@ impl Merge {
         }
     }
 
-    /// When [`take`](Self::take) is to be called, on the clock of [`Moment::elapsed`]. `None` where nothing waits.
+    /// When [`take`](Self::take) is to be called, on the clock of [`Now::elapsed`]. `None` where nothing waits.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let first = self.pending.first()?;
         // What was pushed since the last look may have its place already.

@@ -77,7 +77,7 @@ mod tests {
 
     fn fill(ring: &Ring, batches: std::ops::Range<u64>) {
         let mut merge = Merge::new("shop".parse().unwrap());
-        let now = bus::reassembly::Moment {
+        let now = bus::reassembly::Now {
             elapsed: Duration::ZERO,
             bus: PublishTime::now(),
         };

@@ -1,161 +1,138 @@
-//! What a reader has been shown already: by a read-back, or before it came back with a cursor.
+//! What a reader has got already: from the history, or before it reconnected with a cursor.
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use bus::{
-    PublishTime,
+    PublishTime, StreamProgress,
     cursor::{Cursor, StreamKey},
     notice,
-    reassembly::{Event, Ranges, What},
+    reassembly::{Event, EventKind},
 };
 
 use crate::frame::{GapRange, Lines, Told};
 
-/// The seqs of every stream that were shown, or told to be missing.
+/// The reader's progress in every stream.
 #[derive(Debug, Default)]
 pub(crate) struct Settled {
-    streams: HashMap<StreamKey, Known>,
-    /// Of streams that are not known, all that the bus took before this is settled.
+    streams: HashMap<StreamKey, StreamProgress>,
+    /// Of streams that are not listed, everything published before this is delivered.
     before: PublishTime,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    lines: Ranges,
-    /// Lines, and seqs that were told to be missing.
-    told: Ranges,
-    /// Losses of unknown count that were told.
-    unknown: Vec<u64>,
-    /// Nothing above has been heard of.
-    next: u64,
-    /// When the bus took the newest of it.
-    last: PublishTime,
-}
-
-impl Known {
-    fn show(&mut self, seqs: Range<u64>) {
-        self.next = self.next.max(seqs.end);
-        self.lines.insert(seqs.clone());
-        self.told.insert(seqs);
-    }
-
-    fn tell(&mut self, seqs: Range<u64>) {
-        self.next = self.next.max(seqs.end);
-        if seqs.is_empty() {
-            self.unknown.push(seqs.start);
-        }
-        self.told.insert(seqs);
-    }
-
-    fn is_told(&self, seqs: &Range<u64>) -> bool {
-        if seqs.is_empty() {
-            self.unknown.contains(&seqs.start)
-        } else {
-            self.told.covers(seqs)
-        }
-    }
 }
 
 impl From<&Cursor> for Settled {
     fn from(cursor: &Cursor) -> Self {
-        let streams = cursor.streams.iter().map(|(key, position)| {
-            let mut known = Known::default();
-            known.show(0..position.next);
-            position.holes.iter().for_each(|hole| known.lines.remove(hole.clone()));
-            (*key, known)
-        });
         Self {
-            streams: streams.collect(),
+            streams: cursor.streams.iter().cloned().collect(),
             before: cursor.before,
         }
     }
 }
 
+fn report(progress: &mut StreamProgress, gap: Range<u64>) {
+    if gap.is_empty() {
+        progress.skip_to(gap.start);
+        progress.report_unknown_gap(gap.start, None);
+    } else {
+        progress.report_gap(gap);
+    }
+}
+
+fn is_reported(progress: &StreamProgress, gap: &Range<u64>) -> bool {
+    if gap.is_empty() {
+        progress.has_unknown_gap(gap.start)
+    } else {
+        progress.is_processed(gap)
+    }
+}
+
 impl Settled {
-    /// Notes what an event showed.
+    /// Records an event.
     pub(crate) fn insert(&mut self, key: StreamKey, event: &Event) {
-        let known = self.streams.entry(key).or_default();
-        known.last = known.last.max(event.published);
-        match event.what {
-            What::Lines { lines, .. } => known.show(event.seq..event.seq + lines),
-            What::Gap { lines, .. } => known.tell(event.seq..event.seq + lines),
-            What::End => {}
+        let progress = self.streams.entry(key).or_default();
+        progress.saw(event.published);
+        match event.kind {
+            EventKind::Lines { lines, .. } => progress.deliver(event.seq..event.seq + lines),
+            EventKind::Gap { lines, .. } => report(progress, event.seq..event.seq + lines),
+            EventKind::End => {}
         }
     }
 
-    /// The seqs that are still to be shown. What was told to be missing and comes all the same is.
+    /// Returns the sequence numbers that are still to be delivered, including late lines of
+    /// reported gaps.
     pub(crate) fn rest_of(&self, lines: &Lines) -> Vec<Range<u64>> {
         match self.streams.get(&lines.key) {
-            Some(known) => known.lines.missing_from(lines.seqs()),
+            Some(progress) => progress.remaining_of(lines.seqs()),
             None if lines.published < self.before => Vec::new(),
             None => vec![lines.seqs()],
         }
     }
 
-    /// Whether a gap need not be told any more.
+    /// Returns whether a gap was reported.
     pub(crate) fn is_told(&self, gap: &GapRange) -> bool {
         match self.streams.get(&gap.key) {
-            // What was lost before a known place, in a count that nobody knows, was told there.
-            Some(known) => known.is_told(&gap.seqs) || (gap.seqs.is_empty() && gap.published < self.before),
+            // A gap of unknown size from before the cursor was reported there.
+            Some(progress) => is_reported(progress, &gap.seqs) || (gap.seqs.is_empty() && gap.published < self.before),
             None => gap.published < self.before,
         }
     }
 
-    /// The streams that spoke since then, and where each of them was heard up to.
+    /// Returns the streams with batches published since then, and their next sequence numbers.
     pub(crate) fn recent(&self, since: PublishTime) -> impl Iterator<Item = (StreamKey, u64)> + '_ {
-        let recent = self.streams.iter().filter(move |(_, known)| known.last >= since);
-        recent.map(|(key, known)| (*key, known.next))
+        let streams = self.streams.iter();
+        let recent = streams.filter(move |(_, progress)| progress.last_published() >= since);
+        recent.map(|(key, progress)| (*key, progress.next()))
     }
 
-    /// Every stream that is known, and where each of them was heard up to.
+    /// Returns all streams and their next sequence numbers.
     pub(crate) fn heard(&self) -> impl Iterator<Item = (StreamKey, u64)> + '_ {
         self.recent(PublishTime(0))
     }
 
-    /// Where a stream was heard up to.
+    /// Returns the next sequence number of a stream; 0 if it is not listed.
     pub(crate) fn next_of(&self, key: StreamKey) -> u64 {
-        self.streams.get(&key).map_or(0, |known| known.next)
+        self.streams.get(&key).map_or(0, StreamProgress::next)
     }
 
-    /// The seqs that are missing between what is known of a stream and what is first heard of it from somebody who did not know it.
+    /// Returns the sequence numbers between the progress of a listed stream and `seq`, the first one
+    /// that a new reading of the stream delivers.
     pub(crate) fn missing_before(&self, key: StreamKey, seq: u64) -> Option<Range<u64>> {
-        let missing = self.streams.get(&key)?.next..seq;
+        let missing = self.streams.get(&key)?.next()..seq;
         (!missing.is_empty()).then_some(missing)
     }
 
-    /// Takes lines for a reader that goes on from here: what is still to be shown, and before it the gap that these lines show, where they do.
+    /// Records lines for a reader that continues from here. Returns the part that is still to be
+    /// delivered, and the gap in front of it, if there is one.
     ///
-    /// Nobody else declares that gap: who read for this reader joined the stream behind it.
+    /// Reassembly does not report that gap: it joined the stream behind it.
     pub(crate) fn go_on(&mut self, lines: &Lines) -> (Option<Told>, Vec<Range<u64>>) {
         let rest = self.rest_of(lines);
         if rest.is_empty() {
             return (None, rest);
         }
-        let known = self.streams.entry(lines.key).or_insert_with(|| Known {
-            next: lines.seq,
-            ..Known::default()
-        });
-        let missing = known.next..lines.seq;
+        let progress = self
+            .streams
+            .entry(lines.key)
+            .or_insert_with(|| StreamProgress::joining_at(lines.seq));
+        let missing = progress.next()..lines.seq;
         let gap = (!lines.late && !missing.is_empty()).then(|| {
-            known.tell(missing.clone());
+            progress.report_gap(missing.clone());
             missing_told(lines, missing)
         });
-        known.show(lines.seqs());
+        progress.deliver(lines.seqs());
         (gap, rest)
     }
 
-    /// Takes a gap for the same. True where it is to be told.
+    /// Records a gap for a reader that continues from here. Returns whether it is to be reported.
     pub(crate) fn go_on_behind(&mut self, gap: &GapRange) -> bool {
-        let news = !self.is_told(gap);
-        if news {
-            let known = self.streams.entry(gap.key).or_default();
-            known.tell(gap.seqs.clone());
+        let is_new = !self.is_told(gap);
+        if is_new {
+            report(self.streams.entry(gap.key).or_default(), gap.seqs.clone());
         }
-        news
+        is_new
     }
 }
 
-/// Tells that these seqs are missing before these lines.
+/// Creates the notice of a gap in front of these lines.
 pub(crate) fn missing_told(lines: &Lines, seqs: Range<u64>) -> Told {
     let (time, _) = lines.iter().next().map(|line| line.split()).unwrap_or_default();
     Told {

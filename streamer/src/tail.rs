@@ -170,7 +170,7 @@ impl Live {
         if taken.missed > 0 {
             self.overflowed.inc_by(taken.missed);
             choose.overflowed();
-            let told = Told::now(notice::overflow(taken.missed, self.served));
+            let told = Told::now(notice::slow_client(taken.missed, self.served));
             pieces.push(said(app, told, format));
         }
         let rendered = taken

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bus::{
     Epoch, PublishTime, StreamId, StreamMetadata, Timestamp,
-    reassembly::{Event, What},
+    reassembly::{Event, EventKind},
 };
 
 use crate::frame::Line;
@@ -46,11 +46,12 @@ pub(crate) fn event(metadata: &Arc<StreamMetadata>, seq: u64, millis: &[i64], ta
         metadata: Arc::clone(metadata),
         seq,
         published: at(taken),
-        what: What::Lines {
+        kind: EventKind::Lines {
             data: data.into(),
             lines: millis.len() as u64,
             part: None,
             late: false,
+            message: None,
         },
     }
 }

@@ -7,8 +7,8 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use bus::{
-    Bus, Limits, PublishTime,
-    cursor::{Cursor, Position, StreamKey},
+    Bus, EmbeddedSettings, PublishTime, StreamProgress,
+    cursor::{Cursor, StreamKey},
 };
 use futures::future::join_all;
 use streamer::Config;
@@ -39,7 +39,7 @@ async fn told_behind(tail: &mut Reading, next: u64) -> String {
             continue;
         };
         let cursor = Cursor::decode(&id).unwrap();
-        if cursor.streams.iter().any(|(_, position)| position.next == next) {
+        if cursor.streams.iter().any(|(_, position)| position.next() == next) {
             return id;
         }
     }
@@ -186,7 +186,7 @@ async fn what_was_still_to_come_behind_a_higher_seq_comes_after_the_resume() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_history_does_not_reach_the_reader_is_told() {
-    let limits = Limits {
+    let limits = EmbeddedSettings {
         retention: HOUR,
         retention_bytes: 16 << 20,
     };
@@ -254,10 +254,7 @@ async fn a_cursor_that_was_made_up_harms_nobody() {
     let web = stream("web", HOUR);
     stack.publish([lines(&web, 0, 10)]).await;
     let made_up = |before: u64, next: u64| {
-        let position = Position {
-            next,
-            holes: std::iter::once(0..next.min(3)).collect(),
-        };
+        let position = StreamProgress::new(next, [0..next.min(3)]);
         let cursor = Cursor {
             before: PublishTime(before),
             streams: vec![(StreamKey::of(&web.stream), position)],

@@ -164,7 +164,7 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         emulator: &closed,
         ..good.clone()
     }
-    .finds(&["bus", "cannot be asked", "is the emulator up"])
+    .finds(&["bus", "cannot look up a topic", "check that the emulator is running"])
     .await;
     // It takes a connection, and says nothing.
     Setup {
@@ -193,7 +193,7 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         bus: "pubsub:whole,full",
         ..good.clone()
     }
-    .finds(&["pubsub:full", "a topic cannot be made", "quota"])
+    .finds(&["pubsub:full", "cannot create or delete a topic", "quota"])
     .await;
     // The API server is down, or there is no kubeconfig.
     Setup {

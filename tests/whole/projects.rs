@@ -143,9 +143,9 @@ async fn a_full_project_is_passed_over_and_every_app_is_read() {
 #[tokio::test]
 async fn projects_that_cannot_be_meant_are_refused() {
     for (bus, told) in [
-        ("pubsub:one,", "\"\" is not"),
+        ("pubsub:one,", "a project id is empty"),
         ("pubsub:one,one", "given twice"),
-        ("pubsub:", "give pubsub:PROJECT"),
+        ("pubsub:", "use pubsub:PROJECT"),
     ] {
         let refused = run(&["streamer", "--bus", bus, "--listen", "127.0.0.1:0"], &[]).await;
         let said = String::from_utf8_lossy(&refused.stderr);

@@ -1,4 +1,4 @@
-//! The one writer: gathers what publishers hand over, and syncs it once for all of them.
+//! The only writer: gathers batches of all publishers and syncs them together.
 
 use std::{
     io,
@@ -15,37 +15,38 @@ use tokio::sync::oneshot;
 use super::{log::Log, store::Store};
 use crate::{AppName, Batch, BusError, PublishTime};
 
-/// Bytes of one sync: above this, what waits is better served by the next.
+/// Maximum bytes per sync; the rest waits for the next one.
 const MAX_COMMIT_BYTES: usize = 2 << 20;
 
-/// What may be added before retention looks again: this part of the limit.
-const RETENTION_SLACK: u64 = 16;
+/// Retention runs after this fraction of the byte limit was written.
+const RETENTION_FRACTION: u64 = 16;
 
-/// How often retention looks for what is too old.
+/// Interval of retention without writes.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(5);
 
 type Done = oneshot::Sender<Result<(), BusError>>;
 
-/// What the committer is asked to do.
+/// Commands of the committer.
 pub(super) enum Command {
-    /// Make an app's topic.
+    /// Create an app's topic.
     Create { app: AppName, done: Done },
-    /// Keep a batch.
+    /// Store a batch.
     Publish { batch: Batch, done: Done },
-    /// Remove an app's topic.
+    /// Delete an app's topic.
     Remove { app: AppName, done: Done },
-    /// Commit what came before, then end.
+    /// Commit the previous commands, then end.
     Stop,
 }
 
-/// The committer's thread; ends, having committed what it was given, when dropped.
+/// Handle of the committer's thread. Dropping it commits the pending commands and ends the thread.
 pub(super) struct Committer {
     commands: SyncSender<Command>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Committer {
-    /// Starts the thread. `capacity` is what its budget can let in at once; a full queue is therefore never met.
+    /// Starts the thread. `capacity` is at least the number of commands that the publishers' budget
+    /// admits, so the queue never fills up.
     pub(super) fn start(store: Arc<Store>, capacity: usize) -> io::Result<Self> {
         let (commands, queue) = sync_channel(capacity);
         let run = move || Run::new(store, queue).run();
@@ -56,10 +57,10 @@ impl Committer {
         })
     }
 
-    /// Hands over a command.
+    /// Sends a command.
     ///
     /// # Errors
-    /// [`BusError::Closed`] where the thread is gone.
+    /// [`BusError::Closed`] if the thread has ended.
     pub(super) fn send(&self, command: Command) -> Result<(), BusError> {
         self.commands.try_send(command).map_err(|_| BusError::Closed)
     }
@@ -67,10 +68,10 @@ impl Committer {
 
 impl Drop for Committer {
     fn drop(&mut self) {
-        // Waits for room; the thread is gone only where it panicked.
+        // Fails only if the thread has panicked.
         let _ = self.commands.send(Command::Stop);
         if let Some(thread) = self.thread.take() {
-            // A panic there has been printed by its hook, and there is no one left to tell.
+            // The panic hook has already reported a panic.
             let _ = thread.join();
         }
     }
@@ -81,11 +82,12 @@ struct Run {
     queue: Receiver<Command>,
     pending: Vec<Pending>,
     stopped: bool,
-    swept: Instant,
+    last_retention: Instant,
+    /// Bytes written since then.
     committed_bytes: u64,
 }
 
-/// What one round writes to one app.
+/// The batches of one round for one app.
 struct Pending {
     log: Arc<Log>,
     batches: Vec<(u64, Batch)>,
@@ -100,7 +102,7 @@ impl Run {
             queue,
             pending,
             stopped: false,
-            swept: Instant::now(),
+            last_retention: Instant::now(),
             committed_bytes: 0,
         }
     }
@@ -112,16 +114,16 @@ impl Run {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.sweep();
+            self.enforce_retention();
         }
     }
 
-    /// One command and all that wait behind it, up to what one sync should carry.
+    /// Processes a command and those queued behind it, up to the maximum size of a sync.
     fn round(&mut self, first: Command) {
         let mut bytes = 0;
         let mut next = Some(first);
         while let Some(command) = next {
-            bytes += self.take(command);
+            bytes += self.process(command);
             let more = bytes < MAX_COMMIT_BYTES && !self.stopped;
             next = if more { self.queue.try_recv().ok() } else { None };
         }
@@ -129,8 +131,9 @@ impl Run {
         self.commit();
     }
 
-    /// Publishing gathers; what removes first commits what was gathered, so that order holds.
-    fn take(&mut self, command: Command) -> usize {
+    /// Processes a command and returns the bytes that it adds to the sync. A removal commits the
+    /// gathered batches first, which preserves the order.
+    fn process(&mut self, command: Command) -> usize {
         match command {
             Command::Publish { batch, done } => return self.gather(batch, done),
             Command::Create { app, done } => {
@@ -153,8 +156,8 @@ impl Run {
                 return 0;
             }
         };
-        let at = self.pending.iter().position(|pending| Arc::ptr_eq(&pending.log, &log));
-        let at = at.unwrap_or_else(|| {
+        let index = self.pending.iter().position(|pending| Arc::ptr_eq(&pending.log, &log));
+        let index = index.unwrap_or_else(|| {
             self.pending.push(Pending {
                 log,
                 batches: Vec::new(),
@@ -162,72 +165,72 @@ impl Run {
             });
             self.pending.len() - 1
         });
-        let pending = &mut self.pending[at];
-        // The key is the time and unique: a clock that stands or steps back moves on by microseconds.
-        let before = pending
+        let pending = &mut self.pending[index];
+        // Keys are unique times: if the clock stands still or steps back, they advance by 1 µs.
+        let previous = pending
             .batches
             .last()
             .map_or_else(|| *pending.log.newest.borrow(), |(key, _)| *key);
-        let key = PublishTime::now().0.max(before + 1);
+        let key = PublishTime::now().0.max(previous + 1);
         let bytes = batch.data().len();
         pending.batches.push((key, batch));
         pending.done.push(done);
         bytes
     }
 
-    /// Writes what was gathered, an app after the other, syncs it, wakes the readers, tells the publishers.
+    /// Writes and syncs the gathered batches app by app, then wakes readers and publishers.
     fn commit(&mut self) {
         let mut written = Vec::with_capacity(self.pending.len());
         for pending in self.pending.drain(..) {
             if let Some(failure) = self.store.failure() {
-                pending.refuse(failure);
+                pending.fail(failure);
                 continue;
             }
             let batches: Vec<_> = pending.batches.iter().map(|(key, batch)| (*key, batch)).collect();
             match pending.log.append(&batches) {
                 Ok(segment) => written.push((pending, segment)),
-                Err(error) => pending.refuse(&error.to_string()),
+                Err(error) => pending.fail(&error.to_string()),
             }
         }
         for (pending, segment) in written {
             match segment.sync() {
-                Ok(()) => pending.accept(),
+                Ok(()) => pending.complete(),
                 Err(error) => {
-                    tracing::error!(%error, "the disk failed: nothing is accepted until a restart");
-                    pending.refuse(&error.to_string());
+                    tracing::error!(%error, "sync failed, rejecting batches until restart");
+                    pending.fail(&error.to_string());
                     self.store.fail(error.to_string());
                 }
             }
         }
     }
 
-    fn sweep(&mut self) {
-        let much = self.committed_bytes > self.store.limits.retention_bytes / RETENTION_SLACK;
-        if !much && self.swept.elapsed() < RETENTION_INTERVAL {
+    fn enforce_retention(&mut self) {
+        let has_grown = self.committed_bytes > self.store.settings.retention_bytes / RETENTION_FRACTION;
+        if !has_grown && self.last_retention.elapsed() < RETENTION_INTERVAL {
             return;
         }
-        self.swept = Instant::now();
+        self.last_retention = Instant::now();
         self.committed_bytes = 0;
         if let Err(error) = self.store.enforce_retention(PublishTime::now()) {
-            tracing::warn!(%error, "retention failed, to be tried again");
+            tracing::warn!(%error, "retention failed");
         }
     }
 }
 
 impl Pending {
-    fn accept(self) {
-        self.log.reveal(self.batches);
+    fn complete(self) {
+        self.log.publish(self.batches);
         self.done.into_iter().for_each(|done| answer(done, Ok(())));
     }
 
-    fn refuse(self, reason: &str) {
+    fn fail(self, reason: &str) {
         for done in self.done {
             answer(done, Err(BusError::Store(io::Error::other(reason.to_owned()))));
         }
     }
 }
 
-/// A publisher that no longer waits needs no answer.
+/// Sends a result to a publisher that may have stopped waiting.
 fn answer(done: Done, result: Result<(), BusError>) {
     let _ = done.send(result);
 }

@@ -1,4 +1,4 @@
-//! A reader that settles nothing: what is kept, then what comes.
+//! A reader without acknowledgement: stored batches, then new ones.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -6,23 +6,24 @@ use futures::stream::{self, StreamExt};
 use tokio::sync::watch;
 
 use super::log::Log;
-use crate::{BusError, Item, PublishTime, Reader, Start};
+use crate::{BusError, PublishTime, Reader, ReaderItem, Start};
 
-/// Bytes read at once, and so about the most a reader holds: a reader that catches up hops to a blocking thread once for this many.
+/// Bytes per read from disk, which takes one switch to a blocking thread; also about the maximum
+/// that a reader buffers.
 const READ_BYTES: usize = 2 << 20;
 
-struct Following {
+struct Follower {
     log: Arc<Log>,
     newest: watch::Receiver<u64>,
     /// The key to read next.
     next: u64,
-    /// Read and not yet handed over.
-    read: VecDeque<Item>,
-    /// The newest key when the reader was made; `None` once it is passed.
+    /// Read and not yet delivered.
+    buffer: VecDeque<ReaderItem>,
+    /// The newest key when the reader was opened; `None` once it is passed.
     catching_up: Option<u64>,
 }
 
-/// Reads a topic from `start` on. Ends when the app is removed.
+/// Reads a topic from `start` on. The reader ends when the app is removed.
 pub(super) fn follow(log: Arc<Log>, start: Start) -> Reader {
     let newest = log.newest.subscribe();
     let end = *newest.borrow();
@@ -32,41 +33,41 @@ pub(super) fn follow(log: Arc<Log>, start: Start) -> Reader {
         Start::At(time) => time.0,
         Start::Oldest => 0,
     };
-    // Nothing before what was asked for, and nothing ever taken: this reader sees the topic from its first batch on.
-    let whole = floor == 0 && (start == Start::Oldest || end == 0);
-    let since = if whole { 0 } else { wanted.max(floor) };
-    let following = Following {
+    // Without evictions and older batches, the reader sees the topic from its first batch on.
+    let is_complete = floor == 0 && (start == Start::Oldest || end == 0);
+    let since = if is_complete { 0 } else { wanted.max(floor) };
+    let follower = Follower {
         log,
         newest,
         next: wanted.max(floor),
-        read: VecDeque::new(),
+        buffer: VecDeque::new(),
         catching_up: Some(end),
     };
-    let items = stream::unfold(following, |mut following| async {
-        let item = following.next().await?;
-        Some((item, following))
+    let items = stream::unfold(follower, |mut follower| async {
+        let item = follower.next().await?;
+        Some((item, follower))
     });
     Reader::new(items.boxed(), PublishTime(since), true)
 }
 
-impl Following {
-    async fn next(&mut self) -> Option<Result<Item, BusError>> {
+impl Follower {
+    async fn next(&mut self) -> Option<Result<ReaderItem, BusError>> {
         loop {
-            if let Some(item) = self.read.pop_front() {
+            if let Some(item) = self.buffer.pop_front() {
                 return Some(Ok(item));
             }
             match self.catching_up {
                 Some(end) if self.next > end => {
                     self.catching_up = None;
-                    return Some(Ok(Item::CaughtUp));
+                    return Some(Ok(ReaderItem::CaughtUp));
                 }
                 _ => {}
             }
             if self.log.removed.is_cancelled() {
                 return None;
             }
-            if let Some(passed) = self.passed_by_retention() {
-                return Some(Ok(passed));
+            if let Some(interrupted) = self.skip_evicted() {
+                return Some(Ok(interrupted));
             }
             let newest = *self.newest.borrow_and_update();
             if self.next > newest {
@@ -82,14 +83,14 @@ impl Following {
         }
     }
 
-    /// A reader slower than retention misses what was taken from under it, and is told.
-    fn passed_by_retention(&mut self) -> Option<Item> {
+    /// Skips batches that retention has evicted; returns the item that reports it.
+    fn skip_evicted(&mut self) -> Option<ReaderItem> {
         let floor = self.log.floor();
         if self.next >= floor {
             return None;
         }
         let from = PublishTime(std::mem::replace(&mut self.next, floor));
-        Some(Item::Break {
+        Some(ReaderItem::Interrupted {
             from,
             to: PublishTime(floor),
         })
@@ -105,9 +106,9 @@ impl Following {
                 .await
                 .map_err(|_| BusError::Closed)??
         };
-        // An empty answer: retention took it between the look at the floor and the read.
+        // Empty if retention evicted the batches after the floor was checked.
         self.next = found.last().map_or(newest, |(key, _)| *key) + 1;
-        self.read = found.into_iter().map(|(_, item)| item).collect();
+        self.buffer = found.into_iter().map(|(_, item)| item).collect();
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! One app's topic: its segments, and the newest batches in memory.
+//! One app's topic: its segments, and its newest batches in memory.
 
 use std::{
     collections::VecDeque,
@@ -13,40 +13,40 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{record, segment::Segment};
-use crate::{AppName, Batch, Item, PublishTime, batch::Delivery};
+use crate::{AppName, Batch, PublishTime, ReaderItem, batch::Delivery};
 
-/// A segment this large is closed: the grain of retention.
+/// Size from which on a segment is closed; retention deletes whole segments.
 const SEGMENT_BYTES: u64 = 4 << 20;
 
-/// Bytes of the newest batches that are kept in memory for readers that are there.
+/// Maximum bytes of the newest batches in memory, for live readers.
 const RECENT_BYTES: usize = 1 << 20;
 
-/// What the files of durable subscriptions are called.
+/// File extension of the offsets of durable subscriptions.
 const SUBSCRIPTION_EXTENSION: &str = "sub";
 
-/// One app's topic. Keys are the times the bus took its batches, in microseconds, each higher than the one before.
+/// One app's topic. The key of a batch is its publish time in microseconds; keys strictly increase.
 pub(super) struct Log {
     pub(super) app: AppName,
     dir: PathBuf,
     segments: RwLock<VecDeque<Arc<Segment>>>,
     recent: Mutex<Recent>,
-    /// The key of the newest batch that is synced, 0 before the first.
+    /// Key of the newest synced batch; 0 before the first.
     pub(super) newest: watch::Sender<u64>,
-    /// Set when the app was removed: readers end.
+    /// Cancelled when the app is removed.
     pub(super) removed: CancellationToken,
 }
 
-/// The newest synced batches without a hole, so that a live reader meets neither disk nor decoder.
+/// The newest synced batches, contiguous, so that live readers need neither disk nor decoder.
 #[derive(Default)]
 struct Recent {
-    /// All batches with a higher key are here.
+    /// All batches with a higher key are in memory.
     since: u64,
     batches: VecDeque<(u64, Batch)>,
     bytes: usize,
 }
 
 impl Log {
-    /// Makes an app's topic, for good when this returns.
+    /// Creates an app's topic, which is durable when this returns.
     pub(super) fn create(apps: &Path, app: &AppName) -> io::Result<Self> {
         let dir = apps.join(app.as_str());
         fs::create_dir_all(&dir)?;
@@ -56,7 +56,7 @@ impl Log {
         Ok(Self::new(app.clone(), dir, [Arc::new(first)].into(), 0))
     }
 
-    /// Opens an app's topic as it was left; a torn tail is cut off.
+    /// Opens an app's topic and truncates a torn tail.
     pub(super) fn open(dir: PathBuf, app: AppName) -> io::Result<Self> {
         let mut segments = Vec::new();
         for entry in fs::read_dir(&dir)? {
@@ -64,7 +64,7 @@ impl Log {
         }
         segments.sort_by_key(|segment| segment.first);
         if segments.is_empty() {
-            // The process died between making the directory and the first segment.
+            // The process crashed between the creation of the directory and of the first segment.
             segments.push(Arc::new(Segment::create(&dir, 0)?));
         }
         let mut newest = 0;
@@ -89,7 +89,7 @@ impl Log {
         }
     }
 
-    /// Writes batches with these keys, without a sync; returns what is to be synced. For the committer alone.
+    /// Writes batches with these keys; returns the segment to sync. Only the committer calls it.
     pub(super) fn append(&self, batches: &[(u64, &Batch)]) -> io::Result<Arc<Segment>> {
         let segment = self.open_segment(batches.first().map_or(0, |(key, _)| *key))?;
         let records: Vec<_> = batches
@@ -113,8 +113,8 @@ impl Log {
         }
     }
 
-    /// Shows synced batches to the readers.
-    pub(super) fn reveal(&self, batches: Vec<(u64, Batch)>) {
+    /// Publishes synced batches to the readers.
+    pub(super) fn publish(&self, batches: Vec<(u64, Batch)>) {
         let Some(newest) = batches.last().map(|(key, _)| *key) else {
             return;
         };
@@ -131,32 +131,33 @@ impl Log {
         self.newest.send_replace(newest);
     }
 
-    /// Keys below are gone. 0 where nothing ever went.
+    /// Returns the lowest key that can be stored; 0 if nothing was ever evicted.
     pub(super) fn floor(&self) -> u64 {
         self.segments.read().front().map_or(0, |segment| segment.first)
     }
 
-    /// Whether the batches from this key on are all in memory.
+    /// Returns whether all batches from this key on are in memory.
     pub(super) fn is_recent(&self, from: u64) -> bool {
         from > self.recent.lock().since
     }
 
-    /// Batches from `from` to `to`, oldest first: some, where there are any. Blocks where they are not recent.
-    pub(super) fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<(u64, Item)>> {
+    /// Returns batches from key `from` to `to`, oldest first: not necessarily all, but at least one
+    /// if there is one. Blocks if they are not in memory.
+    pub(super) fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<(u64, ReaderItem)>> {
         if let Some(found) = self.recent.lock().read(from, to) {
             return Ok(found);
         }
         let segments: Vec<(Arc<Segment>, u64)> = {
             let segments = self.segments.read();
-            let holds = segments
+            let containing = segments
                 .partition_point(|segment| segment.first <= from)
                 .saturating_sub(1);
             let ends = segments
                 .iter()
-                .skip(holds + 1)
+                .skip(containing + 1)
                 .map(|next| to.min(next.first - 1))
                 .chain([to]);
-            segments.iter().skip(holds).cloned().zip(ends).collect()
+            segments.iter().skip(containing).cloned().zip(ends).collect()
         };
         for (segment, end) in segments {
             let found = segment.read(from, end, max_bytes)?;
@@ -167,12 +168,13 @@ impl Log {
         Ok(Vec::new())
     }
 
-    /// Bytes on disk.
+    /// Returns the bytes on disk.
     pub(super) fn bytes(&self) -> u64 {
         self.segments.read().iter().map(|segment| segment.len()).sum()
     }
 
-    /// Deletes the oldest segment; returns how many bytes went. The newest one, where it is the only one, gives way to an empty one, so that the floor lasts.
+    /// Deletes the oldest segment and returns its size. If it is the only one, an empty segment
+    /// replaces it, which preserves the floor.
     pub(super) fn evict_oldest(&self) -> io::Result<u64> {
         let mut segments = self.segments.write();
         if segments.len() == 1 {
@@ -187,7 +189,7 @@ impl Log {
         Ok(oldest.len())
     }
 
-    /// Whether all of the oldest segment was taken before `key`, and there is something in it.
+    /// Returns whether the oldest segment is not empty and all its keys are below `key`.
     pub(super) fn oldest_ends_before(&self, key: u64) -> bool {
         let segments = self.segments.read();
         match (segments.front(), segments.get(1)) {
@@ -197,19 +199,19 @@ impl Log {
         }
     }
 
-    /// Deletes all of it. Readers end.
+    /// Deletes the topic and ends its readers.
     pub(super) fn delete(&self) -> io::Result<()> {
         self.removed.cancel();
         fs::remove_dir_all(&self.dir)
     }
 
-    /// The file that keeps the place of a subscription.
+    /// Returns the path of a subscription's offset file.
     pub(super) fn subscription_path(&self, name: &str) -> PathBuf {
         let hex: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
         self.dir.join(format!("{hex}.{SUBSCRIPTION_EXTENSION}"))
     }
 
-    /// Whether there is such a file.
+    /// Returns whether the app has a durable subscription.
     pub(super) fn has_subscriptions(&self) -> io::Result<bool> {
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
@@ -223,7 +225,7 @@ impl Log {
         Ok(false)
     }
 
-    /// Makes files that were just made here last.
+    /// Syncs the directory, which makes newly created files durable.
     pub(super) fn sync_dir(&self) -> io::Result<()> {
         sync_dir(&self.dir)
     }
@@ -234,15 +236,15 @@ impl Recent {
         self.bytes += batches.iter().map(|(_, batch)| batch.data().len()).sum::<usize>();
         self.batches.extend(batches);
         while self.bytes > RECENT_BYTES && self.batches.len() > 1 {
-            let Some((key, gone)) = self.batches.pop_front() else {
+            let Some((key, evicted)) = self.batches.pop_front() else {
                 break;
             };
             self.since = key;
-            self.bytes -= gone.data().len();
+            self.bytes -= evicted.data().len();
         }
     }
 
-    fn read(&self, from: u64, to: u64) -> Option<Vec<(u64, Item)>> {
+    fn read(&self, from: u64, to: u64) -> Option<Vec<(u64, ReaderItem)>> {
         if from <= self.since {
             return None;
         }
@@ -254,7 +256,7 @@ impl Recent {
                 published: PublishTime(*key),
                 ack: None,
             };
-            (*key, Item::Delivery(delivery))
+            (*key, ReaderItem::Delivery(delivery))
         };
         Some(within.map(deliver).collect())
     }

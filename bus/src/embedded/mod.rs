@@ -1,58 +1,44 @@
 //! The bus of one machine: in one process, on disk.
 //!
-//! *Accepted* means synced: a batch is in its app's newest segment and `fdatasync` has returned. One thread commits for everybody, so that batches that come while
-//! a sync runs share the next one. Each app has a folder of segments; each record in them carries a checksum. A killed process loses nothing accepted; a torn
-//! tail is cut off when the store is opened. Retention deletes whole segments.
+//! *Accepted* means synced: a batch is in its app's newest segment and `fdatasync` has returned.
+//! One thread commits for all publishers, so that batches that arrive during a sync share the next
+//! one. Each app has a directory of segments, whose records carry checksums. A crashed process
+//! loses no accepted batch; a torn tail is truncated when the store is opened. Retention deletes
+//! whole segments. The folder depends on the bus trait and the batch format only.
 //!
-//! The segments are a format of our own: a log-structured store writes every byte twice (journal, then table), and the best we measured reaches 0.3 to 0.6 of the
-//! raw write rate where this reaches it nearly whole; `docs/performance.md` has the figures.
+//! The segment format is our own: a log-structured store writes every byte twice (journal, then
+//! table) and reaches 0.3 to 0.6 of the raw write rate, which this format nearly reaches;
+//! docs/performance.md has the figures.
 
 mod commit;
 mod follow;
 mod log;
-mod place;
+mod offset;
 mod record;
 mod retention;
 mod segment;
+mod settings;
 mod store;
 mod subscription;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{AppName, Batch, Bus, BusError, Reader, Start};
+pub use settings::EmbeddedSettings;
+
 use commit::{Command, Committer};
 use store::Store;
 
-/// What the embedded bus keeps.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How long a batch is kept at most.
-    pub retention: Duration,
-    /// How many bytes of batches are kept in all. Each app is guaranteed an equal share: apps above theirs lose their oldest first.
-    ///
-    /// The files take this, a sixteenth, and one segment (4 MiB) an app above it.
-    pub retention_bytes: u64,
-}
-
-impl Default for Limits {
-    /// A day and 1 GB.
-    fn default() -> Self {
-        Self {
-            retention: Duration::from_secs(24 * 3600),
-            retention_bytes: 1_000_000_000,
-        }
-    }
-}
-
-/// Bytes that publishers may have waiting for the committer; more wait their turn. Four full batches would do; this lets a sync gather from many streams.
+/// Maximum KiB that wait for the committer; further publishers wait. Enough for one sync to gather
+/// batches of many streams.
 const MAX_WAITING_KIB: u32 = 32 * 1024;
 
-/// The embedded engine. Its directory belongs to it alone.
+/// The embedded engine, which uses its directory exclusively.
 ///
-/// Dropping it waits for what is being committed.
+/// Dropping it waits for the batches that are being committed.
 pub struct Embedded {
     store: Arc<Store>,
     committer: Committer,
@@ -60,12 +46,14 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens the store in this directory, made where it does not exist, and reads how much each app holds. Blocks: call it at start.
+    /// Opens the store in this directory, which is created if it does not exist. Blocks while it
+    /// recovers the newest segment of each app.
     ///
     /// # Errors
-    /// [`BusError::InUse`] where another process has it, [`BusError::Open`] where it cannot be read or written.
-    pub fn open(dir: &Path, limits: Limits) -> Result<Self, BusError> {
-        let store = Arc::new(Store::open(dir, limits)?);
+    /// [`BusError::InUse`] if another process uses the directory, [`BusError::Open`] if it is not
+    /// readable and writable.
+    pub fn open(dir: &Path, settings: EmbeddedSettings) -> Result<Self, BusError> {
+        let store = Arc::new(Store::open(dir, settings)?);
         let committer =
             Committer::start(Arc::clone(&store), MAX_WAITING_KIB as usize).map_err(|error| BusError::Open {
                 dir: dir.to_owned(),
@@ -78,17 +66,17 @@ impl Embedded {
         })
     }
 
-    /// Hands a command to the committer and waits for its word.
+    /// Sends a command to the committer and waits for its result.
     async fn commit(
         &self,
         bytes: usize,
-        make: impl FnOnce(oneshot::Sender<Result<(), BusError>>) -> Command,
+        command: impl FnOnce(oneshot::Sender<Result<(), BusError>>) -> Command,
     ) -> Result<(), BusError> {
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(MAX_WAITING_KIB);
         let _permit = self.budget.acquire_many(kib).await.map_err(|_| BusError::Closed)?;
-        let (done, answer) = oneshot::channel();
-        self.committer.send(make(done))?;
-        answer.await.map_err(|_| BusError::Closed)?
+        let (done, result) = oneshot::channel();
+        self.committer.send(command(done))?;
+        result.await.map_err(|_| BusError::Closed)?
     }
 }
 
@@ -133,10 +121,10 @@ impl Bus for Embedded {
     }
 
     fn ensure_subscription<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
-        let made = self.subscribe(app, name);
+        let opened = self.subscribe(app, name);
         async move {
-            match made.await {
-                Ok(_) | Err(BusError::Subscribed(_)) => Ok(()),
+            match opened.await {
+                Ok(_) | Err(BusError::SubscriptionInUse(_)) => Ok(()),
                 Err(error) => Err(error),
             }
         }
@@ -144,15 +132,15 @@ impl Bus for Embedded {
     }
 
     fn unsubscribe<'a>(&'a self, app: &'a AppName, name: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
-        std::future::ready(self.store.forget_subscription(app, name).map_err(BusError::from)).boxed()
+        std::future::ready(self.store.delete_subscription(app, name).map_err(BusError::from)).boxed()
     }
 
     fn apps(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
         std::future::ready(Ok(self.store.apps())).boxed()
     }
 
-    fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
-        std::future::ready(self.store.subscribed_apps().map_err(BusError::from)).boxed()
+    fn apps_with_subscriptions(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
+        std::future::ready(self.store.apps_with_subscriptions().map_err(BusError::from)).boxed()
     }
 
     fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {

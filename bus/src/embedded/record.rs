@@ -1,21 +1,22 @@
-//! One batch in a segment.
+//! The format of one batch in a segment.
 //!
-//! *Shape*: 24 bytes of header, all big-endian: CRC-32 of what follows it, length of the attributes, length of the data, 4 zero bytes, key; then the attributes,
-//! each with the lengths of its name (u16) and value (u32) before both; then the data, untouched.
+//! *Shape*: a header of 24 bytes, big-endian: CRC-32 of everything after it, length of the
+//! attributes, length of the data, 4 zero bytes, key (8 bytes); then the attributes, each with the
+//! lengths of its name (u16) and value (u32) in front of both; then the data, uncompressed.
 
 use std::collections::HashMap;
 
 use bytes::{BufMut, Bytes};
 
-use crate::{Batch, Item, PublishTime, Unreadable, batch::Delivery};
+use crate::{Batch, PublishTime, ReaderItem, Unreadable, batch::Delivery};
 
-/// Bytes before the attributes.
+/// Size of the header in bytes.
 pub(super) const HEADER: usize = 24;
 
-/// The longest record that is believed: the largest message, and room for its attributes.
+/// Maximum size of a valid record: the largest message and its attributes.
 const MAX_RECORD: usize = 12 << 20;
 
-/// A record's header and attributes; its data follows as it is, without a copy.
+/// Encodes a record's header and attributes; the caller writes its data behind them.
 pub(super) fn encode_head(key: u64, batch: &Batch) -> Vec<u8> {
     let data = batch.data();
     let mut head = Vec::with_capacity(512);
@@ -37,7 +38,7 @@ pub(super) fn encode_head(key: u64, batch: &Batch) -> Vec<u8> {
     head
 }
 
-/// What a header says.
+/// A decoded header.
 #[derive(Clone, Copy)]
 pub(super) struct Header {
     sum: u32,
@@ -47,7 +48,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Reads one. `None`: this is no header, or not a whole one.
+    /// Decodes a header; `None` if the bytes are not a complete, plausible header.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let head: &[u8; HEADER] = bytes.first_chunk()?;
         let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
@@ -62,33 +63,33 @@ impl Header {
         (word(12) == 0 && header.record_len() <= MAX_RECORD).then_some(header)
     }
 
-    /// Header, attributes and data.
+    /// Returns the size of the record.
     pub(super) fn record_len(&self) -> usize {
         HEADER + self.attributes + self.data
     }
 
-    /// Whether `record`, which begins with this header, is what was written.
-    pub(super) fn proves(&self, record: &[u8]) -> bool {
+    /// Returns whether the checksum of `record`, which starts with this header, is correct.
+    pub(super) fn matches(&self, record: &[u8]) -> bool {
         record
             .get(4..self.record_len())
             .is_some_and(|summed| crc32fast::hash(summed) == self.sum)
     }
 
-    /// The batch of a proved record; the data is a slice of it.
-    pub(super) fn decode(&self, record: &Bytes) -> Item {
+    /// Decodes a record with a correct checksum, without copying its data.
+    pub(super) fn decode(&self, record: &Bytes) -> ReaderItem {
         let data = record.slice(HEADER + self.attributes..self.record_len());
         let attributes = split_attributes(&record[HEADER..HEADER + self.attributes]);
         let batch = match attributes {
             Some(attributes) => Batch::from_message(&attributes, data),
-            None => Err(Unreadable::Version("stored by another version".to_owned())),
+            None => Err(Unreadable::Version("stored in an unknown format".to_owned())),
         };
         match batch {
-            Ok(batch) => Item::Delivery(Delivery {
+            Ok(batch) => ReaderItem::Delivery(Delivery {
                 batch,
                 published: PublishTime(self.key),
                 ack: None,
             }),
-            Err(unreadable) => Item::Unreadable(unreadable),
+            Err(unreadable) => ReaderItem::Unreadable(unreadable),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is kept: by age, and by bytes with a guaranteed share an app.
+//! Retention: by age, and by bytes with a guaranteed share per app.
 
 use std::io;
 
@@ -6,23 +6,26 @@ use super::store::Store;
 use crate::PublishTime;
 
 impl Store {
-    /// Deletes what is too old, then, while all apps together hold too much, the oldest of the app that holds the most and more than its share.
+    /// Deletes segments that are too old. Then, while all apps together exceed the byte limit,
+    /// deletes the oldest segment of the largest app that exceeds its share.
     pub(super) fn enforce_retention(&self, now: PublishTime) -> io::Result<()> {
         let logs = self.logs();
-        let too_old = now.earlier_by(self.limits.retention).0;
+        let oldest_key = now.earlier_by(self.settings.retention).0;
         for log in &logs {
-            while log.oldest_ends_before(too_old) {
+            while log.oldest_ends_before(oldest_key) {
                 log.evict_oldest()?;
             }
         }
-        let share = self.limits.retention_bytes / (logs.len() as u64).max(1);
-        let mut held: Vec<u64> = logs.iter().map(|log| log.bytes()).collect();
-        while held.iter().sum::<u64>() > self.limits.retention_bytes {
-            let loudest = (0..logs.len()).max_by_key(|i| held[*i]).filter(|i| held[*i] > share);
-            let Some(loudest) = loudest else { break };
-            let gone = logs[loudest].evict_oldest()?;
-            tracing::debug!(app = %logs[loudest].app, bytes = gone, "evicted the oldest batches");
-            held[loudest] -= gone.min(held[loudest]);
+        let share = self.settings.retention_bytes / (logs.len() as u64).max(1);
+        let mut stored: Vec<u64> = logs.iter().map(|log| log.bytes()).collect();
+        while stored.iter().sum::<u64>() > self.settings.retention_bytes {
+            let largest = (0..logs.len())
+                .max_by_key(|i| stored[*i])
+                .filter(|i| stored[*i] > share);
+            let Some(largest) = largest else { break };
+            let deleted = logs[largest].evict_oldest()?;
+            tracing::debug!(app = %logs[largest].app, bytes = deleted, "oldest segment evicted");
+            stored[largest] -= deleted.min(stored[largest]);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A file of consecutive records of one app.
+//! Segments: files of consecutive records of one app.
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,22 +12,22 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use super::record::{HEADER, Header};
-use crate::{Item, PublishTime};
+use crate::{PublishTime, ReaderItem};
 
-/// Bytes between two entries of the index: what a seek reads in vain at most.
+/// Distance between two entries of the index, the maximum that a seek reads in vain.
 const INDEX_BYTES: u64 = 64 * 1024;
 
-/// Bytes looked through at once for a record behind spoiled ones.
+/// Bytes per read when searching for a record behind corrupt data.
 const SEARCH_BYTES: usize = 1 << 20;
 
-/// A segment. Named by a key that none of its records lies below; the app's very first is named 0.
+/// A segment. Its name is a lower bound of its keys; an app's first segment is named 0.
 pub(super) struct Segment {
     path: PathBuf,
     file: File,
-    /// No record has a lower key.
+    /// Lower bound of the keys.
     pub(super) first: u64,
     state: Mutex<State>,
-    /// Built when a closed segment is first read.
+    /// Set when the index is built, for a closed segment at the first read.
     scanned: OnceLock<()>,
 }
 
@@ -35,12 +35,12 @@ pub(super) struct Segment {
 struct State {
     len: u64,
     last: u64,
-    /// Some keys and where their records begin, the first among them.
+    /// The first and some further keys, with the offsets of their records.
     index: Vec<(u64, u64)>,
 }
 
 impl Segment {
-    /// Makes an empty one. It lasts once its directory is synced.
+    /// Creates an empty segment, which is durable once its directory is synced.
     pub(super) fn create(dir: &Path, first: u64) -> io::Result<Self> {
         let path = dir.join(format!("{first:020}.seg"));
         let file = OpenOptions::new()
@@ -57,7 +57,7 @@ impl Segment {
         })
     }
 
-    /// Opens one by its name; `None` where the name is none of ours.
+    /// Opens a segment; `None` if the file name is not that of a segment.
     pub(super) fn open(path: PathBuf) -> io::Result<Option<Self>> {
         let name = path
             .file_name()
@@ -80,12 +80,13 @@ impl Segment {
         }))
     }
 
-    /// Proves every record and cuts off what follows the last good one: a torn tail. For the segment that was being written.
+    /// Verifies every record of the newest segment and truncates a torn tail behind the last valid
+    /// one.
     pub(super) fn recover(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         let (end, len) = (self.scan(&mut state)?, state.len);
         if end < len {
-            tracing::warn!(segment = %self.path.display(), bytes = len - end, "cut off a torn tail");
+            tracing::warn!(segment = %self.path.display(), bytes = len - end, "torn tail truncated");
             self.file.set_len(end)?;
             self.file.sync_all()?;
             state.len = end;
@@ -94,24 +95,24 @@ impl Segment {
         Ok(())
     }
 
-    /// Walks the records into the index, past what the disk spoiled; returns where the last good one ends.
+    /// Builds the index, skipping corrupt data; returns the end of the last valid record.
     fn scan(&self, state: &mut State) -> io::Result<u64> {
-        let (mut at, mut good) = (0, 0);
+        let (mut at, mut valid_end) = (0, 0);
         loop {
             if let Some(header) = self.header(at, state.len)? {
-                state.note(header.key, at);
+                state.record(header.key, at);
                 at += header.record_len() as u64;
-                good = at;
+                valid_end = at;
             } else if let Some(next) = self.find_record(at, state.len)? {
-                tracing::error!(segment = %self.path.display(), from = at, to = next, "the disk spoiled what was stored");
+                tracing::error!(segment = %self.path.display(), from = at, to = next, "corrupt records skipped");
                 at = next;
             } else {
-                return Ok(good);
+                return Ok(valid_end);
             }
         }
     }
 
-    /// The header of the record that begins here and is proved; `None` where none does.
+    /// Returns the header of the valid record at this offset, if there is one.
     fn header(&self, at: u64, end: u64) -> io::Result<Option<Header>> {
         if at + HEADER as u64 > end {
             return Ok(None);
@@ -124,10 +125,11 @@ impl Segment {
         };
         let mut record = vec![0; header.record_len()];
         self.file.read_exact_at(&mut record, at)?;
-        Ok(header.proves(&record).then_some(header))
+        Ok(header.matches(&record).then_some(header))
     }
 
-    /// Where the next record that can be proved begins, behind something that is none. Looks at every byte; only a spoiled disk leads here, or a torn tail, which is short.
+    /// Returns the offset of the next valid record. It tries every byte, which happens only behind
+    /// corrupt data and in torn tails, which are short.
     fn find_record(&self, from: u64, end: u64) -> io::Result<Option<u64>> {
         let mut at = from;
         while at + HEADER as u64 <= end {
@@ -145,7 +147,7 @@ impl Segment {
         Ok(None)
     }
 
-    /// Appends records: for each its key, its head and its data. Not synced. On an error nothing of them is left, or the segment is of no more use.
+    /// Appends records, each as key, head and data, without a sync. A failed write is truncated.
     pub(super) fn append(&self, records: &[(u64, Vec<u8>, &[u8])]) -> io::Result<()> {
         let mut state = self.state.lock();
         let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(records.len() * 2);
@@ -154,29 +156,29 @@ impl Segment {
             slices.push(IoSlice::new(data));
         }
         if let Err(error) = write_all(&self.file, &mut slices) {
-            // What came in part must not stand between good records.
+            // A partial write must not remain between valid records.
             self.file.set_len(state.len)?;
             return Err(error);
         }
         for (key, head, data) in records {
             let at = state.len;
-            state.note(*key, at);
+            state.record(*key, at);
             state.len += (head.len() + data.len()) as u64;
         }
         Ok(())
     }
 
-    /// Makes what was appended last.
+    /// Makes the appended records durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    /// Bytes in the file.
+    /// Returns the size of the file.
     pub(super) fn len(&self) -> u64 {
         self.state.lock().len
     }
 
-    /// The highest key, 0 where there is no record.
+    /// Returns the highest key; 0 without records.
     pub(super) fn last(&self) -> io::Result<u64> {
         self.ensure_scanned()?;
         Ok(self.state.lock().last)
@@ -192,15 +194,16 @@ impl Segment {
         Ok(())
     }
 
-    /// Records from `from` to `to`, beyond which this segment has none, as many as lie in about `max_bytes`, at least one where there is one. What the disk spoiled is told as an [`Item::Break`].
-    pub(super) fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<(u64, Item)>> {
+    /// Returns records from key `from` to `to`, the segment's last key, of about `max_bytes`: at
+    /// least one if there is one. Corrupt data is returned as [`ReaderItem::Interrupted`].
+    pub(super) fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<(u64, ReaderItem)>> {
         self.ensure_scanned()?;
         let (mut at, end) = {
             let state = self.state.lock();
-            let place = state.index.partition_point(|(key, _)| *key <= from);
-            let at = place
+            let entry = state.index.partition_point(|(key, _)| *key <= from);
+            let at = entry
                 .checked_sub(1)
-                .and_then(|place| state.index.get(place))
+                .and_then(|entry| state.index.get(entry))
                 .map_or(0, |(_, at)| *at);
             (at, state.len)
         };
@@ -209,7 +212,7 @@ impl Segment {
             let chunk = self.read_chunk(at, end, max_bytes)?;
             let mut rest = chunk.clone();
             while let Some(header) = Header::read(&rest).filter(|header| header.record_len() <= rest.len()) {
-                if !header.proves(&rest) {
+                if !header.matches(&rest) {
                     break;
                 }
                 if header.key > to {
@@ -220,21 +223,21 @@ impl Segment {
                     items.push((header.key, header.decode(&record)));
                 }
             }
-            let passed = (chunk.len() - rest.len()) as u64;
-            at += passed;
-            if passed == 0 {
-                // Nothing whole begins here, however much is read: it is spoiled.
+            let read = (chunk.len() - rest.len()) as u64;
+            at += read;
+            if read == 0 {
+                // No valid record starts here.
                 let next = self.find_record(at + 1, end)?;
-                let good = match next {
+                let resume = match next {
                     Some(next) => self.header(next, end)?.map_or(to, |header| header.key),
                     None => to.saturating_add(1),
                 };
-                if good > from {
+                if resume > from {
                     items.push((
-                        good - 1,
-                        Item::Break {
+                        resume - 1,
+                        ReaderItem::Interrupted {
                             from: PublishTime(from),
-                            to: PublishTime(good),
+                            to: PublishTime(resume),
                         },
                     ));
                 }
@@ -244,7 +247,7 @@ impl Segment {
         Ok(items)
     }
 
-    /// Bytes from a record's beginning on: the whole of it, and of others what fits.
+    /// Reads the record at this offset, and following ones up to `max_bytes`.
     fn read_chunk(&self, at: u64, end: u64, max_bytes: usize) -> io::Result<Bytes> {
         let left = usize::try_from(end - at).unwrap_or(usize::MAX);
         let mut head = [0; HEADER];
@@ -258,14 +261,14 @@ impl Segment {
         Ok(chunk.freeze())
     }
 
-    /// Deletes the file. Who reads it just now goes on to its end.
+    /// Deletes the file. Concurrent readers can still read it to its end.
     pub(super) fn delete(&self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
 }
 
 impl State {
-    fn note(&mut self, key: u64, at: u64) {
+    fn record(&mut self, key: u64, at: u64) {
         self.last = key;
         if self.index.last().is_none_or(|(_, indexed)| at - indexed >= INDEX_BYTES) {
             self.index.push((key, at));
@@ -274,10 +277,10 @@ impl State {
 }
 
 fn write_all(mut file: &File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-    // An empty slice at the front would look like a full disk.
+    // Skip empty slices: writing them returns 0, as a full disk does.
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
-        // The system takes at most IOV_MAX, 1024, at once, and std cuts to that.
+        // std passes at most IOV_MAX (1024) slices to the system.
         match file.write_vectored(slices) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => IoSlice::advance_slices(&mut slices, written),

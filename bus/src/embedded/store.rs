@@ -1,4 +1,4 @@
-//! The directory: a folder an app, and the lock that makes it ours.
+//! The store's directory: a subdirectory per app, and a lock file.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,65 +11,66 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    Limits,
     log::Log,
-    place::{Place, Reserved},
+    offset::{Offset, Reservation},
+    settings::EmbeddedSettings,
     subscription::Subscription,
 };
 use crate::{AppName, BusError};
 
-/// All that the embedded bus keeps.
+/// The store of the embedded bus.
 pub(super) struct Store {
-    pub(super) limits: Limits,
+    pub(super) settings: EmbeddedSettings,
     apps: PathBuf,
     logs: RwLock<BTreeMap<AppName, Arc<Log>>>,
-    subscribed: Arc<Mutex<HashSet<PathBuf>>>,
-    /// A sync failed: what the disk holds is not known any more, so nothing is accepted until a restart has looked.
+    reservations: Arc<Mutex<HashSet<PathBuf>>>,
+    /// Set when a sync failed: the contents of the disk are then unknown, and batches are rejected
+    /// until a restart verifies them.
     failure: OnceLock<String>,
-    /// Held as long as the store is.
+    /// Locked while the store is open.
     _lock: File,
 }
 
 impl Store {
-    pub(super) fn open(dir: &Path, limits: Limits) -> Result<Self, BusError> {
-        let refused = |error: io::Error| BusError::Open {
+    pub(super) fn open(dir: &Path, settings: EmbeddedSettings) -> Result<Self, BusError> {
+        let failed = |error: io::Error| BusError::Open {
             dir: dir.to_owned(),
             reason: error.to_string(),
         };
         let apps = dir.join("apps");
-        fs::create_dir_all(&apps).map_err(refused)?;
-        let lock = File::create(dir.join("lock")).map_err(refused)?;
+        fs::create_dir_all(&apps).map_err(failed)?;
+        let lock = File::create(dir.join("lock")).map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => BusError::InUse(dir.to_owned()),
-            TryLockError::Error(error) => refused(error),
+            TryLockError::Error(error) => failed(error),
         })?;
-        let logs = open_logs(&apps).map_err(refused)?;
+        let logs = open_logs(&apps).map_err(failed)?;
         Ok(Self {
-            limits,
+            settings,
             apps,
             logs: RwLock::new(logs),
-            subscribed: Arc::default(),
+            reservations: Arc::default(),
             failure: OnceLock::new(),
             _lock: lock,
         })
     }
 
-    /// Why nothing is accepted any more; `None` while it is.
+    /// Returns why batches are rejected; `None` while they are accepted.
     pub(super) fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
     }
 
-    /// Accepts nothing from here on. The first reason stays.
+    /// Rejects batches from now on. The first reason is kept.
     pub(super) fn fail(&self, reason: String) {
         let _ = self.failure.set(reason);
     }
 
-    /// The topic of an app that has one.
+    /// Returns an app's topic, if it exists.
     pub(super) fn log(&self, app: &AppName) -> Option<Arc<Log>> {
         self.logs.read().get(app).cloned()
     }
 
-    /// The topics, by name.
+    /// Returns all topics, sorted by app.
     pub(super) fn logs(&self) -> Vec<Arc<Log>> {
         self.logs.read().values().cloned().collect()
     }
@@ -78,8 +79,8 @@ impl Store {
         self.logs().iter().map(|log| log.app.clone()).collect()
     }
 
-    /// The apps that have a durable subscription, by name.
-    pub(super) fn subscribed_apps(&self) -> io::Result<Vec<AppName>> {
+    /// Lists the apps with a durable subscription, sorted by name.
+    pub(super) fn apps_with_subscriptions(&self) -> io::Result<Vec<AppName>> {
         let mut apps = Vec::new();
         for log in self.logs() {
             if log.has_subscriptions()? {
@@ -89,7 +90,7 @@ impl Store {
         Ok(apps)
     }
 
-    /// An app's topic, made where it does not exist. For the committer.
+    /// Returns an app's topic, which is created if it does not exist. Only the committer calls it.
     pub(super) fn open_log(&self, app: &AppName) -> io::Result<Arc<Log>> {
         if let Some(log) = self.log(app) {
             return Ok(log);
@@ -99,24 +100,25 @@ impl Store {
         Ok(log)
     }
 
-    /// Removes an app's topic with all it keeps. For the committer.
+    /// Deletes an app's topic. Only the committer calls it.
     pub(super) fn remove_log(&self, app: &AppName) -> io::Result<()> {
         let log = self.logs.write().remove(app);
         log.map_or(Ok(()), |log| log.delete())
     }
 
-    /// Opens a durable subscription for one reader, where it was, or at the topic's end where it is new. Its place lasts when this returns.
+    /// Opens a durable subscription for one reader, at its stored offset, or at the topic's end if
+    /// it is new. The offset is durable when this returns.
     pub(super) fn subscription(&self, log: &Arc<Log>, name: &str) -> Result<Subscription, BusError> {
         let path = log.subscription_path(name);
-        let reserved = Reserved::new(&path, &self.subscribed);
-        let reserved = reserved.ok_or_else(|| BusError::Subscribed(name.to_owned()))?;
-        let (place, floor) = Place::open(&path, reserved, *log.newest.borrow())?;
+        let reservation = Reservation::new(&path, &self.reservations);
+        let reservation = reservation.ok_or_else(|| BusError::SubscriptionInUse(name.to_owned()))?;
+        let (offset, acked) = Offset::open(&path, reservation, *log.newest.borrow())?;
         log.sync_dir()?;
-        Ok(Subscription::new(Arc::clone(log), place, floor))
+        Ok(Subscription::new(Arc::clone(log), offset, acked))
     }
 
-    /// Forgets a subscription; it is not being read.
-    pub(super) fn forget_subscription(&self, app: &AppName, name: &str) -> io::Result<()> {
+    /// Deletes a subscription that is not being read.
+    pub(super) fn delete_subscription(&self, app: &AppName, name: &str) -> io::Result<()> {
         let Some(log) = self.log(app) else { return Ok(()) };
         match fs::remove_file(log.subscription_path(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

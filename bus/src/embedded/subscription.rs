@@ -1,4 +1,4 @@
-//! A durable subscription: deliveries that are settled, a place that is kept.
+//! A durable subscription: deliveries with acknowledgement, and a stored offset.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -9,87 +9,89 @@ use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::{log::Log, place::Place};
-use crate::{Ack, BusError, Item, Outcome, PublishTime, Reader, batch::Delivery};
+use super::{log::Log, offset::Offset};
+use crate::{Ack, AckOutcome, BusError, PublishTime, Reader, ReaderItem, batch::Delivery};
 
-/// Deliveries that may be open at once; then the reader waits for acks. A number each: a receiver that confirms after half a minute holds up no app that prints a batch a
-/// millisecond.
-const MAX_OPEN: usize = 1 << 16;
+/// Maximum unacknowledged deliveries; then the reader waits for acks. Only keys are stored, so that
+/// a receiver that confirms after 30 s does not block an app that prints a batch per millisecond.
+const MAX_UNACKED: usize = 1 << 16;
 
-/// One reader's hold on a durable subscription.
+/// A durable subscription, reserved for one reader.
 pub(super) struct Subscription {
     log: Arc<Log>,
     shared: Arc<Shared>,
 }
 
-/// What is dealt with, shared with the acks that are out.
+/// State shared with the outstanding acks.
 struct Shared {
-    settled: Mutex<Settled>,
+    progress: Mutex<Progress>,
     changed: Notify,
-    place: Place,
+    offset: Offset,
 }
 
-struct Settled {
+struct Progress {
     /// The key to read next.
     next: u64,
-    /// Delivered and not accepted.
-    open: BTreeSet<u64>,
-    /// Given back, to be delivered again.
-    returned: VecDeque<u64>,
+    /// Keys of unacknowledged deliveries.
+    unacked: BTreeSet<u64>,
+    /// Keys to redeliver.
+    nacked: VecDeque<u64>,
 }
 
-impl Settled {
-    /// All up to this key is dealt with.
-    fn floor(&self) -> u64 {
-        self.open.first().map_or(self.next, |open| *open) - 1
+impl Progress {
+    /// Returns the key up to which all batches are acknowledged.
+    fn acked(&self) -> u64 {
+        self.unacked.first().map_or(self.next, |unacked| *unacked) - 1
     }
 }
 
 impl Subscription {
-    pub(super) fn new(log: Arc<Log>, place: Place, floor: u64) -> Self {
-        let settled = Settled {
-            next: floor + 1,
-            open: BTreeSet::new(),
-            returned: VecDeque::new(),
+    /// Creates a subscription of which all batches up to key `acked` are acknowledged.
+    pub(super) fn new(log: Arc<Log>, offset: Offset, acked: u64) -> Self {
+        let progress = Progress {
+            next: acked + 1,
+            unacked: BTreeSet::new(),
+            nacked: VecDeque::new(),
         };
         Self {
             log,
             shared: Arc::new(Shared {
-                settled: Mutex::new(settled),
+                progress: Mutex::new(progress),
                 changed: Notify::new(),
-                place,
+                offset,
             }),
         }
     }
 }
 
-struct Reading {
+struct SubscriptionReader {
     subscription: Subscription,
     newest: watch::Receiver<u64>,
 }
 
-/// Reads a subscription from its place on. Ends when the app is removed.
+/// Reads a subscription from its offset on. The reader ends when the app is removed.
 pub(super) fn read(subscription: Subscription) -> Reader {
     let newest = subscription.log.newest.subscribe();
-    let since = PublishTime(subscription.shared.settled.lock().next);
-    let items = stream::unfold(Reading { subscription, newest }, |mut reading| async {
-        let item = reading.next().await?;
-        Some((item, reading))
+    let since = PublishTime(subscription.shared.progress.lock().next);
+    let reader = SubscriptionReader { subscription, newest };
+    let items = stream::unfold(reader, |mut reader| async {
+        let item = reader.next().await?;
+        Some((item, reader))
     });
-    // Save what its reader gave back, which comes again out of its place.
+    // In order except for redeliveries, which the reader asked for.
     Reader::new(items.boxed(), since, true)
 }
 
-impl Reading {
-    async fn next(&mut self) -> Option<Result<Item, BusError>> {
+impl SubscriptionReader {
+    async fn next(&mut self) -> Option<Result<ReaderItem, BusError>> {
         let log = Arc::clone(&self.subscription.log);
         let shared = Arc::clone(&self.subscription.shared);
         loop {
             if log.removed.is_cancelled() {
                 return None;
             }
-            if let Some(passed) = self.passed_by_retention() {
-                return Some(Ok(passed));
+            if let Some(interrupted) = self.skip_evicted() {
+                return Some(Ok(interrupted));
             }
             let newest = *self.newest.borrow_and_update();
             let changed = shared.changed.notified();
@@ -108,52 +110,53 @@ impl Reading {
         }
     }
 
-    fn passed_by_retention(&mut self) -> Option<Item> {
+    /// Skips batches that retention has evicted; returns the item that reports it.
+    fn skip_evicted(&mut self) -> Option<ReaderItem> {
         let floor = self.subscription.log.floor();
-        let mut settled = self.subscription.shared.settled.lock();
-        if settled.next >= floor {
+        let mut progress = self.subscription.shared.progress.lock();
+        if progress.next >= floor {
             return None;
         }
-        let from = PublishTime(std::mem::replace(&mut settled.next, floor));
-        Some(Item::Break {
+        let from = PublishTime(std::mem::replace(&mut progress.next, floor));
+        Some(ReaderItem::Interrupted {
             from,
             to: PublishTime(floor),
         })
     }
 
-    /// The key to look from: one given back, or the next.
+    /// Returns the key to deliver: a nacked one, or the next one.
     fn due(&self, newest: u64) -> Option<u64> {
-        let mut settled = self.subscription.shared.settled.lock();
-        if let Some(key) = settled.returned.pop_front() {
+        let mut progress = self.subscription.shared.progress.lock();
+        if let Some(key) = progress.nacked.pop_front() {
             return Some(key);
         }
-        (settled.open.len() < MAX_OPEN && settled.next <= newest).then_some(settled.next)
+        (progress.unacked.len() < MAX_UNACKED && progress.next <= newest).then_some(progress.next)
     }
 
-    fn deliver(&self, from: u64, newest: u64) -> Result<Option<Item>, BusError> {
+    fn deliver(&self, from: u64, newest: u64) -> Result<Option<ReaderItem>, BusError> {
         let log = &self.subscription.log;
         let found = log.read(from, newest, 1)?.into_iter().next();
-        let mut settled = self.subscription.shared.settled.lock();
-        let again = from < settled.next;
-        let Some((key, item)) = found.filter(|(key, _)| !again || *key == from) else {
-            // Retention took it: the floor tells where to go on.
-            settled.open.remove(&from);
-            if !again {
-                settled.next = newest + 1;
+        let mut progress = self.subscription.shared.progress.lock();
+        let is_redelivery = from < progress.next;
+        let Some((key, item)) = found.filter(|(key, _)| !is_redelivery || *key == from) else {
+            // Retention evicted the batch.
+            progress.unacked.remove(&from);
+            if !is_redelivery {
+                progress.next = newest + 1;
             }
             return Ok(None);
         };
-        settled.open.insert(key);
-        settled.next = settled.next.max(key + 1);
-        drop(settled);
+        progress.unacked.insert(key);
+        progress.next = progress.next.max(key + 1);
+        drop(progress);
         Ok(Some(match item {
-            Item::Delivery(delivery) => Item::Delivery(Delivery {
+            ReaderItem::Delivery(delivery) => ReaderItem::Delivery(Delivery {
                 ack: Some(self.ack(key)),
                 ..delivery
             }),
             other => {
-                // Nobody can deal with it: it is told once and never comes again.
-                self.ack(key).accept();
+                // Unreadable data stays unreadable, so it is reported once and not redelivered.
+                self.ack(key).ack();
                 other
             }
         }))
@@ -162,17 +165,18 @@ impl Reading {
     fn ack(&self, key: u64) -> Ack {
         let shared = Arc::clone(&self.subscription.shared);
         Ack::new(move |outcome| {
-            let mut settled = shared.settled.lock();
-            if outcome == Outcome::GivenBack {
-                settled.returned.push_back(key);
+            let mut progress = shared.progress.lock();
+            if outcome == AckOutcome::Nacked {
+                progress.nacked.push_back(key);
             } else {
-                settled.open.remove(&key);
-                if let Err(error) = shared.place.keep(settled.floor()) {
-                    // What is accepted may come again after a restart: no more than at-least-once allows.
-                    tracing::warn!(%error, "subscription place not kept");
+                progress.unacked.remove(&key);
+                if let Err(error) = shared.offset.store(progress.acked()) {
+                    // Acknowledged batches may be redelivered after a restart, as at-least-once
+                    // allows.
+                    tracing::warn!(%error, "subscription offset write failed");
                 }
             }
-            drop(settled);
+            drop(progress);
             shared.changed.notify_one();
         })
     }

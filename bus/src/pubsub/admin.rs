@@ -1,4 +1,5 @@
-//! Calls that make, look at and remove topics and subscriptions: rate-limited, bounded in time, their errors told apart.
+//! Administration of topics and subscriptions: rate-limited calls with a timeout and classified
+//! errors.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -17,46 +18,60 @@ use super::{
 };
 use crate::PublishTime;
 
-/// Calls a second, and how many at once before that counts. The service allows a project 100 a second; several processes share it.
-const CALLS_A_SECOND: NonZeroU32 = NonZeroU32::new(40).expect("not zero");
+/// Rate limit of calls. The service allows 100 per second and project, which several processes
+/// share.
+const CALLS_PER_SECOND: NonZeroU32 = NonZeroU32::new(40).expect("not zero");
 const BURST: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 
-/// What is added to a wait for the limit, so that processes that started together do not call together.
+/// Jitter of waits for the rate limit, which spreads the calls of processes that started together.
 const JITTER: Duration = Duration::from_millis(50);
 
-/// How long a call may take.
-const CALL_WAIT: Duration = Duration::from_secs(10);
+/// Timeout of a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Entries of a list that one call brings: the most there is.
-const PAGE: i32 = 1000;
+/// Entries per page of a list: the service's maximum.
+const PAGE_SIZE: i32 = 1000;
 
-/// What the service writes in place of the topic that a subscription had.
+/// The topic of a subscription whose topic was deleted.
+///
+/// *Source*: Pub/Sub, `Subscription.topic`.
 const DELETED_TOPIC: &str = "_deleted-topic_";
 
-/// A subscription that nobody uses goes by itself after this: the least there is. The safety net of the safety net.
-const TEMPORARY_LIFE: Duration = Duration::from_secs(86_400);
+/// Expiration of an unused temporary subscription: the service's minimum. Sweeps normally remove it
+/// earlier.
+const TEMPORARY_TTL: Duration = Duration::from_secs(86_400);
 
-/// A message that was given back comes again after between these. Not at the emulator: it hands messages to a closed stream for up to half a minute more, and
-/// what is due again then, under such a policy, may not come for minutes.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-const RETRY_MOST: Duration = Duration::from_secs(60);
+/// Redelivery delay of nacked messages. Not set on the emulator: it delivers to closed streams for
+/// up to 30 s, and the policy would then delay the redelivery by minutes.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// How often the service is called.
+/// Rate limiter of calls.
 pub(super) type Limit = DefaultDirectRateLimiter;
 
-/// One for all projects: calls count for the project of the credentials, not for that of what is called (Pub/Sub, quota usage attribution).
+/// Creates the rate limiter of all projects: calls count for the project of the credentials, not of
+/// the resource.
+///
+/// *Source*: Pub/Sub, quota usage attribution.
 pub(super) fn limit() -> Limit {
-    RateLimiter::direct(Quota::per_second(CALLS_A_SECOND).allow_burst(BURST))
+    RateLimiter::direct(Quota::per_second(CALLS_PER_SECOND).allow_burst(BURST))
 }
 
-/// Topics and subscriptions, made, looked at and removed.
+/// Administers topics and subscriptions.
 pub(super) struct Admin {
     topics: TopicAdmin,
     subscriptions: SubscriptionAdmin,
     limit: Arc<Limit>,
     retention: wkt::Duration,
     ack_deadline_seconds: i32,
-    retry: Option<RetryPolicy>,
+    retry_policy: Option<RetryPolicy>,
+}
+
+/// Settings in which temporary and durable subscriptions differ.
+struct SubscriptionOptions {
+    expiration: ExpirationPolicy,
+    retry_policy: Option<RetryPolicy>,
+    ack_deadline_seconds: i32,
 }
 
 impl Admin {
@@ -67,27 +82,27 @@ impl Admin {
             limit,
             retention: wkt_duration(settings.retention),
             ack_deadline_seconds: i32::try_from(settings.ack_deadline.as_secs()).unwrap_or(i32::MAX),
-            retry: settings.emulator.is_none().then(retry_policy),
+            retry_policy: settings.emulator.is_none().then(retry_policy),
         }
     }
 
-    /// Makes a topic. One that exists is success.
+    /// Creates a topic. An existing topic is success.
     pub(super) async fn create_topic(&self, topic: &str) -> Result<(), Failure> {
         let call = self.topics.create_topic().set_name(topic);
         let call = call.set_message_retention_duration(self.retention);
         match self.call(call.with_retry_policy(NeverRetry).send()).await {
             Err(Failure::Exists) => Ok(()),
-            made => made.map(drop),
+            created => created.map(drop),
         }
     }
 
-    /// Removes a topic. One that does not exist is success.
+    /// Deletes a topic. A missing topic is success.
     pub(super) async fn delete_topic(&self, topic: &str) -> Result<(), Failure> {
         let call = self.topics.delete_topic().set_topic(topic);
-        gone_is_done(self.call(call.with_retry_policy(NeverRetry).send()).await)
+        missing_is_success(self.call(call.with_retry_policy(NeverRetry).send()).await)
     }
 
-    /// Whether there is such a topic.
+    /// Returns whether a topic exists.
     pub(super) async fn has_topic(&self, topic: &str) -> Result<bool, Failure> {
         let call = self.topics.get_topic().set_topic(topic);
         match self.call(call.with_retry_policy(NeverRetry).send()).await {
@@ -97,11 +112,11 @@ impl Admin {
         }
     }
 
-    /// The project's topics, in full.
+    /// Lists the full names of a project's topics.
     pub(super) async fn list_topics(&self, project: &str) -> Result<Vec<String>, Failure> {
         let (mut names, mut token) = (Vec::new(), String::new());
         loop {
-            let list = self.topics.list_topics().set_project(project).set_page_size(PAGE);
+            let list = self.topics.list_topics().set_project(project).set_page_size(PAGE_SIZE);
             let page = list.set_page_token(token).with_retry_policy(NeverRetry);
             let page = self.call(page.send()).await?;
             names.extend(page.topics.into_iter().map(|topic| topic.name));
@@ -112,13 +127,13 @@ impl Admin {
         }
     }
 
-    /// The project's subscriptions, in full.
+    /// Lists the full names of a project's subscriptions.
     pub(super) async fn list_subscriptions(&self, project: &str) -> Result<Vec<String>, Failure> {
         let (mut names, mut token) = (Vec::new(), String::new());
         loop {
             let list = self.subscriptions.list_subscriptions().set_project(project);
             let page = list
-                .set_page_size(PAGE)
+                .set_page_size(PAGE_SIZE)
                 .set_page_token(token)
                 .with_retry_policy(NeverRetry);
             let page = self.call(page.send()).await?;
@@ -130,46 +145,43 @@ impl Admin {
         }
     }
 
-    /// Makes a subscription for a reader that settles nothing.
+    /// Creates a subscription for a reader without acknowledgement.
     pub(super) async fn create_temporary(&self, subscription: &str, topic: &str) -> Result<(), Failure> {
-        let expires = ExpirationPolicy::new().set_ttl(wkt_duration(TEMPORARY_LIFE));
-        self.create(subscription, topic, expires, (None, self.ack_deadline_seconds))
-            .await
+        let options = SubscriptionOptions {
+            expiration: ExpirationPolicy::new().set_ttl(wkt_duration(TEMPORARY_TTL)),
+            retry_policy: None,
+            ack_deadline_seconds: self.ack_deadline_seconds,
+        };
+        self.create(subscription, topic, options).await
     }
 
-    /// Makes a subscription that never expires. One that exists is success.
+    /// Creates a subscription that never expires. An existing subscription is success.
     pub(super) async fn create_durable(&self, subscription: &str, topic: &str) -> Result<(), Failure> {
-        let never = ExpirationPolicy::new();
-        let seconds = i32::try_from(DURABLE_ACK_DEADLINE.as_secs()).unwrap_or(i32::MAX);
-        match self
-            .create(subscription, topic, never, (self.retry.clone(), seconds))
-            .await
-        {
+        let options = SubscriptionOptions {
+            expiration: ExpirationPolicy::new(),
+            retry_policy: self.retry_policy.clone(),
+            ack_deadline_seconds: i32::try_from(DURABLE_ACK_DEADLINE.as_secs()).unwrap_or(i32::MAX),
+        };
+        match self.create(subscription, topic, options).await {
             Err(Failure::Exists) => Ok(()),
-            made => made,
+            created => created,
         }
     }
 
-    async fn create(
-        &self,
-        subscription: &str,
-        topic: &str,
-        expires: ExpirationPolicy,
-        (again, ack_deadline_seconds): (Option<RetryPolicy>, i32),
-    ) -> Result<(), Failure> {
+    async fn create(&self, subscription: &str, topic: &str, options: SubscriptionOptions) -> Result<(), Failure> {
         let call = self
             .subscriptions
             .create_subscription()
             .set_name(subscription)
             .set_topic(topic)
-            .set_ack_deadline_seconds(ack_deadline_seconds)
+            .set_ack_deadline_seconds(options.ack_deadline_seconds)
             .set_message_retention_duration(self.retention)
-            .set_expiration_policy(expires)
-            .set_or_clear_retry_policy(again);
+            .set_expiration_policy(options.expiration)
+            .set_or_clear_retry_policy(options.retry_policy);
         self.call(call.with_retry_policy(NeverRetry).send()).await.map(drop)
     }
 
-    /// Lets a subscription begin with what was published at or after this time.
+    /// Moves a subscription to the first message published at or after this time.
     pub(super) async fn seek(&self, subscription: &str, to: PublishTime) -> Result<(), Failure> {
         let call = self
             .subscriptions
@@ -179,13 +191,14 @@ impl Admin {
         self.call(call.with_retry_policy(NeverRetry).send()).await.map(drop)
     }
 
-    /// Removes a subscription. One that does not exist is success.
+    /// Deletes a subscription. A missing subscription is success.
     pub(super) async fn delete_subscription(&self, subscription: &str) -> Result<(), Failure> {
         let call = self.subscriptions.delete_subscription().set_subscription(subscription);
-        gone_is_done(self.call(call.with_retry_policy(NeverRetry).send()).await)
+        missing_is_success(self.call(call.with_retry_policy(NeverRetry).send()).await)
     }
 
-    /// Whether a subscription still gets what is published to its topic. One that lost its topic gets nothing for ever, without an error.
+    /// Returns whether a subscription is still attached to its topic. A detached subscription
+    /// receives nothing, without an error.
     pub(super) async fn is_attached(&self, subscription: &str) -> Result<bool, Failure> {
         let call = self.subscriptions.get_subscription().set_subscription(subscription);
         match self.call(call.with_retry_policy(NeverRetry).send()).await {
@@ -197,20 +210,20 @@ impl Admin {
 
     async fn call<T>(&self, call: impl Future<Output = google_cloud_pubsub::Result<T>>) -> Result<T, Failure> {
         self.limit.until_ready_with_jitter(Jitter::up_to(JITTER)).await;
-        match tokio::time::timeout(CALL_WAIT, call).await {
+        match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(answer) => answer.map_err(Failure::from),
-            Err(_) => Err(Failure::silent(CALL_WAIT)),
+            Err(_) => Err(Failure::timeout(CALL_TIMEOUT)),
         }
     }
 }
 
 fn retry_policy() -> RetryPolicy {
     RetryPolicy::new()
-        .set_minimum_backoff(wkt_duration(RETRY_FIRST))
-        .set_maximum_backoff(wkt_duration(RETRY_MOST))
+        .set_minimum_backoff(wkt_duration(MIN_RETRY_DELAY))
+        .set_maximum_backoff(wkt_duration(MAX_RETRY_DELAY))
 }
 
-fn gone_is_done<T>(answer: Result<T, Failure>) -> Result<(), Failure> {
+fn missing_is_success<T>(answer: Result<T, Failure>) -> Result<(), Failure> {
     match answer {
         Ok(_) | Err(Failure::NotFound) => Ok(()),
         Err(failure) => Err(failure),
@@ -228,8 +241,8 @@ fn wkt_time(time: PublishTime) -> wkt::Timestamp {
     wkt::Timestamp::clamp(seconds, nanos)
 }
 
-/// When the service took a message.
-pub(super) fn published(time: Option<&wkt::Timestamp>) -> PublishTime {
+/// Converts the publish time of a message.
+pub(super) fn publish_time(time: Option<&wkt::Timestamp>) -> PublishTime {
     let Some(time) = time else { return PublishTime::now() };
     let seconds = u64::try_from(time.seconds()).unwrap_or_default();
     let micros = u64::try_from(time.nanos()).unwrap_or_default() / 1000;

@@ -1,4 +1,5 @@
-//! How a reader knows that it has seen all that was there: it publishes a marker of its own, and waits for it to come back (rule 13).
+//! Detects that a reader has received the stored history: it publishes a marker and waits for its
+//! delivery (delivery rule 13).
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,56 +7,56 @@ use tokio::time::Instant;
 
 use crate::{AppName, Batch, BusError, Content, Epoch, PublishTime, StreamId, StreamMetadata};
 
-/// With nothing coming for so long, the marker will not come either: what there is is stated as cut.
-const SILENCE: Duration = Duration::from_secs(5);
+/// If no message arrives for this long, the marker is given up and the history reported as cut.
+const MAX_IDLE: Duration = Duration::from_secs(5);
 
-/// The same, however much comes.
-const LIMIT: Duration = Duration::from_secs(120);
+/// The marker is given up after this long even while messages arrive.
+const MAX_DURATION: Duration = Duration::from_secs(120);
 
-/// Where a read-back stands.
+/// The next step of catching up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// To wait on.
+pub(super) enum CatchUpStep {
+    /// Wait for messages.
     Wait,
-    /// To publish the next marker.
-    Mark,
-    /// All that was published before it began has come.
+    /// Publish the next marker.
+    PublishMarker,
+    /// All messages published before the start have arrived.
     Done,
-    /// It cannot be known whether all has come.
-    Cut,
+    /// The marker did not arrive: messages may be missing.
+    TimedOut,
 }
 
-/// A read-back under way. Knows no bus: it is told what comes, and says what is to be done.
+/// State of catching up, without I/O: it is fed with arriving messages and returns the next step.
 #[derive(Debug)]
 pub(super) struct CatchUp {
     nonce: String,
-    /// Markers published.
+    /// Number of markers published.
     round: u32,
-    /// When the marker before the one that is awaited was published, by the bus's clock.
-    before: Option<PublishTime>,
-    /// Something older came since that one.
-    disturbed: bool,
-    began: Instant,
-    heard: Instant,
+    /// Publish time of the previous marker.
+    previous: Option<PublishTime>,
+    /// A message older than the previous marker arrived after it.
+    reordered: bool,
+    started: Instant,
+    last_arrival: Instant,
 }
 
 impl CatchUp {
-    /// Begins now; the first marker is to be published.
+    /// Starts at `now`; the first marker is to be published.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             nonce: format!("{:016x}", rand::random::<u64>()),
             round: 0,
-            before: None,
-            disturbed: false,
-            began: now,
-            heard: now,
+            previous: None,
+            reordered: false,
+            started: now,
+            last_arrival: now,
         }
     }
 
-    /// The next marker's text.
+    /// Returns the text of the next marker.
     pub(super) fn next_marker(&mut self, now: Instant) -> String {
         self.round += 1;
-        self.heard = now;
+        self.last_arrival = now;
         self.marker()
     }
 
@@ -63,38 +64,42 @@ impl CatchUp {
         format!("{}.{}", self.nonce, self.round)
     }
 
-    /// A batch came.
+    /// Records the arrival of a batch.
     pub(super) fn saw_batch(&mut self, published: PublishTime, now: Instant) {
-        self.heard = now;
-        self.disturbed |= self.before.is_some_and(|before| published < before);
+        self.last_arrival = now;
+        self.reordered |= self.previous.is_some_and(|previous| published < previous);
     }
 
-    /// A marker came, anybody's.
-    pub(super) fn saw_marker(&mut self, marker: &str, published: PublishTime) -> Step {
+    /// Records the arrival of a marker of any reader.
+    pub(super) fn saw_marker(&mut self, marker: &str, published: PublishTime) -> CatchUpStep {
         if marker != self.marker() {
-            return Step::Wait;
+            return CatchUpStep::Wait;
         }
-        if self.before.is_some() && !self.disturbed {
-            return Step::Done;
+        if self.previous.is_some() && !self.reordered {
+            return CatchUpStep::Done;
         }
-        self.before = Some(published);
-        self.disturbed = false;
-        Step::Mark
+        self.previous = Some(published);
+        self.reordered = false;
+        CatchUpStep::PublishMarker
     }
 
-    /// When [`overdue`](Self::overdue) is to be asked.
+    /// Returns when to call [`check_deadline`](Self::check_deadline).
     pub(super) fn deadline(&self) -> Instant {
-        (self.heard + SILENCE).min(self.began + LIMIT)
+        (self.last_arrival + MAX_IDLE).min(self.started + MAX_DURATION)
     }
 
-    /// What a passed deadline means.
-    pub(super) fn overdue(&self, now: Instant) -> Step {
-        if now < self.deadline() { Step::Wait } else { Step::Cut }
+    /// Returns the step after a wait for the deadline.
+    pub(super) fn check_deadline(&self, now: Instant) -> CatchUpStep {
+        if now < self.deadline() {
+            CatchUpStep::Wait
+        } else {
+            CatchUpStep::TimedOut
+        }
     }
 }
 
-/// A marker as a batch: a stream of its own, which everyone skips.
-pub(super) fn batch(app: &AppName, text: String) -> Result<Batch, BusError> {
+/// Creates a marker: a batch of a stream that all readers skip.
+pub(super) fn marker_batch(app: &AppName, text: String) -> Result<Batch, BusError> {
     let stream = StreamId::new("marker", "-", "-", Epoch::new());
     let stream = stream.map_err(|error| BusError::Refused(error.to_string()))?;
     Ok(Batch {
@@ -108,7 +113,7 @@ pub(super) fn batch(app: &AppName, text: String) -> Result<Batch, BusError> {
 mod tests {
     use super::*;
 
-    fn begin() -> (CatchUp, Instant, String) {
+    fn start() -> (CatchUp, Instant, String) {
         let now = Instant::now();
         let mut catch_up = CatchUp::new(now);
         let first = catch_up.next_marker(now);
@@ -116,44 +121,56 @@ mod tests {
     }
 
     #[test]
-    fn all_has_come_when_a_second_marker_brought_nothing_older_than_the_first() {
-        let (mut catch_up, now, first) = begin();
+    fn history_is_complete_when_nothing_older_arrives_between_two_markers() {
+        let (mut catch_up, now, first) = start();
         catch_up.saw_batch(PublishTime(50), now);
-        assert_eq!(catch_up.saw_marker(&first, PublishTime(100)), Step::Mark);
+        assert_eq!(
+            catch_up.saw_marker(&first, PublishTime(100)),
+            CatchUpStep::PublishMarker
+        );
         let second = catch_up.next_marker(now);
         catch_up.saw_batch(PublishTime(120), now);
-        assert_eq!(catch_up.saw_marker(&second, PublishTime(130)), Step::Done);
+        assert_eq!(catch_up.saw_marker(&second, PublishTime(130)), CatchUpStep::Done);
     }
 
     #[test]
-    fn a_marker_that_overtook_what_is_older_is_not_believed() {
-        let (mut catch_up, now, first) = begin();
-        assert_eq!(catch_up.saw_marker(&first, PublishTime(100)), Step::Mark);
+    fn a_marker_that_overtook_older_messages_is_repeated() {
+        let (mut catch_up, now, first) = start();
+        assert_eq!(
+            catch_up.saw_marker(&first, PublishTime(100)),
+            CatchUpStep::PublishMarker
+        );
         let second = catch_up.next_marker(now);
         catch_up.saw_batch(PublishTime(40), now);
-        assert_eq!(catch_up.saw_marker(&second, PublishTime(130)), Step::Mark);
+        assert_eq!(
+            catch_up.saw_marker(&second, PublishTime(130)),
+            CatchUpStep::PublishMarker
+        );
         let third = catch_up.next_marker(now);
         catch_up.saw_batch(PublishTime(140), now);
-        assert_eq!(catch_up.saw_marker(&third, PublishTime(150)), Step::Done);
+        assert_eq!(catch_up.saw_marker(&third, PublishTime(150)), CatchUpStep::Done);
     }
 
     #[test]
-    fn others_markers_and_repeats_of_ones_own_say_nothing() {
-        let (mut catch_up, now, first) = begin();
-        assert_eq!(catch_up.saw_marker("another's", PublishTime(90)), Step::Wait);
-        assert_eq!(catch_up.saw_marker(&first, PublishTime(100)), Step::Mark);
+    fn foreign_and_repeated_markers_are_ignored() {
+        let (mut catch_up, now, first) = start();
+        assert_eq!(catch_up.saw_marker("another's", PublishTime(90)), CatchUpStep::Wait);
+        assert_eq!(
+            catch_up.saw_marker(&first, PublishTime(100)),
+            CatchUpStep::PublishMarker
+        );
         catch_up.next_marker(now);
-        assert_eq!(catch_up.saw_marker(&first, PublishTime(100)), Step::Wait);
+        assert_eq!(catch_up.saw_marker(&first, PublishTime(100)), CatchUpStep::Wait);
     }
 
     #[test]
-    fn a_marker_that_never_comes_is_waited_for_as_long_as_something_comes_and_not_for_ever() {
-        let (mut catch_up, now, _) = begin();
-        assert_eq!(catch_up.overdue(now + SILENCE / 2), Step::Wait);
-        assert_eq!(catch_up.overdue(now + SILENCE), Step::Cut);
-        catch_up.saw_batch(PublishTime(1), now + SILENCE / 2);
-        assert_eq!(catch_up.overdue(now + SILENCE), Step::Wait);
-        catch_up.saw_batch(PublishTime(1), now + LIMIT);
-        assert_eq!(catch_up.overdue(now + LIMIT), Step::Cut);
+    fn a_missing_marker_times_out_when_idle_or_after_the_maximum_duration() {
+        let (mut catch_up, now, _) = start();
+        assert_eq!(catch_up.check_deadline(now + MAX_IDLE / 2), CatchUpStep::Wait);
+        assert_eq!(catch_up.check_deadline(now + MAX_IDLE), CatchUpStep::TimedOut);
+        catch_up.saw_batch(PublishTime(1), now + MAX_IDLE / 2);
+        assert_eq!(catch_up.check_deadline(now + MAX_IDLE), CatchUpStep::Wait);
+        catch_up.saw_batch(PublishTime(1), now + MAX_DURATION);
+        assert_eq!(catch_up.check_deadline(now + MAX_DURATION), CatchUpStep::TimedOut);
     }
 }

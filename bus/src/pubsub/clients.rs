@@ -1,4 +1,4 @@
-//! Credentials, and the client library's four clients.
+//! Credentials and clients of the Pub/Sub library.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,48 +13,50 @@ use tokio::sync::Mutex;
 use super::{failure::Failure, settings::PubSubSettings};
 use crate::BusError;
 
-/// How long the library tries to publish before it is our turn to. Above a slow answer; below what a stopping collector waits.
-const PUBLISH_LIMIT: Duration = Duration::from_secs(5);
+/// Total time of the library's own publish retries: longer than a slow answer, shorter than a
+/// collector's shutdown deadline.
+const PUBLISH_RETRY_TIME: Duration = Duration::from_secs(5);
 
-/// Streams that one connection carries; the service's limit is about 100, and acks and lease extensions need theirs too.
-const MAX_STREAMS_A_CHANNEL: usize = 60;
+/// Maximum streams per connection. The service's limit is about 100, which acks and lease
+/// extensions share.
+const MAX_STREAMS_PER_CHANNEL: usize = 60;
 
-/// What Pub/Sub is asked for the right to.
+/// OAuth scope of the credentials.
 const SCOPE: &str = "https://www.googleapis.com/auth/pubsub";
 
-/// The clients. One of each serves the whole process, save subscribers: a connection each.
+/// The clients. The process needs one of each, and one subscriber per connection.
 pub(super) struct Clients {
     pub(super) publisher: BasePublisher,
     pub(super) topics: TopicAdmin,
     pub(super) subscriptions: SubscriptionAdmin,
     pub(super) channels: Channels,
-    /// Leases are extended by this.
+    /// Ack deadline of temporary subscriptions.
     pub(super) ack_deadline: Duration,
 }
 
 impl Clients {
-    /// Makes them; connects to nothing yet.
+    /// Creates the clients without connecting.
     ///
     /// # Errors
-    /// [`BusError::Settings`] where the credentials cannot be used.
+    /// [`BusError::Settings`] for invalid credentials.
     pub(super) async fn new(settings: &PubSubSettings) -> Result<Self, BusError> {
-        let way = Way {
+        let endpoint = Endpoint {
             credentials: credentials(settings)?,
-            endpoint: settings.emulator.as_ref().map(|host| format!("http://{host}")),
+            url: settings.emulator.as_ref().map(|host| format!("http://{host}")),
         };
         let failed = |error: google_cloud_gax::client_builder::Error| BusError::Settings(error.to_string());
-        let publisher = BasePublisher::builder().with_retry_policy(RetryableErrors.with_time_limit(PUBLISH_LIMIT));
-        let topics = TopicAdmin::builder().with_credentials(way.credentials.clone());
-        let subscriptions = SubscriptionAdmin::builder().with_credentials(way.credentials.clone());
+        let publisher = BasePublisher::builder().with_retry_policy(RetryableErrors.with_time_limit(PUBLISH_RETRY_TIME));
+        let topics = TopicAdmin::builder().with_credentials(endpoint.credentials.clone());
+        let subscriptions = SubscriptionAdmin::builder().with_credentials(endpoint.credentials.clone());
         let (mut publisher, mut topics, mut subscriptions) = (
-            publisher.with_credentials(way.credentials.clone()),
+            publisher.with_credentials(endpoint.credentials.clone()),
             topics,
             subscriptions,
         );
-        if let Some(endpoint) = &way.endpoint {
-            publisher = publisher.with_endpoint(endpoint);
-            topics = topics.with_endpoint(endpoint);
-            subscriptions = subscriptions.with_endpoint(endpoint);
+        if let Some(url) = &endpoint.url {
+            publisher = publisher.with_endpoint(url);
+            topics = topics.with_endpoint(url);
+            subscriptions = subscriptions.with_endpoint(url);
         }
         Ok(Self {
             publisher: publisher.build().await.map_err(failed)?,
@@ -62,17 +64,18 @@ impl Clients {
             subscriptions: subscriptions.build().await.map_err(failed)?,
             ack_deadline: settings.ack_deadline,
             channels: Channels {
-                way,
+                endpoint,
                 open: Mutex::default(),
             },
         })
     }
 }
 
-/// How a client reaches the service.
-struct Way {
+/// How clients reach the service.
+struct Endpoint {
     credentials: Credentials,
-    endpoint: Option<String>,
+    /// URL of an emulator.
+    url: Option<String>,
 }
 
 fn credentials(settings: &PubSubSettings) -> Result<Credentials, BusError> {
@@ -80,69 +83,70 @@ fn credentials(settings: &PubSubSettings) -> Result<Credentials, BusError> {
         return Ok(anonymous::Builder::new().build());
     }
     Builder::default().with_scopes([SCOPE]).build().map_err(|error| {
-        let why = if error.is_loading() {
+        let cause = if error.is_loading() {
             "cannot be read"
         } else if error.is_parsing() || error.is_unknown_type() || error.is_missing_field() {
-            "are not what Google writes"
+            "are not valid Google credentials"
         } else {
             "cannot be used"
         };
         BusError::Settings(format!(
-            "the Google credentials {why}: {error} (GOOGLE_APPLICATION_CREDENTIALS names the file of a service account; without it those of \
-             `gcloud auth application-default login` or of the machine are taken)"
+            "the Google credentials {cause}: {error}; set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account, or run \
+             `gcloud auth application-default login`"
         ))
     })
 }
 
-/// Connections for streams: as few as carry them.
+/// A pool of connections for streams.
 pub(super) struct Channels {
-    way: Way,
+    endpoint: Endpoint,
     open: Mutex<Vec<Channel>>,
 }
 
 struct Channel {
     subscriber: Subscriber,
-    /// As many owners besides this as there are streams.
+    /// One more owner than there are streams.
     streams: Arc<()>,
 }
 
-/// A stream's place on a connection, while it lives.
-pub(super) struct Place {
+/// A stream's slot on a connection; dropping it frees the slot.
+pub(super) struct StreamSlot {
     pub(super) subscriber: Subscriber,
-    _counted: Arc<()>,
+    _count: Arc<()>,
 }
 
 impl Channels {
-    /// A place on the first connection that has one, or on a new one.
+    /// Returns a slot on the first connection that has one, or on a new one.
     ///
-    /// `lasting`: for a subscription that is read on when the stream has ended. The emulator does not notice a stream's end before its connection's, and hands it messages on;
-    /// so there it gets a connection of its own.
-    pub(super) async fn place(&self, lasting: bool) -> Result<Place, Failure> {
-        if lasting && self.way.endpoint.is_some() {
-            return Ok(self.connect().await?.place());
+    /// `durable`: the subscription outlives the stream. The emulator does not notice the end of a
+    /// stream before that of its connection and keeps delivering to it, so such a stream gets its
+    /// own connection there.
+    pub(super) async fn slot(&self, durable: bool) -> Result<StreamSlot, Failure> {
+        if durable && self.endpoint.url.is_some() {
+            return Ok(self.connect().await?.slot());
         }
         let mut open = self.open.lock().await;
         let free = open
             .iter()
-            .find(|channel| Arc::strong_count(&channel.streams) <= MAX_STREAMS_A_CHANNEL);
+            .find(|channel| Arc::strong_count(&channel.streams) <= MAX_STREAMS_PER_CHANNEL);
         if let Some(channel) = free {
-            return Ok(channel.place());
+            return Ok(channel.slot());
         }
         let channel = self.connect().await?;
-        let place = channel.place();
+        let slot = channel.slot();
         open.push(channel);
-        Ok(place)
+        Ok(slot)
     }
 
     async fn connect(&self) -> Result<Channel, Failure> {
-        let mut builder = Subscriber::builder().with_credentials(self.way.credentials.clone());
-        if let Some(endpoint) = &self.way.endpoint {
-            builder = builder.with_endpoint(endpoint);
+        let mut builder = Subscriber::builder().with_credentials(self.endpoint.credentials.clone());
+        if let Some(url) = &self.endpoint.url {
+            builder = builder.with_endpoint(url);
         }
         let subscriber = builder
             .build()
             .await
-            .map_err(|error| Failure::Away(error.to_string()))?;
+            .map_err(|error| Failure::Unavailable(error.to_string()))?;
         Ok(Channel {
             subscriber,
             streams: Arc::default(),
@@ -151,10 +155,10 @@ impl Channels {
 }
 
 impl Channel {
-    fn place(&self) -> Place {
-        Place {
+    fn slot(&self) -> StreamSlot {
+        StreamSlot {
             subscriber: self.subscriber.clone(),
-            _counted: Arc::clone(&self.streams),
+            _count: Arc::clone(&self.streams),
         }
     }
 }

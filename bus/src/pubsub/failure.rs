@@ -1,4 +1,4 @@
-//! What the service's errors mean to us.
+//! Classification of the service's errors.
 
 use std::time::Duration;
 
@@ -7,64 +7,64 @@ use google_cloud_pubsub::Error;
 
 use crate::BusError;
 
-/// Google's word for a rate that is used up.
+/// Google's reason for an exhausted rate quota.
 const RATE_REASON: &str = "RATE_LIMIT_EXCEEDED";
 
-/// Why a call failed, as far as something is done about it.
+/// Why a call failed, by the required reaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// There is no such topic or subscription.
+    /// The topic or subscription does not exist.
     NotFound,
-    /// It exists already.
+    /// The topic or subscription already exists.
     Exists,
-    /// A rate of the project's is used up for now, in the service's words.
+    /// A rate quota of the project is exhausted.
     Quota(String),
-    /// The project has as many topics or subscriptions as it may, in the service's words.
+    /// The project has its maximum number of topics or subscriptions.
     Full(String),
-    /// The credentials do not allow it.
+    /// The credentials lack a permission.
     Denied(String),
-    /// The request is wrong, and will be the next time.
+    /// The request is invalid; a retry fails too.
     Refused(String),
-    /// Anything else: to be tried again.
-    Away(String),
+    /// Any other error; retry.
+    Unavailable(String),
 }
 
 impl Failure {
-    /// No answer within this.
-    pub(super) fn silent(waited: Duration) -> Self {
-        Self::Away(format!("no answer within {} s", waited.as_secs()))
+    /// The call timed out.
+    pub(super) fn timeout(waited: Duration) -> Self {
+        Self::Unavailable(format!("no answer within {} s", waited.as_secs()))
     }
 
-    /// As the bus says it.
+    /// Converts to the error of the bus.
     pub(super) fn into_bus_error(self) -> BusError {
         match self {
             Self::Quota(reason) | Self::Full(reason) => BusError::Quota(reason),
             Self::Denied(reason) => BusError::Denied(reason),
             Self::Refused(reason) => BusError::Refused(reason),
-            Self::Away(reason) => BusError::Unavailable(reason),
-            Self::NotFound => BusError::Unavailable("what was there is gone".to_owned()),
-            Self::Exists => BusError::Unavailable("it exists already".to_owned()),
+            Self::Unavailable(reason) => BusError::Unavailable(reason),
+            Self::NotFound => BusError::Unavailable("the topic or subscription was deleted".to_owned()),
+            Self::Exists => BusError::Unavailable("the topic or subscription already exists".to_owned()),
         }
     }
 }
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        let said = words(error);
+        let text = text(error);
         if error.is_authentication() {
-            return Self::Denied(said);
+            return Self::Denied(text);
         }
         let Some(code) = code(error) else {
-            return Self::Away(said);
+            return Self::Unavailable(text);
         };
         match code {
             Code::NotFound => Self::NotFound,
             Code::AlreadyExists => Self::Exists,
-            Code::ResourceExhausted if is_rate(error, &said) => Self::Quota(said),
-            Code::ResourceExhausted => Self::Full(said),
-            Code::PermissionDenied | Code::Unauthenticated => Self::Denied(said),
-            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Self::Refused(said),
-            _ => Self::Away(said),
+            Code::ResourceExhausted if is_rate(error, &text) => Self::Quota(text),
+            Code::ResourceExhausted => Self::Full(text),
+            Code::PermissionDenied | Code::Unauthenticated => Self::Denied(text),
+            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Self::Refused(text),
+            _ => Self::Unavailable(text),
         }
     }
 }
@@ -75,20 +75,22 @@ impl From<Error> for Failure {
     }
 }
 
-/// Whether a used-up quota is one of calls a minute, which is there again with the next.
+/// Returns whether an exhausted quota is a rate, which is available again after a minute.
 ///
-/// *Source*: Google's `ErrorInfo` of such an answer has the reason `RATE_LIMIT_EXCEEDED`; where there is none, its text tells ("… and limit 'Administrator operations per minute'").
-fn is_rate(error: &Error, said: &str) -> bool {
+/// *Source*: Google's `ErrorInfo` of such an error has the reason `RATE_LIMIT_EXCEEDED`; without
+/// it, the message names the limit: "… and limit 'Administrator operations per minute'".
+fn is_rate(error: &Error, text: &str) -> bool {
     let details = error.status().map(|status| &status.details[..]).unwrap_or_default();
-    let told = details
+    let has_reason = details
         .iter()
         .any(|detail| matches!(detail, StatusDetails::ErrorInfo(info) if info.reason == RATE_REASON));
-    told || ["per minute", "per second", "Insufficient tokens"]
-        .iter()
-        .any(|word| said.contains(word))
+    has_reason
+        || ["per minute", "per second", "Insufficient tokens"]
+            .iter()
+            .any(|word| text.contains(word))
 }
 
-/// The status's code; of an answer without one, what HTTP says.
+/// Returns the status code, or the one that corresponds to the HTTP status.
 fn code(error: &Error) -> Option<Code> {
     if let Some(status) = error.status() {
         return Some(status.code);
@@ -104,9 +106,9 @@ fn code(error: &Error) -> Option<Code> {
     })
 }
 
-/// The service's own words, or the innermost cause's: those around it say the same again. One line.
-fn words(error: &Error) -> String {
-    let said = match error.status() {
+/// Returns the service's message, or that of the innermost cause, as one line.
+fn text(error: &Error) -> String {
+    let text = match error.status() {
         Some(status) if !status.message.is_empty() => status.message.clone(),
         _ => {
             let mut cause: &dyn std::error::Error = error;
@@ -116,7 +118,7 @@ fn words(error: &Error) -> String {
             cause.to_string()
         }
     };
-    said.chars()
+    text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(300)
         .collect()

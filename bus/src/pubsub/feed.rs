@@ -1,8 +1,9 @@
-//! What feeds a reader: pulls a subscription, looks after it, and makes it again where it is lost.
+//! The task behind a reader: pulls a subscription, monitors it, and recreates it when it is lost.
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::{StreamExt, future::OptionFuture, stream};
 use google_cloud_pubsub::{model::Message, subscriber::handler::Handler};
 use tokio::{
     sync::mpsc,
@@ -10,49 +11,83 @@ use tokio::{
 };
 
 use super::{
-    admin::published,
-    catch_up::{self, CatchUp, Step},
+    admin::publish_time,
+    attachment::{AttachmentChange, AttachmentMonitor},
+    catch_up::{self, CatchUp, CatchUpStep},
     durable::Durable,
     failure::Failure,
-    message::{self, Read},
+    message::{self, Decoded},
     project::Project,
     pull::Pull,
-    temporary::{From, Temporary},
-    watch::{Found, Watch},
+    settings::{DURABLE_ACK_DEADLINE, EMULATED_ACK_DEADLINE},
+    temporary::{SubscriptionStart, Temporary},
 };
-use crate::{Ack, AppName, Item, Outcome, PublishTime, Reader};
+use crate::{Ack, AckOutcome, AppName, BusError, PublishTime, Reader, ReaderItem, Start};
 
-/// Items that wait for the reader; then no more is pulled. Each is a batch of at most 1 MiB.
-const WAITING_ITEMS: usize = 32;
+/// Maximum items that wait for the reader; then pulling pauses. Each is a batch of at most 1 MiB.
+const MAX_WAITING_ITEMS: usize = 32;
 
-/// How long to wait before a stream or a lost subscription is made again, at first and at most: its topic may be gone, and come again with its app's next line.
-const REMAKE_FIRST: Duration = Duration::from_millis(200);
-const REMAKE_MOST: Duration = Duration::from_secs(10);
+/// Delay before a stream or a lost subscription is recreated. A deleted topic reappears with the
+/// app's next line.
+const MIN_RECREATE_DELAY: Duration = Duration::from_millis(200);
+const MAX_RECREATE_DELAY: Duration = Duration::from_secs(10);
 
-/// The subscription that is read.
-pub(super) enum Source {
-    /// The reader's own: acknowledged as it comes.
+/// Reads an app without acknowledgement, through a temporary subscription.
+pub(super) async fn follow(project: &Arc<Project>, app: &AppName, start: Start) -> Result<Reader, BusError> {
+    let now = PublishTime::now();
+    let oldest = project.oldest(now);
+    let (at, since, caught_up) = match start {
+        Start::Now => (SubscriptionStart::Now, now, CaughtUpSignal::Immediately),
+        Start::At(time) => {
+            let since = time.max(oldest);
+            (SubscriptionStart::Time(since), since, CaughtUpSignal::AfterHistory)
+        }
+        Start::Oldest => (SubscriptionStart::Time(oldest), oldest, CaughtUpSignal::AfterHistory),
+    };
+    let created = project.factory.create(app, at).await;
+    let temporary = created.map_err(|failure| match failure {
+        Failure::NotFound => BusError::UnknownApp(app.clone()),
+        failure => failure.into_bus_error(),
+    })?;
+    let beginning = Beginning {
+        // A new subscription starts at a time that the service's clock decides.
+        floor: if start == Start::Now { PublishTime(0) } else { since },
+        since,
+        caught_up,
+    };
+    Ok(spawn(project, app.clone(), Source::Temporary(temporary), beginning))
+}
+
+/// Reads a durable subscription, which is created if it does not exist and then starts at `since`,
+/// or with new messages.
+pub(super) async fn subscribe(
+    project: &Arc<Project>,
+    app: &AppName,
+    name: &str,
+    since: Option<PublishTime>,
+) -> Result<Reader, BusError> {
+    let durable = project.reservations.open(&project.factory, app, name, since).await?;
+    let beginning = Beginning {
+        floor: PublishTime(0),
+        since: PublishTime::now(),
+        caught_up: CaughtUpSignal::Never,
+    };
+    // Only with the emulator does a new subscription start with a backlog.
+    let ack_deadline = if project.factory.starts_with_backlog {
+        EMULATED_ACK_DEADLINE
+    } else {
+        DURABLE_ACK_DEADLINE
+    };
+    let reader = spawn(project, app.clone(), Source::Durable(durable), beginning);
+    Ok(reader.with_ack_deadline(ack_deadline))
+}
+
+/// The subscription of a feed.
+enum Source {
+    /// The reader's own; messages are acknowledged on arrival.
     Temporary(Temporary),
-    /// One that lasts: the reader settles what it gets.
+    /// A durable one; the reader acknowledges.
     Durable(Durable),
-}
-
-/// Where a reader begins, and what it is told of it.
-pub(super) struct Beginning {
-    /// What was published before is not asked for: a seek may need a minute to take full effect.
-    pub(super) floor: PublishTime,
-    /// The reader's own beginning.
-    pub(super) since: PublishTime,
-    /// Whether the end of what was there is to be told: at once, when it has come, or never.
-    pub(super) told: Told,
-}
-
-/// When a reader is told that it has caught up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    AtOnce,
-    WhenCome,
-    Never,
 }
 
 impl Source {
@@ -63,37 +98,57 @@ impl Source {
         }
     }
 
-    /// Whether its messages are settled by who gets them, in their own time.
     fn is_durable(&self) -> bool {
         matches!(self, Self::Durable(_))
     }
 }
 
-/// Begins to read. The reader's end is the feed's.
-pub(super) fn start(project: &Arc<Project>, app: AppName, source: Source, beginning: Beginning) -> Reader {
-    let (out, mut items) = mpsc::channel(WAITING_ITEMS);
+/// Where a feed starts.
+struct Beginning {
+    /// Messages published earlier are dropped: a seek may take a minute to become effective.
+    floor: PublishTime,
+    /// The start of the reader.
+    since: PublishTime,
+    caught_up: CaughtUpSignal,
+}
+
+/// When a feed sends [`ReaderItem::CaughtUp`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CaughtUpSignal {
+    Immediately,
+    AfterHistory,
+    Never,
+}
+
+/// Spawns a feed. It ends with its reader, or when the engine closes.
+fn spawn(project: &Arc<Project>, app: AppName, source: Source, beginning: Beginning) -> Reader {
+    let (out, mut items) = mpsc::channel(MAX_WAITING_ITEMS);
+    let Beginning {
+        floor,
+        since,
+        caught_up,
+    } = beginning;
     let feed = Feed {
-        pull: Pull::start(Arc::clone(&project.clients), source.name(), source.is_durable()),
+        pull: Pull::start(Arc::clone(&project.shared.clients), source.name(), source.is_durable()),
         project: Arc::clone(project),
         app,
         source,
-        watch: Watch::default(),
+        attachment: AttachmentMonitor::default(),
         out,
-        floor: beginning.floor,
-        catch_up: (beginning.told == Told::WhenCome).then(|| CatchUp::new(Instant::now())),
-        newest: beginning.since,
+        floor,
+        catch_up: (caught_up == CaughtUpSignal::AfterHistory).then(|| CatchUp::new(Instant::now())),
+        newest: since,
     };
-    let stop = project.closing.child_token();
+    let stop = project.shared.closing.child_token();
     let guard = stop.clone().drop_guard();
-    project.tasks.spawn(async move {
-        // Ends where the reader is gone, or the bus closes.
-        let _ = stop.run_until_cancelled(feed.run(beginning.told)).await;
+    project.shared.tasks.spawn(async move {
+        let _ = stop.run_until_cancelled(feed.run(caught_up)).await;
     });
     let items = stream::poll_fn(move |context| {
-        let _reads = &guard;
+        let _stops_with_the_stream = &guard;
         items.poll_recv(context)
     });
-    Reader::new(items.map(Ok).boxed(), beginning.since, false)
+    Reader::new(items.map(Ok).boxed(), since, false)
 }
 
 struct Feed {
@@ -101,160 +156,166 @@ struct Feed {
     app: AppName,
     source: Source,
     pull: Pull,
-    watch: Watch,
-    out: mpsc::Sender<Item>,
+    attachment: AttachmentMonitor,
+    out: mpsc::Sender<ReaderItem>,
     floor: PublishTime,
     catch_up: Option<CatchUp>,
-    /// The newest that came.
+    /// Publish time of the newest message received.
     newest: PublishTime,
 }
 
-/// The reader is gone.
-struct Gone;
+/// The reader was dropped.
+struct ReaderDropped;
 
 impl Feed {
-    async fn run(mut self, told: Told) -> Result<(), Gone> {
-        match told {
-            Told::AtOnce => self.hand_over(Item::CaughtUp).await?,
-            Told::WhenCome => self.mark().await,
-            Told::Never => {}
+    async fn run(mut self, caught_up: CaughtUpSignal) -> Result<(), ReaderDropped> {
+        match caught_up {
+            CaughtUpSignal::Immediately => self.send(ReaderItem::CaughtUp).await?,
+            CaughtUpSignal::AfterHistory => self.publish_marker().await,
+            CaughtUpSignal::Never => {}
         }
         loop {
-            let overdue = self.catch_up.as_ref().map(CatchUp::deadline);
-            let interval = self.project.settings.check_interval;
+            let deadline = self.catch_up.as_ref().map(CatchUp::deadline);
+            let interval = self.project.shared.settings.check_interval;
+            let admin = &self.project.factory.admin;
             tokio::select! {
                 pulled = self.pull.next() => match pulled {
-                    Ok((message, handler)) => self.take(message, handler).await?,
-                    Err(Failure::NotFound) => self.remake().await?,
+                    Ok((message, handler)) => self.receive(message, handler).await?,
+                    Err(Failure::NotFound) => self.recreate().await?,
                     Err(failure) => {
-                        tracing::debug!(app = %self.app, ?failure, "a stream ended");
-                        sleep(REMAKE_FIRST).await;
-                        self.pull_anew();
+                        tracing::debug!(app = %self.app, ?failure, "pull stream ended");
+                        sleep(MIN_RECREATE_DELAY).await;
+                        self.restart_pull();
                     }
                 },
-                found = self.watch.next(&self.project.maker.admin, self.source.name(), interval) => match found {
-                    Found::Lost => self.remake().await?,
-                    Found::Back => self.pull_anew(),
+                change = self.attachment.next(admin, self.source.name(), interval) => match change {
+                    AttachmentChange::Lost => self.recreate().await?,
+                    AttachmentChange::Recovered => self.restart_pull(),
                 },
-                () = wait_until(overdue) => self.overdue().await?,
-                () = self.out.closed() => return Err(Gone),
+                Some(()) = OptionFuture::from(deadline.map(sleep_until)) => self.check_catch_up_deadline().await?,
+                () = self.out.closed() => return Err(ReaderDropped),
             }
         }
     }
 
-    async fn take(&mut self, message: Message, handler: Handler) -> Result<(), Gone> {
-        let published = published(message.publish_time.as_ref());
+    async fn receive(&mut self, message: Message, handler: Handler) -> Result<(), ReaderDropped> {
+        let published = publish_time(message.publish_time.as_ref());
         let ack = match self.source {
             Source::Temporary(_) => {
                 handler.ack();
                 None
             }
             Source::Durable(_) => Some(Ack::new(move |outcome| match outcome {
-                Outcome::Accepted => handler.ack(),
-                Outcome::GivenBack => handler.nack(),
+                AckOutcome::Acked => handler.ack(),
+                AckOutcome::Nacked => handler.nack(),
             })),
         };
         if published < self.floor {
-            ack.into_iter().for_each(Ack::accept);
+            ack.into_iter().for_each(Ack::ack);
             return Ok(());
         }
         self.newest = self.newest.max(published);
-        match message::read(message, published, ack) {
-            Read::Item(item) => {
+        match message::decode(message, published, ack) {
+            Decoded::Item(item) => {
                 if let Some(catch_up) = &mut self.catch_up {
                     catch_up.saw_batch(published, Instant::now());
                 }
-                self.hand_over(item).await
+                self.send(item).await
             }
-            Read::Marker(text) => {
+            Decoded::Marker(text) => {
                 let catch_up = self.catch_up.as_mut();
-                match catch_up.map_or(Step::Wait, |catch_up| catch_up.saw_marker(&text, published)) {
-                    Step::Mark => self.mark().await,
-                    Step::Done => self.caught_up().await?,
-                    Step::Wait | Step::Cut => {}
+                match catch_up.map_or(CatchUpStep::Wait, |catch_up| catch_up.saw_marker(&text, published)) {
+                    CatchUpStep::PublishMarker => self.publish_marker().await,
+                    CatchUpStep::Done => self.finish_catch_up().await?,
+                    CatchUpStep::Wait | CatchUpStep::TimedOut => {}
                 }
                 Ok(())
             }
         }
     }
 
-    /// Publishes the next marker. Where that fails, the deadline says what it means.
-    async fn mark(&mut self) {
+    /// Publishes the next marker. If that fails, the catch-up deadline passes.
+    async fn publish_marker(&mut self) {
         let Some(catch_up) = &mut self.catch_up else { return };
-        match catch_up::batch(&self.app, catch_up.next_marker(Instant::now())) {
+        match catch_up::marker_batch(&self.app, catch_up.next_marker(Instant::now())) {
             Ok(marker) => {
                 if let Err(failure) = self.project.publish(&marker).await {
-                    tracing::debug!(app = %self.app, ?failure, "marker not published");
+                    tracing::debug!(app = %self.app, ?failure, "marker publish failed");
                 }
             }
-            Err(error) => tracing::error!(%error, "no marker"),
+            Err(error) => tracing::error!(app = %self.app, %error, "marker creation failed"),
         }
     }
 
-    async fn overdue(&mut self) -> Result<(), Gone> {
-        let step = self.catch_up.as_ref().map(|catch_up| catch_up.overdue(Instant::now()));
-        if step != Some(Step::Cut) {
+    async fn check_catch_up_deadline(&mut self) -> Result<(), ReaderDropped> {
+        let catch_up = self.catch_up.as_ref();
+        let step = catch_up.map(|catch_up| catch_up.check_deadline(Instant::now()));
+        if step != Some(CatchUpStep::TimedOut) {
             return Ok(());
         }
         let (from, to) = (self.floor, PublishTime::now());
-        self.hand_over(Item::Break { from, to }).await?;
-        self.caught_up().await
+        self.send(ReaderItem::Interrupted { from, to }).await?;
+        self.finish_catch_up().await
     }
 
-    async fn caught_up(&mut self) -> Result<(), Gone> {
+    async fn finish_catch_up(&mut self) -> Result<(), ReaderDropped> {
         self.catch_up = None;
-        self.hand_over(Item::CaughtUp).await
+        self.send(ReaderItem::CaughtUp).await
     }
 
-    fn pull_anew(&mut self) {
+    fn restart_pull(&mut self) {
         self.pull = Pull::start(
-            Arc::clone(&self.project.clients),
+            Arc::clone(&self.project.shared.clients),
             self.source.name(),
             self.source.is_durable(),
         );
     }
 
-    /// The subscription is lost, with what it had not delivered: makes another, from the topic's beginning on, and tells the break.
-    async fn remake(&mut self) -> Result<(), Gone> {
-        tracing::warn!(app = %self.app, subscription = self.source.name(), "lost a subscription, makes another");
+    /// Replaces a lost subscription, and with it its undelivered messages, by one that starts with
+    /// the oldest stored message, and reports the interruption.
+    async fn recreate(&mut self) -> Result<(), ReaderDropped> {
+        tracing::warn!(app = %self.app, subscription = self.source.name(), "subscription lost, recreating it");
         self.pull.end().await;
-        let mut wait = REMAKE_FIRST;
-        while let Err(failure) = self.make_again().await {
-            tracing::debug!(app = %self.app, ?failure, "no other subscription yet");
+        let mut delays = recreate_delays();
+        while let Err(failure) = self.recreate_subscription().await {
+            tracing::debug!(app = %self.app, ?failure, "subscription recreation failed");
             tokio::select! {
-                () = sleep(wait) => wait = (wait * 2).min(REMAKE_MOST),
-                () = self.out.closed() => return Err(Gone),
+                () = sleep(delays.next().unwrap_or(MAX_RECREATE_DELAY)) => {}
+                () = self.out.closed() => return Err(ReaderDropped),
             }
         }
-        self.pull_anew();
+        self.restart_pull();
         let (from, to) = (self.newest, PublishTime::now());
-        self.hand_over(Item::Break { from, to }).await?;
+        self.send(ReaderItem::Interrupted { from, to }).await?;
         if self.catch_up.is_some() {
             self.catch_up = Some(CatchUp::new(Instant::now()));
-            self.mark().await;
+            self.publish_marker().await;
         }
         Ok(())
     }
 
-    async fn make_again(&mut self) -> Result<(), Failure> {
-        let beginning = self.project.beginning(PublishTime::now());
+    async fn recreate_subscription(&mut self) -> Result<(), Failure> {
+        let oldest = self.project.oldest(PublishTime::now());
+        let factory = &self.project.factory;
         match &mut self.source {
             Source::Temporary(temporary) => {
-                *temporary = self.project.maker.make(&self.app, From::Time(beginning)).await?;
+                *temporary = factory.create(&self.app, SubscriptionStart::Time(oldest)).await?;
                 Ok(())
             }
-            Source::Durable(durable) => durable.make_again(&self.project.maker, &self.app, beginning).await,
+            Source::Durable(durable) => durable.recreate(factory, &self.app, oldest).await,
         }
     }
 
-    async fn hand_over(&mut self, item: Item) -> Result<(), Gone> {
-        self.out.send(item).await.map_err(|_| Gone)
+    async fn send(&mut self, item: ReaderItem) -> Result<(), ReaderDropped> {
+        self.out.send(item).await.map_err(|_| ReaderDropped)
     }
 }
 
-async fn wait_until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
-    }
+fn recreate_delays() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(MIN_RECREATE_DELAY)
+        .with_max_delay(MAX_RECREATE_DELAY)
+        .with_jitter()
+        .without_max_times()
+        .build()
 }

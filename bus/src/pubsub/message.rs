@@ -1,19 +1,19 @@
-//! A message as it came, read as a batch.
+//! Decoding of received messages.
 
 use google_cloud_pubsub::model::Message;
 
-use crate::{Ack, Batch, Content, Item, PublishTime, batch::Delivery};
+use crate::{Ack, Batch, Content, PublishTime, ReaderItem, batch::Delivery};
 
-/// What a message is.
-pub(super) enum Read {
-    /// A batch, or what cannot be read as one.
-    Item(Item),
-    /// A reader's mark: nobody else's concern.
+/// A decoded message.
+pub(super) enum Decoded {
+    /// A batch, or an unreadable message.
+    Item(ReaderItem),
+    /// A reader's marker.
     Marker(String),
 }
 
-/// Reads a message. The data is taken as it is, without a copy, where it was not compressed. A marker's ack is accepted: nothing waits for it.
-pub(super) fn read(message: Message, published: PublishTime, ack: Option<Ack>) -> Read {
+/// Decodes a message, without copying uncompressed data. Markers are acknowledged.
+pub(super) fn decode(message: Message, published: PublishTime, ack: Option<Ack>) -> Decoded {
     let attributes = message
         .attributes
         .iter()
@@ -24,14 +24,14 @@ pub(super) fn read(message: Message, published: PublishTime, ack: Option<Ack>) -
             content: Content::Marker(text),
             ..
         }) => {
-            ack.into_iter().for_each(Ack::accept);
-            Read::Marker(text)
+            ack.into_iter().for_each(Ack::ack);
+            Decoded::Marker(text)
         }
-        Ok(batch) => Read::Item(Item::Delivery(Delivery { batch, published, ack })),
+        Ok(batch) => Decoded::Item(ReaderItem::Delivery(Delivery { batch, published, ack })),
         Err(unreadable) => {
-            // Nobody can deal with it: it is told once, and never comes again.
-            ack.into_iter().for_each(Ack::accept);
-            Read::Item(Item::Unreadable(unreadable))
+            // A redelivery would be unreadable too.
+            ack.into_iter().for_each(Ack::ack);
+            Decoded::Item(ReaderItem::Unreadable(unreadable))
         }
     }
 }

@@ -1,44 +1,44 @@
-//! What our topics and subscriptions are called in a project that may hold others' too.
+//! Names of topics and subscriptions, in a project that may hold other systems' resources.
 //!
-//! *Source*: Pub/Sub resource names: 3 to 255 letters, digits and `-._~+%`, beginning with a letter. An app's name has 1 to 63 of `[A-Za-z0-9._-]`, so it stands
-//! in its topic's name as it is, and is read back from it.
+//! *Source*: Pub/Sub resource names: 3 to 255 letters, digits and `-._~+%`, starting with a letter.
+//! An app name has 1 to 63 of `[A-Za-z0-9._-]`, so a topic's name contains it verbatim.
 
 use crate::AppName;
 
 const APP: &str = "tributary-app-";
 const TAIL: &str = "tributary-tail";
-const LIFE: &str = "tributary-life";
+const HEARTBEAT: &str = "tributary-life";
 const DURABLE: &str = "tributary-sub";
 
-/// The longest that a replica's name may be, so that what is built on it stays below 255.
+/// Maximum length of a replica's name, so that names that contain it stay below 255.
 const MAX_REPLICA: usize = 100;
 
-/// The names of one project's resources.
+/// Names of one project's resources.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     project: String,
     replica: String,
 }
 
-/// What a subscription of ours is for.
+/// Purpose of a subscription that a sweep may delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Use {
-    /// A replica's reader of an app, while it reads.
+pub(super) enum Purpose {
+    /// A temporary subscription of a replica's reader.
     Tail {
-        /// Whose.
+        /// The replica.
         replica: String,
     },
-    /// Says that a replica lived in this minute since 1970.
-    Life {
-        /// Whose.
+    /// A replica's heartbeat.
+    Heartbeat {
+        /// The replica.
         replica: String,
-        /// When.
+        /// Minutes since 1970.
         minute: u64,
     },
 }
 
 impl Names {
-    /// Of this project, for this replica, whose name is cut down to what a name may hold.
+    /// Creates the names of a project for a replica, whose name is reduced to valid characters.
     pub(super) fn new(project: &str, replica: &str) -> Self {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
         Self {
@@ -47,43 +47,44 @@ impl Names {
         }
     }
 
-    /// The project, in full.
+    /// Returns the full name of the project.
     pub(super) fn project(&self) -> String {
         format!("projects/{}", self.project)
     }
 
-    /// This replica.
+    /// Returns the name of this replica.
     pub(super) fn replica(&self) -> &str {
         &self.replica
     }
 
-    /// An app's topic, in full.
+    /// Returns the full name of an app's topic.
     pub(super) fn topic(&self, app: &AppName) -> String {
         self.full_topic(&format!("{APP}{app}"))
     }
 
-    /// The topic to which signs of life are subscriptions, in full. No message is ever published to it.
-    pub(super) fn life_topic(&self) -> String {
-        self.full_topic(LIFE)
+    /// Returns the full name of the topic of heartbeat subscriptions. It receives no messages.
+    pub(super) fn heartbeat_topic(&self) -> String {
+        self.full_topic(HEARTBEAT)
     }
 
-    /// The app of a topic, given in full; `None` where it is none of ours.
+    /// Returns the app of a topic's full name; `None` for other topics.
     pub(super) fn app(&self, topic: &str) -> Option<AppName> {
         last_part(topic).strip_prefix(APP)?.parse().ok()
     }
 
-    /// A new subscription of this replica's, in full.
+    /// Returns the full name of a new temporary subscription of this replica.
     pub(super) fn new_tail(&self) -> String {
         let random: u64 = rand::random();
         self.subscription(&format!("{TAIL}.{}.{random:016x}", self.replica))
     }
 
-    /// This replica's sign of life for a minute, in full.
-    pub(super) fn life(&self, minute: u64) -> String {
-        self.subscription(&format!("{LIFE}.{}.{minute}", self.replica))
+    /// Returns the full name of this replica's heartbeat of a minute.
+    pub(super) fn heartbeat(&self, minute: u64) -> String {
+        self.subscription(&format!("{HEARTBEAT}.{}.{minute}", self.replica))
     }
 
-    /// An app's durable subscription, in full. `name` is free: what is no letter, digit, `-` or `_` is written as `~` and two hex digits.
+    /// Returns the full name of an app's durable subscription. In `name`, bytes other than letters,
+    /// digits, `-` and `_` are written as `~` and two hex digits.
     pub(super) fn durable(&self, app: &AppName, name: &str) -> String {
         let mut id = format!("{DURABLE}.{app}.");
         for byte in name.bytes() {
@@ -95,20 +96,20 @@ impl Names {
         self.subscription(&id)
     }
 
-    /// The app of a durable subscription, given in full; `None` where it is none.
+    /// Returns the app of a durable subscription's full name; `None` for other subscriptions.
     pub(super) fn durable_app(&self, subscription: &str) -> Option<AppName> {
-        // The part behind the last point is the free one: it holds none.
+        // The encoded name after the last point contains no point.
         let (kind, _) = last_part(subscription).rsplit_once('.')?;
         kind.strip_prefix(DURABLE)?.strip_prefix('.')?.parse().ok()
     }
 
-    /// What a subscription, given in full, is for; `None` where it is none that a sweep may touch.
-    pub(super) fn purpose(&self, subscription: &str) -> Option<Use> {
+    /// Returns the purpose of a subscription's full name; `None` if a sweep must not delete it.
+    pub(super) fn purpose(&self, subscription: &str) -> Option<Purpose> {
         let mut parts = last_part(subscription).split('.');
         let (kind, replica, last) = (parts.next()?, parts.next()?.to_owned(), parts.next()?);
         match (kind, parts.next()) {
-            (TAIL, None) => Some(Use::Tail { replica }),
-            (LIFE, None) => Some(Use::Life {
+            (TAIL, None) => Some(Purpose::Tail { replica }),
+            (HEARTBEAT, None) => Some(Purpose::Heartbeat {
                 replica,
                 minute: last.parse().ok()?,
             }),
@@ -135,23 +136,26 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_sweep_knows_what_is_whose_and_leaves_the_rest_alone() {
+    fn the_purpose_of_own_subscriptions_is_known_and_of_others_is_none() {
         let names = Names::new("p", "streamer-7d4b9c.x2:8080");
         let tail = names.new_tail();
         let replica = "streamer-7d4b9c-x2-8080".to_owned();
         assert_eq!(
             names.purpose(&tail),
-            Some(Use::Tail {
+            Some(Purpose::Tail {
                 replica: replica.clone()
             })
         );
         assert_ne!(tail, names.new_tail());
-        assert_eq!(names.purpose(&names.life(7)), Some(Use::Life { replica, minute: 7 }));
+        assert_eq!(
+            names.purpose(&names.heartbeat(7)),
+            Some(Purpose::Heartbeat { replica, minute: 7 })
+        );
         let shop = "shop".parse().unwrap();
         for other in [
             names.durable(&shop, "drain-1"),
             names.topic(&shop),
-            "projects/p/subscriptions/somebodys".to_owned(),
+            "projects/p/subscriptions/unrelated".to_owned(),
             "projects/p/subscriptions/tributary-life.x.soon".to_owned(),
         ] {
             assert_eq!(names.purpose(&other), None, "{other}");
@@ -160,14 +164,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_app_has_a_topic_that_names_it(name in "[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?") {
+        fn the_topic_of_an_app_names_the_app(name in "[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?") {
             let names = Names::new("p", "r");
             let app: AppName = name.parse().unwrap();
             prop_assert_eq!(names.app(&names.topic(&app)), Some(app));
         }
 
         #[test]
-        fn no_two_subscriptions_share_a_name(one in ".{0,20}", other in ".{0,20}") {
+        fn different_durable_subscriptions_have_different_names(one in ".{0,20}", other in ".{0,20}") {
             let names = Names::new("p", "r");
             let app: AppName = "a.b".parse().unwrap();
             prop_assert_eq!(names.durable(&app, &one) == names.durable(&app, &other), one == other);

@@ -1,134 +1,106 @@
 //! Which project has an app's topic.
 //!
-//! Each app has an order of the projects of its own (rendezvous hashing): a new topic goes to the first that has room, and a project more moves no app that would
-//! not go there. Where a topic exists it stays. Two collectors that meet an app first, while its first project is just getting room, may make it in two: so a
-//! reader asks all projects, looks again from time to time, and reads both.
+//! Each app has its own order of the projects, by rendezvous hashing: a new topic goes to the first
+//! project that has room, and an added project takes over only the apps that it ranks first for. An
+//! existing topic stays. Two collectors that discover an app at the same time, while its first
+//! project just gets room, may create its topic in two projects; so a reader asks all projects,
+//! refreshes the placement periodically, and reads both.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
-use futures::future::try_join_all;
 use parking_lot::RwLock;
-use tokio::{sync::watch, time::sleep};
-use xxhash_rust::xxh3::xxh3_64;
+use tokio::sync::watch;
 
-use super::Projects;
-use crate::AppName;
+use crate::{AppName, rendezvous};
 
-/// Where apps are that are not, or not only, where their order has them first.
+/// The projects of apps that are not, or not only, in the first project of their order.
 pub(super) type Displaced = Arc<HashMap<AppName, Vec<usize>>>;
 
-/// Where apps are, as far as that was seen.
+/// The known projects of apps.
 pub(super) struct Placement {
     projects: Vec<String>,
-    /// Of apps that this process publishes; those in their first project are not in it.
+    /// Projects of apps that this process publishes, except the first of their order.
     known: RwLock<HashMap<AppName, usize>>,
     displaced: watch::Sender<Displaced>,
-    look_interval: Duration,
-    looks: AtomicBool,
+    refreshing: AtomicBool,
 }
 
 impl Placement {
-    pub(super) fn new(projects: Vec<String>, look_interval: Duration) -> Self {
+    pub(super) fn new(projects: Vec<String>) -> Self {
         Self {
             projects,
             known: RwLock::default(),
             displaced: watch::Sender::default(),
-            look_interval,
-            looks: AtomicBool::new(false),
+            refreshing: AtomicBool::new(false),
         }
     }
 
-    /// The projects in an app's order. It does not depend on the order in which they are given.
+    /// Returns the projects in an app's order, which does not depend on the order of the setting.
     pub(super) fn order(&self, app: &AppName) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.projects.len()).collect();
-        order.sort_by_cached_key(|at| Reverse(self.weight(app, *at)));
-        order
+        match self.projects.len() {
+            1 => vec![0],
+            _ => rendezvous::order(app, &self.projects),
+        }
     }
 
     fn first(&self, app: &AppName) -> usize {
-        let all = 0..self.projects.len();
-        all.max_by_key(|at| self.weight(app, *at)).unwrap_or_default()
-    }
-
-    /// The same in every process of every version: an app's name has no space.
-    fn weight(&self, app: &AppName, at: usize) -> u64 {
-        if self.projects.len() == 1 {
-            return 0;
+        match self.projects.len() {
+            1 => 0,
+            _ => rendezvous::owner(app, &self.projects).unwrap_or_default(),
         }
-        xxh3_64(format!("{app} {}", self.projects[at]).as_bytes())
     }
 
-    /// Where an app was, or else is to be.
-    pub(super) fn known(&self, app: &AppName) -> usize {
+    /// Returns the project in which an app's topic was last found, or else would be created first.
+    pub(super) fn expected(&self, app: &AppName) -> usize {
         let known = self.known.read().get(app).copied();
         known.unwrap_or_else(|| self.first(app))
     }
 
-    /// Where it was found, or made.
-    pub(super) fn learn(&self, app: &AppName, at: usize) {
-        if at == self.first(app) {
+    /// Records the project in which an app's topic was found or created.
+    pub(super) fn record(&self, app: &AppName, project: usize) {
+        if project == self.first(app) {
             self.known.write().remove(app);
         } else {
-            self.known.write().insert(app.clone(), at);
+            self.known.write().insert(app.clone(), project);
         }
     }
 
-    /// Says when it was looked again.
-    pub(super) fn looked(&self) -> watch::Receiver<Displaced> {
+    /// Marks the placement as refreshed by a task; returns whether it already was.
+    pub(super) fn set_refreshing(&self) -> bool {
+        self.refreshing.swap(true, Ordering::Relaxed)
+    }
+
+    /// Returns a receiver that changes with each refresh.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Displaced> {
         self.displaced.subscribe()
     }
 
-    /// Where a reader of an app should look that has it from these projects alone.
-    pub(super) fn missing(&self, app: &AppName, have: &[usize]) -> Vec<usize> {
+    /// Returns the projects in which an app's topic may exist, except those in `reading`.
+    pub(super) fn unread_projects(&self, app: &AppName, reading: &[usize]) -> Vec<usize> {
         let displaced = self.displaced.borrow();
         let all = displaced.get(app).cloned().unwrap_or_else(|| vec![self.first(app)]);
-        all.into_iter().filter(|at| !have.contains(at)).collect()
+        all.into_iter().filter(|project| !reading.contains(project)).collect()
     }
 
-    fn saw(&self, lists: Vec<Vec<AppName>>) {
+    /// Updates the placement from the apps of each project.
+    pub(super) fn update(&self, lists: Vec<Vec<AppName>>) {
         let mut places: BTreeMap<AppName, Vec<usize>> = BTreeMap::new();
-        for (at, apps) in lists.into_iter().enumerate() {
+        for (project, apps) in lists.into_iter().enumerate() {
             for app in apps {
-                places.entry(app).or_default().push(at);
+                places.entry(app).or_default().push(project);
             }
         }
-        let displaced = places.into_iter().filter(|(app, at)| *at != [self.first(app)]);
+        let displaced = places
+            .into_iter()
+            .filter(|(app, projects)| *projects != [self.first(app)]);
         self.displaced.send_replace(Arc::new(displaced.collect()));
     }
-}
-
-/// Looks where apps are from time to time, for as long as the engine is open. The first reader begins it.
-pub(super) fn keep_looking(projects: &Arc<Projects>) {
-    if projects.placement.looks.swap(true, Ordering::Relaxed) {
-        return;
-    }
-    let interval = projects.placement.look_interval;
-    let (projects, closing) = (Arc::downgrade(projects), projects.closing.clone());
-    tokio::spawn(closing.run_until_cancelled_owned(async move {
-        loop {
-            // Many processes that began together shall not look together.
-            sleep(interval.mul_f64(rand::random_range(0.8..=1.0))).await;
-            let Some(projects) = projects.upgrade() else { return };
-            match try_join_all(projects.list.iter().map(|project| project.apps())).await {
-                // Of a hundred thousand apps this takes a while.
-                Ok(lists) => {
-                    let saw = tokio::task::spawn_blocking(move || projects.placement.saw(lists));
-                    if let Err(error) = saw.await {
-                        tracing::error!(%error, "where apps are was not seen");
-                    }
-                }
-                Err(failure) => tracing::debug!(?failure, "cannot look where apps are for now"),
-            }
-        }
-    }));
 }
 
 #[cfg(test)]
@@ -137,7 +109,7 @@ mod tests {
 
     fn placement(projects: &[&str]) -> Placement {
         let projects = projects.iter().map(|name| (*name).to_owned()).collect();
-        Placement::new(projects, Duration::from_secs(60))
+        Placement::new(projects)
     }
 
     fn apps() -> impl Iterator<Item = AppName> {
@@ -145,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn apps_spread_evenly_and_the_order_of_the_flag_says_nothing() {
+    fn apps_spread_evenly_regardless_of_the_order_of_the_setting() {
         let (one, other) = (placement(&["p-1", "p-2", "p-3"]), placement(&["p-3", "p-1", "p-2"]));
         let mut counts = [0; 3];
         for app in apps() {
@@ -161,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_more_takes_its_share_and_moves_no_other() {
+    fn an_added_project_takes_its_share_and_moves_no_other_app() {
         let (two, three) = (placement(&["p-1", "p-2"]), placement(&["p-1", "p-2", "p-3"]));
         let moved: Vec<usize> = apps()
             .filter(|app| two.first(app) != three.first(app))
@@ -172,14 +144,18 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_is_told_of_what_it_has_not_got() {
+    fn a_reader_learns_of_projects_that_it_does_not_read() {
         let placement = placement(&["p-1", "p-2"]);
         let app: AppName = "shop".parse().unwrap();
         let (first, second) = (placement.order(&app)[0], placement.order(&app)[1]);
-        assert_eq!(placement.missing(&app, &[first]), [0; 0]);
-        assert_eq!(placement.missing(&app, &[second]), [first], "it may have come there");
-        placement.saw(vec![vec![app.clone()], vec![app.clone()]]);
-        assert_eq!(placement.missing(&app, &[first]), [second]);
-        assert_eq!(placement.missing(&app, &[first, second]), [0; 0]);
+        assert_eq!(placement.unread_projects(&app, &[first]), [0; 0]);
+        assert_eq!(
+            placement.unread_projects(&app, &[second]),
+            [first],
+            "the topic may exist there meanwhile"
+        );
+        placement.update(vec![vec![app.clone()], vec![app.clone()]]);
+        assert_eq!(placement.unread_projects(&app, &[first]), [second]);
+        assert_eq!(placement.unread_projects(&app, &[first, second]), [0; 0]);
     }
 }

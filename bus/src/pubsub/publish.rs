@@ -1,4 +1,4 @@
-//! Hands batches to topics, with a bound on what is on its way.
+//! Publishing, with a bound on bytes in flight.
 
 use std::{
     collections::HashMap,
@@ -17,30 +17,30 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::failure::Failure;
 use crate::{AppName, Batch, BusError};
 
-/// How long one call may take, all told: above the library's own limit, and the end of a call that hangs.
-const PUBLISH_WAIT: Duration = Duration::from_secs(8);
+/// Timeout of one call, longer than the library's own retries.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Messages of one request: the most there is. They are gathered for a millisecond, no longer: a stream has one on its way, and waits for it.
+/// Maximum messages per request: the service's limit.
 const MAX_MESSAGES: u32 = 1000;
 
-/// Bytes of one request, well below the 10 MB there may be: then the library sends.
+/// Maximum bytes per request, well below the service's limit of 10 MB.
 const MAX_REQUEST_BYTES: u32 = 4 << 20;
 
-/// A topic's sender that was not used for so long is let go; each is a task of the library's.
-const IDLE: Duration = Duration::from_secs(600);
+/// A topic's publisher, which is a task of the library, is dropped after this long without use.
+const MAX_IDLE: Duration = Duration::from_secs(600);
 
-/// What a message takes beside its data, at the most that a batch's attributes come to.
+/// Size of a batch's attributes, as an upper estimate.
 const ATTRIBUTE_BYTES: usize = 1024;
 
-/// The topics' senders.
+/// Publishers by topic.
 pub(super) struct Publishers {
     base: BasePublisher,
-    open: Mutex<HashMap<AppName, Sender>>,
+    open: Mutex<HashMap<AppName, OpenPublisher>>,
     budget: Budget,
     compression: bool,
 }
 
-/// What all publishers together may have on their way.
+/// Bound on the bytes in flight of all publishers.
 #[derive(Clone)]
 pub(super) struct Budget {
     free: Arc<Semaphore>,
@@ -48,7 +48,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// So many bytes.
+    /// Creates a budget of this many bytes.
     pub(super) fn new(bytes: usize) -> Self {
         let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).max(1);
         Self {
@@ -57,17 +57,18 @@ impl Budget {
         }
     }
 
-    /// Waits until so many bytes have room. What is larger than all of it has it alone.
-    async fn take(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Failure> {
+    /// Waits until the budget has room for `bytes`. A message larger than the budget uses all of
+    /// it.
+    async fn acquire(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Failure> {
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(self.kib);
-        let closed = |_| Failure::Away("the bus is closed".to_owned());
+        let closed = |_| Failure::Unavailable("the bus is closed".to_owned());
         self.free.acquire_many(kib).await.map_err(closed)
     }
 }
 
-struct Sender {
+struct OpenPublisher {
     publisher: Publisher,
-    used: Instant,
+    last_used: Instant,
 }
 
 impl Publishers {
@@ -80,26 +81,26 @@ impl Publishers {
         }
     }
 
-    /// Publishes a batch to this topic, which is the app's.
+    /// Publishes a batch to its app's topic.
     pub(super) async fn publish(&self, topic: &str, batch: &Batch) -> Result<(), Failure> {
-        let _taken = self.budget.take(batch.data().len() + ATTRIBUTE_BYTES).await?;
-        let accepted = self.sender(&batch.metadata.app, topic).publish(self.message(batch));
-        match tokio::time::timeout(PUBLISH_WAIT, accepted).await {
+        let _permit = self.budget.acquire(batch.data().len() + ATTRIBUTE_BYTES).await?;
+        let accepted = self.publisher(&batch.metadata.app, topic).publish(self.message(batch));
+        match tokio::time::timeout(PUBLISH_TIMEOUT, accepted).await {
             Ok(Ok(_id)) => Ok(()),
             Ok(Err(PublishError::Rpc(error))) => Err(Failure::from(&*error)),
-            Ok(Err(error)) => Err(Failure::Away(error.to_string())),
-            Err(_) => Err(Failure::silent(PUBLISH_WAIT)),
+            Ok(Err(error)) => Err(Failure::Unavailable(error.to_string())),
+            Err(_) => Err(Failure::timeout(PUBLISH_TIMEOUT)),
         }
     }
 
-    fn sender(&self, app: &AppName, topic: &str) -> Publisher {
+    fn publisher(&self, app: &AppName, topic: &str) -> Publisher {
         let now = Instant::now();
         let mut open = self.open.lock();
-        if let Some(sender) = open.get_mut(app) {
-            sender.used = now;
-            return sender.publisher.clone();
+        if let Some(known) = open.get_mut(app) {
+            known.last_used = now;
+            return known.publisher.clone();
         }
-        open.retain(|_, sender| now.duration_since(sender.used) < IDLE);
+        open.retain(|_, known| now.duration_since(known.last_used) < MAX_IDLE);
         let publisher = self
             .base
             .publisher(topic)
@@ -107,11 +108,11 @@ impl Publishers {
             .set_message_count_threshold(MAX_MESSAGES)
             .set_byte_threshold(MAX_REQUEST_BYTES)
             .build();
-        let sender = Sender {
+        let opened = OpenPublisher {
             publisher: publisher.clone(),
-            used: now,
+            last_used: now,
         };
-        open.insert(app.clone(), sender);
+        open.insert(app.clone(), opened);
         publisher
     }
 
@@ -125,7 +126,7 @@ impl Publishers {
     }
 }
 
-/// What the service never takes is not sent to it.
+/// Rejects a batch that exceeds the maximum size.
 pub(super) fn check(batch: &Batch) -> Result<(), BusError> {
     if batch.fits() {
         Ok(())

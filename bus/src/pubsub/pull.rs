@@ -1,4 +1,4 @@
-//! One subscription's messages, over as many streams as its load asks for.
+//! Receives the messages of one subscription, over a number of streams that follows the load.
 
 use std::{
     sync::{
@@ -20,37 +20,39 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{clients::Clients, failure::Failure, settings::DURABLE_ACK_DEADLINE};
 
-/// A stream is loud from here on, in messages and bytes a second: Google's serve 10 MB/s each, the emulator's 1,800 messages.
-const LOUD_MESSAGES: u64 = 1_000;
-const LOUD_BYTES: u64 = 7_000_000;
+/// Load per stream and second from which on a stream is added. Google serves 10 MB/s per stream,
+/// the emulator 1,800 messages.
+const HIGH_LOAD_MESSAGES: u64 = 1_000;
+const HIGH_LOAD_BYTES: u64 = 7_000_000;
 
-/// Streams of one subscription at most.
+/// Maximum streams per subscription.
 const MAX_STREAMS: u64 = 8;
 
-/// How often the load is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+/// Interval of load measurements.
+const LOAD_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Messages that wait to be taken; then the streams are not read on.
-const WAITING_MESSAGES: usize = 64;
+/// Maximum messages that wait for the reader; then the streams pause.
+const MAX_WAITING_MESSAGES: usize = 64;
 
-/// What one stream may have handed out and not seen acknowledged. Who settles what it gets may do so half a minute later.
-const OUTSTANDING_MESSAGES: i64 = 1_000;
-const SETTLED_LATER_MESSAGES: i64 = 20_000;
-const OUTSTANDING_BYTES: i64 = 32 << 20;
+/// Maximum unacknowledged messages and bytes per stream. Readers of durable subscriptions may
+/// acknowledge half a minute later.
+const MAX_OUTSTANDING_MESSAGES: i64 = 1_000;
+const MAX_OUTSTANDING_DURABLE_MESSAGES: i64 = 20_000;
+const MAX_OUTSTANDING_BYTES: i64 = 32 << 20;
 
-/// A message is held, its lease extended, for so long at most; then it goes to another.
+/// Maximum time for which the lease of a message is extended.
 const MAX_LEASE: Duration = Duration::from_secs(600);
 
 /// A message, or why a stream ended.
 pub(super) type Pulled = Result<(Message, Handler), Failure>;
 
-/// A subscription being pulled. Dropping it ends the streams; what they had handed out and nobody settled comes again at once.
+/// Pulls a subscription. Dropping it ends the streams and nacks their unacknowledged messages.
 pub(super) struct Pull {
     pulled: mpsc::Receiver<Pulled>,
     stop: DropGuard,
 }
 
-/// What the streams of one subscription share.
+/// State shared by the streams of one subscription.
 #[derive(Clone)]
 struct Shared {
     clients: Arc<Clients>,
@@ -68,9 +70,9 @@ struct Load {
 }
 
 impl Pull {
-    /// Begins with one stream.
+    /// Starts with one stream.
     pub(super) fn start(clients: Arc<Clients>, subscription: &str, durable: bool) -> Self {
-        let (out, pulled) = mpsc::channel(WAITING_MESSAGES);
+        let (out, pulled) = mpsc::channel(MAX_WAITING_MESSAGES);
         let stop = CancellationToken::new();
         let shared = Shared {
             clients,
@@ -88,65 +90,66 @@ impl Pull {
         }
     }
 
-    /// Ends the streams, and returns when they have ended. A stream goes by its subscription's name: an old one would take from a new one of the same name.
+    /// Ends the streams and waits for their end. Otherwise a stream could receive the messages of a
+    /// new subscription of the same name.
     pub(super) async fn end(&mut self) {
         self.stop.token().cancel();
         while self.pulled.recv().await.is_some() {}
     }
 
-    /// The next message, or what ended a stream.
+    /// Waits for the next message or the end of a stream.
     ///
-    /// *Cancel safety*: nothing is lost.
+    /// *Cancel safety*: cancelling the call loses no message.
     pub(super) async fn next(&mut self) -> Pulled {
-        let ended = || Err(Failure::Away("the streams ended".to_owned()));
+        let ended = || Err(Failure::Unavailable("the streams ended".to_owned()));
         self.pulled.recv().await.unwrap_or_else(ended)
     }
 }
 
 impl Shared {
-    /// Adds streams while those that are there are loud.
+    /// Adds streams while the load per stream is high.
     async fn grow(self) {
         let mut streams = 1;
-        let mut looks = interval_at(Instant::now() + LOOK, LOOK);
-        while self.stop.run_until_cancelled(looks.tick()).await.is_some() && streams < MAX_STREAMS {
+        let mut measurements = interval_at(Instant::now() + LOAD_INTERVAL, LOAD_INTERVAL);
+        while self.stop.run_until_cancelled(measurements.tick()).await.is_some() && streams < MAX_STREAMS {
             let messages = self.load.messages.swap(0, Ordering::Relaxed);
             let bytes = self.load.bytes.swap(0, Ordering::Relaxed);
-            let looks_a_second = 1000 / u64::try_from(LOOK.as_millis()).unwrap_or(1000);
-            let a_second = |count: u64| count * looks_a_second / streams;
-            if a_second(messages) > LOUD_MESSAGES || a_second(bytes) > LOUD_BYTES {
+            let measurements_per_second = 1000 / u64::try_from(LOAD_INTERVAL.as_millis()).unwrap_or(1000);
+            let per_stream = |count: u64| count * measurements_per_second / streams;
+            if per_stream(messages) > HIGH_LOAD_MESSAGES || per_stream(bytes) > HIGH_LOAD_BYTES {
                 streams += 1;
-                tracing::debug!(subscription = %self.subscription, streams, "loud: one more stream");
+                tracing::debug!(subscription = %self.subscription, streams, "pull stream added");
                 tokio::spawn(self.clone().stream());
             }
         }
     }
 
-    /// One stream, to its end; what ends it is handed over.
+    /// Runs one stream and sends the failure that ends it.
     async fn stream(self) {
-        let failed = self.stop.run_until_cancelled(self.copy()).await;
+        let failed = self.stop.run_until_cancelled(self.forward()).await;
         if let Some(failure) = failed {
-            // Where nobody takes it any more, nobody need know.
+            // The receiver may have been dropped.
             let _ = self.out.send(Err(failure)).await;
         }
     }
 
-    async fn copy(&self) -> Failure {
+    async fn forward(&self) -> Failure {
         let (outstanding, lease) = if self.durable {
-            (SETTLED_LATER_MESSAGES, DURABLE_ACK_DEADLINE)
+            (MAX_OUTSTANDING_DURABLE_MESSAGES, DURABLE_ACK_DEADLINE)
         } else {
-            (OUTSTANDING_MESSAGES, self.clients.ack_deadline)
+            (MAX_OUTSTANDING_MESSAGES, self.clients.ack_deadline)
         };
-        let place = match self.clients.channels.place(self.durable).await {
-            Ok(place) => place,
+        let slot = match self.clients.channels.slot(self.durable).await {
+            Ok(slot) => slot,
             Err(failure) => return failure,
         };
-        let mut stream = place
+        let mut stream = slot
             .subscriber
             .subscribe(&*self.subscription)
             .set_max_lease(MAX_LEASE)
             .set_max_lease_extension(lease)
             .set_max_outstanding_messages(outstanding)
-            .set_max_outstanding_bytes(OUTSTANDING_BYTES)
+            .set_max_outstanding_bytes(MAX_OUTSTANDING_BYTES)
             .set_shutdown_behavior(ShutdownBehavior::NackImmediately)
             .build();
         loop {
@@ -155,11 +158,11 @@ impl Shared {
                     self.load.messages.fetch_add(1, Ordering::Relaxed);
                     self.load.bytes.fetch_add(message.data.len() as u64, Ordering::Relaxed);
                     if self.out.send(Ok((message, handler))).await.is_err() {
-                        return Failure::Away("nobody reads".to_owned());
+                        return Failure::Unavailable("the reader was dropped".to_owned());
                     }
                 }
                 Some(Err(error)) => return Failure::from(error),
-                None => return Failure::Away("the stream ended".to_owned()),
+                None => return Failure::Unavailable("the stream ended".to_owned()),
             }
         }
     }

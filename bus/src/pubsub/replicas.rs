@@ -1,7 +1,8 @@
-//! Which readers' processes live, and what the dead left behind.
+//! Liveness of reading processes, and removal of the subscriptions of dead ones.
 //!
-//! Each process that reads shows a sign of life: a subscription whose name tells the minute, made anew every few minutes. Names are all there is that every
-//! process can list and that the emulator keeps, so nothing else is needed to know of each other.
+//! Each reading process maintains a heartbeat: a subscription whose name contains the minute,
+//! recreated every few minutes. Names suffice, because every process can list them, and the
+//! emulator keeps them too.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,120 +15,127 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::{
     admin::Admin,
     failure::Failure,
-    names::{Names, Use},
+    names::{Names, Purpose},
 };
 use crate::PublishTime;
 
-/// A sign of life is renewed after this.
+/// Age after which a heartbeat is renewed.
 const RENEW_MINUTES: u64 = 4;
 
-/// A replica without a sign of life from within this is dead.
+/// Age of the newest heartbeat from which on a replica is dead.
 const DEAD_MINUTES: u64 = 10;
 
-/// How often it is swept, beside once at start.
+/// Interval of sweeps.
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(120);
 
-/// What this process has, and when it last showed that it lives.
+/// The subscriptions and the heartbeat of this process.
 #[derive(Default)]
 pub(super) struct Replicas {
     own: Mutex<HashSet<String>>,
-    shown: AsyncMutex<Option<u64>>,
+    /// Minute of the current heartbeat.
+    heartbeat: AsyncMutex<Option<u64>>,
 }
 
 impl Replicas {
-    /// Notes a subscription as this process's.
-    pub(super) fn own(&self, subscription: &str) {
+    /// Registers a subscription of this process.
+    pub(super) fn register(&self, subscription: &str) {
         self.own.lock().insert(subscription.to_owned());
     }
 
-    /// The opposite.
-    pub(super) fn disown(&self, subscription: &str) {
+    /// Unregisters a subscription.
+    pub(super) fn unregister(&self, subscription: &str) {
         self.own.lock().remove(subscription);
     }
 
-    /// Shows that this process lives, where that was not shown lately. Comes before anything a sweep of another's could take.
-    pub(super) async fn show_life(&self, admin: &Admin, names: &Names) -> Result<(), Failure> {
+    /// Creates or renews the heartbeat if it is missing or old. Call it before creating a
+    /// subscription that other replicas' sweeps could delete.
+    pub(super) async fn ensure_heartbeat(&self, admin: &Admin, names: &Names) -> Result<(), Failure> {
         let minute = minute_now();
-        let mut shown = self.shown.lock().await;
-        if shown.is_some_and(|before| minute < before + RENEW_MINUTES) {
+        let mut current = self.heartbeat.lock().await;
+        if current.is_some_and(|before| minute < before + RENEW_MINUTES) {
             return Ok(());
         }
-        let (topic, life) = (names.life_topic(), names.life(minute));
-        let made = match admin.create_temporary(&life, &topic).await {
+        let (topic, heartbeat) = (names.heartbeat_topic(), names.heartbeat(minute));
+        let created = match admin.create_temporary(&heartbeat, &topic).await {
             Err(Failure::NotFound) => {
                 admin.create_topic(&topic).await?;
-                admin.create_temporary(&life, &topic).await
+                admin.create_temporary(&heartbeat, &topic).await
             }
-            made => made,
+            created => created,
         };
-        match made {
+        match created {
             Ok(()) | Err(Failure::Exists) => {}
             Err(failure) => return Err(failure),
         }
-        if let Some(before) = shown.replace(minute).filter(|before| *before != minute) {
-            admin.delete_subscription(&names.life(before)).await?;
+        if let Some(before) = current.replace(minute).filter(|before| *before != minute) {
+            admin.delete_subscription(&names.heartbeat(before)).await?;
         }
         Ok(())
     }
 
-    /// Renews the sign of life of a process that has one.
+    /// Renews the heartbeat if there is one.
     pub(super) async fn renew(&self, admin: &Admin, names: &Names) -> Result<(), Failure> {
-        let shows = self.shown.lock().await.is_some();
-        if shows {
-            self.show_life(admin, names).await
+        let exists = self.heartbeat.lock().await.is_some();
+        if exists {
+            self.ensure_heartbeat(admin, names).await
         } else {
             Ok(())
         }
     }
 
-    /// Removes what this replica left behind when it was killed, and what dead ones did. Returns how many subscriptions went.
+    /// Deletes the subscriptions of dead replicas and of this replica's previous processes. Returns
+    /// their number.
     pub(super) async fn sweep(&self, admin: &Admin, names: &Names) -> Result<usize, Failure> {
         let all = admin.list_subscriptions(&names.project()).await?;
-        let shown = *self.shown.lock().await;
-        let left = {
+        let heartbeat = *self.heartbeat.lock().await;
+        let orphans = {
             let own = self.own.lock();
-            left_behind(&all, names, &own, shown, minute_now())
+            orphaned(&all, names, &own, heartbeat, minute_now())
         };
-        for subscription in &left {
+        for subscription in &orphans {
             admin.delete_subscription(subscription).await?;
         }
-        if !left.is_empty() {
-            tracing::info!(subscriptions = left.len(), "removed what dead readers left behind");
+        if !orphans.is_empty() {
+            tracing::info!(subscriptions = orphans.len(), "orphaned subscriptions removed");
         }
-        Ok(left.len())
+        Ok(orphans.len())
     }
 
-    /// Takes the sign of life away: the process ends, and leaves nothing.
-    pub(super) async fn bow_out(&self, admin: &Admin, names: &Names) -> Result<(), Failure> {
-        match self.shown.lock().await.take() {
-            Some(minute) => admin.delete_subscription(&names.life(minute)).await,
+    /// Deletes the heartbeat when the process ends.
+    pub(super) async fn deregister(&self, admin: &Admin, names: &Names) -> Result<(), Failure> {
+        match self.heartbeat.lock().await.take() {
+            Some(minute) => admin.delete_subscription(&names.heartbeat(minute)).await,
             None => Ok(()),
         }
     }
 }
 
-/// Which of these subscriptions are of nobody who lives.
-fn left_behind(all: &[String], names: &Names, own: &HashSet<String>, shown: Option<u64>, now: u64) -> Vec<String> {
-    let used: Vec<(&String, Use)> = all
+/// Returns the subscriptions that no live process owns.
+fn orphaned(all: &[String], names: &Names, own: &HashSet<String>, heartbeat: Option<u64>, now: u64) -> Vec<String> {
+    let used: Vec<(&String, Purpose)> = all
         .iter()
         .filter_map(|name| names.purpose(name).map(|purpose| (name, purpose)))
         .collect();
-    let mut lives: HashMap<&str, u64> = HashMap::new();
+    let mut heartbeats: HashMap<&str, u64> = HashMap::new();
     for (_, purpose) in &used {
-        if let Use::Life { replica, minute } = purpose {
-            let newest = lives.entry(replica).or_default();
+        if let Purpose::Heartbeat { replica, minute } = purpose {
+            let newest = heartbeats.entry(replica).or_default();
             *newest = (*newest).max(*minute);
         }
     }
-    let lives = |replica: &str| lives.get(replica).is_some_and(|minute| now <= minute + DEAD_MINUTES);
-    let is_left = |name: &String, purpose: &Use| match purpose {
-        Use::Tail { replica } if replica == names.replica() => !own.contains(name),
-        Use::Tail { replica } => !lives(replica),
-        Use::Life { replica, minute } if replica == names.replica() => shown != Some(*minute),
-        Use::Life { replica, .. } => !lives(replica),
+    let is_alive = |replica: &str| {
+        heartbeats
+            .get(replica)
+            .is_some_and(|minute| now <= minute + DEAD_MINUTES)
+    };
+    let is_orphaned = |name: &String, purpose: &Purpose| match purpose {
+        Purpose::Tail { replica } if replica == names.replica() => !own.contains(name),
+        Purpose::Tail { replica } => !is_alive(replica),
+        Purpose::Heartbeat { replica, minute } if replica == names.replica() => heartbeat != Some(*minute),
+        Purpose::Heartbeat { replica, .. } => !is_alive(replica),
     };
     used.iter()
-        .filter(|(name, purpose)| is_left(name, purpose))
+        .filter(|(name, purpose)| is_orphaned(name, purpose))
         .map(|(name, _)| (*name).clone())
         .collect()
 }
@@ -141,31 +149,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sweep_takes_what_is_of_nobody_who_lives_and_nothing_else() {
-        let (me, other, dead, mute) = (
+    fn a_sweep_removes_only_subscriptions_of_dead_processes() {
+        let (me, other, dead, silent) = (
             Names::new("p", "me"),
             Names::new("p", "other"),
             Names::new("p", "dead"),
-            Names::new("p", "mute"),
+            Names::new("p", "silent"),
         );
         let mine = me.new_tail();
         let keep = [
             mine.clone(),
-            me.life(1000),
+            me.heartbeat(1000),
             other.new_tail(),
-            other.life(995),
-            other.life(991),
+            other.heartbeat(995),
+            other.heartbeat(991),
         ];
-        let take = [
+        let orphans = [
             me.new_tail(),
-            me.life(970),
+            me.heartbeat(970),
             dead.new_tail(),
-            dead.life(989),
-            mute.new_tail(),
+            dead.heartbeat(989),
+            silent.new_tail(),
         ];
-        let strangers = ["projects/p/subscriptions/theirs".to_owned()];
-        let all = [&keep[..], &take, &strangers].concat();
+        let unrelated = ["projects/p/subscriptions/theirs".to_owned()];
+        let all = [&keep[..], &orphans, &unrelated].concat();
         let own = HashSet::from([mine]);
-        assert_eq!(left_behind(&all, &me, &own, Some(1000), 1000), take);
+        assert_eq!(orphaned(&all, &me, &own, Some(1000), 1000), orphans);
     }
 }

@@ -1,4 +1,4 @@
-//! A subscription for one reader, removed when the reader is done.
+//! Temporary subscriptions: one per reader without acknowledgement, deleted with the reader.
 
 use std::sync::Arc;
 
@@ -7,56 +7,61 @@ use tokio_util::task::TaskTracker;
 use super::{admin::Admin, failure::Failure, names::Names, replicas::Replicas};
 use crate::{AppName, PublishTime};
 
-/// A reader's own subscription. Dropping it removes it, in the background.
+/// A reader's own subscription. Dropping it deletes it in the background.
 pub(super) struct Temporary {
     name: String,
-    maker: Arc<Maker>,
+    factory: Arc<SubscriptionFactory>,
 }
 
-/// What makes and removes them.
-pub(super) struct Maker {
+/// Creates and deletes subscriptions.
+pub(super) struct SubscriptionFactory {
     pub(super) admin: Arc<Admin>,
     pub(super) names: Names,
     pub(super) replicas: Replicas,
-    /// The service's clock decides where a new subscription begins; an emulator hands a new one all that it has (rule 13).
-    pub(super) begins_with_backlog: bool,
-    /// Removals under way.
+    /// A new subscription on an emulator starts with all stored messages; on the service, with new
+    /// ones (delivery rule 13).
+    pub(super) starts_with_backlog: bool,
+    /// Deletions in progress.
     pub(super) removals: TaskTracker,
 }
 
-/// Where a subscription begins.
+/// Where a subscription starts.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum From {
-    /// With what is published from now on.
+pub(super) enum SubscriptionStart {
+    /// With messages published from now on.
     Now,
-    /// With what was published at or after this time.
+    /// With messages published at or after this time.
     Time(PublishTime),
 }
 
-impl Maker {
-    /// Makes one; what is published after this returned reaches it.
-    pub(super) async fn make(self: &Arc<Self>, app: &AppName, from: From) -> Result<Temporary, Failure> {
-        self.replicas.show_life(&self.admin, &self.names).await?;
+impl SubscriptionFactory {
+    /// Creates a temporary subscription. It receives everything published after this returned.
+    pub(super) async fn create(
+        self: &Arc<Self>,
+        app: &AppName,
+        start: SubscriptionStart,
+    ) -> Result<Temporary, Failure> {
+        self.replicas.ensure_heartbeat(&self.admin, &self.names).await?;
         let temporary = Temporary {
             name: self.names.new_tail(),
-            maker: Arc::clone(self),
+            factory: Arc::clone(self),
         };
-        // Known as ours before it exists, so that our own sweep leaves it alone.
-        self.replicas.own(&temporary.name);
+        // Registered before it exists, so that a concurrent sweep of this process skips it.
+        self.replicas.register(&temporary.name);
         self.admin
             .create_temporary(&temporary.name, &self.names.topic(app))
             .await?;
-        match from {
-            From::Now if !self.begins_with_backlog => {}
-            From::Now => self.admin.seek(&temporary.name, PublishTime::now()).await?,
-            From::Time(time) => self.admin.seek(&temporary.name, time).await?,
+        match start {
+            SubscriptionStart::Now if !self.starts_with_backlog => {}
+            SubscriptionStart::Now => self.admin.seek(&temporary.name, PublishTime::now()).await?,
+            SubscriptionStart::Time(time) => self.admin.seek(&temporary.name, time).await?,
         }
         Ok(temporary)
     }
 }
 
 impl Temporary {
-    /// Its name, in full.
+    /// Returns the full name.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -64,20 +69,22 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let (name, maker) = (std::mem::take(&mut self.name), Arc::clone(&self.maker));
-        // Without a runtime the process is ending: the next start sweeps.
+        let (name, factory) = (std::mem::take(&mut self.name), Arc::clone(&self.factory));
+        // Without a runtime the process is ending; the next start sweeps.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let removals = maker.removals.clone();
+        let removals = factory.removals.clone();
         removals.spawn_on(
             async move {
-                match maker.admin.delete_subscription(&name).await {
-                    Ok(()) => {}
-                    Err(failure) => tracing::debug!(subscription = name, ?failure, "left to the sweep"),
+                if let Err(failure) = factory.admin.delete_subscription(&name).await {
+                    tracing::debug!(
+                        subscription = name,
+                        ?failure,
+                        "subscription removal failed, left to the sweep"
+                    );
                 }
-                // Left behind or not: it is nobody's any more.
-                maker.replicas.disown(&name);
+                factory.replicas.unregister(&name);
             },
             &runtime,
         );

@@ -1,87 +1,86 @@
-//! Which deliveries of a stream wait for whose lines.
+//! Which deliveries of a stream wait for which lines to be processed.
 
 use std::ops::Range;
 
-use super::Ranges;
-use crate::{Ack, batch::Gap};
+use crate::{Ack, batch::Gap, ranges::Ranges};
 
-/// The open deliveries of one stream. Empty, and free of cost, for a reader that settles nothing.
+/// The open deliveries of one stream. Empty and without cost for readers that do not acknowledge.
 #[derive(Debug, Default)]
 pub(super) struct Acks {
-    accepted: Ranges,
-    waiting: Vec<(Range<u64>, Ack)>,
-    losses: Vec<LossAck>,
+    acknowledged: Ranges,
+    open: Vec<(Range<u64>, Ack)>,
+    gaps: Vec<GapAcks>,
 }
 
+/// The deliveries of one gap.
 #[derive(Debug)]
-struct LossAck {
+struct GapAcks {
     seq: u64,
-    loss: Gap,
-    told: bool,
-    waiting: Vec<Ack>,
+    gap: Gap,
+    acknowledged: bool,
+    open: Vec<Ack>,
 }
 
 impl Acks {
-    /// A delivery of these lines: accepted when all of them are, which may be now.
-    pub(super) fn wait(&mut self, lines: Range<u64>, ack: Option<Ack>) {
+    /// Adds a delivery of lines. It is acknowledged once all its lines are, possibly at once.
+    pub(super) fn add(&mut self, lines: Range<u64>, ack: Option<Ack>) {
         let Some(ack) = ack else { return };
-        if self.accepted.covers(&lines) {
-            ack.accept();
+        if self.acknowledged.covers(&lines) {
+            ack.ack();
         } else {
-            self.waiting.push((lines, ack));
+            self.open.push((lines, ack));
         }
     }
 
-    /// A delivery of this loss: accepted when it has been told, which may be now.
-    pub(super) fn wait_loss(&mut self, seq: u64, loss: &Gap, ack: Option<Ack>) {
+    /// Adds a delivery of a gap. It is acknowledged once the gap is, possibly at once.
+    pub(super) fn add_gap(&mut self, seq: u64, gap: &Gap, ack: Option<Ack>) {
         let Some(ack) = ack else { return };
-        match self
-            .losses
-            .iter_mut()
-            .find(|known| known.seq == seq && known.loss == *loss)
-        {
-            Some(known) if known.told => ack.accept(),
-            Some(known) => known.waiting.push(ack),
-            None => self.losses.push(LossAck {
+        match self.gaps.iter_mut().find(|known| known.seq == seq && known.gap == *gap) {
+            Some(known) if known.acknowledged => ack.ack(),
+            Some(known) => known.open.push(ack),
+            None => self.gaps.push(GapAcks {
                 seq,
-                loss: loss.clone(),
-                told: false,
-                waiting: vec![ack],
+                gap: gap.clone(),
+                acknowledged: false,
+                open: vec![ack],
             }),
         }
     }
 
-    pub(super) fn accept(&mut self, lines: Range<u64>) {
-        if self.waiting.is_empty() && self.accepted.is_empty() {
+    /// Acknowledges lines.
+    pub(super) fn acknowledge(&mut self, lines: Range<u64>) {
+        if self.open.is_empty() && self.acknowledged.is_empty() {
             return;
         }
-        self.accepted.insert(lines);
-        let accepted = &self.accepted;
-        for (_, ack) in self.waiting.extract_if(.., |(lines, _)| accepted.covers(lines)) {
-            ack.accept();
+        self.acknowledged.insert(lines);
+        let acknowledged = &self.acknowledged;
+        for (_, ack) in self.open.extract_if(.., |(lines, _)| acknowledged.covers(lines)) {
+            ack.ack();
         }
     }
 
-    /// `seq` is where the reader was told: at the loss's own seq, or behind what of it had arrived.
-    pub(super) fn accept_loss(&mut self, seq: u64, loss: &Gap) {
-        let found = self.losses.iter_mut().find(|known| {
-            let within = known.seq..=known.seq + known.loss.lines;
-            known.loss == *loss && within.contains(&seq)
+    /// Acknowledges a gap that was reported at `seq`: at the gap's own start, or behind those of
+    /// its lines that arrived.
+    pub(super) fn acknowledge_gap(&mut self, seq: u64, gap: &Gap) {
+        let found = self.gaps.iter_mut().find(|known| {
+            let within = known.seq..=known.seq + known.gap.lines;
+            known.gap == *gap && within.contains(&seq)
         });
         if let Some(known) = found {
-            known.told = true;
-            known.waiting.drain(..).for_each(Ack::accept);
+            known.acknowledged = true;
+            known.open.drain(..).for_each(Ack::ack);
         }
     }
 
-    /// Gives back the deliveries of exactly these lines. False where there are none.
-    pub(super) fn give_back(&mut self, lines: &Range<u64>) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|(waiting, _)| waiting != lines);
-        self.waiting.len() < before
+    /// Nacks the deliveries of exactly these lines. Returns whether there were any.
+    pub(super) fn nack(&mut self, lines: &Range<u64>) -> bool {
+        let before = self.open.len();
+        self.open.retain(|(open, _)| open != lines);
+        self.open.len() < before
     }
 
+    /// Returns whether deliveries are waiting.
     pub(super) fn are_open(&self) -> bool {
-        !self.waiting.is_empty() || self.losses.iter().any(|loss| !loss.waiting.is_empty())
+        !self.open.is_empty() || self.gaps.iter().any(|gap| !gap.open.is_empty())
     }
 }

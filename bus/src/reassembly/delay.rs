@@ -1,11 +1,12 @@
-//! How long the bus takes lately, and what disorder that may hide.
+//! Measurement of the bus's current delay.
 
 use std::time::Duration;
 
-use super::LIVE;
+use super::timeouts::LIVE_AGE;
 
-/// A smoothed age of what arrives and its mean deviation, as TCP measures a round trip (RFC 6298): a bus that is behind, over several streams that are not
-/// equally so, brings a batch that much later than the one that follows it.
+/// A smoothed age of arriving batches and its mean deviation, as TCP measures a round trip
+/// (RFC 6298). If a delayed bus delivers several streams with different delays, a batch can arrive
+/// this much later than its successor.
 #[derive(Debug, Default)]
 pub(super) struct Delay {
     mean: Duration,
@@ -13,16 +14,16 @@ pub(super) struct Delay {
 }
 
 impl Delay {
-    /// Learns of an arrival, and how old it was by then. More than [`LIVE`] counts as that.
-    pub(super) fn saw(&mut self, age: Duration) {
-        let age = age.min(LIVE);
+    /// Records the age of an arriving batch, at most [`LIVE_AGE`].
+    pub(super) fn record(&mut self, age: Duration) {
+        let age = age.min(LIVE_AGE);
         self.deviation = (self.deviation * 3 + self.mean.abs_diff(age)) / 4;
         self.mean = (self.mean * 7 + age) / 8;
     }
 
-    /// What a batch may still be late by. At most [`LIVE`].
+    /// Returns the delay to expect, at most [`LIVE_AGE`].
     pub(super) fn bound(&self) -> Duration {
-        (self.mean + self.deviation * 4).min(LIVE)
+        (self.mean + self.deviation * 4).min(LIVE_AGE)
     }
 }
 
@@ -32,12 +33,13 @@ mod tests {
 
     fn after(ages: impl IntoIterator<Item = u64>) -> Duration {
         let mut delay = Delay::default();
-        ages.into_iter().for_each(|age| delay.saw(Duration::from_millis(age)));
+        ages.into_iter()
+            .for_each(|age| delay.record(Duration::from_millis(age)));
         delay.bound()
     }
 
     #[test]
-    fn a_bus_in_time_adds_nothing_and_one_that_is_behind_what_it_is_behind() {
+    fn the_bound_follows_the_delay_of_the_bus() {
         assert_eq!(after([]), Duration::ZERO);
         assert!(after([40, 80].repeat(50)) < Duration::from_millis(200));
         let steady = after([3000; 100]);
@@ -47,11 +49,11 @@ mod tests {
         );
         let uneven = after([200, 4000].repeat(50));
         assert!(uneven > Duration::from_secs(6), "{uneven:?}");
-        assert_eq!(after([3_600_000; 100]), LIVE);
+        assert_eq!(after([3_600_000; 100]), LIVE_AGE);
     }
 
     #[test]
-    fn a_straggler_is_forgotten() {
+    fn a_single_delayed_batch_loses_its_influence() {
         let mut ages = vec![9000];
         ages.extend([50; 40]);
         assert!(after(ages) < Duration::from_millis(200));

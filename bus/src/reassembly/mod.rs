@@ -1,240 +1,143 @@
-//! From deliveries, in any order and more than once, to every line once, in order, with every loss told once.
+//! Reassembly: from deliveries, unordered and repeated, to every line once, in order, with every
+//! gap reported once.
 //!
-//! As TCP does it: the next expected seq a stream, repeats trimmed, what is early held for a bounded time, then the gap declared. What comes after its gap was
-//! declared is delivered and marked late. Knows no clock and no task: time is an argument, events are taken out one by one.
+//! It works as TCP does: a next expected sequence number per stream, repeats trimmed, early lines
+//! buffered for a bounded time, then the gap reported. Lines that arrive after their gap was
+//! reported are delivered and marked late. The folder uses neither clocks nor tasks: time is an
+//! argument, and events are polled.
 //!
 //! ```
-//! # use bus::reassembly::{Moment, Patience, Reassembly};
+//! # use bus::reassembly::{GapTimeouts, Now, Reassembly};
 //! # use std::time::Duration;
-//! let hold = Duration::from_secs(1);
-//! let mut reassembly = Reassembly::new(Patience::Tail { hold }, bus::PublishTime::now(), Duration::from_secs(86_400));
-//! // for each delivery: reassembly.push(delivery, now), then
+//! let reorder_window = Duration::from_secs(1);
+//! let timeouts = GapTimeouts::Tail { reorder_window };
+//! let mut reassembly = Reassembly::new(timeouts, bus::PublishTime::now(), Duration::from_secs(86_400));
+//! // For each delivery: reassembly.push(delivery, now), then
 //! while let Some(event) = reassembly.next_event() {
 //!     println!("{} {}", event.metadata.stream, event.seq);
 //! }
-//! // and at reassembly.deadline(): reassembly.declare_due(now)
-//! # let _ = Moment { elapsed: hold, bus: bus::PublishTime::now() };
+//! // At reassembly.deadline(): reassembly.declare_due(now)
+//! # let _ = Now { elapsed: reorder_window, bus: bus::PublishTime::now() };
 //! ```
 
 mod acks;
-mod cut;
 mod delay;
-mod ranges;
+mod event;
+mod slice;
 mod stream;
+mod timeouts;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    ops::Range,
     sync::Arc,
     time::Duration,
 };
 
-use bytes::Bytes;
-
-pub use ranges::Ranges;
+pub use crate::ranges::Ranges;
+pub use event::{Event, EventKind, Receipt};
+pub use timeouts::{CLOCK_TOLERANCE, GapTimeouts, LIVE_AGE, Now, REORDER_WINDOW};
 
 use crate::{
-    batch::{Content, Delivery, Gap, Part, StreamMetadata},
+    batch::{Content, Delivery},
     stream::StreamId,
     time::PublishTime,
 };
 use delay::Delay;
+use event::Covers;
 use stream::{Arrival, Stream};
 
-/// A stream this much younger than its reader's beginning was made while it read: it begins at 0. The slack is for clocks that differ.
-pub const YOUNGER_BY: Duration = Duration::from_secs(10);
+/// Maximum buffered bytes of all streams together. Above it, the batches with the highest sequence
+/// numbers are nacked, or, without acks, the gaps before them are reported.
+pub const MAX_BUFFERED_BYTES: usize = 64 << 20;
 
-/// A batch older than this when it arrives is backlog, not live.
-pub const LIVE: Duration = Duration::from_secs(10);
-
-/// Bytes held, all streams together, above which the batches farthest ahead are given back, or, without acks, the gap before them is declared.
-pub const MAX_HELD_BYTES: usize = 64 << 20;
-
-/// How long what is early is held before the gap in front of it is declared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    /// Not at all: deliveries never overtake each other ([`Reader::in_order`](crate::Reader::in_order)).
-    InOrder,
-    /// A tail: this long, from arrival; longer, up to [`LIVE`], while what arrives is old by then; and without end until the reader has caught up.
-    Tail {
-        /// For live batches of a bus in time.
-        hold: Duration,
-    },
-    /// A drain: twice the ack deadline and ten seconds, so that what went to a reader that died has come again; and not while its backlog is older than that.
-    Drain {
-        /// Of the subscription.
-        ack_deadline: Duration,
-    },
-}
-
-/// When something happens, on both clocks that count.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// Since any fixed point; never steps.
-    pub elapsed: Duration,
-    /// On the bus's time line.
-    pub bus: PublishTime,
-}
-
-/// One thing that is now settled about a stream. A stream's events come in its order, save late lines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Whose.
-    pub metadata: Arc<StreamMetadata>,
-    /// The first seq it is about.
-    pub seq: u64,
-    /// When the bus took the batch that said so.
-    pub published: PublishTime,
-    /// What.
-    pub what: What,
-}
-
-/// What is settled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    /// Lines.
-    Lines {
-        /// They themselves, each ending in a newline.
-        data: Bytes,
-        /// How many.
-        lines: u64,
-        /// Where it is part of a cut line.
-        part: Option<Part>,
-        /// They come after their gap was declared.
-        late: bool,
-    },
-    /// Seqs that will not come.
-    Gap {
-        /// How many; 0 where that cannot be known.
-        lines: u64,
-        /// As told by who lost them; `None` where they simply did not arrive.
-        loss: Option<Gap>,
-    },
-    /// The stream is complete.
-    End,
-}
-
-/// What to show [`Reassembly::acknowledge`] once an event is dealt with for good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    stream: StreamId,
-    of: ReceiptOf,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum ReceiptOf {
-    Lines(Range<u64>),
-    Gap(u64, Gap),
-    Nothing,
-}
-
-impl Event {
-    /// Bytes of its lines.
-    pub fn data_len(&self) -> usize {
-        if let What::Lines { data, .. } = &self.what {
-            data.len()
-        } else {
-            0
-        }
-    }
-
-    /// What settles the deliveries that this event came from.
-    pub fn receipt(&self) -> Receipt {
-        let of = match &self.what {
-            What::Lines { lines, .. } => ReceiptOf::Lines(self.seq..self.seq + lines),
-            What::Gap { loss: Some(loss), .. } => ReceiptOf::Gap(self.seq, loss.clone()),
-            What::Gap { loss: None, .. } | What::End => ReceiptOf::Nothing,
-        };
-        Receipt {
-            stream: self.metadata.stream.clone(),
-            of,
-        }
-    }
-}
-
-/// The state of all streams that one reader of an app sees.
+/// Reassembles all streams of one reader of an app.
 ///
-/// *Memory*: [`MAX_HELD_BYTES`] of early batches, and for each stream one small record and its holes, until the history limit has passed since its last batch.
+/// *Memory*: [`MAX_BUFFERED_BYTES`] of early batches, and per stream a small record and its gaps,
+/// until `history` has passed since the stream's last batch.
 pub struct Reassembly {
-    patience: Patience,
+    timeouts: GapTimeouts,
     since: PublishTime,
     history: Duration,
     catching_up: bool,
     streams: HashMap<StreamId, Stream>,
-    /// Streams that wait for something missing, and when that is given up.
+    /// Streams that wait for missing lines, and when their gap is due.
     blocked: BTreeMap<StreamId, Duration>,
     events: VecDeque<Event>,
-    held_bytes: usize,
-    /// When the last batch arrived, and how old it was: the age of a drain's backlog.
+    buffered_bytes: usize,
+    /// When the last batch arrived, and its age: the age of a drain's backlog.
     last_arrival: Option<(Duration, Duration)>,
-    /// How far behind the bus is: a tail's hold is never shorter.
+    /// Current delay of the bus: a tail's reorder window is never shorter.
     delay: Delay,
 }
 
 impl Reassembly {
-    /// For a reader that sees all that was published `since`. A stream is remembered until `history` has passed since its last batch: nothing older is ever delivered again.
-    pub fn new(patience: Patience, since: PublishTime, history: Duration) -> Self {
+    /// Creates the state of a reader that is complete from publish time `since` on. A stream is
+    /// forgotten when `history` has passed since its last batch; older batches are not redelivered.
+    pub fn new(timeouts: GapTimeouts, since: PublishTime, history: Duration) -> Self {
         Self {
-            patience,
+            timeouts,
             since,
             history,
-            catching_up: matches!(patience, Patience::Tail { .. }),
+            catching_up: matches!(timeouts, GapTimeouts::Tail { .. }),
             streams: HashMap::new(),
             blocked: BTreeMap::new(),
             events: VecDeque::new(),
-            held_bytes: 0,
+            buffered_bytes: 0,
             last_arrival: None,
             delay: Delay::default(),
         }
     }
 
-    /// Takes a delivery. What it settles is then to be had from [`next_event`](Self::next_event).
-    pub fn push(&mut self, delivery: Delivery, now: Moment) {
+    /// Processes a delivery. Its events are then available from [`next_event`](Self::next_event).
+    pub fn push(&mut self, delivery: Delivery, now: Now) {
         let Delivery { batch, published, ack } = delivery;
         if let Content::Marker(_) = batch.content {
-            // Its reader has seen it already: markers are the engine's.
-            return ack.into_iter().for_each(crate::Ack::accept);
+            // Markers belong to the engine.
+            return ack.into_iter().for_each(crate::Ack::ack);
         }
         let age = now.bus.since(published);
         self.last_arrival = Some((now.elapsed, age));
         if !self.catching_up {
-            self.delay.saw(age);
+            self.delay.record(age);
         }
         let id = batch.metadata.stream.clone();
         let stream = self.streams.entry(id.clone()).or_insert_with(|| {
-            let begins = id.epoch().created() > self.since.later_by(YOUNGER_BY) || self.since == PublishTime(0);
-            Stream::new(Arc::clone(&batch.metadata), begins)
+            let from_first_line =
+                id.epoch().created() > self.since.later_by(CLOCK_TOLERANCE) || self.since == PublishTime(0);
+            Stream::new(Arc::clone(&batch.metadata), from_first_line)
         });
-        let before = stream.held_bytes();
+        let before = stream.buffered_bytes();
         let arrival = Arrival {
             elapsed: now.elapsed,
             published,
-            backlog: age >= LIVE,
+            backlog: age >= LIVE_AGE,
         };
-        stream.take(batch, ack, arrival, &mut self.events);
-        if self.patience == Patience::InOrder {
+        stream.push(batch, ack, arrival, &mut self.events);
+        if self.timeouts == GapTimeouts::InOrder {
             stream.declare_all(&mut self.events);
         }
-        self.held_bytes = self.held_bytes + stream.held_bytes() - before;
-        self.reconsider(&id);
-        if self.held_bytes > MAX_HELD_BYTES {
-            self.relieve(now);
+        self.buffered_bytes = self.buffered_bytes + stream.buffered_bytes() - before;
+        self.update_deadline(&id);
+        if self.buffered_bytes > MAX_BUFFERED_BYTES {
+            self.limit_buffer(now);
         }
     }
 
-    /// The read-back is complete: from here on, what is missing is given up after the hold.
-    pub fn caught_up(&mut self, now: Moment) {
+    /// Marks the stored history as delivered: from now on gaps are reported when their timeout has
+    /// passed.
+    pub fn caught_up(&mut self, now: Now) {
         self.catching_up = false;
         for stream in self.streams.values_mut() {
             stream.restart_wait(now.elapsed);
         }
         let ids: Vec<StreamId> = self.streams.keys().cloned().collect();
-        ids.iter().for_each(|id| self.reconsider(id));
+        ids.iter().for_each(|id| self.update_deadline(id));
     }
 
-    /// The read-back is complete, and its reader stops soon: streams that were joined in their middle are joined where what came of them begins. What is left to
-    /// wait for are holes: [`has_holes`](Self::has_holes).
-    pub fn join_all(&mut self, now: Moment) {
+    /// Like [`caught_up`](Self::caught_up), for a reader that stops soon: joins each stream at its
+    /// first buffered line at once. Afterwards only gaps are waited for
+    /// ([`has_open_gaps`](Self::has_open_gaps)).
+    pub fn join_all(&mut self, now: Now) {
         self.caught_up(now);
         let joining = self.streams.iter().filter(|(_, stream)| stream.is_joining());
         let ids: Vec<StreamId> = joining.map(|(id, _)| id.clone()).collect();
@@ -243,21 +146,21 @@ impl Reassembly {
         }
     }
 
-    /// Whether something is missing before what is there. Without a hold, never.
-    pub fn has_holes(&self) -> bool {
+    /// Returns whether buffered lines wait for missing ones.
+    pub fn has_open_gaps(&self) -> bool {
         !self.blocked.is_empty()
     }
 
-    /// When [`declare_due`](Self::declare_due) is to be called next, on the clock of [`Moment::elapsed`].
+    /// Returns when to call [`declare_due`](Self::declare_due), on the clock of [`Now::elapsed`].
     pub fn deadline(&self) -> Option<Duration> {
         self.blocked.values().min().copied()
     }
 
-    /// Declares the gaps whose hold has passed.
-    pub fn declare_due(&mut self, now: Moment) {
+    /// Reports the gaps whose timeout has passed.
+    pub fn declare_due(&mut self, now: Now) {
         if self.backlog_is_old(now) {
-            // The deadline moves to when the backlog would have fallen silent for a whole hold.
-            let later = now.elapsed + self.hold(false);
+            // Wait until no batch of the backlog has arrived for a whole timeout.
+            let later = now.elapsed + self.timeout(false);
             self.blocked.values_mut().for_each(|due| *due = later.max(*due));
             return;
         }
@@ -268,15 +171,15 @@ impl Reassembly {
             .map(|(id, _)| id.clone())
             .collect();
         for id in due {
-            // The bus may have fallen behind since the wait began.
-            self.reconsider(&id);
+            // The delay of the bus may have grown since the wait started.
+            self.update_deadline(&id);
             if self.blocked.get(&id).is_some_and(|due| *due <= now.elapsed) {
                 self.change(&id, |stream, events| stream.declare_first(events));
             }
         }
     }
 
-    /// Declares every gap at once: for a reader that reads to an end and stops.
+    /// Reports all gaps at once, for a reader that stops at the end of the history.
     pub fn declare_all(&mut self) {
         let ids: Vec<StreamId> = self.blocked.keys().cloned().collect();
         let ids = if self.catching_up {
@@ -289,102 +192,105 @@ impl Reassembly {
         }
     }
 
-    /// The next thing that is settled.
+    /// Returns the next event.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// The reader has dealt with an event for good: accepts the deliveries whose lines are now all dealt with.
+    /// Acknowledges a processed event, and with it the deliveries whose lines are now all
+    /// acknowledged.
     ///
-    /// A repeat of what was acknowledged is accepted as it arrives; one of what is delivered and not yet acknowledged waits here with the first.
+    /// A redelivery of acknowledged lines is acknowledged on arrival; one of lines that are not yet
+    /// acknowledged waits with the first delivery.
     pub fn acknowledge(&mut self, receipt: &Receipt) {
         let Some(stream) = self.streams.get_mut(&receipt.stream) else {
             return;
         };
-        match &receipt.of {
-            ReceiptOf::Lines(range) => stream.acks.accept(range.clone()),
-            ReceiptOf::Gap(seq, loss) => stream.acks.accept_loss(*seq, loss),
-            ReceiptOf::Nothing => {}
+        match &receipt.covers {
+            Covers::Lines(range) => stream.acks.acknowledge(range.clone()),
+            Covers::Gap(seq, gap) => stream.acks.acknowledge_gap(*seq, gap),
+            Covers::Nothing => {}
         }
     }
 
-    /// Forgets the streams whose last batch lies further back than history reaches. Call it now and then.
+    /// Forgets the streams whose last batch is older than the history. Call it periodically.
     pub fn forget(&mut self, now: PublishTime) {
         let limit = now.earlier_by(self.history);
         self.streams.retain(|id, stream| {
             let keep = stream.last_published() >= limit || self.blocked.contains_key(id) || stream.acks.are_open();
             if !keep {
-                self.held_bytes -= stream.held_bytes();
+                self.buffered_bytes -= stream.buffered_bytes();
             }
             keep
         });
     }
 
-    /// How many streams it remembers.
+    /// Returns the number of remembered streams.
     pub fn streams(&self) -> usize {
         self.streams.len()
     }
 
-    /// Bytes that are held because something before them is missing.
-    pub fn held_bytes(&self) -> usize {
-        self.held_bytes
+    /// Returns the bytes of lines that wait for missing ones.
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
     }
 
     fn change(&mut self, id: &StreamId, change: impl FnOnce(&mut Stream, &mut VecDeque<Event>)) {
         let Some(stream) = self.streams.get_mut(id) else {
             return;
         };
-        let before = stream.held_bytes();
+        let before = stream.buffered_bytes();
         change(stream, &mut self.events);
-        self.held_bytes = self.held_bytes + stream.held_bytes() - before;
-        self.reconsider(id);
+        self.buffered_bytes = self.buffered_bytes + stream.buffered_bytes() - before;
+        self.update_deadline(id);
     }
 
-    /// Notes whether the stream waits, and until when.
-    fn reconsider(&mut self, id: &StreamId) {
-        // While it catches up nothing is given up, so nothing need be looked up.
+    /// Records whether the stream waits for missing lines, and until when.
+    fn update_deadline(&mut self, id: &StreamId) {
+        // No gap is due while the reader catches up.
         let stream = if self.catching_up {
             None
         } else {
             self.streams.get_mut(id)
         };
         match stream.and_then(Stream::waits_since) {
-            Some((since, backlog)) => self.blocked.insert(id.clone(), since + self.hold(backlog)),
+            Some((since, backlog)) => self.blocked.insert(id.clone(), since + self.timeout(backlog)),
             None => self.blocked.remove(id),
         };
     }
 
-    fn hold(&self, backlog: bool) -> Duration {
-        match self.patience {
-            Patience::InOrder => Duration::ZERO,
-            Patience::Tail { .. } if backlog => LIVE,
-            Patience::Tail { hold } => hold.max(self.delay.bound()),
-            Patience::Drain { ack_deadline } => LIVE + ack_deadline * 2,
+    fn timeout(&self, backlog: bool) -> Duration {
+        match self.timeouts {
+            GapTimeouts::InOrder => Duration::ZERO,
+            GapTimeouts::Tail { .. } if backlog => LIVE_AGE,
+            GapTimeouts::Tail { reorder_window } => reorder_window.max(self.delay.bound()),
+            GapTimeouts::Drain { ack_deadline } => LIVE_AGE + ack_deadline * 2,
         }
     }
 
-    /// A drain that is still fed with old batches has not seen all that may fill its holes.
-    fn backlog_is_old(&self, now: Moment) -> bool {
-        let hold = self.hold(false);
-        matches!(self.patience, Patience::Drain { .. })
+    /// Returns whether a drain still receives a backlog, which may fill its gaps.
+    fn backlog_is_old(&self, now: Now) -> bool {
+        let timeout = self.timeout(false);
+        matches!(self.timeouts, GapTimeouts::Drain { .. })
             && self
                 .last_arrival
-                .is_some_and(|(at, age)| age > hold && now.elapsed.saturating_sub(at) < hold)
+                .is_some_and(|(at, age)| age > timeout && now.elapsed.saturating_sub(at) < timeout)
     }
 
-    /// Too much is held: what is farthest ahead goes back to the bus; where nothing can, the longest wait is given up.
-    fn relieve(&mut self, now: Moment) {
-        while self.held_bytes > MAX_HELD_BYTES {
-            let fullest = self.streams.iter().max_by_key(|(_, stream)| stream.held_bytes());
-            let Some(id) = fullest.map(|(id, _)| id.clone()) else {
+    /// Nacks the batches with the highest sequence numbers of the largest stream while too much is
+    /// buffered; without acks, reports its first gap.
+    fn limit_buffer(&mut self, now: Now) {
+        while self.buffered_bytes > MAX_BUFFERED_BYTES {
+            let largest = self.streams.iter().max_by_key(|(_, stream)| stream.buffered_bytes());
+            let Some(id) = largest.map(|(id, _)| id.clone()) else {
                 return;
             };
             self.change(&id, |stream, events| {
-                if !stream.give_back_farthest() {
+                if !stream.nack_last() {
                     stream.declare_first(events);
                 }
             });
         }
-        tracing::debug!(elapsed = ?now.elapsed, "held too much: gave back what was farthest ahead");
+        tracing::debug!(elapsed = ?now.elapsed, "reassembly buffer limit exceeded");
     }
 }

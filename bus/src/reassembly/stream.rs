@@ -1,4 +1,4 @@
-//! One stream: what was delivered, what is held, where it ends.
+//! Reassembly of one stream.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,143 +9,149 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Event, Ranges, What, acks::Acks, cut};
+use super::{
+    acks::Acks,
+    event::{Event, EventKind},
+    slice,
+};
 use crate::{
     Ack,
-    batch::{Batch, Content, Gap, Part, StreamMetadata},
+    batch::{Batch, Content, Gap, Part, PlatformMessage, StreamMetadata},
+    progress::StreamProgress,
     time::PublishTime,
 };
 
-/// One stream's state.
+/// The state of one stream.
 pub(super) struct Stream {
     metadata: Arc<StreamMetadata>,
-    /// The frontier: everything below is delivered, or absent. `None` while it is not known where this reader joins.
-    next: Option<u64>,
-    /// Below the frontier and not delivered: declared gaps, and what lies before the joining.
-    absent: Ranges,
-    /// Lines that wait for something before them, by seq. The longest where several begin alike.
-    held: BTreeMap<u64, Held>,
-    /// Losses that wait for their place.
-    losses: Vec<KnownLoss>,
-    /// Losses of unknown count that were told, so that a repeat is not.
-    told: Vec<(u64, Gap)>,
+    /// Everything below its next sequence number is delivered, reported as a gap, or skipped.
+    progress: StreamProgress,
+    /// Whether the sequence number at which the reader joins the stream is known.
+    joined: bool,
+    /// Lines that wait for earlier ones, by sequence number. Of several with the same start, the
+    /// longest.
+    buffered: BTreeMap<u64, Buffered>,
+    /// Recorded gaps that wait for the lines before them.
+    gaps: Vec<RecordedGap>,
     end: Option<(u64, Arrival)>,
     ended: bool,
-    held_bytes: usize,
-    /// The arrival of the first thing that shows that something is missing. `None`: to be looked up.
-    first_evidence: Option<Arrival>,
-    /// Nothing counts as waiting since before this.
+    buffered_bytes: usize,
+    /// Arrival of the oldest waiting item, as a cache; `None` if it is to be determined.
+    oldest_waiting: Option<Arrival>,
+    /// Waits start no earlier than this.
     waits_from: Duration,
-    last_published: PublishTime,
     pub(super) acks: Acks,
 }
 
-/// When a batch came, on both clocks, and whether it was old by then.
+/// When a batch arrived.
 #[derive(Clone, Copy)]
 pub(super) struct Arrival {
     pub(super) elapsed: Duration,
     pub(super) published: PublishTime,
+    /// Whether the batch was already old when it arrived.
     pub(super) backlog: bool,
 }
 
-struct Held {
+struct Buffered {
     data: Bytes,
     lines: u64,
     part: Option<Part>,
+    message: Option<Arc<PlatformMessage>>,
     arrival: Arrival,
 }
 
-struct KnownLoss {
+struct RecordedGap {
     seqs: Range<u64>,
     seq: u64,
-    loss: Gap,
+    gap: Gap,
     arrival: Arrival,
 }
 
 impl Stream {
-    /// `begins`: it was made while its reader read, so its first seq is 0.
-    pub(super) fn new(metadata: Arc<StreamMetadata>, begins: bool) -> Self {
+    /// Creates the state of a stream. `from_first_line`: the stream began while the reader was
+    /// reading, so its first sequence number is 0.
+    pub(super) fn new(metadata: Arc<StreamMetadata>, from_first_line: bool) -> Self {
         Self {
             metadata,
-            next: begins.then_some(0),
-            absent: Ranges::default(),
-            held: BTreeMap::new(),
-            losses: Vec::new(),
-            told: Vec::new(),
+            progress: StreamProgress::default(),
+            joined: from_first_line,
+            buffered: BTreeMap::new(),
+            gaps: Vec::new(),
             end: None,
             ended: false,
-            held_bytes: 0,
-            first_evidence: None,
+            buffered_bytes: 0,
+            oldest_waiting: None,
             waits_from: Duration::ZERO,
-            last_published: PublishTime(0),
             acks: Acks::default(),
         }
     }
 
-    pub(super) fn held_bytes(&self) -> usize {
-        self.held_bytes
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
     }
 
     pub(super) fn last_published(&self) -> PublishTime {
-        self.last_published
+        self.progress.last_published()
     }
 
-    /// Since when it waits, and whether for backlog. `None` where nothing is missing that is known of.
+    /// Returns since when the stream waits for missing lines, and whether in a backlog. `None` if
+    /// nothing is known to be missing.
     pub(super) fn waits_since(&mut self) -> Option<(Duration, bool)> {
         if !self.is_blocked() {
             return None;
         }
-        let held = self.held.values().map(|held| held.arrival);
-        let lost = self.losses.iter().map(|known| known.arrival);
+        let buffered = self.buffered.values().map(|buffered| buffered.arrival);
+        let gaps = self.gaps.iter().map(|recorded| recorded.arrival);
         let end = self.end.filter(|_| !self.ended).map(|(_, arrival)| arrival);
-        let first = self
-            .first_evidence
-            .or_else(|| held.chain(lost).chain(end).min_by_key(|arrival| arrival.elapsed))?;
-        self.first_evidence = Some(first);
-        Some((first.elapsed.max(self.waits_from), first.backlog))
+        let oldest = self
+            .oldest_waiting
+            .or_else(|| buffered.chain(gaps).chain(end).min_by_key(|arrival| arrival.elapsed))?;
+        self.oldest_waiting = Some(oldest);
+        Some((oldest.elapsed.max(self.waits_from), oldest.backlog))
     }
 
-    /// Counts the waiting from here.
+    /// Restarts all waits at `elapsed`.
     pub(super) fn restart_wait(&mut self, elapsed: Duration) {
         self.waits_from = elapsed;
     }
 
-    /// Takes a batch.
-    pub(super) fn take(&mut self, batch: Batch, ack: Option<Ack>, arrival: Arrival, events: &mut VecDeque<Event>) {
-        self.last_published = self.last_published.max(arrival.published);
+    /// Processes a batch.
+    pub(super) fn push(&mut self, batch: Batch, ack: Option<Ack>, arrival: Arrival, events: &mut VecDeque<Event>) {
+        self.progress.saw(arrival.published);
         let seq = batch.seq;
+        let buffered = |data, lines, part, message| Buffered {
+            data,
+            lines,
+            part,
+            message,
+            arrival,
+        };
         match batch.content {
             Content::Lines { data, lines, part } => {
-                self.acks.wait(seq..seq + lines, ack);
-                self.take_lines(
-                    seq,
-                    Held {
-                        data,
-                        lines,
-                        part,
-                        arrival,
-                    },
-                    events,
-                );
+                self.acks.add(seq..seq + lines, ack);
+                self.push_lines(seq, buffered(data, lines, part, None), events);
             }
-            Content::Gap(loss) => self.take_loss(seq, loss, arrival, ack),
+            Content::Message { data, message } => {
+                self.acks.add(seq..seq + 1, ack);
+                self.push_lines(seq, buffered(data, 1, None, Some(message)), events);
+            }
+            Content::Gap(gap) => self.push_gap(seq, gap, arrival, ack),
             Content::End => {
                 self.end.get_or_insert((seq, arrival));
-                // It carries nothing a reader could miss: state without it is only larger.
-                ack.into_iter().for_each(Ack::accept);
+                // Losing an end loses no line, so it needs no acknowledgement by the reader.
+                ack.into_iter().for_each(Ack::ack);
             }
             Content::Marker(_) => {}
         }
         self.advance(events);
     }
 
-    fn take_lines(&mut self, seq: u64, batch: Held, events: &mut VecDeque<Event>) {
+    fn push_lines(&mut self, seq: u64, batch: Buffered, events: &mut VecDeque<Event>) {
         let end = seq + batch.lines;
-        if let Some(next) = self.next {
-            // Below the frontier only what is absent is new.
-            let late: Vec<_> = self.absent.within(seq..end.min(next)).collect();
+        if let Some(next) = self.next() {
+            let late: Vec<_> = self.progress.undelivered_in(seq..end.min(next)).collect();
             for range in late {
-                self.absent.remove(range.clone());
+                self.progress.deliver(range.clone());
                 let event = self.lines_event(seq, &batch, range, true);
                 events.push_back(event);
             }
@@ -153,51 +159,51 @@ impl Stream {
                 return;
             }
         }
-        if self.held.get(&seq).is_none_or(|held| held.lines < batch.lines) {
-            self.held_bytes += batch.data.len();
-            let shorter = self.held.insert(seq, batch);
-            self.held_bytes -= shorter.map_or(0, |held| held.data.len());
+        let known = self.buffered.get(&seq);
+        if known.is_none_or(|buffered| buffered.lines < batch.lines) {
+            self.buffered_bytes += batch.data.len();
+            let shorter = self.buffered.insert(seq, batch);
+            self.buffered_bytes -= shorter.map_or(0, |buffered| buffered.data.len());
         }
     }
 
-    fn take_loss(&mut self, seq: u64, loss: Gap, arrival: Arrival, ack: Option<Ack>) {
-        let seqs = seq..seq + loss.lines;
-        let old_news = if loss.lines == 0 {
-            let known = self.told.iter().any(|(at, told)| *at == seq && *told == loss);
-            known || (self.next.is_some_and(|next| seq < next) && self.before_joining(seq))
+    fn push_gap(&mut self, seq: u64, gap: Gap, arrival: Arrival, ack: Option<Ack>) {
+        let seqs = seq..seq + gap.lines;
+        let is_repeat = if gap.lines == 0 {
+            self.progress.has_reported(seq, &gap)
+                || (self.next().is_some_and(|next| seq < next) && self.precedes_first_line(seq))
         } else {
-            self.next.is_some_and(|next| seqs.end <= next)
+            self.next().is_some_and(|next| seqs.end <= next)
         };
-        let waiting = self.losses.iter().any(|known| known.seq == seq && known.loss == loss);
-        if old_news && !waiting {
-            // Told before, or delivered, or declared: nothing is left to say.
-            self.acks.wait_loss(seq, &loss, ack);
-            self.acks.accept_loss(seq, &loss);
+        let waiting = self.gaps.iter().any(|known| known.seq == seq && known.gap == gap);
+        self.acks.add_gap(seq, &gap, ack);
+        if is_repeat && !waiting {
+            // Its lines were delivered or reported already, so nothing is left to report.
+            self.acks.acknowledge_gap(seq, &gap);
             return;
         }
-        self.acks.wait_loss(seq, &loss, ack);
         if !waiting {
-            self.losses.push(KnownLoss {
+            self.gaps.push(RecordedGap {
                 seqs,
                 seq,
-                loss,
+                gap,
                 arrival,
             });
-            self.losses.sort_by_key(|known| known.seq);
+            self.gaps.sort_by_key(|known| known.seq);
         }
     }
 
-    /// Whether `seq` lies before where this reader joined: nothing was promised there.
-    fn before_joining(&self, seq: u64) -> bool {
-        self.absent.covers(&(0..seq + 1))
+    /// Returns whether the reader has delivered no line up to and including `seq`.
+    fn precedes_first_line(&self, seq: u64) -> bool {
+        self.progress.is_undelivered(&(0..seq + 1))
     }
 
-    /// Delivers all that nothing is missing before.
+    /// Emits everything that does not wait for missing lines.
     fn advance(&mut self, events: &mut VecDeque<Event>) {
-        while let Some(next) = self.next {
-            if self.tell_unknown_loss(next, events)
-                || self.deliver_held(next, events)
-                || self.tell_known_loss(next, events)
+        while let Some(next) = self.next() {
+            if self.report_unknown_gap(next, events)
+                || self.deliver_buffered(next, events)
+                || self.report_recorded_gap(next, events)
             {
                 continue;
             }
@@ -206,82 +212,75 @@ impl Stream {
                 && !self.ended
             {
                 self.ended = true;
-                events.push_back(self.event(total, arrival.published, What::End));
+                events.push_back(self.event(total, arrival.published, EventKind::End));
             }
             return;
         }
     }
 
-    fn deliver_held(&mut self, next: u64, events: &mut VecDeque<Event>) -> bool {
-        let Some(entry) = self.held.first_entry().filter(|entry| *entry.key() <= next) else {
+    fn deliver_buffered(&mut self, next: u64, events: &mut VecDeque<Event>) -> bool {
+        let Some(entry) = self.buffered.first_entry().filter(|entry| *entry.key() <= next) else {
             return false;
         };
-        let (seq, held) = entry.remove_entry();
-        self.held_bytes -= held.data.len();
-        let end = seq + held.lines;
+        let (seq, buffered) = entry.remove_entry();
+        self.buffered_bytes -= buffered.data.len();
+        let end = seq + buffered.lines;
         if end > next {
-            events.push_back(self.lines_event(seq, &held, next..end, false));
-            self.move_to(end);
+            events.push_back(self.lines_event(seq, &buffered, next..end, false));
+            self.progress.deliver(next..end);
+            self.oldest_waiting = None;
         }
         true
     }
 
-    fn tell_unknown_loss(&mut self, next: u64, events: &mut VecDeque<Event>) -> bool {
-        let Some(at) = self
-            .losses
-            .iter()
-            .position(|known| known.loss.lines == 0 && known.seq <= next)
-        else {
+    fn report_unknown_gap(&mut self, next: u64, events: &mut VecDeque<Event>) -> bool {
+        let mut gaps = self.gaps.iter();
+        let Some(index) = gaps.position(|known| known.gap.lines == 0 && known.seq <= next) else {
             return false;
         };
-        let known = self.losses.remove(at);
-        self.told.push((known.seq, known.loss.clone()));
-        events.push_back(self.event(
-            known.seq,
-            known.arrival.published,
-            What::Gap {
-                lines: 0,
-                loss: Some(known.loss),
-            },
-        ));
+        let known = self.gaps.remove(index);
+        self.progress.report_unknown_gap(known.seq, Some(known.gap.clone()));
+        let kind = EventKind::Gap {
+            lines: 0,
+            gap: Some(known.gap),
+        };
+        events.push_back(self.event(known.seq, known.arrival.published, kind));
         true
     }
 
-    /// A known loss at the frontier: what of it has not arrived will not come.
-    fn tell_known_loss(&mut self, next: u64, events: &mut VecDeque<Event>) -> bool {
-        self.losses
-            .retain(|known| known.loss.lines == 0 || known.seqs.end > next);
-        let Some(known) = self
-            .losses
-            .iter()
-            .find(|known| known.loss.lines > 0 && known.seqs.start <= next)
-        else {
+    /// Reports a recorded gap at the next sequence number, as far as its lines have not arrived.
+    fn report_recorded_gap(&mut self, next: u64, events: &mut VecDeque<Event>) -> bool {
+        self.gaps.retain(|known| known.gap.lines == 0 || known.seqs.end > next);
+        let mut gaps = self.gaps.iter();
+        let Some(known) = gaps.find(|known| known.gap.lines > 0 && known.seqs.start <= next) else {
             return false;
         };
-        let arrived = self.held.first_key_value().map_or(u64::MAX, |(seq, _)| *seq);
+        let arrived = self.buffered.first_key_value().map_or(u64::MAX, |(seq, _)| *seq);
         let end = known.seqs.end.min(arrived);
-        let what = What::Gap {
+        let kind = EventKind::Gap {
             lines: end - next,
-            loss: Some(known.loss.clone()),
+            gap: Some(known.gap.clone()),
         };
-        events.push_back(self.event(next, known.arrival.published, what));
+        events.push_back(self.event(next, known.arrival.published, kind));
         self.pass(next..end);
         true
     }
 
-    /// Gives up what is missing before the first thing that is there, or settles where this reader joins.
+    /// Reports the first gap as undelivered, or decides at which line the reader joins.
     pub(super) fn declare_first(&mut self, events: &mut VecDeque<Event>) {
         if let Some(first) = self.first_known() {
-            match self.next {
+            match self.next() {
                 None => {
-                    self.pass(0..first);
+                    self.joined = true;
+                    self.progress.skip_to(first);
+                    self.oldest_waiting = None;
                 }
                 Some(next) if next < first => {
-                    let what = What::Gap {
+                    let kind = EventKind::Gap {
                         lines: first - next,
-                        loss: None,
+                        gap: None,
                     };
-                    events.push_back(self.event(next, self.last_published, what));
+                    events.push_back(self.event(next, self.last_published(), kind));
                     self.pass(next..first);
                 }
                 Some(_) => {}
@@ -290,72 +289,72 @@ impl Stream {
         self.advance(events);
     }
 
-    /// Gives up everything that is missing before what is there.
+    /// Reports all gaps before known lines as undelivered.
     pub(super) fn declare_all(&mut self, events: &mut VecDeque<Event>) {
         while self.is_blocked() {
             self.declare_first(events);
         }
     }
 
-    /// Gives the held batch that is farthest ahead back to the bus. False where it carries no ack.
-    pub(super) fn give_back_farthest(&mut self) -> bool {
-        let Some((seq, held)) = self.held.last_key_value() else {
+    /// Nacks the buffered batch with the highest sequence number. Returns false if it has no ack.
+    pub(super) fn nack_last(&mut self) -> bool {
+        let Some((seq, buffered)) = self.buffered.last_key_value() else {
             return false;
         };
-        let lines = *seq..seq + held.lines;
-        if !self.acks.give_back(&lines) {
+        let lines = *seq..seq + buffered.lines;
+        if !self.acks.nack(&lines) {
             return false;
         }
-        let given_back = self.held.pop_last();
-        self.held_bytes -= given_back.map_or(0, |(_, held)| held.data.len());
+        let nacked = self.buffered.pop_last();
+        self.buffered_bytes -= nacked.map_or(0, |(_, buffered)| buffered.data.len());
         true
     }
 
-    /// Something is there, and where this reader joins is not settled.
+    /// Returns whether lines are buffered while the reader has not joined the stream.
     pub(super) fn is_joining(&self) -> bool {
-        self.next.is_none() && self.first_known().is_some()
+        !self.joined && self.first_known().is_some()
     }
 
-    /// Something is there that cannot be delivered yet.
+    /// Returns whether something waits for missing lines.
     fn is_blocked(&self) -> bool {
-        self.is_joining() || !self.held.is_empty() || !self.losses.is_empty() || (self.end.is_some() && !self.ended)
+        self.is_joining() || !self.buffered.is_empty() || !self.gaps.is_empty() || (self.end.is_some() && !self.ended)
     }
 
-    /// The lowest seq that anything is known of.
+    /// Returns the lowest sequence number of what waits.
     fn first_known(&self) -> Option<u64> {
-        let held = self.held.first_key_value().map(|(seq, _)| *seq);
-        let lost = self.losses.first().map(|known| known.seq);
+        let buffered = self.buffered.first_key_value().map(|(seq, _)| *seq);
+        let gap = self.gaps.first().map(|known| known.seq);
         let end = self.end.filter(|_| !self.ended).map(|(total, _)| total);
-        [held, lost, end].into_iter().flatten().min()
+        [buffered, gap, end].into_iter().flatten().min()
     }
 
-    fn pass(&mut self, absent: Range<u64>) {
-        self.move_to(absent.end);
-        self.absent.insert(absent);
+    fn next(&self) -> Option<u64> {
+        self.joined.then(|| self.progress.next())
     }
 
-    fn move_to(&mut self, next: u64) {
-        self.next = Some(next);
-        self.first_evidence = None;
+    fn pass(&mut self, gap: Range<u64>) {
+        self.progress.report_gap(gap);
+        self.oldest_waiting = None;
     }
 
-    fn lines_event(&self, seq: u64, batch: &Held, range: Range<u64>, late: bool) -> Event {
-        let data = cut::lines(&batch.data, range.start - seq..range.end - seq, batch.lines);
-        let what = What::Lines {
+    fn lines_event(&self, seq: u64, batch: &Buffered, range: Range<u64>, late: bool) -> Event {
+        let data = slice::lines(&batch.data, range.start - seq..range.end - seq, batch.lines);
+        let kind = EventKind::Lines {
             data,
             lines: range.end - range.start,
             part: batch.part,
             late,
+            message: batch.message.clone(),
         };
-        self.event(range.start, batch.arrival.published, what)
+        self.event(range.start, batch.arrival.published, kind)
     }
 
-    fn event(&self, seq: u64, published: PublishTime, what: What) -> Event {
+    fn event(&self, seq: u64, published: PublishTime, kind: EventKind) -> Event {
         Event {
             metadata: Arc::clone(&self.metadata),
             seq,
             published,
-            what,
+            kind,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An engine under test.
+//! The engine under test.
 
 use std::{
     path::PathBuf,
@@ -9,16 +9,17 @@ use std::{
     time::Duration,
 };
 
-use bus::{Bus, Embedded, Limits, PubSub, PubSubSettings};
+use bus::{Bus, Embedded, EmbeddedSettings, PubSub, PubSubSettings};
 use tempfile::TempDir;
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::emulator::Emulator;
 
-/// Every wait's bound. What a closed stream had comes again after the ack deadline; the emulator may hand it to that stream a few times more.
+/// Timeout of every wait. Messages of a closed stream are redelivered after the ack deadline, and
+/// the emulator may redeliver them to that stream a few times first.
 pub const BOUND: Duration = Duration::from_secs(150);
 
-/// A case with much to do has the machine to itself, so that others' waits are not about it.
+/// A load case runs alone, so that it does not slow down the waits of other cases.
 static MACHINE: RwLock<()> = RwLock::const_new(());
 
 /// A test's share of the machine.
@@ -37,14 +38,14 @@ impl Turn {
     }
 }
 
-/// An engine, and what it takes to open it again.
+/// An engine and what is needed to reopen it.
 pub struct Engine {
     pub bus: Arc<dyn Bus>,
     kind: Kind,
     _turn: Turn,
 }
 
-#[allow(clippy::large_enum_variant, reason = "there is one a test")]
+#[allow(clippy::large_enum_variant, reason = "one per test")]
 enum Kind {
     Embedded {
         dir: PathBuf,
@@ -62,7 +63,7 @@ impl Engine {
         let _turn = Turn::shared().await;
         let temporary = TempDir::new().unwrap();
         let dir = temporary.path().to_owned();
-        let bus = Arc::new(Embedded::open(&dir, Limits::default()).unwrap());
+        let bus = Arc::new(Embedded::open(&dir, EmbeddedSettings::default()).unwrap());
         Self {
             bus,
             kind: Kind::Embedded {
@@ -73,7 +74,7 @@ impl Engine {
         }
     }
 
-    /// On the emulator, each case in two projects of its own. `None` where there is no emulator.
+    /// Opens Pub/Sub on the emulator, with two projects per case. `None` without an emulator.
     pub async fn pubsub(group: &str) -> Option<Self> {
         let alone = group == "load";
         let _turn = if alone {
@@ -100,13 +101,13 @@ impl Engine {
         })
     }
 
-    /// Ends the engine in an orderly way and opens it again.
+    /// Closes and reopens the engine.
     pub async fn restart(self) -> Self {
         let Self { bus, kind, _turn } = self;
         match kind {
             Kind::Embedded { dir, _temporary } => {
                 drop(bus);
-                let bus = Arc::new(Embedded::open(&dir, Limits::default()).unwrap());
+                let bus = Arc::new(Embedded::open(&dir, EmbeddedSettings::default()).unwrap());
                 Self {
                     bus,
                     kind: Kind::Embedded { dir, _temporary },
@@ -134,10 +135,10 @@ impl Engine {
     }
 }
 
-/// A project that nobody else uses, on this emulator.
+/// Settings with a new project on this emulator.
 pub fn settings(host: &str) -> PubSubSettings {
     static PROJECTS: AtomicU32 = AtomicU32::new(0);
-    // Another test may have been first.
+    // Fails if another test has installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let number = PROJECTS.fetch_add(1, Ordering::Relaxed);
     PubSubSettings {
@@ -148,7 +149,7 @@ pub fn settings(host: &str) -> PubSubSettings {
     }
 }
 
-/// One for all the cases that ask little of it.
+/// The emulator that all but the load cases share.
 pub async fn shared_emulator() -> Option<String> {
     static SHARED: OnceCell<Option<Emulator>> = OnceCell::const_new();
     let emulator = SHARED.get_or_init(Emulator::start).await;

@@ -1,10 +1,10 @@
-//! What was accepted comes back, with an end that is known.
+//! Stored batches are delivered, and their end is known.
 
-use bus::{Item, Start};
+use bus::{ReaderItem, Start};
 
 use crate::{engine::Engine, reading::*, support::lines};
 
-pub async fn history_comes_whole_then_its_end_is_told_then_live_joins(engine: Engine) {
+pub async fn a_reader_gets_the_history_then_caught_up_then_live_batches(engine: Engine) {
     let bus = &*engine.bus;
     let web = fresh("web");
     publish_all(bus, (0..50).map(|n| lines(&web, n, n + 1))).await;
@@ -13,31 +13,31 @@ pub async fn history_comes_whole_then_its_end_is_told_then_live_joins(engine: En
     let kept = history(&mut reader).await;
     assert!(kept.iter().copied().take(50).eq(0..50), "{kept:?}");
     if kept.len() == 50 {
-        assert_eq!(next_delivery(&mut reader).await.batch.seq, 50, "live joins");
+        assert_eq!(next_delivery(&mut reader).await.batch.seq, 50, "live batches follow");
     }
     publish_all(bus, [lines(&web, 51, 52)]).await;
     assert_eq!(next_delivery(&mut reader).await.batch.seq, 51);
 }
 
-pub async fn a_reader_can_begin_at_a_time(engine: Engine) {
+pub async fn a_reader_can_start_at_a_time(engine: Engine) {
     let bus = &*engine.bus;
     let web = fresh("web");
     publish_all(bus, (0..20).map(|n| lines(&web, n, n + 1))).await;
     let mut all = follow(bus, Start::Oldest).await;
-    let mut taken = Vec::new();
+    let mut delivered = Vec::new();
     loop {
         match next(&mut all).await {
-            Item::Delivery(delivery) => taken.push((delivery.published, delivery.batch.seq)),
-            Item::CaughtUp => break,
+            ReaderItem::Delivery(delivery) => delivered.push((delivery.published, delivery.batch.seq)),
+            ReaderItem::CaughtUp => break,
             other => panic!("{other:?}"),
         }
     }
-    taken.sort();
-    let (middle, _) = taken[10];
+    delivered.sort();
+    let (middle, _) = delivered[10];
     let mut later = follow(bus, Start::At(middle)).await;
     assert!(later.since() <= middle);
     let seqs = history(&mut later).await;
-    let mut expected: Vec<u64> = taken
+    let mut expected: Vec<u64> = delivered
         .iter()
         .filter(|(time, _)| *time >= middle)
         .map(|(_, seq)| *seq)
@@ -46,17 +46,17 @@ pub async fn a_reader_can_begin_at_a_time(engine: Engine) {
     assert_eq!(seqs, expected);
 }
 
-pub async fn a_reader_that_begins_now_sees_nothing_older(engine: Engine) {
+pub async fn a_reader_that_starts_now_gets_no_older_batches(engine: Engine) {
     let bus = &*engine.bus;
     let web = fresh("web");
     publish_all(bus, (0..20).map(|n| lines(&web, n, n + 1))).await;
     let mut reader = follow(bus, Start::Now).await;
     publish_all(bus, [lines(&web, 20, 21)]).await;
-    assert!(matches!(next(&mut reader).await, Item::CaughtUp));
+    assert!(matches!(next(&mut reader).await, ReaderItem::CaughtUp));
     assert_eq!(next_delivery(&mut reader).await.batch.seq, 20);
 }
 
-pub async fn an_app_that_never_spoke_has_a_history_with_an_end(engine: Engine) {
+pub async fn the_history_of_an_app_without_lines_ends_at_once(engine: Engine) {
     let bus = &*engine.bus;
     bus.create(&app("shop")).await.unwrap();
     bus.create(&app("shop")).await.unwrap();
@@ -66,7 +66,7 @@ pub async fn an_app_that_never_spoke_has_a_history_with_an_end(engine: Engine) {
     assert_eq!(next_delivery(&mut reader).await.batch.seq, 0);
 }
 
-pub async fn what_was_accepted_is_there_after_a_restart(engine: Engine) {
+pub async fn accepted_batches_survive_a_restart(engine: Engine) {
     let web = fresh("web");
     publish_all(&*engine.bus, (0..30).map(|n| lines(&web, n, n + 1))).await;
     let engine = engine.restart().await;

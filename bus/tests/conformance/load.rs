@@ -1,4 +1,4 @@
-//! Large batches, and many.
+//! Large batches, and many batches.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
     support::{end, lines},
 };
 
-pub async fn the_largest_batches_come_back_to_the_byte(engine: Engine) {
+pub async fn the_largest_batches_are_delivered_unchanged(engine: Engine) {
     let (bus, web) = (&*engine.bus, fresh("web"));
     let data = |seq: u64| -> Bytes {
         let line = format!(
@@ -49,7 +49,7 @@ pub async fn the_largest_batches_come_back_to_the_byte(engine: Engine) {
     }
 }
 
-pub async fn a_hundred_thousand_small_batches_come_back(engine: Engine) {
+pub async fn a_hundred_thousand_small_batches_are_delivered(engine: Engine) {
     const STREAMS: u64 = 200;
     const BATCHES: u64 = 500;
     let bus = Arc::clone(&engine.bus);
@@ -64,9 +64,9 @@ pub async fn a_hundred_thousand_small_batches_come_back(engine: Engine) {
             })
             .await;
     });
-    let told = reader.until_ended(STREAMS as usize).await;
+    let events = reader.until_ended(STREAMS as usize).await;
     publishing.await.unwrap();
-    for process in told.values() {
+    for process in events.values() {
         assert_eq!(joined(process), BATCHES);
     }
 }

@@ -1,7 +1,8 @@
-//! What every engine of the bus promises, held against each of them: the embedded one, and Pub/Sub on Google's own emulator.
+//! Conformance of every bus engine: the embedded bus, and Pub/Sub on Google's emulator.
 //!
-//! A case takes an [`Engine`](engine::Engine) and knows nothing of what is behind it. Between the engine and reassembly lies a layer that shuffles, repeats and
-//! cuts anew: the emulator shows little disorder of its own.
+//! A case takes an [`Engine`](engine::Engine) and does not depend on its kind. A layer between
+//! engine and reassembly shuffles, repeats and recuts deliveries, because the emulator reorders few
+//! of them.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -20,7 +21,8 @@ mod subscriptions;
 mod support;
 mod topics;
 
-/// Runs each case on each engine. `load` cases have an emulator of their own: it slows down with all it was given.
+/// Runs each case on each engine. Each `load` case has its own emulator, which slows down with the
+/// data it stores.
 macro_rules! on_each_engine {
     ($($module:ident: $($case:ident)*;)*) => {
         mod on_embedded {
@@ -46,27 +48,27 @@ macro_rules! on_each_engine {
 
 on_each_engine! {
     lines:
-        each_line_comes_once_and_in_order_whatever_the_way_did
-        gaps_losses_and_ends_are_told_once_in_their_place
-        what_comes_after_its_gap_was_told_is_late;
+        lines_arrive_once_and_in_order_despite_reordering_and_repeats
+        gaps_and_ends_are_reported_once_at_their_position
+        lines_that_arrive_after_their_gap_was_reported_are_late;
     history:
-        history_comes_whole_then_its_end_is_told_then_live_joins
-        a_reader_can_begin_at_a_time
-        a_reader_that_begins_now_sees_nothing_older
-        an_app_that_never_spoke_has_a_history_with_an_end
-        what_was_accepted_is_there_after_a_restart;
+        a_reader_gets_the_history_then_caught_up_then_live_batches
+        a_reader_can_start_at_a_time
+        a_reader_that_starts_now_gets_no_older_batches
+        the_history_of_an_app_without_lines_ends_at_once
+        accepted_batches_survive_a_restart;
     subscriptions:
-        a_subscription_begins_with_what_comes_after_it_and_keeps_what_is_not_accepted
-        what_is_given_back_comes_again
+        a_new_subscription_starts_with_new_batches_and_redelivers_unacknowledged_ones
+        a_nacked_batch_is_redelivered
         a_subscription_has_one_reader_at_a_time
-        a_subscription_that_was_removed_and_made_again_is_new;
+        a_deleted_and_recreated_subscription_starts_with_new_batches;
     topics:
         apps_are_listed_by_name
-        an_app_nobody_made_is_unknown
-        an_app_removed_and_made_again_holds_only_what_is_new
-        a_batch_that_is_too_large_is_refused_for_good
-        several_readers_each_see_everything;
+        an_app_without_a_topic_is_unknown
+        a_removed_and_recreated_app_holds_only_new_batches
+        a_batch_that_is_too_large_is_rejected_permanently
+        each_of_several_readers_gets_every_line;
     load:
-        the_largest_batches_come_back_to_the_byte
-        a_hundred_thousand_small_batches_come_back;
+        the_largest_batches_are_delivered_unchanged
+        a_hundred_thousand_small_batches_are_delivered;
 }

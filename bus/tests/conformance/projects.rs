@@ -1,8 +1,9 @@
-//! A bus of several projects: an app is in one of them and stays there, and where it came to be in two nobody misses a line.
+//! A bus of several projects: an app stays in one of them, and no line is missed if its topic
+//! exists in two.
 
 use std::sync::Arc;
 
-use bus::{Bus, Item, PubSub, PubSubSettings, Start};
+use bus::{Bus, PubSub, PubSubSettings, ReaderItem, Start};
 
 use crate::{
     engine::{Turn, settings, shared_emulator},
@@ -10,7 +11,7 @@ use crate::{
     support::{end, lines},
 };
 
-/// Two projects, and an engine on each alone and on both.
+/// Two projects, with an engine on each and one on both.
 struct Pair {
     _turn: Turn,
     one: Arc<PubSub>,
@@ -49,7 +50,7 @@ fn many() -> Vec<bus::AppName> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_apps_are_shared_by_the_projects_and_read_wherever_they_are() {
+async fn new_apps_are_distributed_over_the_projects_and_readable_in_each() {
     let Some(pair) = Pair::new().await else { return };
     let batches = many().into_iter().map(|app| {
         let mut batch = lines(&fresh("web"), 0, 3);
@@ -73,7 +74,7 @@ async fn new_apps_are_shared_by_the_projects_and_read_wherever_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_app_stays_where_its_topic_exists_also_when_there_is_a_project_more() {
+async fn an_app_stays_in_the_project_of_its_topic_when_a_project_is_added() {
     let Some(pair) = Pair::new().await else { return };
     for app in many() {
         pair.other.create(&app).await.unwrap();
@@ -90,10 +91,10 @@ async fn an_app_stays_where_its_topic_exists_also_when_there_is_a_project_more()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_app_that_came_to_be_in_two_projects_is_read_from_both() {
+async fn an_app_with_topics_in_two_projects_is_read_from_both() {
     let Some(pair) = Pair::new().await else { return };
     let (web, job) = (fresh("web"), fresh("job"));
-    // Two collectors that did not agree, one after the reader began.
+    // Two collectors disagree, one of them after the reader was opened.
     for (first, second) in [(&pair.one, &pair.other), (&pair.other, &pair.one)] {
         publish_all(&**first, [lines(&web, 0, 5)]).await;
         let mut reader = Assembled::new(follow(&*pair.both, Start::Oldest).await, 7);
@@ -104,27 +105,27 @@ async fn an_app_that_came_to_be_in_two_projects_is_read_from_both() {
         publish_all(&**first, [lines(&web, 5, 9), end(&web, 9)]).await;
         let seen = reader.until_ended(2).await;
         assert_eq!((joined(&seen["web"]), joined(&seen["job"])), (9, 3));
-        // What was there before the subscription is not its concern; what came after is, wherever.
-        let mut got = Vec::new();
-        while got.len() < 4 {
+        // The subscription gets new batches of both projects.
+        let mut received = Vec::new();
+        while received.len() < 4 {
             let delivery = next_delivery(&mut durable).await;
-            got.push((delivery.batch.metadata.process.clone(), delivery.batch.seq));
-            delivery.ack.unwrap().accept();
+            received.push((delivery.batch.metadata.process.clone(), delivery.batch.seq));
+            delivery.ack.unwrap().ack();
         }
-        got.sort();
+        received.sort();
         let all = [("job", 0), ("job", 3), ("web", 5), ("web", 9)];
-        assert_eq!(got, all.map(|(process, seq)| (process.to_owned(), seq)));
+        assert_eq!(received, all.map(|(process, seq)| (process.to_owned(), seq)));
         drop((reader, durable));
-        // Who comes later has both from the beginning.
+        // A later reader gets the history of both projects.
         let mut late = follow(&*pair.both, Start::Oldest).await;
         let mut count = 0;
-        while !matches!(next(&mut late).await, Item::CaughtUp) {
+        while !matches!(next(&mut late).await, ReaderItem::CaughtUp) {
             count += 1;
         }
         assert_eq!(count, 5);
         drop(late);
         pair.both.remove(&app("shop")).await.unwrap();
-        assert_eq!(pair.both.subscribed().await.unwrap(), []);
+        assert_eq!(pair.both.apps_with_subscriptions().await.unwrap(), []);
     }
     pair.close().await;
 }

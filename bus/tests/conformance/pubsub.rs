@@ -1,8 +1,8 @@
-//! What only Pub/Sub can do wrong: subscriptions left behind, lost, or without a topic; a service that is away.
+//! Failures of Pub/Sub: orphaned, lost and detached subscriptions; an unavailable service.
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{Bus, BusError, Item, PubSub, PubSubSettings, Start};
+use bus::{Bus, BusError, PubSub, PubSubSettings, ReaderItem, Start};
 use google_cloud_auth::credentials::anonymous;
 use google_cloud_pubsub::client::{Subscriber, SubscriptionAdmin, TopicAdmin};
 
@@ -13,7 +13,7 @@ use crate::{
     support::lines,
 };
 
-/// The project as Google's own client sees it.
+/// The project as seen by Google's client library.
 struct Project {
     _turn: Turn,
     settings: PubSubSettings,
@@ -78,7 +78,7 @@ impl Project {
     }
 }
 
-/// A project on the shared emulator, and an engine on it.
+/// A project on the shared emulator, with an engine.
 async fn start() -> Option<(Project, Arc<PubSub>)> {
     let settings = settings(&shared_emulator().await?);
     let engine = Arc::new(PubSub::open(settings.clone()).await.unwrap());
@@ -86,7 +86,7 @@ async fn start() -> Option<(Project, Arc<PubSub>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_that_are_done_and_an_engine_that_closes_leave_no_subscription_behind() {
+async fn dropped_readers_and_a_closed_engine_leave_no_subscriptions() {
     let Some((project, engine)) = start().await else { return };
     engine.create(&app("shop")).await.unwrap();
     let mut readers = Vec::new();
@@ -96,7 +96,7 @@ async fn readers_that_are_done_and_an_engine_that_closes_leave_no_subscription_b
     assert_eq!(
         project.subscriptions().await.len(),
         5 + 1,
-        "five readers, one sign of life"
+        "five readers and one heartbeat"
     );
     readers.truncate(2);
     project.until_subscriptions(|all| all.len() == 2 + 1).await;
@@ -105,7 +105,7 @@ async fn readers_that_are_done_and_an_engine_that_closes_leave_no_subscription_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_process_left_the_next_of_its_name_sweeps_and_no_other_s() {
+async fn a_restarted_replica_removes_its_orphaned_subscriptions_and_no_others() {
     let Some((project, other)) = start().await else { return };
     other.create(&app("shop")).await.unwrap();
     let _read = follow(&*other, Start::Now).await;
@@ -114,7 +114,7 @@ async fn what_a_killed_process_left_the_next_of_its_name_sweeps_and_no_other_s()
         replica: "replica-2".to_owned(),
         ..project.settings.clone()
     };
-    // What a kill leaves: a reader's subscription, and an old sign of life.
+    // A killed process leaves a reader's subscription and an old heartbeat.
     for left in ["tributary-tail.replica-2.00ff", "tributary-life.replica-2.1"] {
         project.create_subscription(left).await;
     }
@@ -124,18 +124,18 @@ async fn what_a_killed_process_left_the_next_of_its_name_sweeps_and_no_other_s()
         let next = Arc::clone(&next);
         async move { next.run_housekeeping().await }
     });
-    let is_left = |name: &String| name.ends_with("replica-2.00ff") || name.ends_with("replica-2.1");
-    project.until_subscriptions(|all| !all.iter().any(is_left)).await;
+    let is_orphan = |name: &String| name.ends_with("replica-2.00ff") || name.ends_with("replica-2.1");
+    project.until_subscriptions(|all| !all.iter().any(is_orphan)).await;
     let all = project.subscriptions().await;
     assert!(others.iter().all(|name| all.contains(name)), "{all:?} has {others:?}");
     drop(read);
     next.close().await;
-    bounded("housekeeping's end", house).await.unwrap();
+    bounded("the end of housekeeping", house).await.unwrap();
     assert_eq!(project.subscriptions().await, others);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_deleted_and_made_again_under_a_reader_is_a_break_and_then_goes_on() {
+async fn a_reader_reports_an_interruption_when_its_topic_is_deleted_and_recreated() {
     let Some((project, engine)) = start().await else { return };
     let web = fresh("web");
     engine.create(&app("shop")).await.unwrap();
@@ -146,23 +146,23 @@ async fn a_topic_deleted_and_made_again_under_a_reader_is_a_break_and_then_goes_
     publish_all(&*engine, [lines(&web, 0, 1)]).await;
     assert_eq!(next_delivery(&mut reader).await.batch.seq, 0);
     let delivery = next_delivery(&mut durable).await;
-    delivery.ack.unwrap().accept();
+    delivery.ack.unwrap().ack();
     project.delete_topic().await;
-    // The publisher makes it again.
+    // The publisher recreates the topic.
     publish_all(&*engine, [lines(&web, 1, 2)]).await;
     for reader in [&mut reader, &mut durable] {
-        assert!(matches!(next(reader).await, Item::Break { .. }));
+        assert!(matches!(next(reader).await, ReaderItem::Interrupted { .. }));
         assert_eq!(
             next_delivery(reader).await.batch.seq,
             1,
-            "from the new topic's beginning"
+            "the first batch of the new topic"
         );
     }
     engine.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_is_away_for_a_while_costs_nobody_a_line() {
+async fn no_line_is_lost_while_the_service_is_unavailable() {
     let _turn = Turn::shared().await;
     let Some(emulator) = Emulator::start().await else {
         return;
@@ -173,17 +173,17 @@ async fn a_service_that_is_away_for_a_while_costs_nobody_a_line() {
     let mut reader = Assembled::new(follow(&*engine, Start::Now).await, 4);
     publish_all(&*engine, (0..10).map(|n| lines(&web, n, n + 1))).await;
     emulator.pause().await;
-    let refused = bounded("an answer", engine.publish(lines(&web, 10, 11)))
+    let rejected = bounded("an answer", engine.publish(lines(&web, 10, 11)))
         .await
         .unwrap_err();
     assert!(
-        matches!(refused, BusError::Unavailable(_)) && refused.is_transient(),
-        "{refused}"
+        matches!(rejected, BusError::Unavailable(_)) && rejected.is_transient(),
+        "{rejected}"
     );
     assert!(bounded("an answer", engine.check()).await.is_err());
     emulator.resume().await;
-    let again = async { while engine.publish(lines(&web, 10, 11)).await.is_err() {} };
-    bounded("accepted", again).await;
+    let retry = async { while engine.publish(lines(&web, 10, 11)).await.is_err() {} };
+    bounded("accepted", retry).await;
     publish_all(&*engine, [crate::support::end(&web, 11)]).await;
     assert_eq!(joined(&reader.until_ended(1).await["web"]), 11);
     engine.close().await;
@@ -191,32 +191,32 @@ async fn a_service_that_is_away_for_a_while_costs_nobody_a_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_is_not_there_is_said_to_be_away_and_a_wrong_setting_is_refused() {
+async fn an_unreachable_service_is_unavailable_and_an_invalid_setting_is_an_error() {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap()
         .port();
-    let away = settings(&format!("127.0.0.1:{port}"));
-    let engine = PubSub::open(away.clone()).await.unwrap();
-    let refused = bounded("an answer", engine.follow(&app("shop"), Start::Now))
+    let unreachable = settings(&format!("127.0.0.1:{port}"));
+    let engine = PubSub::open(unreachable.clone()).await.unwrap();
+    let rejected = bounded("an answer", engine.follow(&app("shop"), Start::Now))
         .await
         .err()
         .unwrap();
-    assert!(matches!(refused, BusError::Unavailable(_)), "{refused}");
-    let refused = bounded("an answer", engine.publish(lines(&fresh("web"), 0, 1)))
+    assert!(matches!(rejected, BusError::Unavailable(_)), "{rejected}");
+    let rejected = bounded("an answer", engine.publish(lines(&fresh("web"), 0, 1)))
         .await
         .unwrap_err();
-    assert!(matches!(refused, BusError::Unavailable(_)), "{refused}");
-    let wrong = PubSubSettings {
+    assert!(matches!(rejected, BusError::Unavailable(_)), "{rejected}");
+    let invalid = PubSubSettings {
         projects: vec!["no project".to_owned()],
-        ..away
+        ..unreachable
     };
-    assert!(matches!(PubSub::open(wrong).await.err(), Some(BusError::Settings(_))));
+    assert!(matches!(PubSub::open(invalid).await.err(), Some(BusError::Settings(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_pays_is_compressed_on_the_bus_and_a_reader_takes_it_either_way() {
+async fn batches_are_compressed_if_that_saves_bytes_and_readers_accept_both_forms() {
     let Some((project, engine)) = start().await else { return };
     let plain = PubSub::open(PubSubSettings {
         compression: false,

@@ -1,28 +1,30 @@
-//! Readers, with and without reassembly, and waits with a bound.
+//! Readers with and without reassembly, and waits with a timeout.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bus::{
-    AppName, Batch, Bus, Delivery, Epoch, Item, PublishTime, Reader, Start, StreamId, StreamMetadata,
-    reassembly::{Event, Moment, Patience, Reassembly},
+    AppName, Batch, Bus, Delivery, Epoch, PublishTime, Reader, ReaderItem, Start, StreamId, StreamMetadata,
+    reassembly::{Event, GapTimeouts, Now, Reassembly},
 };
 use tokio::time::Instant;
 
 use crate::{engine::BOUND, shuffle::Shuffled, support::describe};
 
-/// The hold of tails that are to see a gap: far above the way through an engine, far below a test's patience.
-pub const HOLD: Duration = Duration::from_secs(2);
+/// Reorder window of tails that expect a gap: far above the latency of an engine, far below a
+/// test's timeout.
+pub const REORDER_WINDOW: Duration = Duration::from_secs(2);
 
-/// The hold of those that are to see none: what a stream of the service had and did not hand over comes again after the ack deadline, and a busy machine takes its time.
-const LONG_HOLD: Duration = Duration::from_secs(60);
+/// Reorder window of tails that expect no gap, longer than the ack deadline and the delays of a
+/// busy machine.
+const LONG_REORDER_WINDOW: Duration = Duration::from_secs(60);
 
 pub fn app(name: &str) -> AppName {
     name.parse().unwrap()
 }
 
-/// A stream of app `shop` that began this much after now, or before, in seconds.
-pub fn stream(process: &str, began: i64) -> Arc<StreamMetadata> {
-    let millis = (PublishTime::now().0 / 1000).saturating_add_signed(began * 1000);
+/// A stream of app `shop` whose epoch is this many seconds from now.
+pub fn stream(process: &str, epoch_seconds: i64) -> Arc<StreamMetadata> {
+    let millis = (PublishTime::now().0 / 1000).saturating_add_signed(epoch_seconds * 1000);
     let epoch = Epoch { millis, random: 7 };
     Arc::new(StreamMetadata {
         app: app("shop"),
@@ -35,14 +37,14 @@ pub fn stream(process: &str, began: i64) -> Arc<StreamMetadata> {
     })
 }
 
-/// One that readers here see from its first line on.
+/// A stream that readers expect from its first line on.
 pub fn fresh(process: &str) -> Arc<StreamMetadata> {
     stream(process, 3600)
 }
 
 pub async fn bounded<T>(what: &str, wait: impl Future<Output = T>) -> T {
     let waited = tokio::time::timeout(BOUND, wait).await;
-    waited.unwrap_or_else(|_| panic!("{what} in time"))
+    waited.unwrap_or_else(|_| panic!("timeout: {what}"))
 }
 
 pub async fn publish_all(bus: &dyn Bus, batches: impl IntoIterator<Item = Batch>) {
@@ -55,31 +57,31 @@ pub async fn follow(bus: &dyn Bus, start: Start) -> Reader {
     bounded("a reader", bus.follow(&app("shop"), start)).await.unwrap()
 }
 
-pub async fn next(reader: &mut Reader) -> Item {
+pub async fn next(reader: &mut Reader) -> ReaderItem {
     bounded("an item", reader.next())
         .await
-        .expect("goes on")
-        .expect("readable")
+        .expect("the reader continues")
+        .expect("no error")
 }
 
-/// The next batch; the end of a read-back is passed over.
+/// The next batch, skipping `CaughtUp`.
 pub async fn next_delivery(reader: &mut Reader) -> Delivery {
     loop {
         match next(reader).await {
-            Item::Delivery(delivery) => return delivery,
-            Item::CaughtUp => {}
+            ReaderItem::Delivery(delivery) => return delivery,
+            ReaderItem::CaughtUp => {}
             other => panic!("a batch, not {other:?}"),
         }
     }
 }
 
-/// The seqs of what comes up to the end of the read-back, sorted.
+/// The sorted sequence numbers of the batches before `CaughtUp`.
 pub async fn history(reader: &mut Reader) -> Vec<u64> {
     let mut seqs = Vec::new();
     loop {
         match next(reader).await {
-            Item::Delivery(delivery) => seqs.push(delivery.batch.seq),
-            Item::CaughtUp => break,
+            ReaderItem::Delivery(delivery) => seqs.push(delivery.batch.seq),
+            ReaderItem::CaughtUp => break,
             other => panic!("a batch, not {other:?}"),
         }
     }
@@ -92,22 +94,26 @@ pub async fn history(reader: &mut Reader) -> Vec<u64> {
 pub struct Assembled {
     source: Shuffled,
     reassembly: Reassembly,
-    began: Instant,
+    started: Instant,
 }
 
 impl Assembled {
-    /// To see every line.
+    /// A reader that expects no gap.
     pub fn new(reader: Reader, seed: u64) -> Self {
-        Self::holding(LONG_HOLD, reader, seed)
+        Self::with_window(LONG_REORDER_WINDOW, reader, seed)
     }
 
-    /// To see what is missing after this hold, too.
-    pub fn holding(hold: Duration, reader: Reader, seed: u64) -> Self {
-        let reassembly = Reassembly::new(Patience::Tail { hold }, reader.since(), Duration::from_secs(86_400));
+    /// A reader with this reorder window.
+    pub fn with_window(reorder_window: Duration, reader: Reader, seed: u64) -> Self {
+        let reassembly = Reassembly::new(
+            GapTimeouts::Tail { reorder_window },
+            reader.since(),
+            Duration::from_secs(86_400),
+        );
         Self {
             source: Shuffled::new(reader, seed),
             reassembly,
-            began: Instant::now(),
+            started: Instant::now(),
         }
     }
 
@@ -116,48 +122,48 @@ impl Assembled {
             if let Some(event) = self.reassembly.next_event() {
                 return event;
             }
-            let due = self.reassembly.deadline().map(|due| self.began + due);
+            let due = self.reassembly.deadline().map(|due| self.started + due);
             let item = match due {
                 Some(due) => tokio::time::timeout_at(due, self.source.next()).await.ok(),
                 None => Some(self.source.next().await),
             };
-            let now = Moment {
-                elapsed: self.began.elapsed(),
+            let now = Now {
+                elapsed: self.started.elapsed(),
                 bus: PublishTime::now(),
             };
             match item {
-                Some(Item::Delivery(delivery)) => self.reassembly.push(delivery, now),
-                Some(Item::CaughtUp) => self.reassembly.caught_up(now),
+                Some(ReaderItem::Delivery(delivery)) => self.reassembly.push(delivery, now),
+                Some(ReaderItem::CaughtUp) => self.reassembly.caught_up(now),
                 Some(other) => panic!("{other:?}"),
                 None => self.reassembly.declare_due(now),
             }
         }
     }
 
-    /// What is told of each process until each of `ends` of them has ended.
+    /// The described events of each process until `ends` of them have ended.
     pub async fn until_ended(&mut self, ends: usize) -> BTreeMap<String, Vec<String>> {
-        let mut told: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut events: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut ended = 0;
         while ended < ends {
             let event = self.next().await;
-            ended += usize::from(matches!(event.what, bus::reassembly::What::End));
+            ended += usize::from(matches!(event.kind, bus::reassembly::EventKind::End));
             let process = event.metadata.process.clone();
-            told.entry(process).or_default().push(describe(&event));
+            events.entry(process).or_default().push(describe(&event));
         }
-        told
+        events
     }
 }
 
-/// How many lines the descriptions of one process tell in order, from 0 on without a hole; panics at the first that does not join.
-pub fn joined(told: &[String]) -> u64 {
+/// The number of lines in the described events of one process, which must be complete and in order.
+pub fn joined(events: &[String]) -> u64 {
     let mut next = 0;
-    for what in told {
-        let Some(range) = what.split_once(":L").map(|(_, range)| range) else {
-            assert!(what.contains(":end"), "nothing is missing: {what}");
+    for event in events {
+        let Some(range) = event.split_once(":L").map(|(_, range)| range) else {
+            assert!(event.contains(":end"), "no gap: {event}");
             continue;
         };
         let (from, to) = range.split_once('-').unwrap();
-        assert_eq!(from.parse::<u64>().unwrap(), next, "in order: {told:?}");
+        assert_eq!(from.parse::<u64>().unwrap(), next, "in order: {events:?}");
         next = to.parse().unwrap();
     }
     next

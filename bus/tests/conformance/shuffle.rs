@@ -1,21 +1,21 @@
-//! What a bus may do to deliveries, done on purpose and by a seed: shuffles them, repeats some, and cuts some anew.
+//! Shuffles deliveries, repeats some and recuts some, as a bus may do, from a seed.
 
-use bus::{Batch, Content, Delivery, Item, Reader};
+use bus::{Batch, Content, Delivery, Reader, ReaderItem};
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::reading::bounded;
 
-/// Deliveries that wait to be picked from.
+/// Number of deliveries to pick from.
 const WINDOW: usize = 40;
 
-/// A reader whose deliveries come in another order, some of them twice, some in two pieces. Nothing is lost.
+/// A reader whose deliveries are shuffled, partly repeated and partly split. None is lost.
 pub struct Shuffled {
     reader: Reader,
     rng: StdRng,
     pool: Vec<Delivery>,
-    /// What is no delivery, and comes behind the pool.
-    other: Option<Item>,
+    /// An item that is not a delivery, returned after the pool.
+    other: Option<ReaderItem>,
 }
 
 impl Shuffled {
@@ -28,29 +28,29 @@ impl Shuffled {
         }
     }
 
-    /// The next item; what is not a delivery comes when all deliveries before it have come.
-    pub async fn next(&mut self) -> Item {
+    /// The next item. An item that is not a delivery follows all earlier deliveries.
+    pub async fn next(&mut self) -> ReaderItem {
         loop {
             while self.other.is_none() && self.pool.len() < WINDOW {
                 match self.reader.try_next() {
-                    Some(item) => self.take(item.unwrap()),
+                    Some(item) => self.push(item.unwrap()),
                     None => break,
                 }
             }
             if let Some(picked) = self.pick() {
-                return Item::Delivery(picked);
+                return ReaderItem::Delivery(picked);
             }
             if let Some(other) = self.other.take() {
                 return other;
             }
             let item = bounded("an item", self.reader.next()).await;
-            self.take(item.expect("goes on").unwrap());
+            self.push(item.expect("the reader continues").unwrap());
         }
     }
 
-    fn take(&mut self, item: Item) {
+    fn push(&mut self, item: ReaderItem) {
         match item {
-            Item::Delivery(delivery) => self.add(delivery),
+            ReaderItem::Delivery(delivery) => self.add(delivery),
             other => self.other = Some(other),
         }
     }
@@ -63,7 +63,7 @@ impl Shuffled {
         };
         for piece in pieces {
             if self.rng.random_bool(0.2) {
-                self.pool.push(again(&piece));
+                self.pool.push(repeat(&piece));
             }
             self.pool.push(piece);
         }
@@ -78,7 +78,7 @@ impl Shuffled {
     }
 }
 
-fn again(delivery: &Delivery) -> Delivery {
+fn repeat(delivery: &Delivery) -> Delivery {
     Delivery {
         batch: delivery.batch.clone(),
         published: delivery.published,
@@ -86,7 +86,7 @@ fn again(delivery: &Delivery) -> Delivery {
     }
 }
 
-/// The same lines in two batches whose borders overlap by a line where there is room.
+/// The same lines in two batches that overlap by one line if there are enough lines.
 fn recut(delivery: Delivery, rng: &mut StdRng) -> Vec<Delivery> {
     let Content::Lines {
         data,

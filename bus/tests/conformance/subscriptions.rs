@@ -1,4 +1,4 @@
-//! A durable subscription keeps what its reader did not accept.
+//! A durable subscription redelivers unacknowledged batches.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ async fn subscribe(engine: &Engine) -> Reader {
     let opened = async {
         loop {
             match engine.bus.subscribe(&app("shop"), "drain/1").await {
-                // A reader that was just dropped may not be gone yet.
-                Err(BusError::Subscribed(_)) => tokio::task::yield_now().await,
+                // The previous reader may not have ended yet.
+                Err(BusError::SubscriptionInUse(_)) => tokio::task::yield_now().await,
                 opened => return opened.unwrap(),
             }
         }
@@ -19,7 +19,7 @@ async fn subscribe(engine: &Engine) -> Reader {
     bounded("the subscription", opened).await
 }
 
-/// The next `count` batches that were not seen before, by seq.
+/// The next `count` distinct batches, sorted by sequence number.
 async fn take(reader: &mut Reader, count: usize) -> Vec<Delivery> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
@@ -33,59 +33,59 @@ async fn take(reader: &mut Reader, count: usize) -> Vec<Delivery> {
     all
 }
 
-fn accept(delivery: Delivery) {
-    delivery.ack.expect("an ack").accept();
+fn acknowledge(delivery: Delivery) {
+    delivery.ack.expect("an ack").ack();
 }
 
-pub async fn a_subscription_begins_with_what_comes_after_it_and_keeps_what_is_not_accepted(engine: Engine) {
+pub async fn a_new_subscription_starts_with_new_batches_and_redelivers_unacknowledged_ones(engine: Engine) {
     let web = fresh("web");
     publish_all(&*engine.bus, [lines(&web, 0, 1)]).await;
     let mut reader = subscribe(&engine).await;
     publish_all(&*engine.bus, (1..6).map(|n| lines(&web, n, n + 1))).await;
     let all = take(&mut reader, 5).await;
-    assert_eq!(all[0].batch.seq, 1, "nothing from before it");
-    let mut kept = BTreeSet::new();
+    assert_eq!(all[0].batch.seq, 1, "no older batches");
+    let mut unacked = BTreeSet::new();
     for delivery in all {
         if delivery.batch.seq % 2 == 0 {
-            accept(delivery);
+            acknowledge(delivery);
         } else {
-            kept.insert(delivery.batch.seq);
+            unacked.insert(delivery.batch.seq);
         }
     }
     drop(reader);
-    // While nobody reads, it keeps on.
+    // Without a reader, the subscription keeps receiving.
     publish_all(&*engine.bus, [lines(&web, 6, 7)]).await;
-    kept.insert(6);
+    unacked.insert(6);
     let mut reader = subscribe(&engine).await;
-    while !kept.is_empty() {
+    while !unacked.is_empty() {
         let delivery = next_delivery(&mut reader).await;
-        kept.remove(&delivery.batch.seq);
-        accept(delivery);
+        unacked.remove(&delivery.batch.seq);
+        acknowledge(delivery);
     }
 }
 
-pub async fn what_is_given_back_comes_again(engine: Engine) {
+pub async fn a_nacked_batch_is_redelivered(engine: Engine) {
     engine.bus.create(&app("shop")).await.unwrap();
     let mut reader = subscribe(&engine).await;
     publish_all(&*engine.bus, [lines(&fresh("web"), 0, 1)]).await;
     for _ in 0..2 {
         let delivery = next_delivery(&mut reader).await;
         assert_eq!(delivery.batch.seq, 0);
-        delivery.ack.expect("an ack").give_back();
+        delivery.ack.expect("an ack").nack();
     }
-    accept(next_delivery(&mut reader).await);
+    acknowledge(next_delivery(&mut reader).await);
 }
 
 pub async fn a_subscription_has_one_reader_at_a_time(engine: Engine) {
     engine.bus.create(&app("shop")).await.unwrap();
     let reader = subscribe(&engine).await;
     let second = engine.bus.subscribe(&app("shop"), "drain/1").await;
-    assert!(matches!(second, Err(BusError::Subscribed(_))));
+    assert!(matches!(second, Err(BusError::SubscriptionInUse(_))));
     drop(reader);
     subscribe(&engine).await;
 }
 
-pub async fn a_subscription_that_was_removed_and_made_again_is_new(engine: Engine) {
+pub async fn a_deleted_and_recreated_subscription_starts_with_new_batches(engine: Engine) {
     let web = fresh("web");
     engine.bus.create(&app("shop")).await.unwrap();
     drop(subscribe(&engine).await);

@@ -1,4 +1,4 @@
-//! A topic an app: made, listed, read by many, removed.
+//! One topic per app: creation, listing, several readers, removal.
 
 use std::sync::Arc;
 
@@ -11,37 +11,37 @@ pub async fn apps_are_listed_by_name(engine: Engine) {
     for name in ["zoo", "a", "A.b_c-1", "shop"] {
         engine.bus.create(&app(name)).await.unwrap();
     }
-    let spoke = Arc::new(StreamMetadata {
-        app: app("spoke"),
+    let with_lines = Arc::new(StreamMetadata {
+        app: app("with-lines"),
         ..(*fresh("web")).clone()
     });
-    publish_all(&*engine.bus, [lines(&spoke, 0, 1)]).await;
+    publish_all(&*engine.bus, [lines(&with_lines, 0, 1)]).await;
     assert_eq!(
         engine.bus.apps().await.unwrap(),
-        ["A.b_c-1", "a", "shop", "spoke", "zoo"].map(app)
+        ["A.b_c-1", "a", "shop", "with-lines", "zoo"].map(app)
     );
-    assert_eq!(engine.bus.subscribed().await.unwrap(), []);
+    assert_eq!(engine.bus.apps_with_subscriptions().await.unwrap(), []);
     drop(
         bounded("a subscription", engine.bus.subscribe(&app("shop"), "drain/1"))
             .await
             .unwrap(),
     );
-    assert_eq!(engine.bus.subscribed().await.unwrap(), [app("shop")]);
+    assert_eq!(engine.bus.apps_with_subscriptions().await.unwrap(), [app("shop")]);
     engine.bus.check().await.unwrap();
 }
 
-pub async fn an_app_nobody_made_is_unknown(engine: Engine) {
+pub async fn an_app_without_a_topic_is_unknown(engine: Engine) {
     for start in [Start::Now, Start::Oldest] {
-        let followed = engine.bus.follow(&app("nobody"), start).await;
+        let followed = engine.bus.follow(&app("unknown"), start).await;
         assert!(matches!(followed.err(), Some(BusError::UnknownApp(_))));
     }
-    let subscribed = engine.bus.subscribe(&app("nobody"), "drain").await;
+    let subscribed = engine.bus.subscribe(&app("unknown"), "drain").await;
     assert!(matches!(subscribed.err(), Some(BusError::UnknownApp(_))));
-    engine.bus.remove(&app("nobody")).await.unwrap();
-    engine.bus.unsubscribe(&app("nobody"), "drain").await.unwrap();
+    engine.bus.remove(&app("unknown")).await.unwrap();
+    engine.bus.unsubscribe(&app("unknown"), "drain").await.unwrap();
 }
 
-pub async fn an_app_removed_and_made_again_holds_only_what_is_new(engine: Engine) {
+pub async fn a_removed_and_recreated_app_holds_only_new_batches(engine: Engine) {
     let (bus, web) = (&*engine.bus, fresh("web"));
     publish_all(bus, (0..5).map(|n| lines(&web, n, n + 1))).await;
     bus.remove(&app("shop")).await.unwrap();
@@ -56,7 +56,7 @@ pub async fn an_app_removed_and_made_again_holds_only_what_is_new(engine: Engine
     assert_eq!(history(&mut reader).await, [5]);
 }
 
-pub async fn a_batch_that_is_too_large_is_refused_for_good(engine: Engine) {
+pub async fn a_batch_that_is_too_large_is_rejected_permanently(engine: Engine) {
     let content = Content::Lines {
         data: vec![b'\n'; MAX_BATCH_BYTES + 1].into(),
         lines: MAX_BATCH_BYTES as u64 + 1,
@@ -67,11 +67,11 @@ pub async fn a_batch_that_is_too_large_is_refused_for_good(engine: Engine) {
         seq: 0,
         content,
     };
-    let refused = engine.bus.publish(batch).await.unwrap_err();
-    assert!(matches!(refused, BusError::TooLarge { .. }) && !refused.is_transient());
+    let rejected = engine.bus.publish(batch).await.unwrap_err();
+    assert!(matches!(rejected, BusError::TooLarge { .. }) && !rejected.is_transient());
 }
 
-pub async fn several_readers_each_see_everything(engine: Engine) {
+pub async fn each_of_several_readers_gets_every_line(engine: Engine) {
     let (bus, web) = (&*engine.bus, fresh("web"));
     bus.create(&app("shop")).await.unwrap();
     let mut readers = Vec::new();

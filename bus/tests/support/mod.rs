@@ -1,39 +1,39 @@
-//! Streams, batches and deliveries by the numbers: line `n` of a stream says `n`.
+//! Streams, batches and deliveries whose line `n` has the text `n`.
 
-#![allow(dead_code, reason = "each test file takes what it needs")]
+#![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
 use std::{sync::Arc, time::Duration};
 
 use bus::{
     Ack, Batch, Content, Delivery, Epoch, Gap, GapReason, PublishTime, StreamId, StreamMetadata, Timestamp,
-    reassembly::{Event, Moment, Reassembly, What},
+    reassembly::{Event, EventKind, Now, Reassembly},
 };
 use bytes::Bytes;
 
-/// The moment all tests count from.
+/// The time at which all tests start.
 pub const START: PublishTime = PublishTime(1_800_000_000_000_000);
 
-/// A hold that tests of tails use.
-pub const HOLD: Duration = Duration::from_secs(1);
+/// Reorder window of tails.
+pub const REORDER_WINDOW: Duration = Duration::from_secs(1);
 
-/// History in all tests.
+/// Length of the history.
 pub const HISTORY: Duration = Duration::from_secs(3600);
 
-/// `START` and this many milliseconds.
-pub fn at(millis: u64) -> Moment {
-    moment(Duration::from_millis(millis))
+/// The time this many milliseconds after `START`.
+pub fn at(millis: u64) -> Now {
+    after(Duration::from_millis(millis))
 }
 
-/// `START` and this long.
-pub fn moment(elapsed: Duration) -> Moment {
-    Moment {
+/// The time this long after `START`.
+pub fn after(elapsed: Duration) -> Now {
+    Now {
         elapsed,
         bus: START.later_by(elapsed),
     }
 }
 
-/// A stream whose epoch was made this many seconds after (or before) `START`.
+/// A stream whose epoch is this many seconds after `START`, or before.
 pub fn stream(name: &str, epoch_seconds: i64) -> Arc<StreamMetadata> {
     let millis = (START.0 / 1000).saturating_add_signed(epoch_seconds * 1000);
     let id = StreamId::new(&format!("uid-{name}"), "web", "c0ffee", Epoch { millis, random: 7 }).unwrap();
@@ -48,17 +48,17 @@ pub fn stream(name: &str, epoch_seconds: i64) -> Arc<StreamMetadata> {
     })
 }
 
-/// A stream that is older than any reader here.
-pub fn old(name: &str) -> Arc<StreamMetadata> {
+/// A stream older than all readers.
+pub fn old_stream(name: &str) -> Arc<StreamMetadata> {
     stream(name, -3600)
 }
 
-/// A stream made while readers here read.
-pub fn young(name: &str) -> Arc<StreamMetadata> {
+/// A stream that began while readers were reading.
+pub fn new_stream(name: &str) -> Arc<StreamMetadata> {
     stream(name, 60)
 }
 
-/// Lines `from..to`, each saying its seq.
+/// Lines `from..to`, each with its sequence number as text.
 pub fn lines(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
     let mut data = String::new();
     for seq in from..to {
@@ -77,9 +77,9 @@ pub fn lines(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
     }
 }
 
-/// A known loss of `from..to`.
-pub fn loss(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
-    let loss = Gap {
+/// A gap `from..to` recorded by the publisher.
+pub fn recorded_gap(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
+    let gap = Gap {
         lines: to - from,
         reason: GapReason::Spool,
         from: None,
@@ -88,13 +88,13 @@ pub fn loss(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
     Batch {
         metadata: Arc::clone(metadata),
         seq: from,
-        content: Content::Gap(loss),
+        content: Content::Gap(gap),
     }
 }
 
-/// A loss of unknown count in front of `seq`.
-pub fn unknown_loss(metadata: &Arc<StreamMetadata>, seq: u64) -> Batch {
-    loss(metadata, seq, seq)
+/// A recorded gap of unknown size before `seq`.
+pub fn unknown_gap(metadata: &Arc<StreamMetadata>, seq: u64) -> Batch {
+    recorded_gap(metadata, seq, seq)
 }
 
 /// The end of a stream of `total` lines.
@@ -106,7 +106,7 @@ pub fn end(metadata: &Arc<StreamMetadata>, total: u64) -> Batch {
     }
 }
 
-/// A batch as delivered, published this many milliseconds after `START`.
+/// A delivery published this many milliseconds after `START`.
 pub fn delivery(batch: Batch, published: u64) -> Delivery {
     Delivery {
         batch,
@@ -115,40 +115,41 @@ pub fn delivery(batch: Batch, published: u64) -> Delivery {
     }
 }
 
-/// The same with an ack.
-pub fn acked(batch: Batch, published: u64, ack: Ack) -> Delivery {
+/// A delivery with an ack.
+pub fn delivery_with_ack(batch: Batch, published: u64, ack: Ack) -> Delivery {
     Delivery {
         ack: Some(ack),
         ..delivery(batch, published)
     }
 }
 
-/// What became of an event, short: `L3-5` lines 3, 4; `late3-5`; `gap3-5`; `lost3-5`; `lost3-?`; `end5`.
+/// A short form of an event: `L3-5` lines 3 and 4; `late3-5`; `gap3-5`; `recorded3-5`;
+/// `recorded3-?`; `end5`.
 pub fn describe(event: &Event) -> String {
     let (process, seq) = (&event.metadata.process, event.seq);
-    match &event.what {
-        What::Lines { data, lines, late, .. } => {
+    match &event.kind {
+        EventKind::Lines { data, lines, late, .. } => {
             let text = std::str::from_utf8(data).unwrap();
-            let said: Vec<u64> = text
+            let texts: Vec<u64> = text
                 .lines()
                 .map(|line| line.split(' ').nth(1).unwrap().parse().unwrap())
                 .collect();
             assert_eq!(
-                said,
+                texts,
                 (seq..seq + lines).collect::<Vec<_>>(),
-                "the lines are those that the numbers say"
+                "each line has its sequence number as text"
             );
             format!("{process}:{}{seq}-{}", if *late { "late" } else { "L" }, seq + lines)
         }
-        What::Gap { lines: 0, .. } => format!("{process}:lost{seq}-?"),
-        What::Gap { lines, loss: Some(_) } => format!("{process}:lost{seq}-{}", seq + lines),
-        What::Gap { lines, loss: None } => format!("{process}:gap{seq}-{}", seq + lines),
-        What::End => format!("{process}:end{seq}"),
+        EventKind::Gap { lines: 0, .. } => format!("{process}:recorded{seq}-?"),
+        EventKind::Gap { lines, gap: Some(_) } => format!("{process}:recorded{seq}-{}", seq + lines),
+        EventKind::Gap { lines, gap: None } => format!("{process}:gap{seq}-{}", seq + lines),
+        EventKind::End => format!("{process}:end{seq}"),
     }
 }
 
-/// All that is settled by now, described.
-pub fn told(reassembly: &mut Reassembly) -> String {
+/// Drains and describes all events.
+pub fn described_events(reassembly: &mut Reassembly) -> String {
     let mut all = Vec::new();
     while let Some(event) = reassembly.next_event() {
         all.push(describe(&event));

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
-use bus::{AppName, Bus, BusError, Content, Fd, Item, Start};
+use bus::{AppName, Bus, BusError, Content, Fd, ReaderItem, Start};
 use kubesim::{LogFiles, RestartPolicy, Scenario};
 
 use crate::support::{Seen, Stage, soon};
@@ -82,7 +82,7 @@ impl Stage {
         };
         loop {
             match soon(reader.next()).await.unwrap().unwrap() {
-                Item::Delivery(delivery) => {
+                ReaderItem::Delivery(delivery) => {
                     let batch = delivery.batch;
                     let name = match batch.metadata.fd.expect("which output") {
                         Fd::Out => "out",
@@ -93,7 +93,7 @@ impl Stage {
                         raw.entry(name).or_default().extend_from_slice(data);
                     }
                 }
-                Item::CaughtUp => return raw,
+                ReaderItem::CaughtUp => return raw,
                 other => panic!("{other:?}"),
             }
         }

@@ -15,8 +15,8 @@ use std::{
 };
 
 use bus::{
-    AppName, Bus, BusError, Embedded, GapReason, Item, Limits, PublishTime, Start,
-    reassembly::{Moment, Patience, Reassembly, What},
+    AppName, Bus, BusError, Embedded, EmbeddedSettings, GapReason, PublishTime, ReaderItem, Start,
+    reassembly::{EventKind, GapTimeouts, Now, Reassembly},
 };
 use collector::{CollectorError, Config, Metrics, Source, Status};
 use kubesim::{Cluster, PodPlan, RestartPolicy, Scenario};
@@ -137,7 +137,7 @@ impl Stage {
             listen: ([127, 0, 0, 1], 0).into(),
             scenario,
         };
-        let bus = Embedded::open(&dir.path().join("bus"), Limits::default()).unwrap();
+        let bus = Embedded::open(&dir.path().join("bus"), EmbeddedSettings::default()).unwrap();
         Self {
             cluster: kubesim::start(config).await.unwrap(),
             bus: Arc::new(Switch::new(bus)),
@@ -282,18 +282,18 @@ impl Stage {
             Err(error) => panic!("{error}"),
         };
         let hour = Duration::from_secs(3600);
-        let mut reassembly = Reassembly::new(Patience::Tail { hold: hour }, PublishTime(0), hour * 24);
+        let mut reassembly = Reassembly::new(GapTimeouts::Tail { reorder_window: hour }, PublishTime(0), hour * 24);
         let start = Instant::now();
         loop {
             match soon(reader.next()).await.unwrap().unwrap() {
-                Item::Delivery(delivery) => {
-                    let now = Moment {
+                ReaderItem::Delivery(delivery) => {
+                    let now = Now {
                         elapsed: start.elapsed(),
                         bus: PublishTime::now(),
                     };
                     reassembly.push(delivery, now);
                 }
-                Item::CaughtUp => break,
+                ReaderItem::CaughtUp => break,
                 other => panic!("{other:?}"),
             }
         }
@@ -304,8 +304,8 @@ impl Stage {
             let seen = streams.entry(event.metadata.stream.to_string()).or_default();
             seen.stream = event.metadata.stream.to_string();
             seen.process = event.metadata.process.clone();
-            match event.what {
-                What::Lines { data, lines, part, .. } => {
+            match event.kind {
+                EventKind::Lines { data, lines, part, .. } => {
                     seen.seqs.extend(event.seq..event.seq + lines);
                     for line in data[..data.len() - 1].split(|byte| *byte == b'\n') {
                         let (_, text) = bus::Timestamp::split_line(line).unwrap();
@@ -315,9 +315,9 @@ impl Stage {
                         }
                     }
                 }
-                What::Gap { loss: Some(loss), .. } => seen.losses.push((event.seq, loss.lines, loss.reason)),
-                What::Gap { loss: None, lines } => seen.gaps.push((event.seq, lines)),
-                What::End => seen.ended = true,
+                EventKind::Gap { gap: Some(loss), .. } => seen.losses.push((event.seq, loss.lines, loss.reason)),
+                EventKind::Gap { gap: None, lines } => seen.gaps.push((event.seq, lines)),
+                EventKind::End => seen.ended = true,
             }
         }
         streams

@@ -125,8 +125,8 @@ impl Bus for Switch {
         self.inner.apps()
     }
 
-    fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
-        self.inner.subscribed()
+    fn apps_with_subscriptions(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
+        self.inner.apps_with_subscriptions()
     }
 
     fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {

@@ -8,7 +8,7 @@ pub mod receiver;
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{Batch, Bus, Content, Embedded, Epoch, Limits, StreamId, StreamMetadata, Timestamp};
+use bus::{Batch, Bus, Content, Embedded, EmbeddedSettings, Epoch, StreamId, StreamMetadata, Timestamp};
 use registry::{AddressPolicy, Drain, DrainReport, DrainUrl, FileRegistry, Registry};
 use sinks::{Config, Metrics, Replica};
 use tempfile::TempDir;
@@ -57,10 +57,10 @@ pub struct Sinks {
 
 impl Setup {
     pub async fn open() -> Self {
-        Self::open_with(Limits::default()).await
+        Self::open_with(EmbeddedSettings::default()).await
     }
 
-    pub async fn open_with(limits: Limits) -> Self {
+    pub async fn open_with(limits: EmbeddedSettings) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(&dir.path().join("bus"), limits).unwrap());
         let registry = Arc::new(FileRegistry::open(dir.path().join("registry.json")).await.unwrap());

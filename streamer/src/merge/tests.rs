@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bus::{
     Gap, GapReason, StreamMetadata,
-    reassembly::{Event, What},
+    reassembly::{Event, EventKind},
 };
 use proptest::prelude::*;
 
@@ -20,8 +20,8 @@ struct Play {
     shown: Vec<String>,
 }
 
-fn moment(millis: i64) -> Moment {
-    Moment {
+fn moment(millis: i64) -> Now {
+    Now {
         elapsed: Duration::from_millis(u64::try_from(millis).unwrap()),
         bus: at(millis),
     }
@@ -201,7 +201,7 @@ fn what_comes_after_its_gap_was_told_is_passed_on_at_once_and_marked() {
     play.shown(500);
     play.line(600, &web, 9, 600);
     let mut late = event(&web, 3, &[200, 201], 600);
-    if let What::Lines { late, .. } = &mut late.what {
+    if let EventKind::Lines { late, .. } = &mut late.kind {
         *late = true;
     }
     play.event(600, late);
@@ -216,9 +216,9 @@ fn a_gap_stands_behind_the_line_before_it_and_before_the_line_behind_it() {
         metadata: Arc::clone(metadata),
         seq,
         published: at(100),
-        what: What::Gap {
+        kind: EventKind::Gap {
             lines,
-            loss: Some(Gap {
+            gap: Some(Gap {
                 lines,
                 reason: GapReason::Spool,
                 from: None,
@@ -240,7 +240,7 @@ fn a_gap_stands_behind_the_line_before_it_and_before_the_line_behind_it() {
     play.line(400, &web, 9, 400);
     play.event(400, gap(&web, 10, 3));
     let mut late = event(&web, 11, &[400], 400);
-    if let What::Lines { late, .. } = &mut late.what {
+    if let EventKind::Lines { late, .. } = &mut late.kind {
         *late = true;
     }
     play.event(400, late);
@@ -256,7 +256,7 @@ fn too_much_held_is_shown_before_its_time() {
     let text = format!("2026-11-23T07:00:01.000000000Z {}\n", "x".repeat(1 << 20));
     for seq in 1..=17 {
         let mut big = event(&web, seq, &[1000], 1000);
-        if let What::Lines { data, .. } = &mut big.what {
+        if let EventKind::Lines { data, .. } = &mut big.kind {
             *data = text.clone().into();
         }
         play.event(1000, big);

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use bus::{AppName, Batch, Bus, BusError, Embedded, Item, Reader, Start};
+use bus::{AppName, Batch, Bus, BusError, Embedded, Reader, ReaderItem, Start};
 use futures::{FutureExt, StreamExt, future, future::BoxFuture, stream};
 
 /// The embedded bus, of which the first readings back lack the batch of one seq: as a subscription lacks what was published while it was made and set back in time.
@@ -35,7 +35,7 @@ impl Bus for Forgetful {
             let (since, seq, forgets) = (reader.since(), self.seq, self.forgets(start));
             let items = stream::poll_fn(move |context| Box::pin(reader.next()).poll_unpin(context));
             let kept = items.filter(move |item| {
-                let forgotten = matches!(item, Ok(Item::Delivery(delivery)) if delivery.batch.seq == seq);
+                let forgotten = matches!(item, Ok(ReaderItem::Delivery(delivery)) if delivery.batch.seq == seq);
                 future::ready(!(forgets && forgotten))
             });
             Ok(Reader::new(kept.boxed(), since, false))
@@ -67,8 +67,8 @@ impl Bus for Forgetful {
         self.inner.apps()
     }
 
-    fn subscribed(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
-        self.inner.subscribed()
+    fn apps_with_subscriptions(&self) -> BoxFuture<'_, Result<Vec<AppName>, BusError>> {
+        self.inner.apps_with_subscriptions()
     }
 
     fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {

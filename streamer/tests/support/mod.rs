@@ -9,7 +9,8 @@ pub mod routes;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bus::{
-    Batch, Bus, Content, Embedded, Epoch, Gap, GapReason, Limits, PublishTime, StreamId, StreamMetadata, Timestamp,
+    Batch, Bus, Content, Embedded, EmbeddedSettings, Epoch, Gap, GapReason, PublishTime, StreamId, StreamMetadata,
+    Timestamp,
 };
 use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
@@ -40,10 +41,10 @@ pub struct Stack {
 
 impl Stack {
     pub async fn start(config: Config) -> Self {
-        Self::start_with(config, Limits::default()).await
+        Self::start_with(config, EmbeddedSettings::default()).await
     }
 
-    pub async fn start_with(config: Config, limits: Limits) -> Self {
+    pub async fn start_with(config: Config, limits: EmbeddedSettings) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), limits).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
@@ -53,7 +54,7 @@ impl Stack {
     /// One that believes this machine's proxies.
     pub async fn behind_proxies(config: Config) -> Self {
         let dir = TempDir::new().unwrap();
-        let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+        let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
         let proxies = vec!["127.0.0.0/8".parse().unwrap()];
         let door = |door: Door| door.with_proxies(proxies);
@@ -63,7 +64,7 @@ impl Stack {
     /// One that speaks TLS.
     pub async fn with_tls(config: Config, tls: Tls) -> Self {
         let dir = TempDir::new().unwrap();
-        let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+        let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
         Self::serve(config, Access::free(None), bus, read, Arc::new(dir), |door| {
             door.with_tls(tls)
@@ -74,7 +75,7 @@ impl Stack {
     /// One that these sites' pages may ask.
     pub async fn open_to(sites: Sites) -> Self {
         let dir = TempDir::new().unwrap();
-        let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+        let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
         let door = |door: Door| door.with_sites(sites);
         Self::serve(Config::default(), Access::free(None), bus, read, Arc::new(dir), door).await
@@ -83,7 +84,7 @@ impl Stack {
     /// One that asks for keys, and keeps drains.
     pub async fn start_asking(access: Access) -> Self {
         let dir = TempDir::new().unwrap();
-        let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+        let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
         Self::serve(Config::default(), access, bus, read, Arc::new(dir), |door| door).await
     }
@@ -91,7 +92,7 @@ impl Stack {
     /// One that reads a bus which forgets the batch of this seq for so many readings back.
     pub async fn forgetting(seq: u64, times: u64) -> Self {
         let dir = TempDir::new().unwrap();
-        let bus = Arc::new(Embedded::open(dir.path(), Limits::default()).unwrap());
+        let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
         let read = Arc::new(Forgetful {
             inner: Arc::clone(&bus),
             seq,

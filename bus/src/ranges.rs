@@ -1,13 +1,14 @@
-//! Sets of seqs as ranges.
+//! Sets of sequence numbers as ranges.
 
 use std::ops::Range;
 
-/// A set of seqs, kept as sorted ranges that neither touch nor overlap: as small as it has holes.
+/// A set of sequence numbers, stored as sorted ranges that neither touch nor overlap. Its size is
+/// proportional to the number of ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<Range<u64>>);
 
 impl Ranges {
-    /// Adds a range; what is there already stays.
+    /// Adds a range.
     pub fn insert(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -22,7 +23,7 @@ impl Ranges {
         self.0.splice(first..after, [merged]);
     }
 
-    /// Takes a range out.
+    /// Removes a range.
     pub fn remove(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -38,7 +39,7 @@ impl Ranges {
         self.0.splice(first..after, kept);
     }
 
-    /// The parts of `range` that are in the set, in order.
+    /// Returns the parts of `range` that are in the set, in order.
     pub fn within(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
         let first = self.0.partition_point(|r| r.end <= range.start);
         self.0[first..]
@@ -51,28 +52,28 @@ impl Ranges {
             .filter(|r| !r.is_empty())
     }
 
-    /// The parts of `range` that are not in the set, in order.
+    /// Returns the parts of `range` that are not in the set, in order.
     pub fn missing_from(&self, range: Range<u64>) -> Vec<Range<u64>> {
-        let mut holes = Vec::new();
+        let mut missing = Vec::new();
         let mut at = range.start;
         for present in self.within(range.clone()) {
             if at < present.start {
-                holes.push(at..present.start);
+                missing.push(at..present.start);
             }
             at = present.end;
         }
         if at < range.end {
-            holes.push(at..range.end);
+            missing.push(at..range.end);
         }
-        holes
+        missing
     }
 
-    /// Whether every seq of `range` is in the set.
+    /// Returns whether the set contains all of `range`.
     pub fn covers(&self, range: &Range<u64>) -> bool {
         range.is_empty() || self.within(range.clone()).next().is_some_and(|r| r == *range)
     }
 
-    /// Whether it holds no seq.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -86,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_are_a_set_of_seqs(changes in proptest::collection::vec((any::<bool>(), 0u64..60, 0u64..12), 0..40), from in 0u64..60, len in 0u64..30) {
+        fn ranges_behave_like_a_set_of_numbers(changes in proptest::collection::vec((any::<bool>(), 0u64..60, 0u64..12), 0..40), from in 0u64..60, len in 0u64..30) {
             let (mut ranges, mut model) = (Ranges::default(), BTreeSet::new());
             for (add, start, len) in changes {
                 if add {

@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-/// The lines of `data` whose places, counted from 0, lie in `lines`. No copy.
+/// Returns the lines of `data` with these indices, without copying. `total` is the number of lines.
 pub(super) fn lines(data: &Bytes, lines: Range<u64>, total: u64) -> Bytes {
     let start = offset(data, lines.start, total);
     let end = start + offset(&data[start..], lines.end - lines.start, total - lines.start);
     data.slice(start..end)
 }
 
-/// Where line `line` begins.
+/// Returns the offset at which a line starts.
 fn offset(data: &[u8], line: u64, total: u64) -> usize {
     match line {
         0 => 0,
@@ -20,7 +20,7 @@ fn offset(data: &[u8], line: u64, total: u64) -> usize {
             let nth = usize::try_from(n - 1).unwrap_or(usize::MAX);
             memchr::memchr_iter(b'\n', data)
                 .nth(nth)
-                .map_or(data.len(), |at| at + 1)
+                .map_or(data.len(), |newline| newline + 1)
         }
     }
 }

@@ -1,0 +1,175 @@
+//! Addresses of buses: which engine, and where.
+
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+
+#[cfg(feature = "pubsub")]
+use crate::pubsub::{PubSub, PubSubSettings};
+use crate::{
+    bus::Bus,
+    embedded::{Embedded, EmbeddedSettings},
+    error::BusError,
+};
+
+/// Address of a bus, as given by `--bus`.
+///
+/// *Shape*: `pubsub:PROJECT[,PROJECT…]` or `embedded:DIR`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BusAddress {
+    /// Google Pub/Sub in these projects, or its emulator if `PUBSUB_EMULATOR_HOST` is set.
+    #[cfg(feature = "pubsub")]
+    PubSub(Vec<String>),
+    /// An embedded bus in this directory, for a single process.
+    Embedded(PathBuf),
+}
+
+/// Settings that every engine understands; an engine ignores what does not apply to it.
+#[derive(Clone, Debug)]
+pub struct BusSettings {
+    /// Name of this process: unique among the processes on the bus, and kept across restarts, so
+    /// that a process finds the subscriptions that it left behind.
+    pub replica: String,
+    /// How long a batch is stored.
+    pub retention: Duration,
+    /// Maximum bytes of all stored batches (embedded bus).
+    pub retention_bytes: u64,
+    /// Whether published batches are compressed if that saves bytes. Readers accept both forms.
+    pub compression: bool,
+}
+
+/// The text is not an address of a bus.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid bus {text:?}: {reason}; use {FORMS}")]
+pub struct InvalidBusAddress {
+    text: String,
+    reason: &'static str,
+}
+
+#[cfg(feature = "pubsub")]
+const FORMS: &str = "pubsub:PROJECT[,PROJECT…] or embedded:DIR";
+#[cfg(not(feature = "pubsub"))]
+const FORMS: &str = "embedded:DIR";
+
+impl BusSettings {
+    /// Creates settings with the defaults: 24 hours, 1 GB, compression.
+    pub fn new(replica: impl Into<String>) -> Self {
+        let EmbeddedSettings {
+            retention,
+            retention_bytes,
+        } = EmbeddedSettings::default();
+        Self {
+            replica: replica.into(),
+            retention,
+            retention_bytes,
+            compression: true,
+        }
+    }
+}
+
+impl BusAddress {
+    /// Opens the bus. A remote bus is not contacted yet, so that services start in any order.
+    ///
+    /// Pub/Sub requires that the process has installed its TLS provider.
+    ///
+    /// # Errors
+    /// [`BusError::Settings`] for invalid settings or credentials; [`BusError::InUse`] and
+    /// [`BusError::Open`] for the directory of an embedded bus.
+    pub async fn open(&self, settings: &BusSettings) -> Result<Arc<dyn Bus>, BusError> {
+        match self {
+            #[cfg(feature = "pubsub")]
+            Self::PubSub(projects) => {
+                let settings = PubSubSettings {
+                    retention: settings.retention,
+                    compression: settings.compression,
+                    ..PubSubSettings::for_projects(projects.clone(), settings.replica.clone())
+                };
+                Ok(Arc::new(PubSub::open(settings).await?))
+            }
+            Self::Embedded(dir) => {
+                let dir = dir.clone();
+                let settings = EmbeddedSettings {
+                    retention: settings.retention,
+                    retention_bytes: settings.retention_bytes,
+                };
+                let opened = tokio::task::spawn_blocking(move || Embedded::open(&dir, settings)).await;
+                Ok(Arc::new(opened.map_err(|_| BusError::Closed)??))
+            }
+        }
+    }
+
+    /// Splits the address into the parts that can fail independently, such as the projects of
+    /// Pub/Sub, each as an address of its own. A health check opens and probes each of them.
+    pub fn parts(&self) -> Vec<Self> {
+        match self {
+            #[cfg(feature = "pubsub")]
+            Self::PubSub(projects) => projects
+                .iter()
+                .map(|project| Self::PubSub(vec![project.clone()]))
+                .collect(),
+            Self::Embedded(_) => vec![self.clone()],
+        }
+    }
+
+    /// Returns whether several processes can use the bus at the same time.
+    pub fn is_shared(&self) -> bool {
+        !matches!(self, Self::Embedded(_))
+    }
+}
+
+impl FromStr for BusAddress {
+    type Err = InvalidBusAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBusAddress> {
+        let invalid = |reason| InvalidBusAddress {
+            text: text.to_owned(),
+            reason,
+        };
+        match text.split_once(':') {
+            #[cfg(feature = "pubsub")]
+            Some(("pubsub", projects)) if projects.split(',').all(|project| !project.is_empty()) => {
+                Ok(Self::PubSub(projects.split(',').map(str::to_owned).collect()))
+            }
+            #[cfg(feature = "pubsub")]
+            Some(("pubsub", _)) => Err(invalid("a project id is empty")),
+            #[cfg(not(feature = "pubsub"))]
+            Some(("pubsub", _)) => Err(invalid("this binary was built without Pub/Sub")),
+            Some(("embedded", "")) => Err(invalid("the directory is missing")),
+            Some(("embedded", dir)) => Ok(Self::Embedded(dir.into())),
+            _ => Err(invalid("unknown kind of bus")),
+        }
+    }
+}
+
+impl fmt::Display for BusAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            #[cfg(feature = "pubsub")]
+            Self::PubSub(projects) => write!(f, "pubsub:{}", projects.join(",")),
+            Self::Embedded(dir) => write!(f, "embedded:{}", dir.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_round_trips_and_splits_into_its_projects() {
+        for text in ["pubsub:one", "pubsub:one,two", "embedded:/var/lib/bus"] {
+            let address: BusAddress = text.parse().unwrap();
+            assert_eq!(address.to_string(), text);
+            assert_eq!(address.is_shared(), text.starts_with("pubsub:"));
+        }
+        let both: BusAddress = "pubsub:one,two".parse().unwrap();
+        let parts: Vec<String> = both.parts().iter().map(BusAddress::to_string).collect();
+        assert_eq!(parts, ["pubsub:one", "pubsub:two"]);
+    }
+
+    #[test]
+    fn an_invalid_address_is_rejected_with_the_valid_forms() {
+        for text in ["", "nats", "kafka:x", "pubsub:", "pubsub:one,,two", "embedded:"] {
+            let error = text.parse::<BusAddress>().unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains("use pubsub:PROJECT"), "{error}");
+        }
+    }
+}
