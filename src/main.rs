@@ -32,7 +32,7 @@ use clap::{Parser, Subcommand};
 
 /// The log platform of a Kubernetes PaaS: every line delivered, or the reader is told how many are missing.
 #[derive(Parser)]
-#[command(name = "tributary", version, max_term_width = 100)]
+#[command(name = "tributary", version = env!("TRIBUTARY_VERSION"), max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
