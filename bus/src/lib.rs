@@ -14,6 +14,7 @@ mod encoding;
 mod error;
 mod level;
 pub mod notice;
+#[cfg(feature = "pubsub")]
 mod pubsub;
 pub mod reassembly;
 mod stream;
@@ -32,6 +33,7 @@ pub use batch::{
 pub use embedded::{Embedded, Limits};
 pub use error::BusError;
 pub use level::Level;
+#[cfg(feature = "pubsub")]
 pub use pubsub::{EMULATOR_VARIABLE, PubSub, PubSubSettings};
 pub use stream::{Epoch, InvalidStreamId, StreamId};
 pub use time::{Published, Timestamp};
