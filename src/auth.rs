@@ -63,6 +63,7 @@ impl FromStr for Auth {
 
 impl AuthArgs {
     /// Whether readers need a key of the registry.
+    #[cfg(feature = "demo")]
     pub(crate) fn asks_for_keys(&self) -> bool {
         self.auth == Auth::Keys
     }

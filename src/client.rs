@@ -1,6 +1,8 @@
 //! The way to a cluster's API.
 
-use std::{error::Error, net::SocketAddr};
+use std::error::Error;
+#[cfg(feature = "demo")]
+use std::net::SocketAddr;
 
 use anyhow::{Context, anyhow, bail};
 use http::Request;
@@ -63,6 +65,7 @@ async fn ask(client: &Client, url: &str) -> anyhow::Result<()> {
 }
 
 /// A client for an API without TLS or authentication: the simulated one.
+#[cfg(feature = "demo")]
 pub(crate) fn for_simulated(addr: SocketAddr) -> anyhow::Result<Client> {
     let url = format!("http://{addr}")
         .parse()

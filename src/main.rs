@@ -7,10 +7,12 @@ mod bus;
 mod check;
 mod client;
 mod collector;
+#[cfg(feature = "demo")]
 mod demo;
 mod drains;
 mod flags;
 mod keys;
+#[cfg(feature = "demo")]
 mod kubesim;
 mod logs;
 mod registry;
@@ -32,7 +34,7 @@ use clap::{Parser, Subcommand};
 
 /// The log platform of a Kubernetes PaaS: every line delivered, or the reader is told how many are missing.
 #[derive(Parser)]
-#[command(name = "tributary", version, max_term_width = 100)]
+#[command(name = "tributary", version = env!("TRIBUTARY_VERSION"), max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -41,6 +43,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Shows all of it in one process, on a simulated Kubernetes node.
+    #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     /// Runs all of it in one process, on the cluster of the current kubeconfig.
     Up(up::UpArgs),
@@ -51,6 +54,7 @@ enum Command {
     /// Forwards lines from a cluster's bus to drains.
     Sinks(sinks::SinksArgs),
     /// Runs the simulated Kubernetes cluster alone, for kubectl and for tests.
+    #[cfg(feature = "demo")]
     Kubesim(kubesim::KubesimArgs),
     /// Reads an app's log.
     Logs(logs::LogsArgs),
@@ -85,12 +89,9 @@ fn main() -> ExitCode {
     };
     telemetry::start(match &cli.command {
         Command::Up(_) | Command::Collector(_) | Command::Streamer(_) | Command::Sinks(_) => telemetry::OPERATOR,
-        Command::Demo(_)
-        | Command::Kubesim(_)
-        | Command::Logs(_)
-        | Command::Apps(_)
-        | Command::Drains(_)
-        | Command::Keys(_) => telemetry::VISITOR,
+        #[cfg(feature = "demo")]
+        Command::Demo(_) | Command::Kubesim(_) => telemetry::VISITOR,
+        Command::Logs(_) | Command::Apps(_) | Command::Drains(_) | Command::Keys(_) => telemetry::VISITOR,
         Command::Check(_) => telemetry::SILENT,
     });
     match run(cli.command) {
@@ -131,11 +132,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         let stop = shutdown.graceful.clone();
         let ran = async {
             match command {
+                #[cfg(feature = "demo")]
                 Command::Demo(args) => demo::run(args, stop).await,
                 Command::Up(args) => up::run(args, stop).await,
                 Command::Collector(args) => collector::run(args, stop).await,
                 Command::Streamer(args) => streamer::run(args, stop).await,
                 Command::Sinks(args) => sinks::run(args, stop).await,
+                #[cfg(feature = "demo")]
                 Command::Kubesim(args) => kubesim::run(args, stop).await,
                 Command::Logs(args) => logs::run(args, stop).await,
                 Command::Apps(args) => apps::run(args).await,

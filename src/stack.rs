@@ -1,6 +1,8 @@
 //! The services of one machine, in one process: bus, collector, streamer, sinks.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+#[cfg(feature = "demo")]
+use std::time::Duration;
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context;
 use bus::{Bus, BusAddress, BusSettings};
@@ -21,12 +23,15 @@ use crate::{
 const ADMIN_PORT: u16 = 9601;
 
 /// How often, and how long, a demo looks whether its apps have been seen.
+#[cfg(feature = "demo")]
 const APPS_POLL: Duration = Duration::from_millis(5);
+#[cfg(feature = "demo")]
 const APPS_WAIT: Duration = Duration::from_secs(2);
 
 /// What runs. Stops in the reverse of the order in which it started, so that readers see the last lines.
 pub(crate) struct Stack {
     url: String,
+    #[cfg(feature = "demo")]
     bus: Arc<dyn Bus>,
     collector: Service,
     streamer: Service,
@@ -82,6 +87,7 @@ impl Stack {
         );
         Ok(Self {
             url,
+            #[cfg(feature = "demo")]
             bus,
             collector,
             streamer,
@@ -96,6 +102,7 @@ impl Stack {
     }
 
     /// Waits until these apps can be read, but not for long: what does not come, the reader is told.
+    #[cfg(feature = "demo")]
     pub(crate) async fn wait_for_apps(&self, apps: &[String]) {
         let there = async {
             while !self

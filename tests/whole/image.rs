@@ -1,9 +1,11 @@
-//! The image: the same bytes each time, small, and all that the services need: run as the manifests run it, with nothing of this machine's to lean on.
+//! The image: reproducible, small, and sufficient to run the services as the manifests run them, in
+//! an empty root without files of this machine.
 
-#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
 use std::{
     fs,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -28,42 +30,39 @@ use crate::{
     up::first_tail,
 };
 
-/// Names a static binary: `cargo build --target x86_64-unknown-linux-musl` makes one.
+/// Path of a static binary; `deploy/image/build-binary` builds one.
 const BINARY: &str = "TRIBUTARY_STATIC_BINARY";
 
-/// Set where a missing one is a failure, rather than tests left out.
+/// If set, a missing binary fails the tests instead of skipping them.
 const REQUIRED: &str = "TRIBUTARY_REQUIRE_IMAGE";
 
-/// What an image may weigh.
+/// Largest size of the image's archive.
 const MAX_BYTES: u64 = 60_000_000;
 
-/// The name server of the pods. A resolver's file names no port, so it is the one that all have.
-const NAME_SERVER: ([u8; 4], u16) = ([127, 0, 0, 53], 53);
+/// Port of every name server: `/etc/resolv.conf` has no field for it.
+const DNS_PORT: u16 = 53;
 
-/// What a pod finds there, as its kubelet has it.
-const RESOLV_CONF: &str =
-    "nameserver 127.0.0.53\nsearch tributary.svc.cluster.local svc.cluster.local\noptions ndots:5\n";
-
-/// Where a pod's account is.
+/// Directory of the service account in a container.
 const ACCOUNT_DIR: &str = "var/run/secrets/kubernetes.io/serviceaccount";
 
-/// An image's archive, unpacked.
+/// The image, unpacked.
 struct Image {
     dir: TempDir,
-    /// What stands in its configuration.
+    /// `config` of the image configuration.
     config: Value,
 }
 
 impl Image {
-    /// Makes it. `None`, and a line on stderr, where there is no static binary, or nobody who may make a pod of it.
+    /// Builds and unpacks the image. Prints a line and returns `None` without a static binary or the
+    /// permission to create mount namespaces.
     async fn make() -> Option<Self> {
         let missing = match std::env::var(BINARY) {
-            Err(_) => Some(format!("{BINARY} names no static binary")),
-            Ok(_) if !may_isolate().await => Some("only root can run what a pod runs (unshare, capsh)".to_owned()),
+            Err(_) => Some(format!("{BINARY} is not set")),
+            Ok(_) if !can_isolate().await => Some("unshare and capsh need root".to_owned()),
             Ok(_) => None,
         };
         if let Some(missing) = missing {
-            assert!(std::env::var_os(REQUIRED).is_none(), "{missing}, and {REQUIRED} is set");
+            assert!(std::env::var_os(REQUIRED).is_none(), "{missing}, but {REQUIRED} is set");
             eprintln!("skipped: {missing}");
             return None;
         }
@@ -72,18 +71,15 @@ impl Image {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/image/build-oci");
             let archive = dir.path().join(name);
             let binary = fs::canonicalize(std::env::var(BINARY).unwrap()).unwrap();
-            done(Command::new(script).arg(&archive).env("TRIBUTARY_BINARY", binary)).await;
+            output_of(Command::new(script).arg(&archive).env("TRIBUTARY_BINARY", binary)).await;
             fs::read(archive).unwrap()
         };
         let archive = build("image.tar").await;
-        assert!(
-            archive == build("again.tar").await,
-            "the same sources make the same bytes"
-        );
+        assert!(archive == build("again.tar").await, "two builds of the image differ");
         assert!((archive.len() as u64) < MAX_BYTES, "{} bytes", archive.len());
         let layout = dir.path().join("layout");
         fs::create_dir(&layout).unwrap();
-        done(
+        output_of(
             Command::new("tar")
                 .arg("-xf")
                 .arg(dir.path().join("image.tar"))
@@ -107,7 +103,7 @@ impl Image {
         assert_eq!(layers.len(), 1);
         let root = dir.path().join("root");
         fs::create_dir(&root).unwrap();
-        done(
+        output_of(
             Command::new("tar")
                 .arg("-xzf")
                 .arg(blob(&layers[0]))
@@ -125,25 +121,29 @@ impl Image {
         self.dir.path().join("root")
     }
 
-    /// All that is in it.
+    /// Paths of all files, sorted.
     async fn files(&self) -> Vec<String> {
-        let found = done(Command::new("find").args([".", "-type", "f"]).current_dir(self.root())).await;
+        let found = output_of(Command::new("find").args([".", "-type", "f"]).current_dir(self.root())).await;
         let mut files: Vec<String> = found.lines().map(str::to_owned).collect();
         files.sort();
         files
     }
 
-    /// What a kubelet adds: names, and places for volumes.
-    fn mount(&self) {
+    /// Adds what the kubelet and the container runtime provide: name resolution and mount points.
+    fn mount(&self, name_server: [u8; 4], hosts: &str) {
         let root = self.root();
-        fs::write(root.join("etc/resolv.conf"), RESOLV_CONF).unwrap();
-        fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
+        let resolv_conf = format!(
+            "nameserver {}\nsearch tributary.svc.cluster.local svc.cluster.local\noptions ndots:5\n",
+            Ipv4Addr::from(name_server)
+        );
+        fs::write(root.join("etc/resolv.conf"), resolv_conf).unwrap();
+        fs::write(root.join("etc/hosts"), hosts).unwrap();
         fs::create_dir_all(root.join("var/lib/tributary")).unwrap();
         fs::create_dir_all(root.join(ACCOUNT_DIR)).unwrap();
         fs::create_dir(self.dir.path().join("node")).unwrap();
     }
 
-    /// What a pod of this account finds at [`ACCOUNT_DIR`].
+    /// Contents of [`ACCOUNT_DIR`] for a service account.
     fn account(&self, name: &str, authority: &str) -> PathBuf {
         let dir = self.dir.path().join(name);
         fs::create_dir_all(&dir).unwrap();
@@ -153,13 +153,23 @@ impl Image {
         dir
     }
 
-    /// A pod's container: the image as its root, read-only; the user, and no capability; its account's files and the API server's place.
-    fn run(&self, objects: &[Value], name: &str, api: &Api, change: impl Fn(&str, String) -> String) -> Command {
+    /// A container of a manifest, with the service account and the address of the API server.
+    fn container(&self, objects: &[Value], name: &str, api: &Api, change: impl Fn(&str, String) -> String) -> Command {
         let (args, env) = started(container(objects, name));
-        let user = user(objects, name).unwrap_or_else(|| {
-            let user = self.config["User"].as_str().unwrap().split(':').next().unwrap();
-            user.parse().unwrap()
-        });
+        let user = user(objects, name).unwrap_or_else(|| self.default_user());
+        let account = self.account(name, &api.authority);
+        let mut command = self.isolated(&account, user, args.into_iter().map(|arg| change("", arg)));
+        command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1");
+        command.env("KUBERNETES_SERVICE_PORT", api.port.to_string());
+        command.envs(env.into_iter().map(|(name, value)| {
+            let value = change(&name, value);
+            (name, value)
+        }));
+        command
+    }
+
+    /// The entrypoint with the image as its read-only root, without capabilities and environment.
+    fn isolated(&self, account: &Path, user: u64, args: impl Iterator<Item = String>) -> Command {
         let script = r#"set -e
             root=$1 node=$2 account=$3 user=$4 entrypoint=$5; shift 5
             mount --bind "$root" "$root"
@@ -171,16 +181,9 @@ impl Image {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", script, "sh"]);
         command.arg(self.root()).arg(self.dir.path().join("node"));
-        command.arg(self.account(name, &api.authority)).arg(user.to_string());
-        command.arg(self.config["Entrypoint"][0].as_str().unwrap());
-        command.args(args.into_iter().map(|arg| change("", arg)));
+        command.arg(account).arg(user.to_string());
+        command.arg(self.config["Entrypoint"][0].as_str().unwrap()).args(args);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1");
-        command.env("KUBERNETES_SERVICE_PORT", api.port.to_string());
-        command.envs(env.into_iter().map(|(name, value)| {
-            let value = change(&name, value);
-            (name, value)
-        }));
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -188,20 +191,26 @@ impl Image {
             .kill_on_drop(true);
         command
     }
+
+    /// User ID in the image configuration.
+    fn default_user(&self) -> u64 {
+        let user = self.config["User"].as_str().unwrap();
+        user.split(':').next().unwrap().parse().unwrap()
+    }
 }
 
-/// Whom a manifest lets a container run as, where it says so.
+/// User ID that a manifest sets, if any.
 fn user(objects: &[Value], account: &str) -> Option<u64> {
     let pod = pod(objects, account);
-    let told = [
+    let contexts = [
         &pod["containers"][0]["securityContext"]["runAsUser"],
         &pod["securityContext"]["runAsUser"],
     ];
-    told.iter().find_map(|user| user.as_u64())
+    contexts.iter().find_map(|user| user.as_u64())
 }
 
-/// What a command prints; it has to succeed.
-async fn done(command: &mut Command) -> String {
+/// Standard output of a command that must succeed.
+async fn output_of(command: &mut Command) -> String {
     let output = bounded("a command", command.output()).await.unwrap();
     assert!(
         output.status.success(),
@@ -211,7 +220,7 @@ async fn done(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-async fn may_isolate() -> bool {
+async fn can_isolate() -> bool {
     let tried = Command::new("unshare")
         .args(["--mount", "capsh", "--has-p=cap_sys_admin"])
         .output()
@@ -220,7 +229,7 @@ async fn may_isolate() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_image_run_as_the_manifests_run_it_carries_a_line_to_a_reader_finds_a_drain_by_name_and_checks_itself() {
+async fn the_image_streams_lines_resolves_drains_and_passes_its_check_when_run_as_in_the_manifests() {
     if !has_kubectl().await {
         return;
     }
@@ -232,22 +241,23 @@ async fn the_image_run_as_the_manifests_run_it_carries_a_line_to_a_reader_finds_
     let Some(emulator) = Emulator::start().await else {
         return;
     };
-    name_server(NAME_SERVER.into(), &[[127, 0, 0, 1]])
+    let dns = [127, 0, 0, 53];
+    name_server((dns, DNS_PORT).into(), &[[127, 0, 0, 1]])
         .await
         .expect("127.0.0.53:53 is free");
-    image.mount();
+    image.mount(dns, "127.0.0.1 localhost\n");
     let objects = rendered("emulator").await;
     let api = Api::start(&objects).await;
     api.apply(&objects.iter().collect::<Vec<_>>()).await;
     let bus_port = emulator.host().rsplit(':').next().unwrap();
-    // Everything as it stands there, but that ports are free ones and on loopback.
+    // Unchanged manifests, except for loopback addresses and free ports.
     let change = |name: &str, value: String| match name {
         "" if value.starts_with("0.0.0.0:") => "127.0.0.1:0".to_owned(),
         "PUBSUB_EMULATOR_HOST" => value.replace("pubsub-emulator:8085", &format!("pubsub-emulator:{bus_port}")),
         _ => value,
     };
     let start = |name: &str| {
-        let mut command = image.run(&objects, name, &api, change);
+        let mut command = image.container(&objects, name, &api, change);
         command.env("TRIBUTARY_ALLOW_ADDRESS", "127.0.0.0/8");
         Tributary::of(command)
     };
@@ -264,29 +274,69 @@ async fn the_image_run_as_the_manifests_run_it_carries_a_line_to_a_reader_finds_
     let listed = succeeds(&streamer, &["list", "load"]).await;
     let tried = succeeds(&streamer, &["test", "load", listed.split_whitespace().next().unwrap()]).await;
     assert!(tried.contains("resolve\tok"), "{tried}");
-    let (connection, _) = bounded("the drain's connection", receiver.accept()).await.unwrap();
+    let (connection, _) = bounded("the connection of the drain", receiver.accept()).await.unwrap();
     let mut received = BufReader::new(connection).lines();
     let line = bounded("a line", received.next_line()).await.unwrap().unwrap();
     assert!(line.contains(" load tributary - - - test message of drain"), "{line}");
-    let of_check = |name: &str, value: String| match name {
+    let change_for_check = |name: &str, value: String| match name {
         "TRIBUTARY_SERVER" => format!("{value}:{}", streamer.addr.port()),
         _ => change(name, value),
     };
-    let mut said = String::new();
-    let is_good = |said: &str| said.lines().count() == 8 && said.lines().all(|line| line.starts_with("ok "));
+    let mut report = String::new();
+    let is_good = |report: &str| report.lines().count() == 8 && report.lines().all(|line| line.starts_with("ok "));
     for _ in 0..TRIES {
-        let checked = bounded("a check", image.run(&objects, "check", &api, of_check).output()).await;
-        said = String::from_utf8(checked.unwrap().stdout).unwrap();
-        if is_good(&said) {
+        let checked = bounded(
+            "a check",
+            image.container(&objects, "check", &api, change_for_check).output(),
+        )
+        .await;
+        report = String::from_utf8(checked.unwrap().stdout).unwrap();
+        if is_good(&report) {
             break;
         }
     }
-    assert!(is_good(&said), "{said}");
+    assert!(is_good(&report), "{report}");
     for service in [collector, streamer, sinks] {
         service.terminate().await;
     }
-    // What was to last lies in the node's directory; nothing else was written.
+    // The root is read-only: state is in the node's directory.
     assert!(image.dir.path().join("node/checkpoints").exists());
     api.cluster.shutdown().await;
     emulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_resolves_names_from_the_hosts_file_and_from_dns() {
+    let Some(image) = Image::make().await else { return };
+    let dns = [127, 0, 0, 55];
+    name_server((dns, DNS_PORT).into(), &[[127, 0, 0, 1]])
+        .await
+        .expect("127.0.0.55:53 is free");
+    // The name server has another address for this name: only the hosts file leads to the listener.
+    image.mount(dns, "127.0.0.1 localhost\n127.0.0.2 in-hosts.example\n");
+    let account = image.account("reader", "");
+    for (name, addr) in [("in-hosts.example", [127, 0, 0, 2]), ("in-dns.example", [127, 0, 0, 1])] {
+        let server = TcpListener::bind(SocketAddr::from((addr, 0))).await.unwrap();
+        let url = format!("http://{name}:{}", server.local_addr().unwrap().port());
+        let args = ["logs", "shop", "--server", &url].map(str::to_owned);
+        let mut command = image.isolated(&account, image.default_user(), args.into_iter());
+        let mut reader = tokio::spawn(async move { command.output().await.unwrap() });
+        let accepted = bounded(name, async {
+            tokio::select! {
+                accepted = server.accept() => Ok(accepted.unwrap()),
+                ended = &mut reader => Err(ended.unwrap()),
+            }
+        });
+        let (connection, _) = accepted.await.unwrap_or_else(|ended| panic!("{name}: {ended:?}"));
+        let mut head = BufReader::new(connection).lines();
+        let mut is_named = false;
+        while let Some(line) = bounded("a request", head.next_line()).await.unwrap() {
+            is_named |= line.to_lowercase().starts_with(&format!("host: {name}:"));
+            if line.is_empty() {
+                break;
+            }
+        }
+        assert!(is_named, "{name}: the request has another host");
+        reader.abort();
+    }
 }
