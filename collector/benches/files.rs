@@ -7,7 +7,7 @@ mod support;
 use std::{fs::File, hint::black_box, io::Read, time::Duration};
 
 use bus::{Fd, Timestamp};
-use collector::{files::join::Joiner, lines::Lines};
+use collector::{files::assemble::Joiner, stream::lines::Lines};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use support::{LINE_BYTES, LINES, take_above};
 

@@ -5,7 +5,7 @@ mod support;
 use std::{hint::black_box, time::Duration};
 
 use bus::Timestamp;
-use collector::lines::Lines;
+use collector::stream::lines::Lines;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use support::{LINE_BYTES, LINES, take_above};
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use crate::{metrics::Metrics, status::Status, sweep::Sweep};
+use crate::{metrics::Metrics, pods::topic_gc::Sweep, status::Status};
 
 /// Well before the kubelet's four hours.
 const RENEW_AFTER: Duration = Duration::from_secs(3 * 3600);

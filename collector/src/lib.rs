@@ -6,40 +6,21 @@
 //! With [`Source::Files`] the lines come out of the node's `files` instead.
 
 mod anchor;
-mod backoff;
-mod checkpoint;
+mod api;
 mod config;
-mod copy;
-mod cut;
 mod error;
 #[doc(hidden)]
 pub mod files;
-mod follow;
-mod follows;
-mod heard;
+mod idle_metrics;
 mod instance;
-mod limit;
-#[doc(hidden)]
-pub mod lines;
-mod lost;
-mod metadata;
 mod metrics;
-mod namespaces;
-mod number;
 mod pods;
 mod publish;
-mod recorded;
-mod refusals;
-mod request;
-mod roster;
-mod rotation;
-mod seek;
-mod silence;
-mod spool;
+mod retry;
 mod status;
-mod stream;
-mod sweep;
-mod way;
+#[doc(hidden)]
+pub mod stream;
+mod supervisor;
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,16 +32,12 @@ pub use config::{AppFrom, Config, InvalidAppFrom, POD_LOG_DIR, Source};
 pub use error::CollectorError;
 pub use instance::{Instance, InstanceKey, Known, collected};
 pub use metrics::Metrics;
+pub use pods::topic_gc::Sweep;
 pub use status::Status;
-pub use sweep::Sweep;
 
-use checkpoint::Checkpoints;
-use limit::Limits;
-use pods::Pods;
-use roster::Roster;
-use spool::Spool;
-use sweep::Sweeper;
-use way::Way;
+use pods::{Pods, topic_gc::Sweeper};
+use publish::{checkpoint::Checkpoints, context::Way, rate_limit::Limits, spool::Spool};
+use supervisor::Roster;
 
 /// What an app may print, and the task that tells it; both none where that is not limited.
 fn limits(config: &Config, bus: &Arc<dyn Bus>) -> (Option<Arc<Limits>>, JoinSet<()>) {

@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::heard::Heard;
+use crate::idle_metrics::Heard;
 
 /// Publishing takes from half a millisecond (a synced batch on this machine) to some seconds (a bus in trouble).
 const PUBLISH_SECONDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5, 10.0];

@@ -2,7 +2,7 @@
 
 use std::{hint::black_box, time::Duration};
 
-use collector::lines::Lines;
+use collector::stream::lines::Lines;
 use criterion::Criterion;
 
 /// Bytes of a line as it travels, timestamp and newline included.

@@ -11,19 +11,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    bases::Bases,
-    join::Joiner,
+    assemble::Joiner,
+    checkpointer::Bases,
     reading::Reading,
     tail::{Opened, Tail, Turn},
     watch::{Bell, News, Watches},
 };
 use crate::{
-    checkpoint::Checkpoints,
-    copy::{changed, publishing},
-    follow::park,
-    heard::Ear,
+    api::follow::park,
+    api::response::{changed, publishing},
+    idle_metrics::Ear,
     instance::Known,
     metrics::Metrics,
+    publish::checkpoint::Checkpoints,
     status::Status,
     stream::Stream,
 };

@@ -10,12 +10,12 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    base::Place,
-    join::Joiner,
+    assemble::Joiner,
     listing::{Listed, list},
     log_file::{FileId, LogFile},
     path::Name,
 };
+use crate::publish::file_checkpoint::Place;
 
 /// What is read at once: a few thousand lines, and well below a millisecond.
 const READ_BYTES: usize = 256 << 10;

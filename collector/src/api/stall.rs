@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    backoff::Backoff,
+    api::request::{Answer, LogRequest},
     instance::Instance,
-    lines::Lines,
-    request::{Answer, LogRequest},
-    seek::{Join, Seek},
+    retry::Backoff,
+    stream::lines::Lines,
+    stream::resume_search::{Join, Seek},
 };
 
 /// A follow silent for so long is asked for again; then ever rarer, since most silent containers have nothing to say.

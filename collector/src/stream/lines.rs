@@ -10,8 +10,8 @@ use bus::{MAX_BATCH_BYTES, MAX_LINE_BYTES, Part, Timestamp};
 
 use crate::{
     anchor::{Anchor, Progress, Stamps},
-    cut::cut_at,
-    seek::{Join, Seek, Verdict},
+    stream::resume_search::{Join, Seek, Verdict},
+    stream::split::cut_at,
 };
 
 /// What may be held while it is undecided where a response joins: between the two marks lies at most a batch. More only follows where the

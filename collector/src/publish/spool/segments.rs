@@ -11,8 +11,8 @@ use std::{
 use bus::{Epoch, StreamId};
 use bytes::Bytes;
 
-use super::{compact::compact, entry};
-use crate::{anchor::Mark, checkpoint::Record, way::Step};
+use super::{compact::compact, format as entry};
+use crate::{anchor::Mark, publish::checkpoint::Record, publish::context::Step};
 
 /// One stream's steps on disk, oldest first.
 ///

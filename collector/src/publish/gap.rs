@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bus::{Batch, Content, Gap, GapReason, Timestamp};
 
-use crate::{checkpoint::Record, spool::Last, way::Step};
+use crate::{publish::checkpoint::Record, publish::context::Step, publish::spool::Last};
 
 /// A batch's lines, lost.
 pub fn told_lost(batch: &Batch, reason: GapReason) -> Batch {

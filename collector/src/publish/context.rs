@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bus::{Batch, Bus, StreamMetadata};
 
-use crate::{anchor::Mark, checkpoint::Checkpoints, limit::Limits, metrics::Metrics, spool::Spool};
+use crate::{
+    anchor::Mark, metrics::Metrics, publish::checkpoint::Checkpoints, publish::rate_limit::Limits,
+    publish::spool::Spool,
+};
 
 /// One thing to be done, in its turn.
 #[derive(Clone, Debug)]

@@ -9,14 +9,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff::Backoff,
-    copy::{Counted, changed, publishing},
-    follows::{Follows, Seat},
-    heard::Ear,
+    api::follow_slots::{Follows, Seat},
+    api::refusals::Refusals,
+    api::request::{Answer, Log, LogRequest, has_no_follow, is_kubelets},
+    api::response::{Counted, changed, publishing},
+    idle_metrics::Ear,
     instance::{Instance, Known},
     metrics::{Ended, Metrics},
-    refusals::Refusals,
-    request::{Answer, Log, LogRequest, has_no_follow, is_kubelets},
+    retry::Backoff,
     stream::{Rest, Stream},
 };
 

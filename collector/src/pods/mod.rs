@@ -1,5 +1,9 @@
 //! The pods of a node, as they come, change and go.
 
+pub mod last_seen;
+pub mod namespaces;
+pub mod topic_gc;
+
 use std::time::Duration;
 
 use futures::{StreamExt, stream::BoxStream};
@@ -10,7 +14,7 @@ use kube::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use crate::{backoff::Backoff, config::Config, namespaces::Namespaces};
+use crate::{config::Config, pods::namespaces::Namespaces, retry::Backoff};
 
 /// The first wait after the watch broke.
 const RETRY_FIRST: Duration = Duration::from_millis(100);

@@ -11,9 +11,9 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     anchor::Stamps,
+    api::request::{Answer, LogRequest},
     instance::Instance,
-    lines::Slice,
-    request::{Answer, LogRequest},
+    stream::lines::Slice,
 };
 
 /// The least between two looks. A kubelet looks every 10 s whether to rotate, or every 3 s where it is told to hurry: no file comes and goes between two looks.
@@ -200,7 +200,7 @@ fn first_behind(data: &[u8], time: Timestamp) -> Option<(usize, Timestamp)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lines::Lines;
+    use crate::stream::lines::Lines;
 
     fn line(n: u32) -> String {
         format!("2026-11-23T07:00:{n:02}.000000000Z line {n}\n")

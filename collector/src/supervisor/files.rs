@@ -6,9 +6,9 @@ use bus::{Epoch, Fd, StreamId, StreamMetadata};
 
 use super::{Owned, Roster};
 use crate::{
-    checkpoint::Record,
     files::{FileFollower, Files, Surroundings, Watches, container_dir, find_container_dir},
     instance::InstanceKey,
+    publish::checkpoint::Record,
     stream::Stream,
 };
 

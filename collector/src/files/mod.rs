@@ -4,11 +4,10 @@
 //! their lines apart and `join` makes of them what the log API would print; `follow` is the task that hands it to the streams, one for each output; its `reading` says
 //! what to do when, and a `base` from where the files are read again.
 
-mod base;
-mod bases;
+pub mod assemble;
+mod checkpointer;
 pub mod cri;
 mod follow;
-pub mod join;
 mod listing;
 mod log_file;
 mod path;
@@ -16,7 +15,6 @@ mod reading;
 mod tail;
 mod watch;
 
-pub(crate) use base::Base;
 pub(crate) use follow::{FileFollower, Files, Surroundings};
 pub(crate) use path::{container_dir, find_container_dir};
 pub(crate) use watch::Watches;

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     anchor::Mark,
     error::CollectorError,
-    files::Base,
     instance::{InstanceKey, fd_of},
+    publish::file_checkpoint::Base,
 };
 
 /// Records are small and few: a block cache would only hold them twice.

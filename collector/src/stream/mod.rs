@@ -1,20 +1,26 @@
 //! One container instance's output as a stream: every line its number, every hole its loss, and the end.
 
+pub mod lines;
+pub mod metadata;
+pub mod number;
+pub mod resume_search;
+mod split;
+
 use std::sync::Arc;
 
 use bus::{Batch, Content, Gap, GapReason, StreamId, StreamMetadata, Timestamp};
 
 use crate::{
     anchor::{Mark, fingerprint},
-    checkpoint::Record,
+    api::rotation::{self, Marks},
     instance::InstanceKey,
-    lines::Lines,
-    metadata::new_id,
-    number::Above,
-    publish::{Outlet, SPOOL_AFTER},
-    rotation::{self, Marks},
-    seek::{Join, Seek},
-    way::Step,
+    publish::checkpoint::Record,
+    publish::context::Step,
+    publish::outbox::{Outlet, SPOOL_AFTER},
+    stream::lines::Lines,
+    stream::metadata::new_id,
+    stream::number::Above,
+    stream::resume_search::{Join, Seek},
 };
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;

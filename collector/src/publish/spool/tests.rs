@@ -3,11 +3,11 @@ use std::sync::Arc;
 use bus::{AppName, Batch, Content, Epoch, GapReason, StreamId, StreamMetadata};
 use proptest::prelude::*;
 
-use super::shelf::Shelf;
+use super::segments::Shelf;
 use crate::{
     anchor::{Mark, Progress},
-    checkpoint::Record,
-    way::Step,
+    publish::checkpoint::Record,
+    publish::context::Step,
 };
 
 /// Small segments, so that a few batches fill one.

@@ -13,12 +13,12 @@ use tokio::{
 };
 
 use crate::{
-    follow::{Follower, Outcome},
-    follows::Seat,
+    api::follow::{Follower, Outcome},
+    api::follow_slots::Seat,
+    api::request::{Log, LogRequest},
+    api::rotation::{self, Beginning, Rotation},
+    api::stall::{self, Due, Silence},
     instance::{self, Known},
-    request::{Log, LogRequest},
-    rotation::{self, Beginning, Rotation},
-    silence::{self, Due, Silence},
     stream::Stream,
 };
 
@@ -151,7 +151,7 @@ impl Follower {
         };
         let seek = self.stream.seek();
         let (client, instance) = (self.client.clone(), Arc::clone(&self.instance));
-        async move { silence::has_more(request, &client, &instance, seek).await }.boxed()
+        async move { stall::has_more(request, &client, &instance, seek).await }.boxed()
     }
 
     /// Looks at how the current file begins.

@@ -11,13 +11,13 @@ use tokio::{
 
 use crate::{
     anchor::Mark,
-    backoff::Backoff,
-    checkpoint::Record,
     instance::InstanceKey,
-    lost::{told_lost, unreadable},
     metrics::Metrics,
-    spool::{Backlog, Last},
-    way::{Step, Way},
+    publish::checkpoint::Record,
+    publish::context::{Step, Way},
+    publish::gap::{told_lost, unreadable},
+    publish::spool::{Backlog, Last},
+    retry::Backoff,
 };
 
 /// The first wait after the bus refused a batch for now: about what a retry on the way costs.

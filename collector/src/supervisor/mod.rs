@@ -21,19 +21,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::{
-    backoff::Backoff,
-    checkpoint::{Record, Unseen},
+    api::follow::{Follower, park},
+    api::follow_slots::Follows,
+    api::refusals::Refusals,
     config::{Config, Source},
     files::Watches,
-    follow::{Follower, park},
-    follows::Follows,
     instance::{self, Instance, InstanceKey, Known},
-    metadata::new_origin,
-    publish::Outlet,
-    recorded::Recorded,
-    refusals::Refusals,
+    pods::last_seen::Recorded,
+    publish::checkpoint::{Record, Unseen},
+    publish::context::Way,
+    publish::outbox::Outlet,
+    retry::Backoff,
     stream::Stream,
-    way::Way,
+    stream::metadata::new_origin,
 };
 
 /// The first wait before a task that failed is begun again: what made it fail should not fill the log.

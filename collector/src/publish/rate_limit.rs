@@ -8,7 +8,7 @@ use bus::{AppName, Batch, Bus, Content, Epoch, StreamId, StreamMetadata, Timesta
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::backoff::Backoff;
+use crate::retry::Backoff;
 
 /// A bucket that ran dry opens again when it holds this much of a second's worth: lines pass in runs, and the losses between them are few.
 const REOPEN_SECONDS: f64 = 1.0;

@@ -4,10 +4,10 @@ use bus::{Content, Gap, GapReason, Timestamp};
 
 use crate::{
     anchor::{Mark, Progress},
-    lines::Slice,
-    lost::times,
+    publish::context::Step,
+    publish::gap::times,
     stream::Stream,
-    way::Step,
+    stream::lines::Slice,
 };
 
 /// Lines above the app's limit, which are told as one once others pass, or after a while.

@@ -5,8 +5,8 @@
 //! says what the bus has (the *published* mark). Nothing is synced: a killed process keeps what it wrote, and a lost node loses the directory anyway.
 
 mod compact;
-mod entry;
-mod shelf;
+mod format;
+mod segments;
 
 use std::{
     collections::HashMap,
@@ -23,15 +23,15 @@ use tokio::sync::Semaphore;
 
 use crate::{
     anchor::fingerprint,
-    checkpoint::{Checkpoints, Record, encode},
     error::CollectorError,
     instance::InstanceKey,
     metrics::{Metrics, Reason},
-    way::Step,
+    publish::checkpoint::{Checkpoints, Record, encode},
+    publish::context::Step,
 };
 
-pub use shelf::Last;
-use shelf::Shelf;
+pub use segments::Last;
+use segments::Shelf;
 
 /// The least a spool is bounded to: a few of the smallest segments.
 pub const MIN_BYTES: u64 = 4 << 20;

@@ -1,11 +1,13 @@
 //! When the place to read from again moves on.
 
-use super::{
-    base::{Base, Count, Place},
-    join::Joiner,
-    tail::Tail,
+use super::{assemble::Joiner, tail::Tail};
+use crate::{
+    publish::{
+        checkpoint::Checkpoints,
+        file_checkpoint::{Base, Count, Place},
+    },
+    stream::Stream,
 };
-use crate::{checkpoint::Checkpoints, stream::Stream};
 
 /// So much is read again after a restart at most, but for lines that were open and what the bus did not have.
 const BASE_BYTES: u64 = 1 << 20;

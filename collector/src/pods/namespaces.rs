@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, api::ListParams};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::backoff::Backoff;
+use crate::retry::Backoff;
 
 /// The namespaces are listed this often: a label that changes is noticed within it.
 const LIST_EVERY: Duration = Duration::from_secs(60);

@@ -1,0 +1,9 @@
+//! Reads containers' logs through the Kubernetes log API.
+
+pub mod follow;
+pub mod follow_slots;
+pub mod refusals;
+pub mod request;
+pub mod response;
+pub mod rotation;
+pub mod stall;
