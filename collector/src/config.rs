@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use crate::{metrics::Metrics, pods::topic_gc::Sweep, status::Status};
+use crate::{metrics::Metrics, status::Status};
 
 /// Well before the kubelet's four hours.
 const RENEW_AFTER: Duration = Duration::from_secs(3 * 3600);
@@ -76,6 +76,15 @@ impl Config {
             metrics: Metrics::default(),
         }
     }
+}
+
+/// When topics of apps that are gone are removed.
+#[derive(Clone, Copy, Debug)]
+pub struct Sweep {
+    /// An app has to be gone for so long: how far history reaches. Counted by this process, so that a list that was wrong for a moment removes nothing.
+    pub gone_for: Duration,
+    /// How often it is looked.
+    pub interval: Duration,
 }
 
 /// Where the kubelet keeps its containers' files, unless it was told otherwise (`podLogsDir`).

@@ -17,6 +17,7 @@ mod metrics;
 mod pods;
 mod publish;
 mod retry;
+mod state_watch;
 mod status;
 #[doc(hidden)]
 pub mod stream;
@@ -28,11 +29,11 @@ use bus::Bus;
 use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 
-pub use config::{AppFrom, Config, InvalidAppFrom, POD_LOG_DIR, Source};
+pub use config::{AppFrom, Config, InvalidAppFrom, POD_LOG_DIR, Source, Sweep};
 pub use error::CollectorError;
-pub use instance::{Instance, InstanceKey, Known, collected};
+pub use instance::{Instance, InstanceKey, Known};
 pub use metrics::Metrics;
-pub use pods::topic_gc::Sweep;
+pub use pods::instances::collected;
 pub use status::Status;
 
 use pods::{Pods, topic_gc::Sweeper};

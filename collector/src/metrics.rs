@@ -181,3 +181,19 @@ impl Metrics {
         self.spool.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
+
+/// One more counts for as long as this lives.
+pub(crate) struct GaugeGuard(Gauge);
+
+impl GaugeGuard {
+    pub(crate) fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,35 +1,41 @@
-//! How long to wait before the next attempt.
+//! Delays between attempts.
 
 use std::time::Duration;
 
-/// Waits that double up to a limit, each drawn from its upper half so that many waiting collectors do not knock together.
-#[derive(Clone, Debug)]
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+/// Exponential backoff with jitter that never gives up.
+#[derive(Debug)]
 pub struct Backoff {
-    first: Duration,
-    most: Duration,
-    next: Duration,
+    settings: ExponentialBuilder,
+    delays: ExponentialBackoff,
+    max: Duration,
 }
 
 impl Backoff {
-    /// Begins at `first` and grows to `most`.
-    pub fn new(first: Duration, most: Duration) -> Self {
+    /// Doubles the delay from `first` up to `max`; each delay is drawn from the upper half of its range.
+    pub fn new(first: Duration, max: Duration) -> Self {
+        // backon adds up to the delay itself as jitter: from half the bounds that is the upper half.
+        let settings = ExponentialBuilder::new()
+            .with_min_delay(first / 2)
+            .with_max_delay(max / 2)
+            .with_jitter()
+            .without_max_times();
         Self {
-            first,
-            most,
-            next: first,
+            settings,
+            delays: settings.build(),
+            max,
         }
     }
 
-    /// The next wait.
-    pub fn next(&mut self) -> Duration {
-        let wait = self.next;
-        self.next = (wait * 2).min(self.most);
-        wait.mul_f64(rand::random_range(0.5..=1.0))
+    /// Returns the next delay.
+    pub fn next_delay(&mut self) -> Duration {
+        self.delays.next().unwrap_or(self.max)
     }
 
-    /// Begins anew: an attempt succeeded.
+    /// Starts over with the first delay, after an attempt that succeeded.
     pub fn reset(&mut self) {
-        self.next = self.first;
+        self.delays = self.settings.build();
     }
 }
 
@@ -38,13 +44,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_the_limit_and_begin_anew() {
-        let (first, most) = (Duration::from_millis(50), Duration::from_secs(5));
-        let mut backoff = Backoff::new(first, most);
-        assert!(backoff.next() <= first);
-        let last = (0..20).map(|_| backoff.next()).last().unwrap_or_default();
-        assert!(last >= most / 2 && last <= most);
+    fn delays_grow_to_the_maximum_and_start_over_after_a_reset() {
+        let (first, max) = (Duration::from_millis(50), Duration::from_secs(5));
+        let mut backoff = Backoff::new(first, max);
+        assert!(backoff.next_delay() <= first);
+        let last = (0..20).map(|_| backoff.next_delay()).last().unwrap_or_default();
+        assert!(last >= max / 2 && last <= max);
         backoff.reset();
-        assert!(backoff.next() <= first);
+        assert!(backoff.next_delay() <= first);
     }
 }

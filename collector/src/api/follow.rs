@@ -9,15 +9,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::follow_slots::{Follows, Seat},
-    api::refusals::Refusals,
-    api::request::{Answer, Log, LogRequest, has_no_follow, is_kubelets},
-    api::response::{Counted, changed, publishing},
     idle_metrics::Ear,
     instance::{Instance, Known},
-    metrics::{Ended, Metrics},
+    metrics::{GaugeGuard, Metrics},
     retry::Backoff,
+    state_watch::{changed, park},
     stream::{Rest, Stream},
+};
+
+use super::{
+    follow_slots::{Follows, Seat},
+    outcome::Outcome,
+    refusals::Refusals,
+    request::{Answer, Log, LogRequest, has_no_follow, is_kubelets},
 };
 
 /// The first wait before a log is asked for again: a follow that ended because the kubelet restarted finds it back in about a second.
@@ -61,54 +65,6 @@ pub struct Follower {
     pub loud: bool,
     /// A follow that was open when its container terminated: what it still holds is wanted only where the plain read fails.
     pub open: Option<Log>,
-}
-
-/// How one reading ended.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// Cleanly, after so many new lines.
-    Ended { news: u64, rest: Rest },
-    /// As it ended, and it was not to be followed.
-    Polled { news: u64 },
-    /// To be tried again.
-    Broken(String),
-    /// As broken: the collector may not read it.
-    Refused(String),
-    /// As broken, and not before this has passed.
-    Busy(Duration),
-    /// Open, and without the lines that there are.
-    Silent,
-    /// The node has no follow left.
-    NoFollow,
-    /// Another needs its follow more.
-    Yielded,
-    /// It was open for as long as follows are.
-    Renewed,
-    /// There is no log yet.
-    NotYet,
-    /// The pod is gone, and with it the log.
-    PodGone,
-    /// The instance terminated, or is shown no more.
-    Changed,
-    /// The collector stops.
-    Shutdown,
-}
-
-impl Outcome {
-    /// Why the log is asked for again. `None`: it is not, or there was none.
-    fn again(&self) -> Option<Ended> {
-        match self {
-            Self::Ended { .. } => Some(Ended::clean_end),
-            Self::Broken(_) => Some(Ended::broken),
-            Self::Refused(_) => Some(Ended::refused),
-            Self::Busy(_) => Some(Ended::busy),
-            Self::Silent => Some(Ended::silent),
-            Self::NoFollow | Self::Yielded => Some(Ended::no_follow),
-            Self::Renewed => Some(Ended::renewed),
-            Self::Changed => Some(Ended::changed),
-            Self::Polled { .. } | Self::NotYet | Self::PodGone | Self::Shutdown => None,
-        }
-    }
 }
 
 impl Follower {
@@ -168,7 +124,7 @@ impl Follower {
                     if news > 0 {
                         backoff.reset();
                     }
-                    backoff.next()
+                    backoff.next_delay()
                 }
                 Outcome::Changed => {
                     last_rest = self.stream.rest();
@@ -181,25 +137,25 @@ impl Follower {
                     if self.loud {
                         polls.reset();
                     }
-                    polls.next()
+                    polls.next_delay()
                 }
                 Outcome::NoFollow | Outcome::Yielded => {
                     self.loud = false;
                     RETRY_FIRST
                 }
-                Outcome::Busy(wait) => wait.max(backoff.next()),
+                Outcome::Busy(wait) => wait.max(backoff.next_delay()),
                 Outcome::NotYet => NOT_YET_WAIT,
                 Outcome::Silent => {
                     tracing::debug!(stream = %self.stream.id(), "log silent, though there are lines");
-                    backoff.next()
+                    backoff.next_delay()
                 }
                 Outcome::Refused(reason) => {
                     self.refusals.saw(&self.instance, &reason);
-                    backoff.next()
+                    backoff.next_delay()
                 }
                 Outcome::Broken(reason) => {
                     tracing::debug!(stream = %self.stream.id(), reason, "log to be asked for again");
-                    backoff.next()
+                    backoff.next_delay()
                 }
             };
             if !self.pause(wait).await {
@@ -226,7 +182,7 @@ impl Follower {
         };
         let answer = tokio::select! {
             () = self.shutdown.cancelled() => return Outcome::Shutdown,
-            answer = publishing(&mut self.stream, request.send(&self.client, &self.instance)) => answer,
+            answer = self.stream.publish_while(request.send(&self.client, &self.instance)) => answer,
         };
         let log = match answer {
             Answer::Log(log) => log,
@@ -237,7 +193,7 @@ impl Follower {
             Answer::Refused(reason) => return Outcome::Refused(reason),
             Answer::Trouble(reason) => return Outcome::Broken(reason),
         };
-        let _polled = (!known.terminated && seat.is_none()).then(|| Counted::new(&self.metrics.polled));
+        let _polled = (!known.terminated && seat.is_none()).then(|| GaugeGuard::new(&self.metrics.polled));
         // However soon after it was shown: a watch may show it late.
         if self.stream.seek().is_none() && !self.is_ours(known).await {
             return Outcome::Broken("perhaps another instance's".to_owned());
@@ -301,9 +257,7 @@ impl Follower {
     async fn read_last_words(&mut self) {
         let Some(mut log) = self.open.take() else { return };
         let deadline = Instant::now() + LAST_WORDS_WAIT;
-        while let Ok(Some(Ok(data))) =
-            timeout(deadline - Instant::now(), publishing(&mut self.stream, log.next())).await
-        {
+        while let Ok(Some(Ok(data))) = timeout(deadline - Instant::now(), self.stream.publish_while(log.next())).await {
             self.stream.read(&data);
             if self.stream.is_absent() {
                 // Whose it is can be asked no more; that lines are missing is told anyway.
@@ -333,17 +287,7 @@ impl Follower {
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => false,
-            () = publishing(&mut self.stream, news) => true,
+            () = self.stream.publish_while(news) => true,
         }
     }
-}
-
-/// Waits until an instance whose end is on the bus is shown no more: until then its record tells that it is not to be read again. False: the collector stops.
-pub async fn park(mut known: watch::Receiver<Known>, shutdown: CancellationToken) -> bool {
-    let gone = async {
-        while known.borrow_and_update().present {
-            changed(&mut known).await;
-        }
-    };
-    shutdown.run_until_cancelled(gone).await.is_some()
 }

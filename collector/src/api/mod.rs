@@ -2,6 +2,7 @@
 
 pub mod follow;
 pub mod follow_slots;
+pub mod outcome;
 pub mod refusals;
 pub mod request;
 pub mod response;

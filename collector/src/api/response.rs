@@ -1,25 +1,22 @@
 //! One response, from its first frame to its last.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
-use prometheus_client::metrics::gauge::Gauge;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::{
-    api::follow::{Follower, Outcome},
-    api::follow_slots::Seat,
-    api::request::{Log, LogRequest},
-    api::rotation::{self, Beginning, Rotation},
-    api::stall::{self, Due, Silence},
-    instance::{self, Known},
-    stream::Stream,
+use crate::{instance::Known, metrics::GaugeGuard, pods::instances, state_watch::changed};
+
+use super::{
+    follow::Follower,
+    follow_slots::Seat,
+    outcome::Outcome,
+    request::{Log, LogRequest},
+    rotation::{self, Beginning, Rotation},
+    stall::{self, Due, Silence},
 };
 
 /// A plain read that brings nothing for so long is broken.
@@ -34,7 +31,7 @@ impl Follower {
         let mut silence = Silence::new();
         let mut rotation = Rotation::new();
         let (mut probe, mut look) = (None, None);
-        let _open = Counted::new(&self.metrics.follows);
+        let _open = GaugeGuard::new(&self.metrics.follows);
         // Jittered, so that a node's follows are not all renewed at once.
         let renewed = Instant::now() + self.renew_after.mul_f64(rand::random_range(0.8..=1.0));
         loop {
@@ -132,14 +129,14 @@ impl Follower {
         let pods = kube::Api::<Pod>::namespaced(self.client.clone(), &self.instance.namespace);
         // Only list and watch are needed of pods elsewhere: the right to get one is not asked for here either.
         let one = ListParams::default().fields(&format!("metadata.name={}", self.instance.pod));
-        let listed = timeout(LIST_WAIT, publishing(&mut self.stream, pods.list(&one)));
+        let listed = timeout(LIST_WAIT, self.stream.publish_while(pods.list(&one)));
         let Some(Ok(Ok(listed))) = self.shutdown.run_until_cancelled(listed).await else {
             return false;
         };
         let now = listed
             .items
             .iter()
-            .find_map(|pod| instance::known(pod, &self.instance.key));
+            .find_map(|pod| instances::known(pod, &self.instance.key));
         now.is_some_and(|now| now.previous == asked.previous)
     }
 
@@ -168,45 +165,10 @@ impl Follower {
     }
 }
 
-/// One more counts for as long as this lives.
-pub(crate) struct Counted(Gauge);
-
-impl Counted {
-    pub(crate) fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 /// What was asked beside a follow. Never where nothing was.
 async fn answered<T>(asked: &mut Option<BoxFuture<'static, T>>) -> T {
     match asked {
         Some(asked) => asked.await,
         None => std::future::pending().await,
     }
-}
-
-/// Goes on publishing until something else is done.
-pub(crate) async fn publishing<T>(stream: &mut Stream, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            () = stream.progress() => {}
-        }
-    }
-}
-
-/// The instance's new state. Never where nobody tells it any more: then the collector stops.
-pub(crate) async fn changed(known: &mut watch::Receiver<Known>) -> Known {
-    if known.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-    *known.borrow_and_update()
 }

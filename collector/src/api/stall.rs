@@ -8,8 +8,10 @@ use crate::{
     api::request::{Answer, LogRequest},
     instance::Instance,
     retry::Backoff,
-    stream::lines::Lines,
-    stream::resume_search::{Join, Seek},
+    stream::{
+        lines::Lines,
+        resume_search::{Join, Seek},
+    },
 };
 
 /// A follow silent for so long is asked for again; then ever rarer, since most silent containers have nothing to say.
@@ -66,7 +68,7 @@ impl Silence {
         let mut backoff = Backoff::new(FIRST, MOST);
         let now = Instant::now();
         Self {
-            until: now + backoff.next(),
+            until: now + backoff.next_delay(),
             backoff,
             missed: false,
             second: now,
@@ -87,7 +89,7 @@ impl Silence {
         self.missed = false;
         self.backoff.reset();
         let soon = self.loud && now >= self.in_vain;
-        self.until = now + if soon { FIRST_OF_LOUD } else { self.backoff.next() };
+        self.until = now + if soon { FIRST_OF_LOUD } else { self.backoff.next_delay() };
     }
 
     /// When it will have lasted.
@@ -107,7 +109,7 @@ impl Silence {
             self.in_vain = Instant::now() + SOON_AGAIN;
         }
         let grace = if self.loud { GRACE_OF_LOUD } else { GRACE };
-        self.until = Instant::now() + if missed { grace } else { self.backoff.next() };
+        self.until = Instant::now() + if missed { grace } else { self.backoff.next_delay() };
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{future, io, path::PathBuf, time::Duration};
 
 use bus::{Fd, GapReason, Timestamp};
+use futures::future::OptionFuture;
 use tokio::{
     sync::watch,
     task,
@@ -18,12 +19,11 @@ use super::{
     watch::{Bell, News, Watches},
 };
 use crate::{
-    api::follow::park,
-    api::response::{changed, publishing},
     idle_metrics::Ear,
     instance::Known,
     metrics::Metrics,
     publish::checkpoint::Checkpoints,
+    state_watch::{changed, park},
     status::Status,
     stream::Stream,
 };
@@ -164,8 +164,8 @@ impl FileFollower {
                     reading.looks(self.is_deaf());
                 }
                 () = task::yield_now(), if reading.is_hungry && has_room => self.turn(&mut reading),
-                () = until(reading.settled), if reading.settled.is_some() => reading.wakes(),
-                () = until(ends), if ends.is_some() => {
+                Some(()) = OptionFuture::from(reading.settled.map(sleep_until)) => reading.wakes(),
+                Some(()) = OptionFuture::from(ends.map(sleep_until)) => {
                     // A last look, whatever the kernel told.
                     reading.looks(self.is_deaf());
                     self.turn(&mut reading);
@@ -211,7 +211,7 @@ impl FileFollower {
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return (Begun::Shutdown, None, known),
-                () = publishing(&mut self.out, async { tokio::select! { () = wait => {}, _ = changed(&mut self.known) => {} } }) => {}
+                () = self.out.publish_while(async { tokio::select! { () = wait => {}, _ = changed(&mut self.known) => {} } }) => {}
             }
         }
     }
@@ -379,14 +379,6 @@ impl FileFollower {
 async fn rung(bell: &Option<Bell>) -> News {
     match bell {
         Some(bell) => bell.rung().await,
-        None => future::pending().await,
-    }
-}
-
-/// Never where there is no time.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
         None => future::pending().await,
     }
 }

@@ -1,5 +1,6 @@
 //! The pods of a node, as they come, change and go.
 
+pub mod instances;
 pub mod last_seen;
 pub mod namespaces;
 pub mod topic_gc;
@@ -14,16 +15,15 @@ use kube::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use crate::{config::Config, pods::namespaces::Namespaces, retry::Backoff};
+use crate::{config::Config, retry::Backoff};
+use instances::is_excluded;
+use namespaces::Namespaces;
 
 /// The first wait after the watch broke.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 
 /// The longest: an API that comes back is noticed within this.
 const RETRY_MOST: Duration = Duration::from_secs(10);
-
-/// A pod with this annotation, `true`, is left out.
-const EXCLUDE: &str = "tributary.dev/exclude";
 
 /// The longest that a server is believed to need.
 const RETRY_AFTER_MOST: Duration = Duration::from_secs(60);
@@ -138,16 +138,8 @@ impl Pods {
         }
         self.failing = true;
         let asked = retry_after(error).unwrap_or_default().min(RETRY_AFTER_MOST);
-        self.not_before = Instant::now() + self.backoff.next().max(asked);
+        self.not_before = Instant::now() + self.backoff.next_delay().max(asked);
     }
-}
-
-/// Whether a pod says that it is not to be collected.
-pub fn is_excluded(pod: &Pod) -> bool {
-    let annotations = pod.metadata.annotations.as_ref();
-    annotations
-        .and_then(|all| all.get(EXCLUDE))
-        .is_some_and(|value| value == "true")
 }
 
 /// When a server that has too much to do wants to be asked again.

@@ -111,7 +111,7 @@ impl Choice {
             }
             Err(error) => {
                 tracing::warn!(error, "namespaces cannot be listed for now");
-                self.due = Instant::now() + self.backoff.next();
+                self.due = Instant::now() + self.backoff.next_delay();
                 false
             }
         }

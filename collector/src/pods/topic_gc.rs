@@ -12,22 +12,13 @@ use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::PartialObj
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
-use crate::config::AppFrom;
+use crate::config::{AppFrom, Sweep};
 
 /// Objects of a list that one call brings.
 const PAGE: u32 = 500;
 
 /// A call that takes longer has failed.
 const LIST_WAIT: Duration = Duration::from_secs(60);
-
-/// When topics of apps that are gone are removed.
-#[derive(Clone, Copy, Debug)]
-pub struct Sweep {
-    /// An app has to be gone for so long: how far history reaches. Counted by this process, so that a list that was wrong for a moment removes nothing.
-    pub gone_for: Duration,
-    /// How often it is looked.
-    pub interval: Duration,
-}
 
 /// Which apps are gone, and since when.
 pub(crate) struct Sweeper {

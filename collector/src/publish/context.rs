@@ -2,33 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{Batch, Bus, StreamMetadata};
+use bus::Bus;
 
-use crate::{
-    anchor::Mark, metrics::Metrics, publish::checkpoint::Checkpoints, publish::rate_limit::Limits,
-    publish::spool::Spool,
-};
+use crate::metrics::Metrics;
 
-/// One thing to be done, in its turn.
-#[derive(Clone, Debug)]
-pub enum Step {
-    /// Publish; the mark is at the end of its lines, where it has any.
-    Batch(Batch, Option<Mark>),
-    /// Publish; the instance's last stream ends with it, and is not to be read again.
-    Finish(Batch),
-    /// A new stream of the instance begins: its record takes the old one's place.
-    Begin(Arc<StreamMetadata>),
-}
-
-impl Step {
-    /// Its lines' bytes.
-    pub fn data(&self) -> &[u8] {
-        match self {
-            Self::Batch(batch, _) | Self::Finish(batch) => batch.data(),
-            Self::Begin(_) => &[],
-        }
-    }
-}
+use super::{checkpoint::Checkpoints, rate_limit::Limits, spool::Spool};
 
 /// What all streams publish through.
 #[derive(Clone)]

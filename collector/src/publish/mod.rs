@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod context;
+pub mod entry;
 pub mod file_checkpoint;
 pub mod gap;
 pub mod outbox;

@@ -2,8 +2,11 @@
 
 use std::{collections::VecDeque, future, io, sync::Arc, time::Duration};
 
-use bus::{AppName, Batch, BusError, Content, GapReason, StreamId};
-use futures::{FutureExt, future::BoxFuture};
+use bus::{AppName, Batch, BusError, Content, Gap, GapReason, StreamId};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, OptionFuture},
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, sleep_until, timeout},
@@ -13,10 +16,13 @@ use crate::{
     anchor::Mark,
     instance::InstanceKey,
     metrics::Metrics,
-    publish::checkpoint::Record,
-    publish::context::{Step, Way},
-    publish::gap::{told_lost, unreadable},
-    publish::spool::{Backlog, Last},
+    publish::{
+        checkpoint::Record,
+        context::Way,
+        entry::Step,
+        gap::told_lost,
+        spool::{Backlog, Last},
+    },
     retry::Backoff,
 };
 
@@ -159,16 +165,10 @@ impl Outlet {
     ///
     /// *Cancel safety*: the batch stays in flight.
     pub async fn progress(&mut self) {
-        let spill_at = self.spill_at();
-        let spill = async {
-            match spill_at {
-                Some(at) => sleep_until(at).await,
-                None => future::pending().await,
-            }
-        };
+        let spill = OptionFuture::from(self.spill_at().map(sleep_until));
         tokio::select! {
             landed = self.flight.landed() => self.landed(landed),
-            () = spill => self.spill(),
+            Some(()) = spill => self.spill(),
         }
     }
 
@@ -372,7 +372,7 @@ impl Outlet {
         } else {
             self.queue.push_front(flying.step);
         }
-        self.backoff.next()
+        self.backoff.next_delay()
     }
 
     /// It would block its stream for ever: told as a loss instead.
@@ -409,4 +409,25 @@ impl Flight {
 async fn turn(turns: Arc<Semaphore>, pause: Duration) -> Option<OwnedSemaphorePermit> {
     sleep(pause).await;
     turns.acquire_owned().await.ok()
+}
+
+/// What was on disk and cannot be read back: a loss, as far as it was the stream that the record is of.
+fn unreadable(record: &Record, last: &Last) -> Option<Step> {
+    let metadata = record
+        .metadata()
+        .filter(|metadata| last.stream.as_ref() == Some(&metadata.stream))?;
+    let seq = record.accepted.map_or(0, |accepted| accepted.seq_end);
+    let end = last.read.filter(|read| read.seq_end > seq)?;
+    let loss = Gap {
+        lines: end.seq_end - seq,
+        reason: GapReason::Spool,
+        from: record.accepted.map(|accepted| accepted.anchor.timestamp()),
+        to: Some(end.anchor.timestamp()),
+    };
+    let batch = Batch {
+        metadata: Arc::new(metadata),
+        seq,
+        content: Content::Gap(loss),
+    };
+    Some(Step::Batch(batch, Some(end)))
 }

@@ -129,7 +129,7 @@ async fn publish(bus: &dyn Bus, batch: &Batch) -> bool {
     loop {
         match bus.publish(batch.clone()).await {
             Ok(()) => return true,
-            Err(error) if error.is_transient() => tokio::time::sleep(backoff.next()).await,
+            Err(error) if error.is_transient() => tokio::time::sleep(backoff.next_delay()).await,
             Err(error) => {
                 tracing::error!(%error, app = %batch.metadata.app, "notice refused");
                 return false;

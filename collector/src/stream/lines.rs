@@ -10,8 +10,10 @@ use bus::{MAX_BATCH_BYTES, MAX_LINE_BYTES, Part, Timestamp};
 
 use crate::{
     anchor::{Anchor, Progress, Stamps},
-    stream::resume_search::{Join, Seek, Verdict},
-    stream::split::cut_at,
+    stream::{
+        resume_search::{Join, Seek, Verdict},
+        split::cut_at,
+    },
 };
 
 /// What may be held while it is undecided where a response joins: between the two marks lies at most a batch. More only follows where the

@@ -2,24 +2,15 @@
 
 use bus::{Content, Gap, GapReason, Timestamp};
 
+use super::{OverLimit, Stream, lines::Slice};
 use crate::{
     anchor::{Mark, Progress},
-    publish::context::Step,
-    publish::gap::times,
-    stream::Stream,
-    stream::lines::Slice,
+    publish::{entry::Step, gap::times},
 };
-
-/// Lines above the app's limit, which are told as one once others pass, or after a while.
-pub(crate) struct Above {
-    seq: u64,
-    loss: Gap,
-    end: Mark,
-}
 
 impl Stream {
     /// Numbers lines, and hands them on.
-    pub(crate) fn number(&mut self, mut slice: Slice) {
+    pub(super) fn number(&mut self, mut slice: Slice) {
         self.live = true;
         while let Some(at) = self.marks.passed(&slice) {
             if at > 0 {
@@ -33,7 +24,7 @@ impl Stream {
     }
 
     /// The file was rotated behind the last line had, and what came until then may not be all. Told once in a place.
-    pub(crate) fn rotated(&mut self, to: Timestamp) {
+    pub(super) fn rotated(&mut self, to: Timestamp) {
         if self.rotated_at.replace(self.next_seq) == Some(self.next_seq) {
             return;
         }
@@ -79,7 +70,7 @@ impl Stream {
     fn drop_above(&mut self, slice: Slice) {
         let (seq, end) = self.count(&slice);
         let (from, to) = times(&slice.data);
-        let above = self.above.get_or_insert(Above {
+        let above = self.above.get_or_insert(OverLimit {
             seq,
             loss: Gap {
                 lines: 0,
@@ -96,8 +87,8 @@ impl Stream {
     }
 
     /// Tells what was above the limit, where anything was.
-    pub(crate) fn tell_above(&mut self) {
-        if let Some(Above { seq, loss, end }) = self.above.take() {
+    pub(super) fn tell_above(&mut self) {
+        if let Some(OverLimit { seq, loss, end }) = self.above.take() {
             self.outlet.metrics().lost((&loss.reason).into(), loss.lines);
             let batch = self.batch(seq, Content::Gap(loss));
             self.outlet.push(Step::Batch(batch, Some(end)));
@@ -120,36 +111,7 @@ impl Stream {
         (seq, mark)
     }
 
-    /// What was had may not be all: tells the lines that have numbers as such, and the others by their times.
-    pub(crate) fn lose(&mut self, reason: GapReason, to: Timestamp) {
-        let had = self.had.map(|had| had.anchor.timestamp());
-        let farthest = self
-            .maybe
-            .map(|maybe| maybe.anchor.timestamp())
-            .filter(|_| self.used > self.next_seq);
-        if self.used > self.next_seq {
-            self.tell(
-                self.next_seq,
-                Gap {
-                    lines: self.used - self.next_seq,
-                    reason: reason.clone(),
-                    from: had,
-                    to: farthest,
-                },
-            );
-        }
-        self.tell(
-            self.used,
-            Gap {
-                lines: 0,
-                reason,
-                from: farthest.or(had),
-                to: Some(to),
-            },
-        );
-    }
-
-    pub(crate) fn tell(&mut self, seq: u64, loss: Gap) {
+    pub(super) fn tell(&mut self, seq: u64, loss: Gap) {
         self.outlet.metrics().lost((&loss.reason).into(), loss.lines);
         self.push(seq, Content::Gap(loss), None);
     }

@@ -1,6 +1,7 @@
 //! Which container instances there are, and a task for each.
 
 mod files;
+mod tasks;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,32 +9,23 @@ use std::{
     time::Duration,
 };
 
-use bus::{AppName, Bus, Fd, StreamMetadata, Timestamp};
-use futures::FutureExt;
+use bus::{AppName, Bus, Fd};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use tokio::{
     sync::watch,
-    task::{self, JoinError, JoinSet},
-    time::sleep,
+    task::{self, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span};
 
 use crate::{
-    api::follow::{Follower, park},
-    api::follow_slots::Follows,
-    api::refusals::Refusals,
+    api::{follow_slots::Follows, refusals::Refusals},
     config::{Config, Source},
     files::Watches,
-    instance::{self, Instance, InstanceKey, Known},
-    pods::last_seen::Recorded,
-    publish::checkpoint::{Record, Unseen},
-    publish::context::Way,
-    publish::outbox::Outlet,
+    instance::{Instance, InstanceKey, Known},
+    pods::{instances, last_seen::Recorded},
+    publish::{checkpoint::Record, context::Way},
     retry::Backoff,
-    stream::Stream,
-    stream::metadata::new_origin,
 };
 
 /// The first wait before a task that failed is begun again: what made it fail should not fill the log.
@@ -180,10 +172,10 @@ impl Roster {
     }
 
     fn show(&mut self, pod: &Pod) {
-        let (Some(uid), Some(app)) = (pod.metadata.uid.clone(), instance::app(pod, &self.config.app_from)) else {
+        let (Some(uid), Some(app)) = (pod.metadata.uid.clone(), instances::app(pod, &self.config.app_from)) else {
             return;
         };
-        let mut instances = instance::instances(pod, &self.config.app_from);
+        let mut instances = instances::instances(pod, &self.config.app_from);
         if self.watches.is_some() {
             // One task reads both outputs, under the first one's key.
             instances
@@ -278,171 +270,6 @@ impl Roster {
         }
         self.config.status.set_listed();
     }
-
-    /// Goes on with an instance where its record stands, or begins one.
-    fn begin(&mut self, instance: Instance) {
-        let key = instance.key.clone();
-        let claimed = self.unclaimed.as_mut().and_then(|unclaimed| unclaimed.remove(&key));
-        let claimed = claimed.or_else(|| self.way.checkpoints.get(&key));
-        if let Some(unclaimed) = self.unclaimed.as_mut().filter(|_| key.fd().is_some()) {
-            unclaimed.remove(&key.of(Fd::Err));
-        }
-        // One that was ended while the container runs on was left for another source.
-        let is_left = |record: &Record| record.ended && !instance.known.terminated;
-        let mut record = match claimed.filter(|record| record.metadata().is_some() && !is_left(record)) {
-            Some(record) => record,
-            None => match new_origin(&instance) {
-                Ok(metadata) => self.first_record(&instance, &metadata),
-                Err(error) => return tracing::warn!(%error, "container not followed"),
-            },
-        };
-        record.restarts = Some(instance.known.restarts);
-        self.way.checkpoints.save(&key, &record);
-        if let Some(older) = self.recorded.note(&key, record.restarts)
-            && older != key
-        {
-            self.forget(&older);
-        }
-        let owned = Owned::new(instance.known, Some(Arc::new(instance)));
-        self.instances.insert(key.clone(), owned);
-        self.work(key, record, Duration::ZERO);
-    }
-
-    fn first_record(&self, instance: &Instance, metadata: &StreamMetadata) -> Record {
-        let mut record = Record::new(metadata);
-        let restarts = instance.known.restarts;
-        if let Some((key, before)) = self.recorded.before(&instance.key, restarts) {
-            record.expected = true;
-            if restarts - before > 1 {
-                tracing::warn!(stream = %metadata.stream, instances = restarts - before - 1, "instances came and went unseen");
-                let last = self.way.checkpoints.get(&key).and_then(|before| before.last());
-                record.unseen = Some(Unseen {
-                    from: last.map(|last| last.anchor.time).filter(|time| *time != i64::MIN),
-                    to: Timestamp::now().0,
-                });
-            }
-        }
-        record
-    }
-
-    /// Ends a stream of before whose instance is gone.
-    fn close(&mut self, key: InstanceKey, record: Record) {
-        if record.ended || record.metadata().is_none() {
-            if !self.recorded.is_newest(&key) {
-                self.way.checkpoints.delete(&key);
-            }
-            return;
-        }
-        let gone = Known {
-            terminated: true,
-            previous: false,
-            present: false,
-            restarts: record.restarts.unwrap_or_default(),
-        };
-        self.instances.insert(key.clone(), Owned::new(gone, None));
-        self.work(key, record, Duration::ZERO);
-    }
-
-    /// Begins the task of an instance that is owned, from its record, after a wait.
-    fn work(&mut self, key: InstanceKey, record: Record, wait: Duration) {
-        let (Some(owned), Some(metadata)) = (self.instances.get(&key), record.metadata()) else {
-            return;
-        };
-        let shutdown = self.shutdown.clone();
-        if record.ended {
-            let task = self.tasks.spawn(park(owned.known.subscribe(), shutdown));
-            self.keys.insert(task.id(), key);
-            return;
-        }
-        let stream = self.stream(&key, metadata, &record);
-        let work = match &owned.instance {
-            _ if self.reads_files(&key) => self.file_follower(owned, &key, stream, &record).run().boxed(),
-            None => end(stream, shutdown.clone()).boxed(),
-            Some(instance) => {
-                let follower = Follower {
-                    client: self.client.clone(),
-                    instance: Arc::clone(instance),
-                    known: owned.known.subscribe(),
-                    stream,
-                    expected: record.expected,
-                    shutdown: shutdown.clone(),
-                    metrics: self.way.metrics.clone(),
-                    follows: self.follows.clone(),
-                    refusals: self.refusals.clone(),
-                    renew_after: self.config.renew_after,
-                    ear: None,
-                    loud: false,
-                    open: None,
-                };
-                follower.run().boxed()
-            }
-        };
-        let span = owned.instance.as_ref().map_or_else(Span::none, |instance| {
-            tracing::info_span!("container", app = %instance.app, process = instance.process, node = instance.node)
-        });
-        let work = async move {
-            shutdown.run_until_cancelled(sleep(wait)).await;
-            work.await
-        };
-        let task = self.tasks.spawn(work.instrument(span));
-        self.keys.insert(task.id(), key);
-    }
-
-    fn stream(&self, key: &InstanceKey, metadata: StreamMetadata, record: &Record) -> Stream {
-        let outlet = Outlet::new(self.way.clone(), key.clone(), record.clone());
-        Stream::new(key.clone(), metadata, record, outlet)
-    }
-
-    /// The record of one that is the newest of its container stays.
-    fn ended(&mut self, id: task::Id, is_over: bool) {
-        let Some(key) = self.keys.remove(&id) else { return };
-        self.instances.remove(&key);
-        if is_over && !self.recorded.is_newest(&key) {
-            self.way.checkpoints.delete(&key);
-        }
-    }
-
-    fn failed(&mut self, error: &JoinError) {
-        let Some(key) = self.keys.remove(&error.id()) else {
-            return;
-        };
-        tracing::error!(%error, pod_uid = key.pod_uid, container = key.container, "a container's task failed: begun again");
-        let record = self
-            .way
-            .checkpoints
-            .get(&key)
-            .filter(|record| record.metadata().is_some());
-        match (record, self.instances.get_mut(&key)) {
-            (Some(record), Some(owned)) => {
-                let wait = owned.backoff.next();
-                self.work(key, record, wait);
-            }
-            // Without a record, it begins when it is shown next.
-            _ => {
-                self.instances.remove(&key);
-            }
-        }
-    }
-
-    /// Removes a record, unless a task is on it, which sees to it itself, or it is still to be claimed.
-    fn forget(&self, key: &InstanceKey) {
-        let is_unclaimed = self.unclaimed.as_ref().is_some_and(|all| all.contains_key(key));
-        if !is_unclaimed && !self.instances.contains_key(key) {
-            self.way.checkpoints.delete(key);
-        }
-    }
-}
-
-/// Ends a stream of before whose instance is gone. False: the collector stopped first.
-async fn end(mut stream: Stream, shutdown: CancellationToken) -> bool {
-    if shutdown.is_cancelled() {
-        return false;
-    }
-    tracing::info!(stream = %stream.id(), "gone while the collector was away");
-    if !stream.is_finished() {
-        stream.gone(true);
-    }
-    stream.drain_until(&shutdown).await
 }
 
 /// Makes an app's topic, so that readers find it before its first line.
@@ -452,6 +279,6 @@ async fn make_topic(bus: Arc<dyn Bus>, app: AppName) {
         if !error.is_transient() {
             return tracing::error!(%app, %error, "topic not made");
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::time::sleep(backoff.next_delay()).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use bus::{Content, Gap, GapReason};
 
-use crate::{publish::context::Step, publish::gap::told_lost};
+use crate::publish::{entry::Step, gap::told_lost};
 
 /// Makes losses of the lines in these steps; neighbours are told as one. What is no line stays, losses above all. Returns how many lines were lost by it.
 pub fn compact(steps: Vec<Step>) -> (Vec<Step>, u64) {

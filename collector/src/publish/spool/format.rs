@@ -8,7 +8,7 @@ use bus::{Batch, Content};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{anchor::Mark, publish::context::Step};
+use crate::{anchor::Mark, publish::entry::Step};
 
 /// Bytes before the head.
 pub const PREFIX: usize = 12;

@@ -26,8 +26,10 @@ use crate::{
     error::CollectorError,
     instance::InstanceKey,
     metrics::{Metrics, Reason},
-    publish::checkpoint::{Checkpoints, Record, encode},
-    publish::context::Step,
+    publish::{
+        checkpoint::{Checkpoints, Record, encode},
+        entry::Step,
+    },
 };
 
 pub use segments::Last;

@@ -12,7 +12,10 @@ use bus::{Epoch, StreamId};
 use bytes::Bytes;
 
 use super::{compact::compact, format as entry};
-use crate::{anchor::Mark, publish::checkpoint::Record, publish::context::Step};
+use crate::{
+    anchor::Mark,
+    publish::{checkpoint::Record, entry::Step},
+};
 
 /// One stream's steps on disk, oldest first.
 ///

@@ -6,8 +6,7 @@ use proptest::prelude::*;
 use super::segments::Shelf;
 use crate::{
     anchor::{Mark, Progress},
-    publish::checkpoint::Record,
-    publish::context::Step,
+    publish::{checkpoint::Record, entry::Step},
 };
 
 /// Small segments, so that a few batches fill one.

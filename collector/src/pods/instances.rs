@@ -1,0 +1,277 @@
+//! The container instances of a pod, as its object lists them.
+
+use bus::AppName;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+
+use crate::{
+    config::AppFrom,
+    instance::{Instance, InstanceKey, Known},
+};
+
+/// A pod with this annotation, `true`, is left out.
+const EXCLUDE: &str = "tributary.dev/exclude";
+
+/// Whether a pod says that it is not to be collected.
+pub fn is_excluded(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    annotations
+        .and_then(|all| all.get(EXCLUDE))
+        .is_some_and(|value| value == "true")
+}
+
+/// The app that a pod belongs to; `None` where nothing names one.
+pub fn app(pod: &Pod, app_from: &AppFrom) -> Option<AppName> {
+    let name = match app_from {
+        AppFrom::Namespace => pod.metadata.namespace.as_ref(),
+        AppFrom::Label(key) => pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)),
+    };
+    name?.parse().ok()
+}
+
+/// The instances of a pod that have a log: of each container the newest that was started, and the one before while it is still served.
+///
+/// *Source*: `status.initContainerStatuses`, `containerStatuses`, `ephemeralContainerStatuses`. When an instance terminates, the kubelet deletes the one
+/// before at once: then only the newest is left.
+pub fn instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
+    let (Some(app), Some(status)) = (app(pod, app_from), pod.status.as_ref()) else {
+        return Vec::new();
+    };
+    let several = pod
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len) > 1);
+    let main = [&status.init_container_statuses, &status.container_statuses];
+    let main = main.into_iter().flatten().flatten().map(|status| (status, several));
+    // An ephemeral container comes into a pod that runs: its others keep their names.
+    let ephemeral = status
+        .ephemeral_container_statuses
+        .iter()
+        .flatten()
+        .map(|status| (status, true));
+    let mut found = Vec::new();
+    for (status, named) in main.chain(ephemeral) {
+        for (container_id, known) in started(status) {
+            let instance = instance(pod, &app, status, named, &container_id, known);
+            found.extend(instance);
+        }
+    }
+    found
+}
+
+/// Those of a pod's instances that run and are collected: what somebody sees who looks at the cluster from outside.
+pub fn collected(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
+    if is_excluded(pod) {
+        return Vec::new();
+    }
+    let mut running = instances(pod, app_from);
+    running.retain(|instance| !instance.known.terminated && !instance.known.previous);
+    running
+}
+
+/// What a pod's status says about one instance. `None`: it is not shown.
+pub fn known(pod: &Pod, key: &InstanceKey) -> Option<Known> {
+    let status = pod
+        .status
+        .as_ref()
+        .filter(|_| pod.metadata.uid.as_ref() == Some(&key.pod_uid))?;
+    let lists = [
+        &status.init_container_statuses,
+        &status.container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    let named = lists
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|status| status.name == key.container);
+    let mut started = named.flat_map(started);
+    started
+        .find(|(id, _)| bare(id) == key.container_id)
+        .map(|(_, known)| known)
+}
+
+fn instance(
+    pod: &Pod,
+    app: &AppName,
+    status: &ContainerStatus,
+    named: bool,
+    container_id: &str,
+    known: Known,
+) -> Option<Instance> {
+    let name = pod.metadata.name.clone()?;
+    let container_id = Some(bare(container_id)).filter(|id| !id.is_empty())?;
+    Some(Instance {
+        key: InstanceKey {
+            pod_uid: pod.metadata.uid.clone()?,
+            container: status.name.clone(),
+            container_id: container_id.to_owned(),
+        },
+        namespace: pod.metadata.namespace.clone()?,
+        node_uid: node_uid(pod)?,
+        app: app.clone(),
+        process: if named {
+            format!("{name}/{}", status.name)
+        } else {
+            name.clone()
+        },
+        node: pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.clone())
+            .unwrap_or_default(),
+        pod: name,
+        known,
+    })
+}
+
+/// The uid by which the kubelet names a pod's directories. A static pod's stands in its mirror's annotation; the API gave the mirror another.
+fn node_uid(pod: &Pod) -> Option<String> {
+    let annotations = pod.metadata.annotations.as_ref();
+    let mirrored = annotations.and_then(|annotations| annotations.get(MIRROR_ANNOTATION));
+    mirrored.or(pod.metadata.uid.as_ref()).cloned()
+}
+
+/// *Source*: the kubelet's `ConfigMirrorAnnotationKey`; its value is the static pod's uid.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+/// A container id without the `containerd://` in front.
+fn bare(container_id: &str) -> &str {
+    container_id.rsplit("//").next().unwrap_or_default()
+}
+
+/// The started instances of a container, newest first.
+fn started(status: &ContainerStatus) -> Vec<(String, Known)> {
+    let restarts = u32::try_from(status.restart_count).unwrap_or_default();
+    let known = |terminated, previous| Known {
+        terminated,
+        previous,
+        present: true,
+        restarts: restarts.saturating_sub(u32::from(previous)),
+    };
+    let last = status
+        .last_state
+        .as_ref()
+        .and_then(|last| last.terminated.as_ref())
+        .and_then(id_of);
+    let state = status.state.as_ref();
+    if state.is_some_and(|state| state.running.is_some()) {
+        let newest = status.container_id.clone();
+        let mut found: Vec<_> = newest.map(|id| (id, known(false, false))).into_iter().collect();
+        found.extend(last.map(|id| (id, known(true, true))));
+        return found;
+    }
+    if let Some(terminated) = state.and_then(|state| state.terminated.as_ref()) {
+        let newest = id_of(terminated).or_else(|| status.container_id.clone());
+        return newest.map(|id| (id, known(true, false))).into_iter().collect();
+    }
+    // It waits: to be started for the first time, or again, and then the last one is the newest.
+    last.map(|id| (id, known(true, false))).into_iter().collect()
+}
+
+fn id_of(terminated: &ContainerStateTerminated) -> Option<String> {
+    terminated.container_id.clone().filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is found in a recorded pod: container, the beginning of the id, process, terminated, previous.
+    fn found(pod: &str) -> Vec<(String, String, String, bool, bool)> {
+        let pod: Pod = serde_json::from_str(pod).unwrap();
+        let instances = instances(&pod, &AppFrom::Namespace);
+        let each = instances.into_iter().map(|instance| {
+            assert_eq!((instance.app.as_str(), instance.node.as_str()), ("default", "node-1"));
+            assert_eq!(instance.key.container_id.len(), 64, "no scheme");
+            let id = instance.key.container_id[..4].to_owned();
+            let Known {
+                terminated,
+                previous,
+                present,
+                ..
+            } = instance.known;
+            assert!(present);
+            (instance.key.container, id, instance.process, terminated, previous)
+        });
+        each.collect()
+    }
+
+    fn expected(list: &[(&str, &str, &str, bool, bool)]) -> Vec<(String, String, String, bool, bool)> {
+        let each = list
+            .iter()
+            .map(|(a, b, c, d, e)| (a.to_string(), b.to_string(), c.to_string(), *d, *e));
+        each.collect()
+    }
+
+    const CRASH: &str = include_str!("../../tests/recordings/crash-pod.json");
+
+    #[test]
+    fn init_sidecar_and_ephemeral_containers_have_logs_too() {
+        let multi = found(include_str!("../../tests/recordings/multi-pod.json"));
+        let all = [
+            ("init1", "e30a", "multi/init1", true, false),
+            ("side", "6002", "multi/side", false, false),
+            ("a", "7a57", "multi/a", false, false),
+            ("b", "6361", "multi/b", false, false),
+            ("dbg", "af45", "multi/dbg", true, false),
+        ];
+        assert_eq!(multi, expected(&all));
+    }
+
+    #[test]
+    fn of_two_terminated_instances_only_the_newest_is_left() {
+        assert_eq!(found(CRASH), expected(&[("c", "426a", "crash", true, false)]));
+    }
+
+    #[test]
+    fn the_instance_before_a_running_one_is_read_as_previous() {
+        let running = r#""state": {"running": {"startedAt": "2026-11-23T08:32:08Z"}}"#;
+        let mut pod: serde_json::Value = serde_json::from_str(CRASH).unwrap();
+        let state: serde_json::Value = serde_json::from_str(&format!("{{{running}}}")).unwrap();
+        pod["status"]["containerStatuses"][0]["state"] = state["state"].clone();
+        let both = [("c", "426a", "crash", false, false), ("c", "f063", "crash", true, true)];
+        assert_eq!(found(&pod.to_string()), expected(&both));
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let restarts: Vec<_> = instances(&pod, &AppFrom::Namespace)
+            .iter()
+            .map(|instance| instance.known.restarts)
+            .collect();
+        assert_eq!(restarts[0], restarts[1] + 1);
+    }
+
+    #[test]
+    fn one_instance_is_looked_up_as_it_is_listed() {
+        let mut pod: Pod = serde_json::from_str(include_str!("../../tests/recordings/multi-pod.json")).unwrap();
+        let all = instances(&pod, &AppFrom::Namespace);
+        for instance in &all {
+            assert_eq!(known(&pod, &instance.key), Some(instance.known));
+        }
+        pod.metadata.uid = Some("another".to_owned());
+        assert_eq!(known(&pod, &all[0].key), None);
+    }
+
+    #[test]
+    fn while_one_waits_the_last_is_the_newest() {
+        let badcmd = found(include_str!("../../tests/recordings/badcmd-pod.json"));
+        assert_eq!(badcmd, expected(&[("c", "265f", "badcmd", true, false)]));
+        assert_eq!(found(include_str!("../../tests/recordings/badimg-pod.json")), []);
+    }
+
+    #[test]
+    fn a_static_pod_s_directories_have_the_uid_that_its_node_gave_it() {
+        let mut pod: Pod = serde_json::from_str(CRASH).unwrap();
+        let own = instances(&pod, &AppFrom::Namespace)[0].node_uid.clone();
+        assert_eq!(Some(own), pod.metadata.uid);
+        pod.metadata.annotations = Some([(MIRROR_ANNOTATION.to_owned(), "17af".to_owned())].into());
+        assert_eq!(instances(&pod, &AppFrom::Namespace)[0].node_uid, "17af");
+    }
+
+    #[test]
+    fn a_label_names_the_app_and_a_pod_without_it_has_none() {
+        let mut pod: Pod = serde_json::from_str(CRASH).unwrap();
+        let from = AppFrom::Label("team".to_owned());
+        assert_eq!(instances(&pod, &from), []);
+        pod.metadata.labels = Some([("team".to_owned(), "blue".to_owned())].into());
+        assert_eq!(instances(&pod, &from)[0].app.as_str(), "blue");
+    }
+}

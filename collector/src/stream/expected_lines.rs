@@ -1,0 +1,121 @@
+//! Lines that a rotation probe saw in the current file and that must therefore still arrive.
+
+use std::collections::VecDeque;
+
+use bus::Timestamp;
+use bytes::Bytes;
+
+use super::lines::Slice;
+use crate::anchor::Stamps;
+
+/// Looks that are open are few; a follow that is behind this many files is hopeless, and the older ones stand for all.
+const MAX_MARKS: usize = 64;
+
+/// A line that a file was seen to hold near its beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Its time.
+    pub time: Timestamp,
+    /// Its timestamp as it is printed, with the space.
+    prefix: Bytes,
+}
+
+/// Lines that must come, oldest first.
+#[derive(Debug, Default)]
+pub struct Marks(VecDeque<Mark>);
+
+impl Marks {
+    /// Expects one more.
+    pub fn expect(&mut self, mark: Mark) {
+        if self.0.len() < MAX_MARKS && self.0.back().is_none_or(|last| last.time < mark.time) {
+            self.0.push_back(mark);
+        }
+    }
+
+    /// Expects nothing any more.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Where in these lines, which follow those before, the first line stands that is behind one that did not come. `None`: nowhere.
+    pub fn passed(&mut self, slice: &Slice) -> Option<usize> {
+        while let Some(mark) = self.0.front()
+            && slice.end.time >= mark.time.0
+        {
+            let mark = self.0.pop_front()?;
+            if mark.is_in(&slice.data) {
+                continue;
+            }
+            if let Some((at, time)) = first_behind(&slice.data, mark.time) {
+                // Files skipped together are one hole.
+                self.0.retain(|other| other.time > time || other.is_in(&slice.data));
+                return Some(at);
+            }
+        }
+        None
+    }
+}
+
+impl Mark {
+    /// Of the line that this text begins with. `None`: it begins with no timestamp.
+    pub fn of(line: &Bytes) -> Option<Self> {
+        let (time, text) = Timestamp::split_line(line)?;
+        let prefix = line.slice(..line.len() - text.len());
+        Some(Self { time, prefix })
+    }
+
+    fn is_in(&self, data: &[u8]) -> bool {
+        let found = memchr::memmem::find_iter(data, &self.prefix);
+        found.into_iter().any(|at| at == 0 || data[at - 1] == b'\n')
+    }
+}
+
+/// The first line of a later time.
+fn first_behind(data: &[u8], time: Timestamp) -> Option<(usize, Timestamp)> {
+    let mut stamps = Stamps::default();
+    let mut begin = 0;
+    for newline in memchr::memchr_iter(b'\n', data) {
+        if let Some((own, _)) = stamps.read(&data[begin..newline])
+            && own > time
+        {
+            return Some((begin, own));
+        }
+        begin = newline + 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::lines::Lines;
+
+    fn line(n: u32) -> String {
+        format!("2026-11-23T07:00:{n:02}.000000000Z line {n}\n")
+    }
+
+    fn slice(lines: &[u32]) -> Slice {
+        let mut read = Lines::default();
+        let text: String = lines.iter().map(|n| line(*n)).collect();
+        read.push(text.as_bytes());
+        read.take().unwrap()
+    }
+
+    fn mark(n: u32) -> Mark {
+        Mark::of(&Bytes::from(line(n))).unwrap()
+    }
+
+    #[test]
+    fn a_line_that_comes_is_no_hole_and_one_that_is_passed_is_one() {
+        let mut marks = Marks::default();
+        marks.expect(mark(5));
+        assert_eq!(marks.passed(&slice(&[1, 2, 3])), None, "still to come");
+        assert_eq!(marks.passed(&slice(&[4, 5, 6])), None, "it came");
+        assert_eq!(marks.passed(&slice(&[7, 9])), None, "nothing else was expected");
+        marks.expect(mark(12));
+        marks.expect(mark(15));
+        let at = line(10).len() + line(11).len();
+        assert_eq!(marks.passed(&slice(&[10, 11, 20, 21])), Some(at), "two files, one hole");
+        assert_eq!(marks.passed(&slice(&[22])), None);
+    }
+}
