@@ -21,7 +21,7 @@ pub struct Anchor {
 
 /// An anchor and its line's place in the numbering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct ResumePoint {
     /// The seq after the anchor's line.
     pub seq_end: u64,
     /// The line.
@@ -37,13 +37,13 @@ impl Anchor {
 
 /// What of an anchor accumulates from line to line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct AnchorState {
     pub time: i64,
     pub high: i64,
     pub ordinal: u64,
 }
 
-impl Progress {
+impl AnchorState {
     /// Before the first line.
     pub const START: Self = Self {
         time: i64::MIN,
@@ -53,7 +53,7 @@ impl Progress {
 
     /// After one more line; `None`: it has no timestamp of its own.
     #[inline]
-    pub fn step(&mut self, time: Option<Timestamp>) {
+    pub fn advance(&mut self, time: Option<Timestamp>) {
         match time {
             Some(Timestamp(time)) if time != self.time => {
                 self.time = time;
@@ -75,19 +75,19 @@ impl Progress {
     }
 
     /// Whether the line just stepped over is this anchor's.
-    pub fn is_at(&self, anchor: &Anchor, line: &[u8]) -> bool {
-        self.ordinal == anchor.ordinal && self.is_line_of(anchor, line)
+    pub fn matches(&self, anchor: &Anchor, line: &[u8]) -> bool {
+        self.ordinal == anchor.ordinal && self.matches_line(anchor, line)
     }
 
     /// Whether the line just stepped over can be this anchor's, wherever its neighbours were counted from.
-    pub fn is_line_of(&self, anchor: &Anchor, line: &[u8]) -> bool {
+    pub fn matches_line(&self, anchor: &Anchor, line: &[u8]) -> bool {
         self.time == anchor.time && fingerprint(line) == anchor.hash
     }
 }
 
 /// Reads the timestamps of consecutive lines: those of the same second cost nine digits.
 #[derive(Debug, Default)]
-pub struct Stamps {
+pub struct TimestampParser {
     /// `2026-11-23T07:00:00.`
     second: [u8; SECOND_LEN],
     base: i64,
@@ -98,29 +98,29 @@ const SECOND_LEN: usize = 20;
 /// Bytes of the form the API nearly always sends, with the space behind it.
 const PREFIX_LEN: usize = 31;
 
-impl Stamps {
+impl TimestampParser {
     /// The line's timestamp and the bytes it takes, the space behind it included. `None`: the line begins with none.
     #[inline]
-    pub fn read(&mut self, line: &[u8]) -> Option<(Timestamp, usize)> {
+    pub fn parse(&mut self, line: &[u8]) -> Option<(Timestamp, usize)> {
         if let Some(prefix) = line.first_chunk::<PREFIX_LEN>()
             && prefix[..SECOND_LEN] == self.second
             && prefix[29..] == *b"Z "
         {
-            let mut clean = true;
+            let mut is_valid = true;
             let nanos = prefix[SECOND_LEN..29].iter().fold(0i64, |n, c| {
                 let digit = c.wrapping_sub(b'0');
-                clean &= digit < 10;
+                is_valid &= digit < 10;
                 n * 10 + i64::from(digit)
             });
-            if clean {
+            if is_valid {
                 return Some((Timestamp(self.base + nanos), PREFIX_LEN));
             }
         }
-        self.read_slowly(line)
+        self.parse_slowly(line)
     }
 
     #[cold]
-    fn read_slowly(&mut self, line: &[u8]) -> Option<(Timestamp, usize)> {
+    fn parse_slowly(&mut self, line: &[u8]) -> Option<(Timestamp, usize)> {
         let (time, text) = Timestamp::split_line(line)?;
         let len = line.len() - text.len();
         if len == PREFIX_LEN && line[19] == b'.' && line[29] == b'Z' {
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn stamps_of_one_second_and_of_others_read_as_the_bus_reads_them() {
-        let mut stamps = Stamps::default();
+        let mut stamps = TimestampParser::default();
         for line in [
             "2026-11-23T08:45:32.623110358Z a",
             "2026-11-23T08:45:32.999999999Z ",
@@ -156,7 +156,7 @@ mod tests {
             "",
         ] {
             let expected = Timestamp::split_line(line.as_bytes()).map(|(time, rest)| (time, line.len() - rest.len()));
-            assert_eq!(stamps.read(line.as_bytes()), expected, "{line}");
+            assert_eq!(stamps.parse(line.as_bytes()), expected, "{line}");
         }
     }
 
@@ -168,11 +168,11 @@ mod tests {
 
     #[test]
     fn a_clock_that_steps_back_leaves_the_high_mark() {
-        let mut progress = Progress::START;
+        let mut progress = AnchorState::START;
         for time in [100, 100, 90] {
-            progress.step(Some(Timestamp(time)));
+            progress.advance(Some(Timestamp(time)));
         }
-        progress.step(None);
+        progress.advance(None);
         assert_eq!((progress.time, progress.high, progress.ordinal), (90, 100, 2));
     }
 }

@@ -47,7 +47,7 @@ pub struct Config {
     pub spool_bytes: u64,
     /// Topics of apps that are gone from the cluster are removed; `None`: never. For a bus that belongs to this cluster alone. Needs the right to list namespaces (or,
     /// where a label names the app, pods).
-    pub sweep: Option<Sweep>,
+    pub topic_gc: Option<TopicGc>,
     /// Told how far the collector is: keep a clone to ask it.
     pub status: Status,
     /// What is counted.
@@ -71,7 +71,7 @@ impl Config {
             app_rate: 0,
             app_burst: 0,
             spool_bytes: DEFAULT_SPOOL_BYTES,
-            sweep: None,
+            topic_gc: None,
             status: Status::default(),
             metrics: Metrics::default(),
         }
@@ -80,9 +80,9 @@ impl Config {
 
 /// When topics of apps that are gone are removed.
 #[derive(Clone, Copy, Debug)]
-pub struct Sweep {
+pub struct TopicGc {
     /// An app has to be gone for so long: how far history reaches. Counted by this process, so that a list that was wrong for a moment removes nothing.
-    pub gone_for: Duration,
+    pub unused_for: Duration,
     /// How often it is looked.
     pub interval: Duration,
 }

@@ -24,65 +24,67 @@ const OVER_SECONDS: [u64; 3] = [60, 600, 3600];
 ///
 /// *Shown*: the longest silence, and how many silences are longer than some; a label a container would have no bound.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Heard(Arc<Containers>);
+pub(crate) struct IdleMetrics(Arc<Containers>);
 
 #[derive(Debug, Default)]
 struct Containers {
     next: AtomicU64,
-    last: Mutex<HashMap<u64, Arc<Mutex<Instant>>>>,
+    last_activity: Mutex<HashMap<u64, Arc<Mutex<Instant>>>>,
 }
 
 /// One container's ear. Dropped, it counts no more.
 #[derive(Debug)]
-pub(crate) struct Ear {
+pub(crate) struct IdleGuard {
     id: u64,
-    last: Arc<Mutex<Instant>>,
-    all: Heard,
+    last_activity: Arc<Mutex<Instant>>,
+    all: IdleMetrics,
 }
 
-impl Heard {
+impl IdleMetrics {
     /// Begins to listen to one more container.
-    pub(crate) fn listen(&self) -> Ear {
+    pub(crate) fn track(&self) -> IdleGuard {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let last = Arc::new(Mutex::new(Instant::now()));
-        self.0.last.lock().insert(id, Arc::clone(&last));
-        Ear {
+        let last_activity = Arc::new(Mutex::new(Instant::now()));
+        self.0.last_activity.lock().insert(id, Arc::clone(&last_activity));
+        IdleGuard {
             id,
-            last,
+            last_activity,
             all: self.clone(),
         }
     }
 
     /// Seconds since each was heard.
-    fn silences(&self) -> Vec<f64> {
-        let last = self.0.last.lock();
-        last.values().map(|last| last.lock().elapsed().as_secs_f64()).collect()
+    fn idle_seconds(&self) -> Vec<f64> {
+        let last_activity = self.0.last_activity.lock();
+        last_activity
+            .values()
+            .map(|last_activity| last_activity.lock().elapsed().as_secs_f64())
+            .collect()
     }
 }
 
-impl Ear {
+impl IdleGuard {
     /// Something came.
-    pub(crate) fn heard(&self) {
-        *self.last.lock() = Instant::now();
+    pub(crate) fn record_activity(&self) {
+        *self.last_activity.lock() = Instant::now();
     }
 }
 
-impl Drop for Ear {
+impl Drop for IdleGuard {
     fn drop(&mut self) {
-        self.all.0.last.lock().remove(&self.id);
+        self.all.0.last_activity.lock().remove(&self.id);
     }
 }
 
-impl Collector for Heard {
+impl Collector for IdleMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let silences = self.silences();
-        let longest = ConstGauge::new(silences.iter().copied().fold(0.0, f64::max));
+        let idle_seconds = self.idle_seconds();
+        let max = ConstGauge::new(idle_seconds.iter().copied().fold(0.0, f64::max));
         let help = "Since the last byte of the running container that has been silent for longest";
-        let encoded =
-            encoder.encode_descriptor("longest_silence", help, Some(&Unit::Seconds), longest.metric_type())?;
-        longest.encode(encoded)?;
+        let encoded = encoder.encode_descriptor("longest_silence", help, Some(&Unit::Seconds), max.metric_type())?;
+        max.encode(encoded)?;
         for over in OVER_SECONDS {
-            let count = silences.iter().filter(|silence| **silence > over as f64).count();
+            let count = idle_seconds.iter().filter(|stall| **stall > over as f64).count();
             let count = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
             let help = "Running containers that have been silent for longer than the name says, in seconds";
             let name = format!("silent_over_{over}");

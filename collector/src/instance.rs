@@ -19,10 +19,10 @@ const OUTPUTS: [(&str, Fd); 2] = [(":out", Fd::Out), (":err", Fd::Err)];
 
 impl InstanceKey {
     /// Of one output of the instance.
-    pub fn of(&self, fd: Fd) -> Self {
+    pub fn with_fd(&self, fd: Fd) -> Self {
         let suffix = OUTPUTS
             .iter()
-            .find(|(_, of)| *of == fd)
+            .find(|(_, with_fd)| *with_fd == fd)
             .map_or("", |(suffix, _)| suffix);
         Self {
             container: format!("{}{suffix}", self.container_name()),
@@ -43,8 +43,8 @@ impl InstanceKey {
 
 /// The output that a container's name, as it stands in a stream's id, says.
 pub fn fd_of(container: &str) -> Option<Fd> {
-    let named = OUTPUTS.iter().find(|(suffix, _)| container.ends_with(suffix));
-    named.map(|(_, fd)| *fd)
+    let found = OUTPUTS.iter().find(|(suffix, _)| container.ends_with(suffix));
+    found.map(|(_, fd)| *fd)
 }
 
 /// A container instance whose log the API may serve.
@@ -65,12 +65,12 @@ pub struct Instance {
     /// The node it runs on, empty where that is not told.
     pub node: String,
     /// How it is now.
-    pub known: Known,
+    pub state: ContainerState,
 }
 
 /// What the pod's status says about an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct ContainerState {
     /// Whether it runs or has terminated.
     pub terminated: bool,
     /// A newer instance exists: its log is served with `previous=true`, and not for long.
@@ -95,7 +95,7 @@ mod tests {
             container_id: "id".to_owned(),
         };
         assert_eq!((key.fd(), key.container_name()), (None, "c"));
-        let err = key.of(Fd::Out).of(Fd::Err);
+        let err = key.with_fd(Fd::Out).with_fd(Fd::Err);
         assert_eq!(
             (err.container.as_str(), err.fd(), err.container_name()),
             ("c:err", Some(Fd::Err), "c")

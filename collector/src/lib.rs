@@ -29,31 +29,31 @@ use bus::Bus;
 use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 
-pub use config::{AppFrom, Config, InvalidAppFrom, POD_LOG_DIR, Source, Sweep};
+pub use config::{AppFrom, Config, InvalidAppFrom, POD_LOG_DIR, Source, TopicGc};
 pub use error::CollectorError;
-pub use instance::{Instance, InstanceKey, Known};
+pub use instance::{ContainerState, Instance, InstanceKey};
 pub use metrics::Metrics;
-pub use pods::instances::collected;
+pub use pods::instances::running_instances;
 pub use status::Status;
 
-use pods::{Pods, topic_gc::Sweeper};
-use publish::{checkpoint::Checkpoints, context::Way, rate_limit::Limits, spool::Spool};
-use supervisor::Roster;
+use pods::{PodWatch, topic_gc::TopicCollector};
+use publish::{checkpoint::CheckpointStore, context::PublishContext, rate_limit::RateLimits, spool::Spool};
+use supervisor::Supervisor;
 
 /// What an app may print, and the task that tells it; both none where that is not limited.
-fn limits(config: &Config, bus: &Arc<dyn Bus>) -> (Option<Arc<Limits>>, JoinSet<()>) {
-    let mut teller = JoinSet::new();
+fn rate_limits(config: &Config, bus: &Arc<dyn Bus>) -> (Option<Arc<RateLimits>>, JoinSet<()>) {
+    let mut notices = JoinSet::new();
     if config.app_rate == 0 {
-        return (None, teller);
+        return (None, notices);
     }
     let burst = match config.app_burst {
         0 => config.app_rate.saturating_mul(BURST_SECONDS),
         burst => burst,
     };
     let node = config.node_name.as_deref().unwrap_or_default();
-    let (limits, tell) = Limits::new(config.app_rate, burst, node, Arc::clone(bus));
-    teller.spawn(tell);
-    (Some(Arc::new(limits)), teller)
+    let (rate_limits, publish_notices) = RateLimits::new(config.app_rate, burst, node, Arc::clone(bus));
+    notices.spawn(publish_notices);
+    (Some(Arc::new(rate_limits)), notices)
 }
 
 /// A burst that is not given, in seconds of the rate.
@@ -80,35 +80,40 @@ pub async fn run(
     bus: Arc<dyn Bus>,
     shutdown: CancellationToken,
 ) -> Result<(), CollectorError> {
-    let checkpoints = Checkpoints::open(&config.checkpoint_dir)?;
+    let checkpoints = CheckpointStore::open(&config.checkpoint_dir)?;
     let (spool_dir, metrics) = (config.checkpoint_dir.join(SPOOL_DIR), config.metrics.clone());
     let spool = Spool::open(&spool_dir, config.spool_bytes, &checkpoints, metrics.clone())?;
-    let (limits, _teller) = limits(&config, &bus);
-    let way = Way {
-        limits,
+    let (rate_limits, _teller) = rate_limits(&config, &bus);
+    let context = PublishContext {
+        rate_limits,
         bus,
         checkpoints,
         spool: Arc::new(spool),
         metrics,
         publish_wait: config.publish_wait,
     };
-    let mut sweeping = JoinSet::new();
-    if let Some(sweep) = config.sweep {
-        let sweeper = Sweeper::new(sweep, config.app_from.clone(), client.clone(), Arc::clone(&way.bus));
-        sweeping.spawn(sweeper.run());
+    let mut topic_gc_task = JoinSet::new();
+    if let Some(topic_gc) = config.topic_gc {
+        let topic_collector = TopicCollector::new(
+            topic_gc,
+            config.app_from.clone(),
+            client.clone(),
+            Arc::clone(&context.bus),
+        );
+        topic_gc_task.spawn(topic_collector.run());
     }
-    let mut pods = Pods::new(client.clone(), &config);
-    let mut roster = Roster::new(config, client, way, shutdown.clone());
+    let mut pods = PodWatch::new(client.clone(), &config);
+    let mut supervisor = Supervisor::new(config, client, context, shutdown.clone());
     let mut reconcile = interval(RECONCILE_EVERY);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            _ = reconcile.tick() => roster.reconcile(),
-            event = pods.next() => roster.apply(event),
-            () = roster.reap() => {}
+            _ = reconcile.tick() => supervisor.reconcile(),
+            event = pods.next() => supervisor.apply(event),
+            () = supervisor.reap() => {}
         }
     }
-    let unfinished = roster.finish(SHUTDOWN_DEADLINE).await;
+    let unfinished = supervisor.finish(SHUTDOWN_DEADLINE).await;
     if unfinished > 0 {
         tracing::warn!(
             streams = unfinished,

@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::idle_metrics::Heard;
+use crate::idle_metrics::IdleMetrics;
 
 /// Publishing takes from half a millisecond (a synced batch on this machine) to some seconds (a bus in trouble).
 const PUBLISH_SECONDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5, 10.0];
@@ -20,32 +20,32 @@ pub struct Metrics {
     pub(crate) lines: Counter,
     pub(crate) bytes: Counter,
     pub(crate) batches: Counter,
-    pub(crate) publishing: Histogram,
-    pub(crate) refusals: Counter,
-    pub(crate) follows: Gauge,
+    pub(crate) publish_seconds: Histogram,
+    pub(crate) publish_retries: Counter,
+    pub(crate) followed: Gauge,
     pub(crate) polled: Gauge,
-    pub(crate) looks: Counter,
-    pub(crate) heard: Heard,
+    pub(crate) rotation_probes: Counter,
+    pub(crate) idle: IdleMetrics,
     spool: Gauge,
-    reconnects: Family<Again, Counter>,
-    losses: Family<Lost, Counter>,
-    lost_lines: Family<Lost, Counter>,
+    reconnects: Family<ReconnectLabels, Counter>,
+    gaps: Family<GapLabels, Counter>,
+    lost_lines: Family<GapLabels, Counter>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Again {
-    reason: Ended,
+struct ReconnectLabels {
+    reason: ReconnectReason,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Lost {
-    reason: Reason,
+struct GapLabels {
+    reason: GapLabel,
 }
 
 /// Why a log is asked for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[expect(non_camel_case_types, reason = "printed as they are: label values are lower case")]
-pub(crate) enum Ended {
+pub(crate) enum ReconnectReason {
     /// It ended cleanly, which says nothing about why.
     clean_end,
     /// The connection broke, or the answer was an error.
@@ -67,7 +67,7 @@ pub(crate) enum Ended {
 /// Why lines are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[expect(non_camel_case_types, reason = "printed as they are: label values are lower case")]
-pub(crate) enum Reason {
+pub(crate) enum GapLabel {
     away,
     gone,
     rotated,
@@ -77,7 +77,7 @@ pub(crate) enum Reason {
     other,
 }
 
-impl From<&GapReason> for Reason {
+impl From<&GapReason> for GapLabel {
     fn from(reason: &GapReason) -> Self {
         match reason {
             GapReason::Away => Self::away,
@@ -97,15 +97,15 @@ impl Default for Metrics {
             lines: Counter::default(),
             bytes: Counter::default(),
             batches: Counter::default(),
-            publishing: Histogram::new(PUBLISH_SECONDS),
-            refusals: Counter::default(),
-            follows: Gauge::default(),
+            publish_seconds: Histogram::new(PUBLISH_SECONDS),
+            publish_retries: Counter::default(),
+            followed: Gauge::default(),
             polled: Gauge::default(),
-            looks: Counter::default(),
-            heard: Heard::default(),
+            rotation_probes: Counter::default(),
+            idle: IdleMetrics::default(),
             spool: Gauge::default(),
             reconnects: Family::default(),
-            losses: Family::default(),
+            gaps: Family::default(),
             lost_lines: Family::default(),
         }
     }
@@ -123,14 +123,14 @@ impl Metrics {
             "publish",
             "From a batch's handing over to its acceptance",
             Unit::Seconds,
-            metrics.publishing.clone(),
+            metrics.publish_seconds.clone(),
         );
         registry.register(
             "publish_refusals",
             "Attempts that the bus refused for now",
-            metrics.refusals.clone(),
+            metrics.publish_retries.clone(),
         );
-        registry.register("follows", "Logs that are followed", metrics.follows.clone());
+        registry.register("follows", "Logs that are followed", metrics.followed.clone());
         registry.register(
             "polled",
             "Logs that are being polled, as their node has no follow left for them",
@@ -150,34 +150,34 @@ impl Metrics {
         registry.register(
             "looks",
             "Looks at how a loud container's current file begins",
-            metrics.looks.clone(),
+            metrics.rotation_probes.clone(),
         );
-        registry.register("losses", "Losses that were told", metrics.losses.clone());
+        registry.register("losses", "Losses that were told", metrics.gaps.clone());
         registry.register(
             "lost_lines",
             "Lines that were told to be lost, where their count is known",
             metrics.lost_lines.clone(),
         );
-        registry.register_collector(Box::new(metrics.heard.clone()));
+        registry.register_collector(Box::new(metrics.idle.clone()));
         metrics
     }
 
     pub(crate) fn published(&self, took: Duration) {
         self.batches.inc();
-        self.publishing.observe(took.as_secs_f64());
+        self.publish_seconds.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn asked_again(&self, reason: Ended) {
-        self.reconnects.get_or_create(&Again { reason }).inc();
+    pub(crate) fn reconnected(&self, reason: ReconnectReason) {
+        self.reconnects.get_or_create(&ReconnectLabels { reason }).inc();
     }
 
-    pub(crate) fn lost(&self, reason: Reason, lines: u64) {
-        let lost = Lost { reason };
-        self.losses.get_or_create(&lost).inc();
-        self.lost_lines.get_or_create(&lost).inc_by(lines);
+    pub(crate) fn record_gap(&self, reason: GapLabel, lines: u64) {
+        let record_gap = GapLabels { reason };
+        self.gaps.get_or_create(&record_gap).inc();
+        self.lost_lines.get_or_create(&record_gap).inc_by(lines);
     }
 
-    pub(crate) fn spooled(&self, bytes: u64) {
+    pub(crate) fn set_spool_bytes(&self, bytes: u64) {
         self.spool.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }

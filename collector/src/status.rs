@@ -11,7 +11,7 @@ use tokio::sync::watch;
 #[derive(Clone, Debug)]
 pub struct Status {
     listed: Arc<watch::Sender<bool>>,
-    foreign_lines: Arc<AtomicU64>,
+    unrecognized_lines: Arc<AtomicU64>,
 }
 
 impl Status {
@@ -29,12 +29,12 @@ impl Status {
     }
 
     /// Lines of the node's files that are not in the runtime's format. They are taken as they stand, as content of standard output.
-    pub fn foreign_lines(&self) -> u64 {
-        self.foreign_lines.load(Ordering::Relaxed)
+    pub fn unrecognized_lines(&self) -> u64 {
+        self.unrecognized_lines.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn add_foreign_lines(&self, lines: u64) {
-        self.foreign_lines.fetch_add(lines, Ordering::Relaxed);
+    pub(crate) fn add_unrecognized_lines(&self, lines: u64) {
+        self.unrecognized_lines.fetch_add(lines, Ordering::Relaxed);
     }
 
     pub(crate) fn set_listed(&self) {
@@ -46,7 +46,7 @@ impl Default for Status {
     fn default() -> Self {
         Self {
             listed: Arc::new(watch::Sender::new(false)),
-            foreign_lines: Arc::default(),
+            unrecognized_lines: Arc::default(),
         }
     }
 }

@@ -14,8 +14,8 @@ pub const LINES: usize = 40_000;
 /// Takes batches while more than `most` bytes are held. Returns how many lines were in them.
 pub fn take_above(most: usize, lines: &mut Lines) -> u64 {
     let mut count = 0;
-    while lines.held_bytes() > most
-        && let Some(slice) = lines.take()
+    while lines.buffered_bytes() > most
+        && let Some(slice) = lines.next_slice()
     {
         count += black_box(slice).lines;
     }

@@ -10,71 +10,71 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A follow that has been silent for so long gives way.
-const QUIET: Duration = Duration::from_secs(10);
+const IDLE_AFTER: Duration = Duration::from_secs(10);
 
 /// What a node refused is asked for again after this: other programs on it may have let go.
-const FORGET: Duration = Duration::from_secs(300);
+const LIMIT_TTL: Duration = Duration::from_secs(300);
 
 /// The follows of all nodes. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Follows(Arc<Mutex<HashMap<String, Node>>>);
+pub struct FollowSlots(Arc<Mutex<HashMap<String, Node>>>);
 
 #[derive(Debug, Default)]
 struct Node {
     next: u64,
-    open: HashMap<u64, Open>,
+    open: HashMap<u64, OpenFollow>,
     /// So many were open when one more was refused, then.
     limit: Option<(usize, Instant)>,
 }
 
 #[derive(Debug)]
-struct Open {
-    heard: Instant,
-    leave: CancellationToken,
+struct OpenFollow {
+    record_activity: Instant,
+    revoke: CancellationToken,
 }
 
 /// One follow. Given back when dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct FollowSlot {
     node: String,
     id: u64,
-    leave: CancellationToken,
-    all: Follows,
+    revoke: CancellationToken,
+    all: FollowSlots,
 }
 
-impl Follows {
+impl FollowSlots {
     /// A follow on this node; `None`: there is none left, poll. Where `loud`, one that is silent gives way.
-    pub fn seat(&self, node: &str, loud: bool) -> Option<Seat> {
+    pub fn acquire(&self, node: &str, is_active: bool) -> Option<FollowSlot> {
         let mut nodes = self.0.lock();
         let here = nodes.entry(node.to_owned()).or_default();
-        if here.limit.is_some_and(|(_, at)| at.elapsed() > FORGET) {
+        if here.limit.is_some_and(|(_, at)| at.elapsed() > LIMIT_TTL) {
             here.limit = None;
         }
         if here.limit.is_some_and(|(limit, _)| here.open.len() >= limit) {
-            let silent = here.open.iter().min_by_key(|(_, open)| open.heard);
-            let silent = silent.filter(|(_, open)| loud && open.heard.elapsed() > QUIET);
-            let id = silent.map(|(id, _)| *id)?;
-            here.open.remove(&id)?.leave.cancel();
+            let idle = here.open.iter().min_by_key(|(_, open)| open.record_activity);
+            let idle = idle.filter(|(_, open)| is_active && open.record_activity.elapsed() > IDLE_AFTER);
+            let id = idle.map(|(id, _)| *id)?;
+            here.open.remove(&id)?.revoke.cancel();
         }
-        let (id, leave) = (here.next, CancellationToken::new());
+        let (id, revoke) = (here.next, CancellationToken::new());
         here.next += 1;
-        let open = Open {
-            heard: Instant::now(),
-            leave: leave.clone(),
+        let open = OpenFollow {
+            record_activity: Instant::now(),
+            revoke: revoke.clone(),
         };
         here.open.insert(id, open);
-        Some(Seat {
+        Some(FollowSlot {
             node: node.to_owned(),
             id,
-            leave,
+            revoke,
             all: self.clone(),
         })
     }
 }
 
-impl Seat {
+impl FollowSlot {
     /// Something came.
-    pub fn heard(&self) {
+    pub fn record_activity(&self) {
         if let Some(open) = self
             .all
             .0
@@ -82,17 +82,17 @@ impl Seat {
             .get_mut(&self.node)
             .and_then(|node| node.open.get_mut(&self.id))
         {
-            open.heard = Instant::now();
+            open.record_activity = Instant::now();
         }
     }
 
     /// Returns once another needs it more.
-    pub async fn wanted(&self) {
-        self.leave.cancelled().await;
+    pub async fn revoked(&self) {
+        self.revoke.cancelled().await;
     }
 
     /// The node had no follow for it: no more than are open now.
-    pub fn refused(self) {
+    pub fn report_limit(self) {
         let all = self.all.clone();
         let node = self.node.clone();
         drop(self);
@@ -102,7 +102,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for FollowSlot {
     fn drop(&mut self) {
         let mut nodes = self.all.0.lock();
         if let Some(node) = nodes.get_mut(&self.node) {
@@ -117,23 +117,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn past_what_the_node_serves_only_a_loud_one_takes_the_place_of_one_that_is_silent() {
-        let follows = Follows::default();
-        let first = follows.seat("node", false).unwrap();
-        let second = follows.seat("node", false).unwrap();
-        follows.seat("node", false).unwrap().refused();
-        assert!(follows.seat("node", true).is_none(), "nobody is silent yet");
-        tokio::time::advance(QUIET * 2).await;
-        second.heard();
-        assert!(follows.seat("node", false).is_none());
-        let third = follows.seat("node", true).unwrap();
-        first.wanted().await;
+        let slots = FollowSlots::default();
+        let first = slots.acquire("node", false).unwrap();
+        let second = slots.acquire("node", false).unwrap();
+        slots.acquire("node", false).unwrap().report_limit();
+        assert!(slots.acquire("node", true).is_none(), "nobody is silent yet");
+        tokio::time::advance(IDLE_AFTER * 2).await;
+        second.record_activity();
+        assert!(slots.acquire("node", false).is_none());
+        let third = slots.acquire("node", true).unwrap();
+        first.revoked().await;
         drop(first);
-        assert!(follows.seat("node", true).is_none(), "nobody else is silent");
-        assert!(follows.seat("other", false).is_some());
+        assert!(slots.acquire("node", true).is_none(), "nobody else is silent");
+        assert!(slots.acquire("other", false).is_some());
         drop(third);
-        assert!(follows.seat("node", false).is_some(), "one was given back");
-        tokio::time::advance(FORGET * 2).await;
-        let more: Vec<_> = (0..5).map(|_| follows.seat("node", false)).collect();
+        assert!(slots.acquire("node", false).is_some(), "one was given back");
+        tokio::time::advance(LIMIT_TTL * 2).await;
+        let more: Vec<_> = (0..5).map(|_| slots.acquire("node", false)).collect();
         assert!(more.iter().all(Option::is_some), "asked for again");
     }
 }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use crate::{metrics::Ended, stream::Rest};
+use crate::{metrics::ReconnectReason, stream::TailFingerprint};
 
 /// How one reading ended.
 #[derive(Debug)]
 pub enum Outcome {
     /// Cleanly, after so many new lines.
-    Ended { news: u64, rest: Rest },
+    Ended { new_lines: u64, tail: TailFingerprint },
     /// As it ended, and it was not to be followed.
-    Polled { news: u64 },
+    Polled { new_lines: u64 },
     /// To be tried again.
     Broken(String),
     /// As broken: the collector may not read it.
@@ -18,36 +18,36 @@ pub enum Outcome {
     /// As broken, and not before this has passed.
     Busy(Duration),
     /// Open, and without the lines that there are.
-    Silent,
+    Stalled,
     /// The node has no follow left.
     NoFollow,
     /// Another needs its follow more.
-    Yielded,
+    SlotRevoked,
     /// It was open for as long as follows are.
     Renewed,
     /// There is no log yet.
-    NotYet,
+    NotStarted,
     /// The pod is gone, and with it the log.
     PodGone,
     /// The instance terminated, or is shown no more.
-    Changed,
+    StateChanged,
     /// The collector stops.
     Shutdown,
 }
 
 impl Outcome {
     /// Why the log is asked for again. `None`: it is not, or there was none.
-    pub fn again(&self) -> Option<Ended> {
+    pub fn reconnect_reason(&self) -> Option<ReconnectReason> {
         match self {
-            Self::Ended { .. } => Some(Ended::clean_end),
-            Self::Broken(_) => Some(Ended::broken),
-            Self::Refused(_) => Some(Ended::refused),
-            Self::Busy(_) => Some(Ended::busy),
-            Self::Silent => Some(Ended::silent),
-            Self::NoFollow | Self::Yielded => Some(Ended::no_follow),
-            Self::Renewed => Some(Ended::renewed),
-            Self::Changed => Some(Ended::changed),
-            Self::Polled { .. } | Self::NotYet | Self::PodGone | Self::Shutdown => None,
+            Self::Ended { .. } => Some(ReconnectReason::clean_end),
+            Self::Broken(_) => Some(ReconnectReason::broken),
+            Self::Refused(_) => Some(ReconnectReason::refused),
+            Self::Busy(_) => Some(ReconnectReason::busy),
+            Self::Stalled => Some(ReconnectReason::silent),
+            Self::NoFollow | Self::SlotRevoked => Some(ReconnectReason::no_follow),
+            Self::Renewed => Some(ReconnectReason::renewed),
+            Self::StateChanged => Some(ReconnectReason::changed),
+            Self::Polled { .. } | Self::NotStarted | Self::PodGone | Self::Shutdown => None,
         }
     }
 }

@@ -8,19 +8,19 @@ use tokio::time::Instant;
 use crate::instance::Instance;
 
 /// An operator wants to know it, and not for each container each time.
-const AGAIN_AFTER: Duration = Duration::from_secs(60);
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// When one was last told.
 #[derive(Clone, Default)]
-pub struct Refusals(Arc<Mutex<Option<Instant>>>);
+pub struct RefusalLog(Arc<Mutex<Option<Instant>>>);
 
-impl Refusals {
+impl RefusalLog {
     /// A log was refused, in the API's words.
-    pub fn saw(&self, instance: &Instance, reason: &str) {
+    pub fn warn(&self, instance: &Instance, reason: &str) {
         let now = Instant::now();
-        let mut told = self.0.lock();
-        if told.is_none_or(|told| now.duration_since(told) >= AGAIN_AFTER) {
-            *told = Some(now);
+        let mut last_warning = self.0.lock();
+        if last_warning.is_none_or(|last_warning| now.duration_since(last_warning) >= WARN_INTERVAL) {
+            *last_warning = Some(now);
             tracing::error!(
                 app = %instance.app,
                 process = instance.process,

@@ -14,10 +14,10 @@ use serde::Deserialize;
 use crate::instance::Instance;
 
 /// How long the headers of an answer may take. The kubelet sends them at once, also for a container that has written nothing.
-const HEADERS_WAIT: Duration = Duration::from_secs(30);
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest that a server is believed to need.
-const MOST_RETRY_AFTER: Duration = Duration::from_secs(60);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The most that is read of an error.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
@@ -37,11 +37,11 @@ pub struct LogRequest {
 
 /// What the API answered.
 #[derive(Debug)]
-pub enum Answer {
+pub enum LogResponse {
     /// The log.
-    Log(Log),
+    LogBody(LogBody),
     /// The container waits to be started, or the pod to be scheduled: there is no log yet.
-    NotYet,
+    NotStarted,
     /// There is no such pod.
     PodGone,
     /// There is no log of an instance before the newest.
@@ -51,14 +51,14 @@ pub enum Answer {
     /// The collector may not read it, or is nobody: to be tried again, an operator may mend it.
     Refused(String),
     /// Anything else: to be tried again.
-    Trouble(String),
+    Failed(String),
 }
 
 /// The frames of a log.
 #[derive(Debug)]
-pub struct Log(Body);
+pub struct LogBody(Body);
 
-impl Log {
+impl LogBody {
     /// The next frame; `None` at a clean end, which says nothing about why.
     ///
     /// *Cancel safety*: nothing is lost when the call is dropped.
@@ -82,15 +82,15 @@ impl LogRequest {
     /// Asks for an instance's log.
     ///
     /// *Cancel safety*: a dropped call is a dropped connection.
-    pub async fn send(&self, client: &kube::Client, instance: &Instance) -> Answer {
+    pub async fn send(&self, client: &kube::Client, instance: &Instance) -> LogResponse {
         let request = match Request::get(self.uri(instance)).body(Body::empty()) {
             Ok(request) => request,
-            Err(error) => return Answer::Trouble(error.to_string()),
+            Err(error) => return LogResponse::Failed(error.to_string()),
         };
-        match tokio::time::timeout(HEADERS_WAIT, client.send(request)).await {
-            Err(_) => Answer::Trouble("no answer".to_owned()),
-            Ok(Err(error)) => Answer::Trouble(error.to_string()),
-            Ok(Ok(response)) => read_answer(response).await,
+        match tokio::time::timeout(HEADERS_TIMEOUT, client.send(request)).await {
+            Err(_) => LogResponse::Failed("no answer".to_owned()),
+            Ok(Err(error)) => LogResponse::Failed(error.to_string()),
+            Ok(Ok(response)) => read_response(response).await,
         }
     }
 
@@ -120,18 +120,18 @@ impl LogRequest {
     }
 }
 
-async fn read_answer(response: Response<Body>) -> Answer {
+async fn read_response(response: Response<Body>) -> LogResponse {
     let status = response.status();
     match status {
-        StatusCode::OK => return Answer::Log(Log(response.into_body())),
-        StatusCode::NO_CONTENT => return Answer::NotYet,
+        StatusCode::OK => return LogResponse::LogBody(LogBody(response.into_body())),
+        StatusCode::NO_CONTENT => return LogResponse::NotStarted,
         _ => {}
     }
     if let Some(wait) = retry_after(&response) {
-        return Answer::Busy(wait);
+        return LogResponse::Busy(wait);
     }
     let body = Limited::new(response.into_body(), MAX_ERROR_BYTES).collect();
-    let body = match tokio::time::timeout(HEADERS_WAIT, body).await {
+    let body = match tokio::time::timeout(HEADERS_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
         _ => Bytes::new(),
     };
@@ -143,7 +143,7 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
     let is_busy = response.status() == StatusCode::TOO_MANY_REQUESTS || response.status().is_server_error();
     let seconds = response.headers().get(RETRY_AFTER).filter(|_| is_busy)?;
     let seconds: u64 = seconds.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MOST_RETRY_AFTER))
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
 /// The parts of a Kubernetes `Status` that tell errors apart.
@@ -161,38 +161,40 @@ struct Details {
     kind: String,
 }
 
-fn read_error(status: StatusCode, body: &[u8]) -> Answer {
+fn read_error(status: StatusCode, body: &[u8]) -> LogResponse {
     let error: ApiError = serde_json::from_slice(body).unwrap_or_default();
     let kind = error.details.map(|details| details.kind).unwrap_or_default();
     match status {
         // A kubelet that has just started answers 404 of kind "pods/log" for a second or two.
-        StatusCode::NOT_FOUND if kind == "pods" => Answer::PodGone,
-        StatusCode::BAD_REQUEST if error.message.contains("is waiting to start") => Answer::NotYet,
-        StatusCode::BAD_REQUEST if error.message.starts_with("previous terminated container") => Answer::NoPrevious,
-        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Answer::Refused(error.message),
-        _ => Answer::Trouble(format!("{status}: {}", error.message)),
+        StatusCode::NOT_FOUND if kind == "pods" => LogResponse::PodGone,
+        StatusCode::BAD_REQUEST if error.message.contains("is waiting to start") => LogResponse::NotStarted,
+        StatusCode::BAD_REQUEST if error.message.starts_with("previous terminated container") => {
+            LogResponse::NoPrevious
+        }
+        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => LogResponse::Refused(error.message),
+        _ => LogResponse::Failed(format!("{status}: {}", error.message)),
     }
 }
 
 /// Whether the unterminated text at the end of a log is the kubelet's own: with timestamps, real lines begin with one.
 ///
 /// *Source*: the kubelet writes its errors into the log's body, with status 200, without a newline.
-pub fn is_kubelets(text: &[u8]) -> bool {
-    const BEGINNINGS: [&[u8]; 5] = [
+pub fn is_kubelet_error(text: &[u8]) -> bool {
+    const PREFIXES: [&[u8]; 5] = [
         b"unable to retrieve container logs for ",
         b"failed to ",
         b"error ",
         b"context ",
         b"rpc error",
     ];
-    BEGINNINGS.iter().any(|beginning| text.starts_with(beginning)) && Timestamp::split_line(text).is_none()
+    PREFIXES.iter().any(|prefix| text.starts_with(prefix)) && Timestamp::split_line(text).is_none()
 }
 
 /// Whether it says that the node can serve no more follows; what was there has been sent by then.
 ///
 /// *Source*: each follow takes an inotify instance, of which a user has 128 by default.
-pub fn has_no_follow(text: &[u8]) -> bool {
-    is_kubelets(text) && text.starts_with(b"failed to create fsnotify watcher: too many open files")
+pub fn is_follow_limit(text: &[u8]) -> bool {
+    is_kubelet_error(text) && text.starts_with(b"failed to create fsnotify watcher: too many open files")
 }
 
 #[cfg(test)]
@@ -206,32 +208,36 @@ mod tests {
     #[test]
     fn errors_are_told_apart_by_what_they_are_about() {
         let not_found = |kind| read_error(StatusCode::NOT_FOUND, &status(kind, "x"));
-        assert!(matches!(not_found("pods"), Answer::PodGone));
-        assert!(matches!(not_found("pods/log"), Answer::Trouble(_)));
+        assert!(matches!(not_found("pods"), LogResponse::PodGone));
+        assert!(matches!(not_found("pods/log"), LogResponse::Failed(_)));
         let bad = |message| read_error(StatusCode::BAD_REQUEST, &status("", message));
         assert!(matches!(
             bad("container \"a\" in pod \"b\" is waiting to start: PodInitializing"),
-            Answer::NotYet
+            LogResponse::NotStarted
         ));
         assert!(matches!(
             bad("previous terminated container \"a\" in pod \"b\" not found"),
-            Answer::NoPrevious
+            LogResponse::NoPrevious
         ));
         assert!(matches!(
             bad("container zzz is not valid for pod b"),
-            Answer::Trouble(_)
+            LogResponse::Failed(_)
         ));
         assert!(matches!(
             read_error(StatusCode::INTERNAL_SERVER_ERROR, b"no json"),
-            Answer::Trouble(_)
+            LogResponse::Failed(_)
         ));
     }
 
     #[test]
     fn kubelet_texts_are_not_lines() {
-        assert!(is_kubelets(b"unable to retrieve container logs for containerd://abc"));
-        assert!(is_kubelets(b"failed to create fsnotify watcher: too many open files"));
-        assert!(!is_kubelets(b"2026-11-23T08:06:08.519378747Z failed to start"));
-        assert!(!is_kubelets(b"BBBB"));
+        assert!(is_kubelet_error(
+            b"unable to retrieve container logs for containerd://abc"
+        ));
+        assert!(is_kubelet_error(
+            b"failed to create fsnotify watcher: too many open files"
+        ));
+        assert!(!is_kubelet_error(b"2026-11-23T08:06:08.519378747Z failed to start"));
+        assert!(!is_kubelet_error(b"BBBB"));
     }
 }

@@ -8,88 +8,93 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::{instance::Known, metrics::GaugeGuard, pods::instances, state_watch::changed};
+use crate::{instance::ContainerState, metrics::GaugeGuard, pods::instances, state_watch::state_changed};
 
 use super::{
     follow::Follower,
-    follow_slots::Seat,
+    follow_slots::FollowSlot,
     outcome::Outcome,
-    request::{Log, LogRequest},
-    rotation::{self, Beginning, Rotation},
-    stall::{self, Due, Silence},
+    request::{LogBody, LogRequest},
+    rotation::{self, FileStart, RotationProbe},
+    stall::{self, StallAction, StallDetector},
 };
 
 /// A plain read that brings nothing for so long is broken.
-const PLAIN_SILENCE: Duration = Duration::from_secs(30);
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pod is listed within this, or it is not known how it is.
-const LIST_WAIT: Duration = Duration::from_secs(10);
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Follower {
     /// `None`: the body ended cleanly.
-    pub(crate) async fn copy_follow(&mut self, mut log: Log, known: Known, seat: &Seat) -> Option<Outcome> {
-        let mut silence = Silence::new();
-        let mut rotation = Rotation::new();
-        let (mut probe, mut look) = (None, None);
-        let _open = GaugeGuard::new(&self.metrics.follows);
+    pub(crate) async fn read_follow(
+        &mut self,
+        mut log: LogBody,
+        state: ContainerState,
+        slot: &FollowSlot,
+    ) -> Option<Outcome> {
+        let mut stall = StallDetector::new();
+        let mut rotation = RotationProbe::new();
+        let (mut stall_probe, mut rotation_probe) = (None, None);
+        let _open = GaugeGuard::new(&self.metrics.followed);
         // Jittered, so that a node's follows are not all renewed at once.
-        let renewed = Instant::now() + self.renew_after.mul_f64(rand::random_range(0.8..=1.0));
+        let renew_at = Instant::now() + self.renew_after.mul_f64(rand::random_range(0.8..=1.0));
         loop {
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return Some(Outcome::Shutdown),
                 () = self.stream.progress() => {}
-                now = changed(&mut self.known) => if now.terminated || !now.present {
-                    self.open = Some(log);
-                    return Some(Outcome::Changed);
+                now = state_changed(&mut self.state) => if now.terminated || !now.present {
+                    self.open_follow = Some(log);
+                    return Some(Outcome::StateChanged);
                 },
-                beginning = answered(&mut look), if look.is_some() => {
-                    look = None;
-                    self.saw(&mut rotation, beginning);
+                beginning = answered(&mut rotation_probe), if rotation_probe.is_some() => {
+                    rotation_probe = None;
+                    self.finish_rotation_probe(&mut rotation, beginning);
                 }
                 frame = log.next(), if self.stream.has_room() => {
                     let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()).map_or(0, Bytes::len);
-                    silence.broken(bytes);
-                    seat.heard();
-                    probe = None;
-                    if let Some(ended) = self.take(frame, known).await {
+                    stall.received(bytes);
+                    slot.record_activity();
+                    stall_probe = None;
+                    if let Some(ended) = self.handle_frame(frame, state).await {
                         return ended;
                     }
-                    rotation.came(bytes, self.stream.last_read());
-                    if look.is_none() && rotation.is_due() {
-                        rotation.look();
-                        look = Some(self.look());
+                    rotation.received(bytes, self.stream.last_read());
+                    if rotation_probe.is_none() && rotation.is_due() {
+                        rotation.started();
+                        rotation_probe = Some(self.probe_rotation());
                     }
                 }
-                missed = answered(&mut probe), if probe.is_some() => {
-                    probe = None;
-                    silence.probed(missed);
+                has_more = answered(&mut stall_probe), if stall_probe.is_some() => {
+                    stall_probe = None;
+                    stall.probe_finished(has_more);
                 }
-                () = sleep_until(silence.until()), if probe.is_none() && self.stream.has_room() => match silence.due() {
-                    Due::Probe => probe = Some(self.probe()),
-                    Due::Replace => return Some(Outcome::Silent),
+                () = sleep_until(stall.deadline()), if stall_probe.is_none() && self.stream.has_room() => match stall.action() {
+                    StallAction::Probe => stall_probe = Some(self.probe_stall()),
+                    StallAction::Replace => return Some(Outcome::Stalled),
                 },
-                () = seat.wanted() => return Some(Outcome::Yielded),
-                () = sleep_until(renewed) => return Some(Outcome::Renewed),
+                () = slot.revoked() => return Some(Outcome::SlotRevoked),
+                () = sleep_until(renew_at) => return Some(Outcome::Renewed),
             }
         }
     }
 
     /// `None`: the body ended cleanly.
-    pub(crate) async fn copy_plain(&mut self, mut log: Log, known: Known) -> Option<Outcome> {
-        let mut heard = Instant::now();
+    pub(crate) async fn read_snapshot(&mut self, mut log: LogBody, state: ContainerState) -> Option<Outcome> {
+        let mut last_frame = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return Some(Outcome::Shutdown),
                 () = self.stream.progress() => {}
                 frame = log.next(), if self.stream.has_room() => {
-                    heard = Instant::now();
-                    if let Some(ended) = self.take(frame, known).await {
+                    last_frame = Instant::now();
+                    if let Some(ended) = self.handle_frame(frame, state).await {
                         return ended;
                     }
                 }
-                () = sleep_until(heard + PLAIN_SILENCE), if self.stream.has_room() => {
+                () = sleep_until(last_frame + SNAPSHOT_TIMEOUT), if self.stream.has_room() => {
                     return Some(Outcome::Broken("a plain read fell silent".to_owned()));
                 }
             }
@@ -97,14 +102,18 @@ impl Follower {
     }
 
     /// Takes a frame in. `Some(None)`: the body ended cleanly.
-    async fn take(&mut self, frame: Option<Result<Bytes, String>>, known: Known) -> Option<Option<Outcome>> {
+    async fn handle_frame(
+        &mut self,
+        frame: Option<Result<Bytes, String>>,
+        state: ContainerState,
+    ) -> Option<Option<Outcome>> {
         match frame {
             Some(Ok(data)) => {
-                if let Some(ear) = &self.ear {
-                    ear.heard();
+                if let Some(idle_guard) = &self.idle_guard {
+                    idle_guard.record_activity();
                 }
                 self.stream.read(&data);
-                self.part_if_absent(known).await.map(Some)
+                self.handle_mismatch(state).await.map(Some)
             }
             Some(Err(reason)) => Some(Some(Outcome::Broken(reason))),
             None => Some(None),
@@ -112,36 +121,36 @@ impl Follower {
     }
 
     /// A log without the line to go on from may be a newer instance's that the watch has not shown yet: only where it is not, lines are missing.
-    pub(crate) async fn part_if_absent(&mut self, known: Known) -> Option<Outcome> {
-        if !self.stream.is_absent() {
+    pub(crate) async fn handle_mismatch(&mut self, state: ContainerState) -> Option<Outcome> {
+        if !self.stream.is_mismatched() {
             return None;
         }
-        if !self.is_ours(known).await {
+        if !self.is_same_instance(state).await {
             return Some(Outcome::Broken("perhaps another instance's".to_owned()));
         }
-        self.stream.part();
+        self.stream.record_mismatch();
         None
     }
 
     /// Whether a log that was asked for as this was, and has begun, is this instance's: the pod still says now what it was asked by. A log is asked for
     /// by the container's name, which says nothing of the instance. Where it cannot be told: no.
-    pub(crate) async fn is_ours(&mut self, asked: Known) -> bool {
+    pub(crate) async fn is_same_instance(&mut self, requested: ContainerState) -> bool {
         let pods = kube::Api::<Pod>::namespaced(self.client.clone(), &self.instance.namespace);
         // Only list and watch are needed of pods elsewhere: the right to get one is not asked for here either.
         let one = ListParams::default().fields(&format!("metadata.name={}", self.instance.pod));
-        let listed = timeout(LIST_WAIT, self.stream.publish_while(pods.list(&one)));
+        let listed = timeout(LIST_TIMEOUT, self.stream.publish_while(pods.list(&one)));
         let Some(Ok(Ok(listed))) = self.shutdown.run_until_cancelled(listed).await else {
             return false;
         };
         let now = listed
             .items
             .iter()
-            .find_map(|pod| instances::known(pod, &self.instance.key));
-        now.is_some_and(|now| now.previous == asked.previous)
+            .find_map(|pod| instances::container_state(pod, &self.instance.key));
+        now.is_some_and(|now| now.previous == requested.previous)
     }
 
     /// Asks whether a plain read finds lines that an open, silent follow did not bring. Where it cannot be told: no.
-    fn probe(&self) -> BoxFuture<'static, bool> {
+    fn probe_stall(&self) -> BoxFuture<'static, bool> {
         let request = LogRequest {
             since: self.stream.since(),
             ..LogRequest::default()
@@ -152,23 +161,23 @@ impl Follower {
     }
 
     /// Looks at how the current file begins.
-    fn look(&self) -> BoxFuture<'static, Option<Beginning>> {
+    fn probe_rotation(&self) -> BoxFuture<'static, Option<FileStart>> {
         let (client, instance) = (self.client.clone(), Arc::clone(&self.instance));
-        async move { rotation::look(&client, &instance).await }.boxed()
+        async move { rotation::probe(&client, &instance).await }.boxed()
     }
 
-    fn saw(&mut self, rotation: &mut Rotation, beginning: Option<Beginning>) {
-        if let Some(mark) = rotation.saw(beginning) {
-            self.stream.expect(mark);
+    fn finish_rotation_probe(&mut self, rotation: &mut RotationProbe, beginning: Option<FileStart>) {
+        if let Some(mark) = rotation.finished(beginning) {
+            self.stream.expect_line(mark);
         }
-        self.metrics.looks.inc();
+        self.metrics.rotation_probes.inc();
     }
 }
 
 /// What was asked beside a follow. Never where nothing was.
-async fn answered<T>(asked: &mut Option<BoxFuture<'static, T>>) -> T {
-    match asked {
-        Some(asked) => asked.await,
+async fn answered<T>(requested: &mut Option<BoxFuture<'static, T>>) -> T {
+    match requested {
+        Some(requested) => requested.await,
         None => std::future::pending().await,
     }
 }

@@ -9,24 +9,24 @@ use super::cri::Parser;
 /// A line that the runtime wrote in several entries comes as one, with the time of the first, whatever the other output wrote between. Nothing is allocated a
 /// line. *Bound*: what was read since the frames were taken.
 #[derive(Debug, Default)]
-pub struct Joiner {
+pub struct LineAssembler {
     parser: Parser,
-    out: Side,
-    err: Side,
-    first: Option<Timestamp>,
-    foreign: u64,
+    out: OutputBuffer,
+    err: OutputBuffer,
+    first_time: Option<Timestamp>,
+    unrecognized: u64,
     /// The last piece had no newline yet, and is no entry of the runtime's.
-    in_foreign: bool,
+    in_unrecognized: bool,
 }
 
 #[derive(Debug, Default)]
-struct Side {
+struct OutputBuffer {
     frame: Vec<u8>,
     /// The last entry was tagged `P`: the frame ends within a line.
     is_open: bool,
 }
 
-impl Joiner {
+impl LineAssembler {
     /// Takes in complete lines, each ending in a newline.
     pub fn lines(&mut self, data: &[u8]) {
         let mut begin = 0;
@@ -40,36 +40,36 @@ impl Joiner {
     #[inline]
     pub fn line(&mut self, line: &[u8]) {
         let entry = match self.parser.parse(line) {
-            Some(entry) if !self.in_foreign => entry,
-            _ => return self.foreign(line, true),
+            Some(entry) if !self.in_unrecognized => entry,
+            _ => return self.unrecognized(line, true),
         };
-        let side = match entry.fd {
+        let output = match entry.fd {
             Fd::Out => &mut self.out,
             Fd::Err => &mut self.err,
         };
-        if !side.is_open {
-            entry.put_time(&mut side.frame);
+        if !output.is_open {
+            entry.put_time(&mut output.frame);
         }
-        side.frame.extend_from_slice(entry.text);
-        side.is_open = entry.is_partial;
+        output.frame.extend_from_slice(entry.text);
+        output.is_open = entry.is_partial;
         if !entry.is_partial {
-            side.frame.push(b'\n');
+            output.frame.push(b'\n');
         }
-        if self.first.is_none() {
-            self.first = entry.timestamp();
+        if self.first_time.is_none() {
+            self.first_time = entry.timestamp();
         }
     }
 
     /// Takes in a piece of something that is not the runtime's; `is_ended`: a newline follows it.
     #[cold]
-    pub fn foreign(&mut self, piece: &[u8], is_ended: bool) {
-        if !self.in_foreign {
-            self.foreign += 1;
+    pub fn unrecognized(&mut self, piece: &[u8], is_ended: bool) {
+        if !self.in_unrecognized {
+            self.unrecognized += 1;
             self.out.close();
         }
         self.out.frame.extend_from_slice(piece);
         self.out.is_open = !is_ended;
-        self.in_foreign = !is_ended;
+        self.in_unrecognized = !is_ended;
         if is_ended {
             self.out.frame.push(b'\n');
         }
@@ -79,7 +79,7 @@ impl Joiner {
     pub fn close(&mut self) {
         self.out.close();
         self.err.close();
-        self.in_foreign = false;
+        self.in_unrecognized = false;
     }
 
     /// Whether a line is open on either output: its beginning must be read again to have it whole.
@@ -96,21 +96,21 @@ impl Joiner {
     }
 
     /// The time of the first entry since the frames were cleared.
-    pub fn first(&self) -> Option<Timestamp> {
-        self.first
+    pub fn first_time(&self) -> Option<Timestamp> {
+        self.first_time
     }
 
     /// Lines that were not the runtime's, since the frames were cleared.
-    pub fn foreign_lines(&self) -> u64 {
-        self.foreign
+    pub fn unrecognized_lines(&self) -> u64 {
+        self.unrecognized
     }
 
     /// Begins new frames, within the same lines.
     pub fn clear(&mut self) {
         self.out.frame.clear();
         self.err.frame.clear();
-        self.first = None;
-        self.foreign = 0;
+        self.first_time = None;
+        self.unrecognized = 0;
     }
 
     /// Gives back the room of a burst. Call it with cleared frames, when there is nothing to be taken in for now.
@@ -123,7 +123,7 @@ impl Joiner {
 /// Room that an idle container keeps.
 const IDLE_BYTES: usize = 4 << 10;
 
-impl Side {
+impl OutputBuffer {
     fn close(&mut self) {
         if std::mem::take(&mut self.is_open) {
             self.frame.push(b'\n');
@@ -136,10 +136,10 @@ mod tests {
     use super::*;
 
     fn frames(lines: &str) -> (String, String) {
-        let mut joiner = Joiner::default();
-        joiner.lines(lines.as_bytes());
-        joiner.close();
-        let frame = |fd| String::from_utf8(joiner.frame(fd).to_vec()).unwrap();
+        let mut assembler = LineAssembler::default();
+        assembler.lines(lines.as_bytes());
+        assembler.close();
+        let frame = |fd| String::from_utf8(assembler.frame(fd).to_vec()).unwrap();
         (frame(Fd::Out), frame(Fd::Err))
     }
 
@@ -165,14 +165,14 @@ mod tests {
 
     #[test]
     fn what_is_not_the_runtime_s_is_content_and_counted() {
-        let mut joiner = Joiner::default();
-        joiner.lines(b"2026-11-23T08:46:44.1Z stdout P AA\n{\"log\":\"x\"}\n2026-11-23T08:46:44.5Z stdout F BB\n");
-        joiner.foreign(b"no end", false);
-        assert!(joiner.is_open());
-        joiner.line(b" in sight");
+        let mut assembler = LineAssembler::default();
+        assembler.lines(b"2026-11-23T08:46:44.1Z stdout P AA\n{\"log\":\"x\"}\n2026-11-23T08:46:44.5Z stdout F BB\n");
+        assembler.unrecognized(b"no end", false);
+        assert!(assembler.is_open());
+        assembler.line(b" in sight");
         let expected =
             "2026-11-23T08:46:44.100000000Z AA\n{\"log\":\"x\"}\n2026-11-23T08:46:44.500000000Z BB\nno end in sight\n";
-        assert_eq!(joiner.frame(Fd::Out), expected.as_bytes());
-        assert_eq!((joiner.foreign_lines(), joiner.is_open()), (2, false));
+        assert_eq!(assembler.frame(Fd::Out), expected.as_bytes());
+        assert_eq!((assembler.unrecognized_lines(), assembler.is_open()), (2, false));
     }
 }

@@ -69,11 +69,11 @@ impl Parser {
         if !is_fraction(fraction) {
             return false;
         }
-        *second == self.second || self.is_new_second(time)
+        *second == self.second || self.is_valid_new_second(time)
     }
 
     #[cold]
-    fn is_new_second(&mut self, time: &[u8]) -> bool {
+    fn is_valid_new_second(&mut self, time: &[u8]) -> bool {
         let valid = is_any_time(time);
         if valid {
             self.second.copy_from_slice(&time[..SECOND_LEN]);

@@ -47,7 +47,7 @@ pub struct LogFile {
     source: Source,
     /// Bytes that were read, uncompressed.
     offset: u64,
-    head: Option<u64>,
+    head_hash: Option<u64>,
 }
 
 enum Source {
@@ -63,10 +63,10 @@ impl LogFile {
     pub fn open(path: &Path, name: Name, is_gz: bool) -> io::Result<Self> {
         let file = File::open(path)?;
         let id = FileId::of(&file.metadata()?);
-        let (source, head) = if is_gz {
+        let (source, head_hash) = if is_gz {
             let file = BufReader::with_capacity(GZ_READ_BYTES, file);
             let source = Source::Gz(Box::new(MultiGzDecoder::new(file)));
-            (source, read_head(path, true))
+            (source, read_head_hash(path, true))
         } else {
             (Source::Plain(file), None)
         };
@@ -75,7 +75,7 @@ impl LogFile {
             name,
             source,
             offset: 0,
-            head,
+            head_hash,
         })
     }
 
@@ -129,43 +129,43 @@ impl LogFile {
         let truncated = file.metadata()?.len() < self.offset;
         if truncated {
             file.rewind()?;
-            (self.offset, self.head) = (0, None);
+            (self.offset, self.head_hash) = (0, None);
         }
         Ok(truncated)
     }
 
     /// What its first line is known by. `None`: it has none yet.
-    pub fn head(&mut self) -> Option<u64> {
-        if self.head.is_none()
+    pub fn head_hash(&mut self) -> Option<u64> {
+        if self.head_hash.is_none()
             && let Source::Plain(file) = &self.source
         {
-            let mut head = [0; HEAD_BYTES];
-            let read = file.read_at(&mut head, 0).unwrap_or_default();
-            self.head = head_of(&head[..read]);
+            let mut head_hash = [0; HEAD_BYTES];
+            let read = file.read_at(&mut head_hash, 0).unwrap_or_default();
+            self.head_hash = hash_head(&head_hash[..read]);
         }
-        self.head
+        self.head_hash
     }
 }
 
 /// By what a file is known. `None`: it has no line yet, or cannot be read.
-pub fn read_head(path: &Path, is_gz: bool) -> Option<u64> {
+pub fn read_head_hash(path: &Path, is_gz: bool) -> Option<u64> {
     let file = File::open(path).ok()?;
-    let mut head = Vec::with_capacity(HEAD_BYTES);
+    let mut head_hash = Vec::with_capacity(HEAD_BYTES);
     let most = HEAD_BYTES as u64;
     if is_gz {
         let decoder = MultiGzDecoder::new(BufReader::new(file));
-        decoder.take(most).read_to_end(&mut head).ok()?;
+        decoder.take(most).read_to_end(&mut head_hash).ok()?;
     } else {
-        file.take(most).read_to_end(&mut head).ok()?;
+        file.take(most).read_to_end(&mut head_hash).ok()?;
     }
-    head_of(&head)
+    hash_head(&head_hash)
 }
 
-fn head_of(begin: &[u8]) -> Option<u64> {
-    let end = match memchr::memchr(b'\n', begin) {
+fn hash_head(start: &[u8]) -> Option<u64> {
+    let end = match memchr::memchr(b'\n', start) {
         Some(newline) => newline + 1,
-        None if begin.len() == HEAD_BYTES => HEAD_BYTES,
+        None if start.len() == HEAD_BYTES => HEAD_BYTES,
         None => return None,
     };
-    Some(fingerprint(&begin[..end]))
+    Some(fingerprint(&start[..end]))
 }

@@ -15,6 +15,6 @@ mod reading;
 mod tail;
 mod watch;
 
-pub(crate) use follow::{FileFollower, Files, Surroundings};
+pub(crate) use follow::{FileFollower, Files, FollowerContext};
 pub(crate) use path::{container_dir, find_container_dir};
-pub(crate) use watch::Watches;
+pub(crate) use watch::DirWatcher;

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{tail::Tail, watch::News};
-use crate::instance::Known;
+use super::{tail::Tail, watch::DirChanges};
+use crate::instance::ContainerState;
 
 /// The net below the kernel's events: a directory is looked at at least this often. It costs two lists of a few files.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const SCAN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The same where the kernel tells nothing: a rotation is seen well before the next can come.
-const LOOK_EVERY_DEAF: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A container's status says that it terminated after the runtime has written its last line; so long, nothing may have come since, for the case that it did not.
 const END_QUIET: Duration = Duration::from_millis(300);
@@ -20,68 +20,68 @@ const END_QUIET: Duration = Duration::from_millis(300);
 const GONE_QUIET: Duration = Duration::from_secs(4);
 
 /// How the reading stands.
-pub struct Reading {
+pub struct ReadState {
     /// The files.
     pub tail: Tail,
-    known: Known,
+    state: ContainerState,
     /// The files cannot be listed for now: told once.
     is_failing: bool,
     /// There may be something to read.
-    pub is_hungry: bool,
+    pub may_have_data: bool,
     /// Everything was read.
     pub is_idle: bool,
     /// When a file that was read to its end counts as complete.
-    pub settled: Option<Instant>,
+    pub settle_at: Option<Instant>,
     /// When something was last read, or told of the instance.
     pub quiet_since: Instant,
     /// When to look, whatever the kernel says.
-    pub look: Instant,
+    pub next_scan: Instant,
 }
 
-impl Reading {
+impl ReadState {
     /// Begins with a look.
-    pub fn new(tail: Tail, known: Known) -> Self {
+    pub fn new(tail: Tail, state: ContainerState) -> Self {
         let now = Instant::now();
         Self {
             tail,
-            known,
+            state,
             is_failing: false,
-            is_hungry: true,
+            may_have_data: true,
             is_idle: false,
-            settled: None,
+            settle_at: None,
             quiet_since: now,
             // At once: what happened before the kernel was asked to tell.
-            look: now,
+            next_scan: now,
         }
     }
 
     /// The instance is now like this.
-    pub fn is_told(&mut self, known: Known) {
-        if known.terminated != self.known.terminated || known.present != self.known.present {
+    pub fn set_state(&mut self, state: ContainerState) {
+        if state.terminated != self.state.terminated || state.present != self.state.present {
             self.quiet_since = Instant::now();
         }
-        self.known = known;
+        self.state = state;
     }
 
     /// The kernel told this.
-    pub fn hears(&mut self, news: News) {
-        if news.is_changed || !news.closed.is_empty() {
+    pub fn apply_changes(&mut self, changes: DirChanges) {
+        if changes.files_changed || !changes.closed.is_empty() {
             self.scan();
         }
-        news.closed.iter().for_each(|name| self.tail.closed(name));
-        self.wakes();
+        changes.closed.iter().for_each(|name| self.tail.mark_closed(name));
+        self.wake();
     }
 
     /// Looks, whatever the kernel told.
-    pub fn looks(&mut self, is_deaf: bool) {
+    pub fn scan_now(&mut self, is_polling: bool) {
         self.scan();
-        self.wakes();
-        self.look = Instant::now() + if is_deaf { LOOK_EVERY_DEAF } else { LOOK_EVERY };
+        self.wake();
+        self.next_scan = Instant::now() + if is_polling { POLL_INTERVAL } else { SCAN_INTERVAL };
     }
 
     /// There may be something to read.
-    pub fn wakes(&mut self) {
-        (self.is_hungry, self.is_idle, self.settled) = (true, false, None);
+    pub fn wake(&mut self) {
+        (self.may_have_data, self.is_idle, self.settle_at) = (true, false, None);
     }
 
     /// Looks for new files. Whether there are.
@@ -99,16 +99,16 @@ impl Reading {
             }
         };
         if found {
-            self.wakes();
+            self.wake();
         }
         found
     }
 
     /// When it is over, unless something comes. `None`: not for now.
-    pub fn ends(&self) -> Option<Instant> {
-        let wait = match self.known {
-            Known { terminated: true, .. } => END_QUIET,
-            Known { present: false, .. } => GONE_QUIET,
+    pub fn ends_at(&self) -> Option<Instant> {
+        let wait = match self.state {
+            ContainerState { terminated: true, .. } => END_QUIET,
+            ContainerState { present: false, .. } => GONE_QUIET,
             _ => return None,
         };
         self.is_idle.then(|| self.quiet_since + wait)

@@ -10,12 +10,12 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    assemble::Joiner,
-    listing::{Listed, list},
+    assemble::LineAssembler,
+    listing::{ListedFile, list},
     log_file::{FileId, LogFile},
     path::Name,
 };
-use crate::publish::file_checkpoint::Place;
+use crate::publish::file_checkpoint::FilePosition;
 
 /// What is read at once: a few thousand lines, and well below a millisecond.
 const READ_BYTES: usize = 256 << 10;
@@ -41,23 +41,23 @@ const LIST_TRIES: usize = 5;
 pub struct Tail {
     dir: PathBuf,
     number: u32,
-    files: VecDeque<Held>,
+    files: VecDeque<HeldFile>,
     buffer: Vec<u8>,
     /// Bytes of the buffer that are read and not yet taken: the beginning of a line.
     rest: usize,
 }
 
-struct Held {
+struct HeldFile {
     file: LogFile,
     /// Between it and the one before there may have been others.
-    after_hole: bool,
+    after_gap: bool,
     /// Nothing more comes into it: its writer was seen to let go of it, it was compressed, or it is older than the one before the newest.
     is_sealed: bool,
     /// It cannot be read on.
     is_broken: bool,
     /// When it ceased to be the newest, or last grew after that.
     since: Instant,
-    was_settling: bool,
+    is_settling: bool,
 }
 
 /// What opening a container's files came to.
@@ -66,14 +66,14 @@ pub enum Opened {
     /// There is no file yet, or none any more.
     Missing,
     /// They are read from where it was asked.
-    There,
+    Found,
     /// The place that was asked for is gone: they are read from the oldest that is left.
-    Elsewhere,
+    PositionGone,
 }
 
 /// What a turn of reading came to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum ReadOutcome {
     /// There may be more at once.
     Read,
     /// The file's end was reached, and the next one is there: it is certain at this time that nothing more comes.
@@ -81,7 +81,7 @@ pub enum Turn {
     /// Now the next file is read; `after_hole`: files between may be missing. The same where a file was truncated.
     Next {
         /// What was not read may be lost.
-        after_hole: bool,
+        after_gap: bool,
     },
     /// Everything was read.
     Idle,
@@ -113,7 +113,7 @@ impl Tail {
     ///
     /// # Errors
     /// The system's, but for a directory that does not exist.
-    pub fn open(&mut self, from: Option<&Place>, now: Instant) -> io::Result<Opened> {
+    pub fn open(&mut self, from: Option<&FilePosition>, now: Instant) -> io::Result<Opened> {
         for _ in 0..LIST_TRIES {
             self.files.clear();
             let listed = list(&self.dir, self.number)?;
@@ -123,31 +123,31 @@ impl Tail {
             if listed.is_empty() {
                 return Ok(Opened::Missing);
             }
-            let found = from.and_then(|place| find(&listed, place).map(|at| (at, place)));
+            let found = from.and_then(|position| find_position(&listed, position).map(|at| (at, position)));
             let first = found.map_or(0, |(at, _)| at);
-            if !self.hold_all(&listed[first..], false, now)? {
+            if !self.hold(&listed[first..], false, now)? {
                 continue;
             }
-            let Some((_, place)) = found else {
+            let Some((_, position)) = found else {
                 return Ok(if from.is_some() {
-                    Opened::Elsewhere
+                    Opened::PositionGone
                 } else {
-                    Opened::There
+                    Opened::Found
                 });
             };
             let front = self.files.front_mut().map(|held| &mut held.file);
-            return match front.map(|file| file.skip_to(place.offset)) {
-                Some(Ok(())) => Ok(Opened::There),
+            return match front.map(|file| file.skip_to(position.offset)) {
+                Some(Ok(())) => Ok(Opened::Found),
                 // The same first line and shorter: what was had is gone.
-                _ => self.reopen_all(now),
+                _ => self.reopen(now),
             };
         }
         Ok(Opened::Missing)
     }
 
-    fn reopen_all(&mut self, now: Instant) -> io::Result<Opened> {
+    fn reopen(&mut self, now: Instant) -> io::Result<Opened> {
         Ok(match self.open(None, now)? {
-            Opened::There => Opened::Elsewhere,
+            Opened::Found => Opened::PositionGone,
             other => other,
         })
     }
@@ -167,10 +167,10 @@ impl Tail {
             if listed != list(&self.dir, self.number)? {
                 continue;
             }
-            self.rename(&listed);
-            let slot = self.slot(&listed);
-            let fresh = &listed[slot.map_or(0, |slot| slot + 1)..];
-            if self.hold_all(fresh, slot.is_none(), now)? {
+            self.update_names(&listed);
+            let newest_index = self.newest_index(&listed);
+            let new_files = &listed[newest_index.map_or(0, |newest_index| newest_index + 1)..];
+            if self.hold(new_files, newest_index.is_none(), now)? {
                 return Ok(self.files.len() > before);
             }
             self.files.truncate(before);
@@ -179,7 +179,7 @@ impl Tail {
     }
 
     /// A file's writer let go of it, under this name: nothing more comes into it.
-    pub fn closed(&mut self, name: &Name) {
+    pub fn mark_closed(&mut self, name: &Name) {
         // The current one's writer may come back.
         let rotated = self
             .files
@@ -194,9 +194,9 @@ impl Tail {
     ///
     /// # Errors
     /// The system's: the file at hand is given up with what was not read of it.
-    pub fn turn(&mut self, joiner: &mut Joiner, now: Instant) -> io::Result<Turn> {
+    pub fn read_next(&mut self, assembler: &mut LineAssembler, now: Instant) -> io::Result<ReadOutcome> {
         let Some(held) = self.files.front_mut() else {
-            return Ok(Turn::Idle);
+            return Ok(ReadOutcome::Idle);
         };
         if self.buffer.len() == self.rest {
             let room = (self.rest * 4).clamp(QUIET_BYTES, READ_BYTES);
@@ -205,38 +205,38 @@ impl Tail {
         let read = match held.read(&mut self.buffer[self.rest..], now) {
             Ok(read) => read,
             Err(error) => {
-                self.finish_rest(joiner);
+                self.finish_rest(assembler);
                 return Err(error);
             }
         };
         if read > 0 {
-            self.take(self.rest + read, joiner);
-            return Ok(Turn::Read);
+            self.assemble(self.rest + read, assembler);
+            return Ok(ReadOutcome::Read);
         }
         if held.file.restart_if_truncated().unwrap_or_default() {
-            self.finish_rest(joiner);
-            return Ok(Turn::Next { after_hole: true });
+            self.finish_rest(assembler);
+            return Ok(ReadOutcome::Next { after_gap: true });
         }
-        Ok(self.at_end(joiner, now))
+        Ok(self.at_end(assembler, now))
     }
 
     /// The front's end was reached: goes on with the next, where that is there and nothing more can come.
-    fn at_end(&mut self, joiner: &mut Joiner, now: Instant) -> Turn {
+    fn at_end(&mut self, assembler: &mut LineAssembler, now: Instant) -> ReadOutcome {
         self.buffer.truncate(self.rest.max(QUIET_BYTES));
         self.buffer.shrink_to_fit();
-        let after_hole = match self.files.get(1) {
-            Some(next) => next.after_hole || self.files[0].is_broken,
-            None => return Turn::Idle,
+        let after_gap = match self.files.get(1) {
+            Some(next) => next.after_gap || self.files[0].is_broken,
+            None => return ReadOutcome::Idle,
         };
         let front = &mut self.files[0];
         let settled = front.since + SETTLE;
         if !front.is_sealed && now < settled {
-            front.was_settling = true;
-            return Turn::Settling(settled);
+            front.is_settling = true;
+            return ReadOutcome::Settling(settled);
         }
-        self.finish_rest(joiner);
+        self.finish_rest(assembler);
         self.files.pop_front();
-        Turn::Next { after_hole }
+        ReadOutcome::Next { after_gap }
     }
 
     /// Whether the file at hand cannot be read on.
@@ -245,32 +245,32 @@ impl Tail {
     }
 
     /// Everything was read, and nothing more comes: what stands behind the last newline is a line too.
-    pub fn finish_rest(&mut self, joiner: &mut Joiner) {
+    pub fn finish_rest(&mut self, assembler: &mut LineAssembler) {
         if self.rest > 0 {
-            joiner.line(&self.buffer[..self.rest]);
+            assembler.line(&self.buffer[..self.rest]);
             self.rest = 0;
         }
     }
 
     /// Where the next line begins. `None`: in a file without a line.
-    pub fn place(&mut self) -> Option<Place> {
+    pub fn position(&mut self) -> Option<FilePosition> {
         let file = &mut self.files.front_mut()?.file;
         let FileId { dev, inode } = file.id;
-        Some(Place {
+        Some(FilePosition {
             dev,
             inode,
-            head: file.head()?,
+            head_hash: file.head_hash()?,
             offset: file.offset() - self.rest as u64,
         })
     }
 
     /// Takes complete lines of what is filled; the rest stays.
-    fn take(&mut self, filled: usize, joiner: &mut Joiner) {
+    fn assemble(&mut self, filled: usize, assembler: &mut LineAssembler) {
         let data = &self.buffer[..filled];
         match memchr::memrchr(b'\n', &data[self.rest..]) {
             Some(newline) => {
                 let end = self.rest + newline + 1;
-                joiner.lines(&data[..end]);
+                assembler.lines(&data[..end]);
                 self.buffer.copy_within(end..filled, 0);
                 self.rest = filled - end;
                 if filled == self.buffer.len() && filled < READ_BYTES {
@@ -279,7 +279,7 @@ impl Tail {
             }
             // The runtime writes no line of this length.
             None if filled >= READ_BYTES => {
-                joiner.foreign(data, false);
+                assembler.unrecognized(data, false);
                 self.rest = 0;
             }
             None => self.rest = filled,
@@ -287,7 +287,7 @@ impl Tail {
     }
 
     /// Holds files, in this order. False: one was renamed or removed since it was listed.
-    fn hold_all(&mut self, listed: &[Listed], after_hole: bool, now: Instant) -> io::Result<bool> {
+    fn hold(&mut self, listed: &[ListedFile], after_gap: bool, now: Instant) -> io::Result<bool> {
         for (at, entry) in listed.iter().enumerate() {
             if self.files.len() >= MAX_HELD {
                 break;
@@ -303,13 +303,13 @@ impl Tail {
             if let Some(newest) = self.files.back_mut() {
                 newest.since = now;
             }
-            self.files.push_back(Held {
+            self.files.push_back(HeldFile {
                 is_sealed: file.is_sealed(),
                 is_broken: false,
                 file,
-                after_hole: after_hole && at == 0,
+                after_gap: after_gap && at == 0,
                 since: now,
-                was_settling: false,
+                is_settling: false,
             });
         }
         // The kubelet rotates every few seconds at most: only the newest before the current one can be being let go of.
@@ -322,7 +322,7 @@ impl Tail {
     }
 
     /// Notes what the files that are held are called now.
-    fn rename(&mut self, listed: &[Listed]) {
+    fn update_names(&mut self, listed: &[ListedFile]) {
         for held in &mut self.files {
             if let Some(entry) = listed.iter().find(|entry| entry.id == held.file.id) {
                 held.file.name = entry.name.clone();
@@ -331,19 +331,19 @@ impl Tail {
     }
 
     /// Where the newest file that is held stands among these. `None`: it is gone, and what came behind it may be, too.
-    fn slot(&mut self, listed: &[Listed]) -> Option<usize> {
+    fn newest_index(&mut self, listed: &[ListedFile]) -> Option<usize> {
         let newest = &mut self.files.back_mut()?.file;
-        let same = |entry: &Listed| entry.id == newest.id;
-        let named = |entry: &Listed| matches!(newest.name, Name::Rotated(_)) && entry.name == newest.name;
-        if let Some(slot) = listed.iter().position(same).or_else(|| listed.iter().position(named)) {
-            return Some(slot);
+        let same = |entry: &ListedFile| entry.id == newest.id;
+        let named = |entry: &ListedFile| matches!(newest.name, Name::Rotated(_)) && entry.name == newest.name;
+        if let Some(newest_index) = listed.iter().position(same).or_else(|| listed.iter().position(named)) {
+            return Some(newest_index);
         }
-        let head = newest.head()?;
-        listed.iter().position(|entry| entry.head() == Some(head))
+        let head_hash = newest.head_hash()?;
+        listed.iter().position(|entry| entry.head_hash() == Some(head_hash))
     }
 }
 
-impl Held {
+impl HeldFile {
     fn read(&mut self, buffer: &mut [u8], now: Instant) -> io::Result<usize> {
         if self.is_broken {
             return Ok(0);
@@ -351,7 +351,7 @@ impl Held {
         let read = self.file.read(buffer).inspect_err(|_| {
             (self.is_broken, self.is_sealed) = (true, true);
         })?;
-        if read > 0 && self.was_settling {
+        if read > 0 && self.is_settling {
             self.since = now;
         }
         Ok(read)
@@ -359,14 +359,14 @@ impl Held {
 }
 
 /// The file of a place: the one with its inode where that still begins alike, or another that does.
-fn find(listed: &[Listed], place: &Place) -> Option<usize> {
-    let begins_alike = |entry: &Listed| entry.head() == Some(place.head);
+fn find_position(listed: &[ListedFile], position: &FilePosition) -> Option<usize> {
+    let same_head = |entry: &ListedFile| entry.head_hash() == Some(position.head_hash);
     let id = FileId {
-        dev: place.dev,
-        inode: place.inode,
+        dev: position.dev,
+        inode: position.inode,
     };
-    let same = listed.iter().position(|entry| entry.id == id && begins_alike(entry));
-    same.or_else(|| listed.iter().position(begins_alike))
+    let same = listed.iter().position(|entry| entry.id == id && same_head(entry));
+    same.or_else(|| listed.iter().position(same_head))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod}
 
 use crate::{
     config::AppFrom,
-    instance::{Instance, InstanceKey, Known},
+    instance::{ContainerState, Instance, InstanceKey},
 };
 
 /// A pod with this annotation, `true`, is left out.
@@ -20,7 +20,7 @@ pub fn is_excluded(pod: &Pod) -> bool {
 }
 
 /// The app that a pod belongs to; `None` where nothing names one.
-pub fn app(pod: &Pod, app_from: &AppFrom) -> Option<AppName> {
+pub fn app_of(pod: &Pod, app_from: &AppFrom) -> Option<AppName> {
     let name = match app_from {
         AppFrom::Namespace => pod.metadata.namespace.as_ref(),
         AppFrom::Label(key) => pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)),
@@ -33,7 +33,7 @@ pub fn app(pod: &Pod, app_from: &AppFrom) -> Option<AppName> {
 /// *Source*: `status.initContainerStatuses`, `containerStatuses`, `ephemeralContainerStatuses`. When an instance terminates, the kubelet deletes the one
 /// before at once: then only the newest is left.
 pub fn instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
-    let (Some(app), Some(status)) = (app(pod, app_from), pod.status.as_ref()) else {
+    let (Some(app), Some(status)) = (app_of(pod, app_from), pod.status.as_ref()) else {
         return Vec::new();
     };
     let several = pod
@@ -49,9 +49,9 @@ pub fn instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
         .flatten()
         .map(|status| (status, true));
     let mut found = Vec::new();
-    for (status, named) in main.chain(ephemeral) {
-        for (container_id, known) in started(status) {
-            let instance = instance(pod, &app, status, named, &container_id, known);
+    for (status, is_named) in main.chain(ephemeral) {
+        for (container_id, container_state) in started_instances(status) {
+            let instance = instance(pod, &app, status, is_named, &container_id, container_state);
             found.extend(instance);
         }
     }
@@ -59,17 +59,17 @@ pub fn instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
 }
 
 /// Those of a pod's instances that run and are collected: what somebody sees who looks at the cluster from outside.
-pub fn collected(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
+pub fn running_instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
     if is_excluded(pod) {
         return Vec::new();
     }
     let mut running = instances(pod, app_from);
-    running.retain(|instance| !instance.known.terminated && !instance.known.previous);
+    running.retain(|instance| !instance.state.terminated && !instance.state.previous);
     running
 }
 
 /// What a pod's status says about one instance. `None`: it is not shown.
-pub fn known(pod: &Pod, key: &InstanceKey) -> Option<Known> {
+pub fn container_state(pod: &Pod, key: &InstanceKey) -> Option<ContainerState> {
     let status = pod
         .status
         .as_ref()
@@ -79,27 +79,27 @@ pub fn known(pod: &Pod, key: &InstanceKey) -> Option<Known> {
         &status.container_statuses,
         &status.ephemeral_container_statuses,
     ];
-    let named = lists
+    let is_named = lists
         .into_iter()
         .flatten()
         .flatten()
         .filter(|status| status.name == key.container);
-    let mut started = named.flat_map(started);
-    started
-        .find(|(id, _)| bare(id) == key.container_id)
-        .map(|(_, known)| known)
+    let mut started_instances = is_named.flat_map(started_instances);
+    started_instances
+        .find(|(id, _)| strip_scheme(id) == key.container_id)
+        .map(|(_, container_state)| container_state)
 }
 
 fn instance(
     pod: &Pod,
     app: &AppName,
     status: &ContainerStatus,
-    named: bool,
+    is_named: bool,
     container_id: &str,
-    known: Known,
+    container_state: ContainerState,
 ) -> Option<Instance> {
     let name = pod.metadata.name.clone()?;
-    let container_id = Some(bare(container_id)).filter(|id| !id.is_empty())?;
+    let container_id = Some(strip_scheme(container_id)).filter(|id| !id.is_empty())?;
     Some(Instance {
         key: InstanceKey {
             pod_uid: pod.metadata.uid.clone()?,
@@ -109,7 +109,7 @@ fn instance(
         namespace: pod.metadata.namespace.clone()?,
         node_uid: node_uid(pod)?,
         app: app.clone(),
-        process: if named {
+        process: if is_named {
             format!("{name}/{}", status.name)
         } else {
             name.clone()
@@ -120,7 +120,7 @@ fn instance(
             .and_then(|spec| spec.node_name.clone())
             .unwrap_or_default(),
         pod: name,
-        known,
+        state: container_state,
     })
 }
 
@@ -135,14 +135,14 @@ fn node_uid(pod: &Pod) -> Option<String> {
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// A container id without the `containerd://` in front.
-fn bare(container_id: &str) -> &str {
+fn strip_scheme(container_id: &str) -> &str {
     container_id.rsplit("//").next().unwrap_or_default()
 }
 
 /// The started instances of a container, newest first.
-fn started(status: &ContainerStatus) -> Vec<(String, Known)> {
+fn started_instances(status: &ContainerStatus) -> Vec<(String, ContainerState)> {
     let restarts = u32::try_from(status.restart_count).unwrap_or_default();
-    let known = |terminated, previous| Known {
+    let container_state = |terminated, previous| ContainerState {
         terminated,
         previous,
         present: true,
@@ -156,16 +156,22 @@ fn started(status: &ContainerStatus) -> Vec<(String, Known)> {
     let state = status.state.as_ref();
     if state.is_some_and(|state| state.running.is_some()) {
         let newest = status.container_id.clone();
-        let mut found: Vec<_> = newest.map(|id| (id, known(false, false))).into_iter().collect();
-        found.extend(last.map(|id| (id, known(true, true))));
+        let mut found: Vec<_> = newest
+            .map(|id| (id, container_state(false, false)))
+            .into_iter()
+            .collect();
+        found.extend(last.map(|id| (id, container_state(true, true))));
         return found;
     }
     if let Some(terminated) = state.and_then(|state| state.terminated.as_ref()) {
         let newest = id_of(terminated).or_else(|| status.container_id.clone());
-        return newest.map(|id| (id, known(true, false))).into_iter().collect();
+        return newest
+            .map(|id| (id, container_state(true, false)))
+            .into_iter()
+            .collect();
     }
     // It waits: to be started for the first time, or again, and then the last one is the newest.
-    last.map(|id| (id, known(true, false))).into_iter().collect()
+    last.map(|id| (id, container_state(true, false))).into_iter().collect()
 }
 
 fn id_of(terminated: &ContainerStateTerminated) -> Option<String> {
@@ -184,12 +190,12 @@ mod tests {
             assert_eq!((instance.app.as_str(), instance.node.as_str()), ("default", "node-1"));
             assert_eq!(instance.key.container_id.len(), 64, "no scheme");
             let id = instance.key.container_id[..4].to_owned();
-            let Known {
+            let ContainerState {
                 terminated,
                 previous,
                 present,
                 ..
-            } = instance.known;
+            } = instance.state;
             assert!(present);
             (instance.key.container, id, instance.process, terminated, previous)
         });
@@ -234,7 +240,7 @@ mod tests {
         let pod: Pod = serde_json::from_value(pod).unwrap();
         let restarts: Vec<_> = instances(&pod, &AppFrom::Namespace)
             .iter()
-            .map(|instance| instance.known.restarts)
+            .map(|instance| instance.state.restarts)
             .collect();
         assert_eq!(restarts[0], restarts[1] + 1);
     }
@@ -244,10 +250,10 @@ mod tests {
         let mut pod: Pod = serde_json::from_str(include_str!("../../tests/recordings/multi-pod.json")).unwrap();
         let all = instances(&pod, &AppFrom::Namespace);
         for instance in &all {
-            assert_eq!(known(&pod, &instance.key), Some(instance.known));
+            assert_eq!(container_state(&pod, &instance.key), Some(instance.state));
         }
         pod.metadata.uid = Some("another".to_owned());
-        assert_eq!(known(&pod, &all[0].key), None);
+        assert_eq!(container_state(&pod, &all[0].key), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::instance::InstanceKey;
 ///
 /// *Bound*: the containers of the pods that are there.
 #[derive(Debug, Default)]
-pub struct Recorded {
+pub struct LastSeen {
     /// By pod uid and container.
     pods: HashMap<String, HashMap<String, Newest>>,
 }
@@ -23,9 +23,9 @@ struct Newest {
     restarts: Option<u32>,
 }
 
-impl Recorded {
+impl LastSeen {
     /// Notes that there is a record of an instance. Returns whose record has had its day by that: the older one's.
-    pub fn note(&mut self, key: &InstanceKey, restarts: Option<u32>) -> Option<InstanceKey> {
+    pub fn insert(&mut self, key: &InstanceKey, restarts: Option<u32>) -> Option<InstanceKey> {
         let containers = self.pods.entry(key.pod_uid.clone()).or_default();
         let known = containers.get(&key.container);
         if known.is_some_and(|known| known.restarts > restarts) {
@@ -35,22 +35,22 @@ impl Recorded {
             container_id: key.container_id.clone(),
             restarts,
         };
-        let before = containers.insert(key.container.clone(), newest)?;
-        (before.container_id != key.container_id).then(|| InstanceKey {
-            container_id: before.container_id,
+        let older = containers.insert(key.container.clone(), newest)?;
+        (older.container_id != key.container_id).then(|| InstanceKey {
+            container_id: older.container_id,
             ..key.clone()
         })
     }
 
     /// The newest on record, and its restart count, where that is below the given one.
-    pub fn before(&self, key: &InstanceKey, restarts: u32) -> Option<(InstanceKey, u32)> {
+    pub fn older(&self, key: &InstanceKey, restarts: u32) -> Option<(InstanceKey, u32)> {
         let newest = self.pods.get(&key.pod_uid)?.get(&key.container)?;
-        let before = newest.restarts.filter(|before| *before < restarts)?;
+        let older = newest.restarts.filter(|older| *older < restarts)?;
         let key = InstanceKey {
             container_id: newest.container_id.clone(),
             ..key.clone()
         };
-        Some((key, before))
+        Some((key, older))
     }
 
     /// Whether it is the newest on record of its container.
@@ -60,7 +60,7 @@ impl Recorded {
     }
 
     /// Forgets a pod. Returns the instances that were the newest.
-    pub fn forget(&mut self, pod_uid: &str) -> Vec<InstanceKey> {
+    pub fn remove(&mut self, pod_uid: &str) -> Vec<InstanceKey> {
         let containers = self.pods.remove(pod_uid).into_iter().flatten();
         let keys = containers.map(|(container, newest)| InstanceKey {
             pod_uid: pod_uid.to_owned(),
@@ -90,19 +90,19 @@ mod tests {
 
     #[test]
     fn the_newest_record_of_a_container_stays_until_a_newer_one_or_the_pod_s_end() {
-        let mut recorded = Recorded::default();
-        assert_eq!(recorded.before(&key("a"), 5), None, "nothing was promised");
-        assert_eq!(recorded.note(&key("a"), Some(1)), None);
-        assert_eq!(recorded.note(&key("a"), Some(1)), None);
-        assert_eq!(recorded.before(&key("d"), 4), Some((key("a"), 1)));
-        assert_eq!(recorded.note(&key("b"), Some(2)), Some(key("a")));
+        let mut recorded = LastSeen::default();
+        assert_eq!(recorded.older(&key("a"), 5), None, "nothing was promised");
+        assert_eq!(recorded.insert(&key("a"), Some(1)), None);
+        assert_eq!(recorded.insert(&key("a"), Some(1)), None);
+        assert_eq!(recorded.older(&key("d"), 4), Some((key("a"), 1)));
+        assert_eq!(recorded.insert(&key("b"), Some(2)), Some(key("a")));
         assert_eq!(
-            recorded.note(&key("a"), Some(1)),
+            recorded.insert(&key("a"), Some(1)),
             Some(key("a")),
             "older than the newest"
         );
         assert!(recorded.is_newest(&key("b")) && !recorded.is_newest(&key("a")));
-        assert_eq!(recorded.forget("pod"), [key("b")]);
+        assert_eq!(recorded.remove("pod"), [key("b")]);
         assert!(!recorded.is_newest(&key("b")));
     }
 }

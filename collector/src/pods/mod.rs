@@ -23,15 +23,15 @@ use namespaces::Namespaces;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 
 /// The longest: an API that comes back is noticed within this.
-const RETRY_MOST: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// The longest that a server is believed to need.
-const RETRY_AFTER_MOST: Duration = Duration::from_secs(60);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The pods of a node, or of all, as far as they are chosen.
 ///
 /// Goes on from where it was after a broken watch, and lists anew where that is too old; waits out an API that is away.
-pub struct Pods {
+pub struct PodWatch {
     client: kube::Client,
     config: watcher::Config,
     namespaces: Namespaces,
@@ -41,30 +41,30 @@ pub struct Pods {
     events: BoxStream<'static, watcher::Result<Event<Pod>>>,
     backoff: Backoff,
     not_before: Instant,
-    failing: bool,
+    is_failing: bool,
 }
 
-impl Pods {
+impl PodWatch {
     /// Begins with a list, once asked for the first event.
-    pub fn new(client: kube::Client, choice: &Config) -> Self {
-        let config = match &choice.node_name {
+    pub fn new(client: kube::Client, settings: &Config) -> Self {
+        let config = match &settings.node_name {
             Some(node) => watcher::Config::default().fields(&format!("spec.nodeName={node}")),
             None => watcher::Config::default(),
         };
-        let config = match &choice.pod_selector {
+        let config = match &settings.pod_selector {
             Some(selector) => config.labels(selector),
             None => config,
         };
         Self {
-            namespaces: Namespaces::new(client.clone(), choice.namespace_selector.as_deref()),
+            namespaces: Namespaces::new(client.clone(), settings.namespace_selector.as_deref()),
             events: watcher(Api::<Pod>::all(client.clone()), config.clone()).boxed(),
             client,
             config,
-            relist_every: choice.relist_every,
-            relist_at: relist_at(choice.relist_every),
-            backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
+            relist_every: settings.relist_every,
+            relist_at: relist_at(settings.relist_every),
+            backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
             not_before: Instant::now(),
-            failing: false,
+            is_failing: false,
         }
     }
 
@@ -73,7 +73,7 @@ impl Pods {
     /// *Cancel safety*: nothing is lost when the call is dropped.
     pub async fn next(&mut self) -> Event<Pod> {
         loop {
-            if !self.namespaces.are_known() {
+            if !self.namespaces.is_ready() {
                 self.namespaces.changed().await;
             }
             sleep_until(self.not_before).await;
@@ -94,7 +94,7 @@ impl Pods {
                     if !matches!(event, Event::Init) {
                         self.succeeded();
                     }
-                    if let Some(event) = self.choose(event) {
+                    if let Some(event) = self.filter(event) {
                         return event;
                     }
                 }
@@ -106,14 +106,14 @@ impl Pods {
     }
 
     /// What an event says of the pods that are collected: one that is left out is not there.
-    fn choose(&mut self, event: Event<Pod>) -> Option<Event<Pod>> {
-        let mut is_chosen = |pod: &Pod| {
+    fn filter(&mut self, event: Event<Pod>) -> Option<Event<Pod>> {
+        let mut is_collected = |pod: &Pod| {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            !is_excluded(pod) && self.namespaces.has(namespace)
+            !is_excluded(pod) && self.namespaces.is_selected(namespace)
         };
         match event {
-            Event::InitApply(pod) if !is_chosen(&pod) => None,
-            Event::Apply(pod) if !is_chosen(&pod) => Some(Event::Delete(pod)),
+            Event::InitApply(pod) if !is_collected(&pod) => None,
+            Event::Apply(pod) if !is_collected(&pod) => Some(Event::Delete(pod)),
             event => Some(event),
         }
     }
@@ -125,20 +125,20 @@ impl Pods {
     }
 
     fn succeeded(&mut self) {
-        if self.failing {
+        if self.is_failing {
             tracing::info!("pods are watched again");
         }
-        self.failing = false;
+        self.is_failing = false;
         self.backoff.reset();
     }
 
     fn failed(&mut self, error: &watcher::Error) {
-        if !self.failing {
+        if !self.is_failing {
             tracing::warn!(%error, "pods cannot be watched for now");
         }
-        self.failing = true;
-        let asked = retry_after(error).unwrap_or_default().min(RETRY_AFTER_MOST);
-        self.not_before = Instant::now() + self.backoff.next_delay().max(asked);
+        self.is_failing = true;
+        let requested = retry_after(error).unwrap_or_default().min(MAX_RETRY_AFTER);
+        self.not_before = Instant::now() + self.backoff.next_delay().max(requested);
     }
 }
 

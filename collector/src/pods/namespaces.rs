@@ -10,32 +10,32 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::retry::Backoff;
 
 /// The namespaces are listed this often: a label that changes is noticed within it.
-const LIST_EVERY: Duration = Duration::from_secs(60);
+const LIST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// And this soon after a pod of one that is not known: a new one is noticed within it.
-const LIST_SOON: Duration = Duration::from_secs(2);
+const LIST_UNKNOWN_AFTER: Duration = Duration::from_secs(2);
 
 /// A list that takes longer has failed.
-const LIST_WAIT: Duration = Duration::from_secs(30);
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The first wait after a list failed.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 
 /// The longest.
-const RETRY_MOST: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// The namespaces that a label selector chooses; without one, all.
 pub struct Namespaces {
-    choice: Option<Choice>,
+    selection: Option<Selection>,
 }
 
-struct Choice {
+struct Selection {
     client: kube::Client,
     selector: String,
     /// `None`: not listed yet.
-    chosen: Option<HashSet<String>>,
+    selected: Option<HashSet<String>>,
     /// Not chosen at the last list.
-    unknown: HashSet<String>,
+    unselected: HashSet<String>,
     due: Instant,
     listed: Instant,
     backoff: Backoff,
@@ -45,33 +45,41 @@ struct Choice {
 impl Namespaces {
     /// Chooses by this selector.
     pub fn new(client: kube::Client, selector: Option<&str>) -> Self {
-        let choice = selector.map(|selector| Choice {
+        let selection = selector.map(|selector| Selection {
             client,
             selector: selector.to_owned(),
-            chosen: None,
-            unknown: HashSet::new(),
+            selected: None,
+            unselected: HashSet::new(),
             due: Instant::now(),
             listed: Instant::now(),
-            backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
+            backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
             list: None,
         });
-        Self { choice }
+        Self { selection }
     }
 
     /// Whether it is known which they are.
-    pub fn are_known(&self) -> bool {
-        self.choice.as_ref().is_none_or(|choice| choice.chosen.is_some())
+    pub fn is_ready(&self) -> bool {
+        self.selection
+            .as_ref()
+            .is_none_or(|selection| selection.selected.is_some())
     }
 
     /// Whether a pod of this one is collected. One that was not there at the last list is asked about.
-    pub fn has(&mut self, namespace: &str) -> bool {
-        let Some(choice) = &mut self.choice else { return true };
-        if choice.chosen.as_ref().is_some_and(|chosen| chosen.contains(namespace)) {
+    pub fn is_selected(&mut self, namespace: &str) -> bool {
+        let Some(selection) = &mut self.selection else {
+            return true;
+        };
+        if selection
+            .selected
+            .as_ref()
+            .is_some_and(|selected| selected.contains(namespace))
+        {
             return true;
         }
         // Once a list: a namespace that is not chosen may have many pods.
-        if choice.unknown.insert(namespace.to_owned()) {
-            choice.due = choice.due.min(choice.listed + LIST_SOON);
+        if selection.unselected.insert(namespace.to_owned()) {
+            selection.due = selection.due.min(selection.listed + LIST_UNKNOWN_AFTER);
         }
         false
     }
@@ -80,16 +88,16 @@ impl Namespaces {
     ///
     /// *Cancel safety*: nothing is lost when the call is dropped.
     pub async fn changed(&mut self) {
-        let Some(choice) = &mut self.choice else {
+        let Some(selection) = &mut self.selection else {
             return std::future::pending().await;
         };
-        while !choice.look().await {}
+        while !selection.list_when_due().await {}
     }
 }
 
-impl Choice {
+impl Selection {
     /// Lists them when that is due. Returns whether they changed.
-    async fn look(&mut self) -> bool {
+    async fn list_when_due(&mut self) -> bool {
         if self.list.is_none() {
             sleep_until(self.due).await;
         }
@@ -100,13 +108,13 @@ impl Choice {
         let listed = list.await;
         self.list = None;
         match listed {
-            Ok(chosen) => {
+            Ok(selected) => {
                 self.backoff.reset();
                 self.listed = Instant::now();
-                self.due = self.listed + LIST_EVERY;
-                let chosen = Some(chosen);
-                let is_changed = self.chosen != chosen;
-                self.chosen = chosen;
+                self.due = self.listed + LIST_INTERVAL;
+                let selected = Some(selected);
+                let is_changed = self.selected != selected;
+                self.selected = selected;
                 is_changed
             }
             Err(error) => {
@@ -121,7 +129,7 @@ impl Choice {
 async fn list(client: kube::Client, selector: String) -> Result<HashSet<String>, String> {
     let api = Api::<Namespace>::all(client);
     let params = ListParams::default().labels(&selector);
-    let listed = timeout(LIST_WAIT, api.list(&params)).await;
+    let listed = timeout(LIST_TIMEOUT, api.list(&params)).await;
     let listed = listed
         .map_err(|_| "no answer".to_owned())?
         .map_err(|error| error.to_string())?;

@@ -12,7 +12,7 @@ use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::PartialObj
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
-use crate::config::{AppFrom, Sweep};
+use crate::config::{AppFrom, TopicGc};
 
 /// Objects of a list that one call brings.
 const PAGE: u32 = 500;
@@ -21,22 +21,22 @@ const PAGE: u32 = 500;
 const LIST_WAIT: Duration = Duration::from_secs(60);
 
 /// Which apps are gone, and since when.
-pub(crate) struct Sweeper {
-    sweep: Sweep,
+pub(crate) struct TopicCollector {
+    settings: TopicGc,
     app_from: AppFrom,
     client: Client,
     bus: Arc<dyn Bus>,
-    gone: HashMap<AppName, Instant>,
+    unused_since: HashMap<AppName, Instant>,
 }
 
-impl Sweeper {
-    pub(crate) fn new(sweep: Sweep, app_from: AppFrom, client: Client, bus: Arc<dyn Bus>) -> Self {
+impl TopicCollector {
+    pub(crate) fn new(settings: TopicGc, app_from: AppFrom, client: Client, bus: Arc<dyn Bus>) -> Self {
         Self {
-            sweep,
+            settings,
             app_from,
             client,
             bus,
-            gone: HashMap::new(),
+            unused_since: HashMap::new(),
         }
     }
 
@@ -44,39 +44,39 @@ impl Sweeper {
     pub(crate) async fn run(mut self) {
         loop {
             // Collectors that were started together shall not look together.
-            let wait = self.sweep.interval.mul_f64(rand::random_range(0.5..=1.5));
+            let wait = self.settings.interval.mul_f64(rand::random_range(0.5..=1.5));
             tokio::time::sleep(wait).await;
-            if let Err(error) = self.look().await {
+            if let Err(error) = self.collect().await {
                 tracing::warn!(%error, "apps that are gone are not looked for this time");
             }
         }
     }
 
-    async fn look(&mut self) -> Result<(), String> {
-        let said = |error: bus::BusError| error.to_string();
+    async fn collect(&mut self) -> Result<(), String> {
+        let describe = |error: bus::BusError| error.to_string();
         // The topics first: an app that comes up meanwhile is then in the cluster's list.
-        let topics = self.bus.apps().await.map_err(said)?;
-        let drained: HashSet<AppName> = self.bus.subscribed().await.map_err(said)?.into_iter().collect();
-        let there = self.there().await?;
+        let topics = self.bus.apps().await.map_err(describe)?;
+        let drained: HashSet<AppName> = self.bus.subscribed().await.map_err(describe)?.into_iter().collect();
+        let existing_apps = self.existing_apps().await?;
         let now = Instant::now();
-        let before = std::mem::take(&mut self.gone);
+        let before = std::mem::take(&mut self.unused_since);
         for app in topics {
-            if there.contains(app.as_str()) || drained.contains(&app) {
+            if existing_apps.contains(app.as_str()) || drained.contains(&app) {
                 continue;
             }
             let since = before.get(&app).copied().unwrap_or(now);
-            if now.duration_since(since) < self.sweep.gone_for {
-                self.gone.insert(app, since);
+            if now.duration_since(since) < self.settings.unused_for {
+                self.unused_since.insert(app, since);
                 continue;
             }
-            self.bus.remove(&app).await.map_err(said)?;
+            self.bus.remove(&app).await.map_err(describe)?;
             tracing::info!(%app, "gone from the cluster for as long as history reaches: its topic is removed");
         }
         Ok(())
     }
 
     /// The names of the apps that the cluster has.
-    async fn there(&self) -> Result<HashSet<String>, String> {
+    async fn existing_apps(&self) -> Result<HashSet<String>, String> {
         match &self.app_from {
             AppFrom::Namespace => {
                 let namespaces = list::<Namespace>(&self.client, ListParams::default()).await?;

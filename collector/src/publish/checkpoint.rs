@@ -11,10 +11,10 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    anchor::Mark,
+    anchor::ResumePoint,
     error::CollectorError,
     instance::{InstanceKey, fd_of},
-    publish::file_checkpoint::Base,
+    publish::file_checkpoint::FileCheckpoint,
 };
 
 /// Records are small and few: a block cache would only hold them twice.
@@ -29,22 +29,22 @@ const JOURNAL_BYTES: u64 = 64 << 20;
 const KEYSPACE: &str = "streams";
 
 /// Of an instance whose files are read: from where they are read again.
-const BASES: &str = "bases";
+const FILE_CHECKPOINTS: &str = "bases";
 
 /// The file that fjall makes first in a new directory.
-const FIRST_MADE: &str = "lock";
+const FIRST_FILE: &str = "lock";
 
 /// What is known of one container instance's stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct Checkpoint {
     stream: String,
     app: String,
     process: String,
     node: String,
     /// The end of the last batch that the bus accepted.
-    pub accepted: Option<Mark>,
+    pub accepted: Option<ResumePoint>,
     /// The farthest end of a batch that was handed to the bus: it may have been accepted.
-    pub sent: Option<Mark>,
+    pub sent: Option<ResumePoint>,
     /// The bus has the stream's end.
     pub ended: bool,
     /// How many instances of the container came before. `None`: an older version wrote it.
@@ -55,12 +55,12 @@ pub struct Record {
     pub expected: bool,
     /// Instances came and went between the one on record and this: to be told before its first line.
     #[serde(default)]
-    pub unseen: Option<Unseen>,
+    pub unseen: Option<UnseenInstances>,
 }
 
 /// Instances of a container that were never seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unseen {
+pub struct UnseenInstances {
     /// Of the last line that was had of the instance before, nanoseconds since 1970.
     pub from: Option<i64>,
     /// When the instance after them was first seen. Kept, so that the loss is the same loss when it is told again.
@@ -71,14 +71,14 @@ pub struct Unseen {
 ///
 /// An insert reaches the operating system and is not synced: a killed process keeps it, and a lost node loses the directory anyway.
 #[derive(Clone)]
-pub struct Checkpoints {
+pub struct CheckpointStore {
     streams: Keyspace,
-    bases: Keyspace,
+    file_checkpoints: Keyspace,
     // Last, so that it is closed after its keyspace.
     _db: Database,
 }
 
-impl Record {
+impl Checkpoint {
     /// Of a stream that begins.
     pub fn new(metadata: &StreamMetadata) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Record {
     }
 
     /// Of the stream that takes this one's place: what is known of the instance stays, and what came before it has been told.
-    pub fn renewed(&self, metadata: &StreamMetadata) -> Self {
+    pub fn for_new_epoch(&self, metadata: &StreamMetadata) -> Self {
         Self {
             restarts: self.restarts,
             expected: self.expected,
@@ -110,7 +110,7 @@ impl Record {
     }
 
     /// The last line that the bus may have.
-    pub fn last(&self) -> Option<Mark> {
+    pub fn last_sent(&self) -> Option<ResumePoint> {
         self.sent.or(self.accepted)
     }
 
@@ -128,12 +128,12 @@ impl Record {
     }
 
     /// Whether it is this stream's.
-    pub fn is_of(&self, stream: &StreamId) -> bool {
+    pub fn is_for(&self, stream: &StreamId) -> bool {
         self.stream == stream.as_str()
     }
 }
 
-impl Checkpoints {
+impl CheckpointStore {
     /// Opens the directory, made where it does not exist. A store whose content cannot be read is set aside under another name, and begun anew; what is no
     /// store of ours, or cannot be read for now, is left as it is. Blocks: call it at start.
     ///
@@ -144,38 +144,38 @@ impl Checkpoints {
             dir: dir.to_owned(),
             reason,
         };
-        check(dir).map_err(failed)?;
+        check_contents(dir).map_err(failed)?;
         let unreadable = match try_open(dir) {
             Ok(checkpoints) => return Ok(checkpoints),
             Err(fjall::Error::Locked) => return Err(CollectorError::InUse(dir.to_owned())),
-            Err(error) if is_unreadable(&error) => reason(&error),
-            Err(error) => return Err(failed(reason(&error))),
+            Err(error) if is_unreadable(&error) => describe(&error),
+            Err(error) => return Err(failed(describe(&error))),
         };
-        let aside = aside(dir);
-        std::fs::rename(dir, &aside)
+        let set_aside_path = set_aside_path(dir);
+        std::fs::rename(dir, &set_aside_path)
             .map_err(|error| failed(format!("{unreadable}, and it cannot be set aside: {error}")))?;
-        tracing::warn!(dir = %dir.display(), set_aside = %aside.display(), reason = unreadable, "checkpoints unreadable: begun anew");
-        try_open(dir).map_err(|error| failed(reason(&error)))
+        tracing::warn!(dir = %dir.display(), set_aside = %set_aside_path.display(), describe = unreadable, "checkpoints unreadable: begun anew");
+        try_open(dir).map_err(|error| failed(describe(&error)))
     }
 
     /// All records. One that cannot be read is skipped, with a warning.
-    pub fn all(&self) -> Vec<(InstanceKey, Record)> {
+    pub fn all(&self) -> Vec<(InstanceKey, Checkpoint)> {
         let read = |guard: fjall::Guard| {
             let (key, value) = guard.into_inner().ok()?;
             Some((serde_json::from_slice(&key).ok()?, serde_json::from_slice(&value).ok()?))
         };
-        let mut records = Vec::new();
+        let mut checkpoints = Vec::new();
         for guard in self.streams.iter() {
             match read(guard) {
-                Some(record) => records.push(record),
+                Some(checkpoint) => checkpoints.push(checkpoint),
                 None => tracing::warn!("checkpoint skipped: unreadable"),
             }
         }
-        records
+        checkpoints
     }
 
     /// The record of an instance. `None`: there is none, or it cannot be read.
-    pub fn get(&self, key: &InstanceKey) -> Option<Record> {
+    pub fn get(&self, key: &InstanceKey) -> Option<Checkpoint> {
         let value = self.streams.get(encode(key)).ok()??;
         serde_json::from_slice(&value).ok()
     }
@@ -183,8 +183,8 @@ impl Checkpoints {
     /// Writes the record of an instance.
     ///
     /// A disk that refuses it is told and lived with: the older record leads to lines that are sent again, or to a loss that is told, never to other lines under used numbers.
-    pub fn save(&self, key: &InstanceKey, record: &Record) {
-        if let Err(error) = self.streams.insert(encode(key), encode(record)) {
+    pub fn save(&self, key: &InstanceKey, checkpoint: &Checkpoint) {
+        if let Err(error) = self.streams.insert(encode(key), encode(checkpoint)) {
             tracing::error!(%error, "checkpoint not written");
         }
     }
@@ -193,8 +193,8 @@ impl Checkpoints {
     pub fn delete(&self, key: &InstanceKey) {
         let mut removed = self.streams.remove(encode(key));
         if key.fd() == Some(Fd::Out) {
-            removed = removed.and(self.streams.remove(encode(&key.of(Fd::Err))));
-            removed = removed.and(self.bases.remove(encode(key)));
+            removed = removed.and(self.streams.remove(encode(&key.with_fd(Fd::Err))));
+            removed = removed.and(self.file_checkpoints.remove(encode(key)));
         }
         if let Err(error) = removed {
             tracing::error!(%error, "checkpoint not removed");
@@ -202,22 +202,22 @@ impl Checkpoints {
     }
 
     /// From where an instance's files are read again. `None`: it is not known, or cannot be read.
-    pub fn base(&self, key: &InstanceKey) -> Option<Base> {
-        let value = self.bases.get(encode(key)).ok()??;
+    pub fn file_checkpoint(&self, key: &InstanceKey) -> Option<FileCheckpoint> {
+        let value = self.file_checkpoints.get(encode(key)).ok()??;
         serde_json::from_slice(&value).ok()
     }
 
     /// Writes from where an instance's files are read again.
     ///
     /// A disk that refuses it is told and lived with: from the older one more is read again, or what it says is gone and told.
-    pub fn save_base(&self, key: &InstanceKey, base: &Base) {
-        if let Err(error) = self.bases.insert(encode(key), encode(base)) {
+    pub fn save_file_checkpoint(&self, key: &InstanceKey, file_checkpoint: &FileCheckpoint) {
+        if let Err(error) = self.file_checkpoints.insert(encode(key), encode(file_checkpoint)) {
             tracing::error!(%error, "checkpoint not written");
         }
     }
 }
 
-fn try_open(dir: &Path) -> fjall::Result<Checkpoints> {
+fn try_open(dir: &Path) -> fjall::Result<CheckpointStore> {
     std::fs::create_dir_all(dir)?;
     let db = Database::builder(dir)
         .cache_size(CACHE_BYTES)
@@ -225,15 +225,15 @@ fn try_open(dir: &Path) -> fjall::Result<Checkpoints> {
         .worker_threads(1)
         .open()?;
     let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-    Ok(Checkpoints {
+    Ok(CheckpointStore {
         streams: db.keyspace(KEYSPACE, options)?,
-        bases: db.keyspace(BASES, options)?,
+        file_checkpoints: db.keyspace(FILE_CHECKPOINTS, options)?,
         _db: db,
     })
 }
 
 /// Refuses what is there and is no store: it is somebody's, and neither to be written into nor to be renamed.
-fn check(dir: &Path) -> Result<(), String> {
+fn check_contents(dir: &Path) -> Result<(), String> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -243,7 +243,7 @@ fn check(dir: &Path) -> Result<(), String> {
     let mut is_empty = true;
     for entry in entries {
         let name = entry.map_err(|error| error.to_string())?.file_name();
-        if name == FIRST_MADE {
+        if name == FIRST_FILE {
             return Ok(());
         }
         // A volume's own, in its root.
@@ -272,7 +272,7 @@ fn is_unreadable(error: &fjall::Error) -> bool {
 }
 
 /// In words.
-fn reason(error: &fjall::Error) -> String {
+fn describe(error: &fjall::Error) -> String {
     use fjall::Error;
     match error {
         Error::Io(error) | Error::Storage(fjall::LsmError::Io(error)) => error.to_string(),
@@ -282,7 +282,7 @@ fn reason(error: &fjall::Error) -> String {
     }
 }
 
-fn aside(dir: &Path) -> PathBuf {
+fn set_aside_path(dir: &Path) -> PathBuf {
     let millis = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

@@ -6,17 +6,17 @@ use bus::Bus;
 
 use crate::metrics::Metrics;
 
-use super::{checkpoint::Checkpoints, rate_limit::Limits, spool::Spool};
+use super::{checkpoint::CheckpointStore, rate_limit::RateLimits, spool::Spool};
 
 /// What all streams publish through.
 #[derive(Clone)]
-pub struct Way {
+pub struct PublishContext {
     pub bus: Arc<dyn Bus>,
-    pub checkpoints: Checkpoints,
+    pub checkpoints: CheckpointStore,
     pub spool: Arc<Spool>,
     pub metrics: Metrics,
     /// What an app may print. `None`: what it likes.
-    pub limits: Option<Arc<Limits>>,
+    pub rate_limits: Option<Arc<RateLimits>>,
     /// See [`Config::publish_wait`](crate::Config::publish_wait).
     pub publish_wait: Duration,
 }

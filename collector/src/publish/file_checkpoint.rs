@@ -8,38 +8,38 @@ use serde::{Deserialize, Serialize};
 /// What its streams' records say was accepted lies at or behind it: after a restart the files are read from here, and lines are counted, not looked for. The proof
 /// is the file's first line, and the anchor of the last line that was had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Base {
+pub struct FileCheckpoint {
     /// Where.
-    pub place: Place,
+    pub position: FilePosition,
     /// Lines of standard output.
-    pub out: Count,
+    pub out: LineCount,
     /// Lines of standard error.
-    pub err: Count,
+    pub err: LineCount,
 }
 
 /// A place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct FilePosition {
     /// Its device and inode: where it is looked for first. Both can be another file's by now.
     pub dev: u64,
     /// See `dev`.
     pub inode: u64,
     /// What its first line is known by.
-    pub head: u64,
+    pub head_hash: u64,
     /// Bytes before the place, uncompressed.
     pub offset: u64,
 }
 
 /// How many lines a stream has up to a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Count {
+pub struct LineCount {
     millis: u64,
     random: u32,
     /// The seq of the next line.
     pub seq: u64,
 }
 
-impl Count {
+impl LineCount {
     /// Of this stream.
     pub fn new(stream: &StreamId, seq: u64) -> Self {
         let Epoch { millis, random } = stream.epoch();

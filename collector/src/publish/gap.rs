@@ -3,8 +3,8 @@
 use bus::{Batch, Content, Gap, GapReason, Timestamp};
 
 /// A batch's lines, lost.
-pub fn told_lost(batch: &Batch, reason: GapReason) -> Batch {
-    let (from, to) = times(batch.data());
+pub fn to_gap(batch: &Batch, reason: GapReason) -> Batch {
+    let (from, to) = time_range(batch.data());
     Batch {
         content: Content::Gap(Gap {
             lines: batch.lines(),
@@ -17,7 +17,7 @@ pub fn told_lost(batch: &Batch, reason: GapReason) -> Batch {
 }
 
 /// The first and the last line's timestamp.
-pub fn times(data: &[u8]) -> (Option<Timestamp>, Option<Timestamp>) {
+pub fn time_range(data: &[u8]) -> (Option<Timestamp>, Option<Timestamp>) {
     let last = data[..data.len().saturating_sub(1)]
         .rsplit(|byte| *byte == b'\n')
         .next();

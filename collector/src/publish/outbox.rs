@@ -13,15 +13,15 @@ use tokio::{
 };
 
 use crate::{
-    anchor::Mark,
+    anchor::ResumePoint,
     instance::InstanceKey,
     metrics::Metrics,
     publish::{
-        checkpoint::Record,
-        context::Way,
-        entry::Step,
-        gap::told_lost,
-        spool::{Backlog, Last},
+        checkpoint::Checkpoint,
+        context::PublishContext,
+        entry::OutboxEntry,
+        gap::to_gap,
+        spool::{SpoolEnd, StreamSpool},
     },
     retry::Backoff,
 };
@@ -30,104 +30,104 @@ use crate::{
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 
 /// The longest: a bus that comes back is noticed within this.
-const RETRY_MOST: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What the bus has not accepted within this goes to disk: a killed collector then has it, whatever the node rotates away.
 pub const SPOOL_AFTER: Duration = Duration::from_secs(1);
 
 /// A disk that refused is tried again after this.
-const SPOOL_AGAIN: Duration = Duration::from_secs(5);
+const SPOOL_RETRY: Duration = Duration::from_secs(5);
 
 /// A stream's way to the bus.
 ///
 /// *Order*: a batch is handed over once the one before was accepted; what is on disk goes before what is in memory. *Bound*: none of its own in memory: see
 /// [`queued_bytes`](Self::queued_bytes) and [`spill`](Self::spill); on disk the spool's.
-pub struct Outlet {
-    way: Way,
+pub struct Outbox {
+    context: PublishContext,
     key: InstanceKey,
-    record: Record,
-    backlog: Backlog,
-    queue: VecDeque<Step>,
+    checkpoint: Checkpoint,
+    spool: StreamSpool,
+    queue: VecDeque<OutboxEntry>,
     /// Of the queue and of what is in flight from it.
     queued_bytes: usize,
-    flight: Flight,
+    in_flight: InFlight,
     /// Since when the bus has not accepted what it was handed.
-    owed_since: Option<Instant>,
+    unconfirmed_since: Option<Instant>,
     backoff: Backoff,
     /// The last attempt was refused for now.
-    refused: bool,
+    is_retrying: bool,
     no_spill_before: Option<Instant>,
 }
 
-enum Flight {
+enum InFlight {
     /// Nothing is to be done.
     Idle,
     /// It waits for its turn.
-    Turn(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
+    WaitingForPermit(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
     /// The bus has it, and has not answered.
     Publishing(Publishing),
 }
 
 struct Publishing {
-    step: Step,
+    entry: OutboxEntry,
     on_disk: bool,
-    began: Instant,
-    answer: BoxFuture<'static, Result<(), BusError>>,
+    started_at: Instant,
+    response: BoxFuture<'static, Result<(), BusError>>,
 }
 
-enum Landed {
-    Turn(Option<OwnedSemaphorePermit>),
-    Answer(Result<(), BusError>),
+enum FlightEvent {
+    WaitingForPermit(Option<OwnedSemaphorePermit>),
+    LogResponse(Result<(), BusError>),
 }
 
-impl Outlet {
+impl Outbox {
     /// Of an instance whose record this is. What a collector before it left on disk goes first.
-    pub fn new(way: Way, key: InstanceKey, record: Record) -> Self {
-        let mut outlet = Self {
-            backlog: way.spool.backlog(&key, &record),
-            way,
+    pub fn new(context: PublishContext, key: InstanceKey, checkpoint: Checkpoint) -> Self {
+        let mut outbox = Self {
+            spool: context.spool.stream_spool(&key, &checkpoint),
+            context,
             key,
-            record,
+            checkpoint,
             queue: VecDeque::new(),
             queued_bytes: 0,
-            flight: Flight::Idle,
-            owed_since: None,
-            backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
-            refused: false,
+            in_flight: InFlight::Idle,
+            unconfirmed_since: None,
+            backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
+            is_retrying: false,
             no_spill_before: None,
         };
-        outlet.begin_next();
-        outlet
+        outbox.start_next();
+        outbox
     }
 
     /// Where ends what is on disk.
-    pub fn spooled(&self) -> Last {
-        self.backlog.last()
+    pub fn spool_end(&self) -> SpoolEnd {
+        self.spool.end()
     }
 
     /// Puts a step behind the others, and begins with it where there are none.
-    pub fn push(&mut self, step: Step) {
-        let is_next_on_disk = self.queue.is_empty() && !self.backlog.is_empty();
-        if !(is_next_on_disk && self.backlog.append(&step)) {
-            self.queued_bytes += step.data().len();
-            self.queue.push_back(step);
+    pub fn push(&mut self, entry: OutboxEntry) {
+        let is_next_on_disk = self.queue.is_empty() && !self.spool.is_empty();
+        if !(is_next_on_disk && self.spool.append(&entry)) {
+            self.queued_bytes += entry.data().len();
+            self.queue.push_back(entry);
         }
-        self.begin_next();
+        self.start_next();
     }
 
     /// Whether there is nothing to wait for.
     pub fn is_idle(&self) -> bool {
-        matches!(self.flight, Flight::Idle)
+        matches!(self.in_flight, InFlight::Idle)
     }
 
     /// Whether batches go to disk: those before them are there.
     pub fn is_spooling(&self) -> bool {
-        !self.backlog.is_empty()
+        !self.spool.is_empty()
     }
 
     /// Whether the bus refuses for now, and everything is on disk.
-    pub fn is_kept(&self) -> bool {
-        self.refused && self.is_spooling() && self.queued_bytes == 0 && self.queue.is_empty()
+    pub fn is_fully_spooled(&self) -> bool {
+        self.is_retrying && self.is_spooling() && self.queued_bytes == 0 && self.queue.is_empty()
     }
 
     /// Bytes in memory that were pushed and not accepted.
@@ -137,28 +137,31 @@ impl Outlet {
 
     /// The seq up to which the bus has this stream's lines, or the disk for it. `None`: another stream's batches are still on their way.
     pub fn accepted(&self, stream: &StreamId) -> Option<u64> {
-        let seq_end = |mark: Option<Mark>| mark.map_or(0, |mark| mark.seq_end);
-        let on_disk = self.backlog.last();
-        let kept = (on_disk.stream.as_ref() == Some(stream)).then(|| seq_end(on_disk.read));
-        let had = self.record.is_of(stream).then(|| seq_end(self.record.accepted));
-        kept.max(had)
+        let seq_end = |point: Option<ResumePoint>| point.map_or(0, |point| point.seq_end);
+        let on_disk = self.spool.end();
+        let spooled = (on_disk.stream.as_ref() == Some(stream)).then(|| seq_end(on_disk.read));
+        let confirmed = self
+            .checkpoint
+            .is_for(stream)
+            .then(|| seq_end(self.checkpoint.accepted));
+        spooled.max(confirmed)
     }
 
     /// How many of these bytes, whole lines of the app's, may pass.
     pub fn admit(&self, app: &AppName, data: &[u8]) -> usize {
-        let limits = self.way.limits.as_ref();
-        limits.map_or(data.len(), |limits| limits.admit(app, data))
+        let rate_limits = self.context.rate_limits.as_ref();
+        rate_limits.map_or(data.len(), |rate_limits| rate_limits.admit(app, data))
     }
 
     /// What counts.
     pub fn metrics(&self) -> &Metrics {
-        &self.way.metrics
+        &self.context.metrics
     }
 
     /// What the stream holds in memory, and whether that is too much for all.
-    pub fn hold(&mut self, bytes: usize) -> bool {
-        self.backlog.hold(bytes);
-        self.backlog.spool().is_crowded()
+    pub fn report_buffered(&mut self, bytes: usize) -> bool {
+        self.spool.report_buffered(bytes);
+        self.spool.spool().is_crowded()
     }
 
     /// Returns when something happened to what is on its way: the next is then on its, in its turn. Never while idle.
@@ -167,7 +170,7 @@ impl Outlet {
     pub async fn progress(&mut self) {
         let spill = OptionFuture::from(self.spill_at().map(sleep_until));
         tokio::select! {
-            landed = self.flight.landed() => self.landed(landed),
+            handle_event = self.in_flight.handle_event() => self.handle_event(handle_event),
             Some(()) = spill => self.spill(),
         }
     }
@@ -184,244 +187,246 @@ impl Outlet {
 
     /// Puts everything that is in memory and not accepted on disk, what is in flight included. A disk that refuses is tried again later.
     pub fn spill(&mut self) {
-        if self.backlog.is_empty()
-            && let Flight::Publishing(flying) = &mut self.flight
+        if self.spool.is_empty()
+            && let InFlight::Publishing(publishing) = &mut self.in_flight
         {
-            if !self.backlog.append(&flying.step) {
-                self.no_spill_before = Some(Instant::now() + SPOOL_AGAIN);
+            if !self.spool.append(&publishing.entry) {
+                self.no_spill_before = Some(Instant::now() + SPOOL_RETRY);
                 return;
             }
-            self.backlog.mark_taken();
-            flying.on_disk = true;
-            self.queued_bytes -= flying.step.data().len();
+            self.spool.mark_in_flight();
+            publishing.on_disk = true;
+            self.queued_bytes -= publishing.entry.data().len();
         }
-        while let Some(step) = self.queue.pop_front() {
-            if !self.backlog.append(&step) {
-                self.no_spill_before = Some(Instant::now() + SPOOL_AGAIN);
-                self.queue.push_front(step);
+        while let Some(entry) = self.queue.pop_front() {
+            if !self.spool.append(&entry) {
+                self.no_spill_before = Some(Instant::now() + SPOOL_RETRY);
+                self.queue.push_front(entry);
                 return;
             }
-            self.queued_bytes -= step.data().len();
+            self.queued_bytes -= entry.data().len();
         }
         self.no_spill_before = None;
     }
 
     /// When what is in memory is to go to disk. `None`: nothing is.
     fn spill_at(&self) -> Option<Instant> {
-        let flying = matches!(&self.flight, Flight::Publishing(flying) if !flying.on_disk);
-        let since = self.owed_since.filter(|_| flying || !self.queue.is_empty())?;
+        let publishing = matches!(&self.in_flight, InFlight::Publishing(publishing) if !publishing.on_disk);
+        let since = self
+            .unconfirmed_since
+            .filter(|_| publishing || !self.queue.is_empty())?;
         let due = since + SPOOL_AFTER;
         Some(self.no_spill_before.map_or(due, |before| before.max(due)))
     }
 
     /// Writes the record: what was accepted since the last batch was handed over is else written with the next.
     pub fn save(&self) {
-        self.way.checkpoints.save(&self.key, &self.record);
+        self.context.checkpoints.save(&self.key, &self.checkpoint);
     }
 
-    fn begin_next(&mut self) {
+    fn start_next(&mut self) {
         if !self.is_idle() {
             return;
         }
         if self.is_spooling() {
-            self.wait_turn(Duration::ZERO);
+            self.wait_for_permit(Duration::ZERO);
         } else {
-            self.launch(None);
+            self.publish_next(None);
         }
     }
 
     /// What had to wait is published a few streams at a time.
-    fn wait_turn(&mut self, pause: Duration) {
-        let turns = self.way.spool.turns();
-        self.flight = Flight::Turn(turn(turns, pause).boxed());
+    fn wait_for_permit(&mut self, pause: Duration) {
+        let permits = self.context.spool.permits();
+        self.in_flight = InFlight::WaitingForPermit(permit(permits, pause).boxed());
     }
 
     /// Hands the oldest step over. The turn lasts as long as that takes.
-    fn launch(&mut self, turn: Option<OwnedSemaphorePermit>) {
-        while let Some((step, on_disk)) = self.oldest() {
-            match &step {
-                Step::Begin(metadata) => {
-                    self.record = self.record.renewed(metadata);
+    fn publish_next(&mut self, permit: Option<OwnedSemaphorePermit>) {
+        while let Some((entry, on_disk)) = self.pop_oldest() {
+            match &entry {
+                OutboxEntry::Start(metadata) => {
+                    self.checkpoint = self.checkpoint.for_new_epoch(metadata);
                     self.save();
-                    self.backlog_settle(on_disk);
+                    self.confirm_spooled(on_disk);
                 }
-                Step::Batch(batch, end) => {
-                    self.note_sent(*end);
-                    return self.fly(batch.clone(), step, on_disk, turn);
+                OutboxEntry::Batch(batch, end) => {
+                    self.record_sent(*end);
+                    return self.publish(batch.clone(), entry, on_disk, permit);
                 }
-                Step::Finish(batch) => return self.fly(batch.clone(), step, on_disk, turn),
+                OutboxEntry::Finish(batch) => return self.publish(batch.clone(), entry, on_disk, permit),
             }
         }
-        self.owed_since = None;
+        self.unconfirmed_since = None;
     }
 
-    fn oldest(&mut self) -> Option<(Step, bool)> {
-        match self.backlog.take() {
-            Ok(Some(step)) => Some((step, true)),
-            Ok(None) => self.queue.pop_front().map(|step| (step, false)),
-            Err(last) => {
-                self.queue.extend(unreadable(&self.record, &last));
-                self.queue.pop_front().map(|step| (step, false))
+    fn pop_oldest(&mut self) -> Option<(OutboxEntry, bool)> {
+        match self.spool.read_next() {
+            Ok(Some(entry)) => Some((entry, true)),
+            Ok(None) => self.queue.pop_front().map(|entry| (entry, false)),
+            Err(end) => {
+                self.queue.extend(unreadable_gap(&self.checkpoint, &end));
+                self.queue.pop_front().map(|entry| (entry, false))
             }
         }
     }
 
-    fn fly(&mut self, batch: Batch, step: Step, on_disk: bool, turn: Option<OwnedSemaphorePermit>) {
-        let (bus, wait) = (Arc::clone(&self.way.bus), self.way.publish_wait);
-        let answer = async move {
-            let answer = timeout(wait, bus.publish(batch)).await;
-            drop(turn);
-            answer.unwrap_or_else(|_| Err(BusError::Store(io::ErrorKind::TimedOut.into())))
+    fn publish(&mut self, batch: Batch, entry: OutboxEntry, on_disk: bool, permit: Option<OwnedSemaphorePermit>) {
+        let (bus, wait) = (Arc::clone(&self.context.bus), self.context.publish_wait);
+        let response = async move {
+            let response = timeout(wait, bus.publish(batch)).await;
+            drop(permit);
+            response.unwrap_or_else(|_| Err(BusError::Store(io::ErrorKind::TimedOut.into())))
         };
-        let began = Instant::now();
-        self.owed_since.get_or_insert(began);
-        self.flight = Flight::Publishing(Publishing {
-            step,
+        let started_at = Instant::now();
+        self.unconfirmed_since.get_or_insert(started_at);
+        self.in_flight = InFlight::Publishing(Publishing {
+            entry,
             on_disk,
-            began,
-            answer: answer.boxed(),
+            started_at,
+            response: response.boxed(),
         });
     }
 
     /// What was sent before a restart may reach further than what is sent again now.
-    fn note_sent(&mut self, end: Option<Mark>) {
+    fn record_sent(&mut self, end: Option<ResumePoint>) {
         if let Some(end) = end {
-            let farthest = self.record.sent.filter(|sent| sent.seq_end > end.seq_end);
-            self.record.sent = farthest.or(Some(end));
+            let farthest = self.checkpoint.sent.filter(|sent| sent.seq_end > end.seq_end);
+            self.checkpoint.sent = farthest.or(Some(end));
             self.save();
         }
     }
 
-    fn landed(&mut self, landed: Landed) {
-        let flight = std::mem::replace(&mut self.flight, Flight::Idle);
-        match (landed, flight) {
-            (Landed::Turn(turn), _) => self.launch(turn),
-            (Landed::Answer(answer), Flight::Publishing(flying)) => match answer {
-                Ok(()) => self.has_accepted(flying),
-                Err(BusError::UnknownApp(app)) => self.topic_gone(flying, app),
-                Err(error) if error.is_transient() => self.refused_for_now(flying, &error),
-                Err(error) => self.refused_for_good(flying, &error),
+    fn handle_event(&mut self, handle_event: FlightEvent) {
+        let in_flight = std::mem::replace(&mut self.in_flight, InFlight::Idle);
+        match (handle_event, in_flight) {
+            (FlightEvent::WaitingForPermit(permit), _) => self.publish_next(permit),
+            (FlightEvent::LogResponse(response), InFlight::Publishing(publishing)) => match response {
+                Ok(()) => self.on_accepted(publishing),
+                Err(BusError::UnknownApp(app)) => self.on_topic_missing(publishing, app),
+                Err(error) if error.is_transient() => self.on_transient_error(publishing, &error),
+                Err(error) => self.on_permanent_error(publishing, &error),
             },
-            (Landed::Answer(_), _) => self.begin_next(),
+            (FlightEvent::LogResponse(_), _) => self.start_next(),
         }
     }
 
-    fn has_accepted(&mut self, flying: Publishing) {
-        self.way.metrics.published(flying.began.elapsed());
-        if self.refused {
-            tracing::info!(stream = self.record.stream(), "bus accepts again");
+    fn on_accepted(&mut self, publishing: Publishing) {
+        self.context.metrics.published(publishing.started_at.elapsed());
+        if self.is_retrying {
+            tracing::info!(stream = self.checkpoint.stream(), "bus accepts again");
         }
-        self.refused = false;
+        self.is_retrying = false;
         self.backoff.reset();
-        self.settle(&flying);
+        self.confirm(&publishing);
     }
 
-    fn settle(&mut self, flying: &Publishing) {
-        match flying.step {
-            Step::Batch(_, end) => self.record.accepted = end.or(self.record.accepted),
-            Step::Finish(_) => self.record.ended = true,
-            Step::Begin(_) => {}
+    fn confirm(&mut self, publishing: &Publishing) {
+        match publishing.entry {
+            OutboxEntry::Batch(_, end) => self.checkpoint.accepted = end.or(self.checkpoint.accepted),
+            OutboxEntry::Finish(_) => self.checkpoint.ended = true,
+            OutboxEntry::Start(_) => {}
         }
-        if !flying.on_disk {
-            self.queued_bytes -= flying.step.data().len();
+        if !publishing.on_disk {
+            self.queued_bytes -= publishing.entry.data().len();
         }
-        self.owed_since = None;
-        if self.record.ended || flying.on_disk {
+        self.unconfirmed_since = None;
+        if self.checkpoint.ended || publishing.on_disk {
             // Before it is gone from the disk.
             self.save();
         }
-        self.backlog_settle(flying.on_disk);
-        self.begin_next();
+        self.confirm_spooled(publishing.on_disk);
+        self.start_next();
     }
 
-    fn backlog_settle(&self, on_disk: bool) {
+    fn confirm_spooled(&self, on_disk: bool) {
         if on_disk {
-            self.backlog.settle();
+            self.spool.confirm();
         }
     }
 
-    fn refused_for_now(&mut self, flying: Publishing, error: &BusError) {
-        if !self.refused {
-            tracing::warn!(stream = self.record.stream(), %error, "bus refuses for now");
+    fn on_transient_error(&mut self, publishing: Publishing, error: &BusError) {
+        if !self.is_retrying {
+            tracing::warn!(stream = self.checkpoint.stream(), %error, "bus refuses for now");
         }
-        let pause = self.put_back(flying);
-        self.wait_turn(pause);
+        let pause = self.requeue(publishing);
+        self.wait_for_permit(pause);
     }
 
     /// Somebody removed the app's topic while it has pods: it is made again, and the batch published then.
-    fn topic_gone(&mut self, flying: Publishing, app: AppName) {
-        tracing::warn!(stream = self.record.stream(), %app, "topic gone: made again");
-        let pause = self.put_back(flying);
-        let (bus, turns) = (Arc::clone(&self.way.bus), self.way.spool.turns());
+    fn on_topic_missing(&mut self, publishing: Publishing, app: AppName) {
+        tracing::warn!(stream = self.checkpoint.stream(), %app, "topic gone: made again");
+        let pause = self.requeue(publishing);
+        let (bus, permits) = (Arc::clone(&self.context.bus), self.context.spool.permits());
         let made = async move {
-            let turn = turn(turns, pause).await;
+            let permit = permit(permits, pause).await;
             if let Err(error) = bus.create(&app).await {
                 tracing::warn!(%app, %error, "topic not made");
             }
-            turn
+            permit
         };
-        self.flight = Flight::Turn(made.boxed());
+        self.in_flight = InFlight::WaitingForPermit(made.boxed());
     }
 
     /// What was refused is the oldest again. Returns how long to wait before it is handed over again.
-    fn put_back(&mut self, flying: Publishing) -> Duration {
-        self.way.metrics.refusals.inc();
-        self.refused = true;
-        if flying.on_disk {
-            self.backlog.put_back();
+    fn requeue(&mut self, publishing: Publishing) -> Duration {
+        self.context.metrics.publish_retries.inc();
+        self.is_retrying = true;
+        if publishing.on_disk {
+            self.spool.requeue();
         } else {
-            self.queue.push_front(flying.step);
+            self.queue.push_front(publishing.entry);
         }
         self.backoff.next_delay()
     }
 
     /// It would block its stream for ever: told as a loss instead.
-    fn refused_for_good(&mut self, flying: Publishing, error: &BusError) {
-        let (seq, lines) = match &flying.step {
-            Step::Batch(batch, _) | Step::Finish(batch) => (batch.seq, batch.lines()),
-            Step::Begin(_) => (0, 0),
+    fn on_permanent_error(&mut self, publishing: Publishing, error: &BusError) {
+        let (seq, lines) = match &publishing.entry {
+            OutboxEntry::Batch(batch, _) | OutboxEntry::Finish(batch) => (batch.seq, batch.lines()),
+            OutboxEntry::Start(_) => (0, 0),
         };
-        tracing::error!(stream = self.record.stream(), seq, lines, %error, "batch refused");
-        match &flying.step {
-            Step::Batch(batch, end) if matches!(batch.content, Content::Lines { .. }) => {
-                self.way.metrics.lost((&GapReason::Refused).into(), lines);
-                let loss = told_lost(batch, GapReason::Refused);
-                if !flying.on_disk {
+        tracing::error!(stream = self.checkpoint.stream(), seq, lines, %error, "batch refused");
+        match &publishing.entry {
+            OutboxEntry::Batch(batch, end) if matches!(batch.content, Content::Lines { .. }) => {
+                self.context.metrics.record_gap((&GapReason::Refused).into(), lines);
+                let loss = to_gap(batch, GapReason::Refused);
+                if !publishing.on_disk {
                     self.queued_bytes -= batch.data().len();
                 }
-                self.fly(loss.clone(), Step::Batch(loss, *end), flying.on_disk, None);
+                self.publish(loss.clone(), OutboxEntry::Batch(loss, *end), publishing.on_disk, None);
             }
-            _ => self.settle(&flying),
+            _ => self.confirm(&publishing),
         }
     }
 }
 
-impl Flight {
-    async fn landed(&mut self) -> Landed {
+impl InFlight {
+    async fn handle_event(&mut self) -> FlightEvent {
         match self {
             Self::Idle => future::pending().await,
-            Self::Turn(turn) => Landed::Turn(turn.await),
-            Self::Publishing(flying) => Landed::Answer((&mut flying.answer).await),
+            Self::WaitingForPermit(permit) => FlightEvent::WaitingForPermit(permit.await),
+            Self::Publishing(publishing) => FlightEvent::LogResponse((&mut publishing.response).await),
         }
     }
 }
 
-async fn turn(turns: Arc<Semaphore>, pause: Duration) -> Option<OwnedSemaphorePermit> {
+async fn permit(permits: Arc<Semaphore>, pause: Duration) -> Option<OwnedSemaphorePermit> {
     sleep(pause).await;
-    turns.acquire_owned().await.ok()
+    permits.acquire_owned().await.ok()
 }
 
 /// What was on disk and cannot be read back: a loss, as far as it was the stream that the record is of.
-fn unreadable(record: &Record, last: &Last) -> Option<Step> {
-    let metadata = record
+fn unreadable_gap(checkpoint: &Checkpoint, end: &SpoolEnd) -> Option<OutboxEntry> {
+    let metadata = checkpoint
         .metadata()
-        .filter(|metadata| last.stream.as_ref() == Some(&metadata.stream))?;
-    let seq = record.accepted.map_or(0, |accepted| accepted.seq_end);
-    let end = last.read.filter(|read| read.seq_end > seq)?;
+        .filter(|metadata| end.stream.as_ref() == Some(&metadata.stream))?;
+    let seq = checkpoint.accepted.map_or(0, |accepted| accepted.seq_end);
+    let end = end.read.filter(|read| read.seq_end > seq)?;
     let loss = Gap {
         lines: end.seq_end - seq,
         reason: GapReason::Spool,
-        from: record.accepted.map(|accepted| accepted.anchor.timestamp()),
+        from: checkpoint.accepted.map(|accepted| accepted.anchor.timestamp()),
         to: Some(end.anchor.timestamp()),
     };
     let batch = Batch {
@@ -429,5 +434,5 @@ fn unreadable(record: &Record, last: &Last) -> Option<Step> {
         seq,
         content: Content::Gap(loss),
     };
-    Some(Step::Batch(batch, Some(end)))
+    Some(OutboxEntry::Batch(batch, Some(end)))
 }

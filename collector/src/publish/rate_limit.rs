@@ -14,13 +14,13 @@ use crate::retry::Backoff;
 const REOPEN_SECONDS: f64 = 1.0;
 
 /// An app is told its limit at most this often.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Notices that wait for the bus. More are not told: the next one will be.
 const WAITING_NOTICES: usize = 64;
 
 /// What each app may print.
-pub struct Limits {
+pub struct RateLimits {
     rate: f64,
     burst: f64,
     buckets: Mutex<HashMap<AppName, Bucket>>,
@@ -30,14 +30,14 @@ pub struct Limits {
 struct Bucket {
     tokens: f64,
     at: Instant,
-    is_dry: bool,
-    told: Option<Instant>,
+    is_exhausted: bool,
+    last_notice: Option<Instant>,
 }
 
-impl Limits {
+impl RateLimits {
     /// So many bytes a second, and so many at once; with it, the limit's teller, to be run beside the collector.
     pub fn new(rate: u64, burst: u64, node: &str, bus: Arc<dyn Bus>) -> (Self, impl Future<Output = ()> + use<>) {
-        let (notices, told) = mpsc::channel(WAITING_NOTICES);
+        let (notices, last_notice) = mpsc::channel(WAITING_NOTICES);
         let text = format!(
             "Error L12 (Rate limit) -> This app prints faster than its limit of {rate} bytes a second on a node, {burst} at once: what is above is dropped"
         );
@@ -47,7 +47,7 @@ impl Limits {
             buckets: Mutex::default(),
             notices,
         };
-        (limits, tell(told, text, node.to_owned(), bus))
+        (limits, publish_notices(last_notice, text, node.to_owned(), bus))
     }
 
     /// How many of these bytes, whole lines, may pass now.
@@ -56,23 +56,27 @@ impl Limits {
         let bucket = buckets.entry(app.clone()).or_insert_with(|| Bucket {
             tokens: self.burst,
             at: Instant::now(),
-            is_dry: false,
-            told: None,
+            is_exhausted: false,
+            last_notice: None,
         });
         bucket.refill(self.rate, self.burst);
         let reopen = (self.rate * REOPEN_SECONDS).min(self.burst);
-        if bucket.is_dry && bucket.tokens < reopen {
+        if bucket.is_exhausted && bucket.tokens < reopen {
             return 0;
         }
-        let passes = whole_lines(data, bucket.tokens, bucket.tokens >= self.burst);
-        bucket.tokens -= passes as f64;
-        bucket.is_dry = passes < data.len();
-        if bucket.is_dry && bucket.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            bucket.told = Some(Instant::now());
+        let admitted = whole_lines(data, bucket.tokens, bucket.tokens >= self.burst);
+        bucket.tokens -= admitted as f64;
+        bucket.is_exhausted = admitted < data.len();
+        if bucket.is_exhausted
+            && bucket
+                .last_notice
+                .is_none_or(|last_notice| last_notice.elapsed() >= NOTICE_INTERVAL)
+        {
+            bucket.last_notice = Some(Instant::now());
             // Full: it is told the next time.
             let _ = self.notices.try_send((app.clone(), Timestamp::now()));
         }
-        passes
+        admitted
     }
 }
 
@@ -89,9 +93,9 @@ fn whole_lines(data: &[u8], tokens: f64, is_full: bool) -> usize {
     if data.len() as f64 <= tokens {
         return data.len();
     }
-    let most = tokens.max(0.0) as usize;
+    let max = tokens.max(0.0) as usize;
     let first = || memchr::memchr(b'\n', data).map_or(data.len(), |newline| newline + 1);
-    match memchr::memrchr(b'\n', &data[..most.min(data.len())]) {
+    match memchr::memrchr(b'\n', &data[..max.min(data.len())]) {
         Some(newline) => newline + 1,
         None if is_full => first(),
         None => 0,
@@ -99,13 +103,18 @@ fn whole_lines(data: &[u8], tokens: f64, is_full: bool) -> usize {
 }
 
 /// Tells apps their limit, each in a stream of this collector's own.
-async fn tell(mut told: mpsc::Receiver<(AppName, Timestamp)>, text: String, node: String, bus: Arc<dyn Bus>) {
-    let place = if node.is_empty() { "all" } else { &node };
-    let Ok(stream) = StreamId::new(TRIBUTARY, "collector", place, Epoch::new()) else {
+async fn publish_notices(
+    mut last_notice: mpsc::Receiver<(AppName, Timestamp)>,
+    text: String,
+    node: String,
+    bus: Arc<dyn Bus>,
+) {
+    let node_name = if node.is_empty() { "all" } else { &node };
+    let Ok(stream) = StreamId::new(TRIBUTARY, "collector", node_name, Epoch::new()) else {
         return;
     };
     let mut seqs: HashMap<AppName, u64> = HashMap::new();
-    while let Some((app, at)) = told.recv().await {
+    while let Some((app, at)) = last_notice.recv().await {
         let seq = seqs.entry(app.clone()).or_default();
         let batch = Batch {
             metadata: Arc::new(StreamMetadata::tributary(app, stream.clone(), &node)),
@@ -142,10 +151,10 @@ async fn publish(bus: &dyn Bus, batch: &Batch) -> bool {
 mod tests {
     use super::*;
 
-    fn limits(rate: u64, burst: u64) -> Limits {
-        let (notices, told) = mpsc::channel(1);
-        drop(told);
-        Limits {
+    fn limits(rate: u64, burst: u64) -> RateLimits {
+        let (notices, last_notice) = mpsc::channel(1);
+        drop(last_notice);
+        RateLimits {
             rate: rate as f64,
             burst: burst as f64,
             buckets: Mutex::default(),

@@ -6,14 +6,14 @@ use bus::Timestamp;
 use bytes::Bytes;
 
 use super::lines::Slice;
-use crate::anchor::Stamps;
+use crate::anchor::TimestampParser;
 
 /// Looks that are open are few; a follow that is behind this many files is hopeless, and the older ones stand for all.
 const MAX_MARKS: usize = 64;
 
 /// A line that a file was seen to hold near its beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct ExpectedLine {
     /// Its time.
     pub time: Timestamp,
     /// Its timestamp as it is printed, with the space.
@@ -22,13 +22,13 @@ pub struct Mark {
 
 /// Lines that must come, oldest first.
 #[derive(Debug, Default)]
-pub struct Marks(VecDeque<Mark>);
+pub struct ExpectedLines(VecDeque<ExpectedLine>);
 
-impl Marks {
+impl ExpectedLines {
     /// Expects one more.
-    pub fn expect(&mut self, mark: Mark) {
-        if self.0.len() < MAX_MARKS && self.0.back().is_none_or(|last| last.time < mark.time) {
-            self.0.push_back(mark);
+    pub fn push(&mut self, expected: ExpectedLine) {
+        if self.0.len() < MAX_MARKS && self.0.back().is_none_or(|last| last.time < expected.time) {
+            self.0.push_back(expected);
         }
     }
 
@@ -38,15 +38,15 @@ impl Marks {
     }
 
     /// Where in these lines, which follow those before, the first line stands that is behind one that did not come. `None`: nowhere.
-    pub fn passed(&mut self, slice: &Slice) -> Option<usize> {
-        while let Some(mark) = self.0.front()
-            && slice.end.time >= mark.time.0
+    pub fn first_after_missing(&mut self, slice: &Slice) -> Option<usize> {
+        while let Some(expected) = self.0.front()
+            && slice.end.time >= expected.time.0
         {
-            let mark = self.0.pop_front()?;
-            if mark.is_in(&slice.data) {
+            let expected = self.0.pop_front()?;
+            if expected.is_in(&slice.data) {
                 continue;
             }
-            if let Some((at, time)) = first_behind(&slice.data, mark.time) {
+            if let Some((at, time)) = first_later_than(&slice.data, expected.time) {
                 // Files skipped together are one hole.
                 self.0.retain(|other| other.time > time || other.is_in(&slice.data));
                 return Some(at);
@@ -56,9 +56,9 @@ impl Marks {
     }
 }
 
-impl Mark {
+impl ExpectedLine {
     /// Of the line that this text begins with. `None`: it begins with no timestamp.
-    pub fn of(line: &Bytes) -> Option<Self> {
+    pub fn parse(line: &Bytes) -> Option<Self> {
         let (time, text) = Timestamp::split_line(line)?;
         let prefix = line.slice(..line.len() - text.len());
         Some(Self { time, prefix })
@@ -71,11 +71,11 @@ impl Mark {
 }
 
 /// The first line of a later time.
-fn first_behind(data: &[u8], time: Timestamp) -> Option<(usize, Timestamp)> {
-    let mut stamps = Stamps::default();
+fn first_later_than(data: &[u8], time: Timestamp) -> Option<(usize, Timestamp)> {
+    let mut stamps = TimestampParser::default();
     let mut begin = 0;
     for newline in memchr::memchr_iter(b'\n', data) {
-        if let Some((own, _)) = stamps.read(&data[begin..newline])
+        if let Some((own, _)) = stamps.parse(&data[begin..newline])
             && own > time
         {
             return Some((begin, own));
@@ -95,27 +95,39 @@ mod tests {
     }
 
     fn slice(lines: &[u32]) -> Slice {
-        let mut read = Lines::default();
+        let mut parse = Lines::default();
         let text: String = lines.iter().map(|n| line(*n)).collect();
-        read.push(text.as_bytes());
-        read.take().unwrap()
+        parse.push(text.as_bytes());
+        parse.next_slice().unwrap()
     }
 
-    fn mark(n: u32) -> Mark {
-        Mark::of(&Bytes::from(line(n))).unwrap()
+    fn expected(n: u32) -> ExpectedLine {
+        ExpectedLine::parse(&Bytes::from(line(n))).unwrap()
     }
 
     #[test]
     fn a_line_that_comes_is_no_hole_and_one_that_is_passed_is_one() {
-        let mut marks = Marks::default();
-        marks.expect(mark(5));
-        assert_eq!(marks.passed(&slice(&[1, 2, 3])), None, "still to come");
-        assert_eq!(marks.passed(&slice(&[4, 5, 6])), None, "it came");
-        assert_eq!(marks.passed(&slice(&[7, 9])), None, "nothing else was expected");
-        marks.expect(mark(12));
-        marks.expect(mark(15));
+        let mut expected_lines = ExpectedLines::default();
+        expected_lines.push(expected(5));
+        assert_eq!(
+            expected_lines.first_after_missing(&slice(&[1, 2, 3])),
+            None,
+            "still to come"
+        );
+        assert_eq!(expected_lines.first_after_missing(&slice(&[4, 5, 6])), None, "it came");
+        assert_eq!(
+            expected_lines.first_after_missing(&slice(&[7, 9])),
+            None,
+            "nothing else was expected"
+        );
+        expected_lines.push(expected(12));
+        expected_lines.push(expected(15));
         let at = line(10).len() + line(11).len();
-        assert_eq!(marks.passed(&slice(&[10, 11, 20, 21])), Some(at), "two files, one hole");
-        assert_eq!(marks.passed(&slice(&[22])), None);
+        assert_eq!(
+            expected_lines.first_after_missing(&slice(&[10, 11, 20, 21])),
+            Some(at),
+            "two files, one hole"
+        );
+        assert_eq!(expected_lines.first_after_missing(&slice(&[22])), None);
     }
 }

@@ -9,10 +9,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use bus::{MAX_BATCH_BYTES, MAX_LINE_BYTES, Part, Timestamp};
 
 use crate::{
-    anchor::{Anchor, Progress, Stamps},
+    anchor::{Anchor, AnchorState, TimestampParser},
     stream::{
-        resume_search::{Join, Seek, Verdict},
-        split::cut_at,
+        resume_search::{ResumeSearch, SearchResult, Verdict},
+        split::split_point,
     },
 };
 
@@ -35,17 +35,17 @@ pub struct Slice {
 
 impl Slice {
     /// Takes the lines off that its first bytes, so many, are; it comes behind a line of this progress.
-    pub fn split_front(&mut self, bytes: usize, mut progress: Progress) -> Self {
+    pub fn split_front(&mut self, bytes: usize, mut progress: AnchorState) -> Self {
         let data = self.data.split_to(bytes);
-        let mut stamps = Stamps::default();
-        let (mut lines, mut begin, mut end) = (0, 0, self.end);
+        let mut stamps = TimestampParser::default();
+        let (mut lines, mut start_response, mut end) = (0, 0, self.end);
         for newline in memchr::memchr_iter(b'\n', &data) {
-            progress.step(stamps.read(&data[begin..newline]).map(|(time, _)| time));
+            progress.advance(stamps.parse(&data[start_response..newline]).map(|(time, _)| time));
             lines += 1;
             if newline + 1 == data.len() {
-                end = progress.anchor(&data[begin..]);
+                end = progress.anchor(&data[start_response..]);
             }
-            begin = newline + 1;
+            start_response = newline + 1;
         }
         self.lines -= lines;
         Self {
@@ -72,21 +72,21 @@ pub struct Lines {
     scanned: usize,
     sealed: VecDeque<Slice>,
     sealed_bytes: usize,
-    progress: Progress,
-    stamps: Stamps,
-    within: Within,
-    seek: Option<Seek>,
+    progress: AnchorState,
+    stamps: TimestampParser,
+    rest_kind: RestKind,
+    search: Option<ResumeSearch>,
     /// Text without a timestamp belongs to lines already had, until the first line that has one.
     skip_untimed: bool,
 }
 
 /// What the rest is the beginning of.
 #[derive(Debug)]
-enum Within {
+enum RestKind {
     /// A line.
-    Whole,
+    Line,
     /// The remaining content of a line of which parts were made, each beginning with this timestamp and space.
-    Cut(Bytes),
+    SplitLine(Bytes),
     /// The remainder of a line that is dropped.
     Skipped,
 }
@@ -101,10 +101,10 @@ impl Default for Lines {
             scanned: 0,
             sealed: VecDeque::new(),
             sealed_bytes: 0,
-            progress: Progress::START,
-            stamps: Stamps::default(),
-            within: Within::Whole,
-            seek: None,
+            progress: AnchorState::START,
+            stamps: TimestampParser::default(),
+            rest_kind: RestKind::Line,
+            search: None,
             skip_untimed: false,
         }
     }
@@ -115,46 +115,46 @@ impl Lines {
     ///
     /// `seek`: what to find before anything may be taken; `None` reads from the log's beginning. `from_time`: the response was asked for with a
     /// `sinceTime`, so that it can begin within a line.
-    pub fn begin(&mut self, seek: Option<Seek>, from_time: bool) {
+    pub fn start_response(&mut self, search: Option<ResumeSearch>, from_time: bool) {
         *self = Self {
-            seek,
+            search,
             skip_untimed: from_time,
             ..Self::default()
         };
     }
 
     /// Takes in a frame. Says where the response joins what was had before, in the call in which that is decided.
-    pub fn push(&mut self, frame: &[u8]) -> Option<Join> {
+    pub fn push(&mut self, frame: &[u8]) -> Option<SearchResult> {
         self.buffer.extend_from_slice(frame);
-        let mut join = None;
+        let mut search_result = None;
         while let Some(found) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) {
             let newline = self.scanned + found;
             let long = newline - self.open > MAX_LINE_BYTES;
-            let decided = if long || !matches!(self.within, Within::Whole) {
+            let decided = if long || !matches!(self.rest_kind, RestKind::Line) {
                 self.long_line(newline, true)
             } else {
                 self.line(newline)
             };
-            join = join.or(decided);
+            search_result = search_result.or(decided);
         }
         self.scanned = self.buffer.len();
         if self.scanned - self.open > MAX_LINE_BYTES {
-            join = join.or(self.long_line(self.scanned, false));
+            search_result = search_result.or(self.long_line(self.scanned, false));
         }
-        if self.seek.is_some() && self.held_bytes() > MAX_UNDECIDED_BYTES {
-            join = join.or(self.end_seek());
+        if self.search.is_some() && self.buffered_bytes() > MAX_UNDECIDED_BYTES {
+            search_result = search_result.or(self.end_search());
         }
-        join
+        search_result
     }
 
     /// Decides that the response does not join: it ended. `None` where that was decided before.
-    pub fn end_seek(&mut self) -> Option<Join> {
-        self.seek.take().map(|seek| seek.absent())
+    pub fn end_search(&mut self) -> Option<SearchResult> {
+        self.search.take().map(|search| search.not_found())
     }
 
     /// The next lines to travel, at most a batch; none while it is undecided where the response joins.
-    pub fn take(&mut self) -> Option<Slice> {
-        if self.seek.is_some() {
+    pub fn next_slice(&mut self) -> Option<Slice> {
+        if self.search.is_some() {
             return None;
         }
         if self.sealed.is_empty() {
@@ -175,17 +175,17 @@ impl Lines {
     }
 
     /// Whether it is still undecided where the response joins.
-    pub fn is_seeking(&self) -> bool {
-        self.seek.is_some()
+    pub fn is_searching(&self) -> bool {
+        self.search.is_some()
     }
 
     /// Complete lines held.
-    pub fn held_lines(&self) -> u64 {
+    pub fn buffered_lines(&self) -> u64 {
         self.sealed.iter().map(|slice| slice.lines).sum::<u64>() + self.open_lines
     }
 
     /// Bytes held.
-    pub fn held_bytes(&self) -> usize {
+    pub fn buffered_bytes(&self) -> usize {
         self.sealed_bytes + self.buffer.len()
     }
 
@@ -195,30 +195,30 @@ impl Lines {
     }
 
     /// Whether the rest stands at the beginning of a line, so that its timestamp can be looked for.
-    pub fn rest_is_whole(&self) -> bool {
-        matches!(self.within, Within::Whole)
+    pub fn rest_starts_line(&self) -> bool {
+        matches!(self.rest_kind, RestKind::Line)
     }
 
     /// Drops the rest: it is no line.
     pub fn drop_rest(&mut self) {
         self.buffer.truncate(self.open);
         self.scanned = self.open;
-        self.within = Within::Whole;
+        self.rest_kind = RestKind::Line;
     }
 
     /// Makes a line of the rest, where there is one: its container has written its last.
     pub fn finish_rest(&mut self) {
-        if !self.rest().is_empty() || !self.rest_is_whole() {
+        if !self.rest().is_empty() || !self.rest_starts_line() {
             self.push(b"\n");
         }
     }
 
     /// The rest is a line that ends at `newline`, not longer than a line may be.
     #[inline]
-    fn line(&mut self, newline: usize) -> Option<Join> {
-        let stamp = self.stamps.read(&self.buffer[self.open..newline]);
+    fn line(&mut self, newline: usize) -> Option<SearchResult> {
+        let stamp = self.stamps.parse(&self.buffer[self.open..newline]);
         if stamp.is_none() && self.skip_untimed {
-            self.skip(newline + 1);
+            self.drop_rest_until(newline + 1);
             return None;
         }
         self.skip_untimed = false;
@@ -227,23 +227,23 @@ impl Lines {
             end -= self.open;
             self.seal();
         }
-        self.progress.step(stamp.map(|(time, _)| time));
+        self.progress.advance(stamp.map(|(time, _)| time));
         self.last_start = self.open;
         self.open = end;
         self.open_lines += 1;
         self.scanned = end;
-        let seek = self.seek.as_mut()?;
-        let verdict = seek.look(&self.progress, &self.buffer[self.last_start..end]);
-        self.obey(verdict)
+        let search = self.search.as_mut()?;
+        let verdict = search.check_line(&self.progress, &self.buffer[self.last_start..end]);
+        self.apply_verdict(verdict)
     }
 
     /// The rest, up to `end` and there `ended` by a newline or going on, is longer than a line may be, or the remainder of one that is.
     #[cold]
-    fn long_line(&mut self, end: usize, ended: bool) -> Option<Join> {
+    fn long_line(&mut self, end: usize, ended: bool) -> Option<SearchResult> {
         let mut end = end - self.open;
         self.seal();
-        if let Within::Whole = self.within {
-            let stamp = self.stamps.read(&self.buffer[..end]);
+        if let RestKind::Line = self.rest_kind {
+            let stamp = self.stamps.parse(&self.buffer[..end]);
             let prefix = stamp.map_or(0, |(_, len)| len);
             if end - prefix <= MAX_LINE_BYTES {
                 // Too long only with its timestamp.
@@ -252,43 +252,43 @@ impl Lines {
             }
             let prefix = self.buffer.split_to(prefix).freeze();
             end -= prefix.len();
-            self.within = if stamp.is_none() && self.skip_untimed {
-                Within::Skipped
+            self.rest_kind = if stamp.is_none() && self.skip_untimed {
+                RestKind::Skipped
             } else {
-                Within::Cut(prefix)
+                RestKind::SplitLine(prefix)
             };
         }
-        let Within::Cut(prefix) = &self.within else {
-            self.skip(end + usize::from(ended));
+        let RestKind::SplitLine(prefix) = &self.rest_kind else {
+            self.drop_rest_until(end + usize::from(ended));
             if ended {
-                self.within = Within::Whole;
+                self.rest_kind = RestKind::Line;
             }
             return None;
         };
         let prefix = prefix.clone();
-        let mut join = None;
+        let mut search_result = None;
         while end > MAX_LINE_BYTES {
-            let text = self.buffer.split_to(cut_at(&self.buffer[..end], MAX_LINE_BYTES));
+            let text = self.buffer.split_to(split_point(&self.buffer[..end], MAX_LINE_BYTES));
             end -= text.len();
-            join = join.or(self.part(&prefix, &text, Part::More));
+            search_result = search_result.or(self.part(&prefix, &text, Part::More));
         }
         if ended {
             let text = self.buffer.split_to(end);
             self.buffer.advance(1);
-            self.within = Within::Whole;
+            self.rest_kind = RestKind::Line;
             end = 0;
-            join = join.or(self.part(&prefix, &text, Part::Last));
+            search_result = search_result.or(self.part(&prefix, &text, Part::Last));
         }
         self.scanned = end;
-        join
+        search_result
     }
 
     /// A part of a long line is a line of its own, with the timestamp of all.
-    fn part(&mut self, prefix: &[u8], text: &[u8], part: Part) -> Option<Join> {
+    fn part(&mut self, prefix: &[u8], text: &[u8], part: Part) -> Option<SearchResult> {
         let data: Bytes = [prefix, text, b"\n"].concat().into();
-        let time = self.stamps.read(&data).map(|(time, _)| time);
+        let time = self.stamps.parse(&data).map(|(time, _)| time);
         self.skip_untimed = false;
-        self.progress.step(time);
+        self.progress.advance(time);
         self.sealed_bytes += data.len();
         self.sealed.push_back(Slice {
             data: data.clone(),
@@ -296,27 +296,27 @@ impl Lines {
             part: Some(part),
             end: self.progress.anchor(&data),
         });
-        let verdict = self.seek.as_mut()?.look(&self.progress, &data);
-        self.obey(verdict)
+        let verdict = self.search.as_mut()?.check_line(&self.progress, &data);
+        self.apply_verdict(verdict)
     }
 
     /// Drops, keeps or gives free what was gathered, as the line just seen decides.
-    fn obey(&mut self, verdict: Verdict) -> Option<Join> {
+    fn apply_verdict(&mut self, verdict: Verdict) -> Option<SearchResult> {
         match verdict {
             Verdict::Hold => None,
             Verdict::Drop => {
                 self.drop_complete();
                 None
             }
-            Verdict::Joined(join, mark) => {
-                self.seek = None;
+            Verdict::Decided(search_result, mark) => {
+                self.search = None;
                 if let Some(mark) = mark {
                     self.progress.high = self.progress.high.max(mark.anchor.high);
                 }
-                if join == Join::Had {
+                if search_result == SearchResult::Confirmed {
                     self.drop_complete();
                 }
-                Some(join)
+                Some(search_result)
             }
         }
     }
@@ -330,7 +330,7 @@ impl Lines {
     }
 
     /// Drops the rest up to `end`.
-    fn skip(&mut self, end: usize) {
+    fn drop_rest_until(&mut self, end: usize) {
         let end = end - self.open;
         self.seal();
         self.buffer.advance(end);

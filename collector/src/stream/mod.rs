@@ -16,116 +16,119 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    anchor::Mark,
+    anchor::ResumePoint,
     instance::InstanceKey,
     publish::{
-        checkpoint::Record,
-        entry::Step,
-        outbox::{Outlet, SPOOL_AFTER},
+        checkpoint::Checkpoint,
+        entry::OutboxEntry,
+        outbox::{Outbox, SPOOL_AFTER},
     },
 };
-use expected_lines::Marks;
+use expected_lines::ExpectedLines;
 use lines::Lines;
 
 /// What is held of a stream in memory while the bus is slow; then it goes to disk. Four batches: one on the way, the rest gathered.
-const MAX_HELD_BYTES: usize = 4 << 20;
+const MAX_BUFFERED_BYTES: usize = 4 << 20;
 
 /// What a stream may hold while all together hold too much: below it there is little to gain.
-const MAX_HELD_CROWDED: usize = 256 << 10;
+const MAX_BUFFERED_CROWDED: usize = 256 << 10;
 
 /// What goes to disk gathers until it is so much, or [`SPOOL_AFTER`] old: a write a line would be slow, and longer is more to lose.
-const SPOOL_PIECE: usize = 256 << 10;
+const SPOOL_WRITE_BYTES: usize = 256 << 10;
 
 /// One container instance's output as a stream.
 pub struct Stream {
     key: InstanceKey,
     metadata: Arc<StreamMetadata>,
     lines: Lines,
-    outlet: Outlet,
+    outbox: Outbox,
     next_seq: u64,
     /// Seqs below may name lines already.
-    used: u64,
+    reserved_seq: u64,
     /// The last line that was read and numbered.
-    had: Option<Mark>,
+    confirmed: Option<ResumePoint>,
     /// The farthest line that may have been sent before a restart.
-    maybe: Option<Mark>,
+    unconfirmed: Option<ResumePoint>,
     /// Lines numbered since the response began.
-    news: u64,
+    new_lines: u64,
     /// The response does not join: to be believed once it is known to be this instance's.
-    absent: Option<Absent>,
+    mismatch: Option<Mismatch>,
     /// Lines that files were seen to hold, and that must come.
-    marks: Marks,
+    expected_lines: ExpectedLines,
     /// A response joined, or began the log, in this process: what lies before is all had.
-    live: bool,
+    has_resumed: bool,
     /// Where a rotation was told last.
-    rotated_at: Option<u64>,
+    rotation_recorded_at: Option<u64>,
     /// What the app printed above its limit, and was not told yet.
-    above: Option<OverLimit>,
+    over_limit: Option<OverLimit>,
     /// Since when something gathers that is not to wait for long: lines for the disk, or a loss.
-    gathering: Option<Instant>,
+    flush_since: Option<Instant>,
     /// Its end is on its way: nothing is left to be read.
     finished: bool,
 }
 
 /// A response that does not contain the line to go on from; where its lines begin.
 #[derive(Clone, Copy, Debug)]
-struct Absent {
+struct Mismatch {
     first: Option<Timestamp>,
 }
 
 /// Lines above the app's limit, which are told as one once others pass, or after a while.
 struct OverLimit {
     seq: u64,
-    loss: Gap,
-    end: Mark,
+    gap: Gap,
+    end: ResumePoint,
 }
 
 /// How a response ended: alike twice, and it has all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Rest(usize, u64);
+pub struct TailFingerprint(usize, u64);
 
 impl Stream {
     /// Goes on where the record stands; one that is still to begin tells first what came before it and was not seen.
-    pub fn new(key: InstanceKey, metadata: StreamMetadata, record: &Record, outlet: Outlet) -> Self {
-        let seq_end = |mark: Option<Mark>| mark.map_or(0, |mark| mark.seq_end);
-        let spooled = outlet.spooled();
+    pub fn new(key: InstanceKey, metadata: StreamMetadata, checkpoint: &Checkpoint, outbox: Outbox) -> Self {
+        let seq_end = |point: Option<ResumePoint>| point.map_or(0, |point| point.seq_end);
+        let spool_end = outbox.spool_end();
         // What is on disk is had: reading goes on behind it, in the stream that it ends with.
-        let is_renewed = spooled.stream.as_ref().is_some_and(|stream| *stream != metadata.stream);
+        let is_renewed = spool_end
+            .stream
+            .as_ref()
+            .is_some_and(|stream| *stream != metadata.stream);
         let (accepted, sent) = if is_renewed {
             (None, None)
         } else {
-            (record.accepted, record.sent)
+            (checkpoint.accepted, checkpoint.sent)
         };
-        let had = spooled.read.or(accepted);
+        let confirmed = spool_end.read.or(accepted);
         let mut stream = Self {
             key,
             metadata: Arc::new(StreamMetadata {
-                stream: spooled.stream.clone().unwrap_or_else(|| metadata.stream.clone()),
+                stream: spool_end.stream.clone().unwrap_or_else(|| metadata.stream.clone()),
                 ..metadata
             }),
             lines: Lines::default(),
-            outlet,
-            next_seq: seq_end(had),
-            used: seq_end(had).max(seq_end(sent)),
-            had,
-            maybe: sent,
-            news: 0,
-            absent: None,
-            marks: Marks::default(),
-            live: false,
-            rotated_at: None,
-            above: None,
-            gathering: None,
-            finished: spooled.finished,
+            outbox,
+            next_seq: seq_end(confirmed),
+            reserved_seq: seq_end(confirmed).max(seq_end(sent)),
+            confirmed,
+            unconfirmed: sent,
+            new_lines: 0,
+            mismatch: None,
+            expected_lines: ExpectedLines::default(),
+            has_resumed: false,
+            rotation_recorded_at: None,
+            over_limit: None,
+            flush_since: None,
+            finished: spool_end.finished,
         };
-        if let (Some(unseen), None, None) = (record.unseen, record.accepted, spooled.stream) {
-            let loss = Gap {
+        if let (Some(unseen), None, None) = (checkpoint.unseen, checkpoint.accepted, spool_end.stream) {
+            let gap = Gap {
                 lines: 0,
                 reason: GapReason::Gone,
                 from: unseen.from.map(Timestamp),
                 to: Some(Timestamp(unseen.to)),
             };
-            stream.tell(0, loss);
+            stream.push_gap(0, gap);
         }
         stream
     }
@@ -146,13 +149,13 @@ impl Stream {
     }
 
     /// Whether nothing was ever read of it.
-    pub fn is_blank(&self) -> bool {
-        self.used == 0
+    pub fn has_no_lines(&self) -> bool {
+        self.reserved_seq == 0
     }
 
     /// Whether nothing is held of it either.
-    pub fn is_untouched(&self) -> bool {
-        self.is_blank() && self.lines.held_bytes() == 0
+    pub fn is_empty(&self) -> bool {
+        self.has_no_lines() && self.lines.buffered_bytes() == 0
     }
 
     /// The time of the last line that was read.
@@ -161,30 +164,30 @@ impl Stream {
     }
 
     /// The seq that the next line to be read takes.
-    pub fn end(&self) -> u64 {
-        self.next_seq + self.lines.held_lines()
+    pub fn next_unread_seq(&self) -> u64 {
+        self.next_seq + self.lines.buffered_lines()
     }
 
     /// The seq up to which the bus has it. `None`: it was begun anew, and the bus does not have all of the one before.
     pub fn accepted(&self) -> Option<u64> {
-        self.outlet.accepted(self.id())
+        self.outbox.accepted(self.id())
     }
 
     /// Writes how far the bus has it.
     pub fn save(&self) {
-        self.outlet.save();
+        self.outbox.save();
     }
 
     /// Takes in a frame of the response.
     pub fn read(&mut self, frame: &[u8]) {
-        let join = self.lines.push(frame);
-        self.join(join);
+        let apply_search_result = self.lines.push(frame);
+        self.apply_search_result(apply_search_result);
         self.flush();
     }
 
     /// Whether there is room to read on: always, unless the disk refuses what the bus does not take.
     pub fn has_room(&self) -> bool {
-        self.outlet.queued_bytes() < MAX_HELD_BYTES
+        self.outbox.queued_bytes() < MAX_BUFFERED_BYTES
     }
 
     /// Whether its end is on its way: nothing is left to be read.
@@ -196,11 +199,11 @@ impl Stream {
     ///
     /// *Cancel safety*: nothing is lost.
     pub async fn progress(&mut self) {
-        let gathered = self.gathering.map(|since| since + SPOOL_AFTER);
+        let gathered = self.flush_since.map(|since| since + SPOOL_AFTER);
         let gathered = OptionFuture::from(gathered.map(sleep_until));
         tokio::select! {
-            () = self.outlet.progress() => {}
-            Some(()) = gathered => self.take_all(),
+            () = self.outbox.progress() => {}
+            Some(()) = gathered => self.flush_all(),
         }
         self.flush();
     }
@@ -220,8 +223,8 @@ impl Stream {
     ///
     /// *Cancel safety*: what is not accepted stays.
     pub async fn drain(&mut self) {
-        self.take_all();
-        self.outlet.drain().await;
+        self.flush_all();
+        self.outbox.drain().await;
     }
 
     /// As [`drain`](Self::drain), until the collector stops; then as [`drain_or_keep`](Self::drain_or_keep). Returns whether it is the former.
@@ -235,82 +238,82 @@ impl Stream {
 
     /// As [`drain`](Self::drain), for a collector that stops: what is on disk is kept for the next one where the bus is away.
     pub async fn drain_or_keep(&mut self) {
-        self.take_all();
-        while !self.outlet.is_idle() && !self.outlet.is_kept() {
-            self.outlet.progress().await;
+        self.flush_all();
+        while !self.outbox.is_idle() && !self.outbox.is_fully_spooled() {
+            self.outbox.progress().await;
         }
-        if self.outlet.is_idle() {
-            self.outlet.drain().await;
+        if self.outbox.is_idle() {
+            self.outbox.drain().await;
         }
     }
 
     /// The log has been read to its end, and its container has terminated.
     pub fn complete(&mut self) {
         self.lines.finish_rest();
-        self.take_all();
+        self.flush_all();
         self.finish();
     }
 
     /// The rest of the log can no longer be read: ends, and tells so where there was a rest to be expected.
-    pub fn gone(&mut self, expected: bool) {
+    pub fn end_unread(&mut self, expected: bool) {
         self.lines.drop_rest();
-        self.take_all();
+        self.flush_all();
         if expected {
-            self.lose(GapReason::Gone, Timestamp::now());
+            self.record_gap(GapReason::Gone, Timestamp::now());
         }
         self.finish();
     }
 
     fn finish(&mut self) {
-        self.tell_above();
+        self.flush_over_limit();
         self.finished = true;
-        let end = self.batch(self.used, Content::End);
-        self.outlet.push(Step::Finish(end));
+        let next_unread_seq = self.batch(self.reserved_seq, Content::End);
+        self.outbox.push(OutboxEntry::Finish(next_unread_seq));
     }
 
     /// Lines go out at once when nothing is on its way, and gather while something is; what is too much for memory goes to disk.
     fn flush(&mut self) {
-        let gathered = self.lines.held_bytes();
-        let held = gathered + self.outlet.queued_bytes();
-        let is_crowded = self.outlet.hold(held);
-        if self.absent.is_some() || self.lines.is_seeking() {
+        let gathered = self.lines.buffered_bytes();
+        let buffered = gathered + self.outbox.queued_bytes();
+        let is_crowded = self.outbox.report_buffered(buffered);
+        if self.mismatch.is_some() || self.lines.is_searching() {
             return;
         }
-        if self.outlet.is_idle() {
-            if let Some(slice) = self.lines.take() {
+        if self.outbox.is_idle() {
+            if let Some(slice) = self.lines.next_slice() {
                 self.number(slice);
             }
-        } else if self.outlet.is_spooling() {
-            if gathered >= SPOOL_PIECE {
-                self.take_all();
+        } else if self.outbox.is_spooling() {
+            if gathered >= SPOOL_WRITE_BYTES {
+                self.flush_all();
             } else if gathered > 0 {
-                self.gather();
+                self.schedule_flush();
             }
-        } else if held > MAX_HELD_BYTES || (is_crowded && held > MAX_HELD_CROWDED) {
-            self.take_all();
-            self.outlet.spill();
+        } else if buffered > MAX_BUFFERED_BYTES || (is_crowded && buffered > MAX_BUFFERED_CROWDED) {
+            self.flush_all();
+            self.outbox.spill();
         }
     }
 
     /// What is there now goes on within [`SPOOL_AFTER`].
-    fn gather(&mut self) {
-        self.gathering.get_or_insert_with(Instant::now);
+    fn schedule_flush(&mut self) {
+        self.flush_since.get_or_insert_with(Instant::now);
     }
 
-    fn take_all(&mut self) {
-        self.gathering = None;
-        while self.absent.is_none()
-            && let Some(slice) = self.lines.take()
+    fn flush_all(&mut self) {
+        self.flush_since = None;
+        while self.mismatch.is_none()
+            && let Some(slice) = self.lines.next_slice()
         {
             self.number(slice);
         }
-        self.tell_above();
+        self.flush_over_limit();
     }
 
-    fn push(&mut self, seq: u64, content: Content, end: Option<Mark>) {
-        self.tell_above();
+    fn push(&mut self, seq: u64, content: Content, next_unread_seq: Option<ResumePoint>) {
+        self.flush_over_limit();
         let batch = self.batch(seq, content);
-        self.outlet.push(Step::Batch(batch, end));
+        self.outbox.push(OutboxEntry::Batch(batch, next_unread_seq));
     }
 
     fn batch(&self, seq: u64, content: Content) -> Batch {

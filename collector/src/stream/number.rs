@@ -4,75 +4,75 @@ use bus::{Content, Gap, GapReason, Timestamp};
 
 use super::{OverLimit, Stream, lines::Slice};
 use crate::{
-    anchor::{Mark, Progress},
-    publish::{entry::Step, gap::times},
+    anchor::{AnchorState, ResumePoint},
+    publish::{entry::OutboxEntry, gap::time_range},
 };
 
 impl Stream {
     /// Numbers lines, and hands them on.
     pub(super) fn number(&mut self, mut slice: Slice) {
-        self.live = true;
-        while let Some(at) = self.marks.passed(&slice) {
+        self.has_resumed = true;
+        while let Some(at) = self.expected_lines.first_after_missing(&slice) {
             if at > 0 {
-                let front = slice.split_front(at, self.place());
-                self.take_in(front);
+                let front = slice.split_front(at, self.last_state());
+                self.admit(front);
             }
-            let (first, _) = times(&slice.data);
-            self.rotated(first.unwrap_or_else(Timestamp::now));
+            let (first, _) = time_range(&slice.data);
+            self.record_rotation(first.unwrap_or_else(Timestamp::now));
         }
-        self.take_in(slice);
+        self.admit(slice);
     }
 
     /// The file was rotated behind the last line had, and what came until then may not be all. Told once in a place.
-    pub(super) fn rotated(&mut self, to: Timestamp) {
-        if self.rotated_at.replace(self.next_seq) == Some(self.next_seq) {
+    pub(super) fn record_rotation(&mut self, to: Timestamp) {
+        if self.rotation_recorded_at.replace(self.next_seq) == Some(self.next_seq) {
             return;
         }
         tracing::warn!(stream = %self.id(), "the node rotated its log faster than it could be read");
-        let loss = Gap {
+        let gap = Gap {
             lines: 0,
             reason: GapReason::Rotated,
-            from: self.had.map(|had| had.anchor.timestamp()),
+            from: self.confirmed.map(|confirmed| confirmed.anchor.timestamp()),
             to: Some(to),
         };
-        self.tell(self.next_seq, loss);
+        self.push_gap(self.next_seq, gap);
     }
 
     /// At the last line had.
-    fn place(&self) -> Progress {
-        self.had.map_or(Progress::START, |had| Progress {
-            time: had.anchor.time,
-            high: had.anchor.high,
-            ordinal: had.anchor.ordinal,
+    fn last_state(&self) -> AnchorState {
+        self.confirmed.map_or(AnchorState::START, |confirmed| AnchorState {
+            time: confirmed.anchor.time,
+            high: confirmed.anchor.high,
+            ordinal: confirmed.anchor.ordinal,
         })
     }
 
     /// What the app may print passes, the rest is lost.
-    fn take_in(&mut self, mut slice: Slice) {
-        let passes = self.outlet.admit(&self.metadata.app, &slice.data);
-        if passes >= slice.data.len() {
-            return self.pass(slice);
+    fn admit(&mut self, mut slice: Slice) {
+        let admitted = self.outbox.admit(&self.metadata.app, &slice.data);
+        if admitted >= slice.data.len() {
+            return self.enqueue(slice);
         }
-        if passes > 0 {
-            let front = slice.split_front(passes, self.place());
-            self.pass(front);
+        if admitted > 0 {
+            let front = slice.split_front(admitted, self.last_state());
+            self.enqueue(front);
         }
-        self.drop_above(slice);
+        self.drop_over_limit(slice);
     }
 
-    fn pass(&mut self, slice: Slice) {
-        let (seq, mark) = self.count(&slice);
+    fn enqueue(&mut self, slice: Slice) {
+        let (seq, point) = self.assign_seqs(&slice);
         let Slice { data, lines, part, .. } = slice;
-        self.push(seq, Content::Lines { data, lines, part }, Some(mark));
+        self.push(seq, Content::Lines { data, lines, part }, Some(point));
     }
 
     /// The lines have their numbers: the next time they are read they get the same.
-    fn drop_above(&mut self, slice: Slice) {
-        let (seq, end) = self.count(&slice);
-        let (from, to) = times(&slice.data);
-        let above = self.above.get_or_insert(OverLimit {
+    fn drop_over_limit(&mut self, slice: Slice) {
+        let (seq, end) = self.assign_seqs(&slice);
+        let (from, to) = time_range(&slice.data);
+        let over_limit = self.over_limit.get_or_insert(OverLimit {
             seq,
-            loss: Gap {
+            gap: Gap {
                 lines: 0,
                 reason: GapReason::Limit,
                 from,
@@ -80,39 +80,39 @@ impl Stream {
             },
             end,
         });
-        above.loss.lines += slice.lines;
-        above.loss.to = to.or(above.loss.to);
-        above.end = end;
-        self.gather();
+        over_limit.gap.lines += slice.lines;
+        over_limit.gap.to = to.or(over_limit.gap.to);
+        over_limit.end = end;
+        self.schedule_flush();
     }
 
     /// Tells what was above the limit, where anything was.
-    pub(super) fn tell_above(&mut self) {
-        if let Some(OverLimit { seq, loss, end }) = self.above.take() {
-            self.outlet.metrics().lost((&loss.reason).into(), loss.lines);
-            let batch = self.batch(seq, Content::Gap(loss));
-            self.outlet.push(Step::Batch(batch, Some(end)));
+    pub(super) fn flush_over_limit(&mut self) {
+        if let Some(OverLimit { seq, gap, end }) = self.over_limit.take() {
+            self.outbox.metrics().record_gap((&gap.reason).into(), gap.lines);
+            let batch = self.batch(seq, Content::Gap(gap));
+            self.outbox.push(OutboxEntry::Batch(batch, Some(end)));
         }
     }
 
-    fn count(&mut self, slice: &Slice) -> (u64, Mark) {
+    fn assign_seqs(&mut self, slice: &Slice) -> (u64, ResumePoint) {
         let seq = self.next_seq;
         self.next_seq += slice.lines;
-        self.news += slice.lines;
-        self.used = self.used.max(self.next_seq);
-        let metrics = self.outlet.metrics();
+        self.new_lines += slice.lines;
+        self.reserved_seq = self.reserved_seq.max(self.next_seq);
+        let metrics = self.outbox.metrics();
         metrics.lines.inc_by(slice.lines);
         metrics.bytes.inc_by(slice.data.len() as u64);
-        let mark = Mark {
+        let point = ResumePoint {
             seq_end: self.next_seq,
             anchor: slice.end,
         };
-        self.had = Some(mark);
-        (seq, mark)
+        self.confirmed = Some(point);
+        (seq, point)
     }
 
-    pub(super) fn tell(&mut self, seq: u64, loss: Gap) {
-        self.outlet.metrics().lost((&loss.reason).into(), loss.lines);
-        self.push(seq, Content::Gap(loss), None);
+    pub(super) fn push_gap(&mut self, seq: u64, gap: Gap) {
+        self.outbox.metrics().record_gap((&gap.reason).into(), gap.lines);
+        self.push(seq, Content::Gap(gap), None);
     }
 }

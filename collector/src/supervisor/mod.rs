@@ -19,47 +19,47 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{follow_slots::Follows, refusals::Refusals},
+    api::{follow_slots::FollowSlots, refusals::RefusalLog},
     config::{Config, Source},
-    files::Watches,
-    instance::{Instance, InstanceKey, Known},
-    pods::{instances, last_seen::Recorded},
-    publish::{checkpoint::Record, context::Way},
+    files::DirWatcher,
+    instance::{ContainerState, Instance, InstanceKey},
+    pods::{instances, last_seen::LastSeen},
+    publish::{checkpoint::Checkpoint, context::PublishContext},
     retry::Backoff,
 };
 
 /// The first wait before a task that failed is begun again: what made it fail should not fill the log.
-const AGAIN_FIRST: Duration = Duration::from_secs(1);
+const RESTART_FIRST: Duration = Duration::from_secs(1);
 
 /// The longest: a container is never given up.
-const AGAIN_MOST: Duration = Duration::from_secs(60);
+const RESTART_MAX: Duration = Duration::from_secs(60);
 
 /// Which container instances there are, and a task for each. Dropping it stops them all where they are.
 ///
 /// *Bound*: the containers that the watched nodes hold.
-pub struct Roster {
+pub struct Supervisor {
     config: Config,
     client: kube::Client,
-    way: Way,
+    context: PublishContext,
     shutdown: CancellationToken,
-    follows: Follows,
-    refusals: Refusals,
+    slots: FollowSlots,
+    refusals: RefusalLog,
     /// Tasks that own an instance's stream, until its end (true) or ours.
     tasks: JoinSet<bool>,
     keys: HashMap<task::Id, InstanceKey>,
     /// Topics being made.
     topics: JoinSet<()>,
-    instances: HashMap<InstanceKey, Owned>,
+    instances: HashMap<InstanceKey, TrackedInstance>,
     pods: HashMap<String, ListedPod>,
     /// How many of the pods are an app's.
     apps: HashMap<AppName, usize>,
-    recorded: Recorded,
+    last_seen: LastSeen,
     /// The node's directories that are read, with [`Source::Files`].
-    watches: Option<Watches>,
+    watches: Option<DirWatcher>,
     /// The uids of a list that is being received.
     listing: Option<HashSet<String>>,
     /// Checkpoints of before that no pod has claimed yet; `None` once that is settled.
-    unclaimed: Option<HashMap<InstanceKey, Record>>,
+    unclaimed: Option<HashMap<InstanceKey, Checkpoint>>,
 }
 
 struct ListedPod {
@@ -69,42 +69,42 @@ struct ListedPod {
 }
 
 /// An instance that has a task.
-struct Owned {
-    known: watch::Sender<Known>,
+struct TrackedInstance {
+    state: watch::Sender<ContainerState>,
     /// `None`: it is gone, and its stream is being ended.
     instance: Option<Arc<Instance>>,
     backoff: Backoff,
 }
 
-impl Owned {
-    fn new(known: Known, instance: Option<Arc<Instance>>) -> Self {
+impl TrackedInstance {
+    fn new(state: ContainerState, instance: Option<Arc<Instance>>) -> Self {
         Self {
-            known: watch::Sender::new(known),
+            state: watch::Sender::new(state),
             instance,
-            backoff: Backoff::new(AGAIN_FIRST, AGAIN_MOST),
+            backoff: Backoff::new(RESTART_FIRST, RESTART_MAX),
         }
     }
 }
 
-impl Roster {
+impl Supervisor {
     /// Knows the checkpoints, and no pod.
-    pub fn new(config: Config, client: kube::Client, way: Way, shutdown: CancellationToken) -> Self {
-        let unclaimed: HashMap<_, _> = way.checkpoints.all().into_iter().collect();
-        let mut recorded = Recorded::default();
+    pub fn new(config: Config, client: kube::Client, context: PublishContext, shutdown: CancellationToken) -> Self {
+        let unclaimed: HashMap<_, _> = context.checkpoints.all().into_iter().collect();
+        let mut last_seen = LastSeen::default();
         // Standard error's goes with standard output's.
-        for (key, record) in unclaimed.iter().filter(|(key, _)| key.fd() != Some(Fd::Err)) {
-            recorded.note(key, record.restarts);
+        for (key, checkpoint) in unclaimed.iter().filter(|(key, _)| key.fd() != Some(Fd::Err)) {
+            last_seen.insert(key, checkpoint.restarts);
         }
         Self {
-            watches: (config.source == Source::Files).then(Watches::new),
+            watches: (config.source == Source::Files).then(DirWatcher::new),
             unclaimed: Some(unclaimed),
-            recorded,
+            last_seen,
             config,
             client,
-            way,
+            context,
             shutdown,
-            follows: Follows::default(),
-            refusals: Refusals::default(),
+            slots: FollowSlots::default(),
+            refusals: RefusalLog::default(),
             tasks: JoinSet::new(),
             keys: HashMap::new(),
             topics: JoinSet::new(),
@@ -123,13 +123,13 @@ impl Roster {
                 if let (Some(listing), Some(uid)) = (&mut self.listing, &pod.metadata.uid) {
                     listing.insert(uid.clone());
                 }
-                self.show(&pod);
+                self.apply_pod(&pod);
             }
-            Event::InitDone => self.listed(),
-            Event::Apply(pod) => self.show(&pod),
+            Event::InitDone => self.finish_listing(),
+            Event::Apply(pod) => self.apply_pod(&pod),
             Event::Delete(pod) => {
                 if let Some(uid) = &pod.metadata.uid {
-                    self.hide_pod(uid);
+                    self.remove_pod(uid);
                 }
             }
         }
@@ -140,9 +140,9 @@ impl Roster {
     /// *Cancel safety*: nothing is lost when the call is dropped.
     pub async fn reap(&mut self) {
         tokio::select! {
-            Some(ended) = self.tasks.join_next_with_id() => match ended {
-                Ok((id, is_over)) => self.ended(id, is_over),
-                Err(error) => self.failed(&error),
+            Some(task_ended) = self.tasks.join_next_with_id() => match task_ended {
+                Ok((id, is_over)) => self.task_ended(id, is_over),
+                Err(error) => self.task_failed(&error),
             },
             Some(_) = self.topics.join_next() => {}
             else => std::future::pending().await,
@@ -151,16 +151,16 @@ impl Roster {
 
     /// Begins the task of every instance that is shown and has none: whatever ended it, a container is never forgotten.
     pub fn reconcile(&mut self) {
-        let is_forgotten = |pod: &&ListedPod| pod.instances.iter().any(|key| !self.instances.contains_key(key));
-        let forgotten: Vec<_> = self
+        let has_no_task = |pod: &&ListedPod| pod.instances.iter().any(|key| !self.instances.contains_key(key));
+        let without_task: Vec<_> = self
             .pods
             .values()
-            .filter(is_forgotten)
+            .filter(has_no_task)
             .map(|pod| pod.pod.clone())
             .collect();
-        for pod in forgotten {
+        for pod in without_task {
             tracing::warn!(pod = pod.metadata.name, "a container has no task: begun again");
-            self.show(&pod);
+            self.apply_pod(&pod);
         }
     }
 
@@ -171,8 +171,8 @@ impl Roster {
         self.tasks.len()
     }
 
-    fn show(&mut self, pod: &Pod) {
-        let (Some(uid), Some(app)) = (pod.metadata.uid.clone(), instances::app(pod, &self.config.app_from)) else {
+    fn apply_pod(&mut self, pod: &Pod) {
+        let (Some(uid), Some(app)) = (pod.metadata.uid.clone(), instances::app_of(pod, &self.config.app_from)) else {
             return;
         };
         let mut instances = instances::instances(pod, &self.config.app_from);
@@ -180,40 +180,41 @@ impl Roster {
             // One task reads both outputs, under the first one's key.
             instances
                 .iter_mut()
-                .for_each(|instance| instance.key = instance.key.of(Fd::Out));
+                .for_each(|instance| instance.key = instance.key.with_fd(Fd::Out));
         }
         let keys: Vec<_> = instances.iter().map(|instance| instance.key.clone()).collect();
-        self.count_in(&app);
+        self.count_pod(&app);
         let mut own = pod.clone();
         // Most of an object, and of no use here.
         own.metadata.managed_fields = None;
-        let listed = ListedPod {
+        let finish_listing = ListedPod {
             pod: own,
             app,
             instances: keys.clone(),
         };
-        if let Some(before) = self.pods.insert(uid, listed) {
-            self.count_out(&before.app);
-            for key in before.instances.iter().filter(|key| !keys.contains(key)) {
-                self.hide(key);
+        if let Some(older) = self.pods.insert(uid, finish_listing) {
+            self.uncount_pod(&older.app);
+            for key in older.instances.iter().filter(|key| !keys.contains(key)) {
+                self.mark_absent(key);
             }
         }
         // Oldest first: what is on record is then what came before.
         for instance in instances.into_iter().rev() {
-            self.show_instance(instance);
+            self.apply_instance(instance);
         }
     }
 
-    fn count_in(&mut self, app: &AppName) {
+    fn count_pod(&mut self, app: &AppName) {
         if let Some(pods) = self.apps.get_mut(app) {
             *pods += 1;
             return;
         }
         self.apps.insert(app.clone(), 1);
-        self.topics.spawn(make_topic(Arc::clone(&self.way.bus), app.clone()));
+        self.topics
+            .spawn(create_topic(Arc::clone(&self.context.bus), app.clone()));
     }
 
-    fn count_out(&mut self, app: &AppName) {
+    fn uncount_pod(&mut self, app: &AppName) {
         if let Some(pods) = self.apps.get_mut(app) {
             *pods -= 1;
             if *pods == 0 {
@@ -222,58 +223,58 @@ impl Roster {
         }
     }
 
-    fn show_instance(&mut self, instance: Instance) {
+    fn apply_instance(&mut self, instance: Instance) {
         match self.instances.get(&instance.key) {
             Some(owned) => {
-                let now = instance.known;
+                let now = instance.state;
                 owned
-                    .known
-                    .send_if_modified(|known| std::mem::replace(known, now) != now);
+                    .state
+                    .send_if_modified(|state| std::mem::replace(state, now) != now);
             }
-            None => self.begin(instance),
+            None => self.start_instance(instance),
         }
     }
 
-    fn hide_pod(&mut self, uid: &str) {
+    fn remove_pod(&mut self, uid: &str) {
         if let Some(pod) = self.pods.remove(uid) {
-            self.count_out(&pod.app);
-            pod.instances.iter().for_each(|key| self.hide(key));
+            self.uncount_pod(&pod.app);
+            pod.instances.iter().for_each(|key| self.mark_absent(key));
         }
-        for key in self.recorded.forget(uid) {
-            self.forget(&key);
+        for key in self.last_seen.remove(uid) {
+            self.delete_checkpoint(&key);
         }
     }
 
     /// Its task finishes what there is, and then is reaped.
-    fn hide(&mut self, key: &InstanceKey) {
+    fn mark_absent(&mut self, key: &InstanceKey) {
         if let Some(owned) = self.instances.get(key) {
             owned
-                .known
-                .send_if_modified(|known| std::mem::replace(&mut known.present, false));
+                .state
+                .send_if_modified(|state| std::mem::replace(&mut state.present, false));
         }
     }
 
-    fn listed(&mut self) {
+    fn finish_listing(&mut self) {
         let listing = self.listing.take().unwrap_or_default();
-        let gone: Vec<_> = self
+        let end_unread: Vec<_> = self
             .pods
             .keys()
             .filter(|uid| !listing.contains(*uid))
             .cloned()
             .collect();
-        gone.iter().for_each(|uid| self.hide_pod(uid));
-        self.recorded.retain(|uid| self.pods.contains_key(uid));
+        end_unread.iter().for_each(|uid| self.remove_pod(uid));
+        self.last_seen.retain(|uid| self.pods.contains_key(uid));
         let mut unclaimed = self.unclaimed.take().unwrap_or_default();
-        self.drop_err(&mut unclaimed);
-        for (key, record) in unclaimed {
-            self.close(key, record);
+        self.drop_stderr_checkpoints(&mut unclaimed);
+        for (key, checkpoint) in unclaimed {
+            self.end_orphan(key, checkpoint);
         }
         self.config.status.set_listed();
     }
 }
 
 /// Makes an app's topic, so that readers find it before its first line.
-async fn make_topic(bus: Arc<dyn Bus>, app: AppName) {
+async fn create_topic(bus: Arc<dyn Bus>, app: AppName) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     while let Err(error) = bus.create(&app).await {
         if !error.is_transient() {

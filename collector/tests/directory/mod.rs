@@ -4,37 +4,37 @@ use std::path::Path;
 
 use collector::{CollectorError, Config};
 
-use crate::support::{Stage, soon};
+use crate::support::{Harness, in_time};
 
-async fn refusal(stage: &Stage, dir: &Path) -> CollectorError {
+async fn refusal(harness: &Harness, dir: &Path) -> CollectorError {
     let run = collector::run(
         Config::new(dir),
-        stage.client().await,
-        stage.bus.clone(),
+        harness.client().await,
+        harness.bus.clone(),
         Default::default(),
     );
-    soon(run).await.unwrap_err()
+    in_time(run).await.unwrap_err()
 }
 
-fn set_aside(stage: &Stage) -> usize {
-    let beside = std::fs::read_dir(stage.dir.path()).unwrap();
+fn set_aside(harness: &Harness) -> usize {
+    let beside = std::fs::read_dir(harness.dir.path()).unwrap();
     let names = beside.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
     names.filter(|name| name.contains("set-aside")).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_in_use_is_refused() {
-    let stage = Stage::new().await;
-    let collector = stage.collect().await;
-    let refused = refusal(&stage, &stage.dir.path().join("checkpoints")).await;
+    let harness = Harness::new().await;
+    let collector = harness.collect().await;
+    let refused = refusal(&harness, &harness.dir.path().join("checkpoints")).await;
     assert!(matches!(refused, CollectorError::InUse(_)));
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_directory_of_checkpoints_is_refused_in_words_and_left_alone() {
-    let stage = Stage::new().await;
-    let foreign = stage.dir.path().join("foreign");
+    let harness = Harness::new().await;
+    let foreign = harness.dir.path().join("foreign");
     std::fs::create_dir_all(&foreign).unwrap();
     let file = foreign.join("version");
     std::fs::write(&file, "not ours").unwrap();
@@ -47,31 +47,31 @@ async fn what_is_no_directory_of_checkpoints_is_refused_in_words_and_left_alone(
             "cannot use the checkpoint directory {}: {reason} (choose another with --checkpoint-dir)",
             dir.display()
         );
-        assert_eq!(refusal(&stage, dir).await.to_string(), expected);
+        assert_eq!(refusal(&harness, dir).await.to_string(), expected);
     }
     assert_eq!(std::fs::read_dir(&foreign).unwrap().count(), 1);
-    assert_eq!(set_aside(&stage), 0);
+    assert_eq!(set_aside(&harness), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checkpoints_that_cannot_be_had_for_now_are_refused_and_not_set_aside() {
-    let stage = Stage::new().await;
-    let dir = stage.dir.path().join("checkpoints");
-    stage.collect().await.stop().await;
+    let harness = Harness::new().await;
+    let dir = harness.dir.path().join("checkpoints");
+    harness.collect().await.stop().await;
     // What cannot be read as a file: the disk's error, whoever asks.
     std::fs::remove_file(dir.join("version")).unwrap();
     std::fs::create_dir(dir.join("version")).unwrap();
-    let refused = refusal(&stage, &dir).await.to_string();
+    let refused = refusal(&harness, &dir).await.to_string();
     assert!(refused.contains("Is a directory"), "{refused}");
     assert!(!refused.contains("Error"), "{refused}");
-    assert_eq!(set_aside(&stage), 0);
+    assert_eq!(set_aside(&harness), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damaged_checkpoints_are_set_aside() {
-    let stage = Stage::new().await;
-    stage.collect().await.stop().await;
-    std::fs::write(stage.dir.path().join("checkpoints/version"), "damaged").unwrap();
-    stage.collect().await.stop().await;
-    assert_eq!(set_aside(&stage), 1);
+    let harness = Harness::new().await;
+    harness.collect().await.stop().await;
+    std::fs::write(harness.dir.path().join("checkpoints/version"), "damaged").unwrap();
+    harness.collect().await.stop().await;
+    assert_eq!(set_aside(&harness), 1);
 }

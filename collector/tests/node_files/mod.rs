@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 use bus::{AppName, Bus, BusError, Content, Fd, Item, Start};
 use kubesim::{LogFiles, RestartPolicy, Scenario};
 
-use crate::support::{Seen, Stage, soon};
+use crate::support::{Harness, StreamRead, in_time};
 
 /// Files that are rotated when a test says so, and so many of which are kept.
 pub fn keeping(max_files: usize) -> LogFiles {
@@ -18,31 +18,31 @@ pub fn keeping(max_files: usize) -> LogFiles {
 }
 
 /// A pod that runs, and files of which all are kept.
-pub async fn with_pod(policy: RestartPolicy) -> Stage {
+pub async fn with_pod(policy: RestartPolicy) -> Harness {
     with_pod_keeping(1000, policy).await
 }
 
-pub async fn with_pod_keeping(max_files: usize, policy: RestartPolicy) -> Stage {
+pub async fn with_pod_keeping(max_files: usize, policy: RestartPolicy) -> Harness {
     let scenario = Scenario {
         log_files: keeping(max_files),
         ..Scenario::default()
     };
-    let stage = Stage::with_files(scenario).await;
-    stage.pod("p", policy).await;
-    stage
+    let harness = Harness::with_files(scenario).await;
+    harness.pod("p", policy).await;
+    harness
 }
 
 /// The only container's directory.
-pub fn dir(stage: &Stage) -> PathBuf {
-    let pods = fs::read_dir(stage.pod_log_dir.as_ref().unwrap()).unwrap();
+pub fn dir(harness: &Harness) -> PathBuf {
+    let pods = fs::read_dir(harness.pod_log_dir.as_ref().unwrap()).unwrap();
     let pods: Vec<_> = pods.map(|pod| pod.unwrap().path().join("c")).collect();
     assert_eq!(pods.len(), 1, "one pod: {pods:?}");
     pods.into_iter().next().unwrap()
 }
 
 /// The names of its files, sorted.
-pub fn names(stage: &Stage) -> Vec<String> {
-    let entries = fs::read_dir(dir(stage)).unwrap();
+pub fn names(harness: &Harness) -> Vec<String> {
+    let entries = fs::read_dir(dir(harness)).unwrap();
     let mut names: Vec<_> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -50,25 +50,26 @@ pub fn names(stage: &Stage) -> Vec<String> {
     names
 }
 
-impl Stage {
+impl Harness {
     pub fn rotate_file(&self) {
         self.cluster.rotate_log_file("app", "p", "c").unwrap();
     }
 
     /// Waits until one output's streams hold so many lines. Returns them, in the order of their ids.
-    pub async fn until_lines_of(&self, fd: Fd, lines: usize) -> Vec<Seen> {
+    pub async fn wait_for_lines_of(&self, fd: Fd, lines: usize) -> Vec<StreamRead> {
         let suffix = if fd == Fd::Out { ":out/" } else { ":err/" };
-        let of_fd = |seen: &Seen| seen.stream.contains(suffix);
-        let count = |seen: &[Seen]| {
-            seen.iter()
-                .filter(|seen| of_fd(seen))
-                .map(|seen| seen.texts.len())
+        let of_fd = |stream: &StreamRead| stream.stream.contains(suffix);
+        let count = |streams: &[StreamRead]| {
+            streams
+                .iter()
+                .filter(|stream| of_fd(stream))
+                .map(|stream| stream.texts.len())
                 .sum::<usize>()
         };
-        let seen = self
-            .until(&format!("{lines} lines of {fd:?}"), |seen| count(seen) >= lines)
+        let streams = self
+            .wait_for(&format!("{lines} lines of {fd:?}"), |streams| count(streams) >= lines)
             .await;
-        seen.into_iter().filter(of_fd).collect()
+        streams.into_iter().filter(of_fd).collect()
     }
 
     /// The data of all batches of an output, one after the other.
@@ -81,7 +82,7 @@ impl Stage {
             Err(error) => panic!("{error}"),
         };
         loop {
-            match soon(reader.next()).await.unwrap().unwrap() {
+            match in_time(reader.next()).await.unwrap().unwrap() {
                 Item::Delivery(delivery) => {
                     let batch = delivery.batch;
                     let name = match batch.metadata.fd.expect("which output") {
@@ -100,7 +101,7 @@ impl Stage {
     }
 
     /// Waits until an output has so many bytes.
-    pub async fn until_raw(&self, out: usize, err: usize) -> BTreeMap<&'static str, Vec<u8>> {
+    pub async fn wait_for_raw(&self, out: usize, err: usize) -> BTreeMap<&'static str, Vec<u8>> {
         let enough = async {
             loop {
                 let raw = self.raw().await;
@@ -111,6 +112,6 @@ impl Stage {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        soon(enough).await
+        in_time(enough).await
     }
 }

@@ -8,7 +8,7 @@ use kubesim::RestartPolicy;
 
 use crate::{
     node_files::{dir, with_pod},
-    support::Stage,
+    support::Harness,
 };
 
 /// What the API answered, a newline behind its last line.
@@ -22,20 +22,20 @@ fn answered(recording: &'static str) -> Vec<u8> {
 }
 
 /// A node on which a container's file is a recorded one, and the container has ended.
-async fn with_recorded(file: &[u8]) -> Stage {
-    let stage = with_pod(RestartPolicy::Never).await;
-    fs::write(dir(&stage).join("0.log"), file).unwrap();
-    stage.exit("p").await;
-    stage
+async fn with_recorded(file: &[u8]) -> Harness {
+    let harness = with_pod(RestartPolicy::Never).await;
+    fs::write(dir(&harness).join("0.log"), file).unwrap();
+    harness.exit("p").await;
+    harness
 }
 
 async fn is_as_answered(file: &[u8], answer: Vec<u8>) {
-    let stage = with_recorded(file).await;
-    let collector = stage.collect().await;
-    let raw = stage.until_raw(answer.len(), 0).await;
+    let harness = with_recorded(file).await;
+    let collector = harness.collect().await;
+    let raw = harness.wait_for_raw(answer.len(), 0).await;
     assert!(raw["out"] == answer, "{}", String::from_utf8_lossy(&raw["out"]));
     assert!(!raw.contains_key("err"));
-    assert_eq!(collector.status.foreign_lines(), 0);
+    assert_eq!(collector.status.unrecognized_lines(), 0);
     collector.stop().await;
 }
 
@@ -71,9 +71,9 @@ async fn a_long_line_is_whole_where_the_api_glues_another_into_it() {
         text(3)
     );
     let err = "2026-11-23T08:10:19.661357035Z err1\n";
-    let stage = with_recorded(recorded.as_bytes()).await;
-    let collector = stage.collect().await;
-    let raw = stage.until_raw(out.len(), err.len()).await;
+    let harness = with_recorded(recorded.as_bytes()).await;
+    let collector = harness.collect().await;
+    let raw = harness.wait_for_raw(out.len(), err.len()).await;
     assert!(raw["out"] == out.as_bytes() && raw["err"] == err.as_bytes());
     collector.stop().await;
 }
@@ -86,18 +86,18 @@ async fn both_outputs_together_are_what_the_api_mixes() {
         .split(|byte| *byte == b'\n')
         .filter(|line| line.get(31..37) == Some(b"stderr"));
     assert!(err_lines.count() > 50);
-    let stage = with_recorded(recorded).await;
-    let collector = stage.collect().await;
+    let harness = with_recorded(recorded).await;
+    let collector = harness.collect().await;
     let all = async {
         loop {
-            let raw = stage.raw().await;
+            let raw = harness.raw().await;
             if raw.values().map(Vec::len).sum::<usize>() >= answer.len() {
                 return raw;
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    let raw = crate::support::soon(all).await;
+    let raw = crate::support::in_time(all).await;
     let mut ours: Vec<_> = raw
         .values()
         .flat_map(|data| data.split_inclusive(|byte| *byte == b'\n'))
@@ -118,11 +118,11 @@ async fn what_is_not_in_the_runtime_s_format_is_content_and_counted() {
     let text =
         "2026-11-23T08:46:44.1Z stdout F a\n{\"log\":\"docker\\n\"}\n\n2026-11-23T08:46:44.2Z stderr F b\nno newline";
     let out = "2026-11-23T08:46:44.100000000Z a\n{\"log\":\"docker\\n\"}\n\nno newline\n";
-    let stage = with_recorded(text.as_bytes()).await;
-    let collector = stage.collect().await;
-    let raw = stage.until_raw(out.len(), 1).await;
+    let harness = with_recorded(text.as_bytes()).await;
+    let collector = harness.collect().await;
+    let raw = harness.wait_for_raw(out.len(), 1).await;
     assert_eq!(String::from_utf8_lossy(&raw["out"]), out);
     assert_eq!(raw["err"], b"2026-11-23T08:46:44.200000000Z b\n");
-    assert_eq!(collector.status.foreign_lines(), 3);
+    assert_eq!(collector.status.unrecognized_lines(), 3);
     collector.stop().await;
 }

@@ -13,62 +13,62 @@ use bus::{AppName, Batch, Bus, BusError, Embedded, Reader, Start};
 use futures::{FutureExt, future::BoxFuture};
 
 /// A bus that can be told to misbehave.
-pub struct Switch {
+pub struct FaultyBus {
     inner: Embedded,
     /// Publishing fails for now.
-    pub away: AtomicBool,
+    pub unavailable: AtomicBool,
     /// The next publish panics.
     pub panic_once: AtomicBool,
     /// The topic is gone until it is made again.
-    pub unknown: AtomicBool,
+    pub topic_missing: AtomicBool,
     /// Batches are accepted, and nobody is told.
-    pub mute: AtomicBool,
+    pub no_response: AtomicBool,
     /// Batches with this text are refused for good.
     pub refuse_with: Mutex<Option<String>>,
     /// How many batches it was handed, one that came again counted again.
-    pub handed: AtomicUsize,
+    pub publish_attempts: AtomicUsize,
     /// Publishes of a stream that are in flight.
     in_flight: Mutex<BTreeMap<String, usize>>,
     /// There were two at once.
     pub overlapped: AtomicBool,
     /// Publishing takes a while.
-    pub slow: AtomicBool,
+    pub is_slow: AtomicBool,
     /// The most publishes of all streams that were in flight together.
-    pub most_at_once: AtomicUsize,
+    pub max_in_flight: AtomicUsize,
 }
 
-impl Switch {
+impl FaultyBus {
     pub fn new(inner: Embedded) -> Self {
         Self {
             inner,
-            away: AtomicBool::new(false),
+            unavailable: AtomicBool::new(false),
             panic_once: AtomicBool::new(false),
-            unknown: AtomicBool::new(false),
-            mute: AtomicBool::new(false),
+            topic_missing: AtomicBool::new(false),
+            no_response: AtomicBool::new(false),
             refuse_with: Mutex::default(),
-            handed: AtomicUsize::new(0),
+            publish_attempts: AtomicUsize::new(0),
             in_flight: Mutex::default(),
             overlapped: AtomicBool::new(false),
-            slow: AtomicBool::new(false),
-            most_at_once: AtomicUsize::new(0),
+            is_slow: AtomicBool::new(false),
+            max_in_flight: AtomicUsize::new(0),
         }
     }
 }
 
-impl Bus for Switch {
+impl Bus for FaultyBus {
     fn check(&self) -> BoxFuture<'_, Result<(), BusError>> {
         self.inner.check()
     }
 
     fn create<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
-        self.unknown.store(false, Ordering::SeqCst);
+        self.topic_missing.store(false, Ordering::SeqCst);
         self.inner.create(app)
     }
 
     fn publish(&self, batch: Batch) -> BoxFuture<'_, Result<(), BusError>> {
         async move {
             assert!(!self.panic_once.swap(false, Ordering::SeqCst), "told to panic");
-            self.handed.fetch_add(1, Ordering::SeqCst);
+            self.publish_attempts.fetch_add(1, Ordering::SeqCst);
             let stream = batch.metadata.stream.to_string();
             let others = {
                 let mut in_flight = self.in_flight.lock().unwrap();
@@ -76,10 +76,10 @@ impl Bus for Switch {
                 *count += 1;
                 let others = *count - 1;
                 let all = in_flight.values().sum();
-                self.most_at_once.fetch_max(all, Ordering::SeqCst);
+                self.max_in_flight.fetch_max(all, Ordering::SeqCst);
                 others
             };
-            if self.slow.load(Ordering::SeqCst) {
+            if self.is_slow.load(Ordering::SeqCst) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             let refused = self.refuse_with.lock().unwrap().clone();
@@ -87,16 +87,16 @@ impl Bus for Switch {
             if others > 0 {
                 self.overlapped.store(true, Ordering::SeqCst);
             }
-            let result = if self.away.load(Ordering::SeqCst) {
+            let result = if self.unavailable.load(Ordering::SeqCst) {
                 Err(BusError::Closed)
-            } else if self.unknown.load(Ordering::SeqCst) {
+            } else if self.topic_missing.load(Ordering::SeqCst) {
                 Err(BusError::UnknownApp(batch.metadata.app.clone()))
             } else if refused {
                 Err(BusError::TooLarge { bytes: 0 })
             } else {
                 self.inner.publish(batch).await
             };
-            if self.mute.load(Ordering::SeqCst) {
+            if self.no_response.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
             }
             *self.in_flight.lock().unwrap().entry(stream).or_default() -= 1;

@@ -10,7 +10,7 @@ use super::*;
 
 /// What happens next.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+enum Action {
     /// So many whole lines are printed, of one output.
     Lines(u8, Fd),
     /// The beginning of a line.
@@ -18,28 +18,28 @@ enum Act {
     /// The file is rotated; the oldest plain one is compressed.
     Rotate,
     /// The tail looks at the directory.
-    Look,
+    Scan,
     /// The tail reads a turn.
-    Turn,
+    ReadOutcome,
     /// The tail is dropped, and begun again where it last could.
     Restart,
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
+fn actions() -> impl Strategy<Value = Vec<Action>> {
     let fd = || prop_oneof![3 => Just(Fd::Out), 1 => Just(Fd::Err)];
-    let act = prop_oneof![
-        4 => (1..40_u8, fd()).prop_map(|(lines, fd)| Act::Lines(lines, fd)),
-        2 => fd().prop_map(Act::Part),
-        2 => Just(Act::Rotate),
-        2 => Just(Act::Look),
-        4 => Just(Act::Turn),
-        1 => Just(Act::Restart),
+    let apply = prop_oneof![
+        4 => (1..40_u8, fd()).prop_map(|(lines, fd)| Action::Lines(lines, fd)),
+        2 => fd().prop_map(Action::Part),
+        2 => Just(Action::Rotate),
+        2 => Just(Action::Scan),
+        4 => Just(Action::ReadOutcome),
+        1 => Just(Action::Restart),
     ];
-    prop::collection::vec(act, 1..60)
+    prop::collection::vec(apply, 1..60)
 }
 
 /// A node with one container, and one who reads it.
-struct World {
+struct Model {
     dir: TempDir,
     rotations: u32,
     printed: u32,
@@ -47,31 +47,31 @@ struct World {
     /// What was printed, by output, as the API would show it.
     expected: [String; 2],
     tail: Tail,
-    joiner: Joiner,
-    had: [String; 2],
+    assembler: LineAssembler,
+    read: [String; 2],
     /// From where to go on, and what was had there.
-    base: Option<(Place, [usize; 2])>,
+    resume: Option<(FilePosition, [usize; 2])>,
     now: Instant,
 }
 
-impl World {
+impl Model {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut world = Self {
+        let mut model = Self {
             tail: Tail::new(dir.path().to_owned(), 0),
             dir,
             rotations: 0,
             printed: 0,
             is_open: BTreeMap::new(),
             expected: Default::default(),
-            joiner: Joiner::default(),
-            had: Default::default(),
-            base: None,
+            assembler: LineAssembler::default(),
+            read: Default::default(),
+            resume: None,
             now: Instant::now(),
         };
-        world.append("");
-        assert_eq!(world.tail.open(None, world.now).unwrap(), Opened::There);
-        world
+        model.append("");
+        assert_eq!(model.tail.open(None, model.now).unwrap(), Opened::Found);
+        model
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -121,46 +121,49 @@ impl World {
         self.append("");
     }
 
-    fn turn(&mut self) -> Turn {
+    fn read_next(&mut self) -> ReadOutcome {
         self.now += Duration::from_secs(1);
-        let turn = self.tail.turn(&mut self.joiner, self.now).unwrap();
-        assert_ne!(turn, Turn::Next { after_hole: true });
-        for (fd, had) in [Fd::Out, Fd::Err].into_iter().zip(&mut self.had) {
-            *had += std::str::from_utf8(self.joiner.frame(fd)).unwrap();
+        let read_next = self.tail.read_next(&mut self.assembler, self.now).unwrap();
+        assert_ne!(read_next, ReadOutcome::Next { after_gap: true });
+        for (fd, read) in [Fd::Out, Fd::Err].into_iter().zip(&mut self.read) {
+            *read += std::str::from_utf8(self.assembler.frame(fd)).unwrap();
         }
-        self.joiner.clear();
-        if !self.joiner.is_open()
-            && let Some(place) = self.tail.place()
+        self.assembler.clear();
+        if !self.assembler.is_open()
+            && let Some(position) = self.tail.position()
         {
-            self.base = Some((place, self.had.each_ref().map(String::len)));
+            self.resume = Some((position, self.read.each_ref().map(String::len)));
         }
-        turn
+        read_next
     }
 
     fn restart(&mut self) {
         self.tail = Tail::new(self.dir.path().to_owned(), 0);
-        self.joiner = Joiner::default();
-        let place = self.base.map(|(place, _)| place);
-        assert_eq!(self.tail.open(place.as_ref(), self.now).unwrap(), Opened::There);
-        let had = self.base.map_or([0; 2], |(_, had)| had);
-        self.had.iter_mut().zip(had).for_each(|(text, len)| text.truncate(len));
+        self.assembler = LineAssembler::default();
+        let position = self.resume.map(|(position, _)| position);
+        assert_eq!(self.tail.open(position.as_ref(), self.now).unwrap(), Opened::Found);
+        let read = self.resume.map_or([0; 2], |(_, read)| read);
+        self.read
+            .iter_mut()
+            .zip(read)
+            .for_each(|(text, len)| text.truncate(len));
     }
 
-    fn act(&mut self, act: Act) {
-        match act {
-            Act::Lines(lines, fd) => (0..lines).for_each(|_| self.print(fd, false)),
-            Act::Part(fd) => self.print(fd, true),
-            Act::Rotate => self.rotate(),
-            Act::Look => drop(self.tail.scan(self.now).unwrap()),
-            Act::Turn => drop(self.turn()),
-            Act::Restart => self.restart(),
+    fn apply(&mut self, apply: Action) {
+        match apply {
+            Action::Lines(lines, fd) => (0..lines).for_each(|_| self.print(fd, false)),
+            Action::Part(fd) => self.print(fd, true),
+            Action::Rotate => self.rotate(),
+            Action::Scan => drop(self.tail.scan(self.now).unwrap()),
+            Action::ReadOutcome => drop(self.read_next()),
+            Action::Restart => self.restart(),
         }
     }
 
     fn read_to_the_end(&mut self) {
         loop {
-            let turn = self.turn();
-            if turn == Turn::Idle && !self.tail.scan(self.now).unwrap() {
+            let read_next = self.read_next();
+            if read_next == ReadOutcome::Idle && !self.tail.scan(self.now).unwrap() {
                 return;
             }
         }
@@ -171,10 +174,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn every_line_comes_once_and_in_order(acts in acts()) {
-        let mut world = World::new();
-        acts.into_iter().for_each(|act| world.act(act));
-        world.read_to_the_end();
-        prop_assert_eq!(&world.had, &world.expected);
+    fn every_line_comes_once_and_in_order(actions in actions()) {
+        let mut model = Model::new();
+        actions.into_iter().for_each(|apply| model.apply(apply));
+        model.read_to_the_end();
+        prop_assert_eq!(&model.read, &model.expected);
     }
 }

@@ -2,46 +2,46 @@
 
 use bus::{Content, Gap, GapReason};
 
-use crate::publish::{entry::Step, gap::told_lost};
+use crate::publish::{entry::OutboxEntry, gap::to_gap};
 
 /// Makes losses of the lines in these steps; neighbours are told as one. What is no line stays, losses above all. Returns how many lines were lost by it.
-pub fn compact(steps: Vec<Step>) -> (Vec<Step>, u64) {
-    let mut kept: Vec<Step> = Vec::new();
+pub fn compact(entries: Vec<OutboxEntry>) -> (Vec<OutboxEntry>, u64) {
+    let mut compacted: Vec<OutboxEntry> = Vec::new();
     let mut lost = 0;
-    for step in steps {
-        let step = match step {
-            Step::Batch(batch, end) if matches!(batch.content, Content::Lines { .. }) => {
+    for entry in entries {
+        let entry = match entry {
+            OutboxEntry::Batch(batch, end) if matches!(batch.content, Content::Lines { .. }) => {
                 lost += batch.lines();
-                Step::Batch(told_lost(&batch, GapReason::Spool), end)
+                OutboxEntry::Batch(to_gap(&batch, GapReason::Spool), end)
             }
             other => other,
         };
-        if let Some(last) = kept.last_mut()
-            && joined(last, &step)
+        if let Some(last) = compacted.last_mut()
+            && merge(last, &entry)
         {
             continue;
         }
-        kept.push(step);
+        compacted.push(entry);
     }
-    (kept, lost)
+    (compacted, lost)
 }
 
 /// Lengthens a loss by the one right behind it.
-fn joined(last: &mut Step, next: &Step) -> bool {
-    let (Step::Batch(batch, end), Step::Batch(more, more_end)) = (last, next) else {
+fn merge(last: &mut OutboxEntry, next: &OutboxEntry) -> bool {
+    let (OutboxEntry::Batch(batch, end), OutboxEntry::Batch(more, more_end)) = (last, next) else {
         return false;
     };
     let (seq, stream) = (batch.seq + batch.lines(), &batch.metadata.stream);
-    let (Content::Gap(loss), Content::Gap(next)) = (&mut batch.content, &more.content) else {
+    let (Content::Gap(gap), Content::Gap(next)) = (&mut batch.content, &more.content) else {
         return false;
     };
-    let joins = |loss: &Gap| loss.reason == GapReason::Spool && loss.lines > 0;
-    if !joins(loss) || !joins(next) || more.seq != seq || more.metadata.stream != *stream {
+    let is_mergeable = |gap: &Gap| gap.reason == GapReason::Spool && gap.lines > 0;
+    if !is_mergeable(gap) || !is_mergeable(next) || more.seq != seq || more.metadata.stream != *stream {
         return false;
     }
-    loss.lines += next.lines;
-    loss.from = loss.from.or(next.from);
-    loss.to = next.to.or(loss.to);
+    gap.lines += next.lines;
+    gap.from = gap.from.or(next.from);
+    gap.to = next.to.or(gap.to);
     *end = more_end.or(*end);
     true
 }

@@ -8,13 +8,13 @@ use bus::{Batch, Content};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{anchor::Mark, publish::entry::Step};
+use crate::{anchor::ResumePoint, publish::entry::OutboxEntry};
 
 /// Bytes before the head.
-pub const PREFIX: usize = 12;
+pub const PREFIX_BYTES: usize = 12;
 
 /// The longest entry that is believed: the largest batch, and room for its head.
-const MAX_ENTRY: usize = bus::MAX_BATCH_BYTES + (1 << 20);
+const MAX_ENTRY_BYTES: usize = bus::MAX_BATCH_BYTES + (1 << 20);
 
 /// What is said of a step besides its data.
 #[derive(Serialize, Deserialize)]
@@ -22,7 +22,7 @@ struct Head {
     kind: Kind,
     /// As the batch would travel.
     attributes: BTreeMap<String, String>,
-    end: Option<Mark>,
+    end: Option<ResumePoint>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,22 +30,22 @@ struct Head {
 enum Kind {
     Batch,
     Finish,
-    Begin,
+    Start,
 }
 
 /// Writes a step as it lies on disk, without its data, which follows.
-pub fn encode_head(step: &Step) -> Vec<u8> {
-    let begin;
-    let (kind, batch, end) = match step {
-        Step::Batch(batch, end) => (Kind::Batch, batch, *end),
-        Step::Finish(batch) => (Kind::Finish, batch, None),
-        Step::Begin(metadata) => {
-            begin = Batch {
+pub fn encode_head(entry: &OutboxEntry) -> Vec<u8> {
+    let start;
+    let (kind, batch, end) = match entry {
+        OutboxEntry::Batch(batch, end) => (Kind::Batch, batch, *end),
+        OutboxEntry::Finish(batch) => (Kind::Finish, batch, None),
+        OutboxEntry::Start(metadata) => {
+            start = Batch {
                 metadata: Arc::clone(metadata),
                 seq: 0,
                 content: Content::Marker("begin".to_owned()),
             };
-            (Kind::Begin, &begin, None)
+            (Kind::Start, &start, None)
         }
     };
     let attributes = batch.attributes();
@@ -60,9 +60,9 @@ pub fn encode_head(step: &Step) -> Vec<u8> {
     // Strings and numbers: there is nothing in them that JSON cannot say.
     let head = serde_json::to_vec(&head).unwrap_or_default();
     let data = batch.data();
-    let mut out = vec![0; PREFIX];
-    out[4..8].copy_from_slice(&word(head.len()));
-    out[8..12].copy_from_slice(&word(data.len()));
+    let mut out = vec![0; PREFIX_BYTES];
+    out[4..8].copy_from_slice(&to_be_bytes(head.len()));
+    out[8..12].copy_from_slice(&to_be_bytes(data.len()));
     out.extend_from_slice(&head);
     let mut sum = crc32fast::Hasher::new();
     sum.update(&out[4..]);
@@ -72,42 +72,42 @@ pub fn encode_head(step: &Step) -> Vec<u8> {
 }
 
 /// How long an entry is that begins so. `None`: none does.
-pub fn len(prefix: &[u8; PREFIX]) -> Option<usize> {
+pub fn entry_len(prefix: &[u8; PREFIX_BYTES]) -> Option<usize> {
     let (head, data) = sizes(prefix);
-    PREFIX
+    PREFIX_BYTES
         .checked_add(head)?
         .checked_add(data)
-        .filter(|len| *len <= MAX_ENTRY)
+        .filter(|entry_len| *entry_len <= MAX_ENTRY_BYTES)
 }
 
-fn sizes(prefix: &[u8; PREFIX]) -> (usize, usize) {
+fn sizes(prefix: &[u8; PREFIX_BYTES]) -> (usize, usize) {
     let size = |at: usize| u32::from_be_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]) as usize;
     (size(4), size(8))
 }
 
 /// Reads the step that these bytes begin with, and how many of them it takes. `None`: they begin with no whole one.
-pub fn decode(bytes: &Bytes) -> Option<(Step, usize)> {
-    let prefix: &[u8; PREFIX] = bytes.first_chunk()?;
+pub fn decode(bytes: &Bytes) -> Option<(OutboxEntry, usize)> {
+    let prefix: &[u8; PREFIX_BYTES] = bytes.first_chunk()?;
     let (head_len, _) = sizes(prefix);
-    let len = len(prefix)?;
-    if bytes.len() < len || crc32fast::hash(&bytes[4..len]) != u32::from_be_bytes(*prefix.first_chunk()?) {
+    let entry_len = entry_len(prefix)?;
+    if bytes.len() < entry_len || crc32fast::hash(&bytes[4..entry_len]) != u32::from_be_bytes(*prefix.first_chunk()?) {
         return None;
     }
-    let data_at = PREFIX + head_len;
-    let head: Head = serde_json::from_slice(&bytes[PREFIX..data_at]).ok()?;
+    let data_at = PREFIX_BYTES + head_len;
+    let head: Head = serde_json::from_slice(&bytes[PREFIX_BYTES..data_at]).ok()?;
     let attributes = head.attributes.iter();
     let attributes = attributes
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
-    let batch = Batch::from_message(&attributes, bytes.slice(data_at..len)).ok()?;
-    let step = match head.kind {
-        Kind::Batch => Step::Batch(batch, head.end),
-        Kind::Finish => Step::Finish(batch),
-        Kind::Begin => Step::Begin(batch.metadata),
+    let batch = Batch::from_message(&attributes, bytes.slice(data_at..entry_len)).ok()?;
+    let entry = match head.kind {
+        Kind::Batch => OutboxEntry::Batch(batch, head.end),
+        Kind::Finish => OutboxEntry::Finish(batch),
+        Kind::Start => OutboxEntry::Start(batch.metadata),
     };
-    Some((step, len))
+    Some((entry, entry_len))
 }
 
-fn word(len: usize) -> [u8; 4] {
-    u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes()
+fn to_be_bytes(entry_len: usize) -> [u8; 4] {
+    u32::try_from(entry_len).unwrap_or(u32::MAX).to_be_bytes()
 }

@@ -25,15 +25,15 @@ use crate::{
     anchor::fingerprint,
     error::CollectorError,
     instance::InstanceKey,
-    metrics::{Metrics, Reason},
+    metrics::{GapLabel, Metrics},
     publish::{
-        checkpoint::{Checkpoints, Record, encode},
-        entry::Step,
+        checkpoint::{Checkpoint, CheckpointStore, encode},
+        entry::OutboxEntry,
     },
 };
 
-pub use segments::Last;
-use segments::Shelf;
+use segments::Segments;
+pub use segments::SpoolEnd;
 
 /// The least a spool is bounded to: a few of the smallest segments.
 pub const MIN_BYTES: u64 = 4 << 20;
@@ -42,33 +42,33 @@ pub const MIN_BYTES: u64 = 4 << 20;
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(4 << 20);
 
 /// Streams that publish at once what had to wait: enough to fill any bus, and no crowd at its door when it comes back.
-const TURNS: usize = 8;
+const MAX_CONCURRENT_PUBLISHES: usize = 8;
 
 /// What all streams may hold in memory before they go to disk: under 150 MB for the whole process, with what its buffers double.
-const MAX_MEMORY: usize = 48 << 20;
+const MAX_BUFFERED_BYTES: usize = 48 << 20;
 
 /// The file that says whose directory it is.
-const WHOSE: &str = "instance";
+const OWNER_FILE: &str = "instance";
 
 /// All streams' batches that wait for the bus.
 pub struct Spool {
     dir: PathBuf,
     limit: u64,
-    shelves: Mutex<HashMap<InstanceKey, Arc<Mutex<Shelf>>>>,
-    memory: AtomicUsize,
-    turns: Arc<Semaphore>,
+    streams: Mutex<HashMap<InstanceKey, Arc<Mutex<Segments>>>>,
+    buffered: AtomicUsize,
+    permits: Arc<Semaphore>,
     /// A disk that refuses is told once.
     failing: AtomicBool,
     metrics: Metrics,
 }
 
 /// One stream's batches on disk.
-pub struct Backlog {
+pub struct StreamSpool {
     spool: Arc<Spool>,
     key: InstanceKey,
-    shelf: Arc<Mutex<Shelf>>,
+    segments: Arc<Mutex<Segments>>,
     /// What the stream holds in memory.
-    memory: usize,
+    buffered: usize,
 }
 
 impl Spool {
@@ -76,13 +76,18 @@ impl Spool {
     ///
     /// # Errors
     /// [`CollectorError::Open`] where it cannot be read.
-    pub fn open(dir: &Path, limit: u64, checkpoints: &Checkpoints, metrics: Metrics) -> Result<Self, CollectorError> {
+    pub fn open(
+        dir: &Path,
+        limit: u64,
+        checkpoints: &CheckpointStore,
+        metrics: Metrics,
+    ) -> Result<Self, CollectorError> {
         let spool = Self {
             dir: dir.to_owned(),
             limit: limit.max(MIN_BYTES),
-            shelves: Mutex::default(),
-            memory: AtomicUsize::new(0),
-            turns: Arc::new(Semaphore::new(TURNS)),
+            streams: Mutex::default(),
+            buffered: AtomicUsize::new(0),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT_PUBLISHES)),
             failing: AtomicBool::new(false),
             metrics,
         };
@@ -96,39 +101,39 @@ impl Spool {
     }
 
     /// An instance's batches, those of before included.
-    pub fn backlog(self: &Arc<Self>, key: &InstanceKey, record: &Record) -> Backlog {
+    pub fn stream_spool(self: &Arc<Self>, key: &InstanceKey, checkpoint: &Checkpoint) -> StreamSpool {
         let dir = self.dir_of(key);
         let segment = (self.limit / 32).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
-        let shelf = Shelf::open(&dir, segment, record).unwrap_or_else(|error| {
+        let segments = Segments::open(&dir, segment, checkpoint).unwrap_or_else(|error| {
             tracing::error!(%error, dir = %dir.display(), "spooled batches cannot be read");
-            Shelf::at(&dir, segment)
+            Segments::empty(&dir, segment)
         });
-        let shelf = Arc::new(Mutex::new(shelf));
-        self.shelves.lock().insert(key.clone(), Arc::clone(&shelf));
-        self.count();
-        Backlog {
+        let segments = Arc::new(Mutex::new(segments));
+        self.streams.lock().insert(key.clone(), Arc::clone(&segments));
+        self.update_size();
+        StreamSpool {
             spool: Arc::clone(self),
             key: key.clone(),
-            shelf,
-            memory: 0,
+            segments,
+            buffered: 0,
         }
     }
 
     /// Whether all streams together hold more in memory than they may.
     pub fn is_crowded(&self) -> bool {
-        self.memory.load(Ordering::Relaxed) > MAX_MEMORY
+        self.buffered.load(Ordering::Relaxed) > MAX_BUFFERED_BYTES
     }
 
     /// Who may publish what had to wait.
-    pub fn turns(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.turns)
+    pub fn permits(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.permits)
     }
 
     fn dir_of(&self, key: &InstanceKey) -> PathBuf {
         self.dir.join(format!("{:016x}", fingerprint(&encode(key))))
     }
 
-    fn remove_orphans(&self, checkpoints: &Checkpoints) -> io::Result<()> {
+    fn remove_orphans(&self, checkpoints: &CheckpointStore) -> io::Result<()> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -136,7 +141,7 @@ impl Spool {
         };
         for entry in entries {
             let dir = entry?.path();
-            let key = fs::read(dir.join(WHOSE)).ok();
+            let key = fs::read(dir.join(OWNER_FILE)).ok();
             let key = key.and_then(|key| serde_json::from_slice::<InstanceKey>(&key).ok());
             if key.is_none_or(|key| checkpoints.get(&key).is_none() || self.dir_of(&key) != dir) {
                 tracing::warn!(dir = %dir.display(), "spooled batches of no known stream removed");
@@ -148,17 +153,17 @@ impl Spool {
 
     /// Until it fits, the stream that has the most on disk loses its oldest: a loud one does not cost a quiet one its lines.
     fn make_room(&self) {
-        while self.count() > self.limit {
+        while self.update_size() > self.limit {
             let largest = self
-                .shelves
+                .streams
                 .lock()
                 .values()
-                .max_by_key(|shelf| shelf.lock().bytes())
+                .max_by_key(|segments| segments.lock().bytes())
                 .cloned();
             let Some(largest) = largest else { return };
-            match largest.lock().evict() {
+            match largest.lock().evict_oldest() {
                 Ok(Some(lines)) => {
-                    self.metrics.lost(Reason::spool, lines);
+                    self.metrics.record_gap(GapLabel::spool, lines);
                     tracing::debug!(lines, "spool full: the oldest are lost");
                 }
                 Ok(None) => return,
@@ -168,22 +173,27 @@ impl Spool {
     }
 
     /// Bytes on disk.
-    fn count(&self) -> u64 {
-        let bytes = self.shelves.lock().values().map(|shelf| shelf.lock().bytes()).sum();
-        self.metrics.spooled(bytes);
+    fn update_size(&self) -> u64 {
+        let bytes = self
+            .streams
+            .lock()
+            .values()
+            .map(|segments| segments.lock().bytes())
+            .sum();
+        self.metrics.set_spool_bytes(bytes);
         bytes
     }
 }
 
-impl Backlog {
+impl StreamSpool {
     /// Whether nothing is on disk.
     pub fn is_empty(&self) -> bool {
-        self.shelf.lock().is_empty()
+        self.segments.lock().is_empty()
     }
 
     /// Where what is on disk ends.
-    pub fn last(&self) -> Last {
-        self.shelf.lock().last().clone()
+    pub fn end(&self) -> SpoolEnd {
+        self.segments.lock().end().clone()
     }
 
     /// The spool it is part of.
@@ -192,8 +202,8 @@ impl Backlog {
     }
 
     /// Puts a step behind the others on disk. Returns whether it is there.
-    pub fn append(&self, step: &Step) -> bool {
-        let written = self.say_whose().and_then(|()| self.shelf.lock().append(step));
+    pub fn append(&self, entry: &OutboxEntry) -> bool {
+        let written = self.write_owner().and_then(|()| self.segments.lock().append(entry));
         let was_failing = self.spool.failing.swap(written.is_err(), Ordering::Relaxed);
         match &written {
             Ok(()) => self.spool.make_room(),
@@ -205,63 +215,66 @@ impl Backlog {
         written.is_ok()
     }
 
-    /// See [`Shelf::mark_taken`].
-    pub fn mark_taken(&self) {
-        self.shelf.lock().mark_taken();
+    /// See [`Segments::mark_in_flight`].
+    pub fn mark_in_flight(&self) {
+        self.segments.lock().mark_in_flight();
     }
 
-    /// See [`Shelf::take`]; what cannot be read any more is given up, all of it, with the place where it ended.
-    pub fn take(&self) -> Result<Option<Step>, Last> {
-        let mut shelf = self.shelf.lock();
-        shelf.take().map_err(|error| {
+    /// See [`Segments::read_next`]; what cannot be read any more is given up, all of it, with the place where it ended.
+    pub fn read_next(&self) -> Result<Option<OutboxEntry>, SpoolEnd> {
+        let mut segments = self.segments.lock();
+        segments.read_next().map_err(|error| {
             tracing::error!(%error, "spooled batches cannot be read any more");
-            let last = shelf.last().clone();
-            shelf.clear();
-            last
+            let end = segments.end().clone();
+            segments.discard_all();
+            end
         })
     }
 
-    /// See [`Shelf::put_back`].
-    pub fn put_back(&self) {
-        self.shelf.lock().put_back();
+    /// See [`Segments::requeue`].
+    pub fn requeue(&self) {
+        self.segments.lock().requeue();
     }
 
-    /// See [`Shelf::settle`].
-    pub fn settle(&self) {
-        self.shelf.lock().settle();
+    /// See [`Segments::confirm`].
+    pub fn confirm(&self) {
+        self.segments.lock().confirm();
         if self.is_empty() {
             // With nothing in it, it tells nothing.
             let _ = fs::remove_dir_all(self.spool.dir_of(&self.key));
         }
-        self.spool.count();
+        self.spool.update_size();
     }
 
     /// Says what the stream holds in memory now.
-    pub fn hold(&mut self, bytes: usize) {
-        if bytes >= self.memory {
-            self.spool.memory.fetch_add(bytes - self.memory, Ordering::Relaxed);
+    pub fn report_buffered(&mut self, bytes: usize) {
+        if bytes >= self.buffered {
+            self.spool.buffered.fetch_add(bytes - self.buffered, Ordering::Relaxed);
         } else {
-            self.spool.memory.fetch_sub(self.memory - bytes, Ordering::Relaxed);
+            self.spool.buffered.fetch_sub(self.buffered - bytes, Ordering::Relaxed);
         }
-        self.memory = bytes;
+        self.buffered = bytes;
     }
 
-    fn say_whose(&self) -> io::Result<()> {
+    fn write_owner(&self) -> io::Result<()> {
         if !self.is_empty() {
             return Ok(());
         }
         let dir = self.spool.dir_of(&self.key);
         fs::create_dir_all(&dir)?;
-        fs::write(dir.join(WHOSE), encode(&self.key))
+        fs::write(dir.join(OWNER_FILE), encode(&self.key))
     }
 }
 
-impl Drop for Backlog {
+impl Drop for StreamSpool {
     fn drop(&mut self) {
-        self.hold(0);
-        let mut shelves = self.spool.shelves.lock();
-        if shelves.get(&self.key).is_some_and(|own| Arc::ptr_eq(own, &self.shelf)) {
-            shelves.remove(&self.key);
+        self.report_buffered(0);
+        let mut streams = self.spool.streams.lock();
+        if streams
+            .get(&self.key)
+            .is_some_and(|own| Arc::ptr_eq(own, &self.segments))
+        {
+            streams.remove(&self.key);
         }
     }
 }

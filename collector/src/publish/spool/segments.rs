@@ -11,17 +11,17 @@ use std::{
 use bus::{Epoch, StreamId};
 use bytes::Bytes;
 
-use super::{compact::compact, format as entry};
+use super::{compact::compact, format};
 use crate::{
-    anchor::Mark,
-    publish::{checkpoint::Record, entry::Step},
+    anchor::ResumePoint,
+    publish::{checkpoint::Checkpoint, entry::OutboxEntry},
 };
 
 /// One stream's steps on disk, oldest first.
 ///
-/// *Bound*: the spool's: see [`evict`](Self::evict). In memory nothing but where the files are.
+/// *Bound*: the spool's: see [`evict_oldest`](Self::evict_oldest). In memory nothing but where the files are.
 #[derive(Default)]
-pub struct Shelf {
+pub struct Segments {
     dir: PathBuf,
     segment_bytes: u64,
     segments: VecDeque<Segment>,
@@ -31,11 +31,11 @@ pub struct Shelf {
     /// Of the first segment, while it is read.
     reader: Option<File>,
     /// Where the oldest step that is not settled begins in the first segment.
-    cursor: u64,
+    read_offset: u64,
     /// Its length, while it is out to be published.
-    taken: Option<u64>,
+    in_flight_len: Option<u64>,
     /// What the newest line on disk is of, and where it ends.
-    last: Last,
+    end: SpoolEnd,
 }
 
 struct Segment {
@@ -47,31 +47,31 @@ struct Segment {
 
 /// Where the steps on disk end.
 #[derive(Clone, Debug, Default)]
-pub struct Last {
+pub struct SpoolEnd {
     /// The stream that the newest step is of.
     pub stream: Option<StreamId>,
     /// The end of its newest line on disk: reading goes on behind it.
-    pub read: Option<Mark>,
+    pub read: Option<ResumePoint>,
     /// Its end is on disk too: nothing is left to be read.
     pub finished: bool,
 }
 
-impl Last {
-    fn step(&mut self, step: &Step) {
-        match step {
-            Step::Batch(batch, end) => {
-                self.note(&batch.metadata.stream);
+impl SpoolEnd {
+    fn extend(&mut self, entry: &OutboxEntry) {
+        match entry {
+            OutboxEntry::Batch(batch, end) => {
+                self.set_stream(&batch.metadata.stream);
                 self.read = end.or(self.read);
             }
-            Step::Finish(batch) => {
-                self.note(&batch.metadata.stream);
+            OutboxEntry::Finish(batch) => {
+                self.set_stream(&batch.metadata.stream);
                 self.finished = true;
             }
-            Step::Begin(metadata) => self.note(&metadata.stream),
+            OutboxEntry::Start(metadata) => self.set_stream(&metadata.stream),
         }
     }
 
-    fn note(&mut self, stream: &StreamId) {
+    fn set_stream(&mut self, stream: &StreamId) {
         if self.stream.as_ref() != Some(stream) {
             *self = Self {
                 stream: Some(stream.clone()),
@@ -81,56 +81,56 @@ impl Last {
     }
 }
 
-impl Shelf {
+impl Segments {
     /// Reads what a directory holds, up to the first entry that is not whole: what is behind it is cut off, and read again from the node. What the record
     /// says is settled is passed over. Blocks for as long as reading all of it takes.
-    pub fn open(dir: &Path, segment_bytes: u64, record: &Record) -> io::Result<Self> {
-        let mut shelf = Self::at(dir, segment_bytes);
+    pub fn open(dir: &Path, segment_bytes: u64, checkpoint: &Checkpoint) -> io::Result<Self> {
+        let mut segments = Self::empty(dir, segment_bytes);
         let mut numbers = numbers(dir)?;
         numbers.sort_unstable();
-        shelf.next_number = numbers.last().map_or(0, |last| last + 1);
+        segments.next_number = numbers.last().map_or(0, |end| end + 1);
         let mut torn = false;
-        let mut settled = true;
+        let mut confirmed = true;
         for number in numbers {
-            let path = shelf.path(number);
+            let path = segments.path(number);
             if torn {
                 fs::remove_file(&path)?;
                 continue;
             }
             let bytes = Bytes::from(fs::read(&path)?);
             let mut at = 0;
-            while let Some((step, len)) = entry::decode(&bytes.slice(at..)) {
-                settled = settled && is_settled(&step, record);
+            while let Some((entry, len)) = format::decode(&bytes.slice(at..)) {
+                confirmed = confirmed && is_confirmed(&entry, checkpoint);
                 at += len;
-                if settled {
-                    shelf.cursor = at as u64;
+                if confirmed {
+                    segments.read_offset = at as u64;
                 }
-                shelf.last.step(&step);
+                segments.end.extend(&entry);
             }
             torn = at < bytes.len();
             if torn {
                 tracing::warn!(path = %path.display(), cut = bytes.len() - at, "spool cut behind its last whole batch");
                 File::options().write(true).open(&path)?.set_len(at as u64)?;
             }
-            if settled || at == 0 {
+            if confirmed || at == 0 {
                 fs::remove_file(&path)?;
-                shelf.cursor = if settled { 0 } else { shelf.cursor };
+                segments.read_offset = if confirmed { 0 } else { segments.read_offset };
             } else {
-                shelf.segments.push_back(Segment {
+                segments.segments.push_back(Segment {
                     number,
                     bytes: at as u64,
                     is_compact: false,
                 });
             }
         }
-        if shelf.segments.is_empty() {
-            shelf.last = Last::default();
+        if segments.segments.is_empty() {
+            segments.end = SpoolEnd::default();
         }
-        Ok(shelf)
+        Ok(segments)
     }
 
-    /// An empty one, whatever the directory holds.
-    pub fn at(dir: &Path, segment_bytes: u64) -> Self {
+    /// An at one, whatever the directory holds.
+    pub fn empty(dir: &Path, segment_bytes: u64) -> Self {
         Self {
             dir: dir.to_owned(),
             segment_bytes,
@@ -149,20 +149,20 @@ impl Shelf {
     }
 
     /// Where it ends.
-    pub fn last(&self) -> &Last {
-        &self.last
+    pub fn end(&self) -> &SpoolEnd {
+        &self.end
     }
 
     /// Puts a step behind the others. On an error nothing of it is there.
-    pub fn append(&mut self, step: &Step) -> io::Result<()> {
+    pub fn append(&mut self, entry: &OutboxEntry) -> io::Result<()> {
         if self.segments.is_empty() || self.writer.is_none() {
-            self.begin_segment()?;
+            self.start_segment()?;
         }
         let (Some(writer), Some(segment)) = (&mut self.writer, self.segments.back_mut()) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let head = entry::encode_head(step);
-        let data = step.data();
+        let head = format::encode_head(entry);
+        let data = entry.data();
         let written = write_both(writer, &head, data);
         if let Err(error) = written {
             // Half an entry would end the segment for a reader.
@@ -171,7 +171,7 @@ impl Shelf {
             return Err(error);
         }
         segment.bytes += (head.len() + data.len()) as u64;
-        self.last.step(step);
+        self.end.extend(entry);
         if segment.bytes >= self.segment_bytes {
             self.writer = None;
         }
@@ -179,15 +179,15 @@ impl Shelf {
     }
 
     /// Says that the first step, which was just put there, is out to be published already.
-    pub fn mark_taken(&mut self) {
-        self.taken = self.segments.front().map(|segment| segment.bytes);
+    pub fn mark_in_flight(&mut self) {
+        self.in_flight_len = self.segments.front().map(|segment| segment.bytes);
     }
 
     /// The oldest step. It stays until it is settled. `None`: there is none.
     ///
     /// # Errors
     /// What was written cannot be read any more.
-    pub fn take(&mut self) -> io::Result<Option<Step>> {
+    pub fn read_next(&mut self) -> io::Result<Option<OutboxEntry>> {
         let Some(segment) = self.segments.front() else {
             return Ok(None);
         };
@@ -196,19 +196,19 @@ impl Shelf {
             Some(reader) => reader,
             none => none.insert(File::open(path)?),
         };
-        let mut prefix = [0; entry::PREFIX];
-        reader.read_exact_at(&mut prefix, self.cursor)?;
-        let len = entry::len(&prefix).ok_or(io::ErrorKind::InvalidData)?;
+        let mut prefix = [0; format::PREFIX_BYTES];
+        reader.read_exact_at(&mut prefix, self.read_offset)?;
+        let len = format::entry_len(&prefix).ok_or(io::ErrorKind::InvalidData)?;
         let mut bytes = vec![0; len];
-        reader.read_exact_at(&mut bytes, self.cursor)?;
-        let (step, len) = entry::decode(&Bytes::from(bytes)).ok_or(io::ErrorKind::InvalidData)?;
-        self.taken = Some(len as u64);
-        Ok(Some(step))
+        reader.read_exact_at(&mut bytes, self.read_offset)?;
+        let (entry, len) = format::decode(&Bytes::from(bytes)).ok_or(io::ErrorKind::InvalidData)?;
+        self.in_flight_len = Some(len as u64);
+        Ok(Some(entry))
     }
 
     /// The step that was taken is not out any more, and not settled.
-    pub fn put_back(&mut self) {
-        self.taken = None;
+    pub fn requeue(&mut self) {
+        self.in_flight_len = None;
         if let Some(first) = self.segments.front_mut() {
             // What stayed because it was out may go now, and what was lost around it become one.
             first.is_compact = false;
@@ -216,15 +216,19 @@ impl Shelf {
     }
 
     /// The step that was taken is dealt with.
-    pub fn settle(&mut self) {
-        self.cursor += self.taken.take().unwrap_or_default();
-        if self.segments.front().is_some_and(|first| self.cursor >= first.bytes) {
+    pub fn confirm(&mut self) {
+        self.read_offset += self.in_flight_len.take().unwrap_or_default();
+        if self
+            .segments
+            .front()
+            .is_some_and(|first| self.read_offset >= first.bytes)
+        {
             self.drop_first();
         }
     }
 
     /// Gives up everything.
-    pub fn clear(&mut self) {
+    pub fn discard_all(&mut self) {
         while !self.segments.is_empty() {
             self.drop_first();
         }
@@ -233,7 +237,7 @@ impl Shelf {
     /// Makes losses of the oldest segment's lines. Returns how many were lost; `None`: there are none left.
     ///
     /// What is out to be published stays.
-    pub fn evict(&mut self) -> io::Result<Option<u64>> {
+    pub fn evict_oldest(&mut self) -> io::Result<Option<u64>> {
         while let Some(at) = self.segments.iter().position(|segment| !segment.is_compact) {
             if at + 1 == self.segments.len() {
                 self.writer = None;
@@ -248,27 +252,27 @@ impl Shelf {
 
     /// Puts what is left of the segments up to this one into this one.
     fn evict_through(&mut self, at: usize) -> io::Result<u64> {
-        let mut steps = Vec::new();
+        let mut entries = Vec::new();
         for (n, segment) in self.segments.iter().take(at + 1).enumerate() {
             let bytes = Bytes::from(fs::read(self.path(segment.number))?);
-            let mut begin = if n == 0 { self.cursor as usize } else { 0 };
-            while let Some((step, len)) = entry::decode(&bytes.slice(begin.min(bytes.len())..)) {
-                steps.push(step);
+            let mut begin = if n == 0 { self.read_offset as usize } else { 0 };
+            while let Some((entry, len)) = format::decode(&bytes.slice(begin.min(bytes.len())..)) {
+                entries.push(entry);
                 begin += len;
             }
         }
-        let out = if self.taken.is_some() && !steps.is_empty() {
-            vec![steps.remove(0)]
+        let out = if self.in_flight_len.is_some() && !entries.is_empty() {
+            vec![entries.remove(0)]
         } else {
             Vec::new()
         };
-        let (kept, lost) = compact(steps);
+        let (kept, lost) = compact(entries);
         let number = self.segments[at].number;
         let temporary = self.dir.join("evicting");
         let mut file = File::create(&temporary)?;
         let mut bytes = 0;
-        for step in out.iter().chain(&kept) {
-            let (head, data) = (entry::encode_head(step), step.data());
+        for entry in out.iter().chain(&kept) {
+            let (head, data) = (format::encode_head(entry), entry.data());
             write_both(&mut file, &head, data)?;
             bytes += (head.len() + data.len()) as u64;
         }
@@ -277,17 +281,17 @@ impl Shelf {
             // Its losses are in the new one too, and told once: a reader has settled them.
             let _ = fs::remove_file(self.dir.join(name(segment.number)));
         }
-        (self.cursor, self.reader) = (0, None);
-        self.taken = out
+        (self.read_offset, self.reader) = (0, None);
+        self.in_flight_len = out
             .first()
-            .map(|step| (entry::encode_head(step).len() + step.data().len()) as u64);
+            .map(|entry| (format::encode_head(entry).len() + entry.data().len()) as u64);
         if let Some(first) = self.segments.front_mut() {
             (first.bytes, first.is_compact) = (bytes, true);
         }
         Ok(lost)
     }
 
-    fn begin_segment(&mut self) -> io::Result<()> {
+    fn start_segment(&mut self) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
         let number = self.next_number;
         let file = File::options().create_new(true).append(true).open(self.path(number))?;
@@ -307,10 +311,10 @@ impl Shelf {
         {
             tracing::warn!(%error, "spool segment not removed");
         }
-        (self.cursor, self.reader, self.taken) = (0, None, None);
+        (self.read_offset, self.reader, self.in_flight_len) = (0, None, None);
         if self.segments.is_empty() {
             self.writer = None;
-            self.last = Last::default();
+            self.end = SpoolEnd::default();
         }
     }
 
@@ -320,19 +324,21 @@ impl Shelf {
 }
 
 /// Whether the bus has a step, as the record says.
-fn is_settled(step: &Step, record: &Record) -> bool {
-    let Some(current) = record.metadata() else { return false };
+fn is_confirmed(entry: &OutboxEntry, checkpoint: &Checkpoint) -> bool {
+    let Some(current) = checkpoint.metadata() else {
+        return false;
+    };
     let epoch = current.stream.epoch();
     let older = |stream: &StreamId| order(stream.epoch()) < order(epoch);
-    let accepted = record.accepted.map_or(0, |accepted| accepted.seq_end);
-    match step {
-        Step::Batch(batch, end) => {
+    let accepted = checkpoint.accepted.map_or(0, |accepted| accepted.seq_end);
+    match entry {
+        OutboxEntry::Batch(batch, end) => {
             let stream = &batch.metadata.stream;
             older(stream)
                 || (*stream == current.stream && end.map_or(batch.seq < accepted, |end| end.seq_end <= accepted))
         }
-        Step::Finish(batch) => older(&batch.metadata.stream) || record.ended,
-        Step::Begin(metadata) => older(&metadata.stream) || metadata.stream == current.stream,
+        OutboxEntry::Finish(batch) => older(&batch.metadata.stream) || checkpoint.ended,
+        OutboxEntry::Start(metadata) => older(&metadata.stream) || metadata.stream == current.stream,
     }
 }
 

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use bus::{AppName, Batch, Content, Epoch, GapReason, StreamId, StreamMetadata};
 use proptest::prelude::*;
 
-use super::segments::Shelf;
+use super::segments::Segments;
 use crate::{
-    anchor::{Mark, Progress},
-    publish::{checkpoint::Record, entry::Step},
+    anchor::{AnchorState, ResumePoint},
+    publish::{checkpoint::Checkpoint, entry::OutboxEntry},
 };
 
 /// Small segments, so that a few batches fill one.
@@ -24,7 +24,7 @@ fn metadata() -> Arc<StreamMetadata> {
     })
 }
 
-fn batch(metadata: &Arc<StreamMetadata>, seq: u64, lines: u64) -> Step {
+fn batch(metadata: &Arc<StreamMetadata>, seq: u64, lines: u64) -> OutboxEntry {
     let line = |n: u64| format!("2026-11-23T07:00:00.{n:09}Z line {n}\n");
     let data: String = (seq..seq + lines).map(line).collect();
     let content = Content::Lines {
@@ -37,88 +37,88 @@ fn batch(metadata: &Arc<StreamMetadata>, seq: u64, lines: u64) -> Step {
         seq,
         content,
     };
-    let anchor = Progress::START.anchor(b"any");
+    let anchor = AnchorState::START.anchor(b"any");
     let seq_end = seq + lines;
-    Step::Batch(batch, Some(Mark { seq_end, anchor }))
+    OutboxEntry::Batch(batch, Some(ResumePoint { seq_end, anchor }))
 }
 
 /// What happens to a shelf.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+enum Action {
     Append(u64),
-    Take,
-    Settle,
-    PutBack,
+    ReadNext,
+    Confirm,
+    Requeue,
     Evict,
     Reopen,
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let act = prop_oneof![
-        4 => (1u64..20).prop_map(Act::Append),
-        3 => Just(Act::Take),
-        2 => Just(Act::Settle),
-        1 => Just(Act::PutBack),
-        2 => Just(Act::Evict),
-        1 => Just(Act::Reopen),
+fn actions() -> impl Strategy<Value = Vec<Action>> {
+    let action = prop_oneof![
+        4 => (1u64..20).prop_map(Action::Append),
+        3 => Just(Action::ReadNext),
+        2 => Just(Action::Confirm),
+        1 => Just(Action::Requeue),
+        2 => Just(Action::Evict),
+        1 => Just(Action::Reopen),
     ];
-    prop::collection::vec(act, 1..120)
+    prop::collection::vec(action, 1..120)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_line_comes_out_once_in_order_or_in_a_loss_that_counts_it(acts in acts()) {
+    fn every_line_comes_out_once_in_order_or_in_a_loss_that_counts_it(actions in actions()) {
         let dir = tempfile::tempdir().unwrap();
         let metadata = metadata();
-        let mut record = Record::new(&metadata);
-        let mut shelf = Shelf::open(dir.path(), SEGMENT_BYTES, &record).unwrap();
-        let (mut appended, mut settled, mut evicted, mut lost) = (0, 0, 0, 0);
-        let mut taken: Option<Step> = None;
-        for act in acts.into_iter().chain([Act::PutBack]).chain((0..240).flat_map(|_| [Act::Take, Act::Settle])) {
-            match act {
-                Act::Append(lines) => {
-                    shelf.append(&batch(&metadata, appended, lines)).unwrap();
+        let mut checkpoint = Checkpoint::new(&metadata);
+        let mut segments = Segments::open(dir.path(), SEGMENT_BYTES, &checkpoint).unwrap();
+        let (mut appended, mut confirmed, mut evicted, mut lost) = (0, 0, 0, 0);
+        let mut in_flight: Option<OutboxEntry> = None;
+        for action in actions.into_iter().chain([Action::Requeue]).chain((0..240).flat_map(|_| [Action::ReadNext, Action::Confirm])) {
+            match action {
+                Action::Append(lines) => {
+                    segments.append(&batch(&metadata, appended, lines)).unwrap();
                     appended += lines;
-                    prop_assert_eq!(shelf.last().read.map(|read| read.seq_end), Some(appended));
+                    prop_assert_eq!(segments.end().read.map(|read| read.seq_end), Some(appended));
                 }
-                Act::Take if taken.is_none() => {
-                    taken = shelf.take().unwrap();
-                    prop_assert_eq!(taken.is_none(), settled == appended);
-                    if let Some(Step::Batch(batch, _)) = &taken {
-                        prop_assert_eq!(batch.seq, settled);
+                Action::ReadNext if in_flight.is_none() => {
+                    in_flight = segments.read_next().unwrap();
+                    prop_assert_eq!(in_flight.is_none(), confirmed == appended);
+                    if let Some(OutboxEntry::Batch(batch, _)) = &in_flight {
+                        prop_assert_eq!(batch.seq, confirmed);
                     }
                 }
-                Act::Settle => if let Some(Step::Batch(batch, end)) = taken.take() {
-                    shelf.settle();
-                    settled += batch.lines();
-                    record.accepted = end;
-                    prop_assert_eq!(end.map(|end| end.seq_end), Some(settled));
+                Action::Confirm => if let Some(OutboxEntry::Batch(batch, end)) = in_flight.take() {
+                    segments.confirm();
+                    confirmed += batch.lines();
+                    checkpoint.accepted = end;
+                    prop_assert_eq!(end.map(|end| end.seq_end), Some(confirmed));
                     if let Content::Gap(loss) = batch.content {
                         prop_assert_eq!(loss.reason, GapReason::Spool);
                         lost += loss.lines;
                     }
                 },
-                Act::PutBack => {
-                    taken = None;
-                    shelf.put_back();
+                Action::Requeue => {
+                    in_flight = None;
+                    segments.requeue();
                 }
-                Act::Evict => {
-                    let before = shelf.bytes();
-                    evicted += shelf.evict().unwrap().unwrap_or_default();
+                Action::Evict => {
+                    let before = segments.bytes();
+                    evicted += segments.evict_oldest().unwrap().unwrap_or_default();
                     // A loss is a little longer to say than a line, and stands for many.
-                    prop_assert!(shelf.bytes() <= before + 200);
+                    prop_assert!(segments.bytes() <= before + 200);
                 }
-                Act::Reopen => {
-                    taken = None;
-                    shelf = Shelf::open(dir.path(), SEGMENT_BYTES, &record).unwrap();
+                Action::Reopen => {
+                    in_flight = None;
+                    segments = Segments::open(dir.path(), SEGMENT_BYTES, &checkpoint).unwrap();
                 }
-                Act::Take => {}
+                Action::ReadNext => {}
             }
         }
-        prop_assert_eq!((settled, lost), (appended, evicted));
-        prop_assert!(shelf.is_empty());
+        prop_assert_eq!((confirmed, lost), (appended, evicted));
+        prop_assert!(segments.is_empty());
         prop_assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

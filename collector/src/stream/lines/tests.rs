@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::anchor::Mark;
+use crate::anchor::ResumePoint;
 
 /// A log: times in nanoseconds since 1970, and texts.
 #[derive(Clone, Debug)]
@@ -30,11 +30,11 @@ impl Log {
     }
 
     /// The mark after so many lines.
-    fn mark(&self, lines: usize) -> Option<Mark> {
+    fn resume_point(&self, lines: usize) -> Option<ResumePoint> {
         let (bytes, _) = Log(self.0[..lines].to_vec()).printed_from(None);
-        let read = Read::of(&bytes, &[], None, false);
+        let read = ReadResult::of(&bytes, &[], None, false);
         let anchor = read.slices.last()?.end;
-        Some(Mark {
+        Some(ResumePoint {
             seq_end: lines as u64,
             anchor,
         })
@@ -42,31 +42,31 @@ impl Log {
 }
 
 /// What comes out of a response.
-struct Read {
-    join: Option<Join>,
+struct ReadResult {
+    search_result: Option<SearchResult>,
     slices: Vec<Slice>,
 }
 
-impl Read {
+impl ReadResult {
     /// Reads bytes in frames that end at these places.
-    fn of(bytes: &[u8], ends: &[usize], seek: Option<Seek>, from_time: bool) -> Self {
+    fn of(bytes: &[u8], ends: &[usize], seek: Option<ResumeSearch>, from_time: bool) -> Self {
         let mut lines = Lines::default();
-        lines.begin(seek, from_time);
+        lines.start_response(seek, from_time);
         let mut ends: Vec<usize> = ends.iter().map(|end| end % (bytes.len() + 1)).collect();
         ends.sort_unstable();
         ends.push(bytes.len());
-        let (mut from, mut join, mut slices) = (0, None, Vec::new());
+        let (mut from, mut search_result, mut slices) = (0, None, Vec::new());
         for (n, end) in ends.into_iter().enumerate() {
-            join = join.or(lines.push(&bytes[from..end]));
+            search_result = search_result.or(lines.push(&bytes[from..end]));
             from = end;
             if n % 2 == 0 {
-                slices.extend(lines.take());
+                slices.extend(lines.next_slice());
             }
         }
-        join = join.or(lines.end_seek());
-        slices.extend(std::iter::from_fn(|| lines.take()));
-        assert_eq!(lines.held_bytes(), lines.rest().len());
-        Self { join, slices }
+        search_result = search_result.or(lines.end_search());
+        slices.extend(std::iter::from_fn(|| lines.next_slice()));
+        assert_eq!(lines.buffered_bytes(), lines.rest().len());
+        Self { search_result, slices }
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -98,8 +98,8 @@ fn logs() -> impl Strategy<Value = Log> {
         let mut time = BASE;
         Log(lines
             .into_iter()
-            .map(|(step, text)| {
-                time += step;
+            .map(|(advance, text)| {
+                time += advance;
                 (time, text)
             })
             .collect())
@@ -114,28 +114,28 @@ proptest! {
     #[test]
     fn framing_changes_nothing(log in logs(), ends in vec(any::<usize>(), 0..20)) {
         let (bytes, seqs) = log.printed_from(None);
-        let read = Read::of(&bytes, &ends, None, false);
+        let read = ReadResult::of(&bytes, &ends, None, false);
         prop_assert_eq!(read.bytes(), bytes);
         prop_assert_eq!(read.lines(), seqs.len() as u64);
         // Wherever a slice ends, its anchor is the one that a reading in one piece has there.
         let mut seq = 0;
         for slice in &read.slices {
             seq += slice.lines;
-            prop_assert_eq!(log.mark(usize::try_from(seq).unwrap()).unwrap().anchor, slice.end);
+            prop_assert_eq!(log.resume_point(usize::try_from(seq).unwrap()).unwrap().anchor, slice.end);
         }
     }
 
     #[test]
     fn a_place_is_found_again_whatever_is_equal(log in logs(), at in any::<prop::sample::Index>(), ends in vec(any::<usize>(), 0..20)) {
-        let had = 1 + at.index(log.0.len());
-        let mark = log.mark(had);
-        let (bytes, _) = log.printed_from(mark.map(|mark| mark.anchor.time));
-        let read = Read::of(&bytes, &ends, Seek::new(mark, None), true);
-        prop_assert_eq!(read.join, Some(Join::Had));
-        prop_assert_eq!(read.bytes(), text_of(&log.0[had..]));
+        let confirmed = 1 + at.index(log.0.len());
+        let resume_point = log.resume_point(confirmed);
+        let (bytes, _) = log.printed_from(resume_point.map(|resume_point| resume_point.anchor.time));
+        let read = ReadResult::of(&bytes, &ends, ResumeSearch::new(resume_point, None), true);
+        prop_assert_eq!(read.search_result, Some(SearchResult::Confirmed));
+        prop_assert_eq!(read.bytes(), text_of(&log.0[confirmed..]));
         // And goes on to be found.
         if let Some(last) = read.slices.last() {
-            prop_assert_eq!(last.end, log.mark(log.0.len()).unwrap().anchor);
+            prop_assert_eq!(last.end, log.resume_point(log.0.len()).unwrap().anchor);
         }
     }
 
@@ -146,26 +146,26 @@ proptest! {
     ) {
         // A file that begins among neighbours that are equal in time and text cannot be told from one that begins before them.
         let log = Log(log.0.into_iter().zip(0..).map(|((time, text), n)| (time, format!("{text} {n}"))).collect());
-        let had = a.index(log.0.len() + 1);
-        let sent = had + b.index(log.0.len() + 1 - had);
+        let confirmed = a.index(log.0.len() + 1);
+        let sent = confirmed + b.index(log.0.len() + 1 - confirmed);
         let begins = c.index(log.0.len());
-        let (had_mark, sent_mark) = (log.mark(had), log.mark(sent));
+        let (had_mark, sent_mark) = (log.resume_point(confirmed), log.resume_point(sent));
         let file = Log(log.0[begins..].to_vec());
-        let (bytes, numbers) = file.printed_from(had_mark.map(|mark| mark.anchor.time));
-        let Some(seek) = Seek::new(had_mark, sent_mark) else { return Ok(()) };
-        let read = Read::of(&bytes, &ends, Some(seek), had_mark.is_some());
+        let (bytes, numbers) = file.printed_from(had_mark.map(|resume_point| resume_point.anchor.time));
+        let Some(seek) = ResumeSearch::new(had_mark, sent_mark) else { return Ok(()) };
+        let read = ReadResult::of(&bytes, &ends, Some(seek), had_mark.is_some());
         let first_read = begins + numbers.first().map_or(0, |first| usize::try_from(*first).unwrap());
-        match read.join.unwrap() {
-            Join::Had => prop_assert_eq!(read.bytes(), text_of(&log.0[had..])),
-            Join::Maybe { held, .. } => {
+        match read.search_result.unwrap() {
+            SearchResult::Confirmed => prop_assert_eq!(read.bytes(), text_of(&log.0[confirmed..])),
+            SearchResult::Unconfirmed { held, .. } => {
                 let first = sent - usize::try_from(held).unwrap();
-                prop_assert!(first >= had);
+                prop_assert!(first >= confirmed);
                 prop_assert_eq!(read.bytes(), text_of(&log.0[first..]));
             }
             // Never where the whole file is still there: that would repeat lines under other numbers.
-            Join::Absent { .. } => {
+            SearchResult::NotFound { .. } => {
                 prop_assert!(first_read > 0 && begins > 0);
-                prop_assert!(read.bytes().ends_with(&text_of(&log.0[first_read.max(had)..])) || read.lines() == 0);
+                prop_assert!(read.bytes().ends_with(&text_of(&log.0[first_read.max(confirmed)..])) || read.lines() == 0);
             }
         }
     }
@@ -183,8 +183,8 @@ proptest! {
             let filling = if wide { "\u{20ac}".repeat(size / 3) } else { "x".repeat(*size) };
             text.extend_from_slice(format!("{} {filling}\n", bus::Timestamp(BASE + n)).as_bytes());
         }
-        let whole = Read::of(&text, &[], None, false);
-        let framed = Read::of(&text, &ends, None, false);
+        let whole = ReadResult::of(&text, &[], None, false);
+        let framed = ReadResult::of(&text, &ends, None, false);
         prop_assert!(whole.parts() == framed.parts());
         for (line, part) in whole.parts() {
             let (_, content) = bus::Timestamp::split_line(&line).unwrap();
@@ -194,11 +194,11 @@ proptest! {
         }
         // A slice may end within a line that is cut: numbering goes on there.
         let slice = at.index(framed.slices.len());
-        let had: u64 = framed.slices[..=slice].iter().map(|slice| slice.lines).sum();
-        let mark = Mark { seq_end: had, anchor: framed.slices[slice].end };
-        let again = Read::of(&text, &[], Seek::new(Some(mark), None), true);
-        prop_assert_eq!(again.join, Some(Join::Had));
-        prop_assert!(again.parts() == whole.parts()[usize::try_from(had).unwrap()..]);
+        let confirmed: u64 = framed.slices[..=slice].iter().map(|slice| slice.lines).sum();
+        let resume_point = ResumePoint { seq_end: confirmed, anchor: framed.slices[slice].end };
+        let again = ReadResult::of(&text, &[], ResumeSearch::new(Some(resume_point), None), true);
+        prop_assert_eq!(again.search_result, Some(SearchResult::Confirmed));
+        prop_assert!(again.parts() == whole.parts()[usize::try_from(confirmed).unwrap()..]);
     }
 }
 
@@ -208,19 +208,19 @@ fn a_line_that_never_ends_is_held_in_parts() {
     lines.push(format!("{} ", bus::Timestamp(BASE)).as_bytes());
     for _ in 0..100 {
         lines.push(&[b'x'; 32 * 1024]);
-        while let Some(slice) = lines.take() {
+        while let Some(slice) = lines.next_slice() {
             assert_eq!((slice.lines, slice.part), (1, Some(Part::More)));
         }
-        assert!(lines.held_bytes() <= MAX_LINE_BYTES + 32 * 1024);
+        assert!(lines.buffered_bytes() <= MAX_LINE_BYTES + 32 * 1024);
     }
 }
 
 #[test]
 fn text_without_a_timestamp_is_skipped_only_before_the_first_line_that_has_one() {
     let text = format!("BBBB\n{0} a\nCCCC\n{0} b\n", bus::Timestamp(BASE));
-    let since = Read::of(text.as_bytes(), &[3], None, true);
+    let since = ReadResult::of(text.as_bytes(), &[3], None, true);
     assert_eq!((since.lines(), since.bytes()), (3, text.as_bytes()[5..].to_vec()));
-    let all = Read::of(text.as_bytes(), &[3], None, false);
+    let all = ReadResult::of(text.as_bytes(), &[3], None, false);
     assert_eq!((all.lines(), all.bytes()), (4, text.into_bytes()));
 }
 
@@ -228,7 +228,7 @@ fn text_without_a_timestamp_is_skipped_only_before_the_first_line_that_has_one()
 fn a_long_remainder_of_a_line_already_had_is_skipped_whole() {
     let rest = "B".repeat(3 * MAX_LINE_BYTES);
     let text = format!("{rest}\n{} a\n", bus::Timestamp(BASE));
-    let read = Read::of(
+    let read = ReadResult::of(
         text.as_bytes(),
         &[5, MAX_LINE_BYTES + 9, 2 * MAX_LINE_BYTES],
         None,
@@ -245,14 +245,14 @@ fn a_clock_that_stepped_back_is_no_loss() {
         .zip(0..)
         .map(|(time, n)| (BASE + time, format!("{n}")))
         .collect());
-    for had in 1..=2 {
-        let mark = log.mark(had);
-        let (bytes, seqs) = log.printed_from(mark.map(|mark| mark.anchor.time));
-        let read = Read::of(&bytes, &[], Seek::new(mark, None), true);
-        assert_eq!(read.join, Some(Join::Had));
+    for confirmed in 1..=2 {
+        let resume_point = log.resume_point(confirmed);
+        let (bytes, seqs) = log.printed_from(resume_point.map(|resume_point| resume_point.anchor.time));
+        let read = ReadResult::of(&bytes, &[], ResumeSearch::new(resume_point, None), true);
+        assert_eq!(read.search_result, Some(SearchResult::Confirmed));
         assert_eq!(
             read.lines(),
-            seqs.iter().filter(|seq| **seq >= had as u64).count() as u64
+            seqs.iter().filter(|seq| **seq >= confirmed as u64).count() as u64
         );
     }
 }
@@ -260,7 +260,7 @@ fn a_clock_that_stepped_back_is_no_loss() {
 #[test]
 fn what_is_undecided_is_bounded() {
     // The clock stepped back by a day before the mark: whatever comes may lie before it.
-    let mark = Mark {
+    let resume_point = ResumePoint {
         seq_end: 9,
         anchor: Anchor {
             time: BASE,
@@ -271,7 +271,7 @@ fn what_is_undecided_is_bounded() {
     };
     let line = format!("{} {}\n", bus::Timestamp(BASE + 1), "x".repeat(1000));
     let mut lines = Lines::default();
-    lines.begin(Seek::new(Some(mark), None), true);
+    lines.start_response(ResumeSearch::new(Some(resume_point), None), true);
     let decided = (0..4000).find_map(|_| lines.push(line.as_bytes()));
-    assert!(matches!(decided, Some(Join::Absent { .. })));
+    assert!(matches!(decided, Some(SearchResult::NotFound { .. })));
 }
