@@ -1,6 +1,7 @@
-//! What a line of a container's file costs between the page cache and the batch: reading, taking apart, joining, numbering, slicing.
+//! The cost of a line of a container's file from the page cache to the batch: read, parse,
+//! assemble, number, slice.
 //!
-//! `joined` leaves out the reading of the file itself, which is the system's.
+//! `joined` leaves out reading the file, which is up to the operating system.
 
 mod support;
 
@@ -11,10 +12,11 @@ use collector::{files::assemble::LineAssembler, stream::lines::Lines};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use support::{LINE_BYTES, LINES, take_above};
 
-/// What is read at once.
+/// Read size.
 const READ_BYTES: usize = 256 * 1024;
 
-/// A file whose lines lie `apart`, every so many of them a part that the next ends.
+/// Creates a file of lines at intervals of `apart`; every `partial_every`th line is continued by
+/// the next entry.
 fn file(apart: Duration, partial_every: Option<usize>) -> Vec<u8> {
     let mut file = Vec::with_capacity(LINES * (LINE_BYTES + 10));
     for n in 0..LINES {
@@ -32,7 +34,7 @@ fn file(apart: Duration, partial_every: Option<usize>) -> Vec<u8> {
     file
 }
 
-/// Reads it all, as one container's task does while it is loud.
+/// Reads a whole file as a container's task does under load.
 fn read(mut file: impl Read, buffer: &mut [u8], assembler: &mut LineAssembler, lines: &mut Lines) -> u64 {
     let (mut rest, mut count) = (0, 0);
     loop {

@@ -1,41 +1,46 @@
-//! Where in a container's log we are, in terms that a later reading of the same log can be held against.
+//! Anchors: identify a line of a container's log so that it can be found when the log is read
+//! again.
 
 use bus::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A line by which a place in a log is found again: its timestamp, its ordinal among neighbours with the same timestamp, and its hash.
+/// Identifies a line by its timestamp, its ordinal among adjacent lines with the same timestamp,
+/// and its hash.
 ///
-/// The log API has no positions, and a timestamp is no unique key: a burst can give equal ones, and their texts may be identical too. What it cannot tell: a
-/// file that was rotated right between neighbours equal in time (to the nanosecond) and text.
+/// The log API has no offsets, and timestamps are not unique: a burst can produce equal ones, even
+/// with equal texts. Limit: a file rotated exactly between adjacent lines with equal time (in
+/// nanoseconds) and text is not detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
-    /// The line's timestamp, nanoseconds since 1970. A line without one counts with the line before it.
+    /// The line's timestamp in nanoseconds since 1970. A line without one counts with the line
+    /// before it.
     pub time: i64,
-    /// The highest timestamp up to this line. Above `time` only where the node's clock stepped back; a line later than this proves that the anchor does not follow.
+    /// The highest timestamp up to this line. Greater than `time` only if the node's clock stepped
+    /// back; a later line proves that the anchor does not follow.
     pub high: i64,
-    /// Which one of the neighbouring lines with this timestamp it is, from 1.
+    /// The position among adjacent lines with this timestamp, from 1.
     pub ordinal: u64,
-    /// Of the whole line, timestamp and newline included.
+    /// The hash of the whole line with its timestamp and newline.
     pub hash: u64,
 }
 
-/// An anchor and its line's place in the numbering.
+/// An anchor and the sequence number after its line: where reading resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumePoint {
-    /// The seq after the anchor's line.
+    /// The sequence number after the anchor's line.
     pub seq_end: u64,
     /// The line.
     pub anchor: Anchor,
 }
 
 impl Anchor {
-    /// The timestamp.
+    /// Returns the timestamp.
     pub fn timestamp(&self) -> Timestamp {
         Timestamp(self.time)
     }
 }
 
-/// What of an anchor accumulates from line to line.
+/// The part of an anchor that accumulates over lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnchorState {
     pub time: i64,
@@ -44,14 +49,14 @@ pub struct AnchorState {
 }
 
 impl AnchorState {
-    /// Before the first line.
+    /// The state before the first line.
     pub const START: Self = Self {
         time: i64::MIN,
         high: i64::MIN,
         ordinal: 0,
     };
 
-    /// After one more line; `None`: it has no timestamp of its own.
+    /// Advances by one line; `None`: it has no timestamp.
     #[inline]
     pub fn advance(&mut self, time: Option<Timestamp>) {
         match time {
@@ -64,7 +69,7 @@ impl AnchorState {
         }
     }
 
-    /// The anchor that the line just stepped over makes.
+    /// Returns the anchor of the last line.
     pub fn anchor(&self, line: &[u8]) -> Anchor {
         Anchor {
             time: self.time,
@@ -74,18 +79,18 @@ impl AnchorState {
         }
     }
 
-    /// Whether the line just stepped over is this anchor's.
+    /// Returns whether the last line is the anchor's.
     pub fn matches(&self, anchor: &Anchor, line: &[u8]) -> bool {
         self.ordinal == anchor.ordinal && self.matches_line(anchor, line)
     }
 
-    /// Whether the line just stepped over can be this anchor's, wherever its neighbours were counted from.
+    /// Returns whether the last line can be the anchor's, whatever its ordinal.
     pub fn matches_line(&self, anchor: &Anchor, line: &[u8]) -> bool {
         self.time == anchor.time && fingerprint(line) == anchor.hash
     }
 }
 
-/// Reads the timestamps of consecutive lines: those of the same second cost nine digits.
+/// Parses the timestamps of consecutive lines; within the same second only nine digits are parsed.
 #[derive(Debug, Default)]
 pub struct TimestampParser {
     /// `2026-11-23T07:00:00.`
@@ -95,11 +100,12 @@ pub struct TimestampParser {
 
 const SECOND_LEN: usize = 20;
 
-/// Bytes of the form the API nearly always sends, with the space behind it.
+/// Length of the timestamp that the API nearly always prints, with the space after it.
 const PREFIX_LEN: usize = 31;
 
 impl TimestampParser {
-    /// The line's timestamp and the bytes it takes, the space behind it included. `None`: the line begins with none.
+    /// Returns the line's timestamp and its length with the space, or `None` if the line starts
+    /// with none.
     #[inline]
     pub fn parse(&mut self, line: &[u8]) -> Option<(Timestamp, usize)> {
         if let Some(prefix) = line.first_chunk::<PREFIX_LEN>()
@@ -131,7 +137,8 @@ impl TimestampParser {
     }
 }
 
-/// FNV-1a: the same on every machine and in every version, as what a checkpoint keeps must be. A collision would need the same timestamp and ordinal too.
+/// FNV-1a. Checkpoints, file checkpoints and spool directories store the value, so it must not
+/// change. A collision has an effect only with equal timestamp and ordinal.
 pub fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

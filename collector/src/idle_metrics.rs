@@ -1,4 +1,4 @@
-//! How long ago each running container was last heard: a few numbers for all of them.
+//! Metrics of how long running containers have written nothing, without a label per container.
 
 use std::{
     collections::HashMap,
@@ -17,12 +17,13 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-/// How many containers have been silent for longer: a minute, ten, an hour.
+/// Thresholds: a minute, ten minutes, an hour.
 const OVER_SECONDS: [u64; 3] = [60, 600, 3600];
 
-/// When each running container was last heard. Clones share it.
+/// The time of each running container's last output. Clones share it.
 ///
-/// *Shown*: the longest silence, and how many silences are longer than some; a label a container would have no bound.
+/// Exports the longest idle time and the number of containers above each threshold; a label per
+/// container would be unbounded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IdleMetrics(Arc<Containers>);
 
@@ -32,7 +33,7 @@ struct Containers {
     last_activity: Mutex<HashMap<u64, Arc<Mutex<Instant>>>>,
 }
 
-/// One container's ear. Dropped, it counts no more.
+/// Tracks one container until it is dropped.
 #[derive(Debug)]
 pub(crate) struct IdleGuard {
     id: u64,
@@ -41,7 +42,7 @@ pub(crate) struct IdleGuard {
 }
 
 impl IdleMetrics {
-    /// Begins to listen to one more container.
+    /// Starts tracking a container.
     pub(crate) fn track(&self) -> IdleGuard {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let last_activity = Arc::new(Mutex::new(Instant::now()));
@@ -53,7 +54,7 @@ impl IdleMetrics {
         }
     }
 
-    /// Seconds since each was heard.
+    /// Returns the idle time of each container in seconds.
     fn idle_seconds(&self) -> Vec<f64> {
         let last_activity = self.0.last_activity.lock();
         last_activity
@@ -64,7 +65,7 @@ impl IdleMetrics {
 }
 
 impl IdleGuard {
-    /// Something came.
+    /// Records output.
     pub(crate) fn record_activity(&self) {
         *self.last_activity.lock() = Instant::now();
     }

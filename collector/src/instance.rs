@@ -1,24 +1,24 @@
-//! A pod object says which container instances have logs: a pure decision.
+//! Container instances and their states.
 
 use bus::{AppName, Fd};
 use serde::{Deserialize, Serialize};
 
-/// Which container instance: unique for all time.
+/// Identifies a container instance globally.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InstanceKey {
     /// `metadata.uid`: a recreated pod has the same name and another uid.
     pub pod_uid: String,
-    /// The container's name; behind it, where its outputs are streams of their own, `:out` or `:err`.
+    /// The container's name, followed by `:out` or `:err` if its outputs are separate streams.
     pub container: String,
-    /// What stands behind `containerd://`. It, not the restart count, tells instances apart.
+    /// The id without `containerd://`. It distinguishes instances; restart counts do not.
     pub container_id: String,
 }
 
-/// What stands behind the container's name where an output is a stream of its own. No name holds a `:`.
+/// Suffixes of the container name for separate outputs. Container names contain no `:`.
 const OUTPUTS: [(&str, Fd); 2] = [(":out", Fd::Out), (":err", Fd::Err)];
 
 impl InstanceKey {
-    /// Of one output of the instance.
+    /// Returns the key of one output of the instance.
     pub fn with_fd(&self, fd: Fd) -> Self {
         let suffix = OUTPUTS
             .iter()
@@ -30,54 +30,54 @@ impl InstanceKey {
         }
     }
 
-    /// Which output it is of. `None`: of both, as the API mixes them.
+    /// Returns the output, or `None` for both, mixed by the API.
     pub fn fd(&self) -> Option<Fd> {
         fd_of(&self.container)
     }
 
-    /// The container's name alone.
+    /// Returns the container's name without suffix.
     pub fn container_name(&self) -> &str {
         self.container.split(':').next().unwrap_or_default()
     }
 }
 
-/// The output that a container's name, as it stands in a stream's id, says.
+/// Returns the output that the container part of a stream id names.
 pub fn fd_of(container: &str) -> Option<Fd> {
     let found = OUTPUTS.iter().find(|(suffix, _)| container.ends_with(suffix));
     found.map(|(_, fd)| *fd)
 }
 
-/// A container instance whose log the API may serve.
+/// A container instance whose log can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
-    /// Which one.
+    /// The instance's identity.
     pub key: InstanceKey,
     /// The pod's namespace.
     pub namespace: String,
     /// The pod's name.
     pub pod: String,
-    /// The pod's uid as its node knows it.
+    /// The pod's uid on its node.
     pub node_uid: String,
-    /// Whose it is.
+    /// The app.
     pub app: AppName,
-    /// What stands in brackets: the pod's name, `pod/container` where the pod has several.
+    /// The process: the pod's name, or `pod/container` for a pod with several containers.
     pub process: String,
-    /// The node it runs on, empty where that is not told.
+    /// The node, empty if unknown.
     pub node: String,
-    /// How it is now.
+    /// The current state.
     pub state: ContainerState,
 }
 
-/// What the pod's status says about an instance.
+/// The state of an instance according to its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContainerState {
-    /// Whether it runs or has terminated.
+    /// The instance has terminated.
     pub terminated: bool,
-    /// A newer instance exists: its log is served with `previous=true`, and not for long.
+    /// A newer instance exists: the log needs `previous=true` and is served for a limited time.
     pub previous: bool,
-    /// The pod's status still shows it. Once it does not, its log is served no more.
+    /// The pod lists the instance. Otherwise its log is not served.
     pub present: bool,
-    /// How many instances of its container came before it.
+    /// The number of earlier instances of the container.
     ///
     /// *Source*: `restartCount`, which is that of the newest instance.
     pub restarts: u32,

@@ -1,9 +1,12 @@
-//! The collector: every line of every container, read through the Kubernetes log API or from the node's files, numbered, and published exactly once.
+//! The collector: reads every line of every container through the Kubernetes log API or from the
+//! node's files, numbers it, and publishes it exactly once.
 //!
-//! Reading order is data order: `pods` come and go, and the `roster` has a task for each container `instance` that has a log; the task `follow`s it, asking
-//! by `request` and `copy`ing what is answered; `lines` come out of the frames, found in their place (`seek`) by an `anchor`; a `stream` `number`s them; `publish` hands them to the bus,
-//! by way of the `spool` when that is away, and a `checkpoint` says how far. What is `recorded` tells which instances were never seen.
-//! With [`Source::Files`] the lines come out of the node's `files` instead.
+//! Reading order is data order: `pods` watches pods and derives container instances; the
+//! `supervisor` runs a task for each instance. The task reads the log through the `api`, following
+//! one response after the other, or from the node's `files`. A `stream` splits the data into lines,
+//! finds the resume point by its `anchor`, and assigns sequence numbers. `publish` applies rate
+//! limits and sends batches to the bus, through the spool while the bus is unavailable; checkpoints
+//! record what the bus has.
 
 mod anchor;
 mod api;
@@ -40,7 +43,7 @@ use pods::{PodWatch, topic_gc::TopicCollector};
 use publish::{checkpoint::CheckpointStore, context::PublishContext, rate_limit::RateLimits, spool::Spool};
 use supervisor::Supervisor;
 
-/// What an app may print, and the task that tells it; both none where that is not limited.
+/// Creates the rate limits and the task that publishes their messages; empty without a limit.
 fn rate_limits(config: &Config, bus: &Arc<dyn Bus>) -> (Option<Arc<RateLimits>>, JoinSet<()>) {
     let mut notices = JoinSet::new();
     if config.app_rate == 0 {
@@ -56,24 +59,26 @@ fn rate_limits(config: &Config, bus: &Arc<dyn Bus>) -> (Option<Arc<RateLimits>>,
     (Some(Arc::new(rate_limits)), notices)
 }
 
-/// A burst that is not given, in seconds of the rate.
+/// The default burst, in seconds of the rate.
 const BURST_SECONDS: u64 = 10;
 
-/// Where batches wait for a bus that is away, beside the checkpoints.
+/// Directory of the spool inside the checkpoint directory.
 const SPOOL_DIR: &str = "spool";
 
-/// How often it is looked whether every container that is shown has a task.
+/// How often missing tasks are started again.
 const RECONCILE_EVERY: Duration = Duration::from_secs(5);
 
-/// What was read is published within this, once the collector is to stop; below the 10 s that the caller has.
+/// Time limit for publishing at shutdown; less than the 10 s that callers have.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(8);
 
-/// Collects until it is told to stop; then publishes what was read, for 8 s at most, and returns. What remains is read again at the next start.
+/// Collects until `shutdown` is cancelled, then publishes what was read for at most 8 s. The rest
+/// is read again after the next start.
 ///
-/// Waits out whatever happens to the API and the bus. Dropping the future is as a kill: the checkpoints hold.
+/// Retries all failures of the API and the bus. Dropping the future has the effect of a kill:
+/// checkpoints and spool stay valid.
 ///
 /// # Errors
-/// [`CollectorError`], at the start only: the checkpoint directory cannot be used.
+/// [`CollectorError`] at startup if the checkpoint directory cannot be used.
 pub async fn run(
     config: Config,
     client: kube::Client,

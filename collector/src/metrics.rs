@@ -1,4 +1,4 @@
-//! What a collector counts.
+//! The collector's metrics.
 
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use prometheus_client::{
 
 use crate::idle_metrics::IdleMetrics;
 
-/// Publishing takes from half a millisecond (a synced batch on this machine) to some seconds (a bus in trouble).
+/// From half a millisecond (a synced batch on a local disk) to several seconds (a failing bus).
 const PUBLISH_SECONDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5, 10.0];
 
-/// A collector's metrics: clones count together. Unregistered, they are counted and not shown.
+/// The collector's metrics. Clones share the values. Without registration they are counted but not
+/// exported.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub(crate) lines: Counter,
@@ -42,25 +43,25 @@ struct GapLabels {
     reason: GapLabel,
 }
 
-/// Why a log is asked for again.
+/// Why a log is requested again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[expect(non_camel_case_types, reason = "printed as they are: label values are lower case")]
 pub(crate) enum ReconnectReason {
-    /// It ended cleanly, which says nothing about why.
+    /// The response ended cleanly, without a reason.
     clean_end,
-    /// The connection broke, or the answer was an error.
+    /// The connection or the response failed.
     broken,
-    /// The collector's account may not read it.
+    /// The collector's account has no access.
     refused,
-    /// The API server said when to come again.
+    /// The API server requested a delay.
     busy,
-    /// It was open and brought nothing, though there were lines.
+    /// The follow stalled: it was open and did not deliver existing lines.
     silent,
-    /// The node has no follow left for it: it is polled.
+    /// The node has no follow left; the log is polled.
     no_follow,
-    /// It was renewed before the kubelet ends it.
+    /// The follow reached its maximum age.
     renewed,
-    /// The instance's state changed.
+    /// The state of the instance changed.
     changed,
 }
 
@@ -112,7 +113,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Metrics that are shown with this registry's, as `tributary_collector_…`.
+    /// Registers the metrics as `tributary_collector_…`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("tributary_collector");
@@ -182,7 +183,7 @@ impl Metrics {
     }
 }
 
-/// One more counts for as long as this lives.
+/// Increments a gauge while it is alive.
 pub(crate) struct GaugeGuard(Gauge);
 
 impl GaugeGuard {

@@ -1,11 +1,11 @@
-//! Waiting for a container's state to change.
+//! Waits for changes of a container's state.
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::instance::ContainerState;
 
-/// The instance's new state. Never where nobody tells it any more: then the collector stops.
+/// Returns the next state; never after the sender was dropped, which happens at shutdown.
 pub async fn state_changed(state: &mut watch::Receiver<ContainerState>) -> ContainerState {
     if state.changed().await.is_err() {
         std::future::pending::<()>().await;
@@ -13,7 +13,8 @@ pub async fn state_changed(state: &mut watch::Receiver<ContainerState>) -> Conta
     *state.borrow_and_update()
 }
 
-/// Waits until an instance whose end is on the bus is shown no more: until then its record tells that it is not to be read again. False: the collector stops.
+/// Waits until the pod no longer lists an instance whose stream has ended; until then its
+/// checkpoint prevents reading it again. Returns false on shutdown.
 pub async fn wait_until_absent(mut state: watch::Receiver<ContainerState>, shutdown: CancellationToken) -> bool {
     let gone = async {
         while state.borrow_and_update().present {

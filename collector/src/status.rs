@@ -1,4 +1,4 @@
-//! How far a collector is, for those who wait for it.
+//! The collector's progress, for its callers.
 
 use std::sync::{
     Arc,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::sync::watch;
 
-/// How far a collector is. Clones see the same.
+/// The collector's progress. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Status {
     listed: Arc<watch::Sender<bool>>,
@@ -15,20 +15,21 @@ pub struct Status {
 }
 
 impl Status {
-    /// Whether the pods have been listed once: from then on their containers are being followed.
+    /// Returns whether the pods have been listed once; from then on their containers are read.
     pub fn is_listed(&self) -> bool {
         *self.listed.borrow()
     }
 
     /// Returns once the pods have been listed.
     ///
-    /// *Cancel safety*: nothing is lost.
+    /// *Cancel safety*: safe to drop and call again.
     pub async fn listed(&self) {
-        // The sender lives as long as self: waiting cannot fail.
+        // `self` keeps the sender alive, so waiting cannot fail.
         let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
     }
 
-    /// Lines of the node's files that are not in the runtime's format. They are taken as they stand, as content of standard output.
+    /// Returns the number of lines in node files that are not in the runtime's format. They are
+    /// published unchanged as standard output.
     pub fn unrecognized_lines(&self) -> u64 {
         self.unrecognized_lines.load(Ordering::Relaxed)
     }

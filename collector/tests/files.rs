@@ -1,4 +1,5 @@
-//! What the collector promises when it reads the node's files, against a simulated node that writes and rotates them as a real one does.
+//! Guarantees of the collector with `Source::Files`, against a simulated node that writes and
+//! rotates files as a real one does.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -120,7 +121,7 @@ async fn a_killed_collector_goes_on_exactly_whatever_was_rotated_and_compressed_
         }
         harness.write("p", written + 2000..written + 2100);
         written += 2100;
-        // Now with all published, now in the middle of it.
+        // With everything published in even rounds, in the middle of publishing in odd ones.
         let streams = if round % 2 == 0 { written } else { written - 1500 };
         harness.wait_for_lines(streams as usize).await;
         collector.kill().await;
@@ -182,7 +183,7 @@ async fn a_quiet_output_is_neither_lost_nor_repeated_beside_a_loud_one() {
     let mut collector = harness.collect().await;
     harness.cluster.write_stderr("app", "p", "c", "first").unwrap();
     for round in 0..6 {
-        // Past what is read again after a restart.
+        // More than is read again after a restart.
         let long = "x".repeat(1000);
         harness
             .cluster
@@ -233,7 +234,7 @@ async fn files_that_went_while_the_collector_was_away_are_told_once() {
         assert_eq!((old.len(), new.len()), (1, 1));
         assert_eq!(old[0].texts.len(), 100);
         assert_eq!(old[0].recorded_gaps, [(100, 0, GapReason::Away)]);
-        // The node has the last two files.
+        // The node keeps the last two files.
         new[0].assert_whole(300..500);
         collector.kill().await;
     }
@@ -246,7 +247,7 @@ async fn of_files_that_go_faster_than_the_bus_takes_them_what_is_not_there_is_to
     harness.write("p", 0..10);
     harness.wait_for_lines(10).await;
     harness.bus.unavailable.store(true, Ordering::SeqCst);
-    // Each file more than is held in memory, and more of them than are held open.
+    // Each file exceeds the memory limit, and there are more files than are held open.
     let long = "x".repeat(10_000);
     for file in 0..14 {
         let texts = (0..500).map(|_| format!("{file} {long}"));
@@ -270,7 +271,7 @@ async fn of_files_that_go_faster_than_the_bus_takes_them_what_is_not_there_is_to
         .iter()
         .all(|(_, lines, reason)| (*lines, reason) == (0, &GapReason::Rotated));
     assert!(recorded, "{:?}", stream.recorded_gaps);
-    // What is there of a file is all of it, and what is not lies at a loss.
+    // Files are either complete or absent, and absent ones have a gap in their place.
     let files: Vec<usize> = stream.texts[10..stream.texts.len() - 1]
         .iter()
         .map(|text| text.split(' ').next().unwrap().parse().unwrap())

@@ -1,4 +1,5 @@
-//! What the collector promises, against a simulated cluster and the embedded bus.
+//! Guarantees of the collector with `Source::Api`, against a simulated cluster and the embedded
+//! bus.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -128,7 +129,7 @@ async fn a_killed_collector_goes_on_without_hole_or_repeat() {
         let collector = harness.collect().await;
         harness.write("p", written..written + 2000);
         written += 2000;
-        // Now with all published, now in the middle of it.
+        // With everything published in even rounds, in the middle of publishing in odd ones.
         if round % 2 == 0 {
             harness.wait_for_lines(written as usize).await;
         } else {
@@ -181,7 +182,7 @@ async fn a_restart_that_the_watch_could_not_show_yet_mixes_no_instances() {
     in_time(harness.cluster.wait_running("app", "p", "c")).await.unwrap();
     harness.write("p", 100..110);
     harness.cluster.break_streams();
-    // Now its log is another's, and only a look at the pod can tell.
+    // The log is another instance's now; only the pod reveals it.
     harness.wait_for_log_requests(3).await;
     harness.gate.pods_unavailable.store(false, Ordering::SeqCst);
     let streams = harness
@@ -303,7 +304,7 @@ async fn a_bus_that_is_away_holds_nothing_up_for_good() {
     harness.write("p", 0..10);
     harness.wait_for_lines(10).await;
     harness.bus.unavailable.store(true, Ordering::SeqCst);
-    // Past what is held in memory.
+    // More than is buffered in memory.
     let long = "x".repeat(2000);
     for _ in 0..4 {
         harness

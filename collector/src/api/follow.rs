@@ -1,4 +1,4 @@
-//! One container instance, from its first line to its last.
+//! Follows the log of one container instance from its first line to its last.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,25 +24,26 @@ use super::{
     request::{LogBody, LogRequest, LogResponse, is_follow_limit, is_kubelet_error},
 };
 
-/// The first wait before a log is asked for again: a follow that ended because the kubelet restarted finds it back in about a second.
+/// Delay before the first retry. A kubelet that restarts serves logs again within about a second.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 
-/// The longest: what is waited for then is the API, or the kubelet.
+/// Longest delay between retries while the API or the kubelet is unavailable.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// A log that was open for so long found API and kubelet well.
+/// A log that stays open this long proves that the API and the kubelet work.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// A container that is not started yet says so by a new state; this is only the safety net.
+/// Fallback delay for a container that has not started; its start is a state change, which ends the
+/// wait.
 const NOT_STARTED_WAIT: Duration = Duration::from_secs(10);
 
-/// A container that cannot be followed is polled this often while it says something, and ever rarer while it does not.
+/// Poll interval of a container without a follow slot while it writes; doubles while it does not.
 const POLL_FIRST: Duration = Duration::from_secs(1);
 
-/// The rarest: a kubelet rotates every 10 s at the most.
+/// Longest poll interval. A kubelet rotates every 10 s at most.
 const POLL_MAX: Duration = Duration::from_secs(5);
 
-/// What is left in an open follow of a pod that is gone is read for so long at most: the kubelet ends it within about 2 s.
+/// Time limit for reading the open follow of a deleted pod; the kubelet ends it within about 2 s.
 const REMAINING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads one container instance to its end.
@@ -51,24 +52,25 @@ pub struct Follower {
     pub instance: Arc<Instance>,
     pub state: watch::Receiver<ContainerState>,
     pub stream: Stream,
-    /// An instance of its container was recorded before it: of this one too something was to be had.
+    /// An earlier instance of the container has a checkpoint, so a missing log is a gap.
     pub expect_first_line: bool,
     pub shutdown: CancellationToken,
     pub metrics: Metrics,
     pub slots: FollowSlots,
     pub refusals: RefusalLog,
-    /// After this, at the latest, a follow is renewed.
+    /// Maximum age of a follow before it is renewed.
     pub renew_after: Duration,
-    /// Tells how long it has been silent, while it runs.
+    /// Counts the container in the idle metrics while it runs.
     pub idle_guard: Option<IdleGuard>,
-    /// It was polled, and had something to say.
+    /// The last poll returned new lines.
     pub is_active: bool,
-    /// A follow that was open when its container terminated: what it still holds is wanted only where the plain read fails.
+    /// The follow that was open when the container terminated; read only if the plain read fails.
     pub open_follow: Option<LogBody>,
 }
 
 impl Follower {
-    /// Reads until the stream's end is on the bus and the instance is shown no more, or the collector stops. Returns whether it is the former.
+    /// Reads until the end of the stream is on the bus and the pod no longer lists the instance.
+    /// Returns false if the collector shuts down first.
     pub async fn run(mut self) -> bool {
         tracing::info!(stream = %self.stream.id(), app = %self.instance.app, process = self.instance.process, "following");
         if self.stream.is_finished() || self.read_log().await {
@@ -85,12 +87,13 @@ impl Follower {
         }
     }
 
-    /// Whether it came to the stream's end, rather than to the collector's.
+    /// Returns whether the end of the log was reached, rather than shutdown.
     async fn read_log(&mut self) -> bool {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         let mut poll_backoff = Backoff::new(POLL_FIRST, POLL_MAX);
         let mut last_tail = TailFingerprint::default();
-        // A body that ends cleanly before the anchor may have been cut off: only twice in a row is it believed.
+        // A body that ends cleanly before the anchor may be truncated: the end is accepted only
+        // twice in a row.
         let mut ended_early = false;
         loop {
             let state = *self.state.borrow_and_update();
@@ -102,7 +105,7 @@ impl Follower {
             let mut opened = None;
             let outcome = self.read(state, &mut ended_early, &mut opened).await;
             if opened.is_some_and(|opened: Instant| opened.elapsed() > STABLE_AFTER) {
-                // What ends it now is another trouble than what was waited for before.
+                // The connection was stable, so the next failure is a new one.
                 backoff.reset();
             }
             if let Some(reason) = outcome.reconnect_reason() {
@@ -164,7 +167,8 @@ impl Follower {
         }
     }
 
-    /// Reads once: a running container's log as it is written, a terminated one's to its end. Notes when it was `opened`.
+    /// Reads once: follows the log of a running container, reads that of a terminated one to its
+    /// end. Sets `opened` when the response starts.
     async fn read(&mut self, state: ContainerState, ended_early: &mut bool, opened: &mut Option<Instant>) -> Outcome {
         let slot = if state.terminated {
             self.idle_guard = None;
@@ -194,7 +198,7 @@ impl Follower {
             LogResponse::Failed(reason) => return Outcome::Broken(reason),
         };
         let _polled = (!state.terminated && slot.is_none()).then(|| GaugeGuard::new(&self.metrics.polled));
-        // However soon after it was shown: a watch may show it late.
+        // The watch may lag behind, so the pod is checked after the log was opened.
         if self.stream.seek().is_none() && !self.is_same_instance(state).await {
             return Outcome::Broken("perhaps another instance's".to_owned());
         }
@@ -212,7 +216,8 @@ impl Follower {
         self.release_slot(slot, outcome, state)
     }
 
-    /// What a refusal says of the node, and an end of a poll.
+    /// Reports a refused follow to the slots, and maps the clean end of a poll to
+    /// [`Outcome::Polled`].
     fn release_slot(&self, slot: Option<FollowSlot>, outcome: Outcome, state: ContainerState) -> Outcome {
         match (slot, outcome) {
             (Some(slot), Outcome::NoFollow) => {
@@ -225,7 +230,7 @@ impl Follower {
         }
     }
 
-    /// What a clean end means: nothing about why, only that the kubelet said no more.
+    /// Interprets a clean end, which carries no reason.
     async fn response_ended(&mut self, state: ContainerState, ended_early: &mut bool) -> Outcome {
         if let Some(text) = self.stream.untimestamped_rest() {
             if is_follow_limit(text) {
@@ -253,14 +258,14 @@ impl Follower {
         Outcome::Ended { new_lines, tail }
     }
 
-    /// Reads what an open follow still holds of a pod that is gone.
+    /// Reads what the open follow of a deleted pod still holds.
     async fn read_remaining(&mut self) {
         let Some(mut log) = self.open_follow.take() else { return };
         let deadline = Instant::now() + REMAINING_TIMEOUT;
         while let Ok(Some(Ok(data))) = timeout(deadline - Instant::now(), self.stream.publish_while(log.next())).await {
             self.stream.read(&data);
             if self.stream.is_mismatched() {
-                // Whose it is can be asked no more; that lines are missing is told anyway.
+                // The instance can no longer be verified; the gap is recorded by `end_unread`.
                 return;
             }
             if !self.stream.has_room() {
@@ -269,14 +274,15 @@ impl Follower {
         }
     }
 
-    /// The log's end can be read no more.
+    /// Ends the stream of a log that can no longer be read.
     fn end_unread(&mut self, state: ContainerState) {
-        // A container's first that was seen, followed by another and never read: of it nothing is known to be missing.
+        // Nothing is known to be missing from the first instance of a container that was replaced
+        // before it was read.
         let was_never_read = self.stream.has_no_lines() && state.previous && !self.expect_first_line;
         self.stream.end_unread(!was_never_read);
     }
 
-    /// Waits, until the instance changes at most. False: the collector stops.
+    /// Waits for `wait` or for a state change. Returns false on shutdown.
     async fn wait(&mut self, wait: Duration) -> bool {
         let new_lines = async {
             tokio::select! {

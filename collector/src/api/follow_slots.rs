@@ -1,7 +1,8 @@
-//! Who is followed where a node has not enough follows for all: each takes one of its inotify instances (128 by default, about 110 of them free).
+//! Shares a node's limited number of follows among its containers.
 //!
-//! How many there are is learned from the kubelet's refusal. Those without one are polled; one that has been silent gives its own up to one that is not, so
-//! that the quiet ones are polled, whose files are short to read.
+//! Each follow uses one inotify instance of the kubelet (128 per user by default, about 110 free).
+//! The limit is learned from the kubelet's refusal. Containers without a slot are polled; a
+//! container that writes takes the slot of one that is idle, because a short file is cheap to poll.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -9,13 +10,13 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A follow that has been silent for so long gives way.
+/// A follow without output for this long can be revoked.
 const IDLE_AFTER: Duration = Duration::from_secs(10);
 
-/// What a node refused is asked for again after this: other programs on it may have let go.
+/// A learned limit expires after this, because other processes may have freed inotify instances.
 const LIMIT_TTL: Duration = Duration::from_secs(300);
 
-/// The follows of all nodes. Clones share them.
+/// The follow slots of all nodes. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct FollowSlots(Arc<Mutex<HashMap<String, Node>>>);
 
@@ -23,7 +24,7 @@ pub struct FollowSlots(Arc<Mutex<HashMap<String, Node>>>);
 struct Node {
     next: u64,
     open: HashMap<u64, OpenFollow>,
-    /// So many were open when one more was refused, then.
+    /// The number of open follows when the node refused another, and when.
     limit: Option<(usize, Instant)>,
 }
 
@@ -33,7 +34,7 @@ struct OpenFollow {
     revoke: CancellationToken,
 }
 
-/// One follow. Given back when dropped.
+/// One follow. Released on drop.
 #[derive(Debug)]
 pub struct FollowSlot {
     node: String,
@@ -43,7 +44,8 @@ pub struct FollowSlot {
 }
 
 impl FollowSlots {
-    /// A follow on this node; `None`: there is none left, poll. Where `loud`, one that is silent gives way.
+    /// Acquires a slot on a node, or returns `None` if none is free and the log must be polled. For
+    /// an active container the slot of an idle one is revoked.
     pub fn acquire(&self, node: &str, is_active: bool) -> Option<FollowSlot> {
         let mut nodes = self.0.lock();
         let here = nodes.entry(node.to_owned()).or_default();
@@ -73,7 +75,7 @@ impl FollowSlots {
 }
 
 impl FollowSlot {
-    /// Something came.
+    /// Marks the container as active.
     pub fn record_activity(&self) {
         if let Some(open) = self
             .all
@@ -86,12 +88,12 @@ impl FollowSlot {
         }
     }
 
-    /// Returns once another needs it more.
+    /// Returns when another container takes the slot.
     pub async fn revoked(&self) {
         self.revoke.cancelled().await;
     }
 
-    /// The node had no follow for it: no more than are open now.
+    /// Records that the node refused this follow: its limit is the number that is open now.
     pub fn report_limit(self) {
         let all = self.all.clone();
         let node = self.node.clone();

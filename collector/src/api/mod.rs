@@ -1,4 +1,5 @@
-//! Reads containers' logs through the Kubernetes log API.
+//! Reads containers' logs through the Kubernetes log API and feeds them to `stream`; depends on
+//! nothing in `files` or `supervisor`.
 
 pub mod follow;
 pub mod follow_slots;

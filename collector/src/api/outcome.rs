@@ -1,42 +1,43 @@
-//! How one reading of a log ended.
+//! Outcomes of one read of a log.
 
 use std::time::Duration;
 
 use crate::{metrics::ReconnectReason, stream::TailFingerprint};
 
-/// How one reading ended.
+/// How one read of a log ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Cleanly, after so many new lines.
+    /// The body ended cleanly after this many new lines.
     Ended { new_lines: u64, tail: TailFingerprint },
-    /// As it ended, and it was not to be followed.
+    /// A plain read of a running container ended.
     Polled { new_lines: u64 },
-    /// To be tried again.
+    /// The connection or the response failed; retry.
     Broken(String),
-    /// As broken: the collector may not read it.
+    /// The API denied access; retry.
     Refused(String),
-    /// As broken, and not before this has passed.
+    /// The API server is overloaded; retry after this delay at the earliest.
     Busy(Duration),
-    /// Open, and without the lines that there are.
+    /// The follow is open but does not deliver lines that exist.
     Stalled,
-    /// The node has no follow left.
+    /// The node cannot serve another follow.
     NoFollow,
-    /// Another needs its follow more.
+    /// Another container took the follow slot.
     SlotRevoked,
-    /// It was open for as long as follows are.
+    /// The follow reached its maximum age.
     Renewed,
-    /// There is no log yet.
+    /// The container has not started.
     NotStarted,
-    /// The pod is gone, and with it the log.
+    /// The pod and its log were deleted.
     PodGone,
-    /// The instance terminated, or is shown no more.
+    /// The instance terminated, or the pod no longer lists it.
     StateChanged,
-    /// The collector stops.
+    /// The collector shuts down.
     Shutdown,
 }
 
 impl Outcome {
-    /// Why the log is asked for again. `None`: it is not, or there was none.
+    /// Returns the reason to count for requesting the log again, or `None` if the log is not
+    /// requested again.
     pub fn reconnect_reason(&self) -> Option<ReconnectReason> {
         match self {
             Self::Ended { .. } => Some(ReconnectReason::clean_end),

@@ -1,4 +1,4 @@
-//! Logs that the API does not let the collector read: told once a minute, however many containers they are of.
+//! Rate-limits the log event for denied access: once a minute, whatever the number of containers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,15 +7,15 @@ use tokio::time::Instant;
 
 use crate::instance::Instance;
 
-/// An operator wants to know it, and not for each container each time.
+/// Minimum time between two events.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// When one was last told.
+/// Time of the last event. Clones share it.
 #[derive(Clone, Default)]
 pub struct RefusalLog(Arc<Mutex<Option<Instant>>>);
 
 impl RefusalLog {
-    /// A log was refused, in the API's words.
+    /// Logs that the API denied access, with the API's message.
     pub fn warn(&self, instance: &Instance, reason: &str) {
         let now = Instant::now();
         let mut last_warning = self.0.lock();

@@ -1,6 +1,7 @@
-//! The request for a log, built here, and what its answer means.
+//! Builds the request for a log and classifies the response.
 //!
-//! The client library's own would round `sinceTime` to the nearest second, which loses lines, and copy every line.
+//! kube's own log request would round `sinceTime` to the nearest second, which loses lines, and
+//! copy every line.
 
 use std::time::Duration;
 
@@ -13,58 +14,58 @@ use serde::Deserialize;
 
 use crate::instance::Instance;
 
-/// How long the headers of an answer may take. The kubelet sends them at once, also for a container that has written nothing.
+/// Time limit for response headers. The kubelet sends them at once, even for an empty log.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest that a server is believed to need.
+/// Upper bound for `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The most that is read of an error.
+/// Upper bound for the size of an error body.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
-/// What to ask for.
+/// Parameters of a log request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogRequest {
-    /// To go on as lines are written.
+    /// Keep the response open for new lines.
     pub follow: bool,
-    /// The instance before the newest.
+    /// Request the instance before the newest one.
     pub previous: bool,
-    /// From the whole second of this time on.
+    /// Start at the whole second of this time.
     pub since: Option<Timestamp>,
-    /// No more than so many bytes.
+    /// Maximum number of bytes to return.
     pub limit_bytes: Option<u32>,
 }
 
-/// What the API answered.
+/// The API's response to a log request.
 #[derive(Debug)]
 pub enum LogResponse {
     /// The log.
     LogBody(LogBody),
-    /// The container waits to be started, or the pod to be scheduled: there is no log yet.
+    /// The container waits to start or the pod to be scheduled; there is no log yet.
     NotStarted,
-    /// There is no such pod.
+    /// The pod does not exist.
     PodGone,
-    /// There is no log of an instance before the newest.
+    /// The container has no previous instance.
     NoPrevious,
-    /// The API server has too much to do: to be tried again, not before this has passed.
+    /// The API server is overloaded; retry after this delay at the earliest.
     Busy(Duration),
-    /// The collector may not read it, or is nobody: to be tried again, an operator may mend it.
+    /// The collector is not authenticated or not authorized; retry, because an operator can fix it.
     Refused(String),
-    /// Anything else: to be tried again.
+    /// Any other failure; retry.
     Failed(String),
 }
 
-/// The frames of a log.
+/// The body of a log response, frame by frame.
 #[derive(Debug)]
 pub struct LogBody(Body);
 
 impl LogBody {
-    /// The next frame; `None` at a clean end, which says nothing about why.
+    /// Returns the next frame, or `None` at a clean end, which carries no reason.
     ///
-    /// *Cancel safety*: nothing is lost when the call is dropped.
+    /// *Cancel safety*: no data is lost.
     ///
     /// # Errors
-    /// The connection broke, in words.
+    /// A message if the connection breaks.
     pub async fn next(&mut self) -> Option<Result<Bytes, String>> {
         loop {
             match self.0.frame().await? {
@@ -79,9 +80,9 @@ impl LogBody {
 }
 
 impl LogRequest {
-    /// Asks for an instance's log.
+    /// Requests the log of an instance.
     ///
-    /// *Cancel safety*: a dropped call is a dropped connection.
+    /// *Cancel safety*: dropping the future closes the connection.
     pub async fn send(&self, client: &kube::Client, instance: &Instance) -> LogResponse {
         let request = match Request::get(self.uri(instance)).body(Body::empty()) {
             Ok(request) => request,
@@ -112,7 +113,7 @@ impl LogRequest {
             uri.push_str(&format!("&limitBytes={bytes}"));
         }
         if let Some(since) = self.since {
-            // The API cuts the fraction off; so do we, to ask for what we get.
+            // The API truncates the time to a whole second; the request does the same.
             let second = since.floor_second().to_string();
             uri.push_str(&format!("&sinceTime={}Z", &second[..second.len().min(19)]));
         }
@@ -138,7 +139,7 @@ async fn read_response(response: Response<Body>) -> LogResponse {
     read_error(status, &body)
 }
 
-/// When a server that has too much to do wants to be asked again. Only a number of seconds is understood: Kubernetes sends no dates.
+/// Returns the delay that an overloaded server requests. Kubernetes sends seconds, never a date.
 fn retry_after(response: &Response<Body>) -> Option<Duration> {
     let is_busy = response.status() == StatusCode::TOO_MANY_REQUESTS || response.status().is_server_error();
     let seconds = response.headers().get(RETRY_AFTER).filter(|_| is_busy)?;
@@ -146,7 +147,7 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
-/// The parts of a Kubernetes `Status` that tell errors apart.
+/// The fields of a Kubernetes `Status` that distinguish errors.
 #[derive(Debug, Default, Deserialize)]
 struct ApiError {
     #[serde(default)]
@@ -165,7 +166,7 @@ fn read_error(status: StatusCode, body: &[u8]) -> LogResponse {
     let error: ApiError = serde_json::from_slice(body).unwrap_or_default();
     let kind = error.details.map(|details| details.kind).unwrap_or_default();
     match status {
-        // A kubelet that has just started answers 404 of kind "pods/log" for a second or two.
+        // A kubelet that has just started answers 404 of kind `pods/log` for a second or two.
         StatusCode::NOT_FOUND if kind == "pods" => LogResponse::PodGone,
         StatusCode::BAD_REQUEST if error.message.contains("is waiting to start") => LogResponse::NotStarted,
         StatusCode::BAD_REQUEST if error.message.starts_with("previous terminated container") => {
@@ -176,9 +177,10 @@ fn read_error(status: StatusCode, body: &[u8]) -> LogResponse {
     }
 }
 
-/// Whether the unterminated text at the end of a log is the kubelet's own: with timestamps, real lines begin with one.
+/// Returns whether unterminated text at the end of a log is a kubelet error. With timestamps
+/// requested, every line starts with one.
 ///
-/// *Source*: the kubelet writes its errors into the log's body, with status 200, without a newline.
+/// *Source*: the kubelet writes errors into the log body, with status 200 and without a newline.
 pub fn is_kubelet_error(text: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 5] = [
         b"unable to retrieve container logs for ",
@@ -190,7 +192,8 @@ pub fn is_kubelet_error(text: &[u8]) -> bool {
     PREFIXES.iter().any(|prefix| text.starts_with(prefix)) && Timestamp::split_line(text).is_none()
 }
 
-/// Whether it says that the node can serve no more follows; what was there has been sent by then.
+/// Returns whether a kubelet error says that no more follows can be served; the log up to now was
+/// sent before it.
 ///
 /// *Source*: each follow takes an inotify instance, of which a user has 128 by default.
 pub fn is_follow_limit(text: &[u8]) -> bool {

@@ -1,4 +1,4 @@
-//! One response, from its first frame to its last.
+//! Reads one response from its first frame to its last.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,14 +19,14 @@ use super::{
     stall::{self, StallAction, StallDetector},
 };
 
-/// A plain read that brings nothing for so long is broken.
+/// A plain read without a frame for this long is broken.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A pod is listed within this, or it is not known how it is.
+/// Time limit for listing a pod.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Follower {
-    /// `None`: the body ended cleanly.
+    /// Reads a follow. Returns `None` if the body ended cleanly.
     pub(crate) async fn read_follow(
         &mut self,
         mut log: LogBody,
@@ -37,7 +37,7 @@ impl Follower {
         let mut rotation = RotationProbe::new();
         let (mut stall_probe, mut rotation_probe) = (None, None);
         let _open = GaugeGuard::new(&self.metrics.followed);
-        // Jittered, so that a node's follows are not all renewed at once.
+        // Jitter keeps a node's follows from renewing at the same time.
         let renew_at = Instant::now() + self.renew_after.mul_f64(rand::random_range(0.8..=1.0));
         loop {
             tokio::select! {
@@ -80,7 +80,7 @@ impl Follower {
         }
     }
 
-    /// `None`: the body ended cleanly.
+    /// Reads a response without follow. Returns `None` if the body ended cleanly.
     pub(crate) async fn read_snapshot(&mut self, mut log: LogBody, state: ContainerState) -> Option<Outcome> {
         let mut last_frame = Instant::now();
         loop {
@@ -101,7 +101,7 @@ impl Follower {
         }
     }
 
-    /// Takes a frame in. `Some(None)`: the body ended cleanly.
+    /// Passes a frame to the stream.
     async fn handle_frame(
         &mut self,
         frame: Option<Result<Bytes, String>>,
@@ -120,7 +120,8 @@ impl Follower {
         }
     }
 
-    /// A log without the line to go on from may be a newer instance's that the watch has not shown yet: only where it is not, lines are missing.
+    /// Handles a response that does not contain the resume point. It may belong to a newer instance
+    /// that the watch has not reported; a gap is recorded only if it does not.
     pub(crate) async fn handle_mismatch(&mut self, state: ContainerState) -> Option<Outcome> {
         if !self.stream.is_mismatched() {
             return None;
@@ -132,11 +133,12 @@ impl Follower {
         None
     }
 
-    /// Whether a log that was asked for as this was, and has begun, is this instance's: the pod still says now what it was asked by. A log is asked for
-    /// by the container's name, which says nothing of the instance. Where it cannot be told: no.
+    /// Returns whether a log that has started belongs to this instance: the pod must still list the
+    /// instance as it was requested. Logs are requested by container name, which does not identify
+    /// an instance. If the pod cannot be listed, returns false.
     pub(crate) async fn is_same_instance(&mut self, requested: ContainerState) -> bool {
         let pods = kube::Api::<Pod>::namespaced(self.client.clone(), &self.instance.namespace);
-        // Only list and watch are needed of pods elsewhere: the right to get one is not asked for here either.
+        // The collector has the rights `list` and `watch` on pods, but not `get`.
         let one = ListParams::default().fields(&format!("metadata.name={}", self.instance.pod));
         let listed = timeout(LIST_TIMEOUT, self.stream.publish_while(pods.list(&one)));
         let Some(Ok(Ok(listed))) = self.shutdown.run_until_cancelled(listed).await else {
@@ -149,7 +151,7 @@ impl Follower {
         now.is_some_and(|now| now.previous == requested.previous)
     }
 
-    /// Asks whether a plain read finds lines that an open, silent follow did not bring. Where it cannot be told: no.
+    /// Checks whether a plain read returns lines that the open follow did not deliver.
     fn probe_stall(&self) -> BoxFuture<'static, bool> {
         let request = LogRequest {
             since: self.stream.since(),
@@ -160,7 +162,7 @@ impl Follower {
         async move { stall::has_more(request, &client, &instance, seek).await }.boxed()
     }
 
-    /// Looks at how the current file begins.
+    /// Reads the start of the current log file.
     fn probe_rotation(&self) -> BoxFuture<'static, Option<FileStart>> {
         let (client, instance) = (self.client.clone(), Arc::clone(&self.instance));
         async move { rotation::probe(&client, &instance).await }.boxed()
@@ -174,7 +176,7 @@ impl Follower {
     }
 }
 
-/// What was asked beside a follow. Never where nothing was.
+/// Resolves when a pending probe has finished; never if none is pending.
 async fn answered<T>(requested: &mut Option<BoxFuture<'static, T>>) -> T {
     match requested {
         Some(requested) => requested.await,

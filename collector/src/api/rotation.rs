@@ -1,7 +1,9 @@
-//! Files that a follow passed over: the API serves only the current one, and a kubelet skips those rotated away while it was behind, without a word.
+//! Detects log files that a follow skipped.
 //!
-//! So the current file's beginning is looked at from time to time. A line that was seen there must come; where the follow passes its time without it, the
-//! whole file was skipped, and what lies between is told.
+//! The API serves only the current file, and a kubelet that falls behind silently skips rotated
+//! files. The start of the current file is therefore probed from time to time. A line seen there
+//! must arrive; if the follow passes its time without it, the whole file was skipped and a gap is
+//! recorded.
 
 use std::time::Duration;
 
@@ -12,31 +14,34 @@ use tokio::time::{Instant, timeout};
 use super::request::{LogRequest, LogResponse};
 use crate::{instance::Instance, stream::expected_lines::ExpectedLine};
 
-/// The least between two looks. A kubelet looks every 10 s whether to rotate, or every 3 s where it is told to hurry: no file comes and goes between two looks.
+/// Minimum time between two probes. A kubelet checks for rotation every 10 s (3 s at the fastest),
+/// so no file appears and disappears between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(1500);
 
-/// A follow that brings less between two looks, and is not behind, cannot have passed a file: none is rotated smaller than twice this.
+/// A follow that delivers less between two probes, and does not lag, cannot have skipped a file:
+/// the smallest rotated file has twice this size.
 const PROBE_AFTER_BYTES: usize = 512 << 10;
 
-/// A follow whose lines come so much later than its promptest is behind, whatever the clocks say.
+/// A follow lags if its lines arrive this much later than its fastest one. Independent of clock
+/// offsets.
 const BEHIND: Duration = Duration::from_secs(1);
 
-/// What is read of a file: some lines.
+/// Bytes that a probe reads: a few lines.
 const PROBE_BYTES: u32 = 2048;
 
-/// How long a look may take.
+/// Time limit for a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a file begins.
+/// The start of a log file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileStart {
-    /// The time of its first line: which file it is.
+    /// Time of the first line, which identifies the file.
     first: Timestamp,
-    /// Its second line. The first may be the rest of one that the rotation cut, which a follow joins under its older time.
+    /// The second line. The first may be the rest of a line that the rotation split.
     second: Option<ExpectedLine>,
 }
 
-/// When to look at the current file's beginning, and what was seen there.
+/// Schedules probes of the current file and evaluates them.
 #[derive(Debug)]
 pub struct RotationProbe {
     last_probe: Instant,
@@ -47,7 +52,7 @@ pub struct RotationProbe {
 }
 
 impl RotationProbe {
-    /// Of a follow that was just opened.
+    /// Creates the schedule of a follow that was just opened.
     pub fn new() -> Self {
         Self {
             last_probe: Instant::now(),
@@ -58,7 +63,7 @@ impl RotationProbe {
         }
     }
 
-    /// So many bytes came, the last line of which is of this time.
+    /// Accounts for received bytes; `last` is the time of the last line among them.
     pub fn received(&mut self, bytes: usize, last: Option<Timestamp>) {
         self.bytes += bytes;
         if let Some(Timestamp(last)) = last {
@@ -69,18 +74,18 @@ impl RotationProbe {
         }
     }
 
-    /// Whether it is time to look.
+    /// Returns whether a probe is due.
     pub fn is_due(&self) -> bool {
         (self.bytes >= PROBE_AFTER_BYTES || (self.is_behind && self.bytes > 0))
             && self.last_probe.elapsed() >= PROBE_INTERVAL
     }
 
-    /// A look begins.
+    /// Marks the start of a probe.
     pub fn started(&mut self) {
         (self.last_probe, self.bytes) = (Instant::now(), 0);
     }
 
-    /// What was seen: a line of a file not seen before, to be expected.
+    /// Evaluates a probe. Returns the line to expect if the file was not seen before.
     pub fn finished(&mut self, beginning: Option<FileStart>) -> Option<ExpectedLine> {
         let beginning = beginning.filter(|beginning| self.last_seen != Some(beginning.first))?;
         let second = beginning.second?;
@@ -89,7 +94,7 @@ impl RotationProbe {
     }
 }
 
-/// Looks at the current file's beginning. `None`: it cannot be told.
+/// Reads the start of the current log file. Returns `None` if it cannot be read.
 pub async fn probe(client: &kube::Client, instance: &Instance) -> Option<FileStart> {
     let request = LogRequest {
         limit_bytes: Some(PROBE_BYTES),
@@ -114,7 +119,7 @@ fn file_start(body: &Bytes) -> Option<FileStart> {
     let (first, _) = Timestamp::split_line(body)?;
     let newline = memchr::memchr(b'\n', body);
     let second = newline.and_then(|newline| ExpectedLine::parse(&body.slice(newline + 1..)));
-    // Another file's beginning cannot be taken for it: a line of the same nanosecond could.
+    // A later time rules out a line of another file with the same nanosecond.
     let second = second.filter(|expected| expected.time > first);
     Some(FileStart { first, second })
 }

@@ -1,4 +1,5 @@
-//! A follow that is open and silent is not believed: it may sit on a file that was rotated away.
+//! Detects a stalled follow: one that is open but delivers nothing, for example because its file
+//! was rotated away.
 
 use std::time::Duration;
 
@@ -14,56 +15,60 @@ use crate::{
     },
 };
 
-/// A follow silent for so long is asked for again; then ever rarer, since most silent containers have nothing to say.
+/// Time without data before the first probe; doubles, because most idle containers have nothing to
+/// write.
 const FIRST_PROBE: Duration = Duration::from_secs(30);
 
-/// One that was loud until then, for so long: before it is asked for, its file may have been rotated twice.
+/// The same for a container with high volume, whose file may be rotated twice within
+/// [`FIRST_PROBE`].
 const FIRST_PROBE_HIGH_VOLUME: Duration = Duration::from_millis(700);
 
-/// But one that speaks in bursts has silences that mean nothing: after a probe in vain not before this.
+/// After a quick probe without result, the next quick probe waits this long: output in bursts has
+/// pauses.
 const QUICK_PROBE_PAUSE: Duration = Duration::from_secs(3);
 
-/// Loud is what brought so much within a second: at this rate the smallest file that is rotated, of 1 MiB, is full within [`FIRST_PROBE`].
+/// High volume: this many bytes within a second fill the smallest rotated file (1 MiB) within
+/// [`FIRST_PROBE`].
 const HIGH_VOLUME_BYTES: usize = 32 << 10;
 
-/// The rarest: a node of a hundred silent containers asks about once a second.
+/// Longest time between probes: a node with 100 idle containers sends about one request per second.
 const MAX_PROBE_DELAY: Duration = Duration::from_secs(120);
 
-/// A line that the probe saw may just be on its way to the follow: it gets so long.
+/// Time that a line seen by the probe has to arrive on the follow.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The same after a loud one fell silent: another follow costs less than a file.
+/// The same for a container with high volume: reopening a follow costs less than losing a file.
 const GRACE_HIGH_VOLUME: Duration = Duration::from_millis(300);
 
-/// How long a probe may wait for a frame.
+/// Time limit for a frame of a probe.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is due when a silence has lasted.
+/// What to do when the deadline passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StallAction {
-    /// To ask whether there is more.
+    /// Check whether there are undelivered lines.
     Probe,
-    /// There is more, and it did not come: to open another follow.
+    /// Open another follow: there are undelivered lines.
     Replace,
 }
 
-/// How long a follow has been silent, and what comes of it.
+/// Tracks how long a follow has delivered nothing.
 #[derive(Debug)]
 pub struct StallDetector {
     backoff: Backoff,
     deadline: Instant,
     has_missed_lines: bool,
-    /// What came in the second that began then.
+    /// Start of the second in which `bytes` are counted.
     window_start: Instant,
     bytes: usize,
-    /// It was loud in that second, or in the one before.
+    /// High volume in the current second or the one before.
     is_high_volume: bool,
-    /// Until then it is probed as late as one that is not.
+    /// No quick probe before this time.
     quick_probe_after: Instant,
 }
 
 impl StallDetector {
-    /// Begins now.
+    /// Starts tracking now.
     pub fn new() -> Self {
         let mut backoff = Backoff::new(FIRST_PROBE, MAX_PROBE_DELAY);
         let now = Instant::now();
@@ -78,7 +83,7 @@ impl StallDetector {
         }
     }
 
-    /// So many bytes came.
+    /// Accounts for received bytes.
     pub fn received(&mut self, bytes: usize) {
         let now = Instant::now();
         if now.duration_since(self.window_start) > Duration::from_secs(1) {
@@ -97,12 +102,12 @@ impl StallDetector {
             };
     }
 
-    /// When it will have lasted.
+    /// Returns when the next action is due.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// What is due then.
+    /// Returns the action that is due at the deadline.
     pub fn action(&self) -> StallAction {
         if self.has_missed_lines {
             StallAction::Replace
@@ -111,7 +116,7 @@ impl StallDetector {
         }
     }
 
-    /// The probe answered: whether lines are there that the follow did not bring.
+    /// Records the result of a probe: whether there are lines that the follow did not deliver.
     pub fn probe_finished(&mut self, has_missed_lines: bool) {
         self.has_missed_lines = has_missed_lines;
         if !has_missed_lines {
@@ -127,7 +132,7 @@ impl StallDetector {
     }
 }
 
-/// Whether a plain read finds lines behind those had. Where it cannot be told: no.
+/// Returns whether a plain read finds lines after the resume point. Failures count as no.
 pub async fn has_more(
     request: LogRequest,
     client: &kube::Client,

@@ -1,13 +1,15 @@
-//! The runtime's lines become what the log API would print: a frame for each output, long lines whole again.
+//! Turns entries of the container runtime into what the log API would print: one frame per output,
+//! with split lines joined.
 
 use bus::{Fd, Timestamp};
 
 use super::cri::Parser;
 
-/// Lines of a container's file, as the log API would print them, apart for the two outputs.
+/// Assembles the lines of a container's file, separately for each output.
 ///
-/// A line that the runtime wrote in several entries comes as one, with the time of the first, whatever the other output wrote between. Nothing is allocated a
-/// line. *Bound*: what was read since the frames were taken.
+/// A line that the runtime wrote in several entries becomes one, with the time of the first,
+/// whatever the other output wrote in between. Does not allocate per line. *Bound*: the data read
+/// since the frames were cleared.
 #[derive(Debug, Default)]
 pub struct LineAssembler {
     parser: Parser,
@@ -15,7 +17,7 @@ pub struct LineAssembler {
     err: OutputBuffer,
     first_time: Option<Timestamp>,
     unrecognized: u64,
-    /// The last piece had no newline yet, and is no entry of the runtime's.
+    /// The last piece had no newline and is not in the runtime's format.
     in_unrecognized: bool,
 }
 
@@ -27,7 +29,7 @@ struct OutputBuffer {
 }
 
 impl LineAssembler {
-    /// Takes in complete lines, each ending in a newline.
+    /// Adds complete lines, each ending in a newline.
     pub fn lines(&mut self, data: &[u8]) {
         let mut begin = 0;
         for newline in memchr::memchr_iter(b'\n', data) {
@@ -36,7 +38,8 @@ impl LineAssembler {
         }
     }
 
-    /// Takes in one line, without its newline. One that is not the runtime's is content of standard output, as it stands.
+    /// Adds one line, without its newline. A line that is not in the runtime's format counts as
+    /// content of standard output, unchanged.
     #[inline]
     pub fn line(&mut self, line: &[u8]) {
         let entry = match self.parser.parse(line) {
@@ -60,7 +63,7 @@ impl LineAssembler {
         }
     }
 
-    /// Takes in a piece of something that is not the runtime's; `is_ended`: a newline follows it.
+    /// Adds part of a line that is not in the runtime's format; `is_ended`: a newline follows.
     #[cold]
     pub fn unrecognized(&mut self, piece: &[u8], is_ended: bool) {
         if !self.in_unrecognized {
@@ -75,19 +78,19 @@ impl LineAssembler {
         }
     }
 
-    /// Ends lines of which no more is to come.
+    /// Terminates open lines that will not be continued.
     pub fn close(&mut self) {
         self.out.close();
         self.err.close();
         self.in_unrecognized = false;
     }
 
-    /// Whether a line is open on either output: its beginning must be read again to have it whole.
+    /// Returns whether a line is open on either output; resuming must start before it.
     pub fn is_open(&self) -> bool {
         self.out.is_open || self.err.is_open
     }
 
-    /// What was taken in of an output since the frames were cleared.
+    /// Returns an output's data since the frames were cleared.
     pub fn frame(&self, fd: Fd) -> &[u8] {
         match fd {
             Fd::Out => &self.out.frame,
@@ -95,17 +98,17 @@ impl LineAssembler {
         }
     }
 
-    /// The time of the first entry since the frames were cleared.
+    /// Returns the time of the first entry since the frames were cleared.
     pub fn first_time(&self) -> Option<Timestamp> {
         self.first_time
     }
 
-    /// Lines that were not the runtime's, since the frames were cleared.
+    /// Returns the number of lines not in the runtime's format since the frames were cleared.
     pub fn unrecognized_lines(&self) -> u64 {
         self.unrecognized
     }
 
-    /// Begins new frames, within the same lines.
+    /// Starts new frames; open lines stay open.
     pub fn clear(&mut self) {
         self.out.frame.clear();
         self.err.frame.clear();
@@ -113,14 +116,14 @@ impl LineAssembler {
         self.unrecognized = 0;
     }
 
-    /// Gives back the room of a burst. Call it with cleared frames, when there is nothing to be taken in for now.
+    /// Releases memory after a burst. Call it with cleared frames when there is nothing to read.
     pub fn shrink(&mut self) {
         self.out.frame.shrink_to(IDLE_BYTES);
         self.err.frame.shrink_to(IDLE_BYTES);
     }
 }
 
-/// Room that an idle container keeps.
+/// Capacity that an idle container keeps.
 const IDLE_BYTES: usize = 4 << 10;
 
 impl OutputBuffer {

@@ -1,4 +1,4 @@
-//! When the place to read from again moves on.
+//! Decides when the file checkpoint of a container advances.
 
 use super::{assemble::LineAssembler, tail::Tail};
 use crate::{
@@ -9,21 +9,21 @@ use crate::{
     stream::Stream,
 };
 
-/// So much is read again after a restart at most, but for lines that were open and what the bus did not have.
+/// Upper bound for what is read again after a restart, apart from open lines and unconfirmed data.
 const BASE_BYTES: u64 = 1 << 20;
 
-/// The place to read from again: the one on record, and the next, which waits until the bus has all lines before it.
+/// Holds the next file checkpoint until the bus has all lines before it.
 pub struct FileCheckpointer {
     checkpoints: CheckpointStore,
-    /// The first line to come is the first of its file, and joins nothing that was had.
+    /// The next line is the first of its file and follows a gap or nothing.
     starts_new_file: bool,
     next: Option<FileCheckpoint>,
-    /// Read since the last was noted.
+    /// Bytes read since the last proposed checkpoint.
     bytes: u64,
 }
 
 impl FileCheckpointer {
-    /// Of an instance of which nothing was read.
+    /// Creates the checkpointer of an instance of which nothing was read.
     pub fn new(checkpoints: CheckpointStore) -> Self {
         Self {
             checkpoints,
@@ -33,30 +33,30 @@ impl FileCheckpointer {
         }
     }
 
-    /// The place on record, where both streams can go on from it.
+    /// Returns the stored checkpoint if both streams can resume from it.
     pub fn load(&self, out: &Stream, err: &Stream) -> Option<FileCheckpoint> {
         let file_checkpoint = self.checkpoints.file_checkpoint(out.key());
         file_checkpoint
             .filter(|file_checkpoint| continues(&file_checkpoint.out, out) && continues(&file_checkpoint.err, err))
     }
 
-    /// What is read next joins what was had.
+    /// Reading resumes where it stopped.
     pub fn resumed(&mut self) {
         self.starts_new_file = false;
     }
 
-    /// What is read next joins nothing that was had.
+    /// Reading continues after a gap.
     pub fn interrupted(&mut self) {
         self.starts_new_file = true;
     }
 
-    /// The place on record counts lines of a stream that was ended: another is wanted soon.
+    /// The stored checkpoint counts lines of a stream that has ended; proposes another one soon.
     pub fn request_soon(&mut self) {
         self.bytes = BASE_BYTES;
     }
 
-    /// So many bytes were read, and their lines are about to be handed over. Notes the beginning of the file where they begin anew: from there they can be
-    /// read again, whatever happens.
+    /// Accounts for bytes that are about to be passed to the streams. At the start of a new
+    /// sequence of files, proposes the start of the file.
     pub fn note_read(&mut self, bytes: usize, tail: &mut Tail, out: &Stream, err: &Stream) {
         self.bytes += bytes as u64;
         if std::mem::take(&mut self.starts_new_file)
@@ -68,7 +68,7 @@ impl FileCheckpointer {
         }
     }
 
-    /// Notes the place that was reached, where there was read enough since the last, or it `is_last`, and no line is open.
+    /// Proposes the current position if enough was read or `is_last`, and no line is open.
     pub fn propose(&mut self, assembler: &LineAssembler, tail: &mut Tail, out: &Stream, err: &Stream, is_last: bool) {
         let is_due = is_last || self.next.is_none() && self.bytes >= BASE_BYTES;
         if !is_due || assembler.is_open() || out.is_searching() || err.is_searching() {
@@ -80,7 +80,7 @@ impl FileCheckpointer {
         }
     }
 
-    /// Writes the noted place, once the bus has all lines before it.
+    /// Stores the proposed checkpoint once the bus has all lines before it.
     pub fn save(&mut self, out: &Stream, err: &Stream) {
         let Some(file_checkpoint) = &self.next else { return };
         let has = |stream: &Stream, count: &LineCount| {
@@ -88,7 +88,7 @@ impl FileCheckpointer {
             accepted.is_some_and(|accepted| accepted >= count.seq)
         };
         if has(out, &file_checkpoint.out) && has(err, &file_checkpoint.err) {
-            // What the base counts on must be on record before it.
+            // The stream checkpoints that it refers to are written first.
             [out, err]
                 .into_iter()
                 .filter(|stream| !stream.has_no_lines())
@@ -107,7 +107,7 @@ fn file_checkpoint(position: FilePosition, out: &Stream, err: &Stream) -> FileCh
     }
 }
 
-/// Whether a stream can go on from a base with this count of its lines.
+/// Returns whether a stream can resume from a checkpoint with this line count.
 fn continues(count: &LineCount, stream: &Stream) -> bool {
     let is_same_instance = count.is_of(stream.id()) || stream.has_no_lines() && count.seq == 0;
     is_same_instance && stream.next_unread_seq() >= count.seq

@@ -1,4 +1,4 @@
-//! One container instance's files, from the first line to the last, into a stream for each output.
+//! Reads one container instance's log files into one stream per output.
 
 use std::{future, io, path::PathBuf, time::Duration};
 
@@ -28,25 +28,26 @@ use crate::{
     stream::Stream,
 };
 
-/// A container that runs has a file; one that is not there yet is looked for this often at first, and later less.
+/// Interval between attempts to open a missing file, at first and later.
 const MISSING_FIRST: Duration = Duration::from_millis(100);
 const MISSING_LATER: Duration = Duration::from_secs(2);
 
-/// After so long without a file, what ended has none any more, and what runs is told.
+/// After this time a terminated container is assumed to have no file, and a missing file of a
+/// running one is logged.
 const MISSING_LONG: Duration = Duration::from_secs(5);
 
-/// Where an instance's files are.
+/// Location of an instance's files.
 pub struct Files {
-    /// `None`: its pod's directory is gone.
+    /// `None`: the directory of the pod is gone.
     pub dir: Option<PathBuf>,
-    /// How many instances came before.
+    /// The number of earlier instances.
     pub number: u32,
 }
 
 /// Reads one container instance's files to their end.
 pub struct FileFollower {
     state: watch::Receiver<ContainerState>,
-    /// An instance of its container was recorded before it: of this one too something was to be had.
+    /// An earlier instance of the container has a checkpoint, so a missing log is a gap.
     expect_first_line: bool,
     stdout: Stream,
     stderr: Stream,
@@ -56,14 +57,14 @@ pub struct FileFollower {
     dir_watch: Option<DirWatch>,
     watches: DirWatcher,
     checkpointer: FileCheckpointer,
-    /// Knows how long nothing was heard of it.
+    /// Counts the container in the idle metrics.
     idle_guard: Option<IdleGuard>,
     metrics: Metrics,
     status: Status,
     shutdown: CancellationToken,
 }
 
-/// What the collector as a whole gives a follower.
+/// Shared objects that a follower needs.
 pub struct FollowerContext {
     pub watches: DirWatcher,
     pub checkpoints: CheckpointStore,
@@ -72,16 +73,16 @@ pub struct FollowerContext {
     pub shutdown: CancellationToken,
 }
 
-/// What is not read lies before the next line.
+/// Data before the next line that cannot be read.
 #[derive(Clone, Copy, Debug)]
 enum PendingGap {
-    /// It came about while the collector was away: new streams begin.
+    /// It was lost while the collector did not run: new streams start.
     Away,
-    /// The node removed what was not read: the streams go on behind it.
+    /// The node removed it while the collector ran: the streams continue.
     Rotated,
 }
 
-/// What looking for the files came to.
+/// Result of waiting for the files.
 enum OpenOutcome {
     Found,
     FilesGone,
@@ -89,7 +90,7 @@ enum OpenOutcome {
 }
 
 impl FileFollower {
-    /// Of an instance whose streams stand where their records do.
+    /// Creates a follower whose streams are at their checkpoints.
     pub fn new(
         files: Files,
         streams: (Stream, Stream),
@@ -116,12 +117,13 @@ impl FileFollower {
         }
     }
 
-    /// Reads until the streams' ends are on the bus and the instance is shown no more, or the collector stops. Returns whether it is the former.
+    /// Reads until the ends of the streams are on the bus and the pod no longer lists the instance.
+    /// Returns false if the collector shuts down first.
     pub async fn run(mut self) -> bool {
         tracing::info!(stream = %self.stdout.id(), "reading files");
         let is_over = self.stdout.is_finished() || self.read_files().await;
         self.idle_guard = None;
-        // Standard output last: its record says that all is over.
+        // Standard output comes last: its checkpoint marks the end of both.
         if !is_over {
             if !self.stderr.is_empty() {
                 self.stderr.drain_or_keep().await;
@@ -138,7 +140,7 @@ impl FileFollower {
         wait_until_absent(state, shutdown).await
     }
 
-    /// Whether it came to the files' end, rather than to the collector's.
+    /// Returns whether the end of the files was reached, rather than shutdown.
     async fn read_files(&mut self) -> bool {
         let (tail, state) = match self.open_files().await {
             (OpenOutcome::Shutdown, _, _) => return false,
@@ -166,7 +168,7 @@ impl FileFollower {
                 () = task::yield_now(), if reading.may_have_data && has_room => self.read_next(&mut reading),
                 Some(()) = OptionFuture::from(reading.settle_at.map(sleep_until)) => reading.wake(),
                 Some(()) = OptionFuture::from(ends_at.map(sleep_until)) => {
-                    // A last look, whatever the kernel told.
+                    // A final scan, independent of inotify events.
                     reading.scan_now(self.is_polling());
                     self.read_next(&mut reading);
                     if reading.is_idle {
@@ -216,7 +218,8 @@ impl FileFollower {
         }
     }
 
-    /// Opens the files where the base is, and has the streams go on there; where it is gone, from the oldest that is left.
+    /// Opens the files at the checkpoint and resumes the streams there; otherwise opens the oldest
+    /// file.
     fn open(&mut self, tail: &mut Tail) -> io::Result<Opened> {
         let checkpoint = self.checkpointer.load(&self.stdout, &self.stderr);
         let is_fresh = self.stdout.has_no_lines() && self.stderr.has_no_lines();
@@ -270,7 +273,7 @@ impl FileFollower {
                     self.flush_frames(&mut reading.tail);
                     self.gap = self.gap.or(Some(PendingGap::Rotated));
                 }
-                // Those past the number that is held open.
+                // Opens files beyond the limit of held ones.
                 reading.scan();
                 reading.quiet_since = Instant::now();
             }
@@ -284,7 +287,7 @@ impl FileFollower {
         }
     }
 
-    /// Hands what was read to the streams, behind the word of what was not.
+    /// Passes the frames to the streams, after the gap that precedes them.
     fn flush_frames(&mut self, tail: &mut Tail) {
         let is_empty = |fd| self.assembler.frame(fd).is_empty();
         if is_empty(Fd::Out) && is_empty(Fd::Err) {
@@ -311,7 +314,7 @@ impl FileFollower {
         self.assembler.clear();
     }
 
-    /// Tells a hole, in each stream that something was had of, or at least in one.
+    /// Records a gap in each stream that has lines, or in one of them.
     fn record_gap(&mut self, gap: PendingGap, next: Option<Timestamp>) {
         let only_out = self.stderr.is_empty();
         let affected = [
@@ -328,12 +331,13 @@ impl FileFollower {
         }
     }
 
-    /// Publishes all of standard error; what is not touched has nothing. False: the collector stopped first.
+    /// Publishes standard error completely; skipped if it has no data. Returns false on shutdown.
     async fn drain_stderr(&mut self) -> bool {
         self.stderr.is_empty() || self.stderr.drain_until(&self.shutdown).await
     }
 
-    /// Everything was read: what is open is the last line. False: the collector stopped before all of standard error was on its way.
+    /// Ends both streams at the end of the files; an open line counts as the last. Returns false if
+    /// the collector shuts down before standard error is published.
     async fn finish(&mut self, mut reading: ReadState) -> bool {
         reading.tail.finish_rest(&mut self.assembler);
         self.assembler.close();
@@ -352,7 +356,8 @@ impl FileFollower {
         true
     }
 
-    /// There are no files to be read any more. False as for [`finish`](Self::finish).
+    /// Ends the streams of files that no longer exist. Returns false as [`finish`](Self::finish)
+    /// does.
     async fn give_up(&mut self, state: ContainerState) -> bool {
         if !self.stderr.has_no_lines() {
             self.stderr.end_unread(true);
@@ -360,13 +365,14 @@ impl FileFollower {
                 return false;
             }
         }
-        // A container's first that was seen, followed by another and never read: of it nothing is known to be missing.
+        // Nothing is known to be missing from the first instance of a container that was replaced
+        // before it was read.
         let was_never_read = self.stdout.has_no_lines() && state.previous && !self.expect_first_line;
         self.stdout.end_unread(!was_never_read);
         true
     }
 
-    /// Notes the place for the next start: everything before it is on the bus.
+    /// Stores the position for the next start; everything before it is on the bus.
     fn save_last_position(&mut self) {
         if let Some(mut tail) = self.tail.take() {
             self.note_position(&mut tail, true);
@@ -374,7 +380,7 @@ impl FileFollower {
         }
     }
 
-    /// A place behind a hole is none to go on from before the hole is told.
+    /// A position after a gap is not stored before the gap is recorded.
     fn note_position(&mut self, tail: &mut Tail, is_last: bool) {
         if self.gap.is_none() {
             self.checkpointer
@@ -383,7 +389,7 @@ impl FileFollower {
     }
 }
 
-/// The next news. Never where there is no bell.
+/// Resolves on the next directory change; never without a watch.
 async fn dir_changed(dir_watch: &Option<DirWatch>) -> DirChanges {
     match dir_watch {
         Some(dir_watch) => dir_watch.changed().await,

@@ -1,4 +1,4 @@
-//! What is in a container's directory.
+//! Lists a container's directory.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use super::{
     path::{self, Name},
 };
 
-/// A file of an instance's log, as it was listed.
+/// A file of an instance's log as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedFile {
     pub name: Name,
@@ -21,17 +21,18 @@ pub struct ListedFile {
 }
 
 impl ListedFile {
-    /// By what it is known. `None`: it has no line yet, or is gone.
+    /// Returns the hash that identifies the file, or `None` if it has no line yet or is gone.
     pub fn head_hash(&self) -> Option<u64> {
         read_head_hash(&self.path, self.is_gz)
     }
 }
 
-/// The files of the instance that came after `number` others, in the order in which they were written; none where there is no such directory. Of one that is there
-/// compressed and plain, the plain one: the node removes it last.
+/// Returns the files of the instance with `number` predecessors in the order in which they were
+/// written, or none if the directory does not exist. If a file exists both compressed and plain,
+/// returns the plain one, which the node removes last.
 ///
 /// # Errors
-/// The system's.
+/// I/O errors.
 pub fn list(dir: &Path, number: u32) -> io::Result<Vec<ListedFile>> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,

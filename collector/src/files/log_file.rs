@@ -1,4 +1,4 @@
-//! One file of a container's log, plain or compressed.
+//! Reads one log file, plain or compressed.
 
 use std::{
     fs::{File, Metadata},
@@ -12,24 +12,24 @@ use flate2::bufread::MultiGzDecoder;
 use super::path::Name;
 use crate::anchor::fingerprint;
 
-/// By so many first bytes, or fewer where its first line is shorter, a file is known again under another name, compressed or not: they hold the first line's
-/// time, to the nanosecond.
+/// Number of leading bytes (fewer if the first line is shorter) whose hash identifies a file after
+/// a rename or compression: they contain the time of the first line in nanoseconds.
 const HEAD_BYTES: usize = 256;
 
-/// Compressed bytes that are read at once.
+/// Buffer size for compressed input.
 const GZ_READ_BYTES: usize = 64 << 10;
 
-/// Which file, as long as it exists.
+/// Identifies a file while it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId {
-    /// Its device.
+    /// The device.
     pub dev: u64,
-    /// Its inode there; of a file that was removed it can become another's.
+    /// The inode. It can be reused after the file was removed.
     pub inode: u64,
 }
 
 impl FileId {
-    /// Of a file with this metadata.
+    /// Takes the identity from metadata.
     pub fn of(metadata: &Metadata) -> Self {
         Self {
             dev: metadata.dev(),
@@ -38,14 +38,14 @@ impl FileId {
     }
 }
 
-/// A file of a container's log, open: what it holds can be read even after the node has removed it.
+/// An open log file. It stays readable after the node has removed it.
 pub struct LogFile {
-    /// Which one.
+    /// The file's identity.
     pub id: FileId,
-    /// What it was last called.
+    /// The file's last known name.
     pub name: Name,
     source: Source,
-    /// Bytes that were read, uncompressed.
+    /// Uncompressed bytes read.
     offset: u64,
     head_hash: Option<u64>,
 }
@@ -56,10 +56,10 @@ enum Source {
 }
 
 impl LogFile {
-    /// Opens the file of this path.
+    /// Opens a file.
     ///
     /// # Errors
-    /// The system's; `NotFound` where it has just been renamed or removed.
+    /// I/O errors; `NotFound` if it was just renamed or removed.
     pub fn open(path: &Path, name: Name, is_gz: bool) -> io::Result<Self> {
         let file = File::open(path)?;
         let id = FileId::of(&file.metadata()?);
@@ -79,10 +79,10 @@ impl LogFile {
         })
     }
 
-    /// Reads on. 0: there is nothing more for now.
+    /// Reads more data. Returns 0 if there is none at the moment.
     ///
     /// # Errors
-    /// The system's, or what is wrong with the compressed bytes.
+    /// I/O errors, or invalid compressed data.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match &mut self.source {
             Source::Plain(file) => file.read(buffer)?,
@@ -92,10 +92,10 @@ impl LogFile {
         Ok(read)
     }
 
-    /// Goes on behind so many bytes.
+    /// Skips to an offset.
     ///
     /// # Errors
-    /// As [`read`](Self::read); `UnexpectedEof` where it is shorter.
+    /// As [`read`](Self::read); `UnexpectedEof` if the file is shorter.
     pub fn skip_to(&mut self, offset: u64) -> io::Result<()> {
         let has = match &mut self.source {
             Source::Plain(file) => {
@@ -108,20 +108,20 @@ impl LogFile {
         has.then_some(()).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// Bytes that were read, uncompressed.
+    /// Returns the number of uncompressed bytes read.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Whether nothing more is ever written to it.
+    /// Returns whether the file cannot grow any more.
     pub fn is_sealed(&self) -> bool {
         matches!(self.source, Source::Gz(_))
     }
 
-    /// Begins it again where it is shorter than what was read of it. Whether it was.
+    /// Starts over if the file is shorter than what was read of it, and returns whether it did.
     ///
     /// # Errors
-    /// The system's.
+    /// I/O errors.
     pub fn restart_if_truncated(&mut self) -> io::Result<bool> {
         let Source::Plain(file) = &mut self.source else {
             return Ok(false);
@@ -134,7 +134,7 @@ impl LogFile {
         Ok(truncated)
     }
 
-    /// What its first line is known by. `None`: it has none yet.
+    /// Returns the hash that identifies the file, or `None` if it has no line yet.
     pub fn head_hash(&mut self) -> Option<u64> {
         if self.head_hash.is_none()
             && let Source::Plain(file) = &self.source
@@ -147,7 +147,7 @@ impl LogFile {
     }
 }
 
-/// By what a file is known. `None`: it has no line yet, or cannot be read.
+/// Returns the hash that identifies a file, or `None` if it has no line yet or cannot be read.
 pub fn read_head_hash(path: &Path, is_gz: bool) -> Option<u64> {
     let file = File::open(path).ok()?;
     let mut head_hash = Vec::with_capacity(HEAD_BYTES);

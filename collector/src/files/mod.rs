@@ -1,8 +1,12 @@
-//! The node's files instead of the log API: `/var/log/pods/<namespace>_<pod>_<uid>/<container>/<n>.log`, as the container runtime writes them.
+//! Reads containers' logs from the node's files,
+//! `/var/log/pods/<namespace>_<pod>_<uid>/<container>/<n>.log`, and feeds them to `stream`; depends
+//! on nothing in `api` or `supervisor`.
 //!
-//! `path` names the files, `listing` finds those of an instance, a `tail` reads them across rotations (`log_file`: one of them), woken by a `watch`; `cri` takes
-//! their lines apart and `join` makes of them what the log API would print; `follow` is the task that hands it to the streams, one for each output; its `reading` says
-//! what to do when, and a `base` from where the files are read again.
+//! `path` names the files and `listing` finds those of an instance. A `tail` reads them across
+//! rotations (`log_file` is one of them), woken by a `watch`. `cri` parses their lines and
+//! `assemble` turns them into what the log API would print. `follow` is the task that passes the
+//! result to one stream per output; `reading` schedules its work, and the `checkpointer` decides
+//! where reading resumes after a restart.
 
 pub mod assemble;
 mod checkpointer;

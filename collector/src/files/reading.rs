@@ -1,4 +1,4 @@
-//! How the reading of an instance's files stands: what to do when.
+//! Schedules reads, directory scans and the end of an instance's files.
 
 use std::time::Duration;
 
@@ -7,39 +7,40 @@ use tokio::time::Instant;
 use super::{tail::Tail, watch::DirChanges};
 use crate::instance::ContainerState;
 
-/// The net below the kernel's events: a directory is looked at at least this often. It costs two lists of a few files.
+/// Interval of directory scans in addition to inotify events. A scan lists a few files twice.
 const SCAN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The same where the kernel tells nothing: a rotation is seen well before the next can come.
+/// The same without inotify: a rotation is detected well before the next one.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A container's status says that it terminated after the runtime has written its last line; so long, nothing may have come since, for the case that it did not.
+/// The container status reports termination after the runtime has written its last line; as a
+/// safeguard, no data may arrive for this long.
 const END_QUIET: Duration = Duration::from_millis(300);
 
-/// The same for a pod that is gone without a word of its end: deleted by force, its containers run on for about 2 s.
+/// The same for a pod that was deleted by force, whose containers run on for about 2 s.
 const GONE_QUIET: Duration = Duration::from_secs(4);
 
-/// How the reading stands.
+/// The state of reading an instance's files.
 pub struct ReadState {
     /// The files.
     pub tail: Tail,
     state: ContainerState,
-    /// The files cannot be listed for now: told once.
+    /// The files cannot be listed; logged once.
     is_failing: bool,
-    /// There may be something to read.
+    /// There may be data to read.
     pub may_have_data: bool,
     /// Everything was read.
     pub is_idle: bool,
     /// When a file that was read to its end counts as complete.
     pub settle_at: Option<Instant>,
-    /// When something was last read, or told of the instance.
+    /// Time of the last data or of the last state change.
     pub quiet_since: Instant,
-    /// When to look, whatever the kernel says.
+    /// Time of the next directory scan.
     pub next_scan: Instant,
 }
 
 impl ReadState {
-    /// Begins with a look.
+    /// Creates the state with an immediate scan.
     pub fn new(tail: Tail, state: ContainerState) -> Self {
         let now = Instant::now();
         Self {
@@ -50,12 +51,12 @@ impl ReadState {
             is_idle: false,
             settle_at: None,
             quiet_since: now,
-            // At once: what happened before the kernel was asked to tell.
+            // Covers changes from before the directory was watched.
             next_scan: now,
         }
     }
 
-    /// The instance is now like this.
+    /// Updates the state of the instance.
     pub fn set_state(&mut self, state: ContainerState) {
         if state.terminated != self.state.terminated || state.present != self.state.present {
             self.quiet_since = Instant::now();
@@ -63,7 +64,7 @@ impl ReadState {
         self.state = state;
     }
 
-    /// The kernel told this.
+    /// Applies inotify events.
     pub fn apply_changes(&mut self, changes: DirChanges) {
         if changes.files_changed || !changes.closed.is_empty() {
             self.scan();
@@ -72,19 +73,19 @@ impl ReadState {
         self.wake();
     }
 
-    /// Looks, whatever the kernel told.
+    /// Scans the directory independent of inotify events.
     pub fn scan_now(&mut self, is_polling: bool) {
         self.scan();
         self.wake();
         self.next_scan = Instant::now() + if is_polling { POLL_INTERVAL } else { SCAN_INTERVAL };
     }
 
-    /// There may be something to read.
+    /// Schedules a read.
     pub fn wake(&mut self) {
         (self.may_have_data, self.is_idle, self.settle_at) = (true, false, None);
     }
 
-    /// Looks for new files. Whether there are.
+    /// Opens new files and returns whether there are any.
     pub fn scan(&mut self) -> bool {
         let found = match self.tail.scan(Instant::now()) {
             Ok(found) => {
@@ -104,7 +105,7 @@ impl ReadState {
         found
     }
 
-    /// When it is over, unless something comes. `None`: not for now.
+    /// Returns when reading ends unless data arrives, or `None` while the container runs.
     pub fn ends_at(&self) -> Option<Instant> {
         let wait = match self.state {
             ContainerState { terminated: true, .. } => END_QUIET,

@@ -1,7 +1,8 @@
-//! What the kernel says happens in containers' directories.
+//! Watches containers' directories with inotify.
 //!
-//! One inotify instance and one watch a container, whatever the number of its files. The crates `notify` and `inotify` were left out: the first brings a thread
-//! and a queue of paths of its own, the second wraps the three system calls that `rustix`, which is there anyway, offers without unsafe code.
+//! Uses one inotify instance, and one watch per container whatever the number of its files. The
+//! `notify` crate would add a thread and a queue of paths; the `inotify` crate wraps the three
+//! system calls that `rustix`, a dependency anyway, offers without unsafe code.
 
 use std::{
     collections::HashMap,
@@ -17,7 +18,7 @@ use tokio::sync::Notify;
 
 use super::path::{self, Name};
 
-/// The watched directories. Clones share them; dropping the last ends the watching.
+/// The watched directories. Clones share them; dropping the last one stops watching.
 #[derive(Clone)]
 pub struct DirWatcher {
     shared: Arc<Shared>,
@@ -27,17 +28,17 @@ pub struct DirWatcher {
 struct Shared {
     #[cfg(target_os = "linux")]
     kernel: Option<linux::Kernel>,
-    /// That a directory cannot be watched is told once.
+    /// A failure to watch a directory is logged once.
     #[cfg(target_os = "linux")]
     is_warned: AtomicBool,
-    /// By watch. The instances of one container share a directory, and so a watch.
+    /// By watch descriptor. The instances of one container share a directory and so a watch.
     subscriptions: Mutex<HashMap<i32, Vec<Weak<Subscription>>>>,
 }
 
-/// Rings when something happens in one directory.
+/// Reports changes in one directory.
 pub struct DirWatch {
     subscription: Arc<Subscription>,
-    /// `None`: it never rings, and has to be looked instead.
+    /// `None`: the directory cannot be watched and must be polled.
     watch: Option<i32>,
     watches: DirWatcher,
 }
@@ -48,22 +49,22 @@ struct Subscription {
     news: Mutex<DirChanges>,
 }
 
-/// What happened since it was last asked.
+/// Changes since the last report.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DirChanges {
-    /// Files came, went, or were renamed.
+    /// Files were created, removed or renamed.
     pub files_changed: bool,
-    /// Rotated files whose writer let go of them.
+    /// Rotated files that were closed by their writer.
     pub closed: Vec<Name>,
 }
 
 impl DirWatcher {
-    /// Begins to listen. Where the system refuses it, the bells never ring.
+    /// Creates the watcher. If inotify is not available, all directories must be polled.
     pub fn new() -> Self {
         Self { shared: open_watcher() }
     }
 
-    /// Watches the files that an instance which came after `number` others has in a directory.
+    /// Watches the files of the instance with `number` predecessors in a directory.
     pub fn watch(&self, dir: &Path, number: u32) -> DirWatch {
         let subscription = Arc::new(Subscription {
             number,
@@ -80,14 +81,14 @@ impl DirWatcher {
 }
 
 impl DirWatch {
-    /// Whether it can ring.
+    /// Returns whether the directory must be polled.
     pub fn is_polling(&self) -> bool {
         self.watch.is_none()
     }
 
-    /// Returns when something has happened since the last call.
+    /// Returns the changes since the last call, as soon as there are any.
     ///
-    /// *Cancel safety*: nothing is lost.
+    /// *Cancel safety*: no change is lost.
     pub async fn changed(&self) -> DirChanges {
         self.subscription.notify.notified().await;
         std::mem::take(&mut *self.subscription.news.lock())
@@ -118,7 +119,7 @@ impl Subscription {
         self.notify.notify_one();
     }
 
-    /// What happened cannot be told any more.
+    /// Reports a change after events were lost.
     fn notify_overflow(&self) {
         self.news.lock().files_changed = true;
         self.notify.notify_one();
@@ -128,11 +129,11 @@ impl Subscription {
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "nobody tells"))]
 enum FileEvent {
-    /// Bytes came.
+    /// Data was written.
     Written,
-    /// A writer let go.
+    /// A writer closed the file.
     Closed,
-    /// A name came or went.
+    /// A name appeared or disappeared.
     Renamed,
 }
 
@@ -174,10 +175,10 @@ mod linux {
 
     use super::{FileEvent, Shared, Subscription, Weak};
 
-    /// Events are gathered for so long: a loud container's writes are then one event or a few, and its lines are read many at a time.
+    /// Events are collected for this long, so that many lines are read at a time.
     const GATHER: Duration = Duration::from_millis(1);
 
-    /// Room for some hundred events.
+    /// Buffer for a few hundred events.
     const EVENTS_BYTES: usize = 16 << 10;
 
     pub struct Kernel {
@@ -214,7 +215,7 @@ mod linux {
         AsyncFd::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?)
     }
 
-    /// Rings the bells, until nobody has any.
+    /// Dispatches events until the watcher is dropped.
     async fn notify(inotify: Arc<AsyncFd<OwnedFd>>, shared: Weak<Shared>) {
         let mut room = [MaybeUninit::uninit(); EVENTS_BYTES];
         loop {
@@ -251,7 +252,7 @@ mod linux {
                 | WatchFlags::MOVE
                 | WatchFlags::DELETE
                 | WatchFlags::ONLYDIR;
-            // Under the lock: an event may be there before the watch is noted.
+            // The lock is taken first: an event may arrive before the watch is registered.
             let mut subscriptions = self.subscriptions.lock();
             match inotify::add_watch(kernel.inotify.get_ref(), dir, wanted) {
                 Ok(watch) => {
@@ -280,7 +281,7 @@ mod linux {
             if own.is_empty() {
                 subscriptions.remove(&watch);
                 if let Some(kernel) = &self.kernel {
-                    // Gone by itself where the directory is.
+                    // The kernel removes the watch together with the directory.
                     let _ = inotify::remove_watch(kernel.inotify.get_ref(), watch);
                 }
             }
@@ -297,7 +298,7 @@ mod linux {
                     .for_each(|subscription| subscription.notify_overflow());
             }
             if what.contains(ReadFlags::IGNORED) {
-                // The directory is gone. Its number is not used again.
+                // The directory is gone. Its descriptor is not reused.
                 subscriptions.remove(&watch);
                 return;
             }
@@ -322,7 +323,7 @@ mod tests {
 
     use super::*;
 
-    /// What a bell tells until `enough` of it was heard.
+    /// Collects changes until `enough` is satisfied.
     async fn next_changes(dir_watch: &DirWatch, enough: impl Fn(&DirChanges) -> bool) -> DirChanges {
         let mut all = DirChanges::default();
         while !enough(&all) {

@@ -1,4 +1,4 @@
-//! The container instances of a pod, as its object lists them.
+//! Derives the container instances of a pod from its object.
 
 use bus::AppName;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
@@ -8,10 +8,10 @@ use crate::{
     instance::{ContainerState, Instance, InstanceKey},
 };
 
-/// A pod with this annotation, `true`, is left out.
+/// Pods with this annotation set to `true` are not collected.
 const EXCLUDE: &str = "tributary.dev/exclude";
 
-/// Whether a pod says that it is not to be collected.
+/// Returns whether a pod is excluded from collection.
 pub fn is_excluded(pod: &Pod) -> bool {
     let annotations = pod.metadata.annotations.as_ref();
     annotations
@@ -19,7 +19,7 @@ pub fn is_excluded(pod: &Pod) -> bool {
         .is_some_and(|value| value == "true")
 }
 
-/// The app that a pod belongs to; `None` where nothing names one.
+/// Returns the app of a pod, or `None` if its name is missing or invalid.
 pub fn app_of(pod: &Pod, app_from: &AppFrom) -> Option<AppName> {
     let name = match app_from {
         AppFrom::Namespace => pod.metadata.namespace.as_ref(),
@@ -28,10 +28,12 @@ pub fn app_of(pod: &Pod, app_from: &AppFrom) -> Option<AppName> {
     name?.parse().ok()
 }
 
-/// The instances of a pod that have a log: of each container the newest that was started, and the one before while it is still served.
+/// Returns the instances of a pod that have a log: the newest started instance of each container,
+/// and the previous one while its log is served.
 ///
-/// *Source*: `status.initContainerStatuses`, `containerStatuses`, `ephemeralContainerStatuses`. When an instance terminates, the kubelet deletes the one
-/// before at once: then only the newest is left.
+/// *Source*: `status.initContainerStatuses`, `containerStatuses`, `ephemeralContainerStatuses`.
+/// When an instance terminates, the kubelet deletes the previous one at once, so that only the
+/// newest is left.
 pub fn instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
     let (Some(app), Some(status)) = (app_of(pod, app_from), pod.status.as_ref()) else {
         return Vec::new();
@@ -42,7 +44,7 @@ pub fn instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
         .is_some_and(|spec| spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len) > 1);
     let main = [&status.init_container_statuses, &status.container_statuses];
     let main = main.into_iter().flatten().flatten().map(|status| (status, several));
-    // An ephemeral container comes into a pod that runs: its others keep their names.
+    // An ephemeral container is added to a running pod, whose other processes keep their names.
     let ephemeral = status
         .ephemeral_container_statuses
         .iter()
@@ -58,7 +60,7 @@ pub fn instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
     found
 }
 
-/// Those of a pod's instances that run and are collected: what somebody sees who looks at the cluster from outside.
+/// Returns the instances of a pod that run and are collected.
 pub fn running_instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
     if is_excluded(pod) {
         return Vec::new();
@@ -68,7 +70,7 @@ pub fn running_instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
     running
 }
 
-/// What a pod's status says about one instance. `None`: it is not shown.
+/// Returns the state of one instance according to the pod, or `None` if the pod does not list it.
 pub fn container_state(pod: &Pod, key: &InstanceKey) -> Option<ContainerState> {
     let status = pod
         .status
@@ -124,22 +126,23 @@ fn instance(
     })
 }
 
-/// The uid by which the kubelet names a pod's directories. A static pod's stands in its mirror's annotation; the API gave the mirror another.
+/// Returns the uid that the kubelet uses in directory names. A static pod's is in an annotation of
+/// its mirror pod, to which the API assigns another uid.
 fn node_uid(pod: &Pod) -> Option<String> {
     let annotations = pod.metadata.annotations.as_ref();
     let mirrored = annotations.and_then(|annotations| annotations.get(MIRROR_ANNOTATION));
     mirrored.or(pod.metadata.uid.as_ref()).cloned()
 }
 
-/// *Source*: the kubelet's `ConfigMirrorAnnotationKey`; its value is the static pod's uid.
+/// *Source*: the kubelet's `ConfigMirrorAnnotationKey`; its value is the uid of the static pod.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
-/// A container id without the `containerd://` in front.
+/// Removes the `containerd://` prefix.
 fn strip_scheme(container_id: &str) -> &str {
     container_id.rsplit("//").next().unwrap_or_default()
 }
 
-/// The started instances of a container, newest first.
+/// Returns the started instances of a container, newest first.
 fn started_instances(status: &ContainerStatus) -> Vec<(String, ContainerState)> {
     let restarts = u32::try_from(status.restart_count).unwrap_or_default();
     let container_state = |terminated, previous| ContainerState {
@@ -170,7 +173,8 @@ fn started_instances(status: &ContainerStatus) -> Vec<(String, ContainerState)> 
             .into_iter()
             .collect();
     }
-    // It waits: to be started for the first time, or again, and then the last one is the newest.
+    // The container waits for its first start or for a restart; in the latter case the last
+    // instance is the newest.
     last.map(|id| (id, container_state(true, false))).into_iter().collect()
 }
 
@@ -182,7 +186,8 @@ fn id_of(terminated: &ContainerStateTerminated) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// What is found in a recorded pod: container, the beginning of the id, process, terminated, previous.
+    /// Returns the instances of a recorded pod: container, start of the id, process, terminated,
+    /// previous.
     fn found(pod: &str) -> Vec<(String, String, String, bool, bool)> {
         let pod: Pod = serde_json::from_str(pod).unwrap();
         let instances = instances(&pod, &AppFrom::Namespace);

@@ -1,15 +1,15 @@
-//! The newest instance on record of each container: where the next one to be shown is not the next one to be started, some were never seen.
+//! The newest known instance of each container, to detect instances that were never seen.
 
 use std::collections::HashMap;
 
 use crate::instance::InstanceKey;
 
-/// The newest instance on record of each container.
+/// The newest instance with a checkpoint, by container.
 ///
-/// Its record stays, ended or not, until a newer one is on record or the pod is gone. Of a container without any record nothing was promised: what came
-/// before its first instance on record is not told.
+/// Its checkpoint is kept, ended or not, until a newer instance has one or the pod is gone.
+/// Instances before the first one with a checkpoint are not reported as a gap.
 ///
-/// *Bound*: the containers of the pods that are there.
+/// *Bound*: the containers of existing pods.
 #[derive(Debug, Default)]
 pub struct LastSeen {
     /// By pod uid and container.
@@ -19,12 +19,13 @@ pub struct LastSeen {
 #[derive(Debug)]
 struct Newest {
     container_id: String,
-    /// `None`: an older version recorded it.
+    /// `None`: the checkpoint has no restart count.
     restarts: Option<u32>,
 }
 
 impl LastSeen {
-    /// Notes that there is a record of an instance. Returns whose record has had its day by that: the older one's.
+    /// Records that an instance has a checkpoint. Returns the instance whose checkpoint is obsolete
+    /// now.
     pub fn insert(&mut self, key: &InstanceKey, restarts: Option<u32>) -> Option<InstanceKey> {
         let containers = self.pods.entry(key.pod_uid.clone()).or_default();
         let known = containers.get(&key.container);
@@ -42,7 +43,7 @@ impl LastSeen {
         })
     }
 
-    /// The newest on record, and its restart count, where that is below the given one.
+    /// Returns the newest instance and its restart count if that is lower than `restarts`.
     pub fn older(&self, key: &InstanceKey, restarts: u32) -> Option<(InstanceKey, u32)> {
         let newest = self.pods.get(&key.pod_uid)?.get(&key.container)?;
         let older = newest.restarts.filter(|older| *older < restarts)?;
@@ -53,13 +54,13 @@ impl LastSeen {
         Some((key, older))
     }
 
-    /// Whether it is the newest on record of its container.
+    /// Returns whether the instance is the newest of its container.
     pub fn is_newest(&self, key: &InstanceKey) -> bool {
         let newest = self.pods.get(&key.pod_uid).and_then(|pod| pod.get(&key.container));
         newest.is_some_and(|newest| newest.container_id == key.container_id)
     }
 
-    /// Forgets a pod. Returns the instances that were the newest.
+    /// Removes a pod. Returns the newest instances of its containers.
     pub fn remove(&mut self, pod_uid: &str) -> Vec<InstanceKey> {
         let containers = self.pods.remove(pod_uid).into_iter().flatten();
         let keys = containers.map(|(container, newest)| InstanceKey {
@@ -70,7 +71,7 @@ impl LastSeen {
         keys.collect()
     }
 
-    /// Forgets the pods of which this is not true.
+    /// Removes the pods for which the predicate is false.
     pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         self.pods.retain(|uid, _| is_there(uid));
     }

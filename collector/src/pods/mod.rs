@@ -1,4 +1,5 @@
-//! The pods of a node, as they come, change and go.
+//! Watches pods and namespaces and derives container instances from them; depends only on the
+//! configuration and the shared types.
 
 pub mod instances;
 pub mod last_seen;
@@ -19,23 +20,24 @@ use crate::{config::Config, retry::Backoff};
 use instances::is_excluded;
 use namespaces::Namespaces;
 
-/// The first wait after the watch broke.
+/// Delay before the first retry of the watch.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 
-/// The longest: an API that comes back is noticed within this.
+/// Longest delay between retries.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// The longest that a server is believed to need.
+/// Upper bound for a delay that the API server requests.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The pods of a node, or of all, as far as they are chosen.
+/// Watches the selected pods of one node or of all nodes.
 ///
-/// Goes on from where it was after a broken watch, and lists anew where that is too old; waits out an API that is away.
+/// Resumes a broken watch, lists again if the resource version is too old, and retries while the
+/// API is unavailable.
 pub struct PodWatch {
     client: kube::Client,
     config: watcher::Config,
     namespaces: Namespaces,
-    /// How often the pods are listed anew, and when next.
+    /// Interval of full lists, and when the next one is due.
     relist_every: Duration,
     relist_at: Instant,
     events: BoxStream<'static, watcher::Result<Event<Pod>>>,
@@ -45,7 +47,7 @@ pub struct PodWatch {
 }
 
 impl PodWatch {
-    /// Begins with a list, once asked for the first event.
+    /// Creates the watch; the first call of [`next`](Self::next) lists the pods.
     pub fn new(client: kube::Client, settings: &Config) -> Self {
         let config = match &settings.node_name {
             Some(node) => watcher::Config::default().fields(&format!("spec.nodeName={node}")),
@@ -68,9 +70,9 @@ impl PodWatch {
         }
     }
 
-    /// The next event.
+    /// Returns the next event.
     ///
-    /// *Cancel safety*: nothing is lost when the call is dropped.
+    /// *Cancel safety*: no event is lost.
     pub async fn next(&mut self) -> Event<Pod> {
         loop {
             if !self.namespaces.is_ready() {
@@ -90,7 +92,7 @@ impl PodWatch {
             };
             match event {
                 Some(Ok(event)) => {
-                    // The beginning of a list proves nothing: the request is still to be made.
+                    // The start of a list is reported before its request is sent.
                     if !matches!(event, Event::Init) {
                         self.succeeded();
                     }
@@ -99,13 +101,13 @@ impl PodWatch {
                     }
                 }
                 Some(Err(error)) => self.failed(&error),
-                // The stream never ends; should it, nothing more is to come.
+                // The stream is endless.
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// What an event says of the pods that are collected: one that is left out is not there.
+    /// Maps an event to the collected pods: a pod that is not selected counts as deleted.
     fn filter(&mut self, event: Event<Pod>) -> Option<Event<Pod>> {
         let mut is_collected = |pod: &Pod| {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -118,7 +120,7 @@ impl PodWatch {
         }
     }
 
-    /// A watch that fell silent because its connection is gone looks like one of pods that do not change.
+    /// Lists again, because a watch with a dead connection looks like one without changes.
     fn relist(&mut self) {
         self.relist_at = relist_at(self.relist_every);
         self.events = watcher(Api::<Pod>::all(self.client.clone()), self.config.clone()).boxed();
@@ -142,7 +144,7 @@ impl PodWatch {
     }
 }
 
-/// When a server that has too much to do wants to be asked again.
+/// Returns the delay that an overloaded server requests.
 fn retry_after(error: &watcher::Error) -> Option<Duration> {
     use watcher::Error;
     let status = match error {
@@ -156,7 +158,7 @@ fn retry_after(error: &watcher::Error) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds.into()))
 }
 
-/// Jittered, so that the collectors of a cluster do not list together.
+/// Jitter keeps a cluster's collectors from listing at the same time.
 fn relist_at(every: Duration) -> Instant {
     Instant::now() + every.mul_f64(rand::random_range(0.8..=1.2))
 }

@@ -1,4 +1,4 @@
-//! Which namespaces are collected, where a selector chooses them.
+//! Selects namespaces by label.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -9,22 +9,22 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::retry::Backoff;
 
-/// The namespaces are listed this often: a label that changes is noticed within it.
+/// Interval of lists: a changed label takes effect within it.
 const LIST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// And this soon after a pod of one that is not known: a new one is noticed within it.
+/// Delay of a list after a pod of an unknown namespace appeared.
 const LIST_UNKNOWN_AFTER: Duration = Duration::from_secs(2);
 
-/// A list that takes longer has failed.
+/// Time limit for a list.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The first wait after a list failed.
+/// Delay before the first retry.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 
-/// The longest.
+/// Longest delay between retries.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// The namespaces that a label selector chooses; without one, all.
+/// The namespaces that match a label selector; all of them without one.
 pub struct Namespaces {
     selection: Option<Selection>,
 }
@@ -34,7 +34,7 @@ struct Selection {
     selector: String,
     /// `None`: not listed yet.
     selected: Option<HashSet<String>>,
-    /// Not chosen at the last list.
+    /// Namespaces that the last list did not contain.
     unselected: HashSet<String>,
     due: Instant,
     listed: Instant,
@@ -43,7 +43,7 @@ struct Selection {
 }
 
 impl Namespaces {
-    /// Chooses by this selector.
+    /// Creates the selection.
     pub fn new(client: kube::Client, selector: Option<&str>) -> Self {
         let selection = selector.map(|selector| Selection {
             client,
@@ -58,14 +58,14 @@ impl Namespaces {
         Self { selection }
     }
 
-    /// Whether it is known which they are.
+    /// Returns whether the namespaces have been listed.
     pub fn is_ready(&self) -> bool {
         self.selection
             .as_ref()
             .is_none_or(|selection| selection.selected.is_some())
     }
 
-    /// Whether a pod of this one is collected. One that was not there at the last list is asked about.
+    /// Returns whether pods of a namespace are collected. An unknown namespace triggers a list.
     pub fn is_selected(&mut self, namespace: &str) -> bool {
         let Some(selection) = &mut self.selection else {
             return true;
@@ -77,16 +77,16 @@ impl Namespaces {
         {
             return true;
         }
-        // Once a list: a namespace that is not chosen may have many pods.
+        // Once per list, because an unselected namespace may have many pods.
         if selection.unselected.insert(namespace.to_owned()) {
             selection.due = selection.due.min(selection.listed + LIST_UNKNOWN_AFTER);
         }
         false
     }
 
-    /// Returns when the chosen ones have changed. Never without a selector.
+    /// Returns when the selection has changed; never without a selector.
     ///
-    /// *Cancel safety*: nothing is lost when the call is dropped.
+    /// *Cancel safety*: no change is lost.
     pub async fn changed(&mut self) {
         let Some(selection) = &mut self.selection else {
             return std::future::pending().await;
@@ -96,7 +96,7 @@ impl Namespaces {
 }
 
 impl Selection {
-    /// Lists them when that is due. Returns whether they changed.
+    /// Lists the namespaces when that is due. Returns whether the selection changed.
     async fn list_when_due(&mut self) -> bool {
         if self.list.is_none() {
             sleep_until(self.due).await;

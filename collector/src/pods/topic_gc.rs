@@ -1,4 +1,5 @@
-//! Removes the topics of apps that are gone (rule 23): no namespace or pod of theirs is left, no drain is kept for them, and what they said is out of history's reach.
+//! Deletes topics that no app uses (delivery rule 23): no namespace or pod of the app is left, no
+//! drain subscribes to it, and its lines are older than the retention.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,13 +15,13 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::{AppFrom, TopicGc};
 
-/// Objects of a list that one call brings.
+/// Page size of lists.
 const PAGE: u32 = 500;
 
-/// A call that takes longer has failed.
+/// Time limit for one page.
 const LIST_WAIT: Duration = Duration::from_secs(60);
 
-/// Which apps are gone, and since when.
+/// Deletes unused topics.
 pub(crate) struct TopicCollector {
     settings: TopicGc,
     app_from: AppFrom,
@@ -40,10 +41,10 @@ impl TopicCollector {
         }
     }
 
-    /// Looks now and then, for ever. What fails is tried again the next time.
+    /// Runs forever, at jittered intervals. Failures are retried at the next interval.
     pub(crate) async fn run(mut self) {
         loop {
-            // Collectors that were started together shall not look together.
+            // Jitter keeps collectors that started together apart.
             let wait = self.settings.interval.mul_f64(rand::random_range(0.5..=1.5));
             tokio::time::sleep(wait).await;
             if let Err(error) = self.collect().await {
@@ -54,7 +55,8 @@ impl TopicCollector {
 
     async fn collect(&mut self) -> Result<(), String> {
         let describe = |error: bus::BusError| error.to_string();
-        // The topics first: an app that comes up meanwhile is then in the cluster's list.
+        // Topics are listed before the cluster, so that an app created in between counts as
+        // existing.
         let topics = self.bus.apps().await.map_err(describe)?;
         let drained: HashSet<AppName> = self.bus.subscribed().await.map_err(describe)?.into_iter().collect();
         let existing_apps = self.existing_apps().await?;
@@ -75,7 +77,7 @@ impl TopicCollector {
         Ok(())
     }
 
-    /// The names of the apps that the cluster has.
+    /// Returns the names of the apps in the cluster.
     async fn existing_apps(&self) -> Result<HashSet<String>, String> {
         match &self.app_from {
             AppFrom::Namespace => {
@@ -91,7 +93,7 @@ impl TopicCollector {
     }
 }
 
-/// What an object is called is all that is asked for.
+/// Lists metadata only.
 async fn list<K>(client: &Client, params: ListParams) -> Result<Vec<PartialObjectMeta<K>>, String>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,

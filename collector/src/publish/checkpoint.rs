@@ -1,4 +1,4 @@
-//! What is on the bus, kept on the node's disk.
+//! Checkpoints on the node's disk: what of each stream is on the bus.
 
 use std::{
     io::ErrorKind,
@@ -17,24 +17,24 @@ use crate::{
     publish::file_checkpoint::FileCheckpoint,
 };
 
-/// Records are small and few: a block cache would only hold them twice.
+/// Checkpoints are small and few; a larger block cache would only hold them twice.
 const CACHE_BYTES: u64 = 1 << 20;
 
-/// Overwritten records are written out, and so collapse, this often: about 2,000 batches.
+/// Overwritten checkpoints are compacted this often: about every 2,000 batches.
 const MEMTABLE_BYTES: u64 = 1 << 20;
 
-/// The least that fjall allows.
+/// The minimum that fjall allows.
 const JOURNAL_BYTES: u64 = 64 << 20;
 
 const KEYSPACE: &str = "streams";
 
-/// Of an instance whose files are read: from where they are read again.
+/// File checkpoints, for instances whose log files are read.
 const FILE_CHECKPOINTS: &str = "bases";
 
-/// The file that fjall makes first in a new directory.
+/// The first file that fjall creates in a new directory.
 const FIRST_FILE: &str = "lock";
 
-/// What is known of one container instance's stream.
+/// The checkpoint of one container instance's stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     stream: String,
@@ -43,43 +43,47 @@ pub struct Checkpoint {
     node: String,
     /// The end of the last batch that the bus accepted.
     pub accepted: Option<ResumePoint>,
-    /// The farthest end of a batch that was handed to the bus: it may have been accepted.
+    /// The farthest end of a batch that was sent to the bus; it may have been accepted.
     pub sent: Option<ResumePoint>,
-    /// The bus has the stream's end.
+    /// The bus has the end of the stream.
     pub ended: bool,
-    /// How many instances of the container came before. `None`: an older version wrote it.
+    /// The number of earlier instances of the container.
     #[serde(default)]
     pub restarts: Option<u32>,
-    /// An instance of the container is on record that came before: this one is expected whole.
+    /// An earlier instance of the container has a checkpoint, so this one is expected from its
+    /// first line.
     #[serde(default)]
     pub expected: bool,
-    /// Instances came and went between the one on record and this: to be told before its first line.
+    /// Instances that were never seen between the one with a checkpoint and this one; recorded as a
+    /// gap before the first line.
     #[serde(default)]
     pub unseen: Option<UnseenInstances>,
 }
 
-/// Instances of a container that were never seen.
+/// The time range of container instances that were never seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnseenInstances {
-    /// Of the last line that was had of the instance before, nanoseconds since 1970.
+    /// Time of the last line of the instance before them, in nanoseconds since 1970.
     pub from: Option<i64>,
-    /// When the instance after them was first seen. Kept, so that the loss is the same loss when it is told again.
+    /// When the instance after them was first seen. Stored, so that recording the gap again yields
+    /// the same gap.
     pub to: i64,
 }
 
-/// The records, in a directory that is this collector's alone. Clones share it.
+/// The checkpoints, in a directory that only this collector uses. Clones share it.
 ///
-/// An insert reaches the operating system and is not synced: a killed process keeps it, and a lost node loses the directory anyway.
+/// An insert reaches the operating system without a sync: it survives a killed process; a lost node
+/// loses the directory anyway.
 #[derive(Clone)]
 pub struct CheckpointStore {
     streams: Keyspace,
     file_checkpoints: Keyspace,
-    // Last, so that it is closed after its keyspace.
+    // Last, so that it is closed after its keyspaces.
     _db: Database,
 }
 
 impl Checkpoint {
-    /// Of a stream that begins.
+    /// Creates the checkpoint of a new stream.
     pub fn new(metadata: &StreamMetadata) -> Self {
         Self {
             stream: metadata.stream.to_string(),
@@ -95,7 +99,8 @@ impl Checkpoint {
         }
     }
 
-    /// Of the stream that takes this one's place: what is known of the instance stays, and what came before it has been told.
+    /// Creates the checkpoint of the instance's next stream. What is known of the instance is kept;
+    /// the gap of unseen instances has been recorded.
     pub fn for_new_epoch(&self, metadata: &StreamMetadata) -> Self {
         Self {
             restarts: self.restarts,
@@ -104,17 +109,17 @@ impl Checkpoint {
         }
     }
 
-    /// The stream's id, as it was written.
+    /// Returns the stored stream id.
     pub fn stream(&self) -> &str {
         &self.stream
     }
 
-    /// The last line that the bus may have.
+    /// Returns the last line that the bus may have.
     pub fn last_sent(&self) -> Option<ResumePoint> {
         self.sent.or(self.accepted)
     }
 
-    /// What the stream's batches have in common. `None` where the record was not written by us.
+    /// Returns the metadata of the stream's batches, or `None` if the checkpoint is invalid.
     pub fn metadata(&self) -> Option<StreamMetadata> {
         Some(StreamMetadata {
             app: self.app.parse::<AppName>().ok()?,
@@ -127,18 +132,20 @@ impl Checkpoint {
         })
     }
 
-    /// Whether it is this stream's.
+    /// Returns whether the checkpoint belongs to this stream.
     pub fn is_for(&self, stream: &StreamId) -> bool {
         self.stream == stream.as_str()
     }
 }
 
 impl CheckpointStore {
-    /// Opens the directory, made where it does not exist. A store whose content cannot be read is set aside under another name, and begun anew; what is no
-    /// store of ours, or cannot be read for now, is left as it is. Blocks: call it at start.
+    /// Opens the directory and creates it if it does not exist. A damaged store is renamed and
+    /// replaced by an empty one; a directory with other content, or with a temporary I/O error, is
+    /// left unchanged. Blocks: call it at startup.
     ///
     /// # Errors
-    /// [`CollectorError::InUse`] where another collector has it, [`CollectorError::Open`] where it cannot be used.
+    /// [`CollectorError::InUse`] if another collector uses the directory, [`CollectorError::Open`]
+    /// if it cannot be used.
     pub fn open(dir: &Path) -> Result<Self, CollectorError> {
         let failed = |reason: String| CollectorError::Open {
             dir: dir.to_owned(),
@@ -158,7 +165,7 @@ impl CheckpointStore {
         try_open(dir).map_err(|error| failed(describe(&error)))
     }
 
-    /// All records. One that cannot be read is skipped, with a warning.
+    /// Returns all checkpoints. Unreadable ones are skipped with a warning.
     pub fn all(&self) -> Vec<(InstanceKey, Checkpoint)> {
         let read = |guard: fjall::Guard| {
             let (key, value) = guard.into_inner().ok()?;
@@ -174,22 +181,24 @@ impl CheckpointStore {
         checkpoints
     }
 
-    /// The record of an instance. `None`: there is none, or it cannot be read.
+    /// Returns the checkpoint of an instance, or `None` if there is none or it is unreadable.
     pub fn get(&self, key: &InstanceKey) -> Option<Checkpoint> {
         let value = self.streams.get(encode(key)).ok()??;
         serde_json::from_slice(&value).ok()
     }
 
-    /// Writes the record of an instance.
+    /// Writes the checkpoint of an instance.
     ///
-    /// A disk that refuses it is told and lived with: the older record leads to lines that are sent again, or to a loss that is told, never to other lines under used numbers.
+    /// A write error is logged and otherwise ignored: with the older checkpoint lines are sent
+    /// again or a gap is recorded, but sequence numbers are never reused for other lines.
     pub fn save(&self, key: &InstanceKey, checkpoint: &Checkpoint) {
         if let Err(error) = self.streams.insert(encode(key), encode(checkpoint)) {
             tracing::error!(%error, "checkpoint not written");
         }
     }
 
-    /// Removes the record of an instance; with that of its standard output, the other's too, and from where its files are read.
+    /// Deletes the checkpoint of an instance; that of standard output together with that of
+    /// standard error and the file checkpoint.
     pub fn delete(&self, key: &InstanceKey) {
         let mut removed = self.streams.remove(encode(key));
         if key.fd() == Some(Fd::Out) {
@@ -201,15 +210,16 @@ impl CheckpointStore {
         }
     }
 
-    /// From where an instance's files are read again. `None`: it is not known, or cannot be read.
+    /// Returns the file checkpoint of an instance, or `None` if there is none or it is unreadable.
     pub fn file_checkpoint(&self, key: &InstanceKey) -> Option<FileCheckpoint> {
         let value = self.file_checkpoints.get(encode(key)).ok()??;
         serde_json::from_slice(&value).ok()
     }
 
-    /// Writes from where an instance's files are read again.
+    /// Writes the file checkpoint of an instance.
     ///
-    /// A disk that refuses it is told and lived with: from the older one more is read again, or what it says is gone and told.
+    /// A write error is logged and otherwise ignored: with the older checkpoint more is read again,
+    /// or a gap is recorded if its file is gone.
     pub fn save_file_checkpoint(&self, key: &InstanceKey, file_checkpoint: &FileCheckpoint) {
         if let Err(error) = self.file_checkpoints.insert(encode(key), encode(file_checkpoint)) {
             tracing::error!(%error, "checkpoint not written");
@@ -232,7 +242,7 @@ fn try_open(dir: &Path) -> fjall::Result<CheckpointStore> {
     })
 }
 
-/// Refuses what is there and is no store: it is somebody's, and neither to be written into nor to be renamed.
+/// Rejects a directory with other content, which must be neither written to nor renamed.
 fn check_contents(dir: &Path) -> Result<(), String> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -246,7 +256,7 @@ fn check_contents(dir: &Path) -> Result<(), String> {
         if name == FIRST_FILE {
             return Ok(());
         }
-        // A volume's own, in its root.
+        // Exists in the root of a volume.
         is_empty &= name == "lost+found";
     }
     if is_empty {
@@ -256,7 +266,8 @@ fn check_contents(dir: &Path) -> Result<(), String> {
     }
 }
 
-/// Whether what is there was read, and makes no sense: anything else may be otherwise the next time, and is no ground to begin anew.
+/// Returns whether the store was read and is invalid. Other errors may be temporary and do not
+/// justify replacing it.
 fn is_unreadable(error: &fjall::Error) -> bool {
     use fjall::Error;
     match error {
@@ -271,7 +282,7 @@ fn is_unreadable(error: &fjall::Error) -> bool {
     }
 }
 
-/// In words.
+/// Describes an error for the operator.
 fn describe(error: &fjall::Error) -> String {
     use fjall::Error;
     match error {
@@ -292,8 +303,8 @@ fn set_aside_path(dir: &Path) -> PathBuf {
     name.into()
 }
 
-/// As records and their keys are written.
+/// Encodes a checkpoint or its key.
 pub fn encode(value: &impl Serialize) -> Vec<u8> {
-    // Plain structs of strings and numbers: there is nothing in them that JSON cannot say.
+    // Plain structs of strings and numbers always encode.
     serde_json::to_vec(value).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What goes to the bus, and what all streams share on the way.
+//! Objects that all streams publish through.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ pub struct PublishContext {
     pub checkpoints: CheckpointStore,
     pub spool: Arc<Spool>,
     pub metrics: Metrics,
-    /// What an app may print. `None`: what it likes.
+    /// `None`: no rate limit.
     pub rate_limits: Option<Arc<RateLimits>>,
     /// See [`Config::publish_wait`](crate::Config::publish_wait).
     pub publish_wait: Duration,

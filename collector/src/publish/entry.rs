@@ -1,4 +1,4 @@
-//! What a stream hands to the bus, in order.
+//! Entries of the outbox: what a stream publishes, in order.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use bus::{Batch, StreamMetadata};
 
 use crate::anchor::ResumePoint;
 
-/// One thing to be done, in its turn.
+/// One entry of the outbox.
 #[derive(Clone, Debug)]
 pub enum OutboxEntry {
-    /// Publish; the mark is at the end of its lines, where it has any.
+    /// Publish a batch; the resume point is at the end of its lines, if it has any.
     Batch(Batch, Option<ResumePoint>),
-    /// Publish; the instance's last stream ends with it, and is not to be read again.
+    /// Publish the end of the instance's last stream, which is not read again.
     Finish(Batch),
-    /// A new stream of the instance begins: its record takes the old one's place.
+    /// A new stream of the instance starts and replaces its checkpoint.
     Start(Arc<StreamMetadata>),
 }
 
 impl OutboxEntry {
-    /// Its lines' bytes.
+    /// Returns the bytes of the entry's lines.
     pub fn data(&self) -> &[u8] {
         match self {
             Self::Batch(batch, _) | Self::Finish(batch) => batch.data(),

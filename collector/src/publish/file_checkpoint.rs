@@ -1,15 +1,17 @@
-//! From where a container's files are read again after a restart.
+//! File checkpoints: where a container's files are read again after a restart.
 
 use bus::{Epoch, StreamId};
 use serde::{Deserialize, Serialize};
 
-/// A place in a container's files at which no line was open, and how many lines each output had up to it.
+/// A position in a container's files at which no line was open, and the number of lines of each
+/// output before it.
 ///
-/// What its streams' records say was accepted lies at or behind it: after a restart the files are read from here, and lines are counted, not looked for. The proof
-/// is the file's first line, and the anchor of the last line that was had.
+/// It never lies after what the streams' checkpoints confirm. After a restart the files are read
+/// from here, and lines are counted rather than searched for. The hash of the file's first line and
+/// the anchor of the last confirmed line prove that the position is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCheckpoint {
-    /// Where.
+    /// The position.
     pub position: FilePosition,
     /// Lines of standard output.
     pub out: LineCount,
@@ -17,36 +19,36 @@ pub struct FileCheckpoint {
     pub err: LineCount,
 }
 
-/// A place in a file.
+/// A position in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePosition {
-    /// Its device and inode: where it is looked for first. Both can be another file's by now.
+    /// The file's device. Device and inode are tried first; both can be reused by another file.
     pub dev: u64,
-    /// See `dev`.
+    /// The file's inode.
     pub inode: u64,
-    /// What its first line is known by.
+    /// The hash of the first line, which identifies the file.
     pub head_hash: u64,
-    /// Bytes before the place, uncompressed.
+    /// Uncompressed bytes before the position.
     pub offset: u64,
 }
 
-/// How many lines a stream has up to a place.
+/// The number of lines that a stream has before a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LineCount {
     millis: u64,
     random: u32,
-    /// The seq of the next line.
+    /// The sequence number of the next line.
     pub seq: u64,
 }
 
 impl LineCount {
-    /// Of this stream.
+    /// Creates the count of a stream.
     pub fn new(stream: &StreamId, seq: u64) -> Self {
         let Epoch { millis, random } = stream.epoch();
         Self { millis, random, seq }
     }
 
-    /// Whether it counts this stream's lines.
+    /// Returns whether the count belongs to a stream.
     pub fn is_of(&self, stream: &StreamId) -> bool {
         let Epoch { millis, random } = stream.epoch();
         (self.millis, self.random) == (millis, random)

@@ -1,8 +1,8 @@
-//! Batches that become losses.
+//! Turns batches that cannot be published into gaps.
 
 use bus::{Batch, Content, Gap, GapReason, Timestamp};
 
-/// A batch's lines, lost.
+/// Replaces a batch by a gap that covers its lines.
 pub fn to_gap(batch: &Batch, reason: GapReason) -> Batch {
     let (from, to) = time_range(batch.data());
     Batch {
@@ -16,7 +16,7 @@ pub fn to_gap(batch: &Batch, reason: GapReason) -> Batch {
     }
 }
 
-/// The first and the last line's timestamp.
+/// Returns the timestamps of the first and the last line.
 pub fn time_range(data: &[u8]) -> (Option<Timestamp>, Option<Timestamp>) {
     let last = data[..data.len().saturating_sub(1)]
         .rsplit(|byte| *byte == b'\n')

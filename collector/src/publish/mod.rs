@@ -1,4 +1,5 @@
-//! Publishes what the streams number.
+//! Publishes numbered lines exactly once: rate limits, outbox, spool and checkpoints; depends on
+//! the bus and the shared types, and on nothing that reads logs.
 
 pub mod checkpoint;
 pub mod context;

@@ -1,4 +1,5 @@
-//! A stream's way to the bus: one batch in flight, the next gathers meanwhile, in memory or, when the bus is away, on disk.
+//! Publishes one stream's entries: one batch in flight, the next ones in memory or, if the bus is
+//! unavailable, in the spool.
 
 use std::{collections::VecDeque, future, io, sync::Arc, time::Duration};
 
@@ -26,45 +27,47 @@ use crate::{
     retry::Backoff,
 };
 
-/// The first wait after the bus refused a batch for now: about what a retry on the way costs.
+/// Delay before the first retry: about the cost of a retry on the network.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 
-/// The longest: a bus that comes back is noticed within this.
+/// Longest delay between retries: a recovered bus is used within this time.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// What the bus has not accepted within this goes to disk: a killed collector then has it, whatever the node rotates away.
+/// Data that the bus has not accepted within this time is spooled, so that it survives a kill of
+/// the collector and a rotation on the node.
 pub const SPOOL_AFTER: Duration = Duration::from_secs(1);
 
-/// A disk that refused is tried again after this.
+/// Delay before another attempt to write to a failed spool.
 const SPOOL_RETRY: Duration = Duration::from_secs(5);
 
-/// A stream's way to the bus.
+/// One stream's outgoing entries.
 ///
-/// *Order*: a batch is handed over once the one before was accepted; what is on disk goes before what is in memory. *Bound*: none of its own in memory: see
-/// [`queued_bytes`](Self::queued_bytes) and [`spill`](Self::spill); on disk the spool's.
+/// *Order*: a batch is sent after the previous one was accepted; spooled entries precede those in
+/// memory. *Bound*: none in memory by itself, see [`queued_bytes`](Self::queued_bytes) and
+/// [`spill`](Self::spill); the spool's on disk.
 pub struct Outbox {
     context: PublishContext,
     key: InstanceKey,
     checkpoint: Checkpoint,
     spool: StreamSpool,
     queue: VecDeque<OutboxEntry>,
-    /// Of the queue and of what is in flight from it.
+    /// Bytes of the queue and of what is in flight from it.
     queued_bytes: usize,
     in_flight: InFlight,
-    /// Since when the bus has not accepted what it was handed.
+    /// Since when an entry has been waiting for confirmation.
     unconfirmed_since: Option<Instant>,
     backoff: Backoff,
-    /// The last attempt was refused for now.
+    /// The last attempt failed with a transient error.
     is_retrying: bool,
     no_spill_before: Option<Instant>,
 }
 
 enum InFlight {
-    /// Nothing is to be done.
+    /// There is nothing to do.
     Idle,
-    /// It waits for its turn.
+    /// Waits for a publish permit.
     WaitingForPermit(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
-    /// The bus has it, and has not answered.
+    /// Waits for the response of the bus.
     Publishing(Publishing),
 }
 
@@ -81,7 +84,7 @@ enum FlightEvent {
 }
 
 impl Outbox {
-    /// Of an instance whose record this is. What a collector before it left on disk goes first.
+    /// Creates the outbox of an instance. Data spooled before the restart is published first.
     pub fn new(context: PublishContext, key: InstanceKey, checkpoint: Checkpoint) -> Self {
         let mut outbox = Self {
             spool: context.spool.stream_spool(&key, &checkpoint),
@@ -100,12 +103,12 @@ impl Outbox {
         outbox
     }
 
-    /// Where ends what is on disk.
+    /// Returns where the spooled data ends.
     pub fn spool_end(&self) -> SpoolEnd {
         self.spool.end()
     }
 
-    /// Puts a step behind the others, and begins with it where there are none.
+    /// Appends an entry and starts publishing if nothing is in flight.
     pub fn push(&mut self, entry: OutboxEntry) {
         let is_next_on_disk = self.queue.is_empty() && !self.spool.is_empty();
         if !(is_next_on_disk && self.spool.append(&entry)) {
@@ -115,27 +118,28 @@ impl Outbox {
         self.start_next();
     }
 
-    /// Whether there is nothing to wait for.
+    /// Returns whether everything is published.
     pub fn is_idle(&self) -> bool {
         matches!(self.in_flight, InFlight::Idle)
     }
 
-    /// Whether batches go to disk: those before them are there.
+    /// Returns whether entries must go to the spool because earlier ones are there.
     pub fn is_spooling(&self) -> bool {
         !self.spool.is_empty()
     }
 
-    /// Whether the bus refuses for now, and everything is on disk.
+    /// Returns whether the bus is unavailable and everything is spooled.
     pub fn is_fully_spooled(&self) -> bool {
         self.is_retrying && self.is_spooling() && self.queued_bytes == 0 && self.queue.is_empty()
     }
 
-    /// Bytes in memory that were pushed and not accepted.
+    /// Returns the bytes in memory that were pushed and not accepted.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }
 
-    /// The seq up to which the bus has this stream's lines, or the disk for it. `None`: another stream's batches are still on their way.
+    /// Returns the sequence number up to which the bus or the spool has the stream. `None`: entries
+    /// of another stream are pending.
     pub fn accepted(&self, stream: &StreamId) -> Option<u64> {
         let seq_end = |point: Option<ResumePoint>| point.map_or(0, |point| point.seq_end);
         let on_disk = self.spool.end();
@@ -147,24 +151,24 @@ impl Outbox {
         spooled.max(confirmed)
     }
 
-    /// How many of these bytes, whole lines of the app's, may pass.
+    /// Returns how many of these bytes, in whole lines, the app's rate limit admits.
     pub fn admit(&self, app: &AppName, data: &[u8]) -> usize {
         let rate_limits = self.context.rate_limits.as_ref();
         rate_limits.map_or(data.len(), |rate_limits| rate_limits.admit(app, data))
     }
 
-    /// What counts.
+    /// Returns the metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.context.metrics
     }
 
-    /// What the stream holds in memory, and whether that is too much for all.
+    /// Reports the stream's buffered bytes. Returns whether all streams together exceed the limit.
     pub fn report_buffered(&mut self, bytes: usize) -> bool {
         self.spool.report_buffered(bytes);
         self.spool.spool().is_crowded()
     }
 
-    /// Returns when something happened to what is on its way: the next is then on its, in its turn. Never while idle.
+    /// Returns after progress; never while idle. Starts publishing the next entry.
     ///
     /// *Cancel safety*: the batch stays in flight.
     pub async fn progress(&mut self) {
@@ -175,9 +179,9 @@ impl Outbox {
         }
     }
 
-    /// Returns when everything was dealt with, and the record says so.
+    /// Returns when everything is published and the checkpoint is written.
     ///
-    /// *Cancel safety*: what is not accepted stays.
+    /// *Cancel safety*: unconfirmed entries are kept.
     pub async fn drain(&mut self) {
         while !self.is_idle() {
             self.progress().await;
@@ -185,7 +189,8 @@ impl Outbox {
         self.save();
     }
 
-    /// Puts everything that is in memory and not accepted on disk, what is in flight included. A disk that refuses is tried again later.
+    /// Writes everything in memory that is not accepted to the spool, including the batch in
+    /// flight. A failed write is retried later.
     pub fn spill(&mut self) {
         if self.spool.is_empty()
             && let InFlight::Publishing(publishing) = &mut self.in_flight
@@ -209,7 +214,7 @@ impl Outbox {
         self.no_spill_before = None;
     }
 
-    /// When what is in memory is to go to disk. `None`: nothing is.
+    /// Returns when data in memory must be spooled, or `None` if there is none.
     fn spill_at(&self) -> Option<Instant> {
         let publishing = matches!(&self.in_flight, InFlight::Publishing(publishing) if !publishing.on_disk);
         let since = self
@@ -219,7 +224,7 @@ impl Outbox {
         Some(self.no_spill_before.map_or(due, |before| before.max(due)))
     }
 
-    /// Writes the record: what was accepted since the last batch was handed over is else written with the next.
+    /// Writes the checkpoint. Otherwise an accepted batch is recorded together with the next one.
     pub fn save(&self) {
         self.context.checkpoints.save(&self.key, &self.checkpoint);
     }
@@ -235,13 +240,13 @@ impl Outbox {
         }
     }
 
-    /// What had to wait is published a few streams at a time.
+    /// Delayed entries are published by a few streams at a time.
     fn wait_for_permit(&mut self, pause: Duration) {
         let permits = self.context.spool.permits();
         self.in_flight = InFlight::WaitingForPermit(permit(permits, pause).boxed());
     }
 
-    /// Hands the oldest step over. The turn lasts as long as that takes.
+    /// Publishes the oldest entry. The permit is held until the response.
     fn publish_next(&mut self, permit: Option<OwnedSemaphorePermit>) {
         while let Some((entry, on_disk)) = self.pop_oldest() {
             match &entry {
@@ -288,7 +293,7 @@ impl Outbox {
         });
     }
 
-    /// What was sent before a restart may reach further than what is sent again now.
+    /// What was sent before a restart may extend beyond what is sent again now.
     fn record_sent(&mut self, end: Option<ResumePoint>) {
         if let Some(end) = end {
             let farthest = self.checkpoint.sent.filter(|sent| sent.seq_end > end.seq_end);
@@ -332,7 +337,7 @@ impl Outbox {
         }
         self.unconfirmed_since = None;
         if self.checkpoint.ended || publishing.on_disk {
-            // Before it is gone from the disk.
+            // The checkpoint is written before the entry is removed from the spool.
             self.save();
         }
         self.confirm_spooled(publishing.on_disk);
@@ -353,7 +358,7 @@ impl Outbox {
         self.wait_for_permit(pause);
     }
 
-    /// Somebody removed the app's topic while it has pods: it is made again, and the batch published then.
+    /// Creates the topic again if it was deleted while the app has pods, then publishes the batch.
     fn on_topic_missing(&mut self, publishing: Publishing, app: AppName) {
         tracing::warn!(stream = self.checkpoint.stream(), %app, "topic gone: made again");
         let pause = self.requeue(publishing);
@@ -368,7 +373,7 @@ impl Outbox {
         self.in_flight = InFlight::WaitingForPermit(made.boxed());
     }
 
-    /// What was refused is the oldest again. Returns how long to wait before it is handed over again.
+    /// Returns the entry to the front of the queue. Returns the delay before the next attempt.
     fn requeue(&mut self, publishing: Publishing) -> Duration {
         self.context.metrics.publish_retries.inc();
         self.is_retrying = true;
@@ -380,7 +385,8 @@ impl Outbox {
         self.backoff.next_delay()
     }
 
-    /// It would block its stream for ever: told as a loss instead.
+    /// Replaces a batch that the bus rejects permanently by a gap; retrying it would block the
+    /// stream.
     fn on_permanent_error(&mut self, publishing: Publishing, error: &BusError) {
         let (seq, lines) = match &publishing.entry {
             OutboxEntry::Batch(batch, _) | OutboxEntry::Finish(batch) => (batch.seq, batch.lines()),
@@ -416,7 +422,8 @@ async fn permit(permits: Arc<Semaphore>, pause: Duration) -> Option<OwnedSemapho
     permits.acquire_owned().await.ok()
 }
 
-/// What was on disk and cannot be read back: a loss, as far as it was the stream that the record is of.
+/// Makes a gap of spooled lines that cannot be read back, if they belong to the stream of the
+/// checkpoint.
 fn unreadable_gap(checkpoint: &Checkpoint, end: &SpoolEnd) -> Option<OutboxEntry> {
     let metadata = checkpoint
         .metadata()

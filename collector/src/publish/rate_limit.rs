@@ -1,6 +1,8 @@
-//! What an app may print on this node, in bytes a second: a token bucket an app, shared by its streams.
+//! Rate limits: one token bucket per app and node, in bytes per second, shared by the app's
+//! streams.
 //!
-//! Lines have their numbers by then; what is above the limit becomes a loss in its place, and the app's own log says what the limit is.
+//! Lines are numbered before the limit applies. Dropped lines become a gap, and a platform message
+//! in the app's log states the limit.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,16 +12,17 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::retry::Backoff;
 
-/// A bucket that ran dry opens again when it holds this much of a second's worth: lines pass in runs, and the losses between them are few.
+/// An exhausted bucket opens again when it holds the tokens of this many seconds, so that lines
+/// pass in runs and gaps are few.
 const REOPEN_SECONDS: f64 = 1.0;
 
-/// An app is told its limit at most this often.
+/// Minimum time between two messages to an app.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Notices that wait for the bus. More are not told: the next one will be.
+/// Messages that can wait for the bus. More are dropped and sent again after the interval.
 const WAITING_NOTICES: usize = 64;
 
-/// What each app may print.
+/// The rate limits of all apps.
 pub struct RateLimits {
     rate: f64,
     burst: f64,
@@ -35,7 +38,7 @@ struct Bucket {
 }
 
 impl RateLimits {
-    /// So many bytes a second, and so many at once; with it, the limit's teller, to be run beside the collector.
+    /// Creates the limits, and the task that publishes messages about exceeded limits.
     pub fn new(rate: u64, burst: u64, node: &str, bus: Arc<dyn Bus>) -> (Self, impl Future<Output = ()> + use<>) {
         let (notices, last_notice) = mpsc::channel(WAITING_NOTICES);
         let text = format!(
@@ -50,7 +53,7 @@ impl RateLimits {
         (limits, publish_notices(last_notice, text, node.to_owned(), bus))
     }
 
-    /// How many of these bytes, whole lines, may pass now.
+    /// Returns how many of these bytes, in whole lines, may pass now.
     pub fn admit(&self, app: &AppName, data: &[u8]) -> usize {
         let mut buckets = self.buckets.lock();
         let bucket = buckets.entry(app.clone()).or_insert_with(|| Bucket {
@@ -73,7 +76,7 @@ impl RateLimits {
                 .is_none_or(|last_notice| last_notice.elapsed() >= NOTICE_INTERVAL)
         {
             bucket.last_notice = Some(Instant::now());
-            // Full: it is told the next time.
+            // If the queue is full, the message is sent the next time.
             let _ = self.notices.try_send((app.clone(), Timestamp::now()));
         }
         admitted
@@ -88,7 +91,8 @@ impl Bucket {
     }
 }
 
-/// The whole lines that so many tokens are enough for. Out of a full bucket one passes that is larger than it, or it never would.
+/// Returns the length of the whole lines that the tokens cover. A line larger than the bucket
+/// passes if the bucket is full; otherwise it never would.
 fn whole_lines(data: &[u8], tokens: f64, is_full: bool) -> usize {
     if data.len() as f64 <= tokens {
         return data.len();
@@ -102,7 +106,7 @@ fn whole_lines(data: &[u8], tokens: f64, is_full: bool) -> usize {
     }
 }
 
-/// Tells apps their limit, each in a stream of this collector's own.
+/// Publishes messages about exceeded limits, in this collector's own stream of each app.
 async fn publish_notices(
     mut last_notice: mpsc::Receiver<(AppName, Timestamp)>,
     text: String,
@@ -125,14 +129,14 @@ async fn publish_notices(
                 part: None,
             },
         };
-        // The number is this line's until the bus has it.
+        // The sequence number is used only once the bus has the line.
         if publish(&*bus, &batch).await {
             *seq += 1;
         }
     }
 }
 
-/// Whether the bus took it; however long that takes.
+/// Publishes a batch with retries. Returns false if the bus rejects it permanently.
 async fn publish(bus: &dyn Bus, batch: &Batch) -> bool {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     loop {

@@ -8,36 +8,37 @@ use bytes::Bytes;
 use super::lines::Slice;
 use crate::anchor::TimestampParser;
 
-/// Looks that are open are few; a follow that is behind this many files is hopeless, and the older ones stand for all.
+/// Upper bound for pending lines; older ones stand for all files of a follow that lags by more.
 const MAX_MARKS: usize = 64;
 
-/// A line that a file was seen to hold near its beginning.
+/// A line seen near the start of a log file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedLine {
-    /// Its time.
+    /// The line's time.
     pub time: Timestamp,
-    /// Its timestamp as it is printed, with the space.
+    /// The printed timestamp, with the space after it.
     prefix: Bytes,
 }
 
-/// Lines that must come, oldest first.
+/// Lines that must arrive, oldest first.
 #[derive(Debug, Default)]
 pub struct ExpectedLines(VecDeque<ExpectedLine>);
 
 impl ExpectedLines {
-    /// Expects one more.
+    /// Adds a line, unless it is older than the last one.
     pub fn push(&mut self, expected: ExpectedLine) {
         if self.0.len() < MAX_MARKS && self.0.back().is_none_or(|last| last.time < expected.time) {
             self.0.push_back(expected);
         }
     }
 
-    /// Expects nothing any more.
+    /// Removes all lines.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Where in these lines, which follow those before, the first line stands that is behind one that did not come. `None`: nowhere.
+    /// Returns the offset of the first line after an expected one that did not arrive, or `None` if
+    /// none is missing. Slices must be passed in order.
     pub fn first_after_missing(&mut self, slice: &Slice) -> Option<usize> {
         while let Some(expected) = self.0.front()
             && slice.end.time >= expected.time.0
@@ -47,7 +48,7 @@ impl ExpectedLines {
                 continue;
             }
             if let Some((at, time)) = first_later_than(&slice.data, expected.time) {
-                // Files skipped together are one hole.
+                // Adjacent skipped files are one gap.
                 self.0.retain(|other| other.time > time || other.is_in(&slice.data));
                 return Some(at);
             }
@@ -57,7 +58,7 @@ impl ExpectedLines {
 }
 
 impl ExpectedLine {
-    /// Of the line that this text begins with. `None`: it begins with no timestamp.
+    /// Parses the timestamp of a line. Returns `None` if it has none.
     pub fn parse(line: &Bytes) -> Option<Self> {
         let (time, text) = Timestamp::split_line(line)?;
         let prefix = line.slice(..line.len() - text.len());
@@ -70,7 +71,7 @@ impl ExpectedLine {
     }
 }
 
-/// The first line of a later time.
+/// Finds the first line with a later time.
 fn first_later_than(data: &[u8], time: Timestamp) -> Option<(usize, Timestamp)> {
     let mut stamps = TimestampParser::default();
     let mut begin = 0;

@@ -1,6 +1,7 @@
-//! Frames of a log response become lines, found in their place by anchors, cut where too long, gathered into slices that travel as batches.
+//! Splits frames of a log response into lines, finds the resume point by its anchor, splits long
+//! lines, and collects lines into slices that become batches.
 //!
-//! One copy a frame, into the buffer; nothing is allocated, copied or locked a line.
+//! Copies each frame once into the buffer; nothing is allocated, copied or locked per line.
 
 use std::collections::VecDeque;
 
@@ -16,25 +17,26 @@ use crate::{
     },
 };
 
-/// What may be held while it is undecided where a response joins: between the two marks lies at most a batch. More only follows where the
-/// node's clock stepped back far; then it counts as not joining, which is told, rather than as memory.
+/// Upper bound for data held while the resume point is searched. Between the two resume points lies
+/// at most one batch; more follows only if the node's clock stepped back far. Then the search
+/// fails, which is recorded as a gap.
 const MAX_UNDECIDED_BYTES: usize = 2 * MAX_BATCH_BYTES;
 
-/// Consecutive complete lines, ready to travel.
+/// Consecutive complete lines that can be published.
 #[derive(Clone, Debug)]
 pub struct Slice {
     /// The lines, each ending in a newline; at most [`MAX_BATCH_BYTES`].
     pub data: Bytes,
-    /// How many.
+    /// The number of lines.
     pub lines: u64,
-    /// Where it is one part of a cut line.
+    /// Set if this is one part of a split line.
     pub part: Option<Part>,
-    /// The last one's anchor.
+    /// The anchor of the last line.
     pub end: Anchor,
 }
 
 impl Slice {
-    /// Takes the lines off that its first bytes, so many, are; it comes behind a line of this progress.
+    /// Removes the lines in the first `bytes`; `progress` is the anchor state before them.
     pub fn split_front(&mut self, bytes: usize, mut progress: AnchorState) -> Self {
         let data = self.data.split_to(bytes);
         let mut stamps = TimestampParser::default();
@@ -57,18 +59,19 @@ impl Slice {
     }
 }
 
-/// The lines of one container instance, across the responses they come in.
+/// The lines of one container instance across its responses.
 ///
-/// *Memory*: what was not [taken](Self::take), and at most one line of [`MAX_LINE_BYTES`] besides. Nothing when idle.
+/// *Memory*: the data not returned by [`next_slice`](Self::next_slice), plus at most one line of
+/// [`MAX_LINE_BYTES`]. Nothing when idle.
 #[derive(Debug)]
 pub struct Lines {
-    /// Complete lines, `open` bytes, then the unterminated rest.
+    /// Complete lines (`open` bytes), then the unterminated rest.
     buffer: BytesMut,
     open: usize,
     open_lines: u64,
-    /// Where the last of the open lines begins.
+    /// Start of the last complete line.
     last_start: usize,
-    /// The rest has no newline before this.
+    /// The rest has no newline before this offset.
     scanned: usize,
     sealed: VecDeque<Slice>,
     sealed_bytes: usize,
@@ -76,16 +79,17 @@ pub struct Lines {
     stamps: TimestampParser,
     rest_kind: RestKind,
     search: Option<ResumeSearch>,
-    /// Text without a timestamp belongs to lines already had, until the first line that has one.
+    /// Text without a timestamp continues a line that was already read, until the first line with a
+    /// timestamp.
     skip_untimed: bool,
 }
 
-/// What the rest is the beginning of.
+/// What the rest of the buffer is the start of.
 #[derive(Debug)]
 enum RestKind {
     /// A line.
     Line,
-    /// The remaining content of a line of which parts were made, each beginning with this timestamp and space.
+    /// The remainder of a line that was split; all parts start with this timestamp and space.
     SplitLine(Bytes),
     /// The remainder of a line that is dropped.
     Skipped,
@@ -111,10 +115,10 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// Begins with a new response; what was not taken of the one before is dropped.
+    /// Starts a new response; buffered data of the previous one is dropped.
     ///
-    /// `seek`: what to find before anything may be taken; `None` reads from the log's beginning. `from_time`: the response was asked for with a
-    /// `sinceTime`, so that it can begin within a line.
+    /// `search`: the resume point to find first; `None` reads from the start of the log.
+    /// `from_time`: the request had a `sinceTime`, so the response can start within a line.
     pub fn start_response(&mut self, search: Option<ResumeSearch>, from_time: bool) {
         *self = Self {
             search,
@@ -123,7 +127,7 @@ impl Lines {
         };
     }
 
-    /// Takes in a frame. Says where the response joins what was had before, in the call in which that is decided.
+    /// Adds a frame. Returns the result of the search in the call that decides it.
     pub fn push(&mut self, frame: &[u8]) -> Option<SearchResult> {
         self.buffer.extend_from_slice(frame);
         let mut search_result = None;
@@ -147,12 +151,13 @@ impl Lines {
         search_result
     }
 
-    /// Decides that the response does not join: it ended. `None` where that was decided before.
+    /// Ends the search without a match, because the response ended. Returns `None` if it was
+    /// decided before.
     pub fn end_search(&mut self) -> Option<SearchResult> {
         self.search.take().map(|search| search.not_found())
     }
 
-    /// The next lines to travel, at most a batch; none while it is undecided where the response joins.
+    /// Returns the next lines to publish, at most one batch; `None` while the search is undecided.
     pub fn next_slice(&mut self) -> Option<Slice> {
         if self.search.is_some() {
             return None;
@@ -163,57 +168,58 @@ impl Lines {
         let slice = self.sealed.pop_front()?;
         self.sealed_bytes -= slice.data.len();
         if self.buffer.is_empty() {
-            // Lets go of the allocation that the slice shares: an idle stream holds nothing.
+            // Releases the allocation that the slice shares, so that an idle stream holds no
+            // memory.
             self.buffer = BytesMut::new();
         }
         Some(slice)
     }
 
-    /// The time of the last line that was read.
+    /// Returns the time of the last line read.
     pub fn last_read(&self) -> Option<Timestamp> {
         (self.progress.time != i64::MIN).then_some(Timestamp(self.progress.time))
     }
 
-    /// Whether it is still undecided where the response joins.
+    /// Returns whether the search is undecided.
     pub fn is_searching(&self) -> bool {
         self.search.is_some()
     }
 
-    /// Complete lines held.
+    /// Returns the number of complete buffered lines.
     pub fn buffered_lines(&self) -> u64 {
         self.sealed.iter().map(|slice| slice.lines).sum::<u64>() + self.open_lines
     }
 
-    /// Bytes held.
+    /// Returns the number of buffered bytes.
     pub fn buffered_bytes(&self) -> usize {
         self.sealed_bytes + self.buffer.len()
     }
 
-    /// The text after the last newline, without what was cut off its front.
+    /// Returns the text after the last newline, without parts already split off.
     pub fn rest(&self) -> &[u8] {
         &self.buffer[self.open..]
     }
 
-    /// Whether the rest stands at the beginning of a line, so that its timestamp can be looked for.
+    /// Returns whether the rest starts at the start of a line, where a timestamp is expected.
     pub fn rest_starts_line(&self) -> bool {
         matches!(self.rest_kind, RestKind::Line)
     }
 
-    /// Drops the rest: it is no line.
+    /// Drops the rest.
     pub fn drop_rest(&mut self) {
         self.buffer.truncate(self.open);
         self.scanned = self.open;
         self.rest_kind = RestKind::Line;
     }
 
-    /// Makes a line of the rest, where there is one: its container has written its last.
+    /// Terminates the rest as a line, after the container has ended.
     pub fn finish_rest(&mut self) {
         if !self.rest().is_empty() || !self.rest_starts_line() {
             self.push(b"\n");
         }
     }
 
-    /// The rest is a line that ends at `newline`, not longer than a line may be.
+    /// Handles a line of normal length that ends at `newline`.
     #[inline]
     fn line(&mut self, newline: usize) -> Option<SearchResult> {
         let stamp = self.stamps.parse(&self.buffer[self.open..newline]);
@@ -237,7 +243,8 @@ impl Lines {
         self.apply_verdict(verdict)
     }
 
-    /// The rest, up to `end` and there `ended` by a newline or going on, is longer than a line may be, or the remainder of one that is.
+    /// Handles a line longer than the limit, or its remainder, up to `end`; `ended`: a newline
+    /// follows.
     #[cold]
     fn long_line(&mut self, end: usize, ended: bool) -> Option<SearchResult> {
         let mut end = end - self.open;
@@ -246,7 +253,7 @@ impl Lines {
             let stamp = self.stamps.parse(&self.buffer[..end]);
             let prefix = stamp.map_or(0, |(_, len)| len);
             if end - prefix <= MAX_LINE_BYTES {
-                // Too long only with its timestamp.
+                // Only the timestamp makes it exceed the limit.
                 self.scanned = end;
                 return if ended { self.line(end) } else { None };
             }
@@ -283,7 +290,7 @@ impl Lines {
         search_result
     }
 
-    /// A part of a long line is a line of its own, with the timestamp of all.
+    /// Adds one part of a long line as a line with the same timestamp.
     fn part(&mut self, prefix: &[u8], text: &[u8], part: Part) -> Option<SearchResult> {
         let data: Bytes = [prefix, text, b"\n"].concat().into();
         let time = self.stamps.parse(&data).map(|(time, _)| time);
@@ -300,7 +307,7 @@ impl Lines {
         self.apply_verdict(verdict)
     }
 
-    /// Drops, keeps or gives free what was gathered, as the line just seen decides.
+    /// Drops, keeps or releases buffered lines according to the search.
     fn apply_verdict(&mut self, verdict: Verdict) -> Option<SearchResult> {
         match verdict {
             Verdict::Hold => None,
@@ -337,7 +344,7 @@ impl Lines {
         self.scanned = 0;
     }
 
-    /// Makes a slice of the open lines. Then the buffer begins with the rest.
+    /// Makes a slice of the complete lines; the buffer then starts with the rest.
     fn seal(&mut self) {
         if self.open == 0 {
             return;

@@ -1,10 +1,10 @@
-//! What the batches of a stream have in common.
+//! Metadata of new streams.
 
 use bus::{Epoch, InvalidStreamId, StreamId, StreamMetadata};
 
 use crate::instance::{Instance, InstanceKey};
 
-/// What the streams of an instance have in common, with a new epoch.
+/// Returns the metadata of an instance's stream, with a new epoch.
 pub fn new_metadata(instance: &Instance) -> Result<StreamMetadata, InvalidStreamId> {
     Ok(StreamMetadata {
         app: instance.app.clone(),
@@ -17,7 +17,7 @@ pub fn new_metadata(instance: &Instance) -> Result<StreamMetadata, InvalidStream
     })
 }
 
-/// A new epoch of an instance.
+/// Returns a stream id with a new epoch.
 pub fn new_stream_id(key: &InstanceKey) -> Result<StreamId, InvalidStreamId> {
     StreamId::new(&key.pod_uid, &key.container, &key.container_id, Epoch::new())
 }

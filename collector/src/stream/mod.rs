@@ -1,4 +1,5 @@
-//! One container instance's output as a stream: every line its number, every hole its loss, and the end.
+//! Turns one container instance's output into a numbered stream, records gaps, and passes it to
+//! `publish`; depends on nothing in `api`, `files` or `supervisor`.
 
 pub mod expected_lines;
 pub mod lines;
@@ -27,13 +28,15 @@ use crate::{
 use expected_lines::ExpectedLines;
 use lines::Lines;
 
-/// What is held of a stream in memory while the bus is slow; then it goes to disk. Four batches: one on the way, the rest gathered.
+/// Upper bound for a stream's buffered data while the bus is slow; more is spooled. Four batches:
+/// one in flight, the rest waiting.
 const MAX_BUFFERED_BYTES: usize = 4 << 20;
 
-/// What a stream may hold while all together hold too much: below it there is little to gain.
+/// The same while all streams together exceed their limit; smaller buffers would free little.
 const MAX_BUFFERED_CROWDED: usize = 256 << 10;
 
-/// What goes to disk gathers until it is so much, or [`SPOOL_AFTER`] old: a write a line would be slow, and longer is more to lose.
+/// Data for the spool is collected up to this size, or for [`SPOOL_AFTER`]: a write per line would
+/// be slow, and waiting longer risks more.
 const SPOOL_WRITE_BYTES: usize = 256 << 10;
 
 /// One container instance's output as a stream.
@@ -43,53 +46,55 @@ pub struct Stream {
     lines: Lines,
     outbox: Outbox,
     next_seq: u64,
-    /// Seqs below may name lines already.
+    /// Sequence numbers below this may already be used.
     reserved_seq: u64,
     /// The last line that was read and numbered.
     confirmed: Option<ResumePoint>,
     /// The farthest line that may have been sent before a restart.
     unconfirmed: Option<ResumePoint>,
-    /// Lines numbered since the response began.
+    /// Lines numbered since the response started.
     new_lines: u64,
-    /// The response does not join: to be believed once it is known to be this instance's.
+    /// The response does not contain the resume point; acted on once the instance is verified.
     mismatch: Option<Mismatch>,
-    /// Lines that files were seen to hold, and that must come.
+    /// Lines seen by rotation probes that must still arrive.
     expected_lines: ExpectedLines,
-    /// A response joined, or began the log, in this process: what lies before is all had.
+    /// A response was resumed, or read from the start of the log, by this process: everything
+    /// before is complete.
     has_resumed: bool,
-    /// Where a rotation was told last.
+    /// The sequence number at which a rotation was last recorded.
     rotation_recorded_at: Option<u64>,
-    /// What the app printed above its limit, and was not told yet.
+    /// Lines dropped by the rate limit and not yet recorded.
     over_limit: Option<OverLimit>,
-    /// Since when something gathers that is not to wait for long: lines for the disk, or a loss.
+    /// Since when data for the spool or a gap is waiting.
     flush_since: Option<Instant>,
-    /// Its end is on its way: nothing is left to be read.
+    /// The end of the stream was passed to the outbox.
     finished: bool,
 }
 
-/// A response that does not contain the line to go on from; where its lines begin.
+/// A response without the resume point, and the time of its first line.
 #[derive(Clone, Copy, Debug)]
 struct Mismatch {
     first: Option<Timestamp>,
 }
 
-/// Lines above the app's limit, which are told as one once others pass, or after a while.
+/// Lines dropped by the rate limit. Recorded as one gap when others pass, or after a while.
 struct OverLimit {
     seq: u64,
     gap: Gap,
     end: ResumePoint,
 }
 
-/// How a response ended: alike twice, and it has all.
+/// How a response ended: two equal ones in a row mean that the log is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct TailFingerprint(usize, u64);
 
 impl Stream {
-    /// Goes on where the record stands; one that is still to begin tells first what came before it and was not seen.
+    /// Resumes the stream at its checkpoint. A new stream first records the gap of unseen
+    /// instances.
     pub fn new(key: InstanceKey, metadata: StreamMetadata, checkpoint: &Checkpoint, outbox: Outbox) -> Self {
         let seq_end = |point: Option<ResumePoint>| point.map_or(0, |point| point.seq_end);
         let spool_end = outbox.spool_end();
-        // What is on disk is had: reading goes on behind it, in the stream that it ends with.
+        // Spooled data was read: reading resumes after it, in the stream with which it ends.
         let is_renewed = spool_end
             .stream
             .as_ref()
@@ -133,71 +138,73 @@ impl Stream {
         stream
     }
 
-    /// Its id now.
+    /// Returns the current stream id.
     pub fn id(&self) -> &StreamId {
         &self.metadata.stream
     }
 
-    /// What its batches have in common.
+    /// Returns the metadata shared by the batches.
     pub fn metadata(&self) -> &StreamMetadata {
         &self.metadata
     }
 
-    /// Whose it is.
+    /// Returns the container instance.
     pub fn key(&self) -> &InstanceKey {
         &self.key
     }
 
-    /// Whether nothing was ever read of it.
+    /// Returns whether no line was ever read.
     pub fn has_no_lines(&self) -> bool {
         self.reserved_seq == 0
     }
 
-    /// Whether nothing is held of it either.
+    /// Returns whether no line was read and nothing is buffered.
     pub fn is_empty(&self) -> bool {
         self.has_no_lines() && self.lines.buffered_bytes() == 0
     }
 
-    /// The time of the last line that was read.
+    /// Returns the time of the last line read.
     pub fn last_read(&self) -> Option<Timestamp> {
         self.lines.last_read()
     }
 
-    /// The seq that the next line to be read takes.
+    /// Returns the sequence number of the next line to be read.
     pub fn next_unread_seq(&self) -> u64 {
         self.next_seq + self.lines.buffered_lines()
     }
 
-    /// The seq up to which the bus has it. `None`: it was begun anew, and the bus does not have all of the one before.
+    /// Returns the sequence number up to which the bus or the spool has the stream. `None`: a
+    /// previous stream of the instance is not confirmed yet.
     pub fn accepted(&self) -> Option<u64> {
         self.outbox.accepted(self.id())
     }
 
-    /// Writes how far the bus has it.
+    /// Writes the checkpoint.
     pub fn save(&self) {
         self.outbox.save();
     }
 
-    /// Takes in a frame of the response.
+    /// Adds a frame of the response.
     pub fn read(&mut self, frame: &[u8]) {
         let apply_search_result = self.lines.push(frame);
         self.apply_search_result(apply_search_result);
         self.flush();
     }
 
-    /// Whether there is room to read on: always, unless the disk refuses what the bus does not take.
+    /// Returns whether more can be read: always, unless the spool cannot be written while the bus
+    /// is unavailable.
     pub fn has_room(&self) -> bool {
         self.outbox.queued_bytes() < MAX_BUFFERED_BYTES
     }
 
-    /// Whether its end is on its way: nothing is left to be read.
+    /// Returns whether the end of the stream was passed to the outbox.
     pub fn is_finished(&self) -> bool {
         self.finished
     }
 
-    /// Returns when something happened to what is on its way. Never while idle.
+    /// Returns after progress in publishing; never while idle.
     ///
-    /// *Cancel safety*: nothing is lost.
+    /// *Cancel safety*: no data is lost.
     pub async fn progress(&mut self) {
         let gathered = self.flush_since.map(|since| since + SPOOL_AFTER);
         let gathered = OptionFuture::from(gathered.map(sleep_until));
@@ -208,7 +215,7 @@ impl Stream {
         self.flush();
     }
 
-    /// Goes on publishing until something else is done.
+    /// Publishes while `work` runs.
     pub async fn publish_while<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         loop {
@@ -219,15 +226,16 @@ impl Stream {
         }
     }
 
-    /// Publishes all complete lines, and writes the record.
+    /// Publishes all complete lines and writes the checkpoint.
     ///
-    /// *Cancel safety*: what is not accepted stays.
+    /// *Cancel safety*: unconfirmed data is kept.
     pub async fn drain(&mut self) {
         self.flush_all();
         self.outbox.drain().await;
     }
 
-    /// As [`drain`](Self::drain), until the collector stops; then as [`drain_or_keep`](Self::drain_or_keep). Returns whether it is the former.
+    /// Like [`drain`](Self::drain) until shutdown, then like
+    /// [`drain_or_keep`](Self::drain_or_keep). Returns whether everything was published.
     pub async fn drain_until(&mut self, shutdown: &CancellationToken) -> bool {
         let drained = shutdown.run_until_cancelled(self.drain()).await.is_some();
         if !drained {
@@ -236,7 +244,8 @@ impl Stream {
         drained
     }
 
-    /// As [`drain`](Self::drain), for a collector that stops: what is on disk is kept for the next one where the bus is away.
+    /// Like [`drain`](Self::drain), but leaves spooled data for the next start if the bus is
+    /// unavailable.
     pub async fn drain_or_keep(&mut self) {
         self.flush_all();
         while !self.outbox.is_idle() && !self.outbox.is_fully_spooled() {
@@ -247,14 +256,14 @@ impl Stream {
         }
     }
 
-    /// The log has been read to its end, and its container has terminated.
+    /// Ends the stream: the log was read to its end and its container has terminated.
     pub fn complete(&mut self) {
         self.lines.finish_rest();
         self.flush_all();
         self.finish();
     }
 
-    /// The rest of the log can no longer be read: ends, and tells so where there was a rest to be expected.
+    /// Ends the stream of a log that can no longer be read, with a gap if `expected`.
     pub fn end_unread(&mut self, expected: bool) {
         self.lines.drop_rest();
         self.flush_all();
@@ -271,7 +280,8 @@ impl Stream {
         self.outbox.push(OutboxEntry::Finish(next_unread_seq));
     }
 
-    /// Lines go out at once when nothing is on its way, and gather while something is; what is too much for memory goes to disk.
+    /// Publishes at once if nothing is in flight, otherwise collects; data that exceeds the memory
+    /// limit is spooled.
     fn flush(&mut self) {
         let gathered = self.lines.buffered_bytes();
         let buffered = gathered + self.outbox.queued_bytes();
@@ -295,7 +305,7 @@ impl Stream {
         }
     }
 
-    /// What is there now goes on within [`SPOOL_AFTER`].
+    /// Bounds the wait of collected data by [`SPOOL_AFTER`].
     fn schedule_flush(&mut self) {
         self.flush_since.get_or_insert_with(Instant::now);
     }

@@ -1,4 +1,5 @@
-//! Lines get their numbers, before anything may drop them, and holes between them their losses.
+//! Assigns sequence numbers to lines before any of them can be dropped, and records gaps between
+//! them.
 
 use bus::{Content, Gap, GapReason, Timestamp};
 
@@ -9,7 +10,7 @@ use crate::{
 };
 
 impl Stream {
-    /// Numbers lines, and hands them on.
+    /// Numbers lines and passes them on.
     pub(super) fn number(&mut self, mut slice: Slice) {
         self.has_resumed = true;
         while let Some(at) = self.expected_lines.first_after_missing(&slice) {
@@ -23,7 +24,7 @@ impl Stream {
         self.admit(slice);
     }
 
-    /// The file was rotated behind the last line had, and what came until then may not be all. Told once in a place.
+    /// Records, once per position, that the file was rotated after the last line read.
     pub(super) fn record_rotation(&mut self, to: Timestamp) {
         if self.rotation_recorded_at.replace(self.next_seq) == Some(self.next_seq) {
             return;
@@ -38,7 +39,7 @@ impl Stream {
         self.push_gap(self.next_seq, gap);
     }
 
-    /// At the last line had.
+    /// Returns the anchor state at the last line read.
     fn last_state(&self) -> AnchorState {
         self.confirmed.map_or(AnchorState::START, |confirmed| AnchorState {
             time: confirmed.anchor.time,
@@ -47,7 +48,7 @@ impl Stream {
         })
     }
 
-    /// What the app may print passes, the rest is lost.
+    /// Applies the rate limit.
     fn admit(&mut self, mut slice: Slice) {
         let admitted = self.outbox.admit(&self.metadata.app, &slice.data);
         if admitted >= slice.data.len() {
@@ -66,7 +67,7 @@ impl Stream {
         self.push(seq, Content::Lines { data, lines, part }, Some(point));
     }
 
-    /// The lines have their numbers: the next time they are read they get the same.
+    /// Dropped lines have sequence numbers too, so that reading them again yields the same numbers.
     fn drop_over_limit(&mut self, slice: Slice) {
         let (seq, end) = self.assign_seqs(&slice);
         let (from, to) = time_range(&slice.data);
@@ -86,7 +87,7 @@ impl Stream {
         self.schedule_flush();
     }
 
-    /// Tells what was above the limit, where anything was.
+    /// Records the gap of lines dropped by the rate limit.
     pub(super) fn flush_over_limit(&mut self) {
         if let Some(OverLimit { seq, gap, end }) = self.over_limit.take() {
             self.outbox.metrics().record_gap((&gap.reason).into(), gap.lines);

@@ -1,4 +1,4 @@
-//! Resuming a stream in a new response, and the gaps where it cannot be resumed.
+//! Resumes a stream in a new response, or records a gap if it cannot be resumed.
 
 use std::sync::Arc;
 
@@ -12,29 +12,30 @@ use super::{
 use crate::{anchor::fingerprint, publish::entry::OutboxEntry};
 
 impl Stream {
-    /// From when on to read, so that the last line had is read again. `None`: from the beginning.
+    /// Returns the time from which to read, so that the last line is read again. `None`: from the
+    /// start of the log.
     pub fn since(&self) -> Option<Timestamp> {
-        // A line without any timestamp before it cannot be asked for.
+        // A line that no timestamp precedes cannot be requested.
         self.confirmed
             .filter(|confirmed| confirmed.anchor.time != i64::MIN)
             .map(|confirmed| confirmed.anchor.timestamp())
     }
 
-    /// What a response must contain to go on from here.
+    /// Returns what a response must contain to resume.
     pub fn seek(&self) -> Option<ResumeSearch> {
         ResumeSearch::new(self.confirmed, self.unconfirmed)
     }
 
-    /// A new response begins.
+    /// Starts a new response.
     pub fn start_response(&mut self) {
         self.flush_all();
         self.lines.start_response(self.seek(), self.since().is_some());
         (self.new_lines, self.mismatch) = (0, None);
-        // What the response must contain says all.
+        // The resume point covers what was expected.
         self.expected_lines.clear();
     }
 
-    /// A file was seen to hold this line: where it is still to come, it must.
+    /// Expects a line that a rotation probe saw, unless it was read already.
     pub fn expect_line(&mut self, line: expected_lines::ExpectedLine) {
         if self
             .confirmed
@@ -44,7 +45,8 @@ impl Stream {
         }
     }
 
-    /// What is read next are the lines behind the seq `from` of this stream: those that are had are counted and dropped, and the last of them proves the place.
+    /// Resumes after the sequence number `from`: lines up to the last one read are counted and
+    /// dropped, and the last of them must match its anchor.
     pub fn resume_after(&mut self, from: u64) {
         self.lines.start_response(
             ResumeSearch::counted(self.next_seq - from.min(self.next_seq), self.confirmed),
@@ -53,7 +55,7 @@ impl Stream {
         self.mismatch = None;
     }
 
-    /// Before the next line others may be missing: tells so, in its place.
+    /// Records a gap before the next line.
     pub fn record_gap_before_next(&mut self, reason: GapReason, to: Timestamp) {
         self.flush_all();
         self.record_gap(reason, to);
@@ -61,26 +63,27 @@ impl Stream {
         self.lines.start_response(None, false);
     }
 
-    /// What is read next, first at this time, does not join what was had: tells so, and begins a new stream with it.
+    /// Records a gap and starts a new stream with the next line, whose time is `first`.
     pub fn restart_after_gap(&mut self, first: Option<Timestamp>) {
         self.mismatch = Some(Mismatch { first });
         self.record_mismatch();
         self.lines.start_response(None, false);
     }
 
-    /// The response ended, as a plain one does: where it did not join, it never will.
+    /// Ends the search for the resume point, because the response is complete.
     pub fn end_resume_search(&mut self) {
         let apply_search_result = self.lines.end_search();
         self.apply_search_result(apply_search_result);
     }
 
-    /// Whether the response turned out not to join. Its lines wait for [`record_mismatch`](Self::record_mismatch), or go with the response.
+    /// Returns whether the response does not contain the resume point. Its lines wait for
+    /// [`record_mismatch`](Self::record_mismatch).
     pub fn is_mismatched(&self) -> bool {
         self.mismatch.is_some()
     }
 
-    /// The response is this instance's and does not join: tells what is not known. Where nothing read is in doubt the stream goes on; else a new one begins
-    /// with the response's lines.
+    /// Records the gap of a response that belongs to this instance but does not contain the resume
+    /// point. The stream continues if every line read is confirmed; otherwise a new one starts.
     pub fn record_mismatch(&mut self) {
         if let Some(Mismatch { first }) = self.mismatch.take() {
             let first = first.unwrap_or_else(Timestamp::now);
@@ -96,18 +99,18 @@ impl Stream {
         }
     }
 
-    /// Whether it is still undecided where the response joins.
+    /// Returns whether the search for the resume point is undecided.
     pub fn is_searching(&self) -> bool {
         self.lines.is_searching()
     }
 
-    /// Lines numbered since the response began, and how it ended.
+    /// Returns the lines numbered since the response started, and how it ended.
     pub fn response_ended(&mut self) -> (u64, TailFingerprint) {
         self.flush_all();
         (self.new_lines, self.tail())
     }
 
-    /// How the response ends so far.
+    /// Returns how the response ends so far.
     pub fn tail(&self) -> TailFingerprint {
         let tail_fingerprint = self.lines.rest();
         if tail_fingerprint.is_empty() {
@@ -117,7 +120,8 @@ impl Stream {
         }
     }
 
-    /// Text at the end of the response that is no line and no beginning of one: the kubelet speaks, or a timestamp was torn.
+    /// Returns text at the end of the response that is not the start of a line: a kubelet error or
+    /// a truncated timestamp.
     pub fn untimestamped_rest(&self) -> Option<&[u8]> {
         let tail_fingerprint = self.lines.rest();
         let foreign = !tail_fingerprint.is_empty()
@@ -151,7 +155,7 @@ impl Stream {
     }
 
     pub(super) fn start_new_epoch(&mut self) {
-        // The parts of the id were those of an id before: they are valid.
+        // The parts come from a valid id.
         if let Ok(stream) = new_stream_id(&self.key) {
             let metadata = StreamMetadata {
                 stream,
@@ -163,7 +167,7 @@ impl Stream {
         }
     }
 
-    /// What was had may not be all: tells the lines that have numbers as such, and the others by their times.
+    /// Records a gap: numbered lines by their sequence numbers, others by their times.
     pub(super) fn record_gap(&mut self, reason: GapReason, to: Timestamp) {
         let confirmed = self.confirmed.map(|confirmed| confirmed.anchor.timestamp());
         let farthest = self

@@ -1,4 +1,4 @@
-//! Where a response joins what was had before: pure, a line at a time.
+//! Finds where a response continues what was read before, one line at a time, without I/O.
 
 use bus::Timestamp;
 
@@ -9,47 +9,50 @@ use crate::anchor::{AnchorState, ResumePoint};
 pub struct ResumeSearch {
     confirmed: Option<ResumePoint>,
     unconfirmed: Option<ResumePoint>,
-    /// A line later than `had` can be was seen: it does not follow.
+    /// A line later than the confirmed one was seen: it does not follow.
     confirmed_is_absent: bool,
     held: u64,
     first_held: Option<Timestamp>,
-    /// So many lines come up to and including the one that is had: the place is known, and the line proves it.
+    /// The number of lines up to and including the confirmed one, if the position is known; its
+    /// anchor proves it.
     counted: Option<u64>,
 }
 
-/// Where the response joins.
+/// The result of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SearchResult {
-    /// Right behind the line that is had for sure: what follows is next.
+    /// The confirmed line was found: numbering continues after it.
     Confirmed,
-    /// Only the end of what may have been sent is there: the lines up to it, so many, are held, and what is before them is lost.
+    /// Only the unconfirmed line was found. The lines up to it are held; those before them are
+    /// lost.
     Unconfirmed {
-        /// Lines held up to and including the mark's.
+        /// Lines held, up to and including the unconfirmed one.
         held: u64,
-        /// The first one's time.
+        /// The time of the first held line.
         first: Option<Timestamp>,
     },
-    /// Nowhere. All lines are held.
+    /// Neither was found. All lines are held.
     NotFound {
-        /// The first one's time; `None` where there is none.
+        /// The time of the first held line, if there is one.
         first: Option<Timestamp>,
     },
 }
 
-/// What becomes of a line that was looked at.
+/// What to do with a line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It lies before the mark: drop it.
+    /// It precedes the resume point: drop it.
     Drop,
-    /// Keep it until it is decided.
+    /// Keep it until the search is decided.
     Hold,
-    /// Decided, at this line.
+    /// The search is decided at this line.
     Decided(SearchResult, Option<ResumePoint>),
 }
 
 impl ResumeSearch {
-    /// Looks for `had`, the end of what is had for sure, and where that is gone for `maybe`, the end of what may have been sent after it.
-    /// `None`: there is nothing to find, numbering begins at 0.
+    /// Searches for `confirmed`, the end of the lines known to be on the bus, and otherwise for
+    /// `unconfirmed`, the end of those that may be. Returns `None` if there is nothing to find and
+    /// numbering starts at 0.
     pub fn new(confirmed: Option<ResumePoint>, unconfirmed: Option<ResumePoint>) -> Option<Self> {
         let from = confirmed.map_or(0, |confirmed| confirmed.seq_end);
         let unconfirmed = unconfirmed.filter(|unconfirmed| unconfirmed.seq_end > from);
@@ -60,7 +63,7 @@ impl ResumeSearch {
         })
     }
 
-    /// Counts `lines` up to and including the one that is had. `None`: there are none.
+    /// Counts `lines` up to and including the confirmed one. Returns `None` if there are none.
     pub fn counted(lines: u64, confirmed: Option<ResumePoint>) -> Option<Self> {
         (lines > 0).then_some(Self {
             confirmed,
@@ -69,14 +72,14 @@ impl ResumeSearch {
         })
     }
 
-    /// Looks at the line that `at` has just stepped over.
+    /// Checks the line that was just added to `state`.
     pub fn check_line(&mut self, state: &AnchorState, line: &[u8]) -> Verdict {
         if let Some(left) = &mut self.counted {
             *left -= 1;
             if *left > 0 {
                 return Verdict::Drop;
             }
-            // Its ordinal was counted from elsewhere.
+            // Its ordinal was counted from another start.
             let proof = self
                 .confirmed
                 .filter(|confirmed| state.matches_line(&confirmed.anchor, line));
@@ -119,12 +122,12 @@ impl ResumeSearch {
         }
     }
 
-    /// Decides that nothing was found.
+    /// Returns the result of a search without a match.
     pub fn not_found(&self) -> SearchResult {
         SearchResult::NotFound { first: self.first_held }
     }
 
-    /// Lines that lie between the marks: what is held before the second one cannot be more.
+    /// Returns the number of lines between the two resume points, an upper bound for held lines.
     fn unconfirmed_lines(&self) -> u64 {
         let from = self.confirmed.map_or(0, |confirmed| confirmed.seq_end);
         self.unconfirmed.map_or(0, |unconfirmed| unconfirmed.seq_end - from)

@@ -1,15 +1,17 @@
-//! Where long lines are cut.
+//! Splits long lines.
 
-/// Where a content longer than `most` is cut: at `most`, or up to three bytes before it so that no UTF-8 character is torn.
+/// Returns where to split content longer than `max`: at `max`, or up to three bytes before it to
+/// keep a UTF-8 character whole.
 ///
-/// Looks only at the bytes up to the one at `most`, so that the cuts depend on the line alone and not on how it arrived: a line that is read again is
-/// cut, and so numbered, alike.
+/// Depends only on the bytes up to `max`, so that a line that is read again is split, and numbered,
+/// in the same way.
 pub fn split_point(content: &[u8], max: usize) -> usize {
     let continues = |byte: u8| byte & 0b1100_0000 == 0b1000_0000;
     if !continues(content[max]) {
         return max;
     }
-    // At most three bytes continue a character; what looks otherwise is no UTF-8 and is cut anywhere.
+    // At most three bytes continue a character; otherwise the content is not UTF-8 and is split
+    // anywhere.
     let lead = (max.saturating_sub(3)..max).rev().find(|at| !continues(content[*at]));
     match lead {
         Some(at) if at > 0 && content[at] >= 0b1100_0000 => at,

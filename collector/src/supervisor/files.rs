@@ -1,4 +1,5 @@
-//! The roster's part in reading files: one task for both outputs of an instance, under the key of its standard output.
+//! Tasks of instances whose files are read: one task for both outputs, under the key of standard
+//! output.
 
 use std::collections::HashMap;
 
@@ -13,12 +14,12 @@ use crate::{
 };
 
 impl Supervisor {
-    /// Whether this instance's files are read.
+    /// Returns whether this instance's files are read.
     pub(super) fn reads_files(&self, key: &InstanceKey) -> bool {
         self.watches.is_some() && key.fd() == Some(Fd::Out)
     }
 
-    /// Takes out the records that go with that of a standard output: the task of that one sees to both.
+    /// Removes the checkpoints of standard error, which the task of standard output handles.
     pub(super) fn drop_stderr_checkpoints(&self, checkpoints: &mut HashMap<InstanceKey, Checkpoint>) {
         if self.watches.is_some() {
             let outs: Vec<_> = checkpoints
@@ -31,7 +32,7 @@ impl Supervisor {
         }
     }
 
-    /// Of an instance, or of one whose pod is gone: what is still on disk is read, too.
+    /// Creates the task of an instance. If its pod is gone, what is still on disk is read.
     pub(super) fn file_follower(
         &self,
         owned: &TrackedInstance,
@@ -58,7 +59,7 @@ impl Supervisor {
         FileFollower::new(files, (out, err), owned.state.subscribe(), checkpoint.expected, context)
     }
 
-    /// The other output's stream. Its record is written when it has a line.
+    /// Opens the stream of standard error. Its checkpoint is written with its first line.
     fn stderr_stream(&self, key: &InstanceKey, out: &Stream) -> Stream {
         let key = key.with_fd(Fd::Err);
         let on_record = self.context.checkpoints.get(&key);
@@ -69,7 +70,7 @@ impl Supervisor {
         }
         let stream = StreamId::new(&key.pod_uid, &key.container, &key.container_id, Epoch::new());
         let metadata = StreamMetadata {
-            // The parts of the other's id are valid.
+            // The parts come from a valid id.
             stream: stream.unwrap_or_else(|_| out.id().clone()),
             fd: Some(Fd::Err),
             ..out.metadata().clone()

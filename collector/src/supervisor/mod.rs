@@ -1,4 +1,5 @@
-//! Which container instances there are, and a task for each.
+//! Tracks container instances and runs a task for each; depends on every other module of the crate
+//! but the entry point.
 
 mod files;
 mod tasks;
@@ -28,15 +29,15 @@ use crate::{
     retry::Backoff,
 };
 
-/// The first wait before a task that failed is begun again: what made it fail should not fill the log.
+/// Delay before a failed task is restarted, so that a persistent failure does not flood the log.
 const RESTART_FIRST: Duration = Duration::from_secs(1);
 
-/// The longest: a container is never given up.
+/// Longest delay; a container is never given up.
 const RESTART_MAX: Duration = Duration::from_secs(60);
 
-/// Which container instances there are, and a task for each. Dropping it stops them all where they are.
+/// Tracks container instances and runs a task for each. Dropping it aborts all tasks.
 ///
-/// *Bound*: the containers that the watched nodes hold.
+/// *Bound*: the containers of the watched nodes.
 pub struct Supervisor {
     config: Config,
     client: kube::Client,
@@ -44,21 +45,21 @@ pub struct Supervisor {
     shutdown: CancellationToken,
     slots: FollowSlots,
     refusals: RefusalLog,
-    /// Tasks that own an instance's stream, until its end (true) or ours.
+    /// Tasks that own an instance's stream; the result is false if the collector shut down first.
     tasks: JoinSet<bool>,
     keys: HashMap<task::Id, InstanceKey>,
-    /// Topics being made.
+    /// Topics being created.
     topics: JoinSet<()>,
     instances: HashMap<InstanceKey, TrackedInstance>,
     pods: HashMap<String, ListedPod>,
-    /// How many of the pods are an app's.
+    /// The number of pods of each app.
     apps: HashMap<AppName, usize>,
     last_seen: LastSeen,
-    /// The node's directories that are read, with [`Source::Files`].
+    /// The watched directories, with [`Source::Files`].
     watches: Option<DirWatcher>,
     /// The uids of a list that is being received.
     listing: Option<HashSet<String>>,
-    /// Checkpoints of before that no pod has claimed yet; `None` once that is settled.
+    /// Checkpoints from before the start that no pod has claimed; `None` after the first list.
     unclaimed: Option<HashMap<InstanceKey, Checkpoint>>,
 }
 
@@ -71,7 +72,7 @@ struct ListedPod {
 /// An instance that has a task.
 struct TrackedInstance {
     state: watch::Sender<ContainerState>,
-    /// `None`: it is gone, and its stream is being ended.
+    /// `None`: the instance is gone and its stream is being ended.
     instance: Option<Arc<Instance>>,
     backoff: Backoff,
 }
@@ -87,11 +88,11 @@ impl TrackedInstance {
 }
 
 impl Supervisor {
-    /// Knows the checkpoints, and no pod.
+    /// Creates a supervisor without pods.
     pub fn new(config: Config, client: kube::Client, context: PublishContext, shutdown: CancellationToken) -> Self {
         let unclaimed: HashMap<_, _> = context.checkpoints.all().into_iter().collect();
         let mut last_seen = LastSeen::default();
-        // Standard error's goes with standard output's.
+        // The checkpoint of standard error belongs to that of standard output.
         for (key, checkpoint) in unclaimed.iter().filter(|(key, _)| key.fd() != Some(Fd::Err)) {
             last_seen.insert(key, checkpoint.restarts);
         }
@@ -115,7 +116,7 @@ impl Supervisor {
         }
     }
 
-    /// Does what an event asks for.
+    /// Applies a watch event.
     pub fn apply(&mut self, event: Event<Pod>) {
         match event {
             Event::Init => self.listing = Some(HashSet::new()),
@@ -135,9 +136,10 @@ impl Supervisor {
         }
     }
 
-    /// Returns when a task has ended, having forgotten it; one that failed begins again from its checkpoint. Never while there is none.
+    /// Returns after a task has ended; a failed one is restarted from its checkpoint. Never returns
+    /// while there is no task.
     ///
-    /// *Cancel safety*: nothing is lost when the call is dropped.
+    /// *Cancel safety*: no result is lost.
     pub async fn reap(&mut self) {
         tokio::select! {
             Some(task_ended) = self.tasks.join_next_with_id() => match task_ended {
@@ -149,7 +151,8 @@ impl Supervisor {
         }
     }
 
-    /// Begins the task of every instance that is shown and has none: whatever ended it, a container is never forgotten.
+    /// Starts a task for every listed instance without one. A safeguard: no container is forgotten,
+    /// whatever ended its task.
     pub fn reconcile(&mut self) {
         let has_no_task = |pod: &&ListedPod| pod.instances.iter().any(|key| !self.instances.contains_key(key));
         let without_task: Vec<_> = self
@@ -164,7 +167,8 @@ impl Supervisor {
         }
     }
 
-    /// Waits until what was read is published. The shutdown token must have been cancelled. Returns how many streams were not done by then.
+    /// Waits until everything read is published. The shutdown token must be cancelled. Returns the
+    /// number of streams that missed the deadline.
     pub async fn finish(mut self, deadline: Duration) -> usize {
         let done = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(deadline, done).await;
@@ -177,7 +181,7 @@ impl Supervisor {
         };
         let mut instances = instances::instances(pod, &self.config.app_from);
         if self.watches.is_some() {
-            // One task reads both outputs, under the first one's key.
+            // One task reads both outputs, under the key of the first.
             instances
                 .iter_mut()
                 .for_each(|instance| instance.key = instance.key.with_fd(Fd::Out));
@@ -185,7 +189,7 @@ impl Supervisor {
         let keys: Vec<_> = instances.iter().map(|instance| instance.key.clone()).collect();
         self.count_pod(&app);
         let mut own = pod.clone();
-        // Most of an object, and of no use here.
+        // The largest part of a pod object, and not needed.
         own.metadata.managed_fields = None;
         let finish_listing = ListedPod {
             pod: own,
@@ -198,7 +202,7 @@ impl Supervisor {
                 self.mark_absent(key);
             }
         }
-        // Oldest first: what is on record is then what came before.
+        // Oldest first, so that the last instance seen precedes the next one.
         for instance in instances.into_iter().rev() {
             self.apply_instance(instance);
         }
@@ -245,7 +249,7 @@ impl Supervisor {
         }
     }
 
-    /// Its task finishes what there is, and then is reaped.
+    /// The task finishes its stream and ends.
     fn mark_absent(&mut self, key: &InstanceKey) {
         if let Some(owned) = self.instances.get(key) {
             owned
@@ -273,7 +277,7 @@ impl Supervisor {
     }
 }
 
-/// Makes an app's topic, so that readers find it before its first line.
+/// Creates an app's topic before its first line, so that readers find it.
 async fn create_topic(bus: Arc<dyn Bus>, app: AppName) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     while let Err(error) = bus.create(&app).await {

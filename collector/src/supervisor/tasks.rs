@@ -24,7 +24,7 @@ use crate::{
 };
 
 impl Supervisor {
-    /// Goes on with an instance where its record stands, or begins one.
+    /// Resumes an instance at its checkpoint, or starts a new one.
     pub(super) fn start_instance(&mut self, instance: Instance) {
         let key = instance.key.clone();
         let claimed = self.unclaimed.as_mut().and_then(|unclaimed| unclaimed.remove(&key));
@@ -32,7 +32,7 @@ impl Supervisor {
         if let Some(unclaimed) = self.unclaimed.as_mut().filter(|_| key.fd().is_some()) {
             unclaimed.remove(&key.with_fd(Fd::Err));
         }
-        // One that was ended while the container runs on was left for another source.
+        // The stream of a running container was ended when the source changed.
         let is_left = |checkpoint: &Checkpoint| checkpoint.ended && !instance.state.terminated;
         let mut checkpoint = match claimed.filter(|checkpoint| checkpoint.metadata().is_some() && !is_left(checkpoint))
         {
@@ -71,7 +71,7 @@ impl Supervisor {
         checkpoint
     }
 
-    /// Ends a stream of before whose instance is gone.
+    /// Ends the stream of an instance that is gone.
     pub(super) fn end_orphan(&mut self, key: InstanceKey, checkpoint: Checkpoint) {
         if checkpoint.ended || checkpoint.metadata().is_none() {
             if !self.last_seen.is_newest(&key) {
@@ -90,7 +90,7 @@ impl Supervisor {
         self.spawn_task(key, checkpoint, Duration::ZERO);
     }
 
-    /// Begins the task of an instance that is owned, from its record, after a wait.
+    /// Spawns the task of a tracked instance after a delay.
     fn spawn_task(&mut self, key: InstanceKey, checkpoint: Checkpoint, wait: Duration) {
         let (Some(owned), Some(metadata)) = (self.instances.get(&key), checkpoint.metadata()) else {
             return;
@@ -140,7 +140,7 @@ impl Supervisor {
         Stream::new(key.clone(), metadata, checkpoint, outbox)
     }
 
-    /// The record of one that is the newest of its container stays.
+    /// The checkpoint of a container's newest instance is kept.
     pub(super) fn task_ended(&mut self, id: task::Id, is_over: bool) {
         let Some(key) = self.keys.remove(&id) else { return };
         self.instances.remove(&key);
@@ -164,14 +164,14 @@ impl Supervisor {
                 let wait = owned.backoff.next_delay();
                 self.spawn_task(key, checkpoint, wait);
             }
-            // Without a record, it begins when it is shown next.
+            // Without a checkpoint it starts with the next event of its pod.
             _ => {
                 self.instances.remove(&key);
             }
         }
     }
 
-    /// Removes a record, unless a task is on it, which sees to it itself, or it is still to be claimed.
+    /// Deletes a checkpoint unless a task uses it or a pod may still claim it.
     pub(super) fn delete_checkpoint(&self, key: &InstanceKey) {
         let is_unclaimed = self.unclaimed.as_ref().is_some_and(|all| all.contains_key(key));
         if !is_unclaimed && !self.instances.contains_key(key) {
@@ -180,7 +180,7 @@ impl Supervisor {
     }
 }
 
-/// Ends a stream of before whose instance is gone. False: the collector stopped first.
+/// Ends the stream of an instance that is gone. Returns false if the collector shuts down first.
 async fn end_stream(mut stream: Stream, shutdown: CancellationToken) -> bool {
     if shutdown.is_cancelled() {
         return false;

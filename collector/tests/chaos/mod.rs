@@ -1,4 +1,4 @@
-//! Any sequence of faults: every line comes once, or lies in a hole that is told in its place.
+//! Under any sequence of faults every line is read once or lies in a recorded gap.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::support::{Harness, RunningCollector, StreamRead};
 
-/// What a sequence of faults takes at the most: waiting out an API that is away, again and again.
+/// Time limit for a sequence of faults, with repeated retries of an unavailable API.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Steps of a sequence.
@@ -25,7 +25,7 @@ impl Play {
         let harness = Harness::new().await;
         harness.pod("p", RestartPolicy::Never).await;
         let collector = harness.collect().await;
-        // Before its first line is read nothing can tell what a log held before.
+        // What a log held before the first read cannot be known.
         harness.write("p", 0..1);
         harness.wait_for_lines(1).await;
         Self {
@@ -42,7 +42,7 @@ impl Play {
         self.written += lines;
     }
 
-    /// One thing that goes wrong, while lines are written before and after it.
+    /// Causes one fault, and writes lines before and after it.
     async fn step(&mut self, rotates: bool) {
         self.write();
         let duration = Duration::from_millis(self.random.random_range(1..300));
@@ -87,7 +87,7 @@ impl Play {
         tokio::time::sleep(Duration::from_millis(self.random.random_range(0..60))).await;
     }
 
-    /// Ends it all, and returns what a reader has then.
+    /// Ends the run and returns what a reader has.
     async fn finish(mut self) -> (Vec<StreamRead>, u32) {
         self.harness.bus.unavailable.store(false, Ordering::SeqCst);
         self.harness.exit("p").await;
@@ -104,7 +104,7 @@ impl Play {
     }
 }
 
-/// Every line once, or a loss told at the place where the lines before it end.
+/// Asserts that every line was read once, or that a gap is recorded where the lines before it end.
 fn assert_accounted(streams: &[StreamRead], written: u32, seed: u64) {
     let mut places: BTreeMap<u32, (usize, u64)> = BTreeMap::new();
     for (index, stream) in streams.iter().enumerate() {
@@ -120,7 +120,7 @@ fn assert_accounted(streams: &[StreamRead], written: u32, seed: u64) {
         if places.contains_key(&line) || !places.contains_key(&(line - 1)) {
             continue;
         }
-        // The first of a hole.
+        // The first line of a gap.
         let (stream, seq) = places[&(line - 1)];
         let recorded = streams[stream].recorded_gaps.iter().any(|loss| loss.0 == seq + 1);
         assert!(recorded, "seed {seed}: line {line} is missing, and nobody told");

@@ -1,4 +1,4 @@
-//! The directory of the checkpoints: whose it is, and what becomes of it.
+//! The checkpoint directory: ownership and damage.
 
 use std::path::Path;
 
@@ -58,7 +58,7 @@ async fn checkpoints_that_cannot_be_had_for_now_are_refused_and_not_set_aside() 
     let harness = Harness::new().await;
     let dir = harness.dir.path().join("checkpoints");
     harness.collect().await.stop().await;
-    // What cannot be read as a file: the disk's error, whoever asks.
+    // A directory cannot be read as a file, whatever the user's permissions.
     std::fs::remove_file(dir.join("version")).unwrap();
     std::fs::create_dir(dir.join("version")).unwrap();
     let refused = refusal(&harness, &dir).await.to_string();

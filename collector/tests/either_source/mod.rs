@@ -1,11 +1,11 @@
-//! What a collector promises whichever way it reads.
+//! Guarantees that hold for both sources.
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
 use std::sync::atomic::Ordering;
 
 use crate::support::{Harness, in_time};
 
-/// Of a container that is always restarted: each instance is a stream of its own, and whole.
+/// Each instance of a container that is always restarted is a complete stream of its own.
 pub async fn each_instance_is_a_stream_of_its_own(harness: Harness) {
     let collector = harness.collect().await;
     for _ in 0..2 {
@@ -24,7 +24,7 @@ pub async fn each_instance_is_a_stream_of_its_own(harness: Harness) {
     collector.stop().await;
 }
 
-/// A line longer than a batch comes whole, though the collector is killed behind it.
+/// A line longer than a batch is complete although the collector is killed after it.
 pub async fn a_long_line_is_whole_over_a_kill(harness: Harness) {
     let long = "\u{e9}".repeat(bus::MAX_LINE_BYTES);
     let collector = harness.collect().await;
@@ -41,18 +41,18 @@ pub async fn a_long_line_is_whole_over_a_kill(harness: Harness) {
     collector.stop().await;
 }
 
-/// Two hundred lines are written; of the first hundred the collector has heard that the bus has them, of what it accepted behind them it has not when it is
-/// killed. Returns how many lines the bus has.
+/// Writes 200 lines. The collector knows that the bus accepted the first 100, and is killed before
+/// it learns that the bus accepted some of the others. Returns the number of lines on the bus.
 pub async fn kill_before_it_hears(harness: &Harness) -> usize {
     let collector = harness.collect().await;
     harness.write("p", 0..100);
     harness.wait_for_lines(100).await;
-    // Stopped in between: of these lines it has heard.
+    // After a graceful shutdown the first 100 lines are confirmed.
     collector.stop().await;
     harness.bus.no_response.store(true, Ordering::SeqCst);
     let collector = harness.collect().await;
     harness.write("p", 100..200);
-    // One batch at least was accepted and not answered.
+    // At least one batch was accepted without a response.
     let accepted = harness.wait_for_lines(101).await.texts.len();
     collector.kill().await;
     harness.bus.no_response.store(false, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! What comes and goes while nobody looks, and what fails on the way.
+//! Instances that start and end while the collector cannot see them, and tasks that fail.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -7,7 +7,7 @@ use kubesim::RestartPolicy;
 
 use crate::support::{Harness, StreamRead, in_time};
 
-/// Ends the running instance, and the next, and the one after that, which is then the only one shown.
+/// Ends the running instance and the next one; the third is then the only one listed.
 async fn restart_twice(harness: &Harness, pod: &str) {
     harness.exit(pod).await;
     for first in [50, 100] {
@@ -59,7 +59,8 @@ async fn an_instance_that_the_watch_never_showed_is_told() {
     harness.cluster.break_streams();
     restart_twice(&harness, "p").await;
     harness.gate.pods_unavailable.store(false, Ordering::SeqCst);
-    // A watch that goes on where it broke off may show it yet, too late to be read: then its own stream tells.
+    // A resumed watch may still report the instance, too late for reading; then its own stream has
+    // the gap.
     let recorded = [(0, 0, GapReason::Gone)];
     let streams = harness
         .wait_for("the newest, and the one between told", |streams| {
@@ -83,7 +84,7 @@ async fn an_ended_instance_stays_on_record_to_tell_who_came_behind_it() {
     let collector = harness.collect().await;
     harness.exit("p").await;
     harness.wait_for_ended(1).await[0].assert_whole(0..10);
-    // The next is started about a second after the end.
+    // The next instance starts about a second after the end.
     collector.stop().await;
     for first in [50, 100] {
         in_time(harness.cluster.wait_running("app", "p", "c")).await.unwrap();
@@ -140,7 +141,7 @@ async fn a_look_whether_a_silent_log_has_more_holds_nothing_up() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    // It looks after 30 s of silence at the latest.
+    // The first probe starts after at most 30 s.
     tokio::time::timeout(Duration::from_secs(60), looked).await.unwrap();
     harness.write("p", 1..2);
     harness.wait_for_lines(2).await.assert_whole(0..2);

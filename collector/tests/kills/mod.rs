@@ -1,4 +1,4 @@
-//! What a killed collector does not repeat and does not lose, where it could not know what the bus had.
+//! A killed collector neither repeats nor loses lines whose acceptance it did not learn of.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -48,7 +48,7 @@ async fn a_hole_that_was_not_told_before_a_stop_is_told_after_it() {
     let collector = harness.collect().await;
     harness.write("p", 0..100);
     harness.wait_for_lines(100).await;
-    // Nothing is left to tell it before.
+    // No line is left before which the gap could be recorded.
     let file = dir(&harness).join("0.log");
     fs::write(&file, "").unwrap();
     collector.stop().await;

@@ -1,4 +1,5 @@
-//! An app that prints more than it may: what is above is told, counted exactly, under its own numbers, and nobody else pays.
+//! Rate limits: dropped lines keep their sequence numbers and are counted exactly, and other apps
+//! are not affected.
 
 use std::{ops::Range, sync::atomic::Ordering, time::Instant};
 
@@ -24,7 +25,8 @@ fn is_notice(stream: &StreamRead) -> bool {
     stream.process == "tributary"
 }
 
-/// Every one of so many lines came under its own number, or lies in a loss; returns how many came.
+/// Asserts that each of `total` lines has its own sequence number or lies in a gap; returns the
+/// number of lines read.
 fn accounted(stream: &StreamRead, total: u64) -> u64 {
     let numbers: Vec<u64> = stream
         .texts
@@ -69,7 +71,7 @@ async fn what_an_app_prints_above_its_limit_is_told_exactly_and_so_is_the_limit(
         .filter(|stream| !is_notice(stream))
         .map(|stream| accounted(stream, 4_000))
         .sum();
-    // One bucket for both; a line is 540 bytes.
+    // Both pods share one bucket; a line has 540 bytes.
     let most = (BURST as f64 + RATE as f64 * elapsed) / 540.0;
     assert!(came > 100 && came as f64 <= most + 1.0, "{came} came, at most {most}");
     let notice = streams.iter().find(|stream| is_notice(stream)).unwrap();
@@ -95,7 +97,8 @@ async fn lines_that_the_limit_drops_have_their_numbers_also_when_they_are_read_a
         .await;
     write_wide(&harness, "p", 0..10);
     harness.wait_for_lines(10).await;
-    // What is read from now on is not accepted, nor are the losses: after the kill it is read again, with a full bucket.
+    // From now on neither lines nor gaps are accepted; after the kill they are read again with a
+    // full bucket.
     harness.bus.unavailable.store(true, Ordering::SeqCst);
     write_wide(&harness, "p", 10..2_000);
     counted.wait_for("tributary_collector_lines_total", 1_000.0).await;

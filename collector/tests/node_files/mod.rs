@@ -1,4 +1,4 @@
-//! What a test does to the node's files, and what their two outputs became on the bus.
+//! Manipulates the node's files and reads both outputs from the bus.
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
@@ -8,7 +8,7 @@ use kubesim::{LogFiles, RestartPolicy, Scenario};
 
 use crate::support::{Harness, StreamRead, in_time};
 
-/// Files that are rotated when a test says so, and so many of which are kept.
+/// Files that rotate only on request, and how many are kept.
 pub fn keeping(max_files: usize) -> LogFiles {
     LogFiles {
         max_files,
@@ -17,7 +17,7 @@ pub fn keeping(max_files: usize) -> LogFiles {
     }
 }
 
-/// A pod that runs, and files of which all are kept.
+/// Starts a pod whose files are all kept.
 pub async fn with_pod(policy: RestartPolicy) -> Harness {
     with_pod_keeping(1000, policy).await
 }
@@ -32,7 +32,7 @@ pub async fn with_pod_keeping(max_files: usize, policy: RestartPolicy) -> Harnes
     harness
 }
 
-/// The only container's directory.
+/// Returns the directory of the only container.
 pub fn dir(harness: &Harness) -> PathBuf {
     let pods = fs::read_dir(harness.pod_log_dir.as_ref().unwrap()).unwrap();
     let pods: Vec<_> = pods.map(|pod| pod.unwrap().path().join("c")).collect();
@@ -40,7 +40,7 @@ pub fn dir(harness: &Harness) -> PathBuf {
     pods.into_iter().next().unwrap()
 }
 
-/// The names of its files, sorted.
+/// Returns the names of its files, sorted.
 pub fn names(harness: &Harness) -> Vec<String> {
     let entries = fs::read_dir(dir(harness)).unwrap();
     let mut names: Vec<_> = entries
@@ -55,7 +55,7 @@ impl Harness {
         self.cluster.rotate_log_file("app", "p", "c").unwrap();
     }
 
-    /// Waits until one output's streams hold so many lines. Returns them, in the order of their ids.
+    /// Waits until the streams of one output have this many lines. Returns them, ordered by id.
     pub async fn wait_for_lines_of(&self, fd: Fd, lines: usize) -> Vec<StreamRead> {
         let suffix = if fd == Fd::Out { ":out/" } else { ":err/" };
         let of_fd = |stream: &StreamRead| stream.stream.contains(suffix);
@@ -72,7 +72,7 @@ impl Harness {
         streams.into_iter().filter(of_fd).collect()
     }
 
-    /// The data of all batches of an output, one after the other.
+    /// Returns the concatenated data of all batches, by output.
     pub async fn raw(&self) -> BTreeMap<&'static str, Vec<u8>> {
         let app: AppName = "app".parse().unwrap();
         let mut raw: BTreeMap<_, Vec<u8>> = BTreeMap::new();
@@ -100,7 +100,7 @@ impl Harness {
         }
     }
 
-    /// Waits until an output has so many bytes.
+    /// Waits until both outputs have this many bytes.
     pub async fn wait_for_raw(&self, out: usize, err: usize) -> BTreeMap<&'static str, Vec<u8>> {
         let enough = async {
             loop {

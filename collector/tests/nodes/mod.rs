@@ -1,4 +1,5 @@
-//! A node and its API in all their moods: more containers than follows, a busy API, watches that are forgotten, jobs that are gone at once.
+//! Node and API conditions: more containers than follows, an overloaded API, dead watches, short
+//! jobs.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,7 +8,7 @@ use kubesim::{FaultKind, PodPlan, RestartPolicy, Scenario};
 
 use crate::support::{Harness, MetricsProbe, StreamRead, in_time};
 
-/// Everything of many containers comes within this, on a busy machine too.
+/// Time limit for the lines of many containers on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
 fn scenario(text: &str) -> Scenario {
@@ -56,7 +57,7 @@ async fn a_watch_that_fell_silent_hides_no_pod() {
         .await;
     harness.write("old", 0..10);
     harness.wait_for_lines(10).await;
-    // Longer than the test may take: the watch itself never tells.
+    // Longer than the test: the watch itself never reports the pod.
     let duration = Duration::from_secs(3600);
     harness.cluster.cause(FaultKind::MuteWatches { duration });
     harness.pod("new", RestartPolicy::Never).await;
@@ -110,7 +111,7 @@ async fn a_busy_api_is_not_knocked_at_before_it_says_so() {
     harness.cluster.break_streams();
     harness.write("p", 10..20);
     harness.wait_for_lines(20).await.assert_whole(0..20);
-    // It asks to be left alone for a second each time.
+    // The server requests a delay of one second each time.
     let log_requests = harness.gate.log_requests.lock().unwrap().clone();
     assert!(log_requests.len() >= 2, "refused at least once");
     let pauses = log_requests.windows(2).map(|pair| pair[1] - pair[0]);
@@ -240,7 +241,7 @@ async fn five_restarts_of_a_crash_loop_are_six_streams_each_whole_and_tellable_a
     collector.stop().await;
 }
 
-/// The namespace and the process of everything that is on the bus, once that is as expected.
+/// Waits until the bus has exactly these pairs of namespace and process.
 async fn until_collected(harness: &Harness, expected: &[(&str, &str)]) {
     let collected = async {
         loop {
@@ -297,7 +298,7 @@ async fn pods_are_chosen_by_label_and_namespace_and_left_out_by_annotation() {
         })
         .await;
     until_collected(&harness, &[("two", "front")]).await;
-    // A namespace that comes later is noticed.
+    // A namespace that is created later is detected.
     create("three", "front", "front", false);
     create("three", "back", "back", false);
     create("three", "left-out", "front", true);

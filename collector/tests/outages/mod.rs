@@ -1,4 +1,4 @@
-//! A bus that is away: what was read waits in memory, then on disk, and what is too much for that is told.
+//! Bus outages: data waits in memory, then in the spool; what exceeds the spool is a recorded gap.
 
 use std::{
     ops::Range,
@@ -13,7 +13,7 @@ use kubesim::RestartPolicy;
 
 use crate::support::{Harness, MetricsProbe, StreamRead, in_time};
 
-/// A line's text is padded to this, so that few lines are many bytes.
+/// Padding, so that few lines are many bytes.
 const WIDTH: usize = 1000;
 
 /// The smallest spool.
@@ -35,7 +35,7 @@ fn unavailable(harness: &Harness, unavailable: bool) {
     harness.bus.unavailable.store(unavailable, Ordering::SeqCst);
 }
 
-/// The numbers of the lines that came, each one once and in order.
+/// Returns the numbers of the lines read, and asserts that they are ordered and unique.
 fn numbers(stream: &StreamRead) -> Vec<u32> {
     let number = |text: &String| text.split(' ').nth(1).unwrap().parse::<u32>().unwrap();
     let numbers: Vec<_> = stream.texts.iter().map(number).collect();
@@ -43,7 +43,8 @@ fn numbers(stream: &StreamRead) -> Vec<u32> {
     numbers
 }
 
-/// Every line came or lies in a loss of this stream, counted exactly; no other gap.
+/// Asserts that each of `total` lines was read or lies in a gap with an exact count, and that there
+/// is no other gap.
 fn assert_all_accounted(stream: &StreamRead, total: u64) {
     assert_eq!(stream.silent_gaps, []);
     let mut missing: Vec<Range<u64>> = Vec::new();
@@ -55,7 +56,7 @@ fn assert_all_accounted(stream: &StreamRead, total: u64) {
     assert_eq!(stream.seqs.len() as u64 + lost, total);
     let is_lost = |seq: &u64| missing.iter().any(|range| range.contains(seq));
     assert!(!stream.seqs.iter().any(is_lost), "none both delivered and told lost");
-    // Each number is its line's own: nothing was renumbered.
+    // Each line kept its sequence number.
     let named: Vec<_> = numbers(stream).into_iter().map(u64::from).collect();
     assert!(named == stream.seqs);
 }
@@ -68,12 +69,12 @@ async fn a_node_that_rotates_while_the_bus_is_away_loses_nothing() {
     write_wide(&harness, "p", 0..10).await;
     harness.wait_for_lines(10).await;
     unavailable(&harness, true);
-    // Three files of the node: the first two are gone before the bus is back.
+    // Three files of the node; the first two are gone before the bus recovers.
     let mut written = 10;
     for round in 1..=3 {
         write_wide(&harness, "p", written..written + 11_000).await;
         written += 11_000;
-        // A line that has not gathered enough goes to disk by its age.
+        // A line that waits alone is spooled by age.
         harness.wait_for_spooled(round * 11_000 * WIDTH as u64).await;
     }
     assert!(harness.cluster.written("app", "p", "c")[0].rotations >= 3);
@@ -93,7 +94,7 @@ async fn what_is_on_disk_goes_out_first_after_a_kill_and_reading_goes_on_behind_
     write_wide(&harness, "p", 0..10).await;
     harness.wait_for_lines(10).await;
     unavailable(&harness, true);
-    // The node forgets what the bus had last, and all that is read until the kill.
+    // The node drops the last confirmed line and everything read until the kill.
     write_wide(&harness, "p", 10..12_000).await;
     harness.wait_for_spooled(11_990 * WIDTH as u64).await;
     collector.kill().await;
@@ -160,7 +161,7 @@ async fn a_full_spool_loses_its_oldest_and_tells_how_many_once() {
             })
             .await;
         assert_all_accounted(&streams[0], 16_010);
-        // One, or one that was on its way and one behind it.
+        // One gap, or one for a batch in flight and one after it.
         assert!(
             matches!(streams[0].recorded_gaps.len(), 1 | 2),
             "{:?}",
@@ -282,7 +283,7 @@ async fn a_batch_that_the_bus_never_answers_for_is_handed_over_again_and_nothing
         .await;
     harness.bus.no_response.store(true, Ordering::SeqCst);
     harness.write("p", 0..10);
-    // Taken, and not a word of it.
+    // Accepted without a response.
     harness.wait_for_lines(10).await;
     let handed_over_again = async {
         while harness.bus.publish_attempts.load(Ordering::SeqCst) < 3 {

@@ -1,4 +1,4 @@
-//! Files that a real containerd wrote, and what the log API made of them.
+//! Files that a real containerd wrote, compared with what the log API returned for them.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -11,7 +11,7 @@ use crate::{
     support::Harness,
 };
 
-/// What the API answered, a newline behind its last line.
+/// Returns the API's response, with a newline after the last line.
 fn answered(recording: &'static str) -> Vec<u8> {
     let (_, body) = recording.split_once("\r\n\r\n").unwrap();
     let mut body = body.as_bytes().to_vec();
@@ -21,7 +21,7 @@ fn answered(recording: &'static str) -> Vec<u8> {
     body
 }
 
-/// A node on which a container's file is a recorded one, and the container has ended.
+/// Creates a node on which a terminated container's file is a recorded one.
 async fn with_recorded(file: &[u8]) -> Harness {
     let harness = with_pod(RestartPolicy::Never).await;
     fs::write(dir(&harness).join("0.log"), file).unwrap();
@@ -41,7 +41,8 @@ async fn is_as_answered(file: &[u8], answer: Vec<u8>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_format_of_a_line_is_byte_for_byte_what_the_api_makes_of_it() {
-    // Empty lines, tabs, colours, NUL, a line of 40,009 bytes in parts, a last one without a newline.
+    // Empty lines, tabs, colours, NUL, a line of 40,009 bytes in parts, and a last line without a
+    // newline.
     let recorded = include_bytes!("../recordings/fmt-ondisk-0.log");
     let answer = include_bytes!("../recordings/fmt-timestamps.http");
     let body = memchr::memmem::find(answer, b"\r\n\r\n").unwrap() + 4;
@@ -53,7 +54,7 @@ async fn every_format_of_a_line_is_byte_for_byte_what_the_api_makes_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_zone_stays_as_the_node_wrote_it() {
     let answer = answered(include_str!("../recordings/tz-nonutc.http"));
-    // The file of a pod that ran before stands above it.
+    // The recording starts with the file of an earlier pod.
     let (_, tokyo) = include_str!("../recordings/tz-nonutc-ondisk.log")
         .split_once('\n')
         .unwrap();

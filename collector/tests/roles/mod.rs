@@ -1,4 +1,4 @@
-//! Containers by their part in a pod: each has its log, from its first line to its last, whichever way it is read.
+//! Init, sidecar, main and ephemeral containers: each has a complete stream with both sources.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use kubesim::{PodPlan, RestartPolicy, Scenario};
 
 use crate::support::{Harness, StreamRead, in_time};
 
-/// Each of them prints ten numbered lines, at its own time.
+/// Each container prints ten numbered lines.
 const PARTS: &str = r#"
     [[pods]]
     namespace = "app"
@@ -58,7 +58,7 @@ async fn every_container(harness: Harness) {
         .unwrap();
     let texts = (0..10).map(|n| format!("line {n}"));
     harness.cluster.write_lines("app", "p", "beside", texts).unwrap();
-    // The sidecar ends when the main containers have.
+    // The sidecar ends after the main containers.
     let streams = harness.wait_for_ended(6).await;
     let by_process: BTreeMap<_, _> = streams.iter().map(|stream| (stream.process.as_str(), stream)).collect();
     let processes: Vec<_> = by_process.keys().copied().collect();

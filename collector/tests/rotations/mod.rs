@@ -1,4 +1,4 @@
-//! Files that the node rotates away: what cannot be had is told, in its place, once, and nothing else is.
+//! Log rotation: unreadable files are recorded once, in their place, and nothing else is.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::support::{Harness, MetricsProbe, StreamRead};
 
 const ROTATED: GapReason = GapReason::Rotated;
 
-/// Past what a follow brings before it counts as loud.
+/// More than a follow delivers before rotation probes start.
 const LOUD_LINES: u32 = 1_200;
 
 async fn harness() -> Harness {
@@ -39,7 +39,7 @@ async fn rotations_that_a_follow_keeps_up_with_are_nobody_s_business() {
     }
     harness.exit("p").await;
     let streams = harness.wait_for_ended(1).await;
-    // Behind the last rotation is an empty file, which cannot prove that nothing was in between.
+    // The file after the last rotation is empty, which does not prove that nothing was in between.
     assert_eq!(streams[0].texts.len(), 200);
     assert_eq!((&streams[0].silent_gaps[..], streams[0].seqs.len()), (&[][..], 200));
     assert!(streams[0].recorded_gaps.len() <= 1, "{:?}", streams[0].recorded_gaps);
@@ -70,7 +70,7 @@ async fn a_rotation_behind_the_last_line_had_is_told_in_its_place_and_the_stream
     let collector = harness.collect().await;
     harness.write("p", 0..10);
     harness.wait_for_lines(10).await;
-    // The API is away while the node rotates: lines 10 to 19 are never served again.
+    // The API is unavailable during the rotation: lines 10 to 19 are never served.
     harness.cluster.set_down(true);
     harness.write("p", 10..20);
     harness.cluster.cause(FaultKind::Rotate);
@@ -105,7 +105,7 @@ async fn whole_files_that_a_follow_skipped_are_told_once_in_their_place() {
     write_wide(&harness, last + 10..last + 20);
     harness.gate.hold_probes.store(false, Ordering::SeqCst);
     counted.wait_for("tributary_collector_looks_total", 1.0).await;
-    // Seen, and gone before the follow comes to it; and one more that nobody saw.
+    // A probed file that is gone before the follow reaches it, and one that was never probed.
     harness.cluster.cause(FaultKind::Rotate);
     write_wide(&harness, last + 20..last + 30);
     harness.cluster.cause(FaultKind::Rotate);
@@ -132,7 +132,7 @@ async fn a_loud_log_that_is_read_in_time_tells_no_loss_however_often_it_is_rotat
         .collect_with(|config| config.metrics = counted.metrics.clone())
         .await;
     let mut last = 0;
-    // A file is a quarter of what is loud: between two looks many come and go, each of them read.
+    // A file is a quarter of the probe threshold: many rotate between two probes, and all are read.
     while counted.value("tributary_collector_looks_total") < 3.0 {
         write_wide(&harness, last..last + 100);
         last += 100;
@@ -151,14 +151,14 @@ async fn what_a_follow_leaves_out_when_its_container_exits_is_fetched() {
     let collector = harness.collect().await;
     harness.write("p", 0..10);
     harness.wait_for_lines(10).await;
-    // It sits on the old file, and ends there when the container exits.
+    // The follow reads the old file, and ends there when the container exits.
     harness.cluster.cause(FaultKind::StrandFollows);
     harness.cluster.cause(FaultKind::Rotate);
     harness.write("p", 10..500);
     harness.exit("p").await;
     let streams = harness.wait_for_ended(1).await;
     assert_eq!(numbers(&streams[0]), (0..500).collect::<Vec<_>>());
-    // The old file's end cannot be looked at any more: what was between is not known.
+    // The end of the old file can no longer be read, so what lies in between is unknown.
     assert_eq!(streams[0].recorded_gaps, [(10, 0, ROTATED)]);
     collector.stop().await;
 }
@@ -172,7 +172,7 @@ async fn a_follow_that_sits_on_a_rotated_file_is_found_out_by_its_silence() {
     harness.cluster.cause(FaultKind::StrandFollows);
     harness.cluster.cause(FaultKind::Rotate);
     harness.write("p", 10..20);
-    // It looks after 30 s of silence at the latest.
+    // The first probe starts after at most 30 s.
     let patient = Duration::from_secs(60);
     let streams = harness
         .wait_within(patient, "the new file's lines", |streams| {

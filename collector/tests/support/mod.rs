@@ -1,4 +1,4 @@
-//! A cluster, a bus and a collector, and what a reader of the bus sees.
+//! A simulated cluster, a bus, a collector, and a reader of the bus.
 #![allow(dead_code, reason = "each test file takes what it needs")]
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use switch::FaultyBus;
 
-/// Everything that is waited for comes within this, or the test fails.
+/// Time limit for everything that a test waits for.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Harness {
@@ -35,28 +35,28 @@ pub struct Harness {
     pub gate: Arc<ApiGate>,
     pub bus: Arc<FaultyBus>,
     pub dir: TempDir,
-    /// The collector reads the node's files, in this directory.
+    /// The collector reads the node's files in this directory.
     pub pod_log_dir: Option<PathBuf>,
 }
 
-/// What stands between the collector and the API.
+/// Controls the connection between the collector and the API.
 #[derive(Default)]
 pub struct ApiGate {
-    /// The node's pods can be neither listed nor watched; logs can be read.
+    /// Pods can be neither listed nor watched; logs can be read.
     pub pods_unavailable: AtomicBool,
-    /// Logs that are asked for are not answered.
+    /// Log requests get no response.
     pub hold: AtomicBool,
-    /// Logs asked for.
+    /// Number of log requests.
     pub logs: AtomicUsize,
-    /// When each was.
+    /// Times of the log requests.
     pub log_requests: Mutex<Vec<Instant>>,
-    /// Looks at the beginning of a file are not answered.
+    /// Rotation probes get no response.
     pub hold_probes: AtomicBool,
-    /// Such looks asked for.
+    /// Number of rotation probes.
     pub probes: AtomicUsize,
 }
 
-/// What a collector counts, as it is shown.
+/// Registers a collector's metrics and reads their values.
 pub struct MetricsProbe {
     registry: Registry,
     pub metrics: Metrics,
@@ -71,7 +71,7 @@ impl MetricsProbe {
         }
     }
 
-    /// A metric's value; 0 where it is not shown.
+    /// Returns a metric's value, or 0 if it is not exported.
     pub fn value(&self, name: &str) -> f64 {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
@@ -79,7 +79,7 @@ impl MetricsProbe {
         line.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    /// Waits until a metric is that much at least.
+    /// Waits until a metric has at least this value.
     pub async fn wait_for(&self, name: &str, least: f64) {
         let condition = async {
             while self.value(name) < least {
@@ -90,25 +90,25 @@ impl MetricsProbe {
     }
 }
 
-/// A collector that runs.
+/// A running collector.
 pub struct RunningCollector {
     pub status: Status,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), CollectorError>>,
 }
 
-/// One stream as a reader of the bus sees it.
+/// One stream as a reader of the bus receives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamRead {
     pub stream: String,
     pub process: String,
-    /// Contents without timestamps, parts joined.
+    /// Contents without timestamps, with parts joined.
     pub texts: Vec<String>,
-    /// Seqs that came as lines, in order.
+    /// Sequence numbers of the lines, in order.
     pub seqs: Vec<u64>,
-    /// Known losses, in order.
+    /// Recorded gaps, in order: sequence number, lines, reason.
     pub recorded_gaps: Vec<(u64, u64, GapReason)>,
-    /// Gaps that nobody told.
+    /// Gaps that are not recorded.
     pub silent_gaps: Vec<(u64, u64)>,
     pub ended: bool,
 }
@@ -122,7 +122,7 @@ impl Harness {
         Self::playing_in(tempfile::tempdir().unwrap(), scenario).await
     }
 
-    /// The node keeps log files, and the collector reads them.
+    /// Creates a node that writes log files, which the collector reads.
     pub async fn with_files(mut scenario: Scenario) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pods = dir.path().join("pods");
@@ -158,7 +158,7 @@ impl Harness {
         self.cluster.write_lines("app", pod, "c", texts).unwrap();
     }
 
-    /// Writes more than fits the log file (10 MiB), so that what was written before is out of reach.
+    /// Writes more than the log file holds (10 MiB), so that earlier lines can no longer be read.
     pub async fn rotate(&self, pod: &str) {
         let long = "x".repeat(1000);
         while self.cluster.written("app", pod, "c")[0].rotations == 0 {
@@ -175,7 +175,7 @@ impl Harness {
     pub async fn client(&self) -> kube::Client {
         let url = format!("http://{}", self.cluster.addr()).parse().unwrap();
         let mut config = kube::Config::new(url);
-        // The client's own patience would hide the collector's.
+        // The client's retries would hide the collector's.
         config.default_retry = false;
         let inner = kube::Client::try_from(config).unwrap();
         let gate = Arc::clone(&self.gate);
@@ -200,7 +200,7 @@ impl Harness {
         kube::Client::new(gated, "default")
     }
 
-    /// Waits until so many more logs were asked for.
+    /// Waits for this many more log requests.
     pub async fn wait_for_log_requests(&self, times: usize) {
         let condition = self.gate.logs.load(Ordering::SeqCst) + times;
         let log_requests = async {
@@ -211,7 +211,7 @@ impl Harness {
         in_time(log_requests).await;
     }
 
-    /// Starts a collector, once the one before has let go of the checkpoints.
+    /// Starts a collector once the previous one has released the checkpoints.
     pub async fn collect(&self) -> RunningCollector {
         self.collect_in(&self.dir.path().join("checkpoints")).await
     }
@@ -220,7 +220,7 @@ impl Harness {
         self.collect_as(dir, |_| {}).await
     }
 
-    /// With other settings than usual.
+    /// Starts a collector with changed settings.
     pub async fn collect_with(&self, change: impl Fn(&mut Config)) -> RunningCollector {
         self.collect_as(&self.dir.path().join("checkpoints"), change).await
     }
@@ -247,7 +247,7 @@ impl Harness {
         }
     }
 
-    /// Bytes of batches that wait on disk.
+    /// Returns the bytes in the spool.
     pub fn spooled(&self) -> u64 {
         let spool = self.dir.path().join("checkpoints/spool");
         let streams = std::fs::read_dir(spool).into_iter().flatten().flatten();
@@ -259,7 +259,7 @@ impl Harness {
             .sum()
     }
 
-    /// Waits until so many bytes of batches are on disk.
+    /// Waits until the spool has at least this many bytes.
     pub async fn wait_for_spooled(&self, bytes: u64) {
         let condition = async {
             while self.spooled() < bytes {
@@ -269,12 +269,12 @@ impl Harness {
         in_time(condition).await;
     }
 
-    /// All that is on the bus, reassembled.
+    /// Reads and reassembles everything on the bus.
     pub async fn streams(&self) -> BTreeMap<String, StreamRead> {
         self.read_app(&"app".parse().unwrap()).await
     }
 
-    /// As [`streams`](Self::streams), of another app.
+    /// Like [`streams`](Self::streams), for another app.
     pub async fn read_app(&self, app: &AppName) -> BTreeMap<String, StreamRead> {
         let mut reader = match self.bus.follow(app, Start::Oldest).await {
             Ok(reader) => reader,
@@ -323,12 +323,12 @@ impl Harness {
         streams
     }
 
-    /// Waits until what is on the bus is as wanted.
+    /// Waits until the streams on the bus satisfy the predicate.
     pub async fn wait_for(&self, what: &str, predicate: impl Fn(&[StreamRead]) -> bool) -> Vec<StreamRead> {
         self.wait_within(TIMEOUT, what, predicate).await
     }
 
-    /// As [`wait_for`](Self::wait_for), for what takes longer.
+    /// Like [`wait_for`](Self::wait_for), with another time limit.
     pub async fn wait_within(
         &self,
         bound: Duration,
@@ -350,7 +350,7 @@ impl Harness {
         }
     }
 
-    /// Waits until the only stream has so many lines.
+    /// Waits until the only stream has this many lines.
     pub async fn wait_for_lines(&self, lines: usize) -> StreamRead {
         let has = |streams: &[StreamRead]| streams.iter().map(|stream| stream.texts.len()).sum::<usize>() >= lines;
         let mut streams = self.wait_for(&format!("{lines} lines"), has).await;
@@ -358,7 +358,7 @@ impl Harness {
         streams.remove(0)
     }
 
-    /// Waits until all of so many streams have ended.
+    /// Waits until this many streams have ended.
     pub async fn wait_for_ended(&self, count: usize) -> Vec<StreamRead> {
         self.wait_for(&format!("{count} ended streams"), |streams| {
             streams.len() == count && streams.iter().all(|stream| stream.ended)
@@ -368,7 +368,7 @@ impl Harness {
 }
 
 impl RunningCollector {
-    /// As `kill -9`.
+    /// Stops the collector like `kill -9`.
     pub async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -381,7 +381,8 @@ impl RunningCollector {
 }
 
 impl StreamRead {
-    /// Every one of these lines once, in order, numbered from 0, and nothing said to be missing.
+    /// Asserts that exactly these lines were read, once and in order, numbered from 0, without
+    /// gaps.
     pub fn assert_whole(&self, lines: std::ops::Range<u32>) {
         let texts: Vec<String> = lines.map(|n| format!("line {n}")).collect();
         assert!(self.texts == texts, "{}", summary(std::slice::from_ref(self)));

@@ -1,4 +1,4 @@
-//! A bus that misbehaves when it is told to.
+//! A bus with injected faults.
 
 use std::{
     collections::BTreeMap,
@@ -12,28 +12,28 @@ use std::{
 use bus::{AppName, Batch, Bus, BusError, Embedded, Reader, Start};
 use futures::{FutureExt, future::BoxFuture};
 
-/// A bus that can be told to misbehave.
+/// A bus with injected faults.
 pub struct FaultyBus {
     inner: Embedded,
-    /// Publishing fails for now.
+    /// Publishing fails with a transient error.
     pub unavailable: AtomicBool,
     /// The next publish panics.
     pub panic_once: AtomicBool,
-    /// The topic is gone until it is made again.
+    /// The topic is missing until it is created again.
     pub topic_missing: AtomicBool,
-    /// Batches are accepted, and nobody is told.
+    /// Batches are accepted without a response.
     pub no_response: AtomicBool,
-    /// Batches with this text are refused for good.
+    /// Batches with this text are rejected permanently.
     pub refuse_with: Mutex<Option<String>>,
-    /// How many batches it was handed, one that came again counted again.
+    /// Number of publish attempts, retries included.
     pub publish_attempts: AtomicUsize,
-    /// Publishes of a stream that are in flight.
+    /// Publishes in flight by stream.
     in_flight: Mutex<BTreeMap<String, usize>>,
-    /// There were two at once.
+    /// A stream had two publishes in flight.
     pub overlapped: AtomicBool,
-    /// Publishing takes a while.
+    /// Publishing takes 50 ms.
     pub is_slow: AtomicBool,
-    /// The most publishes of all streams that were in flight together.
+    /// Highest number of publishes in flight over all streams.
     pub max_in_flight: AtomicUsize,
 }
 

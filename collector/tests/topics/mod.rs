@@ -1,4 +1,4 @@
-//! Topics of apps that are gone.
+//! Topic garbage collection.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Whatever a node does between two readings, as long as it keeps the files: every line once, in order.
+//! Whatever a node does between two reads, as long as it keeps the files, every line is read once
+//! and in order.
 
 use std::{collections::BTreeMap, fs, io::Write, path::PathBuf, time::Duration};
 
@@ -8,20 +9,20 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// What happens next.
+/// One step of a test run.
 #[derive(Clone, Copy, Debug)]
 enum Action {
-    /// So many whole lines are printed, of one output.
+    /// Writes this many whole lines to an output.
     Lines(u8, Fd),
-    /// The beginning of a line.
+    /// Writes the start of a line.
     Part(Fd),
-    /// The file is rotated; the oldest plain one is compressed.
+    /// Rotates the file; compresses the oldest plain one.
     Rotate,
-    /// The tail looks at the directory.
+    /// Scans the directory.
     Scan,
-    /// The tail reads a turn.
+    /// Reads once.
     ReadOutcome,
-    /// The tail is dropped, and begun again where it last could.
+    /// Drops the tail and resumes at the last possible position.
     Restart,
 }
 
@@ -38,18 +39,18 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
     prop::collection::vec(apply, 1..60)
 }
 
-/// A node with one container, and one who reads it.
+/// A node with one container, and its reader.
 struct Model {
     dir: TempDir,
     rotations: u32,
     printed: u32,
     is_open: BTreeMap<bool, bool>,
-    /// What was printed, by output, as the API would show it.
+    /// Expected output as the API would print it, by output.
     expected: [String; 2],
     tail: Tail,
     assembler: LineAssembler,
     read: [String; 2],
-    /// From where to go on, and what was had there.
+    /// The position to resume from, and the output read up to it.
     resume: Option<(FilePosition, [usize; 2])>,
     now: Instant,
 }
@@ -102,7 +103,7 @@ impl Model {
     }
 
     fn rotate(&mut self) {
-        // The kubelet goes by size.
+        // The kubelet rotates by size.
         if fs::metadata(self.path("0.log")).unwrap().len() == 0 {
             return;
         }

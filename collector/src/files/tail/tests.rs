@@ -41,7 +41,7 @@ impl Node {
         (tail, opened)
     }
 
-    /// The texts that a tail gives until it has nothing more, and its turns but for the reading ones.
+    /// Reads until there is no more data. Returns the texts and the outcomes other than `Read`.
     fn read(&mut self, tail: &mut Tail) -> (Vec<String>, Vec<ReadOutcome>) {
         let mut outcomes = Vec::new();
         loop {
@@ -95,7 +95,7 @@ fn what_is_held_open_is_read_though_the_node_removed_it_and_a_hole_behind_it_is_
     node.rotate("20261123-084316");
     node.append("0.log", "b");
     assert!(tail.scan(node.now).unwrap());
-    // Unseen: these two go, and one between.
+    // Two rotations happen between scans; then the two older files are removed.
     for time in ["20261123-084326", "20261123-084336"] {
         node.rotate(time);
         node.append("0.log", time);

@@ -1,10 +1,11 @@
-//! What becomes of the oldest batches when the spool is full: one loss for each run of them.
+//! Replaces evicted batches by gaps, one per run of adjacent batches.
 
 use bus::{Content, Gap, GapReason};
 
 use crate::publish::{entry::OutboxEntry, gap::to_gap};
 
-/// Makes losses of the lines in these steps; neighbours are told as one. What is no line stays, losses above all. Returns how many lines were lost by it.
+/// Replaces lines by gaps and merges adjacent ones; other entries are kept. Returns the number of
+/// lines lost.
 pub fn compact(entries: Vec<OutboxEntry>) -> (Vec<OutboxEntry>, u64) {
     let mut compacted: Vec<OutboxEntry> = Vec::new();
     let mut lost = 0;
@@ -26,7 +27,7 @@ pub fn compact(entries: Vec<OutboxEntry>) -> (Vec<OutboxEntry>, u64) {
     (compacted, lost)
 }
 
-/// Lengthens a loss by the one right behind it.
+/// Extends a gap by the one that follows it.
 fn merge(last: &mut OutboxEntry, next: &OutboxEntry) -> bool {
     let (OutboxEntry::Batch(batch, end), OutboxEntry::Batch(more, more_end)) = (last, next) else {
         return false;

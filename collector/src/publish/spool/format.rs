@@ -1,6 +1,7 @@
-//! One step of a stream on disk.
+//! On-disk format of an outbox entry.
 //!
-//! *Shape*: CRC-32 of what follows, length of the head, length of the data (each a big-endian u32); the head, JSON; the data, untouched.
+//! *Layout*: CRC-32 of what follows, length of the head, length of the data (each a big-endian
+//! u32), the head as JSON, the unchanged data.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,14 +14,14 @@ use crate::{anchor::ResumePoint, publish::entry::OutboxEntry};
 /// Bytes before the head.
 pub const PREFIX_BYTES: usize = 12;
 
-/// The longest entry that is believed: the largest batch, and room for its head.
+/// Upper bound for a valid entry: the largest batch and its head.
 const MAX_ENTRY_BYTES: usize = bus::MAX_BATCH_BYTES + (1 << 20);
 
-/// What is said of a step besides its data.
+/// An entry without its data.
 #[derive(Serialize, Deserialize)]
 struct Head {
     kind: Kind,
-    /// As the batch would travel.
+    /// The attributes of the batch's message.
     attributes: BTreeMap<String, String>,
     end: Option<ResumePoint>,
 }
@@ -33,7 +34,7 @@ enum Kind {
     Start,
 }
 
-/// Writes a step as it lies on disk, without its data, which follows.
+/// Encodes an entry without its data, which follows.
 pub fn encode_head(entry: &OutboxEntry) -> Vec<u8> {
     let start;
     let (kind, batch, end) = match entry {
@@ -57,7 +58,7 @@ pub fn encode_head(entry: &OutboxEntry) -> Vec<u8> {
             .collect(),
         end,
     };
-    // Strings and numbers: there is nothing in them that JSON cannot say.
+    // Strings and numbers always encode.
     let head = serde_json::to_vec(&head).unwrap_or_default();
     let data = batch.data();
     let mut out = vec![0; PREFIX_BYTES];
@@ -71,7 +72,7 @@ pub fn encode_head(entry: &OutboxEntry) -> Vec<u8> {
     out
 }
 
-/// How long an entry is that begins so. `None`: none does.
+/// Returns the length of an entry from its prefix, or `None` if the prefix is invalid.
 pub fn entry_len(prefix: &[u8; PREFIX_BYTES]) -> Option<usize> {
     let (head, data) = sizes(prefix);
     PREFIX_BYTES
@@ -85,7 +86,8 @@ fn sizes(prefix: &[u8; PREFIX_BYTES]) -> (usize, usize) {
     (size(4), size(8))
 }
 
-/// Reads the step that these bytes begin with, and how many of them it takes. `None`: they begin with no whole one.
+/// Decodes the entry at the start of the bytes and returns its length. Returns `None` if there is
+/// no complete entry.
 pub fn decode(bytes: &Bytes) -> Option<(OutboxEntry, usize)> {
     let prefix: &[u8; PREFIX_BYTES] = bytes.first_chunk()?;
     let (head_len, _) = sizes(prefix);

@@ -1,8 +1,11 @@
-//! What was read and the bus has not taken: in memory while it is little, on disk when the bus is away, and when the disk's share is full, told as lost.
+//! The on-disk buffer for data that the bus has not accepted.
 //!
-//! A stream's batches go to disk in their order, with their seqs and anchors, and come back in it: `Backlog` is one stream's, `Spool` bounds and knows them
-//! all. What the newest entry says is where reading goes on after a restart (the *read* mark, written with the data and so never ahead of it); the checkpoint
-//! says what the bus has (the *published* mark). Nothing is synced: a killed process keeps what it wrote, and a lost node loses the directory anyway.
+//! A stream's entries are written in order, with their sequence numbers and anchors, and read back
+//! in order. `StreamSpool` holds one stream, `Spool` bounds all of them. The newest entry says
+//! where reading resumes after a restart; it is written with the data and so never ahead of it. The
+//! checkpoint says what the bus has. Writes are not synced: they survive a killed process, and a
+//! lost node loses the directory anyway. If the spool is full, the oldest batches of the largest
+//! stream become gaps.
 
 mod compact;
 mod format;
@@ -35,47 +38,50 @@ use crate::{
 use segments::Segments;
 pub use segments::SpoolEnd;
 
-/// The least a spool is bounded to: a few of the smallest segments.
+/// Minimum size of a spool: a few of the smallest segments.
 pub const MIN_BYTES: u64 = 4 << 20;
 
-/// A segment is the unit of eviction: a thirty-second part of the spool, within these.
+/// A segment is the unit of eviction: 1/32 of the spool, within these bounds.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(4 << 20);
 
-/// Streams that publish at once what had to wait: enough to fill any bus, and no crowd at its door when it comes back.
+/// Number of streams that publish delayed entries at a time: enough to saturate any bus without
+/// overloading it when it recovers.
 const MAX_CONCURRENT_PUBLISHES: usize = 8;
 
-/// What all streams may hold in memory before they go to disk: under 150 MB for the whole process, with what its buffers double.
+/// Upper bound for the buffered data of all streams before they spool. Keeps the process below 150
+/// MB.
 const MAX_BUFFERED_BYTES: usize = 48 << 20;
 
-/// The file that says whose directory it is.
+/// The file that names the owner of a directory.
 const OWNER_FILE: &str = "instance";
 
-/// All streams' batches that wait for the bus.
+/// The spool of all streams.
 pub struct Spool {
     dir: PathBuf,
     limit: u64,
     streams: Mutex<HashMap<InstanceKey, Arc<Mutex<Segments>>>>,
     buffered: AtomicUsize,
     permits: Arc<Semaphore>,
-    /// A disk that refuses is told once.
+    /// A failed write is logged once.
     failing: AtomicBool,
     metrics: Metrics,
 }
 
-/// One stream's batches on disk.
+/// One stream's spooled entries.
 pub struct StreamSpool {
     spool: Arc<Spool>,
     key: InstanceKey,
     segments: Arc<Mutex<Segments>>,
-    /// What the stream holds in memory.
+    /// The stream's buffered bytes in memory.
     buffered: usize,
 }
 
 impl Spool {
-    /// In this directory, made when it is needed. Directories of instances that no checkpoint knows are removed: nobody would read them.
+    /// Opens the spool in a directory, which is created on demand. Directories of instances without
+    /// a checkpoint are deleted.
     ///
     /// # Errors
-    /// [`CollectorError::Open`] where it cannot be read.
+    /// [`CollectorError::Open`] if the directory cannot be read.
     pub fn open(
         dir: &Path,
         limit: u64,
@@ -100,7 +106,7 @@ impl Spool {
         Ok(spool)
     }
 
-    /// An instance's batches, those of before included.
+    /// Opens an instance's spool, including entries from before a restart.
     pub fn stream_spool(self: &Arc<Self>, key: &InstanceKey, checkpoint: &Checkpoint) -> StreamSpool {
         let dir = self.dir_of(key);
         let segment = (self.limit / 32).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
@@ -119,12 +125,12 @@ impl Spool {
         }
     }
 
-    /// Whether all streams together hold more in memory than they may.
+    /// Returns whether all streams together exceed the memory limit.
     pub fn is_crowded(&self) -> bool {
         self.buffered.load(Ordering::Relaxed) > MAX_BUFFERED_BYTES
     }
 
-    /// Who may publish what had to wait.
+    /// Returns the permits for publishing delayed entries.
     pub fn permits(&self) -> Arc<Semaphore> {
         Arc::clone(&self.permits)
     }
@@ -151,7 +157,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Until it fits, the stream that has the most on disk loses its oldest: a loud one does not cost a quiet one its lines.
+    /// Evicts from the stream with the most data on disk until the spool fits, so that a stream
+    /// with high volume does not cost others their lines.
     fn make_room(&self) {
         while self.update_size() > self.limit {
             let largest = self
@@ -172,7 +179,7 @@ impl Spool {
         }
     }
 
-    /// Bytes on disk.
+    /// Updates and returns the number of bytes on disk.
     fn update_size(&self) -> u64 {
         let bytes = self
             .streams
@@ -186,22 +193,22 @@ impl Spool {
 }
 
 impl StreamSpool {
-    /// Whether nothing is on disk.
+    /// Returns whether nothing is on disk.
     pub fn is_empty(&self) -> bool {
         self.segments.lock().is_empty()
     }
 
-    /// Where what is on disk ends.
+    /// Returns where the spooled data ends.
     pub fn end(&self) -> SpoolEnd {
         self.segments.lock().end().clone()
     }
 
-    /// The spool it is part of.
+    /// Returns the spool of all streams.
     pub fn spool(&self) -> &Spool {
         &self.spool
     }
 
-    /// Puts a step behind the others on disk. Returns whether it is there.
+    /// Appends an entry. Returns whether it was written.
     pub fn append(&self, entry: &OutboxEntry) -> bool {
         let written = self.write_owner().and_then(|()| self.segments.lock().append(entry));
         let was_failing = self.spool.failing.swap(written.is_err(), Ordering::Relaxed);
@@ -220,7 +227,7 @@ impl StreamSpool {
         self.segments.lock().mark_in_flight();
     }
 
-    /// See [`Segments::read_next`]; what cannot be read any more is given up, all of it, with the place where it ended.
+    /// See [`Segments::read_next`]. Unreadable data is discarded; returns where it ended.
     pub fn read_next(&self) -> Result<Option<OutboxEntry>, SpoolEnd> {
         let mut segments = self.segments.lock();
         segments.read_next().map_err(|error| {
@@ -240,13 +247,13 @@ impl StreamSpool {
     pub fn confirm(&self) {
         self.segments.lock().confirm();
         if self.is_empty() {
-            // With nothing in it, it tells nothing.
+            // An empty directory has no information.
             let _ = fs::remove_dir_all(self.spool.dir_of(&self.key));
         }
         self.spool.update_size();
     }
 
-    /// Says what the stream holds in memory now.
+    /// Reports the stream's buffered bytes.
     pub fn report_buffered(&mut self, bytes: usize) {
         if bytes >= self.buffered {
             self.spool.buffered.fetch_add(bytes - self.buffered, Ordering::Relaxed);

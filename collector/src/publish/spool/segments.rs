@@ -1,4 +1,4 @@
-//! One stream's steps on disk, oldest first: a directory of segments.
+//! One stream's entries on disk, oldest first, in a directory of segments.
 
 use std::{
     collections::VecDeque,
@@ -17,42 +17,42 @@ use crate::{
     publish::{checkpoint::Checkpoint, entry::OutboxEntry},
 };
 
-/// One stream's steps on disk, oldest first.
+/// One stream's entries on disk, oldest first.
 ///
-/// *Bound*: the spool's: see [`evict_oldest`](Self::evict_oldest). In memory nothing but where the files are.
+/// *Bound*: the spool's, see [`evict_oldest`](Self::evict_oldest). Memory: the list of segments.
 #[derive(Default)]
 pub struct Segments {
     dir: PathBuf,
     segment_bytes: u64,
     segments: VecDeque<Segment>,
     next_number: u64,
-    /// Of the last segment, while it is written.
+    /// The last segment while it is written.
     writer: Option<File>,
-    /// Of the first segment, while it is read.
+    /// The first segment while it is read.
     reader: Option<File>,
-    /// Where the oldest step that is not settled begins in the first segment.
+    /// Offset of the oldest unconfirmed entry in the first segment.
     read_offset: u64,
-    /// Its length, while it is out to be published.
+    /// Length of that entry while it is in flight.
     in_flight_len: Option<u64>,
-    /// What the newest line on disk is of, and where it ends.
+    /// Where the data on disk ends.
     end: SpoolEnd,
 }
 
 struct Segment {
     number: u64,
     bytes: u64,
-    /// Nothing in it can be evicted any more.
+    /// It holds no lines that could be evicted.
     is_compact: bool,
 }
 
-/// Where the steps on disk end.
+/// Where the spooled entries end.
 #[derive(Clone, Debug, Default)]
 pub struct SpoolEnd {
-    /// The stream that the newest step is of.
+    /// The stream of the newest entry.
     pub stream: Option<StreamId>,
-    /// The end of its newest line on disk: reading goes on behind it.
+    /// The end of the stream's newest line on disk, after which reading resumes.
     pub read: Option<ResumePoint>,
-    /// Its end is on disk too: nothing is left to be read.
+    /// The end of the stream is on disk, too.
     pub finished: bool,
 }
 
@@ -82,8 +82,9 @@ impl SpoolEnd {
 }
 
 impl Segments {
-    /// Reads what a directory holds, up to the first entry that is not whole: what is behind it is cut off, and read again from the node. What the record
-    /// says is settled is passed over. Blocks for as long as reading all of it takes.
+    /// Opens a directory and reads it up to the first incomplete entry; the rest is truncated and
+    /// read again from the node. Entries that the checkpoint confirms are skipped. Blocks while
+    /// reading all data.
     pub fn open(dir: &Path, segment_bytes: u64, checkpoint: &Checkpoint) -> io::Result<Self> {
         let mut segments = Self::empty(dir, segment_bytes);
         let mut numbers = numbers(dir)?;
@@ -129,7 +130,7 @@ impl Segments {
         Ok(segments)
     }
 
-    /// An at one, whatever the directory holds.
+    /// Creates an empty list, whatever the directory holds.
     pub fn empty(dir: &Path, segment_bytes: u64) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -138,22 +139,22 @@ impl Segments {
         }
     }
 
-    /// Whether there is nothing on disk.
+    /// Returns whether nothing is on disk.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
-    /// Bytes on disk.
+    /// Returns the bytes on disk.
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Where it ends.
+    /// Returns where the data ends.
     pub fn end(&self) -> &SpoolEnd {
         &self.end
     }
 
-    /// Puts a step behind the others. On an error nothing of it is there.
+    /// Appends an entry. After an error nothing of it is on disk.
     pub fn append(&mut self, entry: &OutboxEntry) -> io::Result<()> {
         if self.segments.is_empty() || self.writer.is_none() {
             self.start_segment()?;
@@ -165,7 +166,7 @@ impl Segments {
         let data = entry.data();
         let written = write_both(writer, &head, data);
         if let Err(error) = written {
-            // Half an entry would end the segment for a reader.
+            // A partial entry would end the segment for a reader.
             let _ = writer.set_len(segment.bytes);
             self.writer = None;
             return Err(error);
@@ -178,15 +179,15 @@ impl Segments {
         Ok(())
     }
 
-    /// Says that the first step, which was just put there, is out to be published already.
+    /// Marks the first entry, which was just appended, as in flight.
     pub fn mark_in_flight(&mut self) {
         self.in_flight_len = self.segments.front().map(|segment| segment.bytes);
     }
 
-    /// The oldest step. It stays until it is settled. `None`: there is none.
+    /// Returns the oldest entry, or `None` if there is none. It is kept until it is confirmed.
     ///
     /// # Errors
-    /// What was written cannot be read any more.
+    /// The data cannot be read back.
     pub fn read_next(&mut self) -> io::Result<Option<OutboxEntry>> {
         let Some(segment) = self.segments.front() else {
             return Ok(None);
@@ -206,16 +207,16 @@ impl Segments {
         Ok(Some(entry))
     }
 
-    /// The step that was taken is not out any more, and not settled.
+    /// Marks the entry as no longer in flight; it stays unconfirmed.
     pub fn requeue(&mut self) {
         self.in_flight_len = None;
         if let Some(first) = self.segments.front_mut() {
-            // What stayed because it was out may go now, and what was lost around it become one.
+            // The entry can be evicted now and merged with adjacent gaps.
             first.is_compact = false;
         }
     }
 
-    /// The step that was taken is dealt with.
+    /// Removes the entry that was in flight.
     pub fn confirm(&mut self) {
         self.read_offset += self.in_flight_len.take().unwrap_or_default();
         if self
@@ -227,16 +228,17 @@ impl Segments {
         }
     }
 
-    /// Gives up everything.
+    /// Removes all entries.
     pub fn discard_all(&mut self) {
         while !self.segments.is_empty() {
             self.drop_first();
         }
     }
 
-    /// Makes losses of the oldest segment's lines. Returns how many were lost; `None`: there are none left.
+    /// Replaces the oldest segment's lines by gaps. Returns the number of lines lost, or `None` if
+    /// there are no more lines.
     ///
-    /// What is out to be published stays.
+    /// The entry in flight is kept.
     pub fn evict_oldest(&mut self) -> io::Result<Option<u64>> {
         while let Some(at) = self.segments.iter().position(|segment| !segment.is_compact) {
             if at + 1 == self.segments.len() {
@@ -250,7 +252,7 @@ impl Segments {
         Ok(None)
     }
 
-    /// Puts what is left of the segments up to this one into this one.
+    /// Moves what is left of the segments up to `at` into that segment.
     fn evict_through(&mut self, at: usize) -> io::Result<u64> {
         let mut entries = Vec::new();
         for (n, segment) in self.segments.iter().take(at + 1).enumerate() {
@@ -278,7 +280,7 @@ impl Segments {
         }
         fs::rename(&temporary, self.path(number))?;
         for segment in self.segments.drain(..at) {
-            // Its losses are in the new one too, and told once: a reader has settled them.
+            // The new segment has the same gaps, and duplicates are skipped as confirmed.
             let _ = fs::remove_file(self.dir.join(name(segment.number)));
         }
         (self.read_offset, self.reader) = (0, None);
@@ -323,7 +325,7 @@ impl Segments {
     }
 }
 
-/// Whether the bus has a step, as the record says.
+/// Returns whether the bus has an entry according to the checkpoint.
 fn is_confirmed(entry: &OutboxEntry, checkpoint: &Checkpoint) -> bool {
     let Some(current) = checkpoint.metadata() else {
         return false;
@@ -361,7 +363,7 @@ fn name(number: u64) -> String {
     format!("{number:010}.spool")
 }
 
-/// The segments in a directory. None where it does not exist.
+/// Returns the numbers of the segments in a directory; none if it does not exist.
 fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,

@@ -9,7 +9,7 @@ use crate::{
     publish::{checkpoint::Checkpoint, entry::OutboxEntry},
 };
 
-/// Small segments, so that a few batches fill one.
+/// Small segments, which a few batches fill.
 const SEGMENT_BYTES: u64 = 2_000;
 
 fn metadata() -> Arc<StreamMetadata> {
@@ -42,7 +42,7 @@ fn batch(metadata: &Arc<StreamMetadata>, seq: u64, lines: u64) -> OutboxEntry {
     OutboxEntry::Batch(batch, Some(ResumePoint { seq_end, anchor }))
 }
 
-/// What happens to a shelf.
+/// One step of a test run.
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Append(u64),
@@ -107,7 +107,7 @@ proptest! {
                 Action::Evict => {
                     let before = segments.bytes();
                     evicted += segments.evict_oldest().unwrap().unwrap_or_default();
-                    // A loss is a little longer to say than a line, and stands for many.
+                    // A gap is slightly longer than a line and replaces many.
                     prop_assert!(segments.bytes() <= before + 200);
                 }
                 Action::Reopen => {

@@ -1,4 +1,4 @@
-//! The properties of reading: framing changes nothing, and a place is found again or is said not to be there.
+//! Framing does not change the lines, and a resume point is found or reported as missing.
 
 use proptest::{collection::vec, prelude::*};
 
@@ -13,7 +13,8 @@ struct Log(Vec<(i64, String)>);
 const BASE: i64 = 1_795_417_200_000_000_000;
 
 impl Log {
-    /// As the API prints it from a whole second on; the lines' numbers with it.
+    /// Returns the log as the API prints it from a whole second on, with the sequence numbers of
+    /// the lines.
     fn printed_from(&self, since: Option<i64>) -> (Vec<u8>, Vec<u64>) {
         let second = since.map(|time| bus::Timestamp(time).floor_second().0);
         let kept = self
@@ -29,7 +30,7 @@ impl Log {
         (bytes, seqs)
     }
 
-    /// The mark after so many lines.
+    /// Returns the resume point after this many lines.
     fn resume_point(&self, lines: usize) -> Option<ResumePoint> {
         let (bytes, _) = Log(self.0[..lines].to_vec()).printed_from(None);
         let read = ReadResult::of(&bytes, &[], None, false);
@@ -41,14 +42,14 @@ impl Log {
     }
 }
 
-/// What comes out of a response.
+/// The lines of a response.
 struct ReadResult {
     search_result: Option<SearchResult>,
     slices: Vec<Slice>,
 }
 
 impl ReadResult {
-    /// Reads bytes in frames that end at these places.
+    /// Reads bytes in frames that end at these offsets.
     fn of(bytes: &[u8], ends: &[usize], seek: Option<ResumeSearch>, from_time: bool) -> Self {
         let mut lines = Lines::default();
         lines.start_response(seek, from_time);
@@ -77,7 +78,7 @@ impl ReadResult {
         self.slices.iter().map(|slice| slice.lines).sum()
     }
 
-    /// What does not depend on how it was framed.
+    /// Returns what does not depend on the framing.
     fn parts(&self) -> Vec<(Vec<u8>, Option<Part>)> {
         let each = |slice: &Slice| {
             let part = slice.part;
@@ -91,7 +92,7 @@ impl ReadResult {
     }
 }
 
-/// Logs as bursts make them: few distinct times, few distinct texts.
+/// Generates logs like bursts: few distinct times and texts.
 fn logs() -> impl Strategy<Value = Log> {
     let steps = [0, 0, 0, 1, 400_000_000, 1_700_000_000];
     vec((prop::sample::select(steps.to_vec()), "[ab]{0,2}"), 1..40).prop_map(|lines| {
@@ -117,7 +118,7 @@ proptest! {
         let read = ReadResult::of(&bytes, &ends, None, false);
         prop_assert_eq!(read.bytes(), bytes);
         prop_assert_eq!(read.lines(), seqs.len() as u64);
-        // Wherever a slice ends, its anchor is the one that a reading in one piece has there.
+        // The anchor at the end of a slice does not depend on where slices end.
         let mut seq = 0;
         for slice in &read.slices {
             seq += slice.lines;
@@ -133,7 +134,7 @@ proptest! {
         let read = ReadResult::of(&bytes, &ends, ResumeSearch::new(resume_point, None), true);
         prop_assert_eq!(read.search_result, Some(SearchResult::Confirmed));
         prop_assert_eq!(read.bytes(), text_of(&log.0[confirmed..]));
-        // And goes on to be found.
+        // Later anchors match as well.
         if let Some(last) = read.slices.last() {
             prop_assert_eq!(last.end, log.resume_point(log.0.len()).unwrap().anchor);
         }
@@ -144,7 +145,8 @@ proptest! {
         log in logs(), a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(), c in any::<prop::sample::Index>(),
         ends in vec(any::<usize>(), 0..20),
     ) {
-        // A file that begins among neighbours that are equal in time and text cannot be told from one that begins before them.
+        // A file that starts among lines of equal time and text is indistinguishable from one that
+        // starts before them.
         let log = Log(log.0.into_iter().zip(0..).map(|((time, text), n)| (time, format!("{text} {n}"))).collect());
         let confirmed = a.index(log.0.len() + 1);
         let sent = confirmed + b.index(log.0.len() + 1 - confirmed);
@@ -162,7 +164,7 @@ proptest! {
                 prop_assert!(first >= confirmed);
                 prop_assert_eq!(read.bytes(), text_of(&log.0[first..]));
             }
-            // Never where the whole file is still there: that would repeat lines under other numbers.
+            // Never if the whole file exists: that would repeat lines under other numbers.
             SearchResult::NotFound { .. } => {
                 prop_assert!(first_read > 0 && begins > 0);
                 prop_assert!(read.bytes().ends_with(&text_of(&log.0[first_read.max(confirmed)..])) || read.lines() == 0);
@@ -192,7 +194,7 @@ proptest! {
             prop_assert!(std::str::from_utf8(content).is_ok());
             prop_assert!(part.is_some() || content.len() > 3 * MAX_LINE_BYTES || sizes.contains(&(content.len() - 1)) || wide);
         }
-        // A slice may end within a line that is cut: numbering goes on there.
+        // A slice may end within a split line; numbering continues there.
         let slice = at.index(framed.slices.len());
         let confirmed: u64 = framed.slices[..=slice].iter().map(|slice| slice.lines).sum();
         let resume_point = ResumePoint { seq_end: confirmed, anchor: framed.slices[slice].end };
@@ -259,7 +261,7 @@ fn a_clock_that_stepped_back_is_no_loss() {
 
 #[test]
 fn what_is_undecided_is_bounded() {
-    // The clock stepped back by a day before the mark: whatever comes may lie before it.
+    // The clock stepped back by a day before the resume point, so every line may precede it.
     let resume_point = ResumePoint {
         seq_end: 9,
         anchor: Anchor {
