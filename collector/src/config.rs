@@ -121,7 +121,7 @@ pub enum AppFrom {
 
 /// An invalid value for what names an app.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} does not say what names an app: namespace, or label:KEY")]
+#[error("invalid value {0:?}: expected namespace or label:KEY")]
 pub struct InvalidAppFrom(pub String);
 
 impl FromStr for AppFrom {

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 pub enum CollectorError {
     /// Another collector uses the checkpoint directory.
     #[error(
-        "the checkpoint directory {0} is in use by another collector: stop that one, or choose another directory with --checkpoint-dir"
+        "checkpoint directory {0} is in use by another collector; stop it or choose another directory with --checkpoint-dir"
     )]
     InUse(PathBuf),
     /// The checkpoint directory can neither be opened nor replaced.
-    #[error("cannot use the checkpoint directory {dir}: {reason} (choose another with --checkpoint-dir)")]
+    #[error("cannot use checkpoint directory {dir}: {reason}; choose another one with --checkpoint-dir")]
     Open {
         /// The directory.
         dir: PathBuf,

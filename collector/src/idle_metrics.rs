@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::gauge::ConstGauge,
+    metrics::{MetricType, gauge::ConstGauge},
     registry::Unit,
 };
 use tokio::time::Instant;
@@ -79,17 +79,16 @@ impl Drop for IdleGuard {
 
 impl Collector for IdleMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let idle_seconds = self.idle_seconds();
-        let max = ConstGauge::new(idle_seconds.iter().copied().fold(0.0, f64::max));
-        let help = "Since the last byte of the running container that has been silent for longest";
-        let encoded = encoder.encode_descriptor("longest_silence", help, Some(&Unit::Seconds), max.metric_type())?;
-        max.encode(encoded)?;
+        let idle = self.idle_seconds();
+        let max = ConstGauge::new(idle.iter().copied().fold(0.0, f64::max));
+        let help = "Longest time since a running container wrote its last byte";
+        max.encode(encoder.encode_descriptor("max_idle", help, Some(&Unit::Seconds), max.metric_type())?)?;
+        let help = "Running containers without output for more than over_seconds";
+        let mut family = encoder.encode_descriptor("idle_containers", help, None, MetricType::Gauge)?;
         for over in OVER_SECONDS {
-            let count = idle_seconds.iter().filter(|stall| **stall > over as f64).count();
+            let count = idle.iter().filter(|seconds| **seconds > over as f64).count();
             let count = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
-            let help = "Running containers that have been silent for longer than the name says, in seconds";
-            let name = format!("silent_over_{over}");
-            count.encode(encoder.encode_descriptor(&name, help, None, count.metric_type())?)?;
+            count.encode(family.encode_family(&[("over_seconds", over)])?)?;
         }
         Ok(())
     }

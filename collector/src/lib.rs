@@ -122,7 +122,7 @@ pub async fn run(
     if unfinished > 0 {
         tracing::warn!(
             streams = unfinished,
-            "stopped before everything read was published: it is on disk, or read again"
+            "shutdown deadline exceeded, unpublished data is kept in the spool or read again"
         );
     }
     Ok(())

@@ -45,7 +45,7 @@ struct GapLabels {
 
 /// Why a log is requested again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[expect(non_camel_case_types, reason = "printed as they are: label values are lower case")]
+#[expect(non_camel_case_types, reason = "printed as label values, which are lower case")]
 pub(crate) enum ReconnectReason {
     /// The response ended cleanly, without a reason.
     clean_end,
@@ -67,7 +67,7 @@ pub(crate) enum ReconnectReason {
 
 /// Why lines are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[expect(non_camel_case_types, reason = "printed as they are: label values are lower case")]
+#[expect(non_camel_case_types, reason = "printed as label values, which are lower case")]
 pub(crate) enum GapLabel {
     away,
     gone,
@@ -76,6 +76,31 @@ pub(crate) enum GapLabel {
     limit,
     refused,
     other,
+}
+
+impl ReconnectReason {
+    const ALL: [Self; 8] = [
+        Self::clean_end,
+        Self::broken,
+        Self::refused,
+        Self::busy,
+        Self::silent,
+        Self::no_follow,
+        Self::renewed,
+        Self::changed,
+    ];
+}
+
+impl GapLabel {
+    const ALL: [Self; 7] = [
+        Self::away,
+        Self::gone,
+        Self::rotated,
+        Self::spool,
+        Self::limit,
+        Self::refused,
+        Self::other,
+    ];
 }
 
 impl From<&GapReason> for GapLabel {
@@ -94,7 +119,7 @@ impl From<&GapReason> for GapLabel {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self {
+        let metrics = Self {
             lines: Counter::default(),
             bytes: Counter::default(),
             batches: Counter::default(),
@@ -108,7 +133,16 @@ impl Default for Metrics {
             reconnects: Family::default(),
             gaps: Family::default(),
             lost_lines: Family::default(),
+        };
+        // Every label value is exported from the start, so that rates see the first increment.
+        for reason in ReconnectReason::ALL {
+            let _ = metrics.reconnects.get_or_create(&ReconnectLabels { reason });
         }
+        for reason in GapLabel::ALL {
+            let _ = metrics.gaps.get_or_create(&GapLabels { reason });
+            let _ = metrics.lost_lines.get_or_create(&GapLabels { reason });
+        }
+        metrics
     }
 }
 
@@ -117,46 +151,54 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("tributary_collector");
-        registry.register("lines", "Lines that were read and numbered", metrics.lines.clone());
-        registry.register("bytes", "Bytes of them, timestamps included", metrics.bytes.clone());
-        registry.register("batches", "Batches that the bus accepted", metrics.batches.clone());
+        registry.register("lines", "Lines read and numbered", metrics.lines.clone());
+        registry.register(
+            "bytes",
+            "Bytes of the lines read, with timestamps",
+            metrics.bytes.clone(),
+        );
+        registry.register("batches", "Batches accepted by the bus", metrics.batches.clone());
         registry.register_with_unit(
             "publish",
-            "From a batch's handing over to its acceptance",
+            "Time from sending a batch to its acceptance by the bus",
             Unit::Seconds,
             metrics.publish_seconds.clone(),
         );
         registry.register(
-            "publish_refusals",
-            "Attempts that the bus refused for now",
+            "publish_retries",
+            "Publish attempts that failed and were retried",
             metrics.publish_retries.clone(),
         );
-        registry.register("follows", "Logs that are followed", metrics.followed.clone());
         registry.register(
-            "polled",
-            "Logs that are being polled, as their node has no follow left for them",
+            "followed_containers",
+            "Containers whose log is followed",
+            metrics.followed.clone(),
+        );
+        registry.register(
+            "polled_containers",
+            "Containers whose log is polled because the follow limit of their node is reached",
             metrics.polled.clone(),
         );
         registry.register_with_unit(
             "spool",
-            "Batches on disk that wait for the bus",
+            "Size of the spool, the data on disk that the bus has not accepted",
             Unit::Bytes,
             metrics.spool.clone(),
         );
         registry.register(
             "reconnects",
-            "Times that a log was asked for again",
+            "Times that a log was requested again, by reason",
             metrics.reconnects.clone(),
         );
         registry.register(
-            "looks",
-            "Looks at how a loud container's current file begins",
+            "rotation_probes",
+            "Probes of the current log file for rotations that a follow skipped",
             metrics.rotation_probes.clone(),
         );
-        registry.register("losses", "Losses that were told", metrics.gaps.clone());
+        registry.register("gaps", "Gaps recorded, by reason", metrics.gaps.clone());
         registry.register(
             "lost_lines",
-            "Lines that were told to be lost, where their count is known",
+            "Lines in recorded gaps where the number is known, by reason",
             metrics.lost_lines.clone(),
         );
         registry.register_collector(Box::new(metrics.idle.clone()));
@@ -173,9 +215,9 @@ impl Metrics {
     }
 
     pub(crate) fn record_gap(&self, reason: GapLabel, lines: u64) {
-        let record_gap = GapLabels { reason };
-        self.gaps.get_or_create(&record_gap).inc();
-        self.lost_lines.get_or_create(&record_gap).inc_by(lines);
+        let labels = GapLabels { reason };
+        self.gaps.get_or_create(&labels).inc();
+        self.lost_lines.get_or_create(&labels).inc_by(lines);
     }
 
     pub(crate) fn set_spool_bytes(&self, bytes: u64) {
@@ -196,5 +238,28 @@ impl GaugeGuard {
 impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_label_value_is_exported_at_zero() {
+        let mut registry = Registry::default();
+        let _metrics = Metrics::register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "tributary_collector_gaps_total{reason=\"rotated\"} 0",
+            "tributary_collector_lost_lines_total{reason=\"spool\"} 0",
+            "tributary_collector_reconnects_total{reason=\"no_follow\"} 0",
+            "tributary_collector_idle_containers{over_seconds=\"600\"} 0",
+            "tributary_collector_max_idle_seconds 0.0",
+            "tributary_collector_polled_containers 0",
+        ] {
+            assert!(text.lines().any(|exported| exported == line), "{line} in {text}");
+        }
     }
 }

@@ -72,13 +72,13 @@ impl Follower {
     /// Reads until the end of the stream is on the bus and the pod no longer lists the instance.
     /// Returns false if the collector shuts down first.
     pub async fn run(mut self) -> bool {
-        tracing::info!(stream = %self.stream.id(), app = %self.instance.app, process = self.instance.process, "following");
+        tracing::info!(stream = %self.stream.id(), app = %self.instance.app, process = self.instance.process, "container followed");
         if self.stream.is_finished() || self.read_log().await {
             self.idle_guard = None;
             if !self.stream.drain_until(&self.shutdown).await {
                 return false;
             }
-            tracing::info!(stream = %self.stream.id(), "ended");
+            tracing::info!(stream = %self.stream.id(), "stream ended");
             let Self { state, shutdown, .. } = self;
             wait_until_absent(state, shutdown).await
         } else {
@@ -149,7 +149,7 @@ impl Follower {
                 Outcome::Busy(wait) => wait.max(backoff.next_delay()),
                 Outcome::NotStarted => NOT_STARTED_WAIT,
                 Outcome::Stalled => {
-                    tracing::debug!(stream = %self.stream.id(), "log silent, though there are lines");
+                    tracing::debug!(stream = %self.stream.id(), "follow stalled, reopening it");
                     backoff.next_delay()
                 }
                 Outcome::Refused(reason) => {
@@ -157,7 +157,7 @@ impl Follower {
                     backoff.next_delay()
                 }
                 Outcome::Broken(reason) => {
-                    tracing::debug!(stream = %self.stream.id(), reason, "log to be asked for again");
+                    tracing::debug!(stream = %self.stream.id(), reason, "log read failed, retrying");
                     backoff.next_delay()
                 }
             };
@@ -200,7 +200,7 @@ impl Follower {
         let _polled = (!state.terminated && slot.is_none()).then(|| GaugeGuard::new(&self.metrics.polled));
         // The watch may lag behind, so the pod is checked after the log was opened.
         if self.stream.seek().is_none() && !self.is_same_instance(state).await {
-            return Outcome::Broken("perhaps another instance's".to_owned());
+            return Outcome::Broken("the log may belong to another instance".to_owned());
         }
         self.open_follow = None;
         *opened = Some(Instant::now());
@@ -221,7 +221,7 @@ impl Follower {
     fn release_slot(&self, slot: Option<FollowSlot>, outcome: Outcome, state: ContainerState) -> Outcome {
         match (slot, outcome) {
             (Some(slot), Outcome::NoFollow) => {
-                tracing::debug!(stream = %self.stream.id(), "no follow left on its node: polled");
+                tracing::debug!(stream = %self.stream.id(), "follow limit of the node reached, polling");
                 slot.report_limit();
                 Outcome::NoFollow
             }
@@ -238,15 +238,15 @@ impl Follower {
             }
             let kubelets = is_kubelet_error(text);
             let reason = if kubelets {
-                "the kubelet cannot read it"
+                "the kubelet cannot read the log"
             } else {
-                "torn within a timestamp"
+                "truncated within a timestamp"
             };
             return Outcome::Broken(reason.to_owned());
         }
         if self.stream.is_searching() {
             if !state.terminated || !std::mem::replace(ended_early, true) {
-                return Outcome::Broken("ended before the line to go on from".to_owned());
+                return Outcome::Broken("ended before the resume point".to_owned());
             }
             self.stream.end_resume_search();
             if let Some(outcome) = self.handle_mismatch(state).await {

@@ -25,7 +25,7 @@ impl RefusalLog {
                 app = %instance.app,
                 process = instance.process,
                 %reason,
-                "the API does not let the collector read a log: its account needs `get` on pods/log, in all namespaces"
+                "log access denied, the collector's account needs `get` on pods/log in all namespaces"
             );
         }
     }

@@ -89,7 +89,7 @@ impl LogRequest {
             Err(error) => return LogResponse::Failed(error.to_string()),
         };
         match tokio::time::timeout(HEADERS_TIMEOUT, client.send(request)).await {
-            Err(_) => LogResponse::Failed("no answer".to_owned()),
+            Err(_) => LogResponse::Failed("no response".to_owned()),
             Ok(Err(error)) => LogResponse::Failed(error.to_string()),
             Ok(Ok(response)) => read_response(response).await,
         }

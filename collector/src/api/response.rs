@@ -95,7 +95,7 @@ impl Follower {
                     }
                 }
                 () = sleep_until(last_frame + SNAPSHOT_TIMEOUT), if self.stream.has_room() => {
-                    return Some(Outcome::Broken("a plain read fell silent".to_owned()));
+                    return Some(Outcome::Broken("a plain read timed out".to_owned()));
                 }
             }
         }
@@ -127,7 +127,7 @@ impl Follower {
             return None;
         }
         if !self.is_same_instance(state).await {
-            return Some(Outcome::Broken("perhaps another instance's".to_owned()));
+            return Some(Outcome::Broken("the log may belong to another instance".to_owned()));
         }
         self.stream.record_mismatch();
         None

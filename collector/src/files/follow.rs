@@ -120,7 +120,7 @@ impl FileFollower {
     /// Reads until the ends of the streams are on the bus and the pod no longer lists the instance.
     /// Returns false if the collector shuts down first.
     pub async fn run(mut self) -> bool {
-        tracing::info!(stream = %self.stdout.id(), "reading files");
+        tracing::info!(stream = %self.stdout.id(), "container files opened");
         let is_over = self.stdout.is_finished() || self.read_files().await;
         self.idle_guard = None;
         // Standard output comes last: its checkpoint marks the end of both.
@@ -135,7 +135,7 @@ impl FileFollower {
         if !self.drain_stderr().await || !self.stdout.drain_until(&self.shutdown).await {
             return false;
         }
-        tracing::info!(stream = %self.stdout.id(), "ended");
+        tracing::info!(stream = %self.stdout.id(), "stream ended");
         let Self { state, shutdown, .. } = self;
         wait_until_absent(state, shutdown).await
     }
@@ -206,7 +206,7 @@ impl FileFollower {
                 let reason = opened
                     .err()
                     .map_or_else(|| "there is none".to_owned(), |error| error.to_string());
-                tracing::warn!(stream = %self.stdout.id(), dir = %tail.dir().display(), reason, "no log file to read (--pod-log-dir)");
+                tracing::warn!(stream = %self.stdout.id(), dir = %tail.dir().display(), reason, "log file missing, check --pod-log-dir");
             }
             self.tail = Some(tail);
             let wait = sleep(if is_late { MISSING_LATER } else { MISSING_FIRST });
@@ -268,7 +268,7 @@ impl FileFollower {
             Ok(ReadOutcome::Settling(until)) => (reading.may_have_data, reading.settle_at) = (false, Some(until)),
             Ok(ReadOutcome::Next { after_gap }) => {
                 if after_gap {
-                    tracing::warn!(stream = %self.stdout.id(), "files were removed before they were read");
+                    tracing::warn!(stream = %self.stdout.id(), "gap detected, log files removed before they were read");
                     self.assembler.close();
                     self.flush_frames(&mut reading.tail);
                     self.gap = self.gap.or(Some(PendingGap::Rotated));
@@ -282,7 +282,7 @@ impl FileFollower {
                 self.assembler.shrink();
             }
             Err(error) => {
-                tracing::warn!(stream = %self.stdout.id(), %error, "a log file cannot be read on");
+                tracing::warn!(stream = %self.stdout.id(), %error, "log file read failed");
             }
         }
     }
@@ -308,7 +308,7 @@ impl FileFollower {
         }
         let unrecognized = self.assembler.unrecognized_lines();
         if unrecognized > 0 {
-            tracing::warn!(stream = %self.stdout.id(), lines = unrecognized, "lines are not in the runtime's format: taken as they stand");
+            tracing::warn!(stream = %self.stdout.id(), lines = unrecognized, "lines not in the runtime's format, published unchanged");
             self.status.add_unrecognized_lines(unrecognized);
         }
         self.assembler.clear();

@@ -94,7 +94,7 @@ impl ReadState {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.is_failing, true) {
-                    tracing::warn!(%error, dir = %self.tail.dir().display(), "a container's files cannot be listed for now");
+                    tracing::warn!(%error, dir = %self.tail.dir().display(), "log directory listing failed");
                 }
                 false
             }

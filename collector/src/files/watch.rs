@@ -127,7 +127,7 @@ impl Subscription {
 }
 
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "nobody tells"))]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "no events without inotify"))]
 enum FileEvent {
     /// Data was written.
     Written,
@@ -190,7 +190,7 @@ mod linux {
         let inotify = match init_inotify() {
             Ok(inotify) => Arc::new(inotify),
             Err(error) => {
-                tracing::warn!(%error, "the node's files cannot be watched: they are looked at now and then (fs.inotify.max_user_instances)");
+                tracing::warn!(%error, "inotify not available, polling all directories; raise fs.inotify.max_user_instances");
                 return Arc::default();
             }
         };
@@ -209,7 +209,7 @@ mod linux {
 
     #[expect(
         deprecated,
-        reason = "its unsafe successor asks that the descriptor stays the same, and an OwnedFd's does"
+        reason = "the unsafe successor requires a constant descriptor, which an OwnedFd has"
     )]
     fn init_inotify() -> std::io::Result<AsyncFd<OwnedFd>> {
         AsyncFd::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?)
@@ -233,7 +233,7 @@ mod linux {
                     Err(Errno::INTR) => {}
                     Err(Errno::WOULDBLOCK) => break,
                     Err(error) => {
-                        tracing::error!(%error, "the node's files are no longer watched");
+                        tracing::error!(%error, "inotify failed, polling all directories");
                         return;
                     }
                 }
@@ -265,7 +265,7 @@ mod linux {
                 Err(Errno::NOENT) => None,
                 Err(error) => {
                     if !self.is_warned.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(%error, dir = %dir.display(), "some containers' files cannot be watched: they are looked at now and then (fs.inotify.max_user_watches)");
+                        tracing::warn!(%error, dir = %dir.display(), "inotify watch failed, polling the directory; raise fs.inotify.max_user_watches");
                     }
                     None
                 }
@@ -290,7 +290,7 @@ mod linux {
         fn dispatch(&self, watch: i32, what: ReadFlags, name: &str) {
             let mut subscriptions = self.subscriptions.lock();
             if what.contains(ReadFlags::QUEUE_OVERFLOW) {
-                tracing::debug!("the kernel's queue overflowed: all files are looked at");
+                tracing::debug!("inotify queue overflowed, scanning all directories");
                 return subscriptions
                     .values()
                     .flatten()

@@ -128,7 +128,7 @@ impl PodWatch {
 
     fn succeeded(&mut self) {
         if self.is_failing {
-            tracing::info!("pods are watched again");
+            tracing::info!("pod watch recovered");
         }
         self.is_failing = false;
         self.backoff.reset();
@@ -136,7 +136,7 @@ impl PodWatch {
 
     fn failed(&mut self, error: &watcher::Error) {
         if !self.is_failing {
-            tracing::warn!(%error, "pods cannot be watched for now");
+            tracing::warn!(%error, "pod watch failed, retrying");
         }
         self.is_failing = true;
         let requested = retry_after(error).unwrap_or_default().min(MAX_RETRY_AFTER);

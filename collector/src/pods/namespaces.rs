@@ -118,7 +118,7 @@ impl Selection {
                 is_changed
             }
             Err(error) => {
-                tracing::warn!(error, "namespaces cannot be listed for now");
+                tracing::warn!(error, "namespace list failed, retrying");
                 self.due = Instant::now() + self.backoff.next_delay();
                 false
             }
@@ -131,7 +131,7 @@ async fn list(client: kube::Client, selector: String) -> Result<HashSet<String>,
     let params = ListParams::default().labels(&selector);
     let listed = timeout(LIST_TIMEOUT, api.list(&params)).await;
     let listed = listed
-        .map_err(|_| "no answer".to_owned())?
+        .map_err(|_| "no response".to_owned())?
         .map_err(|error| error.to_string())?;
     Ok(listed
         .items

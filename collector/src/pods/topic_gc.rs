@@ -48,7 +48,7 @@ impl TopicCollector {
             let wait = self.settings.interval.mul_f64(rand::random_range(0.5..=1.5));
             tokio::time::sleep(wait).await;
             if let Err(error) = self.collect().await {
-                tracing::warn!(%error, "apps that are gone are not looked for this time");
+                tracing::warn!(%error, "topic garbage collection failed");
             }
         }
     }
@@ -72,7 +72,7 @@ impl TopicCollector {
                 continue;
             }
             self.bus.remove(&app).await.map_err(describe)?;
-            tracing::info!(%app, "gone from the cluster for as long as history reaches: its topic is removed");
+            tracing::info!(%app, "unused topic deleted");
         }
         Ok(())
     }
@@ -104,7 +104,7 @@ where
     loop {
         let page = timeout(LIST_WAIT, api.list_metadata(&params)).await;
         let page = page
-            .map_err(|_| "no answer from the API".to_owned())?
+            .map_err(|_| "no response from the API".to_owned())?
             .map_err(|error| error.to_string())?;
         all.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {

@@ -29,7 +29,7 @@ const JOURNAL_BYTES: u64 = 64 << 20;
 const KEYSPACE: &str = "streams";
 
 /// File checkpoints, for instances whose log files are read.
-const FILE_CHECKPOINTS: &str = "bases";
+const FILE_CHECKPOINTS: &str = "file_checkpoints";
 
 /// The first file that fjall creates in a new directory.
 const FIRST_FILE: &str = "lock";
@@ -160,8 +160,8 @@ impl CheckpointStore {
         };
         let set_aside_path = set_aside_path(dir);
         std::fs::rename(dir, &set_aside_path)
-            .map_err(|error| failed(format!("{unreadable}, and it cannot be set aside: {error}")))?;
-        tracing::warn!(dir = %dir.display(), set_aside = %set_aside_path.display(), describe = unreadable, "checkpoints unreadable: begun anew");
+            .map_err(|error| failed(format!("{unreadable}, and renaming it failed: {error}")))?;
+        tracing::warn!(dir = %dir.display(), set_aside = %set_aside_path.display(), describe = unreadable, "checkpoint store damaged, starting with an empty one");
         try_open(dir).map_err(|error| failed(describe(&error)))
     }
 
@@ -175,7 +175,7 @@ impl CheckpointStore {
         for guard in self.streams.iter() {
             match read(guard) {
                 Some(checkpoint) => checkpoints.push(checkpoint),
-                None => tracing::warn!("checkpoint skipped: unreadable"),
+                None => tracing::warn!("checkpoint unreadable, skipping it"),
             }
         }
         checkpoints
@@ -193,7 +193,7 @@ impl CheckpointStore {
     /// again or a gap is recorded, but sequence numbers are never reused for other lines.
     pub fn save(&self, key: &InstanceKey, checkpoint: &Checkpoint) {
         if let Err(error) = self.streams.insert(encode(key), encode(checkpoint)) {
-            tracing::error!(%error, "checkpoint not written");
+            tracing::error!(%error, "checkpoint write failed");
         }
     }
 
@@ -206,7 +206,7 @@ impl CheckpointStore {
             removed = removed.and(self.file_checkpoints.remove(encode(key)));
         }
         if let Err(error) = removed {
-            tracing::error!(%error, "checkpoint not removed");
+            tracing::error!(%error, "checkpoint delete failed");
         }
     }
 
@@ -222,7 +222,7 @@ impl CheckpointStore {
     /// or a gap is recorded if its file is gone.
     pub fn save_file_checkpoint(&self, key: &InstanceKey, file_checkpoint: &FileCheckpoint) {
         if let Err(error) = self.file_checkpoints.insert(encode(key), encode(file_checkpoint)) {
-            tracing::error!(%error, "checkpoint not written");
+            tracing::error!(%error, "checkpoint write failed");
         }
     }
 }
@@ -247,7 +247,7 @@ fn check_contents(dir: &Path) -> Result<(), String> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotADirectory => return Err("it is not a directory".to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => return Err("not a directory".to_owned()),
         Err(error) => return Err(error.to_string()),
     };
     let mut is_empty = true;
@@ -262,7 +262,7 @@ fn check_contents(dir: &Path) -> Result<(), String> {
     if is_empty {
         Ok(())
     } else {
-        Err("it holds other files, and no checkpoints".to_owned())
+        Err("it contains files that are not checkpoints".to_owned())
     }
 }
 
@@ -287,9 +287,9 @@ fn describe(error: &fjall::Error) -> String {
     use fjall::Error;
     match error {
         Error::Io(error) | Error::Storage(fjall::LsmError::Io(error)) => error.to_string(),
-        Error::InvalidVersion(_) => "it was written by another version, or is damaged".to_owned(),
-        error if is_unreadable(error) => "it is damaged".to_owned(),
-        _ => "its disk fails".to_owned(),
+        Error::InvalidVersion(_) => "it was written by another version or is damaged".to_owned(),
+        error if is_unreadable(error) => "the checkpoint store is damaged".to_owned(),
+        _ => "disk error".to_owned(),
     }
 }
 

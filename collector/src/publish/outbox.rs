@@ -319,7 +319,7 @@ impl Outbox {
     fn on_accepted(&mut self, publishing: Publishing) {
         self.context.metrics.published(publishing.started_at.elapsed());
         if self.is_retrying {
-            tracing::info!(stream = self.checkpoint.stream(), "bus accepts again");
+            tracing::info!(stream = self.checkpoint.stream(), "publishing recovered");
         }
         self.is_retrying = false;
         self.backoff.reset();
@@ -352,7 +352,7 @@ impl Outbox {
 
     fn on_transient_error(&mut self, publishing: Publishing, error: &BusError) {
         if !self.is_retrying {
-            tracing::warn!(stream = self.checkpoint.stream(), %error, "bus refuses for now");
+            tracing::warn!(stream = self.checkpoint.stream(), %error, "publish failed, retrying");
         }
         let pause = self.requeue(publishing);
         self.wait_for_permit(pause);
@@ -360,13 +360,13 @@ impl Outbox {
 
     /// Creates the topic again if it was deleted while the app has pods, then publishes the batch.
     fn on_topic_missing(&mut self, publishing: Publishing, app: AppName) {
-        tracing::warn!(stream = self.checkpoint.stream(), %app, "topic gone: made again");
+        tracing::warn!(stream = self.checkpoint.stream(), %app, "topic missing, creating it");
         let pause = self.requeue(publishing);
         let (bus, permits) = (Arc::clone(&self.context.bus), self.context.spool.permits());
         let made = async move {
             let permit = permit(permits, pause).await;
             if let Err(error) = bus.create(&app).await {
-                tracing::warn!(%app, %error, "topic not made");
+                tracing::warn!(%app, %error, "topic creation failed");
             }
             permit
         };
@@ -392,7 +392,7 @@ impl Outbox {
             OutboxEntry::Batch(batch, _) | OutboxEntry::Finish(batch) => (batch.seq, batch.lines()),
             OutboxEntry::Start(_) => (0, 0),
         };
-        tracing::error!(stream = self.checkpoint.stream(), seq, lines, %error, "batch refused");
+        tracing::error!(stream = self.checkpoint.stream(), seq, lines, %error, "batch rejected, gap recorded");
         match &publishing.entry {
             OutboxEntry::Batch(batch, end) if matches!(batch.content, Content::Lines { .. }) => {
                 self.context.metrics.record_gap((&GapReason::Refused).into(), lines);

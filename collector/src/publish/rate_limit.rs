@@ -42,7 +42,7 @@ impl RateLimits {
     pub fn new(rate: u64, burst: u64, node: &str, bus: Arc<dyn Bus>) -> (Self, impl Future<Output = ()> + use<>) {
         let (notices, last_notice) = mpsc::channel(WAITING_NOTICES);
         let text = format!(
-            "Error L12 (Rate limit) -> This app prints faster than its limit of {rate} bytes a second on a node, {burst} at once: what is above is dropped"
+            "Error L12 (Rate limit) -> This app exceeds its rate limit of {rate} bytes per second per node (burst {burst} bytes): lines above it are dropped"
         );
         let limits = Self {
             rate: rate as f64,
@@ -144,7 +144,7 @@ async fn publish(bus: &dyn Bus, batch: &Batch) -> bool {
             Ok(()) => return true,
             Err(error) if error.is_transient() => tokio::time::sleep(backoff.next_delay()).await,
             Err(error) => {
-                tracing::error!(%error, app = %batch.metadata.app, "notice refused");
+                tracing::error!(%error, app = %batch.metadata.app, "platform message rejected");
                 return false;
             }
         }

@@ -29,7 +29,7 @@ impl Stream {
         if self.rotation_recorded_at.replace(self.next_seq) == Some(self.next_seq) {
             return;
         }
-        tracing::warn!(stream = %self.id(), "the node rotated its log faster than it could be read");
+        tracing::warn!(stream = %self.id(), "gap detected, log rotated before it was read");
         let gap = Gap {
             lines: 0,
             reason: GapReason::Rotated,

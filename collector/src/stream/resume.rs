@@ -91,7 +91,7 @@ impl Stream {
                 self.record_rotation(first);
                 return self.flush();
             }
-            tracing::warn!(stream = %self.id(), "log does not join what was read of it");
+            tracing::warn!(stream = %self.id(), "resume anchor not found, starting a new stream");
             self.record_gap(GapReason::Away, first);
             self.push(self.reserved_seq, Content::End, None);
             self.start_new_epoch();
@@ -137,7 +137,7 @@ impl Stream {
                 let seq = self.reserved_seq - held.min(self.reserved_seq);
                 let lost = seq - self.next_seq;
                 if lost > 0 {
-                    tracing::warn!(stream = %self.id(), lost, "lines rotated away while the collector was away");
+                    tracing::warn!(stream = %self.id(), lost, "gap detected, lines rotated away while the collector was stopped");
                     self.push_gap(
                         self.next_seq,
                         Gap {

@@ -162,7 +162,7 @@ impl Supervisor {
             .map(|pod| pod.pod.clone())
             .collect();
         for pod in without_task {
-            tracing::warn!(pod = pod.metadata.name, "a container has no task: begun again");
+            tracing::warn!(pod = pod.metadata.name, "task missing, restarting it");
             self.apply_pod(&pod);
         }
     }
@@ -282,7 +282,7 @@ async fn create_topic(bus: Arc<dyn Bus>, app: AppName) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     while let Err(error) = bus.create(&app).await {
         if !error.is_transient() {
-            return tracing::error!(%app, %error, "topic not made");
+            return tracing::error!(%app, %error, "topic creation failed");
         }
         tokio::time::sleep(backoff.next_delay()).await;
     }

@@ -39,7 +39,7 @@ impl Supervisor {
             Some(checkpoint) => checkpoint,
             None => match new_metadata(&instance) {
                 Ok(metadata) => self.new_checkpoint(&instance, &metadata),
-                Err(error) => return tracing::warn!(%error, "container not followed"),
+                Err(error) => return tracing::warn!(%error, "container skipped, invalid stream id"),
             },
         };
         checkpoint.restarts = Some(instance.state.restarts);
@@ -60,7 +60,7 @@ impl Supervisor {
         if let Some((key, older)) = self.last_seen.older(&instance.key, restarts) {
             checkpoint.expected = true;
             if restarts - older > 1 {
-                tracing::warn!(stream = %metadata.stream, instances = restarts - older - 1, "instances came and went unseen");
+                tracing::warn!(stream = %metadata.stream, instances = restarts - older - 1, "gap detected, container instances never seen");
                 let last = self.context.checkpoints.get(&key).and_then(|older| older.last_sent());
                 checkpoint.unseen = Some(UnseenInstances {
                     from: last.map(|last| last.anchor.time).filter(|time| *time != i64::MIN),
@@ -153,7 +153,7 @@ impl Supervisor {
         let Some(key) = self.keys.remove(&error.id()) else {
             return;
         };
-        tracing::error!(%error, pod_uid = key.pod_uid, container = key.container, "a container's task failed: begun again");
+        tracing::error!(%error, pod_uid = key.pod_uid, container = key.container, "task failed, restarting it");
         let checkpoint = self
             .context
             .checkpoints
@@ -185,7 +185,7 @@ async fn end_stream(mut stream: Stream, shutdown: CancellationToken) -> bool {
     if shutdown.is_cancelled() {
         return false;
     }
-    tracing::info!(stream = %stream.id(), "gone while the collector was away");
+    tracing::info!(stream = %stream.id(), "container gone while the collector was stopped");
     if !stream.is_finished() {
         stream.end_unread(true);
     }

@@ -39,12 +39,12 @@ async fn what_is_no_directory_of_checkpoints_is_refused_in_words_and_left_alone(
     let file = foreign.join("version");
     std::fs::write(&file, "not ours").unwrap();
     for (dir, reason) in [
-        (&foreign, "it holds other files, and no checkpoints"),
-        (&file, "it is not a directory"),
-        (&file.join("below"), "it is not a directory"),
+        (&foreign, "it contains files that are not checkpoints"),
+        (&file, "not a directory"),
+        (&file.join("below"), "not a directory"),
     ] {
         let expected = format!(
-            "cannot use the checkpoint directory {}: {reason} (choose another with --checkpoint-dir)",
+            "cannot use checkpoint directory {}: {reason}; choose another one with --checkpoint-dir",
             dir.display()
         );
         assert_eq!(refusal(&harness, dir).await.to_string(), expected);

@@ -78,7 +78,7 @@ async fn what_an_app_prints_above_its_limit_is_told_exactly_and_so_is_the_limit(
     assert_eq!(
         notice.texts,
         [
-            "Error L12 (Rate limit) -> This app prints faster than its limit of 50000 bytes a second on a node, 200000 at once: what is above is dropped"
+            "Error L12 (Rate limit) -> This app exceeds its rate limit of 50000 bytes per second per node (burst 200000 bytes): lines above it are dropped"
         ]
     );
     collector.stop().await;

@@ -319,7 +319,11 @@ async fn what_is_counted_adds_up() {
     harness.write("p", 0..100);
     harness.wait_for_lines(100).await;
     assert_eq!(
-        (value("lines_total"), value("follows"), value("silent_over_60")),
+        (
+            value("lines_total"),
+            value("followed_containers"),
+            value("idle_containers{over_seconds=\"60\"}")
+        ),
         (100.0, 1.0, 0.0)
     );
     assert!(value("bytes_total") > 3_000.0);
@@ -331,7 +335,7 @@ async fn what_is_counted_adds_up() {
     harness.wait_for_ended(1).await[0].assert_whole(0..101);
     collector.stop().await;
     assert_eq!(
-        (value("lines_total"), value("follows"), value("spool_bytes")),
+        (value("lines_total"), value("followed_containers"), value("spool_bytes")),
         (101.0, 0.0, 0.0)
     );
     assert!(value("batches_total") >= 2.0);

@@ -104,7 +104,7 @@ async fn whole_files_that_a_follow_skipped_are_told_once_in_their_place() {
     harness.cluster.cause(FaultKind::Rotate);
     write_wide(&harness, last + 10..last + 20);
     harness.gate.hold_probes.store(false, Ordering::SeqCst);
-    counted.wait_for("tributary_collector_looks_total", 1.0).await;
+    counted.wait_for("tributary_collector_rotation_probes_total", 1.0).await;
     // A probed file that is gone before the follow reaches it, and one that was never probed.
     harness.cluster.cause(FaultKind::Rotate);
     write_wide(&harness, last + 20..last + 30);
@@ -133,7 +133,7 @@ async fn a_loud_log_that_is_read_in_time_tells_no_loss_however_often_it_is_rotat
         .await;
     let mut last = 0;
     // A file is a quarter of the probe threshold: many rotate between two probes, and all are read.
-    while counted.value("tributary_collector_looks_total") < 3.0 {
+    while counted.value("tributary_collector_rotation_probes_total") < 3.0 {
         write_wide(&harness, last..last + 100);
         last += 100;
         harness.wait_for_lines(last as usize).await;

@@ -67,7 +67,7 @@ impl Bus for FaultyBus {
 
     fn publish(&self, batch: Batch) -> BoxFuture<'_, Result<(), BusError>> {
         async move {
-            assert!(!self.panic_once.swap(false, Ordering::SeqCst), "told to panic");
+            assert!(!self.panic_once.swap(false, Ordering::SeqCst), "injected panic");
             self.publish_attempts.fetch_add(1, Ordering::SeqCst);
             let stream = batch.metadata.stream.to_string();
             let others = {

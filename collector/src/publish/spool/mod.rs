@@ -111,7 +111,7 @@ impl Spool {
         let dir = self.dir_of(key);
         let segment = (self.limit / 32).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
         let segments = Segments::open(&dir, segment, checkpoint).unwrap_or_else(|error| {
-            tracing::error!(%error, dir = %dir.display(), "spooled batches cannot be read");
+            tracing::error!(%error, dir = %dir.display(), "spool open failed");
             Segments::empty(&dir, segment)
         });
         let segments = Arc::new(Mutex::new(segments));
@@ -150,7 +150,7 @@ impl Spool {
             let key = fs::read(dir.join(OWNER_FILE)).ok();
             let key = key.and_then(|key| serde_json::from_slice::<InstanceKey>(&key).ok());
             if key.is_none_or(|key| checkpoints.get(&key).is_none() || self.dir_of(&key) != dir) {
-                tracing::warn!(dir = %dir.display(), "spooled batches of no known stream removed");
+                tracing::warn!(dir = %dir.display(), "spool of an unknown stream deleted");
                 fs::remove_dir_all(&dir)?;
             }
         }
@@ -171,10 +171,10 @@ impl Spool {
             match largest.lock().evict_oldest() {
                 Ok(Some(lines)) => {
                     self.metrics.record_gap(GapLabel::spool, lines);
-                    tracing::debug!(lines, "spool full: the oldest are lost");
+                    tracing::debug!(lines, "spool full, oldest batches dropped");
                 }
                 Ok(None) => return,
-                Err(error) => return tracing::error!(%error, "spool cannot make room"),
+                Err(error) => return tracing::error!(%error, "spool eviction failed"),
             }
         }
     }
@@ -215,7 +215,7 @@ impl StreamSpool {
         match &written {
             Ok(()) => self.spool.make_room(),
             Err(error) if !was_failing => {
-                tracing::error!(%error, "spool cannot be written: what is read waits in memory")
+                tracing::error!(%error, "spool write failed, buffering in memory")
             }
             Err(_) => {}
         }
@@ -231,7 +231,7 @@ impl StreamSpool {
     pub fn read_next(&self) -> Result<Option<OutboxEntry>, SpoolEnd> {
         let mut segments = self.segments.lock();
         segments.read_next().map_err(|error| {
-            tracing::error!(%error, "spooled batches cannot be read any more");
+            tracing::error!(%error, "spool read failed, gap recorded");
             let end = segments.end().clone();
             segments.discard_all();
             end

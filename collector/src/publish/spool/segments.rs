@@ -110,7 +110,7 @@ impl Segments {
             }
             torn = at < bytes.len();
             if torn {
-                tracing::warn!(path = %path.display(), cut = bytes.len() - at, "spool cut behind its last whole batch");
+                tracing::warn!(path = %path.display(), cut = bytes.len() - at, "spool truncated after its last complete entry");
                 File::options().write(true).open(&path)?.set_len(at as u64)?;
             }
             if confirmed || at == 0 {
@@ -311,7 +311,7 @@ impl Segments {
         if let Some(first) = self.segments.pop_front()
             && let Err(error) = fs::remove_file(self.path(first.number))
         {
-            tracing::warn!(%error, "spool segment not removed");
+            tracing::warn!(%error, "spool segment delete failed");
         }
         (self.read_offset, self.reader, self.in_flight_len) = (0, None, None);
         if self.segments.is_empty() {
