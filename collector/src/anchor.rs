@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamps_of_one_second_and_of_others_read_as_the_bus_reads_them() {
+    fn timestamps_are_parsed_as_the_bus_parses_them() {
         let mut stamps = TimestampParser::default();
         for line in [
             "2026-11-23T08:45:32.623110358Z a",
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_steps_back_leaves_the_high_mark() {
+    fn a_clock_that_steps_back_keeps_the_highest_timestamp() {
         let mut progress = AnchorState::START;
         for time in [100, 100, 90] {
             progress.advance(Some(Timestamp(time)));

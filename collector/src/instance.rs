@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_output_s_key_names_its_container_and_the_output() {
+    fn the_key_of_an_output_names_container_and_output() {
         let key = InstanceKey {
             pod_uid: "uid".to_owned(),
             container: "c".to_owned(),

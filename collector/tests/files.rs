@@ -17,7 +17,7 @@ use node_files::{dir, names, with_pod, with_pod_keeping};
 use support::{Harness, StreamRead, in_time};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_line_comes_once_and_the_two_outputs_are_streams_of_their_own() {
+async fn every_line_is_read_once_and_outputs_are_separate_streams() {
     let scenario = Scenario::from_toml(
         r#"
         [[pods]]
@@ -45,7 +45,7 @@ async fn every_line_comes_once_and_the_two_outputs_are_streams_of_their_own() {
             (true, true) => Box::new(|n| n % 3 == 2),
             (true, false) => Box::new(|n| n % 3 != 2),
             (false, is_err) => {
-                assert!(!is_err, "an output that printed nothing has no stream");
+                assert!(!is_err, "an output without lines has no stream");
                 Box::new(|n| *n < 40)
             }
         };
@@ -59,7 +59,7 @@ async fn every_line_comes_once_and_the_two_outputs_are_streams_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_is_there_as_soon_as_it_is_written_and_the_last_needs_no_newline() {
+async fn lines_are_read_immediately_and_the_last_needs_no_newline() {
     let harness = with_pod(RestartPolicy::Never).await;
     harness.write("p", 0..100);
     let collector = harness.collect().await;
@@ -75,7 +75,7 @@ async fn a_line_is_there_as_soon_as_it_is_written_and_the_last_needs_no_newline(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_missing_where_files_rotate_at_full_speed() {
+async fn files_that_rotate_at_full_speed_have_no_gaps() {
     let scenario = Scenario::from_toml(
         r#"
         [log_files]
@@ -98,7 +98,7 @@ async fn nothing_is_missing_where_files_rotate_at_full_speed() {
     let harness = Harness::with_files(scenario).await;
     let collector = harness.collect().await;
     let streams = harness.wait_for_ended(2).await;
-    assert!(names(&harness).len() > 3, "it was rotated");
+    assert!(names(&harness).len() > 3, "files were rotated");
     for stream in streams {
         let is_err = stream.stream.contains(":err/");
         let numbers = stream.texts.iter().map(|text| text.split(' ').next().unwrap());
@@ -110,7 +110,7 @@ async fn nothing_is_missing_where_files_rotate_at_full_speed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_collector_goes_on_exactly_whatever_was_rotated_and_compressed_meanwhile() {
+async fn a_killed_collector_resumes_exactly_across_rotation_and_compression() {
     let harness = with_pod(RestartPolicy::Never).await;
     let mut written = 0;
     for round in 0..8_usize {
@@ -141,7 +141,7 @@ async fn a_killed_collector_goes_on_exactly_whatever_was_rotated_and_compressed_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_that_a_rotation_cut_is_whole_also_over_a_kill() {
+async fn a_line_split_by_a_rotation_is_joined_across_a_kill() {
     let part = "x".repeat(20_000);
     for kill_at in 0..4 {
         let harness = with_pod(RestartPolicy::Never).await;
@@ -178,7 +178,7 @@ async fn a_line_that_a_rotation_cut_is_whole_also_over_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_quiet_output_is_neither_lost_nor_repeated_beside_a_loud_one() {
+async fn an_output_with_little_data_is_neither_lost_nor_repeated() {
     let harness = with_pod_keeping(3, RestartPolicy::Never).await;
     let mut collector = harness.collect().await;
     harness.cluster.write_stderr("app", "p", "c", "first").unwrap();
@@ -210,7 +210,7 @@ async fn a_quiet_output_is_neither_lost_nor_repeated_beside_a_loud_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_that_went_while_the_collector_was_away_are_told_once() {
+async fn files_removed_while_the_collector_was_stopped_are_one_gap() {
     let harness = with_pod_keeping(2, RestartPolicy::Never).await;
     let collector = harness.collect().await;
     harness.write("p", 0..100);
@@ -241,7 +241,7 @@ async fn files_that_went_while_the_collector_was_away_are_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_files_that_go_faster_than_the_bus_takes_them_what_is_not_there_is_told_in_its_place() {
+async fn files_removed_during_an_outage_are_gaps_in_their_place() {
     let harness = with_pod_keeping(2, RestartPolicy::Never).await;
     let collector = harness.collect().await;
     harness.write("p", 0..10);
@@ -263,7 +263,7 @@ async fn of_files_that_go_faster_than_the_bus_takes_them_what_is_not_there_is_to
                 .any(|stream| stream.texts.last().is_some_and(|text| text == "last"))
         })
         .await;
-    assert_eq!(streams.len(), 1, "the same stream goes on");
+    assert_eq!(streams.len(), 1, "the stream continues");
     let stream = &streams[0];
     assert_eq!(stream.silent_gaps, []);
     let recorded = stream
@@ -278,9 +278,9 @@ async fn of_files_that_go_faster_than_the_bus_takes_them_what_is_not_there_is_to
         .collect();
     for (at, pair) in files.windows(2).enumerate() {
         let seq = at as u64 + 11;
-        let is_told = stream.recorded_gaps.iter().any(|(loss, _, _)| *loss == seq);
+        let is_recorded = stream.recorded_gaps.iter().any(|(gap, _, _)| *gap == seq);
         assert!(
-            pair[1] == pair[0] || (pair[1] == pair[0] + 1 && seq % 500 == 10) || is_told,
+            pair[1] == pair[0] || (pair[1] == pair[0] + 1 && seq % 500 == 10) || is_recorded,
             "{pair:?} at {seq}"
         );
     }
@@ -288,7 +288,7 @@ async fn of_files_that_go_faster_than_the_bus_takes_them_what_is_not_there_is_to
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_truncated_file_is_told_and_read_from_its_beginning() {
+async fn a_truncated_file_is_a_gap_and_is_read_from_its_start() {
     let harness = with_pod(RestartPolicy::Never).await;
     let collector = harness.collect().await;
     harness.write("p", 0..100);
@@ -306,7 +306,7 @@ async fn a_truncated_file_is_told_and_read_from_its_beginning() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_instance_of_a_crash_loop_is_read_from_its_own_file() {
     let harness = with_pod(RestartPolicy::Always).await;
-    either_source::each_instance_is_a_stream_of_its_own(harness).await;
+    either_source::instances_are_separate_streams(harness).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -324,7 +324,7 @@ async fn a_completed_container_is_not_read_again_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_pod_that_went_what_is_still_on_disk_is_read_before_its_end() {
+async fn files_of_a_deleted_pod_are_read_to_their_end() {
     let harness = with_pod(RestartPolicy::Never).await;
     let collector = harness.collect().await;
     harness.write("p", 0..20);
@@ -344,7 +344,7 @@ async fn of_a_pod_that_went_what_is_still_on_disk_is_read_before_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_pod_whose_files_are_gone_the_end_is_told_to_be_lost() {
+async fn a_deleted_pod_without_files_ends_with_a_gap() {
     let harness = with_pod(RestartPolicy::Never).await;
     let collector = harness.collect().await;
     harness.write("p", 0..20);
@@ -363,7 +363,7 @@ async fn of_a_pod_whose_files_are_gone_the_end_is_told_to_be_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_source_reads_into_other_streams_and_ends_the_ones_before() {
+async fn changing_the_source_ends_streams_and_starts_new_ones() {
     let mut harness = with_pod(RestartPolicy::Never).await;
     let collector = harness.collect().await;
     harness.write("p", 0..20);
@@ -372,7 +372,7 @@ async fn another_source_reads_into_other_streams_and_ends_the_ones_before() {
     let files = harness.pod_log_dir.take();
     let collector = harness.collect().await;
     let streams = harness
-        .wait_for("both", |streams| {
+        .wait_for("both streams", |streams| {
             streams.len() == 2
                 && streams.iter().any(|stream| stream.ended)
                 && streams.iter().all(|stream| stream.texts.len() == 20)
@@ -387,7 +387,7 @@ async fn another_source_reads_into_other_streams_and_ends_the_ones_before() {
     harness.pod_log_dir = files;
     let collector = harness.collect().await;
     harness
-        .wait_for("two ended, and a third", |streams| {
+        .wait_for("two ended streams and a third one", |streams| {
             streams.len() == 3 && streams.iter().filter(|stream| stream.ended).count() == 2
         })
         .await;

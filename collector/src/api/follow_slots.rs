@@ -118,24 +118,24 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn past_what_the_node_serves_only_a_loud_one_takes_the_place_of_one_that_is_silent() {
+    async fn at_the_limit_only_an_active_container_takes_the_slot_of_an_idle_one() {
         let slots = FollowSlots::default();
         let first = slots.acquire("node", false).unwrap();
         let second = slots.acquire("node", false).unwrap();
         slots.acquire("node", false).unwrap().report_limit();
-        assert!(slots.acquire("node", true).is_none(), "nobody is silent yet");
+        assert!(slots.acquire("node", true).is_none(), "no container is idle yet");
         tokio::time::advance(IDLE_AFTER * 2).await;
         second.record_activity();
         assert!(slots.acquire("node", false).is_none());
         let third = slots.acquire("node", true).unwrap();
         first.revoked().await;
         drop(first);
-        assert!(slots.acquire("node", true).is_none(), "nobody else is silent");
+        assert!(slots.acquire("node", true).is_none(), "no other container is idle");
         assert!(slots.acquire("other", false).is_some());
         drop(third);
-        assert!(slots.acquire("node", false).is_some(), "one was given back");
+        assert!(slots.acquire("node", false).is_some(), "a slot was released");
         tokio::time::advance(LIMIT_TTL * 2).await;
         let more: Vec<_> = (0..5).map(|_| slots.acquire("node", false)).collect();
-        assert!(more.iter().all(Option::is_some), "asked for again");
+        assert!(more.iter().all(Option::is_some), "the learned limit has expired");
     }
 }

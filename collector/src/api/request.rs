@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_told_apart_by_what_they_are_about() {
+    fn errors_are_classified() {
         let not_found = |kind| read_error(StatusCode::NOT_FOUND, &status(kind, "x"));
         assert!(matches!(not_found("pods"), LogResponse::PodGone));
         assert!(matches!(not_found("pods/log"), LogResponse::Failed(_)));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn kubelet_texts_are_not_lines() {
+    fn kubelet_errors_are_not_lines() {
         assert!(is_kubelet_error(
             b"unable to retrieve container logs for containerd://abc"
         ));

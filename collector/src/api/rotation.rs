@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_cut_line_names_a_file_and_is_not_expected() {
+    fn the_rest_of_a_split_line_identifies_a_file_and_is_not_expected() {
         let file = Bytes::from(line(1) + &line(2)[..35]);
         let beginning = file_start(&file).unwrap();
         assert_eq!(
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(
             file_start(&Bytes::from(line(1))).unwrap().second,
             None,
-            "one line says nothing yet"
+            "one line is not enough"
         );
         assert_eq!(file_start(&Bytes::from_static(b"failed to open")), None);
     }

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_silent_follow_is_probed_ever_rarer_and_replaced_only_where_lines_are_missed() {
+    fn an_idle_follow_is_probed_with_backoff_and_replaced_only_if_lines_are_missing() {
         let mut stall = StallDetector::new();
         let delay = |stall: &StallDetector| stall.deadline() - Instant::now();
         assert!(stall.action() == StallAction::Probe && delay(&stall) <= FIRST_PROBE);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_was_loud_and_fell_silent_is_probed_soon_and_not_at_each_pause() {
+    async fn a_stall_after_high_volume_is_probed_quickly_but_not_at_each_pause() {
         let mut stall = StallDetector::new();
         let delay = |stall: &StallDetector| stall.deadline() - Instant::now();
         for _ in 0..3 {
@@ -182,11 +182,11 @@ mod tests {
             tokio::time::advance(Duration::from_millis(400)).await;
         }
         stall.received(10);
-        assert_eq!(delay(&stall), FIRST_PROBE_HIGH_VOLUME, "loud a moment ago");
+        assert_eq!(delay(&stall), FIRST_PROBE_HIGH_VOLUME, "high volume a moment ago");
         stall.probe_finished(false);
         assert!(delay(&stall) > FIRST_PROBE_HIGH_VOLUME);
         stall.received(HIGH_VOLUME_BYTES);
-        assert!(delay(&stall) > FIRST_PROBE_HIGH_VOLUME, "speaks in bursts");
+        assert!(delay(&stall) > FIRST_PROBE_HIGH_VOLUME, "writes in bursts");
         tokio::time::advance(QUICK_PROBE_PAUSE).await;
         stall.received(HIGH_VOLUME_BYTES);
         assert_eq!(delay(&stall), FIRST_PROBE_HIGH_VOLUME);
@@ -196,6 +196,6 @@ mod tests {
         stall.received(10);
         tokio::time::advance(Duration::from_secs(3)).await;
         stall.received(10);
-        assert!(delay(&stall) > FIRST_PROBE_HIGH_VOLUME, "quiet for long");
+        assert!(delay(&stall) > FIRST_PROBE_HIGH_VOLUME, "low volume for a while");
     }
 }

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_in_parts_is_whole_again_whatever_came_between() {
+    fn a_split_line_is_joined_whatever_the_other_output_wrote() {
         let (out, err) = frames(
             "2026-11-23T08:46:44.1Z stdout P AA\n\
              2026-11-23T08:46:44.2Z stderr F err1\n\
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_runtime_s_is_content_and_counted() {
+    fn unrecognized_lines_are_content_and_counted() {
         let mut assembler = LineAssembler::default();
         assembler.lines(b"2026-11-23T08:46:44.1Z stdout P AA\n{\"log\":\"x\"}\n2026-11-23T08:46:44.5Z stdout F BB\n");
         assembler.unrecognized(b"no end", false);

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Upper bound for what is read again after a restart, apart from open lines and unconfirmed data.
-const BASE_BYTES: u64 = 1 << 20;
+const CHECKPOINT_INTERVAL_BYTES: u64 = 1 << 20;
 
 /// Holds the next file checkpoint until the bus has all lines before it.
 pub struct FileCheckpointer {
@@ -52,7 +52,7 @@ impl FileCheckpointer {
 
     /// The stored checkpoint counts lines of a stream that has ended; proposes another one soon.
     pub fn request_soon(&mut self) {
-        self.bytes = BASE_BYTES;
+        self.bytes = CHECKPOINT_INTERVAL_BYTES;
     }
 
     /// Accounts for bytes that are about to be passed to the streams. At the start of a new
@@ -70,7 +70,7 @@ impl FileCheckpointer {
 
     /// Proposes the current position if enough was read or `is_last`, and no line is open.
     pub fn propose(&mut self, assembler: &LineAssembler, tail: &mut Tail, out: &Stream, err: &Stream, is_last: bool) {
-        let is_due = is_last || self.next.is_none() && self.bytes >= BASE_BYTES;
+        let is_due = is_last || self.next.is_none() && self.bytes >= CHECKPOINT_INTERVAL_BYTES;
         if !is_due || assembler.is_open() || out.is_searching() || err.is_searching() {
             return;
         }

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_taken_apart_and_its_time_padded() {
+    fn a_line_is_parsed_and_its_time_padded() {
         for (line, time, fd, is_partial, text) in [
             (
                 "2026-11-23T08:46:44.9594474Z stdout F a b",
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_runtime_did_not_write_is_not_taken_for_its_own() {
+    fn other_formats_are_not_parsed() {
         for line in [
             "",
             "no time stdout F x",
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_seen_before_excuses_no_fraction() {
+    fn the_fraction_is_validated_for_a_known_second() {
         let mut parser = Parser::default();
         assert!(parser.parse(b"2026-11-23T08:46:44.1Z stdout F x").is_some());
         assert!(parser.parse(b"2026-11-23T08:46:44Z stdout F x").is_some());
@@ -213,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_time_that_go_prints_comes_out_as_the_api_prints_it(nanos in 0i64..4_000_000_000_000_000_000, text in "[^\n]{0,40}", err: bool, partial: bool) {
+        fn go_times_are_printed_as_the_api_prints_them(nanos in 0i64..4_000_000_000_000_000_000, text in "[^\n]{0,40}", err: bool, partial: bool) {
             let api = Timestamp(nanos).to_string();
             let mut trimmed = api.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.').to_owned();
             trimmed.push('Z');
@@ -223,7 +223,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_fail(line: Vec<u8>) {
+        fn no_input_panics(line: Vec<u8>) {
             let _ = Parser::default().parse(&line);
         }
     }

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_told_apart_and_ordered_as_they_were_written() {
+    fn names_are_parsed_and_ordered_by_age() {
         let rotated = |time: &str| Name::Rotated(time.to_owned());
         for (name, expected) in [
             ("2.log", Some((Name::Current, false))),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_node_s_directories_are_understood() {
+    fn file_names_of_a_real_node_are_parsed() {
         let listing = include_str!("../../tests/recordings/ondisk-layout.txt");
         let files = listing.lines().filter(|line| line.starts_with("-rw"));
         let names: Vec<_> = files.filter_map(|line| line.rsplit(' ').next()).collect();

@@ -33,7 +33,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 const MAX_HELD: usize = 8;
 
 /// Maximum number of attempts to list a directory while files are being renamed.
-const LIST_TRIES: usize = 5;
+const LIST_ATTEMPTS: usize = 5;
 
 /// One container instance's files, the oldest unread one first.
 ///
@@ -118,7 +118,7 @@ impl Tail {
     /// # Errors
     /// I/O errors, except for a missing directory.
     pub fn open(&mut self, from: Option<&FilePosition>, now: Instant) -> io::Result<Opened> {
-        for _ in 0..LIST_TRIES {
+        for _ in 0..LIST_ATTEMPTS {
             self.files.clear();
             let listed = list(&self.dir, self.number)?;
             if listed != list(&self.dir, self.number)? {
@@ -161,7 +161,7 @@ impl Tail {
     /// # Errors
     /// I/O errors, except for a missing directory.
     pub fn scan(&mut self, now: Instant) -> io::Result<bool> {
-        for _ in 0..LIST_TRIES {
+        for _ in 0..LIST_ATTEMPTS {
             let before = self.files.len();
             let listed = list(&self.dir, self.number)?;
             if listed.is_empty() || before >= MAX_HELD {

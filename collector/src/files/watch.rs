@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bell_rings_for_its_instance_s_files_alone_and_says_who_let_go_of_one() {
+    async fn a_watch_reports_changes_and_closes_of_its_own_instance_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let mut file = fs::File::create(path("0.log")).unwrap();
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_that_is_not_there_has_a_deaf_bell() {
+    async fn a_missing_directory_must_be_polled() {
         let dir = tempfile::tempdir().unwrap();
         assert!(DirWatcher::new().watch(&dir.path().join("none"), 0).is_polling());
     }

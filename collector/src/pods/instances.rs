@@ -193,7 +193,7 @@ mod tests {
         let instances = instances(&pod, &AppFrom::Namespace);
         let each = instances.into_iter().map(|instance| {
             assert_eq!((instance.app.as_str(), instance.node.as_str()), ("default", "node-1"));
-            assert_eq!(instance.key.container_id.len(), 64, "no scheme");
+            assert_eq!(instance.key.container_id.len(), 64, "without scheme");
             let id = instance.key.container_id[..4].to_owned();
             let ContainerState {
                 terminated,
@@ -217,7 +217,7 @@ mod tests {
     const CRASH: &str = include_str!("../../tests/recordings/crash-pod.json");
 
     #[test]
-    fn init_sidecar_and_ephemeral_containers_have_logs_too() {
+    fn init_sidecar_and_ephemeral_containers_are_listed() {
         let multi = found(include_str!("../../tests/recordings/multi-pod.json"));
         let all = [
             ("init1", "e30a", "multi/init1", true, false),
@@ -230,12 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn of_two_terminated_instances_only_the_newest_is_left() {
+    fn only_the_newest_of_two_terminated_instances_is_listed() {
         assert_eq!(found(CRASH), expected(&[("c", "426a", "crash", true, false)]));
     }
 
     #[test]
-    fn the_instance_before_a_running_one_is_read_as_previous() {
+    fn the_instance_before_a_running_one_is_listed_as_previous() {
         let running = r#""state": {"running": {"startedAt": "2026-11-23T08:32:08Z"}}"#;
         let mut pod: serde_json::Value = serde_json::from_str(CRASH).unwrap();
         let state: serde_json::Value = serde_json::from_str(&format!("{{{running}}}")).unwrap();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn one_instance_is_looked_up_as_it_is_listed() {
+    fn the_state_of_one_instance_equals_its_listing() {
         let mut pod: Pod = serde_json::from_str(include_str!("../../tests/recordings/multi-pod.json")).unwrap();
         let all = instances(&pod, &AppFrom::Namespace);
         for instance in &all {
@@ -262,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn while_one_waits_the_last_is_the_newest() {
+    fn the_last_instance_is_the_newest_while_the_container_waits() {
         let badcmd = found(include_str!("../../tests/recordings/badcmd-pod.json"));
         assert_eq!(badcmd, expected(&[("c", "265f", "badcmd", true, false)]));
         assert_eq!(found(include_str!("../../tests/recordings/badimg-pod.json")), []);
     }
 
     #[test]
-    fn a_static_pod_s_directories_have_the_uid_that_its_node_gave_it() {
+    fn the_directories_of_a_static_pod_have_the_uid_of_its_node() {
         let mut pod: Pod = serde_json::from_str(CRASH).unwrap();
         let own = instances(&pod, &AppFrom::Namespace)[0].node_uid.clone();
         assert_eq!(Some(own), pod.metadata.uid);

@@ -90,9 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_record_of_a_container_stays_until_a_newer_one_or_the_pod_s_end() {
+    fn the_newest_instance_is_kept_until_a_newer_one_or_the_end_of_the_pod() {
         let mut recorded = LastSeen::default();
-        assert_eq!(recorded.older(&key("a"), 5), None, "nothing was promised");
+        assert_eq!(recorded.older(&key("a"), 5), None, "no checkpoint yet");
         assert_eq!(recorded.insert(&key("a"), Some(1)), None);
         assert_eq!(recorded.insert(&key("a"), Some(1)), None);
         assert_eq!(recorded.older(&key("d"), 4), Some((key("a"), 1)));

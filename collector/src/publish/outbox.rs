@@ -396,11 +396,11 @@ impl Outbox {
         match &publishing.entry {
             OutboxEntry::Batch(batch, end) if matches!(batch.content, Content::Lines { .. }) => {
                 self.context.metrics.record_gap((&GapReason::Refused).into(), lines);
-                let loss = to_gap(batch, GapReason::Refused);
+                let gap = to_gap(batch, GapReason::Refused);
                 if !publishing.on_disk {
                     self.queued_bytes -= batch.data().len();
                 }
-                self.publish(loss.clone(), OutboxEntry::Batch(loss, *end), publishing.on_disk, None);
+                self.publish(gap.clone(), OutboxEntry::Batch(gap, *end), publishing.on_disk, None);
             }
             _ => self.confirm(&publishing),
         }
@@ -430,7 +430,7 @@ fn unreadable_gap(checkpoint: &Checkpoint, end: &SpoolEnd) -> Option<OutboxEntry
         .filter(|metadata| end.stream.as_ref() == Some(&metadata.stream))?;
     let seq = checkpoint.accepted.map_or(0, |accepted| accepted.seq_end);
     let end = end.read.filter(|read| read.seq_end > seq)?;
-    let loss = Gap {
+    let gap = Gap {
         lines: end.seq_end - seq,
         reason: GapReason::Spool,
         from: checkpoint.accepted.map(|accepted| accepted.anchor.timestamp()),
@@ -439,7 +439,7 @@ fn unreadable_gap(checkpoint: &Checkpoint, end: &SpoolEnd) -> Option<OutboxEntry
     let batch = Batch {
         metadata: Arc::new(metadata),
         seq,
-        content: Content::Gap(loss),
+        content: Content::Gap(gap),
     };
     Some(OutboxEntry::Batch(batch, Some(end)))
 }

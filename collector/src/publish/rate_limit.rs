@@ -167,23 +167,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_app_gets_its_burst_and_then_its_rate_and_another_its_own() {
+    async fn burst_and_rate_apply_per_app() {
         let (loud, quiet): (AppName, AppName) = ("loud".parse().unwrap(), "quiet".parse().unwrap());
         let limits = limits(100, 250);
         let line = [b"x".repeat(49), b"\n".to_vec()].concat();
         assert_eq!(limits.admit(&loud, &line.repeat(8)), 250);
         assert_eq!(limits.admit(&loud, &line), 0);
         tokio::time::advance(Duration::from_millis(900)).await;
-        assert_eq!(limits.admit(&loud, &line), 0, "dry until it has a second's worth");
-        assert_eq!(limits.admit(&quiet, &line.repeat(2)), 100, "another's is full");
+        assert_eq!(
+            limits.admit(&loud, &line),
+            0,
+            "closed until it holds one second of tokens"
+        );
+        assert_eq!(
+            limits.admit(&quiet, &line.repeat(2)),
+            100,
+            "the bucket of another app is full"
+        );
         tokio::time::advance(Duration::from_millis(200)).await;
         assert_eq!(limits.admit(&loud, &line.repeat(8)), 100);
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(limits.admit(&loud, &line.repeat(8)), 250, "never more than its burst");
+        assert_eq!(limits.admit(&loud, &line.repeat(8)), 250, "at most the burst");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_line_longer_than_the_burst_passes_a_full_bucket_only() {
+    async fn a_line_larger_than_the_burst_passes_only_a_full_bucket() {
         let app: AppName = "app".parse().unwrap();
         let limits = limits(100, 100);
         let long = [b"x".repeat(499), b"\n".to_vec()].concat();

@@ -9,7 +9,7 @@ use super::lines::Slice;
 use crate::anchor::TimestampParser;
 
 /// Upper bound for pending lines; older ones stand for all files of a follow that lags by more.
-const MAX_MARKS: usize = 64;
+const MAX_EXPECTED: usize = 64;
 
 /// A line seen near the start of a log file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct ExpectedLines(VecDeque<ExpectedLine>);
 impl ExpectedLines {
     /// Adds a line, unless it is older than the last one.
     pub fn push(&mut self, expected: ExpectedLine) {
-        if self.0.len() < MAX_MARKS && self.0.back().is_none_or(|last| last.time < expected.time) {
+        if self.0.len() < MAX_EXPECTED && self.0.back().is_none_or(|last| last.time < expected.time) {
             self.0.push_back(expected);
         }
     }
@@ -107,19 +107,23 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_comes_is_no_hole_and_one_that_is_passed_is_one() {
+    fn only_an_expected_line_that_was_passed_is_a_gap() {
         let mut expected_lines = ExpectedLines::default();
         expected_lines.push(expected(5));
         assert_eq!(
             expected_lines.first_after_missing(&slice(&[1, 2, 3])),
             None,
-            "still to come"
+            "not yet passed"
         );
-        assert_eq!(expected_lines.first_after_missing(&slice(&[4, 5, 6])), None, "it came");
+        assert_eq!(
+            expected_lines.first_after_missing(&slice(&[4, 5, 6])),
+            None,
+            "it arrived"
+        );
         assert_eq!(
             expected_lines.first_after_missing(&slice(&[7, 9])),
             None,
-            "nothing else was expected"
+            "no other line was expected"
         );
         expected_lines.push(expected(12));
         expected_lines.push(expected(15));
@@ -127,7 +131,7 @@ mod tests {
         assert_eq!(
             expected_lines.first_after_missing(&slice(&[10, 11, 20, 21])),
             Some(at),
-            "two files, one hole"
+            "two files, one gap"
         );
         assert_eq!(expected_lines.first_after_missing(&slice(&[22])), None);
     }

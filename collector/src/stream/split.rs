@@ -25,7 +25,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_character_is_not_torn_and_rubbish_is_cut_anyway() {
+    fn a_character_is_not_split_and_invalid_utf8_is_split_anywhere() {
         assert_eq!(split_point("abcd".as_bytes(), 3), 3);
         assert_eq!(split_point("ab\u{e9}d".as_bytes(), 3), 2);
         assert_eq!(split_point("a\u{1f980}d".as_bytes(), 4), 1);
@@ -35,7 +35,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_is_cut_into_text(text in "\\PC{20,60}", max in 4usize..16) {
+        fn valid_text_is_split_into_valid_text(text in "\\PC{20,60}", max in 4usize..16) {
             let mut rest = text.as_bytes();
             while rest.len() > max {
                 let (part, remainder) = rest.split_at(split_point(rest, max));

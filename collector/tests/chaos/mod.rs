@@ -105,14 +105,14 @@ impl Play {
 }
 
 /// Asserts that every line was read once, or that a gap is recorded where the lines before it end.
-fn assert_accounted(streams: &[StreamRead], written: u32, seed: u64) {
+fn assert_accounted_for(streams: &[StreamRead], written: u32, seed: u64) {
     let mut places: BTreeMap<u32, (usize, u64)> = BTreeMap::new();
     for (index, stream) in streams.iter().enumerate() {
-        assert_eq!(stream.silent_gaps, [], "seed {seed}: a gap that nobody told");
+        assert_eq!(stream.silent_gaps, [], "seed {seed}: a gap that is not recorded");
         for (text, seq) in stream.texts.iter().zip(&stream.seqs) {
             let line: u32 = text.strip_prefix("line ").unwrap().parse().unwrap();
             let before = places.insert(line, (index, *seq));
-            assert_eq!(before, None, "seed {seed}: line {line} twice");
+            assert_eq!(before, None, "seed {seed}: line {line} was read twice");
         }
     }
     assert!(places.contains_key(&0));
@@ -122,8 +122,8 @@ fn assert_accounted(streams: &[StreamRead], written: u32, seed: u64) {
         }
         // The first line of a gap.
         let (stream, seq) = places[&(line - 1)];
-        let recorded = streams[stream].recorded_gaps.iter().any(|loss| loss.0 == seq + 1);
-        assert!(recorded, "seed {seed}: line {line} is missing, and nobody told");
+        let recorded = streams[stream].recorded_gaps.iter().any(|gap| gap.0 == seq + 1);
+        assert!(recorded, "seed {seed}: line {line} is missing without a gap");
     }
 }
 
@@ -136,19 +136,19 @@ async fn play(seed: u64, rotates: bool) -> (Vec<StreamRead>, u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_in_any_order_lose_and_repeat_nothing_while_the_node_keeps_its_file() {
+async fn faults_without_rotation_lose_and_repeat_nothing() {
     for seed in 1..=3 {
         let (streams, written) = play(seed, false).await;
         assert_eq!(streams.len(), 1, "seed {seed}");
         assert_eq!(streams[0].recorded_gaps, [], "seed {seed}");
-        assert_accounted(&streams, written, seed);
+        assert_accounted_for(&streams, written, seed);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_rotations_among_them_what_is_missing_is_told_in_its_place() {
+async fn faults_with_rotations_record_every_gap_in_its_place() {
     for seed in 11..=13 {
         let (streams, written) = play(seed, true).await;
-        assert_accounted(&streams, written, seed);
+        assert_accounted_for(&streams, written, seed);
     }
 }

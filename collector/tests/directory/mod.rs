@@ -23,7 +23,7 @@ fn set_aside(harness: &Harness) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_directory_in_use_is_refused() {
+async fn a_directory_in_use_is_rejected() {
     let harness = Harness::new().await;
     let collector = harness.collect().await;
     let refused = refusal(&harness, &harness.dir.path().join("checkpoints")).await;
@@ -32,7 +32,7 @@ async fn a_directory_in_use_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_directory_of_checkpoints_is_refused_in_words_and_left_alone() {
+async fn other_directories_are_rejected_and_left_unchanged() {
     let harness = Harness::new().await;
     let foreign = harness.dir.path().join("foreign");
     std::fs::create_dir_all(&foreign).unwrap();
@@ -54,7 +54,7 @@ async fn what_is_no_directory_of_checkpoints_is_refused_in_words_and_left_alone(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn checkpoints_that_cannot_be_had_for_now_are_refused_and_not_set_aside() {
+async fn temporarily_unreadable_checkpoints_are_not_replaced() {
     let harness = Harness::new().await;
     let dir = harness.dir.path().join("checkpoints");
     harness.collect().await.stop().await;
@@ -68,7 +68,7 @@ async fn checkpoints_that_cannot_be_had_for_now_are_refused_and_not_set_aside() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damaged_checkpoints_are_set_aside() {
+async fn damaged_checkpoints_are_renamed() {
     let harness = Harness::new().await;
     harness.collect().await.stop().await;
     std::fs::write(harness.dir.path().join("checkpoints/version"), "damaged").unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::support::{Harness, in_time};
 
 /// Each instance of a container that is always restarted is a complete stream of its own.
-pub async fn each_instance_is_a_stream_of_its_own(harness: Harness) {
+pub async fn instances_are_separate_streams(harness: Harness) {
     let collector = harness.collect().await;
     for _ in 0..2 {
         in_time(harness.cluster.wait_running("app", "p", "c")).await.unwrap();
@@ -14,7 +14,7 @@ pub async fn each_instance_is_a_stream_of_its_own(harness: Harness) {
         harness.exit("p").await;
     }
     let streams = harness
-        .wait_for("two whole instances", |streams| {
+        .wait_for("two ended streams", |streams| {
             streams.iter().filter(|stream| stream.ended).count() == 2
         })
         .await;
@@ -25,7 +25,7 @@ pub async fn each_instance_is_a_stream_of_its_own(harness: Harness) {
 }
 
 /// A line longer than a batch is complete although the collector is killed after it.
-pub async fn a_long_line_is_whole_over_a_kill(harness: Harness) {
+pub async fn long_line_survives_a_kill(harness: Harness) {
     let long = "\u{e9}".repeat(bus::MAX_LINE_BYTES);
     let collector = harness.collect().await;
     let texts = ["before", &long, "after"];
@@ -43,7 +43,7 @@ pub async fn a_long_line_is_whole_over_a_kill(harness: Harness) {
 
 /// Writes 200 lines. The collector knows that the bus accepted the first 100, and is killed before
 /// it learns that the bus accepted some of the others. Returns the number of lines on the bus.
-pub async fn kill_before_it_hears(harness: &Harness) -> usize {
+pub async fn kill_before_acceptance_is_known(harness: &Harness) -> usize {
     let collector = harness.collect().await;
     harness.write("p", 0..100);
     harness.wait_for_lines(100).await;

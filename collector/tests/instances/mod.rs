@@ -24,14 +24,14 @@ fn stream_of<'a>(streams: &'a [StreamRead], first: &str) -> &'a StreamRead {
     found.unwrap()
 }
 
-fn assert_the_one_between_is_told(streams: &[StreamRead]) {
+fn assert_middle_instance_is_a_gap(streams: &[StreamRead]) {
     let newest = stream_of(streams, "line 100");
     assert_eq!(newest.recorded_gaps, [(0, 0, GapReason::Gone)]);
     assert_eq!((newest.texts.len(), &newest.silent_gaps[..]), (10, &[][..]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_that_came_and_went_while_the_collector_was_away_is_told_once() {
+async fn an_instance_missed_while_the_collector_was_stopped_is_recorded_once() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Always).await;
     let collector = harness.collect().await;
@@ -43,13 +43,13 @@ async fn an_instance_that_came_and_went_while_the_collector_was_away_is_told_onc
         let collector = harness.collect().await;
         let streams = harness.wait_for_ended(2).await;
         assert_eq!(stream_of(&streams, "line 0").recorded_gaps, [(10, 0, GapReason::Gone)]);
-        assert_the_one_between_is_told(&streams);
+        assert_middle_instance_is_a_gap(&streams);
         collector.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_that_the_watch_never_showed_is_told() {
+async fn an_instance_never_reported_by_the_watch_is_recorded() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Always).await;
     let collector = harness.collect().await;
@@ -63,7 +63,7 @@ async fn an_instance_that_the_watch_never_showed_is_told() {
     // the gap.
     let recorded = [(0, 0, GapReason::Gone)];
     let streams = harness
-        .wait_for("the newest, and the one between told", |streams| {
+        .wait_for("the newest instance and the gap before it", |streams| {
             let newest =
                 |stream: &StreamRead| stream.ended && stream.texts.last().is_some_and(|text| text == "line 109");
             streams.iter().any(newest) && streams.iter().any(|stream| stream.recorded_gaps == recorded)
@@ -77,7 +77,7 @@ async fn an_instance_that_the_watch_never_showed_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ended_instance_stays_on_record_to_tell_who_came_behind_it() {
+async fn the_checkpoint_of_an_ended_instance_reveals_unseen_successors() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Always).await;
     harness.write("p", 0..10);
@@ -94,12 +94,12 @@ async fn an_ended_instance_stays_on_record_to_tell_who_came_behind_it() {
     let collector = harness.collect().await;
     let streams = harness.wait_for_ended(2).await;
     stream_of(&streams, "line 0").assert_whole(0..10);
-    assert_the_one_between_is_told(&streams);
+    assert_middle_instance_is_a_gap(&streams);
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_container_never_seen_before_nothing_was_promised() {
+async fn earlier_instances_of_an_unknown_container_are_not_a_gap() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Always).await;
     harness.write("p", 0..10);
@@ -113,7 +113,7 @@ async fn of_a_container_never_seen_before_nothing_was_promised() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_container_whose_task_failed_is_followed_again_from_its_checkpoint() {
+async fn a_failed_task_is_restarted_from_its_checkpoint() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -128,7 +128,7 @@ async fn a_container_whose_task_failed_is_followed_again_from_its_checkpoint() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_look_whether_a_silent_log_has_more_holds_nothing_up() {
+async fn a_stall_probe_does_not_block_the_follow() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -136,13 +136,13 @@ async fn a_look_whether_a_silent_log_has_more_holds_nothing_up() {
     harness.wait_for_lines(1).await;
     let log_requests = harness.gate.logs.load(Ordering::SeqCst);
     harness.gate.hold.store(true, Ordering::SeqCst);
-    let looked = async {
+    let probed = async {
         while harness.gate.logs.load(Ordering::SeqCst) == log_requests {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     // The first probe starts after at most 30 s.
-    tokio::time::timeout(Duration::from_secs(60), looked).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), probed).await.unwrap();
     harness.write("p", 1..2);
     harness.wait_for_lines(2).await.assert_whole(0..2);
     collector.stop().await;

@@ -7,15 +7,15 @@ use std::fs;
 use kubesim::RestartPolicy;
 
 use crate::{
-    either_source::{a_long_line_is_whole_over_a_kill, kill_before_it_hears},
+    either_source::{kill_before_acceptance_is_known, long_line_survives_a_kill},
     node_files::{dir, with_pod},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_whose_acceptance_was_never_heard_of_is_neither_lost_nor_repeated() {
+async fn a_batch_accepted_without_a_response_is_neither_lost_nor_repeated() {
     for rotations in 0..3 {
         let harness = with_pod(RestartPolicy::Never).await;
-        kill_before_it_hears(&harness).await;
+        kill_before_acceptance_is_known(&harness).await;
         for _ in 0..rotations {
             harness.rotate_file();
         }
@@ -27,7 +27,7 @@ async fn a_batch_whose_acceptance_was_never_heard_of_is_neither_lost_nor_repeate
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_collector_goes_on_behind_what_it_published() {
+async fn a_stopped_collector_resumes_after_what_it_published() {
     let harness = with_pod(RestartPolicy::Never).await;
     for round in 0..3 {
         let collector = harness.collect().await;
@@ -43,7 +43,7 @@ async fn a_stopped_collector_goes_on_behind_what_it_published() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hole_that_was_not_told_before_a_stop_is_told_after_it() {
+async fn a_gap_not_recorded_before_shutdown_is_recorded_after_it() {
     let harness = with_pod(RestartPolicy::Never).await;
     let collector = harness.collect().await;
     harness.write("p", 0..100);
@@ -67,7 +67,7 @@ async fn a_hole_that_was_not_told_before_a_stop_is_told_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_too_long_comes_in_parts_also_over_a_kill() {
+async fn a_long_line_is_split_consistently_across_a_kill() {
     let harness = with_pod(RestartPolicy::Never).await;
-    a_long_line_is_whole_over_a_kill(harness).await;
+    long_line_survives_a_kill(harness).await;
 }

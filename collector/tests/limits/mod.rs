@@ -27,25 +27,25 @@ fn is_notice(stream: &StreamRead) -> bool {
 
 /// Asserts that each of `total` lines has its own sequence number or lies in a gap; returns the
 /// number of lines read.
-fn accounted(stream: &StreamRead, total: u64) -> u64 {
+fn assert_accounted_for(stream: &StreamRead, total: u64) -> u64 {
     let numbers: Vec<u64> = stream
         .texts
         .iter()
         .map(|text| text.split(' ').nth(1).unwrap().parse().unwrap())
         .collect();
-    assert!(numbers == stream.seqs, "a line's number is its own");
+    assert!(numbers == stream.seqs, "each line has its own sequence number");
     assert!(
-        stream.recorded_gaps.iter().all(|loss| loss.2 == GapReason::Limit),
+        stream.recorded_gaps.iter().all(|gap| gap.2 == GapReason::Limit),
         "{:?}",
         stream.recorded_gaps
     );
-    let lost: u64 = stream.recorded_gaps.iter().map(|loss| loss.1).sum();
+    let lost: u64 = stream.recorded_gaps.iter().map(|gap| gap.1).sum();
     assert_eq!((numbers.len() as u64 + lost, &stream.silent_gaps[..]), (total, &[][..]));
     numbers.len() as u64
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_app_prints_above_its_limit_is_told_exactly_and_so_is_the_limit() {
+async fn rate_limited_lines_are_counted_exactly_and_the_limit_is_reported() {
     let harness = Harness::new().await;
     for pod in ["p", "q"] {
         harness.pod(pod, RestartPolicy::Never).await;
@@ -61,7 +61,7 @@ async fn what_an_app_prints_above_its_limit_is_told_exactly_and_so_is_the_limit(
         harness.exit(pod).await;
     }
     let streams = harness
-        .wait_for("both ended, and the limit told", |streams| {
+        .wait_for("two ended streams and the message", |streams| {
             streams.len() == 3 && streams.iter().filter(|stream| stream.ended).count() == 2
         })
         .await;
@@ -69,11 +69,14 @@ async fn what_an_app_prints_above_its_limit_is_told_exactly_and_so_is_the_limit(
     let came: u64 = streams
         .iter()
         .filter(|stream| !is_notice(stream))
-        .map(|stream| accounted(stream, 4_000))
+        .map(|stream| assert_accounted_for(stream, 4_000))
         .sum();
     // Both pods share one bucket; a line has 540 bytes.
     let most = (BURST as f64 + RATE as f64 * elapsed) / 540.0;
-    assert!(came > 100 && came as f64 <= most + 1.0, "{came} came, at most {most}");
+    assert!(
+        came > 100 && came as f64 <= most + 1.0,
+        "{came} lines read, at most {most} expected"
+    );
     let notice = streams.iter().find(|stream| is_notice(stream)).unwrap();
     assert_eq!(
         notice.texts,
@@ -85,7 +88,7 @@ async fn what_an_app_prints_above_its_limit_is_told_exactly_and_so_is_the_limit(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_that_the_limit_drops_have_their_numbers_also_when_they_are_read_again() {
+async fn rate_limited_lines_keep_their_sequence_numbers_when_read_again() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let counted = MetricsProbe::new();
@@ -108,15 +111,17 @@ async fn lines_that_the_limit_drops_have_their_numbers_also_when_they_are_read_a
     write_wide(&harness, "p", 2_000..2_010);
     harness.exit("p").await;
     let streams = harness
-        .wait_for("ended", |streams| streams.iter().any(|stream| stream.ended))
+        .wait_for("the end of the stream", |streams| {
+            streams.iter().any(|stream| stream.ended)
+        })
         .await;
     let own = streams.iter().find(|stream| !is_notice(stream)).unwrap();
-    accounted(own, 2_010);
+    assert_accounted_for(own, 2_010);
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_that_keeps_to_its_limit_loses_nothing() {
+async fn an_app_within_its_rate_limit_loses_nothing() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect_with(limited).await;
@@ -127,21 +132,21 @@ async fn an_app_that_keeps_to_its_limit_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_dropped_is_told_though_no_line_follows() {
+async fn a_rate_limit_gap_is_recorded_without_further_lines() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect_with(limited).await;
     write_wide(&harness, "p", 0..2_000);
     let streams = harness
-        .wait_for("all accounted for", |streams| {
+        .wait_for("all assert_accounted_for for", |streams| {
             let of = |stream: &StreamRead| {
-                stream.seqs.len() as u64 + stream.recorded_gaps.iter().map(|loss| loss.1).sum::<u64>()
+                stream.seqs.len() as u64 + stream.recorded_gaps.iter().map(|gap| gap.1).sum::<u64>()
             };
             streams.iter().any(|streams| of(streams) == 2_000)
         })
         .await;
     let own = streams.iter().find(|stream| !is_notice(stream)).unwrap();
     assert!(!own.ended);
-    accounted(own, 2_000);
+    assert_accounted_for(own, 2_000);
     collector.stop().await;
 }

@@ -85,7 +85,7 @@ impl Harness {
             match in_time(reader.next()).await.unwrap().unwrap() {
                 Item::Delivery(delivery) => {
                     let batch = delivery.batch;
-                    let name = match batch.metadata.fd.expect("which output") {
+                    let name = match batch.metadata.fd.expect("a batch has an output") {
                         Fd::Out => "out",
                         Fd::Err => "err",
                     };

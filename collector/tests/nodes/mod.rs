@@ -16,7 +16,7 @@ fn scenario(text: &str) -> Scenario {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_more_containers_than_a_node_has_follows_for_every_line_comes() {
+async fn containers_beyond_the_follow_limit_are_read_completely() {
     let harness = Harness::new().await;
     let names: Vec<_> = (0..150).map(|n| format!("p{n}")).collect();
     for name in &names {
@@ -35,13 +35,13 @@ async fn of_more_containers_than_a_node_has_follows_for_every_line_comes() {
             harness.write(name, first..first + 20);
         }
         harness
-            .wait_within(TIMEOUT, "all lines of all", |streams| {
+            .wait_within(TIMEOUT, "all lines of all streams", |streams| {
                 streams.len() == 150 && streams.iter().all(|stream| stream.texts.len() == first as usize + 20)
             })
             .await;
     }
     let refused = "tributary_collector_reconnects_total{reason=\"no_follow\"}";
-    assert!(counted.value(refused) >= 38.0, "the node has follows for 112");
+    assert!(counted.value(refused) >= 38.0, "the node serves 112 follows");
     for stream in harness.streams().await.values() {
         stream.assert_whole(0..60);
     }
@@ -49,7 +49,7 @@ async fn of_more_containers_than_a_node_has_follows_for_every_line_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_that_fell_silent_hides_no_pod() {
+async fn pods_are_found_despite_a_dead_watch() {
     let harness = Harness::new().await;
     harness.pod("old", RestartPolicy::Never).await;
     let collector = harness
@@ -72,7 +72,7 @@ async fn a_watch_that_fell_silent_hides_no_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn jobs_that_live_a_moment_are_read_whole() {
+async fn short_jobs_are_read_completely() {
     let harness = Harness::playing(scenario(
         r#"
         [[pods]]
@@ -89,7 +89,7 @@ async fn jobs_that_live_a_moment_are_read_whole() {
     .await;
     let collector = harness.collect().await;
     let streams = harness
-        .wait_within(TIMEOUT, "100 ended", |streams| {
+        .wait_within(TIMEOUT, "100 ended streams", |streams| {
             streams.len() == 100 && streams.iter().all(|stream| stream.ended)
         })
         .await;
@@ -98,7 +98,7 @@ async fn jobs_that_live_a_moment_are_read_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_busy_api_is_not_knocked_at_before_it_says_so() {
+async fn retry_after_of_an_overloaded_api_is_respected() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -113,7 +113,7 @@ async fn a_busy_api_is_not_knocked_at_before_it_says_so() {
     harness.wait_for_lines(20).await.assert_whole(0..20);
     // The server requests a delay of one second each time.
     let log_requests = harness.gate.log_requests.lock().unwrap().clone();
-    assert!(log_requests.len() >= 2, "refused at least once");
+    assert!(log_requests.len() >= 2, "rejected at least once");
     let pauses = log_requests.windows(2).map(|pair| pair[1] - pair[0]);
     assert!(
         pauses.clone().all(|pause| pause >= Duration::from_secs(1)),
@@ -124,7 +124,7 @@ async fn a_busy_api_is_not_knocked_at_before_it_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn follows_are_renewed_without_hole_or_repeat() {
+async fn renewed_follows_have_no_gaps_or_repeats() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let counted = MetricsProbe::new();
@@ -147,7 +147,7 @@ async fn follows_are_renewed_without_hole_or_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_that_was_forgotten_is_begun_anew_and_a_lost_right_is_waited_for() {
+async fn an_expired_watch_and_a_revoked_right_are_recovered_from() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -170,7 +170,7 @@ async fn a_watch_that_was_forgotten_is_begun_anew_and_a_lost_right_is_waited_for
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pod_made_again_under_its_name_is_another() {
+async fn a_pod_recreated_with_the_same_name_is_another_stream() {
     let harness = Harness::new().await;
     let collector = harness.collect().await;
     for first in [0, 100] {
@@ -191,7 +191,7 @@ async fn a_pod_made_again_under_its_name_is_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_log_is_read_whole() {
+async fn a_slow_log_is_read_completely() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     harness.cluster.cause(FaultKind::SlowLogs {
@@ -206,7 +206,7 @@ async fn a_slow_log_is_read_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_restarts_of_a_crash_loop_are_six_streams_each_whole_and_tellable_apart() {
+async fn five_restarts_are_six_complete_and_distinct_streams() {
     let harness = Harness::playing(scenario(
         r#"
         restart_backoff = "100ms"
@@ -226,7 +226,7 @@ async fn five_restarts_of_a_crash_loop_are_six_streams_each_whole_and_tellable_a
     let collector = harness.collect().await;
     let ended = |streams: &[StreamRead]| streams.iter().filter(|stream| stream.ended).count();
     let streams = harness
-        .wait_within(TIMEOUT, "six instances", |streams| ended(streams) >= 6)
+        .wait_within(TIMEOUT, "six ended streams", |streams| ended(streams) >= 6)
         .await;
     streams
         .iter()
@@ -234,7 +234,7 @@ async fn five_restarts_of_a_crash_loop_are_six_streams_each_whole_and_tellable_a
         .for_each(|stream| stream.assert_whole(0..50));
     let ids: Vec<_> = harness.streams().await.into_keys().collect();
     let containers: BTreeSet<_> = ids.iter().map(|id| id.split('/').nth(2).unwrap()).collect();
-    assert_eq!(containers.len(), ids.len(), "a stream an instance");
+    assert_eq!(containers.len(), ids.len(), "one stream per instance");
     let written = harness.cluster.written("app", "p", "c");
     let known = |id: &&&str| written.iter().any(|instance| instance.container_id.ends_with(**id));
     assert_eq!(containers.iter().filter(known).count(), ids.len());
@@ -242,7 +242,7 @@ async fn five_restarts_of_a_crash_loop_are_six_streams_each_whole_and_tellable_a
 }
 
 /// Waits until the bus has exactly these pairs of namespace and process.
-async fn until_collected(harness: &Harness, expected: &[(&str, &str)]) {
+async fn wait_for_processes(harness: &Harness, expected: &[(&str, &str)]) {
     let collected = async {
         loop {
             let mut found = BTreeSet::new();
@@ -264,7 +264,7 @@ async fn until_collected(harness: &Harness, expected: &[(&str, &str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pods_are_chosen_by_label_and_namespace_and_left_out_by_annotation() {
+async fn pods_are_selected_by_label_and_namespace_and_excluded_by_annotation() {
     let harness = Harness::new().await;
     let create = |namespace: &str, name: &str, tier: &str, excluded: bool| {
         let mut plan = PodPlan::silent(namespace, name, "c").restarting(RestartPolicy::Never);
@@ -297,18 +297,18 @@ async fn pods_are_chosen_by_label_and_namespace_and_left_out_by_annotation() {
             config.namespace_selector = Some("kubernetes.io/metadata.name!=one".to_owned());
         })
         .await;
-    until_collected(&harness, &[("two", "front")]).await;
+    wait_for_processes(&harness, &[("two", "front")]).await;
     // A namespace that is created later is detected.
     create("three", "front", "front", false);
     create("three", "back", "back", false);
     create("three", "left-out", "front", true);
     write(&["three"]).await;
-    until_collected(&harness, &[("three", "front"), ("two", "front")]).await;
+    wait_for_processes(&harness, &[("three", "front"), ("two", "front")]).await;
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_counted_adds_up() {
+async fn metrics_add_up() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let counted = MetricsProbe::new();

@@ -39,13 +39,13 @@ fn unavailable(harness: &Harness, unavailable: bool) {
 fn numbers(stream: &StreamRead) -> Vec<u32> {
     let number = |text: &String| text.split(' ').nth(1).unwrap().parse::<u32>().unwrap();
     let numbers: Vec<_> = stream.texts.iter().map(number).collect();
-    assert!(numbers.is_sorted_by(|a, b| a < b), "in order and without repeats");
+    assert!(numbers.is_sorted_by(|a, b| a < b), "ordered without repeats");
     numbers
 }
 
 /// Asserts that each of `total` lines was read or lies in a gap with an exact count, and that there
 /// is no other gap.
-fn assert_all_accounted(stream: &StreamRead, total: u64) {
+fn assert_accounted_for(stream: &StreamRead, total: u64) {
     assert_eq!(stream.silent_gaps, []);
     let mut missing: Vec<Range<u64>> = Vec::new();
     for (seq, lines, reason) in &stream.recorded_gaps {
@@ -55,14 +55,14 @@ fn assert_all_accounted(stream: &StreamRead, total: u64) {
     let lost: u64 = missing.iter().map(|range| range.end - range.start).sum();
     assert_eq!(stream.seqs.len() as u64 + lost, total);
     let is_lost = |seq: &u64| missing.iter().any(|range| range.contains(seq));
-    assert!(!stream.seqs.iter().any(is_lost), "none both delivered and told lost");
+    assert!(!stream.seqs.iter().any(is_lost), "no line both read and in a gap");
     // Each line kept its sequence number.
     let named: Vec<_> = numbers(stream).into_iter().map(u64::from).collect();
     assert!(named == stream.seqs);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_rotates_while_the_bus_is_away_loses_nothing() {
+async fn rotations_during_an_outage_lose_nothing() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -82,12 +82,12 @@ async fn a_node_that_rotates_while_the_bus_is_away_loses_nothing() {
     let stream = harness.wait_for_lines(written as usize).await;
     stream.assert_no_gaps();
     assert_eq!(numbers(&stream), (0..written).collect::<Vec<_>>());
-    assert_eq!(harness.spooled(), 0, "what the bus has is no more on disk");
+    assert_eq!(harness.spooled(), 0, "accepted data is removed from the spool");
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_on_disk_goes_out_first_after_a_kill_and_reading_goes_on_behind_it() {
+async fn spooled_data_is_published_first_after_a_kill_and_reading_resumes_after_it() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -112,7 +112,7 @@ async fn what_is_on_disk_goes_out_first_after_a_kill_and_reading_goes_on_behind_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_killed_while_it_catches_up_repeats_and_loses_nothing() {
+async fn a_collector_killed_while_catching_up_repeats_and_loses_nothing() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     unavailable(&harness, true);
@@ -132,7 +132,7 @@ async fn a_collector_killed_while_it_catches_up_repeats_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_spool_loses_its_oldest_and_tells_how_many_once() {
+async fn a_full_spool_drops_the_oldest_batches_and_records_their_count_once() {
     for killed in [false, true] {
         let harness = Harness::new().await;
         harness.pod("p", RestartPolicy::Never).await;
@@ -160,14 +160,14 @@ async fn a_full_spool_loses_its_oldest_and_tells_how_many_once() {
                 streams.len() == 1 && streams[0].seqs.last() == Some(&16_009)
             })
             .await;
-        assert_all_accounted(&streams[0], 16_010);
+        assert_accounted_for(&streams[0], 16_010);
         // One gap, or one for a batch in flight and one after it.
         assert!(
             matches!(streams[0].recorded_gaps.len(), 1 | 2),
             "{:?}",
             streams[0].recorded_gaps
         );
-        let lost: u64 = streams[0].recorded_gaps.iter().map(|loss| loss.1).sum();
+        let lost: u64 = streams[0].recorded_gaps.iter().map(|gap| gap.1).sum();
         assert!(lost > 8_000, "{:?}", streams[0].recorded_gaps);
         assert_eq!(
             counted.value("tributary_collector_lost_lines_total{reason=\"spool\"}"),
@@ -178,7 +178,7 @@ async fn a_full_spool_loses_its_oldest_and_tells_how_many_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loud_stream_that_fills_the_spool_costs_a_quiet_one_nothing() {
+async fn a_stream_that_fills_the_spool_does_not_affect_others() {
     let harness = Harness::new().await;
     harness.pod("loud", RestartPolicy::Never).await;
     harness.pod("quiet", RestartPolicy::Never).await;
@@ -191,7 +191,7 @@ async fn a_loud_stream_that_fills_the_spool_costs_a_quiet_one_nothing() {
     harness.wait_for_spooled(SMALL - (1 << 20)).await;
     unavailable(&harness, false);
     let streams = harness
-        .wait_for("both", |streams| {
+        .wait_for("both streams", |streams| {
             let has = |process: &str, last: u64| {
                 streams
                     .iter()
@@ -204,14 +204,14 @@ async fn a_loud_stream_that_fills_the_spool_costs_a_quiet_one_nothing() {
         if stream.process == "quiet" {
             stream.assert_whole(0..50);
         } else {
-            assert_all_accounted(stream, 12_000);
+            assert_accounted_for(stream, 12_000);
         }
     }
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_container_that_ended_while_the_bus_was_away_is_not_read_again() {
+async fn a_container_that_ended_during_an_outage_is_not_read_again() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     unavailable(&harness, true);
@@ -235,7 +235,7 @@ async fn a_container_that_ended_while_the_bus_was_away_is_not_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_torn_end_of_the_spool_is_cut_off_and_read_again() {
+async fn an_incomplete_end_of_the_spool_is_truncated_and_read_again() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     unavailable(&harness, true);
@@ -262,7 +262,7 @@ async fn a_torn_end_of_the_spool_is_cut_off_and_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_was_removed_is_made_again_and_nothing_is_lost() {
+async fn a_deleted_topic_is_created_again_without_losses() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -275,7 +275,7 @@ async fn a_topic_that_was_removed_is_made_again_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_that_the_bus_never_answers_for_is_handed_over_again_and_nothing_repeats() {
+async fn a_batch_without_a_response_is_published_again_without_repeats() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness
@@ -298,7 +298,7 @@ async fn a_batch_that_the_bus_never_answers_for_is_handed_over_again_and_nothing
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_that_had_to_wait_have_one_publish_in_flight_each_and_few_at_once() {
+async fn delayed_streams_publish_a_few_at_a_time_with_one_batch_in_flight_each() {
     let harness = Harness::new().await;
     let names: Vec<_> = (0..30).map(|n| format!("p{n}")).collect();
     for name in &names {
@@ -317,14 +317,14 @@ async fn streams_that_had_to_wait_have_one_publish_in_flight_each_and_few_at_onc
     harness.bus.is_slow.store(true, Ordering::SeqCst);
     unavailable(&harness, false);
     let streams = harness
-        .wait_for("all of all", |streams| {
+        .wait_for("all lines of all streams", |streams| {
             streams.len() == 30 && streams.iter().all(|stream| stream.texts.len() == 100)
         })
         .await;
     streams.iter().for_each(|stream| stream.assert_whole(0..100));
     assert!(!harness.bus.overlapped.load(Ordering::SeqCst));
     let most = harness.bus.max_in_flight.load(Ordering::SeqCst);
-    assert!((1..=8).contains(&most), "{most} at once");
+    assert!((1..=8).contains(&most), "{most} publishes in flight");
     collector.stop().await;
 }
 

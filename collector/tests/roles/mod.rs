@@ -42,12 +42,12 @@ const PARTS: &str = r#"
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_container_is_read_whatever_its_part_in_the_pod() {
+async fn containers_of_every_role_are_read_through_the_api() {
     every_container(Harness::playing(Scenario::from_toml(PARTS).unwrap()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_container_is_read_from_the_node_s_files_whatever_its_part_in_the_pod() {
+async fn containers_of_every_role_are_read_from_files() {
     every_container(Harness::with_files(Scenario::from_toml(PARTS).unwrap()).await).await;
 }
 
@@ -69,7 +69,7 @@ async fn every_container(harness: Harness) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pod_whose_init_container_fails_for_ever_shows_each_try_and_nothing_else() {
+async fn each_attempt_of_a_failing_init_container_is_read() {
     let harness = Harness::playing(
         Scenario::from_toml(
             r#"
@@ -94,7 +94,7 @@ async fn a_pod_whose_init_container_fails_for_ever_shows_each_try_and_nothing_el
     .await;
     let collector = harness.collect().await;
     let tries = |streams: &[StreamRead]| streams.iter().filter(|stream| stream.ended).count();
-    let streams = harness.wait_for("three tries", |streams| tries(streams) >= 3).await;
+    let streams = harness.wait_for("three attempts", |streams| tries(streams) >= 3).await;
     for stream in streams.iter().filter(|stream| stream.ended) {
         assert_eq!(stream.process, "p/migrate");
         stream.assert_whole(0..10);

@@ -10,7 +10,7 @@ use crate::support::{Harness, MetricsProbe, StreamRead};
 const ROTATED: GapReason = GapReason::Rotated;
 
 /// More than a follow delivers before rotation probes start.
-const LOUD_LINES: u32 = 1_200;
+const PROBE_LINES: u32 = 1_200;
 
 async fn harness() -> Harness {
     let harness = Harness::new().await;
@@ -29,7 +29,7 @@ fn numbers(stream: &StreamRead) -> Vec<u32> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rotations_that_a_follow_keeps_up_with_are_nobody_s_business() {
+async fn rotations_that_a_follow_keeps_up_with_are_not_gaps() {
     let harness = harness().await;
     let collector = harness.collect().await;
     for round in 0..20 {
@@ -47,7 +47,7 @@ async fn rotations_that_a_follow_keeps_up_with_are_nobody_s_business() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_quiet_log_that_was_never_rotated_tells_no_loss_over_reconnects() {
+async fn reconnects_without_rotation_record_no_gap() {
     let harness = harness().await;
     let collector = harness.collect().await;
     for n in 0..8 {
@@ -65,7 +65,7 @@ async fn a_quiet_log_that_was_never_rotated_tells_no_loss_over_reconnects() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rotation_behind_the_last_line_had_is_told_in_its_place_and_the_stream_goes_on() {
+async fn a_rotation_after_the_last_line_is_recorded_in_place_and_the_stream_continues() {
     let harness = harness().await;
     let collector = harness.collect().await;
     harness.write("p", 0..10);
@@ -86,7 +86,7 @@ async fn a_rotation_behind_the_last_line_had_is_told_in_its_place_and_the_stream
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whole_files_that_a_follow_skipped_are_told_once_in_their_place() {
+async fn files_skipped_by_a_follow_are_one_gap_in_their_place() {
     let harness = harness().await;
     let counted = MetricsProbe::new();
     let collector = harness
@@ -95,8 +95,8 @@ async fn whole_files_that_a_follow_skipped_are_told_once_in_their_place() {
     harness.gate.hold_probes.store(true, Ordering::SeqCst);
     let mut last = 0;
     while harness.gate.probes.load(Ordering::SeqCst) == 0 {
-        write_wide(&harness, last..last + LOUD_LINES);
-        last += LOUD_LINES;
+        write_wide(&harness, last..last + PROBE_LINES);
+        last += PROBE_LINES;
         harness.wait_for_lines(last as usize).await;
     }
     harness.cluster.stall_follows(true);
@@ -120,7 +120,7 @@ async fn whole_files_that_a_follow_skipped_are_told_once_in_their_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loud_log_that_is_read_in_time_tells_no_loss_however_often_it_is_rotated() {
+async fn frequent_rotations_of_a_log_read_in_time_are_not_gaps() {
     let scenario = Scenario {
         rotate_bytes: 256 << 10,
         ..Scenario::default()
@@ -146,7 +146,7 @@ async fn a_loud_log_that_is_read_in_time_tells_no_loss_however_often_it_is_rotat
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_follow_leaves_out_when_its_container_exits_is_fetched() {
+async fn lines_not_delivered_by_a_follow_are_read_after_the_exit() {
     let harness = harness().await;
     let collector = harness.collect().await;
     harness.write("p", 0..10);
@@ -164,7 +164,7 @@ async fn what_a_follow_leaves_out_when_its_container_exits_is_fetched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follow_that_sits_on_a_rotated_file_is_found_out_by_its_silence() {
+async fn a_follow_stalled_on_a_rotated_file_is_detected() {
     let harness = harness().await;
     let collector = harness.collect().await;
     harness.write("p", 0..10);

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file takes what it needs")]
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
-mod switch;
+mod faulty_bus;
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use switch::FaultyBus;
+pub use faulty_bus::FaultyBus;
 
 /// Time limit for everything that a test waits for.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -315,7 +315,7 @@ impl Harness {
                         }
                     }
                 }
-                What::Gap { loss: Some(loss), .. } => stream.recorded_gaps.push((event.seq, loss.lines, loss.reason)),
+                What::Gap { loss: Some(gap), .. } => stream.recorded_gaps.push((event.seq, gap.lines, gap.reason)),
                 What::Gap { loss: None, lines } => stream.silent_gaps.push((event.seq, lines)),
                 What::End => stream.ended = true,
             }
@@ -399,7 +399,7 @@ fn summary(streams: &[StreamRead]) -> String {
     let mut text = String::new();
     for stream in streams {
         text += &format!(
-            "\n{}: {} lines, first {:?}, last {:?}, losses {:?}, gaps {:?}, ended {}",
+            "\n{}: {} lines, first {:?}, last {:?}, gaps {:?}, gaps {:?}, ended {}",
             stream.process,
             stream.texts.len(),
             stream.texts.first(),
@@ -413,5 +413,7 @@ fn summary(streams: &[StreamRead]) -> String {
 }
 
 pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(TIMEOUT, work).await.expect("within the bound")
+    tokio::time::timeout(TIMEOUT, work)
+        .await
+        .expect("a change within the time limit")
 }

@@ -9,7 +9,7 @@ use kubesim::RestartPolicy;
 use crate::support::{Harness, in_time};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_topic_of_an_app_that_is_gone_is_removed_unless_a_drain_is_kept_for_it() {
+async fn an_unused_topic_is_deleted_unless_it_has_a_drain() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     harness.write("p", 0..10);
@@ -34,6 +34,6 @@ async fn the_topic_of_an_app_that_is_gone_is_removed_unless_a_drain_is_kept_for_
     })
     .await;
     let left = harness.bus.apps().await.unwrap();
-    assert_eq!(left, ["app", "drained"].map(app), "it is there, or drained");
+    assert_eq!(left, ["app", "drained"].map(app), "existing or drained apps only");
     collector.stop().await;
 }

@@ -175,7 +175,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn every_line_comes_once_and_in_order(actions in actions()) {
+    fn every_line_is_read_once_and_in_order(actions in actions()) {
         let mut model = Model::new();
         actions.into_iter().for_each(|apply| model.apply(apply));
         model.read_to_the_end();

@@ -60,7 +60,7 @@ impl Node {
 }
 
 #[test]
-fn a_rotated_file_is_complete_once_its_writer_let_go_or_it_has_been_quiet() {
+fn a_rotated_file_is_complete_after_its_close_or_without_data_for_a_while() {
     for was_closed in [true, false] {
         let mut node = Node::new();
         node.append("0.log", "a");
@@ -78,7 +78,7 @@ fn a_rotated_file_is_complete_once_its_writer_let_go_or_it_has_been_quiet() {
             tail.mark_closed(&Name::Rotated("20261123-084316".to_owned()));
         } else {
             node.now = until;
-            assert_eq!(node.read(&mut tail).0, ["b"], "and then it is waited again");
+            assert_eq!(node.read(&mut tail).0, ["b"], "new data restarts the wait");
             node.now += SETTLE;
         }
         let (texts, outcomes) = node.read(&mut tail);
@@ -88,7 +88,7 @@ fn a_rotated_file_is_complete_once_its_writer_let_go_or_it_has_been_quiet() {
 }
 
 #[test]
-fn what_is_held_open_is_read_though_the_node_removed_it_and_a_hole_behind_it_is_known() {
+fn held_files_are_read_after_their_removal_and_the_gap_after_them_is_known() {
     let mut node = Node::new();
     node.append("0.log", "a");
     let (mut tail, _) = node.open(None);
@@ -112,7 +112,7 @@ fn what_is_held_open_is_read_though_the_node_removed_it_and_a_hole_behind_it_is_
 }
 
 #[test]
-fn a_place_is_found_again_under_another_name_and_compressed() {
+fn a_position_is_found_after_a_rename_and_compression() {
     let mut node = Node::new();
     node.append("0.log", "a");
     let (mut tail, _) = node.open(None);
@@ -142,7 +142,7 @@ fn a_place_is_found_again_under_another_name_and_compressed() {
 }
 
 #[test]
-fn a_damaged_compressed_file_is_a_hole_before_the_next() {
+fn a_damaged_compressed_file_is_a_gap_before_the_next_file() {
     let mut node = Node::new();
     fs::write(node.path("0.log.20261123-084306.gz"), b"no gzip").unwrap();
     node.append("0.log", "c");

@@ -69,7 +69,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_line_comes_out_once_in_order_or_in_a_loss_that_counts_it(actions in actions()) {
+    fn every_line_is_returned_once_in_order_or_counted_in_a_gap(actions in actions()) {
         let dir = tempfile::tempdir().unwrap();
         let metadata = metadata();
         let mut checkpoint = Checkpoint::new(&metadata);
@@ -95,9 +95,9 @@ proptest! {
                     confirmed += batch.lines();
                     checkpoint.accepted = end;
                     prop_assert_eq!(end.map(|end| end.seq_end), Some(confirmed));
-                    if let Content::Gap(loss) = batch.content {
-                        prop_assert_eq!(loss.reason, GapReason::Spool);
-                        lost += loss.lines;
+                    if let Content::Gap(gap) = batch.content {
+                        prop_assert_eq!(gap.reason, GapReason::Spool);
+                        lost += gap.lines;
                     }
                 },
                 Action::Requeue => {

@@ -113,7 +113,7 @@ fn text_of(lines: &[(i64, String)]) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn framing_changes_nothing(log in logs(), ends in vec(any::<usize>(), 0..20)) {
+    fn framing_does_not_change_lines(log in logs(), ends in vec(any::<usize>(), 0..20)) {
         let (bytes, seqs) = log.printed_from(None);
         let read = ReadResult::of(&bytes, &ends, None, false);
         prop_assert_eq!(read.bytes(), bytes);
@@ -127,7 +127,7 @@ proptest! {
     }
 
     #[test]
-    fn a_place_is_found_again_whatever_is_equal(log in logs(), at in any::<prop::sample::Index>(), ends in vec(any::<usize>(), 0..20)) {
+    fn a_resume_point_is_found_among_equal_lines(log in logs(), at in any::<prop::sample::Index>(), ends in vec(any::<usize>(), 0..20)) {
         let confirmed = 1 + at.index(log.0.len());
         let resume_point = log.resume_point(confirmed);
         let (bytes, _) = log.printed_from(resume_point.map(|resume_point| resume_point.anchor.time));
@@ -141,7 +141,7 @@ proptest! {
     }
 
     #[test]
-    fn where_the_file_begins_late_the_loss_is_counted_or_said_to_be_unknown(
+    fn a_file_that_starts_late_is_a_counted_or_unknown_gap(
         log in logs(), a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(), c in any::<prop::sample::Index>(),
         ends in vec(any::<usize>(), 0..20),
     ) {
@@ -176,7 +176,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn long_lines_are_cut_alike_and_found_again_part_by_part(
+    fn long_lines_are_split_consistently_and_found_by_part(
         sizes in vec(prop::sample::select(vec![0, 10, MAX_LINE_BYTES - 1, MAX_LINE_BYTES, MAX_LINE_BYTES + 1, 3 * MAX_LINE_BYTES - 7]), 1..4),
         ends in vec(any::<usize>(), 0..40), at in any::<prop::sample::Index>(), wide in any::<bool>(),
     ) {
@@ -205,7 +205,7 @@ proptest! {
 }
 
 #[test]
-fn a_line_that_never_ends_is_held_in_parts() {
+fn an_endless_line_is_buffered_in_parts() {
     let mut lines = Lines::default();
     lines.push(format!("{} ", bus::Timestamp(BASE)).as_bytes());
     for _ in 0..100 {
@@ -218,7 +218,7 @@ fn a_line_that_never_ends_is_held_in_parts() {
 }
 
 #[test]
-fn text_without_a_timestamp_is_skipped_only_before_the_first_line_that_has_one() {
+fn text_without_a_timestamp_is_skipped_only_before_the_first_timestamp() {
     let text = format!("BBBB\n{0} a\nCCCC\n{0} b\n", bus::Timestamp(BASE));
     let since = ReadResult::of(text.as_bytes(), &[3], None, true);
     assert_eq!((since.lines(), since.bytes()), (3, text.as_bytes()[5..].to_vec()));
@@ -227,7 +227,7 @@ fn text_without_a_timestamp_is_skipped_only_before_the_first_line_that_has_one()
 }
 
 #[test]
-fn a_long_remainder_of_a_line_already_had_is_skipped_whole() {
+fn a_long_remainder_of_a_line_already_read_is_skipped() {
     let rest = "B".repeat(3 * MAX_LINE_BYTES);
     let text = format!("{rest}\n{} a\n", bus::Timestamp(BASE));
     let read = ReadResult::of(
@@ -240,7 +240,7 @@ fn a_long_remainder_of_a_line_already_had_is_skipped_whole() {
 }
 
 #[test]
-fn a_clock_that_stepped_back_is_no_loss() {
+fn a_clock_that_stepped_back_is_not_a_gap() {
     let times = [5_500_000_000, 4_200_000_000, 4_300_000_000, 5_700_000_000];
     let log = Log(times
         .iter()
@@ -260,7 +260,7 @@ fn a_clock_that_stepped_back_is_no_loss() {
 }
 
 #[test]
-fn what_is_undecided_is_bounded() {
+fn the_data_held_by_a_search_is_bounded() {
     // The clock stepped back by a day before the resume point, so every line may precede it.
     let resume_point = ResumePoint {
         seq_end: 9,

@@ -22,7 +22,7 @@ use kubesim::{Cluster, FaultKind, RestartPolicy, Scenario};
 use support::{Harness, StreamRead, in_time};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_line_of_every_container_comes_once() {
+async fn every_line_of_every_container_is_read_once() {
     let scenario = Scenario::from_toml(
         r#"
         [[pods]]
@@ -50,13 +50,13 @@ async fn every_line_of_every_container_comes_once() {
     }
     assert!(
         !harness.bus.overlapped.load(Ordering::SeqCst),
-        "one publish in flight a stream"
+        "at most one publish in flight per stream"
     );
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_running_container_is_read_from_its_beginning_and_live() {
+async fn a_running_container_is_read_from_its_first_line_and_live() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     harness.write("p", 0..100);
@@ -75,7 +75,7 @@ async fn a_running_container_is_read_from_its_beginning_and_live() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn broken_and_ended_streams_are_joined_exactly() {
+async fn broken_and_ended_follows_are_resumed_exactly() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -98,7 +98,7 @@ async fn broken_and_ended_streams_are_joined_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_of_api_kubelet_or_runtime_is_waited_out() {
+async fn outages_of_api_kubelet_and_runtime_are_retried() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -121,7 +121,7 @@ async fn an_outage_of_api_kubelet_or_runtime_is_waited_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_collector_goes_on_without_hole_or_repeat() {
+async fn a_killed_collector_resumes_without_gaps_or_repeats() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let mut written = 0;
@@ -147,7 +147,7 @@ async fn a_killed_collector_goes_on_without_hole_or_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_collector_has_published_what_it_read_and_goes_on_later() {
+async fn a_stopped_collector_has_published_what_it_read_and_resumes_later() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -161,14 +161,14 @@ async fn a_stopped_collector_has_published_what_it_read_and_goes_on_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_instance_of_a_crash_loop_is_a_stream_of_its_own() {
+async fn each_instance_of_a_crash_loop_is_a_separate_stream() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Always).await;
-    either_source::each_instance_is_a_stream_of_its_own(harness).await;
+    either_source::instances_are_separate_streams(harness).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_that_the_watch_could_not_show_yet_mixes_no_instances() {
+async fn a_restart_not_yet_reported_by_the_watch_does_not_mix_instances() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Always).await;
     let collector = harness.collect().await;
@@ -213,7 +213,7 @@ async fn a_completed_container_is_not_read_again_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deleted_pod_s_lines_are_all_there_and_its_stream_ends() {
+async fn a_deleted_pod_is_read_to_its_end() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -225,7 +225,7 @@ async fn a_deleted_pod_s_lines_are_all_there_and_its_stream_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pod_that_went_while_the_collector_was_away_is_told_and_ended() {
+async fn a_pod_deleted_while_the_collector_was_stopped_ends_with_a_gap() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -243,7 +243,7 @@ async fn a_pod_that_went_while_the_collector_was_away_is_told_and_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_that_rotated_away_while_the_collector_was_away_are_told() {
+async fn lines_rotated_away_while_the_collector_was_stopped_are_a_gap() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -271,11 +271,11 @@ async fn lines_that_rotated_away_while_the_collector_was_away_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_whose_acceptance_was_never_heard_of_is_neither_lost_nor_repeated() {
+async fn a_batch_accepted_without_a_response_is_neither_lost_nor_repeated() {
     for rotated in [false, true] {
         let harness = Harness::new().await;
         harness.pod("p", RestartPolicy::Never).await;
-        let accepted = either_source::kill_before_it_hears(&harness).await;
+        let accepted = either_source::kill_before_acceptance_is_known(&harness).await;
         if !rotated {
             let collector = harness.collect().await;
             harness.wait_for_lines(200).await.assert_whole(0..200);
@@ -297,7 +297,7 @@ async fn a_batch_whose_acceptance_was_never_heard_of_is_neither_lost_nor_repeate
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bus_that_is_away_holds_nothing_up_for_good() {
+async fn an_unavailable_bus_does_not_block_reading() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -319,7 +319,7 @@ async fn a_bus_that_is_away_holds_nothing_up_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_that_is_refused_for_good_becomes_a_loss() {
+async fn a_permanently_rejected_batch_becomes_a_gap() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -328,7 +328,7 @@ async fn a_batch_that_is_refused_for_good_becomes_a_loss() {
     *harness.bus.refuse_with.lock().unwrap() = Some("poison".to_owned());
     harness.cluster.write_line("app", "p", "c", "poison").unwrap();
     let lost = harness
-        .wait_for("a loss", |streams| {
+        .wait_for("a gap", |streams| {
             streams.iter().any(|stream| !stream.recorded_gaps.is_empty())
         })
         .await;
@@ -340,14 +340,14 @@ async fn a_batch_that_is_refused_for_good_becomes_a_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_line_comes_whole_in_parts_also_over_a_restart() {
+async fn a_long_line_is_split_consistently_across_a_restart() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
-    either_source::a_long_line_is_whole_over_a_kill(harness).await;
+    either_source::long_line_survives_a_kill(harness).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn equal_timestamps_and_identical_texts_are_told_apart() {
+async fn equal_timestamps_and_texts_are_distinguished() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -364,7 +364,7 @@ async fn equal_timestamps_and_identical_texts_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_is_on_the_bus_before_its_first_line() {
+async fn a_topic_exists_before_the_first_line() {
     use bus::Bus;
     let harness = Harness::new().await;
     let collector = harness.collect().await;
