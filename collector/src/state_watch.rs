@@ -16,10 +16,10 @@ pub async fn state_changed(state: &mut watch::Receiver<ContainerState>) -> Conta
 /// Waits until the pod no longer lists an instance whose stream has ended; until then its
 /// checkpoint prevents reading it again. Returns false on shutdown.
 pub async fn wait_until_absent(mut state: watch::Receiver<ContainerState>, shutdown: CancellationToken) -> bool {
-    let gone = async {
+    let absent = async {
         while state.borrow_and_update().present {
             state_changed(&mut state).await;
         }
     };
-    shutdown.run_until_cancelled(gone).await.is_some()
+    shutdown.run_until_cancelled(absent).await.is_some()
 }

@@ -68,6 +68,34 @@ pub struct Follower {
     pub open_follow: Option<LogBody>,
 }
 
+/// What to do after a read.
+enum NextStep {
+    Shutdown,
+    /// The log can no longer be read.
+    EndUnread,
+    /// The log was read to its end.
+    Complete,
+    ReadAgain,
+    ReadAfter(Duration),
+}
+
+/// Delays between reads, and how the last response ended.
+struct Retries {
+    backoff: Backoff,
+    poll_backoff: Backoff,
+    last_tail: TailFingerprint,
+}
+
+impl Retries {
+    fn new() -> Self {
+        Self {
+            backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
+            poll_backoff: Backoff::new(POLL_FIRST, POLL_MAX),
+            last_tail: TailFingerprint::default(),
+        }
+    }
+}
+
 impl Follower {
     /// Reads until the end of the stream is on the bus and the pod no longer lists the instance.
     /// Returns false if the collector shuts down first.
@@ -89,9 +117,7 @@ impl Follower {
 
     /// Returns whether the end of the log was reached, rather than shutdown.
     async fn read_log(&mut self) -> bool {
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        let mut poll_backoff = Backoff::new(POLL_FIRST, POLL_MAX);
-        let mut last_tail = TailFingerprint::default();
+        let mut retries = Retries::new();
         // A body that ends cleanly before the anchor may be truncated: the end is accepted only
         // twice in a row.
         let mut ended_early = false;
@@ -106,65 +132,81 @@ impl Follower {
             let outcome = self.read(state, &mut ended_early, &mut opened).await;
             if opened.is_some_and(|opened: Instant| opened.elapsed() > STABLE_AFTER) {
                 // The connection was stable, so the next failure is a new one.
-                backoff.reset();
+                retries.backoff.reset();
             }
             if let Some(reason) = outcome.reconnect_reason() {
                 self.metrics.reconnected(reason);
             }
-            let wait = match outcome {
-                Outcome::Shutdown => return false,
-                Outcome::PodGone => {
+            match self.next_step(outcome, state, &mut retries) {
+                NextStep::Shutdown => return false,
+                NextStep::EndUnread => {
                     self.read_remaining().await;
                     self.end_unread(state);
                     return true;
                 }
-                Outcome::Ended { new_lines: 0, tail } if state.terminated && tail == last_tail => {
+                NextStep::Complete => {
                     self.stream.complete();
                     return true;
                 }
-                Outcome::Ended { new_lines, tail } => {
-                    last_tail = tail;
-                    if new_lines > 0 {
-                        backoff.reset();
+                NextStep::ReadAgain => {}
+                NextStep::ReadAfter(delay) => {
+                    if !self.wait(delay).await {
+                        return false;
                     }
-                    backoff.next_delay()
                 }
-                Outcome::StateChanged => {
-                    last_tail = self.stream.tail();
-                    backoff.reset();
-                    continue;
-                }
-                Outcome::Renewed => continue,
-                Outcome::Polled { new_lines } => {
-                    self.is_active = new_lines > 0;
-                    if self.is_active {
-                        poll_backoff.reset();
-                    }
-                    poll_backoff.next_delay()
-                }
-                Outcome::NoFollow | Outcome::SlotRevoked => {
-                    self.is_active = false;
-                    RETRY_FIRST
-                }
-                Outcome::Busy(wait) => wait.max(backoff.next_delay()),
-                Outcome::NotStarted => NOT_STARTED_WAIT,
-                Outcome::Stalled => {
-                    tracing::debug!(stream = %self.stream.id(), "follow stalled, reopening it");
-                    backoff.next_delay()
-                }
-                Outcome::Refused(reason) => {
-                    self.refusals.warn(&self.instance, &reason);
-                    backoff.next_delay()
-                }
-                Outcome::Broken(reason) => {
-                    tracing::debug!(stream = %self.stream.id(), reason, "log read failed, retrying");
-                    backoff.next_delay()
-                }
-            };
-            if !self.wait(wait).await {
-                return false;
             }
         }
+    }
+
+    /// Decides what to do after an outcome.
+    fn next_step(&mut self, outcome: Outcome, state: ContainerState, retries: &mut Retries) -> NextStep {
+        let backoff = &mut retries.backoff;
+        let delay = match outcome {
+            Outcome::Shutdown => return NextStep::Shutdown,
+            Outcome::PodGone => return NextStep::EndUnread,
+            Outcome::Ended { new_lines: 0, tail } if state.terminated && tail == retries.last_tail => {
+                return NextStep::Complete;
+            }
+            Outcome::Ended { new_lines, tail } => {
+                retries.last_tail = tail;
+                if new_lines > 0 {
+                    backoff.reset();
+                }
+                backoff.next_delay()
+            }
+            Outcome::StateChanged => {
+                retries.last_tail = self.stream.tail();
+                backoff.reset();
+                return NextStep::ReadAgain;
+            }
+            Outcome::Renewed => return NextStep::ReadAgain,
+            Outcome::Polled { new_lines } => {
+                self.is_active = new_lines > 0;
+                if self.is_active {
+                    retries.poll_backoff.reset();
+                }
+                retries.poll_backoff.next_delay()
+            }
+            Outcome::NoFollow | Outcome::SlotRevoked => {
+                self.is_active = false;
+                RETRY_FIRST
+            }
+            Outcome::Busy(delay) => delay.max(backoff.next_delay()),
+            Outcome::NotStarted => NOT_STARTED_WAIT,
+            Outcome::Stalled => {
+                tracing::debug!(stream = %self.stream.id(), "follow stalled, reopening it");
+                backoff.next_delay()
+            }
+            Outcome::Refused(reason) => {
+                self.refusals.warn(&self.instance, &reason);
+                backoff.next_delay()
+            }
+            Outcome::Broken(reason) => {
+                tracing::debug!(stream = %self.stream.id(), reason, "log read failed, retrying");
+                backoff.next_delay()
+            }
+        };
+        NextStep::ReadAfter(delay)
     }
 
     /// Reads once: follows the log of a running container, reads that of a terminated one to its
@@ -199,7 +241,7 @@ impl Follower {
         };
         let _polled = (!state.terminated && slot.is_none()).then(|| GaugeGuard::new(&self.metrics.polled));
         // The watch may lag behind, so the pod is checked after the log was opened.
-        if self.stream.seek().is_none() && !self.is_same_instance(state).await {
+        if self.stream.resume_search().is_none() && !self.is_same_instance(state).await {
             return Outcome::Broken("the log may belong to another instance".to_owned());
         }
         self.open_follow = None;

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, OptionFuture},
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -25,6 +28,13 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time limit for listing a pod.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a frame of a response leads to.
+enum AfterFrame {
+    Continue,
+    CleanEnd,
+    Stop(Outcome),
+}
+
 impl Follower {
     /// Reads a follow. Returns `None` if the body ended cleanly.
     pub(crate) async fn read_follow(
@@ -35,7 +45,8 @@ impl Follower {
     ) -> Option<Outcome> {
         let mut stall = StallDetector::new();
         let mut rotation = RotationProbe::new();
-        let (mut stall_probe, mut rotation_probe) = (None, None);
+        let mut stall_probe: Option<BoxFuture<'static, bool>> = None;
+        let mut rotation_probe: Option<BoxFuture<'static, Option<FileStart>>> = None;
         let _open = GaugeGuard::new(&self.metrics.followed);
         // Jitter keeps a node's follows from renewing at the same time.
         let renew_at = Instant::now() + self.renew_after.mul_f64(rand::random_range(0.8..=1.0));
@@ -48,17 +59,19 @@ impl Follower {
                     self.open_follow = Some(log);
                     return Some(Outcome::StateChanged);
                 },
-                beginning = answered(&mut rotation_probe), if rotation_probe.is_some() => {
+                Some(file_start) = OptionFuture::from(rotation_probe.as_mut()) => {
                     rotation_probe = None;
-                    self.finish_rotation_probe(&mut rotation, beginning);
+                    self.finish_rotation_probe(&mut rotation, file_start);
                 }
                 frame = log.next(), if self.stream.has_room() => {
                     let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()).map_or(0, Bytes::len);
                     stall.received(bytes);
                     slot.record_activity();
                     stall_probe = None;
-                    if let Some(ended) = self.handle_frame(frame, state).await {
-                        return ended;
+                    match self.handle_frame(frame, state).await {
+                        AfterFrame::Continue => {}
+                        AfterFrame::CleanEnd => return None,
+                        AfterFrame::Stop(outcome) => return Some(outcome),
                     }
                     rotation.received(bytes, self.stream.last_read());
                     if rotation_probe.is_none() && rotation.is_due() {
@@ -66,7 +79,7 @@ impl Follower {
                         rotation_probe = Some(self.probe_rotation());
                     }
                 }
-                has_more = answered(&mut stall_probe), if stall_probe.is_some() => {
+                Some(has_more) = OptionFuture::from(stall_probe.as_mut()) => {
                     stall_probe = None;
                     stall.probe_finished(has_more);
                 }
@@ -90,8 +103,10 @@ impl Follower {
                 () = self.stream.progress() => {}
                 frame = log.next(), if self.stream.has_room() => {
                     last_frame = Instant::now();
-                    if let Some(ended) = self.handle_frame(frame, state).await {
-                        return ended;
+                    match self.handle_frame(frame, state).await {
+                        AfterFrame::Continue => {}
+                        AfterFrame::CleanEnd => return None,
+                        AfterFrame::Stop(outcome) => return Some(outcome),
                     }
                 }
                 () = sleep_until(last_frame + SNAPSHOT_TIMEOUT), if self.stream.has_room() => {
@@ -102,21 +117,20 @@ impl Follower {
     }
 
     /// Passes a frame to the stream.
-    async fn handle_frame(
-        &mut self,
-        frame: Option<Result<Bytes, String>>,
-        state: ContainerState,
-    ) -> Option<Option<Outcome>> {
+    async fn handle_frame(&mut self, frame: Option<Result<Bytes, String>>, state: ContainerState) -> AfterFrame {
         match frame {
             Some(Ok(data)) => {
                 if let Some(idle_guard) = &self.idle_guard {
                     idle_guard.record_activity();
                 }
                 self.stream.read(&data);
-                self.handle_mismatch(state).await.map(Some)
+                match self.handle_mismatch(state).await {
+                    Some(outcome) => AfterFrame::Stop(outcome),
+                    None => AfterFrame::Continue,
+                }
             }
-            Some(Err(reason)) => Some(Some(Outcome::Broken(reason))),
-            None => Some(None),
+            Some(Err(reason)) => AfterFrame::Stop(Outcome::Broken(reason)),
+            None => AfterFrame::CleanEnd,
         }
     }
 
@@ -157,9 +171,9 @@ impl Follower {
             since: self.stream.since(),
             ..LogRequest::default()
         };
-        let seek = self.stream.seek();
+        let search = self.stream.resume_search();
         let (client, instance) = (self.client.clone(), Arc::clone(&self.instance));
-        async move { stall::has_more(request, &client, &instance, seek).await }.boxed()
+        async move { stall::has_more(request, &client, &instance, search).await }.boxed()
     }
 
     /// Reads the start of the current log file.
@@ -168,18 +182,10 @@ impl Follower {
         async move { rotation::probe(&client, &instance).await }.boxed()
     }
 
-    fn finish_rotation_probe(&mut self, rotation: &mut RotationProbe, beginning: Option<FileStart>) {
-        if let Some(mark) = rotation.finished(beginning) {
-            self.stream.expect_line(mark);
+    fn finish_rotation_probe(&mut self, rotation: &mut RotationProbe, file_start: Option<FileStart>) {
+        if let Some(line) = rotation.finished(file_start) {
+            self.stream.expect_line(line);
         }
         self.metrics.rotation_probes.inc();
-    }
-}
-
-/// Resolves when a pending probe has finished; never if none is pending.
-async fn answered<T>(requested: &mut Option<BoxFuture<'static, T>>) -> T {
-    match requested {
-        Some(requested) => requested.await,
-        None => std::future::pending().await,
     }
 }

@@ -86,10 +86,10 @@ impl RotationProbe {
     }
 
     /// Evaluates a probe. Returns the line to expect if the file was not seen before.
-    pub fn finished(&mut self, beginning: Option<FileStart>) -> Option<ExpectedLine> {
-        let beginning = beginning.filter(|beginning| self.last_seen != Some(beginning.first))?;
-        let second = beginning.second?;
-        self.last_seen = Some(beginning.first);
+    pub fn finished(&mut self, file_start: Option<FileStart>) -> Option<ExpectedLine> {
+        let file_start = file_start.filter(|file_start| self.last_seen != Some(file_start.first))?;
+        let second = file_start.second?;
+        self.last_seen = Some(file_start.first);
         Some(second)
     }
 }
@@ -135,14 +135,14 @@ mod tests {
     #[test]
     fn the_rest_of_a_split_line_identifies_a_file_and_is_not_expected() {
         let file = Bytes::from(line(1) + &line(2)[..35]);
-        let beginning = file_start(&file).unwrap();
+        let start = file_start(&file).unwrap();
         assert_eq!(
-            beginning.second.as_ref().map(|expected| expected.time),
+            start.second.as_ref().map(|expected| expected.time),
             Timestamp::parse("2026-11-23T07:00:02Z")
         );
         let mut rotation = RotationProbe::new();
-        assert!(rotation.finished(Some(beginning.clone())).is_some());
-        assert_eq!(rotation.finished(Some(beginning)), None, "seen before");
+        assert!(rotation.finished(Some(start.clone())).is_some());
+        assert_eq!(rotation.finished(Some(start)), None, "seen before");
         assert_eq!(
             file_start(&Bytes::from(line(1))).unwrap().second,
             None,

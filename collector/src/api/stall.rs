@@ -137,13 +137,13 @@ pub async fn has_more(
     request: LogRequest,
     client: &kube::Client,
     instance: &Instance,
-    seek: Option<ResumeSearch>,
+    search: Option<ResumeSearch>,
 ) -> bool {
     let LogResponse::LogBody(mut log) = request.send(client, instance).await else {
         return false;
     };
     let mut lines = Lines::default();
-    lines.start_response(seek, request.since.is_some());
+    lines.start_response(search, request.since.is_some());
     while let Ok(Some(Ok(frame))) = timeout(FRAME_TIMEOUT, log.next()).await {
         let search_result = lines.push(&frame);
         if matches!(search_result, Some(SearchResult::NotFound { .. })) || lines.next_slice().is_some() {

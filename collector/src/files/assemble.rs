@@ -31,10 +31,10 @@ struct OutputBuffer {
 impl LineAssembler {
     /// Adds complete lines, each ending in a newline.
     pub fn lines(&mut self, data: &[u8]) {
-        let mut begin = 0;
+        let mut start = 0;
         for newline in memchr::memchr_iter(b'\n', data) {
-            self.line(&data[begin..newline]);
-            begin = newline + 1;
+            self.line(&data[start..newline]);
+            start = newline + 1;
         }
     }
 

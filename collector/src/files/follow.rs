@@ -55,7 +55,7 @@ pub struct FileFollower {
     assembler: LineAssembler,
     gap: Option<PendingGap>,
     dir_watch: Option<DirWatch>,
-    watches: DirWatcher,
+    dir_watcher: DirWatcher,
     checkpointer: FileCheckpointer,
     /// Counts the container in the idle metrics.
     idle_guard: Option<IdleGuard>,
@@ -66,7 +66,7 @@ pub struct FileFollower {
 
 /// Shared objects that a follower needs.
 pub struct FollowerContext {
-    pub watches: DirWatcher,
+    pub dir_watcher: DirWatcher,
     pub checkpoints: CheckpointStore,
     pub metrics: Metrics,
     pub status: Status,
@@ -108,7 +108,7 @@ impl FileFollower {
             assembler: LineAssembler::default(),
             gap: None,
             dir_watch: None,
-            watches: context.watches,
+            dir_watcher: context.dir_watcher,
             checkpointer: FileCheckpointer::new(context.checkpoints),
             idle_guard: None,
             metrics: context.metrics,
@@ -245,7 +245,7 @@ impl FileFollower {
 
     fn track(&mut self, tail: &Tail) {
         if self.is_polling() {
-            self.dir_watch = Some(self.watches.watch(tail.dir(), tail.number()));
+            self.dir_watch = Some(self.dir_watcher.watch(tail.dir(), tail.number()));
         }
     }
 

@@ -151,12 +151,12 @@ impl LogFile {
 pub fn read_head_hash(path: &Path, is_gz: bool) -> Option<u64> {
     let file = File::open(path).ok()?;
     let mut head_hash = Vec::with_capacity(HEAD_BYTES);
-    let most = HEAD_BYTES as u64;
+    let limit = HEAD_BYTES as u64;
     if is_gz {
         let decoder = MultiGzDecoder::new(BufReader::new(file));
-        decoder.take(most).read_to_end(&mut head_hash).ok()?;
+        decoder.take(limit).read_to_end(&mut head_hash).ok()?;
     } else {
-        file.take(most).read_to_end(&mut head_hash).ok()?;
+        file.take(limit).read_to_end(&mut head_hash).ok()?;
     }
     hash_head(&head_hash)
 }

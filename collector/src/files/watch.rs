@@ -40,7 +40,7 @@ pub struct DirWatch {
     subscription: Arc<Subscription>,
     /// `None`: the directory cannot be watched and must be polled.
     watch: Option<i32>,
-    watches: DirWatcher,
+    watcher: DirWatcher,
 }
 
 struct Subscription {
@@ -75,7 +75,7 @@ impl DirWatcher {
         DirWatch {
             subscription,
             watch,
-            watches: self.clone(),
+            watcher: self.clone(),
         }
     }
 }
@@ -98,7 +98,7 @@ impl DirWatch {
 impl Drop for DirWatch {
     fn drop(&mut self) {
         if let Some(watch) = self.watch {
-            self.watches.shared.remove(watch, &self.subscription);
+            self.watcher.shared.remove(watch, &self.subscription);
         }
     }
 }
@@ -340,8 +340,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let mut file = fs::File::create(path("0.log")).unwrap();
-        let watches = DirWatcher::new();
-        let (dir_watch, other) = (watches.watch(dir.path(), 0), watches.watch(dir.path(), 1));
+        let watcher = DirWatcher::new();
+        let (dir_watch, other) = (watcher.watch(dir.path(), 0), watcher.watch(dir.path(), 1));
         assert!(!dir_watch.is_polling() && !other.is_polling());
         file.write_all(b"x").unwrap();
         let news = tokio::time::timeout(Duration::from_secs(30), dir_watch.changed()).await;

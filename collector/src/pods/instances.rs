@@ -271,8 +271,8 @@ mod tests {
     #[test]
     fn the_directories_of_a_static_pod_have_the_uid_of_its_node() {
         let mut pod: Pod = serde_json::from_str(CRASH).unwrap();
-        let own = instances(&pod, &AppFrom::Namespace)[0].node_uid.clone();
-        assert_eq!(Some(own), pod.metadata.uid);
+        let node_uid = instances(&pod, &AppFrom::Namespace)[0].node_uid.clone();
+        assert_eq!(Some(node_uid), pod.metadata.uid);
         pod.metadata.annotations = Some([(MIRROR_ANNOTATION.to_owned(), "17af".to_owned())].into());
         assert_eq!(instances(&pod, &AppFrom::Namespace)[0].node_uid, "17af");
     }

@@ -74,14 +74,14 @@ impl ExpectedLine {
 /// Finds the first line with a later time.
 fn first_later_than(data: &[u8], time: Timestamp) -> Option<(usize, Timestamp)> {
     let mut stamps = TimestampParser::default();
-    let mut begin = 0;
+    let mut start = 0;
     for newline in memchr::memchr_iter(b'\n', data) {
-        if let Some((own, _)) = stamps.parse(&data[begin..newline])
+        if let Some((own, _)) = stamps.parse(&data[start..newline])
             && own > time
         {
-            return Some((begin, own));
+            return Some((start, own));
         }
-        begin = newline + 1;
+        start = newline + 1;
     }
     None
 }

@@ -315,10 +315,10 @@ impl Lines {
                 self.drop_complete();
                 None
             }
-            Verdict::Decided(search_result, mark) => {
+            Verdict::Decided(search_result, point) => {
                 self.search = None;
-                if let Some(mark) = mark {
-                    self.progress.high = self.progress.high.max(mark.anchor.high);
+                if let Some(point) = point {
+                    self.progress.high = self.progress.high.max(point.anchor.high);
                 }
                 if search_result == SearchResult::Confirmed {
                     self.drop_complete();

@@ -22,14 +22,14 @@ impl Stream {
     }
 
     /// Returns what a response must contain to resume.
-    pub fn seek(&self) -> Option<ResumeSearch> {
+    pub fn resume_search(&self) -> Option<ResumeSearch> {
         ResumeSearch::new(self.confirmed, self.unconfirmed)
     }
 
     /// Starts a new response.
     pub fn start_response(&mut self) {
         self.flush_all();
-        self.lines.start_response(self.seek(), self.since().is_some());
+        self.lines.start_response(self.resume_search(), self.since().is_some());
         (self.new_lines, self.mismatch) = (0, None);
         // The resume point covers what was expected.
         self.expected_lines.clear();
@@ -112,22 +112,21 @@ impl Stream {
 
     /// Returns how the response ends so far.
     pub fn tail(&self) -> TailFingerprint {
-        let tail_fingerprint = self.lines.rest();
-        if tail_fingerprint.is_empty() {
+        let rest = self.lines.rest();
+        if rest.is_empty() {
             TailFingerprint::default()
         } else {
-            TailFingerprint(tail_fingerprint.len(), fingerprint(tail_fingerprint))
+            TailFingerprint(rest.len(), fingerprint(rest))
         }
     }
 
     /// Returns text at the end of the response that is not the start of a line: a kubelet error or
     /// a truncated timestamp.
     pub fn untimestamped_rest(&self) -> Option<&[u8]> {
-        let tail_fingerprint = self.lines.rest();
-        let foreign = !tail_fingerprint.is_empty()
-            && self.lines.rest_starts_line()
-            && Timestamp::split_line(tail_fingerprint).is_none();
-        foreign.then_some(tail_fingerprint)
+        let rest = self.lines.rest();
+        let is_untimestamped =
+            !rest.is_empty() && self.lines.rest_starts_line() && Timestamp::split_line(rest).is_none();
+        is_untimestamped.then_some(rest)
     }
 
     pub(super) fn apply_search_result(&mut self, apply_search_result: Option<SearchResult>) {

@@ -16,12 +16,12 @@ use crate::{
 impl Supervisor {
     /// Returns whether this instance's files are read.
     pub(super) fn reads_files(&self, key: &InstanceKey) -> bool {
-        self.watches.is_some() && key.fd() == Some(Fd::Out)
+        self.dir_watcher.is_some() && key.fd() == Some(Fd::Out)
     }
 
     /// Removes the checkpoints of standard error, which the task of standard output handles.
     pub(super) fn drop_stderr_checkpoints(&self, checkpoints: &mut HashMap<InstanceKey, Checkpoint>) {
-        if self.watches.is_some() {
+        if self.dir_watcher.is_some() {
             let outs: Vec<_> = checkpoints
                 .keys()
                 .filter(|key| key.fd() == Some(Fd::Out))
@@ -35,36 +35,42 @@ impl Supervisor {
     /// Creates the task of an instance. If its pod is gone, what is still on disk is read.
     pub(super) fn file_follower(
         &self,
-        owned: &TrackedInstance,
+        tracked: &TrackedInstance,
         key: &InstanceKey,
         out: Stream,
         checkpoint: &Checkpoint,
     ) -> FileFollower {
         let root = &self.config.pod_log_dir;
         let files = Files {
-            dir: match &owned.instance {
+            dir: match &tracked.instance {
                 Some(instance) => Some(container_dir(root, instance)),
                 None => find_container_dir(root, &key.pod_uid, key.container_name()),
             },
             number: checkpoint.restarts.unwrap_or_default(),
         };
         let context = FollowerContext {
-            watches: self.watches.clone().unwrap_or_else(DirWatcher::new),
+            dir_watcher: self.dir_watcher.clone().unwrap_or_else(DirWatcher::new),
             checkpoints: self.context.checkpoints.clone(),
             metrics: self.context.metrics.clone(),
             status: self.config.status.clone(),
             shutdown: self.shutdown.clone(),
         };
         let err = self.stderr_stream(key, &out);
-        FileFollower::new(files, (out, err), owned.state.subscribe(), checkpoint.expected, context)
+        FileFollower::new(
+            files,
+            (out, err),
+            tracked.state.subscribe(),
+            checkpoint.expected,
+            context,
+        )
     }
 
     /// Opens the stream of standard error. Its checkpoint is written with its first line.
     fn stderr_stream(&self, key: &InstanceKey, out: &Stream) -> Stream {
         let key = key.with_fd(Fd::Err);
-        let on_record = self.context.checkpoints.get(&key);
+        let stored = self.context.checkpoints.get(&key);
         if let Some((checkpoint, metadata)) =
-            on_record.and_then(|checkpoint| checkpoint.metadata().map(|metadata| (checkpoint, metadata)))
+            stored.and_then(|checkpoint| checkpoint.metadata().map(|metadata| (checkpoint, metadata)))
         {
             return self.stream(&key, metadata, &checkpoint);
         }

@@ -56,7 +56,7 @@ pub struct Supervisor {
     apps: HashMap<AppName, usize>,
     last_seen: LastSeen,
     /// The watched directories, with [`Source::Files`].
-    watches: Option<DirWatcher>,
+    dir_watcher: Option<DirWatcher>,
     /// The uids of a list that is being received.
     listing: Option<HashSet<String>>,
     /// Checkpoints from before the start that no pod has claimed; `None` after the first list.
@@ -97,7 +97,7 @@ impl Supervisor {
             last_seen.insert(key, checkpoint.restarts);
         }
         Self {
-            watches: (config.source == Source::Files).then(DirWatcher::new),
+            dir_watcher: (config.source == Source::Files).then(DirWatcher::new),
             unclaimed: Some(unclaimed),
             last_seen,
             config,
@@ -180,7 +180,7 @@ impl Supervisor {
             return;
         };
         let mut instances = instances::instances(pod, &self.config.app_from);
-        if self.watches.is_some() {
+        if self.dir_watcher.is_some() {
             // One task reads both outputs, under the key of the first.
             instances
                 .iter_mut()
@@ -188,11 +188,11 @@ impl Supervisor {
         }
         let keys: Vec<_> = instances.iter().map(|instance| instance.key.clone()).collect();
         self.count_pod(&app);
-        let mut own = pod.clone();
+        let mut trimmed = pod.clone();
         // The largest part of a pod object, and not needed.
-        own.metadata.managed_fields = None;
+        trimmed.metadata.managed_fields = None;
         let finish_listing = ListedPod {
-            pod: own,
+            pod: trimmed,
             app,
             instances: keys.clone(),
         };
@@ -229,9 +229,9 @@ impl Supervisor {
 
     fn apply_instance(&mut self, instance: Instance) {
         match self.instances.get(&instance.key) {
-            Some(owned) => {
+            Some(tracked) => {
                 let now = instance.state;
-                owned
+                tracked
                     .state
                     .send_if_modified(|state| std::mem::replace(state, now) != now);
             }
@@ -251,8 +251,8 @@ impl Supervisor {
 
     /// The task finishes its stream and ends.
     fn mark_absent(&mut self, key: &InstanceKey) {
-        if let Some(owned) = self.instances.get(key) {
-            owned
+        if let Some(tracked) = self.instances.get(key) {
+            tracked
                 .state
                 .send_if_modified(|state| std::mem::replace(&mut state.present, false));
         }

@@ -49,8 +49,8 @@ impl Supervisor {
         {
             self.delete_checkpoint(&older);
         }
-        let owned = TrackedInstance::new(instance.state, Some(Arc::new(instance)));
-        self.instances.insert(key.clone(), owned);
+        let tracked = TrackedInstance::new(instance.state, Some(Arc::new(instance)));
+        self.instances.insert(key.clone(), tracked);
         self.spawn_task(key, checkpoint, Duration::ZERO);
     }
 
@@ -92,24 +92,24 @@ impl Supervisor {
 
     /// Spawns the task of a tracked instance after a delay.
     fn spawn_task(&mut self, key: InstanceKey, checkpoint: Checkpoint, wait: Duration) {
-        let (Some(owned), Some(metadata)) = (self.instances.get(&key), checkpoint.metadata()) else {
+        let (Some(tracked), Some(metadata)) = (self.instances.get(&key), checkpoint.metadata()) else {
             return;
         };
         let shutdown = self.shutdown.clone();
         if checkpoint.ended {
-            let task = self.tasks.spawn(wait_until_absent(owned.state.subscribe(), shutdown));
+            let task = self.tasks.spawn(wait_until_absent(tracked.state.subscribe(), shutdown));
             self.keys.insert(task.id(), key);
             return;
         }
         let stream = self.stream(&key, metadata, &checkpoint);
-        let spawn_task = match &owned.instance {
-            _ if self.reads_files(&key) => self.file_follower(owned, &key, stream, &checkpoint).run().boxed(),
+        let spawn_task = match &tracked.instance {
+            _ if self.reads_files(&key) => self.file_follower(tracked, &key, stream, &checkpoint).run().boxed(),
             None => end_stream(stream, shutdown.clone()).boxed(),
             Some(instance) => {
                 let follower = Follower {
                     client: self.client.clone(),
                     instance: Arc::clone(instance),
-                    state: owned.state.subscribe(),
+                    state: tracked.state.subscribe(),
                     stream,
                     expect_first_line: checkpoint.expected,
                     shutdown: shutdown.clone(),
@@ -124,7 +124,7 @@ impl Supervisor {
                 follower.run().boxed()
             }
         };
-        let span = owned.instance.as_ref().map_or_else(Span::none, |instance| {
+        let span = tracked.instance.as_ref().map_or_else(Span::none, |instance| {
             tracing::info_span!("container", app = %instance.app, process = instance.process, node = instance.node)
         });
         let spawn_task = async move {
@@ -160,8 +160,8 @@ impl Supervisor {
             .get(&key)
             .filter(|checkpoint| checkpoint.metadata().is_some());
         match (checkpoint, self.instances.get_mut(&key)) {
-            (Some(checkpoint), Some(owned)) => {
-                let wait = owned.backoff.next_delay();
+            (Some(checkpoint), Some(tracked)) => {
+                let wait = tracked.backoff.next_delay();
                 self.spawn_task(key, checkpoint, wait);
             }
             // Without a checkpoint it starts with the next event of its pod.

@@ -257,10 +257,10 @@ impl Segments {
         let mut entries = Vec::new();
         for (n, segment) in self.segments.iter().take(at + 1).enumerate() {
             let bytes = Bytes::from(fs::read(self.path(segment.number))?);
-            let mut begin = if n == 0 { self.read_offset as usize } else { 0 };
-            while let Some((entry, len)) = format::decode(&bytes.slice(begin.min(bytes.len())..)) {
+            let mut offset = if n == 0 { self.read_offset as usize } else { 0 };
+            while let Some((entry, len)) = format::decode(&bytes.slice(offset.min(bytes.len())..)) {
                 entries.push(entry);
-                begin += len;
+                offset += len;
             }
         }
         let out = if self.in_flight_len.is_some() && !entries.is_empty() {

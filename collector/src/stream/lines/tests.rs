@@ -50,9 +50,9 @@ struct ReadResult {
 
 impl ReadResult {
     /// Reads bytes in frames that end at these offsets.
-    fn of(bytes: &[u8], ends: &[usize], seek: Option<ResumeSearch>, from_time: bool) -> Self {
+    fn of(bytes: &[u8], ends: &[usize], search: Option<ResumeSearch>, from_time: bool) -> Self {
         let mut lines = Lines::default();
-        lines.start_response(seek, from_time);
+        lines.start_response(search, from_time);
         let mut ends: Vec<usize> = ends.iter().map(|end| end % (bytes.len() + 1)).collect();
         ends.sort_unstable();
         ends.push(bytes.len());
@@ -150,13 +150,13 @@ proptest! {
         let log = Log(log.0.into_iter().zip(0..).map(|((time, text), n)| (time, format!("{text} {n}"))).collect());
         let confirmed = a.index(log.0.len() + 1);
         let sent = confirmed + b.index(log.0.len() + 1 - confirmed);
-        let begins = c.index(log.0.len());
-        let (had_mark, sent_mark) = (log.resume_point(confirmed), log.resume_point(sent));
-        let file = Log(log.0[begins..].to_vec());
-        let (bytes, numbers) = file.printed_from(had_mark.map(|resume_point| resume_point.anchor.time));
-        let Some(seek) = ResumeSearch::new(had_mark, sent_mark) else { return Ok(()) };
-        let read = ReadResult::of(&bytes, &ends, Some(seek), had_mark.is_some());
-        let first_read = begins + numbers.first().map_or(0, |first| usize::try_from(*first).unwrap());
+        let starts = c.index(log.0.len());
+        let (confirmed_point, sent_point) = (log.resume_point(confirmed), log.resume_point(sent));
+        let file = Log(log.0[starts..].to_vec());
+        let (bytes, numbers) = file.printed_from(confirmed_point.map(|resume_point| resume_point.anchor.time));
+        let Some(search) = ResumeSearch::new(confirmed_point, sent_point) else { return Ok(()) };
+        let read = ReadResult::of(&bytes, &ends, Some(search), confirmed_point.is_some());
+        let first_read = starts + numbers.first().map_or(0, |first| usize::try_from(*first).unwrap());
         match read.search_result.unwrap() {
             SearchResult::Confirmed => prop_assert_eq!(read.bytes(), text_of(&log.0[confirmed..])),
             SearchResult::Unconfirmed { held, .. } => {
@@ -166,7 +166,7 @@ proptest! {
             }
             // Never if the whole file exists: that would repeat lines under other numbers.
             SearchResult::NotFound { .. } => {
-                prop_assert!(first_read > 0 && begins > 0);
+                prop_assert!(first_read > 0 && starts > 0);
                 prop_assert!(read.bytes().ends_with(&text_of(&log.0[first_read.max(confirmed)..])) || read.lines() == 0);
             }
         }
@@ -198,9 +198,9 @@ proptest! {
         let slice = at.index(framed.slices.len());
         let confirmed: u64 = framed.slices[..=slice].iter().map(|slice| slice.lines).sum();
         let resume_point = ResumePoint { seq_end: confirmed, anchor: framed.slices[slice].end };
-        let again = ReadResult::of(&text, &[], ResumeSearch::new(Some(resume_point), None), true);
-        prop_assert_eq!(again.search_result, Some(SearchResult::Confirmed));
-        prop_assert!(again.parts() == whole.parts()[usize::try_from(confirmed).unwrap()..]);
+        let read_again = ReadResult::of(&text, &[], ResumeSearch::new(Some(resume_point), None), true);
+        prop_assert_eq!(read_again.search_result, Some(SearchResult::Confirmed));
+        prop_assert!(read_again.parts() == whole.parts()[usize::try_from(confirmed).unwrap()..]);
     }
 }
 
