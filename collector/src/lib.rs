@@ -88,7 +88,7 @@ pub async fn run(
     let checkpoints = CheckpointStore::open(&config.checkpoint_dir)?;
     let (spool_dir, metrics) = (config.checkpoint_dir.join(SPOOL_DIR), config.metrics.clone());
     let spool = Spool::open(&spool_dir, config.spool_bytes, &checkpoints, metrics.clone())?;
-    let (rate_limits, _teller) = rate_limits(&config, &bus);
+    let (rate_limits, _notice_task) = rate_limits(&config, &bus);
     let context = PublishContext {
         rate_limits,
         bus,

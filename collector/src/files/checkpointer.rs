@@ -109,6 +109,6 @@ fn file_checkpoint(position: FilePosition, out: &Stream, err: &Stream) -> FileCh
 
 /// Returns whether a stream can resume from a checkpoint with this line count.
 fn continues(count: &LineCount, stream: &Stream) -> bool {
-    let is_same_instance = count.is_of(stream.id()) || stream.has_no_lines() && count.seq == 0;
-    is_same_instance && stream.next_unread_seq() >= count.seq
+    let is_same_stream = count.is_of(stream.id()) || stream.has_no_lines() && count.seq == 0;
+    is_same_stream && stream.next_unread_seq() >= count.seq
 }

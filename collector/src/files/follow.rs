@@ -162,7 +162,7 @@ impl FileFollower {
                 now = state_changed(&mut self.state) => reading.set_state(now),
                 changes = dir_changed(&self.dir_watch) => reading.apply_changes(changes),
                 () = sleep_until(reading.next_scan) => {
-                    self.track(&reading.tail);
+                    self.watch_dir(&reading.tail);
                     reading.scan_now(self.is_polling());
                 }
                 () = task::yield_now(), if reading.may_have_data && has_room => self.read_next(&mut reading),
@@ -191,7 +191,7 @@ impl FileFollower {
             };
             let opened = self.open(&mut tail);
             if !matches!(opened, Ok(Opened::Missing) | Err(_)) {
-                self.track(&tail);
+                self.watch_dir(&tail);
                 self.idle_guard = Some(self.metrics.idle.track());
                 return (OpenOutcome::Found, Some(tail), state);
             }
@@ -243,7 +243,7 @@ impl FileFollower {
         }
     }
 
-    fn track(&mut self, tail: &Tail) {
+    fn watch_dir(&mut self, tail: &Tail) {
         if self.is_polling() {
             self.dir_watch = Some(self.dir_watcher.watch(tail.dir(), tail.number()));
         }
@@ -255,9 +255,9 @@ impl FileFollower {
 
     fn read_next(&mut self, reading: &mut ReadState) {
         reading.is_idle = false;
-        let read_next = reading.tail.read_next(&mut self.assembler, Instant::now());
+        let outcome = reading.tail.read_next(&mut self.assembler, Instant::now());
         self.flush_frames(&mut reading.tail);
-        match read_next {
+        match outcome {
             Ok(ReadOutcome::Read) => {
                 reading.quiet_since = Instant::now();
                 if let Some(idle_guard) = &self.idle_guard {
@@ -316,12 +316,12 @@ impl FileFollower {
 
     /// Records a gap in each stream that has lines, or in one of them.
     fn record_gap(&mut self, gap: PendingGap, next: Option<Timestamp>) {
-        let only_out = self.stderr.is_empty();
+        let only_stdout = self.stderr.is_empty();
         let affected = [
-            (!only_out, &mut self.stderr),
-            (only_out || !self.stdout.is_empty(), &mut self.stdout),
+            (!only_stdout, &mut self.stderr),
+            (only_stdout || !self.stdout.is_empty(), &mut self.stdout),
         ];
-        for (_, stream) in affected.into_iter().filter(|(is_warned, _)| *is_warned) {
+        for (_, stream) in affected.into_iter().filter(|(is_affected, _)| *is_affected) {
             match gap {
                 PendingGap::Away => stream.restart_after_gap(next),
                 PendingGap::Rotated => {

@@ -139,9 +139,9 @@ impl LogFile {
         if self.head_hash.is_none()
             && let Source::Plain(file) = &self.source
         {
-            let mut head_hash = [0; HEAD_BYTES];
-            let read = file.read_at(&mut head_hash, 0).unwrap_or_default();
-            self.head_hash = hash_head(&head_hash[..read]);
+            let mut head = [0; HEAD_BYTES];
+            let read = file.read_at(&mut head, 0).unwrap_or_default();
+            self.head_hash = hash_head(&head[..read]);
         }
         self.head_hash
     }
@@ -150,15 +150,15 @@ impl LogFile {
 /// Returns the hash that identifies a file, or `None` if it has no line yet or cannot be read.
 pub fn read_head_hash(path: &Path, is_gz: bool) -> Option<u64> {
     let file = File::open(path).ok()?;
-    let mut head_hash = Vec::with_capacity(HEAD_BYTES);
+    let mut head = Vec::with_capacity(HEAD_BYTES);
     let limit = HEAD_BYTES as u64;
     if is_gz {
         let decoder = MultiGzDecoder::new(BufReader::new(file));
-        decoder.take(limit).read_to_end(&mut head_hash).ok()?;
+        decoder.take(limit).read_to_end(&mut head).ok()?;
     } else {
-        file.take(limit).read_to_end(&mut head_hash).ok()?;
+        file.take(limit).read_to_end(&mut head).ok()?;
     }
-    hash_head(&head_hash)
+    hash_head(&head)
 }
 
 fn hash_head(start: &[u8]) -> Option<u64> {

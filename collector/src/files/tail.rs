@@ -173,7 +173,7 @@ impl Tail {
             }
             self.update_names(&listed);
             let newest_index = self.newest_index(&listed);
-            let new_files = &listed[newest_index.map_or(0, |newest_index| newest_index + 1)..];
+            let new_files = &listed[newest_index.map_or(0, |index| index + 1)..];
             if self.hold(new_files, newest_index.is_none(), now)? {
                 return Ok(self.files.len() > before);
             }

@@ -80,7 +80,7 @@ struct Publishing {
 
 enum FlightEvent {
     WaitingForPermit(Option<OwnedSemaphorePermit>),
-    LogResponse(Result<(), BusError>),
+    Response(Result<(), BusError>),
 }
 
 impl Outbox {
@@ -174,7 +174,7 @@ impl Outbox {
     pub async fn progress(&mut self) {
         let spill = OptionFuture::from(self.spill_at().map(sleep_until));
         tokio::select! {
-            handle_event = self.in_flight.handle_event() => self.handle_event(handle_event),
+            event = self.in_flight.next_event() => self.handle_event(event),
             Some(()) = spill => self.spill(),
         }
     }
@@ -302,17 +302,17 @@ impl Outbox {
         }
     }
 
-    fn handle_event(&mut self, handle_event: FlightEvent) {
+    fn handle_event(&mut self, event: FlightEvent) {
         let in_flight = std::mem::replace(&mut self.in_flight, InFlight::Idle);
-        match (handle_event, in_flight) {
+        match (event, in_flight) {
             (FlightEvent::WaitingForPermit(permit), _) => self.publish_next(permit),
-            (FlightEvent::LogResponse(response), InFlight::Publishing(publishing)) => match response {
+            (FlightEvent::Response(response), InFlight::Publishing(publishing)) => match response {
                 Ok(()) => self.on_accepted(publishing),
                 Err(BusError::UnknownApp(app)) => self.on_topic_missing(publishing, app),
                 Err(error) if error.is_transient() => self.on_transient_error(publishing, &error),
                 Err(error) => self.on_permanent_error(publishing, &error),
             },
-            (FlightEvent::LogResponse(_), _) => self.start_next(),
+            (FlightEvent::Response(_), _) => self.start_next(),
         }
     }
 
@@ -408,11 +408,11 @@ impl Outbox {
 }
 
 impl InFlight {
-    async fn handle_event(&mut self) -> FlightEvent {
+    async fn next_event(&mut self) -> FlightEvent {
         match self {
             Self::Idle => future::pending().await,
             Self::WaitingForPermit(permit) => FlightEvent::WaitingForPermit(permit.await),
-            Self::Publishing(publishing) => FlightEvent::LogResponse((&mut publishing.response).await),
+            Self::Publishing(publishing) => FlightEvent::Response((&mut publishing.response).await),
         }
     }
 }

@@ -186,8 +186,8 @@ impl Stream {
 
     /// Adds a frame of the response.
     pub fn read(&mut self, frame: &[u8]) {
-        let apply_search_result = self.lines.push(frame);
-        self.apply_search_result(apply_search_result);
+        let result = self.lines.push(frame);
+        self.apply_search_result(result);
         self.flush();
     }
 
@@ -276,8 +276,8 @@ impl Stream {
     fn finish(&mut self) {
         self.flush_over_limit();
         self.finished = true;
-        let next_unread_seq = self.batch(self.reserved_seq, Content::End);
-        self.outbox.push(OutboxEntry::Finish(next_unread_seq));
+        let end = self.batch(self.reserved_seq, Content::End);
+        self.outbox.push(OutboxEntry::Finish(end));
     }
 
     /// Publishes at once if nothing is in flight, otherwise collects; data that exceeds the memory
@@ -320,10 +320,10 @@ impl Stream {
         self.flush_over_limit();
     }
 
-    fn push(&mut self, seq: u64, content: Content, next_unread_seq: Option<ResumePoint>) {
+    fn push(&mut self, seq: u64, content: Content, end: Option<ResumePoint>) {
         self.flush_over_limit();
         let batch = self.batch(seq, content);
-        self.outbox.push(OutboxEntry::Batch(batch, next_unread_seq));
+        self.outbox.push(OutboxEntry::Batch(batch, end));
     }
 
     fn batch(&self, seq: u64, content: Content) -> Batch {

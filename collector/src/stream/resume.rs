@@ -72,8 +72,8 @@ impl Stream {
 
     /// Ends the search for the resume point, because the response is complete.
     pub fn end_resume_search(&mut self) {
-        let apply_search_result = self.lines.end_search();
-        self.apply_search_result(apply_search_result);
+        let result = self.lines.end_search();
+        self.apply_search_result(result);
     }
 
     /// Returns whether the response does not contain the resume point. Its lines wait for
@@ -129,8 +129,8 @@ impl Stream {
         is_untimestamped.then_some(rest)
     }
 
-    pub(super) fn apply_search_result(&mut self, apply_search_result: Option<SearchResult>) {
-        match apply_search_result {
+    pub(super) fn apply_search_result(&mut self, result: Option<SearchResult>) {
+        match result {
             None | Some(SearchResult::Confirmed) => {}
             Some(SearchResult::Unconfirmed { held, first }) => {
                 let seq = self.reserved_seq - held.min(self.reserved_seq);

@@ -191,12 +191,12 @@ impl Supervisor {
         let mut trimmed = pod.clone();
         // The largest part of a pod object, and not needed.
         trimmed.metadata.managed_fields = None;
-        let finish_listing = ListedPod {
+        let listed = ListedPod {
             pod: trimmed,
             app,
             instances: keys.clone(),
         };
-        if let Some(older) = self.pods.insert(uid, finish_listing) {
+        if let Some(older) = self.pods.insert(uid, listed) {
             self.uncount_pod(&older.app);
             for key in older.instances.iter().filter(|key| !keys.contains(key)) {
                 self.mark_absent(key);
@@ -260,13 +260,13 @@ impl Supervisor {
 
     fn finish_listing(&mut self) {
         let listing = self.listing.take().unwrap_or_default();
-        let end_unread: Vec<_> = self
+        let gone: Vec<_> = self
             .pods
             .keys()
             .filter(|uid| !listing.contains(*uid))
             .cloned()
             .collect();
-        end_unread.iter().for_each(|uid| self.remove_pod(uid));
+        gone.iter().for_each(|uid| self.remove_pod(uid));
         self.last_seen.retain(|uid| self.pods.contains_key(uid));
         let mut unclaimed = self.unclaimed.take().unwrap_or_default();
         self.drop_stderr_checkpoints(&mut unclaimed);

@@ -79,14 +79,13 @@ impl Supervisor {
             }
             return;
         }
-        let end_unread = ContainerState {
+        let state = ContainerState {
             terminated: true,
             previous: false,
             present: false,
             restarts: checkpoint.restarts.unwrap_or_default(),
         };
-        self.instances
-            .insert(key.clone(), TrackedInstance::new(end_unread, None));
+        self.instances.insert(key.clone(), TrackedInstance::new(state, None));
         self.spawn_task(key, checkpoint, Duration::ZERO);
     }
 
@@ -102,7 +101,7 @@ impl Supervisor {
             return;
         }
         let stream = self.stream(&key, metadata, &checkpoint);
-        let spawn_task = match &tracked.instance {
+        let work = match &tracked.instance {
             _ if self.reads_files(&key) => self.file_follower(tracked, &key, stream, &checkpoint).run().boxed(),
             None => end_stream(stream, shutdown.clone()).boxed(),
             Some(instance) => {
@@ -127,11 +126,11 @@ impl Supervisor {
         let span = tracked.instance.as_ref().map_or_else(Span::none, |instance| {
             tracing::info_span!("container", app = %instance.app, process = instance.process, node = instance.node)
         });
-        let spawn_task = async move {
+        let work = async move {
             shutdown.run_until_cancelled(sleep(wait)).await;
-            spawn_task.await
+            work.await
         };
-        let task = self.tasks.spawn(spawn_task.instrument(span));
+        let task = self.tasks.spawn(work.instrument(span));
         self.keys.insert(task.id(), key);
     }
 

@@ -21,7 +21,7 @@ enum Action {
     /// Scans the directory.
     Scan,
     /// Reads once.
-    ReadOutcome,
+    Read,
     /// Drops the tail and resumes at the last possible position.
     Restart,
 }
@@ -33,7 +33,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         2 => fd().prop_map(Action::Part),
         2 => Just(Action::Rotate),
         2 => Just(Action::Scan),
-        4 => Just(Action::ReadOutcome),
+        4 => Just(Action::Read),
         1 => Just(Action::Restart),
     ];
     prop::collection::vec(apply, 1..60)
@@ -124,8 +124,8 @@ impl Model {
 
     fn read_next(&mut self) -> ReadOutcome {
         self.now += Duration::from_secs(1);
-        let read_next = self.tail.read_next(&mut self.assembler, self.now).unwrap();
-        assert_ne!(read_next, ReadOutcome::Next { after_gap: true });
+        let outcome = self.tail.read_next(&mut self.assembler, self.now).unwrap();
+        assert_ne!(outcome, ReadOutcome::Next { after_gap: true });
         for (fd, read) in [Fd::Out, Fd::Err].into_iter().zip(&mut self.read) {
             *read += std::str::from_utf8(self.assembler.frame(fd)).unwrap();
         }
@@ -135,7 +135,7 @@ impl Model {
         {
             self.resume = Some((position, self.read.each_ref().map(String::len)));
         }
-        read_next
+        outcome
     }
 
     fn restart(&mut self) {
@@ -156,15 +156,15 @@ impl Model {
             Action::Part(fd) => self.print(fd, true),
             Action::Rotate => self.rotate(),
             Action::Scan => drop(self.tail.scan(self.now).unwrap()),
-            Action::ReadOutcome => drop(self.read_next()),
+            Action::Read => drop(self.read_next()),
             Action::Restart => self.restart(),
         }
     }
 
     fn read_to_the_end(&mut self) {
         loop {
-            let read_next = self.read_next();
-            if read_next == ReadOutcome::Idle && !self.tail.scan(self.now).unwrap() {
+            let outcome = self.read_next();
+            if outcome == ReadOutcome::Idle && !self.tail.scan(self.now).unwrap() {
                 return;
             }
         }

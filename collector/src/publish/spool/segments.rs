@@ -90,11 +90,11 @@ impl Segments {
         let mut numbers = numbers(dir)?;
         numbers.sort_unstable();
         segments.next_number = numbers.last().map_or(0, |end| end + 1);
-        let mut torn = false;
+        let mut is_truncated = false;
         let mut confirmed = true;
         for number in numbers {
             let path = segments.path(number);
-            if torn {
+            if is_truncated {
                 fs::remove_file(&path)?;
                 continue;
             }
@@ -108,8 +108,8 @@ impl Segments {
                 }
                 segments.end.extend(&entry);
             }
-            torn = at < bytes.len();
-            if torn {
+            is_truncated = at < bytes.len();
+            if is_truncated {
                 tracing::warn!(path = %path.display(), cut = bytes.len() - at, "spool truncated after its last complete entry");
                 File::options().write(true).open(&path)?.set_len(at as u64)?;
             }
