@@ -13,9 +13,10 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Doubles the delay from `first` up to `max`; each delay is drawn from the upper half of its range.
+    /// Doubles the delay from `first` up to `max`; each delay is drawn from the upper half of its
+    /// range.
     pub fn new(first: Duration, max: Duration) -> Self {
-        // backon adds up to the delay itself as jitter: from half the bounds that is the upper half.
+        // backon adds up to the delay itself as jitter: with half the bounds that is the upper half.
         let settings = ExponentialBuilder::new()
             .with_min_delay(first / 2)
             .with_max_delay(max / 2)
