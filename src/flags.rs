@@ -302,8 +302,8 @@ impl CollectArgs {
             app_rate: self.app_rate.as_u64(),
             app_burst: self.app_burst.as_u64(),
             spool_bytes: self.spool_bytes.as_u64(),
-            sweep: self.remove_gone_apps.then_some(collector::Sweep {
-                gone_for: retention,
+            topic_gc: self.remove_gone_apps.then_some(collector::TopicGc {
+                unused_for: retention,
                 interval: SWEEP_INTERVAL,
             }),
             ..collector::Config::new(checkpoint_dir)

@@ -1,20 +1,22 @@
-//! What a line of a container's file costs between the page cache and the batch: reading, taking apart, joining, numbering, slicing.
+//! The cost of a line of a container's file from the page cache to the batch: read, parse,
+//! assemble, number, slice.
 //!
-//! `joined` leaves out the reading of the file itself, which is the system's.
+//! `joined` leaves out reading the file, which is up to the operating system.
 
 mod support;
 
 use std::{fs::File, hint::black_box, io::Read, time::Duration};
 
 use bus::{Fd, Timestamp};
-use collector::{files::join::Joiner, lines::Lines};
+use collector::{files::assemble::LineAssembler, stream::lines::Lines};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use support::{LINE_BYTES, LINES, take_above};
 
-/// What is read at once.
+/// Read size.
 const READ_BYTES: usize = 256 * 1024;
 
-/// A file whose lines lie `apart`, every so many of them a part that the next ends.
+/// Creates a file of lines at intervals of `apart`; every `partial_every`th line is continued by
+/// the next entry.
 fn file(apart: Duration, partial_every: Option<usize>) -> Vec<u8> {
     let mut file = Vec::with_capacity(LINES * (LINE_BYTES + 10));
     for n in 0..LINES {
@@ -32,8 +34,8 @@ fn file(apart: Duration, partial_every: Option<usize>) -> Vec<u8> {
     file
 }
 
-/// Reads it all, as one container's task does while it is loud.
-fn read(mut file: impl Read, buffer: &mut [u8], joiner: &mut Joiner, lines: &mut Lines) -> u64 {
+/// Reads a whole file as a container's task does under load.
+fn read(mut file: impl Read, buffer: &mut [u8], assembler: &mut LineAssembler, lines: &mut Lines) -> u64 {
     let (mut rest, mut count) = (0, 0);
     loop {
         let read = file.read(&mut buffer[rest..]).unwrap_or_default();
@@ -42,9 +44,9 @@ fn read(mut file: impl Read, buffer: &mut [u8], joiner: &mut Joiner, lines: &mut
         }
         let filled = rest + read;
         let end = memchr::memrchr(b'\n', &buffer[..filled]).map_or(0, |newline| newline + 1);
-        joiner.lines(&buffer[..end]);
-        lines.push(joiner.frame(Fd::Out));
-        joiner.clear();
+        assembler.lines(&buffer[..end]);
+        lines.push(assembler.frame(Fd::Out));
+        assembler.clear();
         buffer.copy_within(end..filled, 0);
         rest = filled - end;
         count += take_above(bus::MAX_BATCH_BYTES, lines);
@@ -58,7 +60,7 @@ fn files(c: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("0.log");
     let mut buffer = vec![0; READ_BYTES];
-    let (mut joiner, mut lines) = (Joiner::default(), Lines::default());
+    let (mut assembler, mut lines) = (LineAssembler::default(), Lines::default());
     for (name, apart, partial_every) in [
         ("loud", Duration::from_micros(10), None),
         ("quiet", Duration::from_secs(2), None),
@@ -68,10 +70,12 @@ fn files(c: &mut Criterion) {
         std::fs::write(&path, &data).expect("a file");
         let open = || File::open(&path).expect("the file");
         let expected = if partial_every.is_some() { LINES / 2 } else { LINES };
-        assert_eq!(read(open(), &mut buffer, &mut joiner, &mut lines), expected as u64);
-        group.bench_function(name, |b| b.iter(|| read(open(), &mut buffer, &mut joiner, &mut lines)));
+        assert_eq!(read(open(), &mut buffer, &mut assembler, &mut lines), expected as u64);
+        group.bench_function(name, |b| {
+            b.iter(|| read(open(), &mut buffer, &mut assembler, &mut lines))
+        });
         group.bench_function(format!("{name}, joined"), |b| {
-            b.iter(|| read(black_box(&data[..]), &mut buffer, &mut joiner, &mut lines))
+            b.iter(|| read(black_box(&data[..]), &mut buffer, &mut assembler, &mut lines))
         });
     }
     group.finish();

@@ -1,18 +1,18 @@
-//! What a line costs between the frame of a log response and the batch: copying, finding, numbering, slicing.
+//! The cost of a line from the frame of a log response to the batch: copy, search, number, slice.
 
 mod support;
 
 use std::{hint::black_box, time::Duration};
 
 use bus::Timestamp;
-use collector::lines::Lines;
+use collector::stream::lines::Lines;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use support::{LINE_BYTES, LINES, take_above};
 
-/// A frame as a loud container's log arrives.
+/// The size of a frame of a container with high volume.
 const FRAME_BYTES: usize = 32 * 1024;
 
-/// A log whose lines lie `apart`.
+/// Creates a log of lines at intervals of `apart`.
 fn log(apart: Duration) -> Vec<u8> {
     let mut log = Vec::with_capacity(LINES * LINE_BYTES);
     for n in 0..LINES as i64 {
@@ -29,7 +29,7 @@ fn read(lines: &mut Lines, log: &[u8]) -> u64 {
     let mut count = 0;
     for frame in log.chunks(FRAME_BYTES) {
         lines.push(frame);
-        // As while a publish is in flight: what gathers is taken a batch at a time.
+        // As while a publish is in flight: one batch at a time.
         count += take_above(bus::MAX_BATCH_BYTES, lines);
     }
     count + take_above(0, lines)

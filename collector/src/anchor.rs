@@ -1,59 +1,64 @@
-//! Where in a container's log we are, in terms that a later reading of the same log can be held against.
+//! Anchors: identify a line of a container's log so that it can be found when the log is read
+//! again.
 
 use bus::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A line by which a place in a log is found again: its timestamp, its ordinal among neighbours with the same timestamp, and its hash.
+/// Identifies a line by its timestamp, its ordinal among adjacent lines with the same timestamp,
+/// and its hash.
 ///
-/// The log API has no positions, and a timestamp is no unique key: a burst can give equal ones, and their texts may be identical too. What it cannot tell: a
-/// file that was rotated right between neighbours equal in time (to the nanosecond) and text.
+/// The log API has no offsets, and timestamps are not unique: a burst can produce equal ones, even
+/// with equal texts. Limit: a file rotated exactly between adjacent lines with equal time (in
+/// nanoseconds) and text is not detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
-    /// The line's timestamp, nanoseconds since 1970. A line without one counts with the line before it.
+    /// The line's timestamp in nanoseconds since 1970. A line without one counts with the line
+    /// before it.
     pub time: i64,
-    /// The highest timestamp up to this line. Above `time` only where the node's clock stepped back; a line later than this proves that the anchor does not follow.
+    /// The highest timestamp up to this line. Greater than `time` only if the node's clock stepped
+    /// back; a later line proves that the anchor does not follow.
     pub high: i64,
-    /// Which one of the neighbouring lines with this timestamp it is, from 1.
+    /// The position among adjacent lines with this timestamp, from 1.
     pub ordinal: u64,
-    /// Of the whole line, timestamp and newline included.
+    /// The hash of the whole line with its timestamp and newline.
     pub hash: u64,
 }
 
-/// An anchor and its line's place in the numbering.
+/// An anchor and the sequence number after its line: where reading resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    /// The seq after the anchor's line.
+pub struct ResumePoint {
+    /// The sequence number after the anchor's line.
     pub seq_end: u64,
     /// The line.
     pub anchor: Anchor,
 }
 
 impl Anchor {
-    /// The timestamp.
+    /// Returns the timestamp.
     pub fn timestamp(&self) -> Timestamp {
         Timestamp(self.time)
     }
 }
 
-/// What of an anchor accumulates from line to line.
+/// The part of an anchor that accumulates over lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct AnchorState {
     pub time: i64,
     pub high: i64,
     pub ordinal: u64,
 }
 
-impl Progress {
-    /// Before the first line.
+impl AnchorState {
+    /// The state before the first line.
     pub const START: Self = Self {
         time: i64::MIN,
         high: i64::MIN,
         ordinal: 0,
     };
 
-    /// After one more line; `None`: it has no timestamp of its own.
+    /// Advances by one line; `None`: it has no timestamp.
     #[inline]
-    pub fn step(&mut self, time: Option<Timestamp>) {
+    pub fn advance(&mut self, time: Option<Timestamp>) {
         match time {
             Some(Timestamp(time)) if time != self.time => {
                 self.time = time;
@@ -64,7 +69,7 @@ impl Progress {
         }
     }
 
-    /// The anchor that the line just stepped over makes.
+    /// Returns the anchor of the last line.
     pub fn anchor(&self, line: &[u8]) -> Anchor {
         Anchor {
             time: self.time,
@@ -74,20 +79,20 @@ impl Progress {
         }
     }
 
-    /// Whether the line just stepped over is this anchor's.
-    pub fn is_at(&self, anchor: &Anchor, line: &[u8]) -> bool {
-        self.ordinal == anchor.ordinal && self.is_line_of(anchor, line)
+    /// Returns whether the last line is the anchor's.
+    pub fn matches(&self, anchor: &Anchor, line: &[u8]) -> bool {
+        self.ordinal == anchor.ordinal && self.matches_line(anchor, line)
     }
 
-    /// Whether the line just stepped over can be this anchor's, wherever its neighbours were counted from.
-    pub fn is_line_of(&self, anchor: &Anchor, line: &[u8]) -> bool {
+    /// Returns whether the last line can be the anchor's, whatever its ordinal.
+    pub fn matches_line(&self, anchor: &Anchor, line: &[u8]) -> bool {
         self.time == anchor.time && fingerprint(line) == anchor.hash
     }
 }
 
-/// Reads the timestamps of consecutive lines: those of the same second cost nine digits.
+/// Parses the timestamps of consecutive lines; within the same second only nine digits are parsed.
 #[derive(Debug, Default)]
-pub struct Stamps {
+pub struct TimestampParser {
     /// `2026-11-23T07:00:00.`
     second: [u8; SECOND_LEN],
     base: i64,
@@ -95,32 +100,33 @@ pub struct Stamps {
 
 const SECOND_LEN: usize = 20;
 
-/// Bytes of the form the API nearly always sends, with the space behind it.
+/// Length of the timestamp that the API nearly always prints, with the space after it.
 const PREFIX_LEN: usize = 31;
 
-impl Stamps {
-    /// The line's timestamp and the bytes it takes, the space behind it included. `None`: the line begins with none.
+impl TimestampParser {
+    /// Returns the line's timestamp and its length with the space, or `None` if the line starts
+    /// with none.
     #[inline]
-    pub fn read(&mut self, line: &[u8]) -> Option<(Timestamp, usize)> {
+    pub fn parse(&mut self, line: &[u8]) -> Option<(Timestamp, usize)> {
         if let Some(prefix) = line.first_chunk::<PREFIX_LEN>()
             && prefix[..SECOND_LEN] == self.second
             && prefix[29..] == *b"Z "
         {
-            let mut clean = true;
+            let mut is_valid = true;
             let nanos = prefix[SECOND_LEN..29].iter().fold(0i64, |n, c| {
                 let digit = c.wrapping_sub(b'0');
-                clean &= digit < 10;
+                is_valid &= digit < 10;
                 n * 10 + i64::from(digit)
             });
-            if clean {
+            if is_valid {
                 return Some((Timestamp(self.base + nanos), PREFIX_LEN));
             }
         }
-        self.read_slowly(line)
+        self.parse_slowly(line)
     }
 
     #[cold]
-    fn read_slowly(&mut self, line: &[u8]) -> Option<(Timestamp, usize)> {
+    fn parse_slowly(&mut self, line: &[u8]) -> Option<(Timestamp, usize)> {
         let (time, text) = Timestamp::split_line(line)?;
         let len = line.len() - text.len();
         if len == PREFIX_LEN && line[19] == b'.' && line[29] == b'Z' {
@@ -131,7 +137,8 @@ impl Stamps {
     }
 }
 
-/// FNV-1a: the same on every machine and in every version, as what a checkpoint keeps must be. A collision would need the same timestamp and ordinal too.
+/// FNV-1a. Checkpoints, file checkpoints and spool directories store the value, so it must not
+/// change. A collision has an effect only with equal timestamp and ordinal.
 pub fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -143,8 +150,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamps_of_one_second_and_of_others_read_as_the_bus_reads_them() {
-        let mut stamps = Stamps::default();
+    fn timestamps_are_parsed_as_the_bus_parses_them() {
+        let mut stamps = TimestampParser::default();
         for line in [
             "2026-11-23T08:45:32.623110358Z a",
             "2026-11-23T08:45:32.999999999Z ",
@@ -156,7 +163,7 @@ mod tests {
             "",
         ] {
             let expected = Timestamp::split_line(line.as_bytes()).map(|(time, rest)| (time, line.len() - rest.len()));
-            assert_eq!(stamps.read(line.as_bytes()), expected, "{line}");
+            assert_eq!(stamps.parse(line.as_bytes()), expected, "{line}");
         }
     }
 
@@ -167,12 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_steps_back_leaves_the_high_mark() {
-        let mut progress = Progress::START;
+    fn a_clock_that_steps_back_keeps_the_highest_timestamp() {
+        let mut progress = AnchorState::START;
         for time in [100, 100, 90] {
-            progress.step(Some(Timestamp(time)));
+            progress.advance(Some(Timestamp(time)));
         }
-        progress.step(None);
+        progress.advance(None);
         assert_eq!((progress.time, progress.high, progress.ordinal), (90, 100, 2));
     }
 }

@@ -2,18 +2,18 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use crate::{metrics::Metrics, status::Status, sweep::Sweep};
+use crate::{metrics::Metrics, status::Status};
 
-/// Well before the kubelet's four hours.
+/// Below the kubelet's limit of four hours.
 const RENEW_AFTER: Duration = Duration::from_secs(3 * 3600);
 
-/// Far above what a bus takes that is there.
+/// Far above the response time of an available bus.
 const PUBLISH_WAIT: Duration = Duration::from_secs(60);
 
-/// A node's pods are half a megabyte at the most.
+/// The pods of a node are at most about half a megabyte.
 const RELIST_EVERY: Duration = Duration::from_secs(300);
 
-/// A node that prints 500 kB/s has half an hour of it.
+/// Half an hour of a node that writes 500 kB/s.
 const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
 
 /// The collector's settings.
@@ -21,41 +21,48 @@ const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
 pub struct Config {
     /// The node whose pods are collected; `None`: all nodes.
     pub node_name: Option<String>,
-    /// Only pods with these labels are collected: a label selector, as kubectl's `-l`. A pod with the annotation `tributary.dev/exclude: "true"` never is.
+    /// Label selector for pods, with the syntax of `kubectl -l`. Pods with the annotation
+    /// `tributary.dev/exclude: "true"` are never collected.
     pub pod_selector: Option<String>,
-    /// Only pods of namespaces with these labels are collected. Needs the right to list namespaces.
+    /// Label selector for namespaces. Needs the right to list namespaces.
     pub namespace_selector: Option<String>,
-    /// Where the checkpoints are kept, made where it does not exist. Belongs to one collector at a time.
+    /// Directory for checkpoints and spool, created if it does not exist. Belongs to one collector
+    /// at a time.
     pub checkpoint_dir: PathBuf,
-    /// What names a pod's app.
+    /// Which part of a pod names its app.
     pub app_from: AppFrom,
-    /// Where lines are read.
+    /// How lines are read.
     pub source: Source,
-    /// The node's log directory, `/var/log/pods` on a node. Only read with [`Source::Files`].
+    /// The node's log directory. Used only with [`Source::Files`].
     pub pod_log_dir: PathBuf,
-    /// A follow is renewed after this at the latest: a kubelet ends one after four hours. Below an hour the API server is troubled for nothing.
+    /// Maximum age of a follow. The kubelet ends one after four hours; values below an hour load
+    /// the API server needlessly.
     pub renew_after: Duration,
-    /// The pods are listed anew about this often, whatever the watch says: one whose connection is gone looks like one of pods that do not change.
+    /// Interval at which pods are listed again, in case the watch's connection is dead.
     pub relist_every: Duration,
-    /// A bus that has not answered by then is handed the same batch again.
+    /// Time after which a batch without a response is sent again.
     pub publish_wait: Duration,
-    /// How many bytes a second an app may print on this node, all its containers together; what is above is lost, and told. 0: what it likes.
+    /// Rate limit of an app on this node, over all its containers, in bytes per second. Lines above
+    /// it are dropped and recorded as a gap. 0: no limit.
     pub app_rate: u64,
-    /// And how many at once. 0: ten seconds' worth.
+    /// Burst of the rate limit in bytes. 0: ten times the rate.
     pub app_burst: u64,
-    /// How many bytes of batches wait on disk while the bus is away, in `checkpoint_dir`; past that the oldest are lost, and told. At least 4 MiB.
+    /// Maximum size of the spool in bytes, in `checkpoint_dir`. When it is full, the oldest batches
+    /// are dropped and recorded as a gap. At least 4 MiB.
     pub spool_bytes: u64,
-    /// Topics of apps that are gone from the cluster are removed; `None`: never. For a bus that belongs to this cluster alone. Needs the right to list namespaces (or,
-    /// where a label names the app, pods).
-    pub sweep: Option<Sweep>,
-    /// Told how far the collector is: keep a clone to ask it.
+    /// Deletes topics of apps that no longer exist in the cluster; `None`: never. Requires a bus
+    /// that only this cluster uses, and the right to list namespaces (or pods, if a label names the
+    /// app).
+    pub topic_gc: Option<TopicGc>,
+    /// Progress of the collector; keep a clone to read it.
     pub status: Status,
-    /// What is counted.
+    /// Metrics of the collector.
     pub metrics: Metrics,
 }
 
 impl Config {
-    /// Collects all nodes, apps named by namespace, checkpoints in this directory.
+    /// Creates settings that collect all nodes, name apps by namespace and store checkpoints in
+    /// this directory.
     pub fn new(checkpoint_dir: impl Into<PathBuf>) -> Self {
         Self {
             node_name: None,
@@ -71,23 +78,34 @@ impl Config {
             app_rate: 0,
             app_burst: 0,
             spool_bytes: DEFAULT_SPOOL_BYTES,
-            sweep: None,
+            topic_gc: None,
             status: Status::default(),
             metrics: Metrics::default(),
         }
     }
 }
 
-/// Where the kubelet keeps its containers' files, unless it was told otherwise (`podLogsDir`).
+/// When topics are deleted.
+#[derive(Clone, Copy, Debug)]
+pub struct TopicGc {
+    /// How long an app must be missing from the cluster: the retention of its history. Measured by
+    /// this process, so that one incomplete list deletes nothing.
+    pub unused_for: Duration,
+    /// How often the cluster is checked.
+    pub interval: Duration,
+}
+
+/// The kubelet's default for `podLogsDir`.
 pub const POD_LOG_DIR: &str = "/var/log/pods";
 
-/// Where lines are read. The pods come from the API either way.
+/// How lines are read. Pods are always read from the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Source {
     /// Through the Kubernetes log API.
     #[default]
     Api,
-    /// From the files that the container runtime writes on this node: standard output and standard error are streams of their own.
+    /// From the files that the container runtime writes on this node. Standard output and standard
+    /// error are separate streams.
     Files,
 }
 
@@ -97,13 +115,13 @@ pub enum AppFrom {
     /// Its namespace.
     #[default]
     Namespace,
-    /// The value of this label. A pod without it is not collected.
+    /// The value of this label. Pods without it are not collected.
     Label(String),
 }
 
-/// A text that should say what names an app.
+/// An invalid value for what names an app.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} does not say what names an app: namespace, or label:KEY")]
+#[error("invalid value {0:?}: expected namespace or label:KEY")]
 pub struct InvalidAppFrom(pub String);
 
 impl FromStr for AppFrom {

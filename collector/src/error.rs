@@ -1,21 +1,22 @@
-//! What ends a collector.
+//! Errors that prevent the collector from starting.
 
 use std::path::PathBuf;
 
-/// What ends a collector. What goes wrong with the API or the bus does not: that is waited out.
+/// An error that prevents the collector from starting. Failures of the API or the bus are retried
+/// instead.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectorError {
-    /// The checkpoint directory belongs to another process.
+    /// Another collector uses the checkpoint directory.
     #[error(
-        "the checkpoint directory {0} is in use by another collector: stop that one, or choose another directory with --checkpoint-dir"
+        "checkpoint directory {0} is in use by another collector; stop it or choose another directory with --checkpoint-dir"
     )]
     InUse(PathBuf),
-    /// The checkpoint directory can neither be opened, nor set aside and made anew.
-    #[error("cannot use the checkpoint directory {dir}: {reason} (choose another with --checkpoint-dir)")]
+    /// The checkpoint directory can neither be opened nor replaced.
+    #[error("cannot use checkpoint directory {dir}: {reason}; choose another one with --checkpoint-dir")]
     Open {
-        /// Which one.
+        /// The directory.
         dir: PathBuf,
-        /// Why, in words.
+        /// The cause.
         reason: String,
     },
 }

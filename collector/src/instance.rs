@@ -1,31 +1,28 @@
-//! A pod object says which container instances have logs: a pure decision.
+//! Container instances and their states.
 
 use bus::{AppName, Fd};
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use serde::{Deserialize, Serialize};
 
-use crate::{config::AppFrom, pods};
-
-/// Which container instance: unique for all time.
+/// Identifies a container instance globally.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InstanceKey {
     /// `metadata.uid`: a recreated pod has the same name and another uid.
     pub pod_uid: String,
-    /// The container's name; behind it, where its outputs are streams of their own, `:out` or `:err`.
+    /// The container's name, followed by `:out` or `:err` if its outputs are separate streams.
     pub container: String,
-    /// What stands behind `containerd://`. It, not the restart count, tells instances apart.
+    /// The id without `containerd://`. It distinguishes instances; restart counts do not.
     pub container_id: String,
 }
 
-/// What stands behind the container's name where an output is a stream of its own. No name holds a `:`.
+/// Suffixes of the container name for separate outputs. Container names contain no `:`.
 const OUTPUTS: [(&str, Fd); 2] = [(":out", Fd::Out), (":err", Fd::Err)];
 
 impl InstanceKey {
-    /// Of one output of the instance.
-    pub fn of(&self, fd: Fd) -> Self {
+    /// Returns the key of one output of the instance.
+    pub fn with_fd(&self, fd: Fd) -> Self {
         let suffix = OUTPUTS
             .iter()
-            .find(|(_, of)| *of == fd)
+            .find(|(_, with_fd)| *with_fd == fd)
             .map_or("", |(suffix, _)| suffix);
         Self {
             container: format!("{}{suffix}", self.container_name()),
@@ -33,324 +30,75 @@ impl InstanceKey {
         }
     }
 
-    /// Which output it is of. `None`: of both, as the API mixes them.
+    /// Returns the output, or `None` for both, mixed by the API.
     pub fn fd(&self) -> Option<Fd> {
         fd_of(&self.container)
     }
 
-    /// The container's name alone.
+    /// Returns the container's name without suffix.
     pub fn container_name(&self) -> &str {
         self.container.split(':').next().unwrap_or_default()
     }
 }
 
-/// The output that a container's name, as it stands in a stream's id, says.
+/// Returns the output that the container part of a stream id names.
 pub fn fd_of(container: &str) -> Option<Fd> {
-    let named = OUTPUTS.iter().find(|(suffix, _)| container.ends_with(suffix));
-    named.map(|(_, fd)| *fd)
+    let found = OUTPUTS.iter().find(|(suffix, _)| container.ends_with(suffix));
+    found.map(|(_, fd)| *fd)
 }
 
-/// A container instance whose log the API may serve.
+/// A container instance whose log can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
-    /// Which one.
+    /// The instance's identity.
     pub key: InstanceKey,
     /// The pod's namespace.
     pub namespace: String,
     /// The pod's name.
     pub pod: String,
-    /// The pod's uid as its node knows it.
+    /// The pod's uid on its node.
     pub node_uid: String,
-    /// Whose it is.
+    /// The app.
     pub app: AppName,
-    /// What stands in brackets: the pod's name, `pod/container` where the pod has several.
+    /// The process: the pod's name, or `pod/container` for a pod with several containers.
     pub process: String,
-    /// The node it runs on, empty where that is not told.
+    /// The node, empty if unknown.
     pub node: String,
-    /// How it is now.
-    pub known: Known,
+    /// The current state.
+    pub state: ContainerState,
 }
 
-/// What the pod's status says about an instance.
+/// The state of an instance according to its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Whether it runs or has terminated.
+pub struct ContainerState {
+    /// The instance has terminated.
     pub terminated: bool,
-    /// A newer instance exists: its log is served with `previous=true`, and not for long.
+    /// A newer instance exists: the log needs `previous=true` and is served for a limited time.
     pub previous: bool,
-    /// The pod's status still shows it. Once it does not, its log is served no more.
+    /// The pod lists the instance. Otherwise its log is not served.
     pub present: bool,
-    /// How many instances of its container came before it.
+    /// The number of earlier instances of the container.
     ///
     /// *Source*: `restartCount`, which is that of the newest instance.
     pub restarts: u32,
-}
-
-/// The app that a pod belongs to; `None` where nothing names one.
-pub fn app(pod: &Pod, app_from: &AppFrom) -> Option<AppName> {
-    let name = match app_from {
-        AppFrom::Namespace => pod.metadata.namespace.as_ref(),
-        AppFrom::Label(key) => pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)),
-    };
-    name?.parse().ok()
-}
-
-/// The instances of a pod that have a log: of each container the newest that was started, and the one before while it is still served.
-///
-/// *Source*: `status.initContainerStatuses`, `containerStatuses`, `ephemeralContainerStatuses`. When an instance terminates, the kubelet deletes the one
-/// before at once: then only the newest is left.
-pub fn instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
-    let (Some(app), Some(status)) = (app(pod, app_from), pod.status.as_ref()) else {
-        return Vec::new();
-    };
-    let several = pod
-        .spec
-        .as_ref()
-        .is_some_and(|spec| spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len) > 1);
-    let main = [&status.init_container_statuses, &status.container_statuses];
-    let main = main.into_iter().flatten().flatten().map(|status| (status, several));
-    // An ephemeral container comes into a pod that runs: its others keep their names.
-    let ephemeral = status
-        .ephemeral_container_statuses
-        .iter()
-        .flatten()
-        .map(|status| (status, true));
-    let mut found = Vec::new();
-    for (status, named) in main.chain(ephemeral) {
-        for (container_id, known) in started(status) {
-            let instance = instance(pod, &app, status, named, &container_id, known);
-            found.extend(instance);
-        }
-    }
-    found
-}
-
-/// Those of a pod's instances that run and are collected: what somebody sees who looks at the cluster from outside.
-pub fn collected(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
-    if pods::is_excluded(pod) {
-        return Vec::new();
-    }
-    let mut running = instances(pod, app_from);
-    running.retain(|instance| !instance.known.terminated && !instance.known.previous);
-    running
-}
-
-/// What a pod's status says about one instance. `None`: it is not shown.
-pub fn known(pod: &Pod, key: &InstanceKey) -> Option<Known> {
-    let status = pod
-        .status
-        .as_ref()
-        .filter(|_| pod.metadata.uid.as_ref() == Some(&key.pod_uid))?;
-    let lists = [
-        &status.init_container_statuses,
-        &status.container_statuses,
-        &status.ephemeral_container_statuses,
-    ];
-    let named = lists
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|status| status.name == key.container);
-    let mut started = named.flat_map(started);
-    started
-        .find(|(id, _)| bare(id) == key.container_id)
-        .map(|(_, known)| known)
-}
-
-fn instance(
-    pod: &Pod,
-    app: &AppName,
-    status: &ContainerStatus,
-    named: bool,
-    container_id: &str,
-    known: Known,
-) -> Option<Instance> {
-    let name = pod.metadata.name.clone()?;
-    let container_id = Some(bare(container_id)).filter(|id| !id.is_empty())?;
-    Some(Instance {
-        key: InstanceKey {
-            pod_uid: pod.metadata.uid.clone()?,
-            container: status.name.clone(),
-            container_id: container_id.to_owned(),
-        },
-        namespace: pod.metadata.namespace.clone()?,
-        node_uid: node_uid(pod)?,
-        app: app.clone(),
-        process: if named {
-            format!("{name}/{}", status.name)
-        } else {
-            name.clone()
-        },
-        node: pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.node_name.clone())
-            .unwrap_or_default(),
-        pod: name,
-        known,
-    })
-}
-
-/// The uid by which the kubelet names a pod's directories. A static pod's stands in its mirror's annotation; the API gave the mirror another.
-fn node_uid(pod: &Pod) -> Option<String> {
-    let annotations = pod.metadata.annotations.as_ref();
-    let mirrored = annotations.and_then(|annotations| annotations.get(MIRROR_ANNOTATION));
-    mirrored.or(pod.metadata.uid.as_ref()).cloned()
-}
-
-/// *Source*: the kubelet's `ConfigMirrorAnnotationKey`; its value is the static pod's uid.
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
-
-/// A container id without the `containerd://` in front.
-fn bare(container_id: &str) -> &str {
-    container_id.rsplit("//").next().unwrap_or_default()
-}
-
-/// The started instances of a container, newest first.
-fn started(status: &ContainerStatus) -> Vec<(String, Known)> {
-    let restarts = u32::try_from(status.restart_count).unwrap_or_default();
-    let known = |terminated, previous| Known {
-        terminated,
-        previous,
-        present: true,
-        restarts: restarts.saturating_sub(u32::from(previous)),
-    };
-    let last = status
-        .last_state
-        .as_ref()
-        .and_then(|last| last.terminated.as_ref())
-        .and_then(id_of);
-    let state = status.state.as_ref();
-    if state.is_some_and(|state| state.running.is_some()) {
-        let newest = status.container_id.clone();
-        let mut found: Vec<_> = newest.map(|id| (id, known(false, false))).into_iter().collect();
-        found.extend(last.map(|id| (id, known(true, true))));
-        return found;
-    }
-    if let Some(terminated) = state.and_then(|state| state.terminated.as_ref()) {
-        let newest = id_of(terminated).or_else(|| status.container_id.clone());
-        return newest.map(|id| (id, known(true, false))).into_iter().collect();
-    }
-    // It waits: to be started for the first time, or again, and then the last one is the newest.
-    last.map(|id| (id, known(true, false))).into_iter().collect()
-}
-
-fn id_of(terminated: &ContainerStateTerminated) -> Option<String> {
-    terminated.container_id.clone().filter(|id| !id.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What is found in a recorded pod: container, the beginning of the id, process, terminated, previous.
-    fn found(pod: &str) -> Vec<(String, String, String, bool, bool)> {
-        let pod: Pod = serde_json::from_str(pod).unwrap();
-        let instances = instances(&pod, &AppFrom::Namespace);
-        let each = instances.into_iter().map(|instance| {
-            assert_eq!((instance.app.as_str(), instance.node.as_str()), ("default", "node-1"));
-            assert_eq!(instance.key.container_id.len(), 64, "no scheme");
-            let id = instance.key.container_id[..4].to_owned();
-            let Known {
-                terminated,
-                previous,
-                present,
-                ..
-            } = instance.known;
-            assert!(present);
-            (instance.key.container, id, instance.process, terminated, previous)
-        });
-        each.collect()
-    }
-
-    fn expected(list: &[(&str, &str, &str, bool, bool)]) -> Vec<(String, String, String, bool, bool)> {
-        let each = list
-            .iter()
-            .map(|(a, b, c, d, e)| (a.to_string(), b.to_string(), c.to_string(), *d, *e));
-        each.collect()
-    }
-
-    const CRASH: &str = include_str!("../tests/recordings/crash-pod.json");
-
     #[test]
-    fn init_sidecar_and_ephemeral_containers_have_logs_too() {
-        let multi = found(include_str!("../tests/recordings/multi-pod.json"));
-        let all = [
-            ("init1", "e30a", "multi/init1", true, false),
-            ("side", "6002", "multi/side", false, false),
-            ("a", "7a57", "multi/a", false, false),
-            ("b", "6361", "multi/b", false, false),
-            ("dbg", "af45", "multi/dbg", true, false),
-        ];
-        assert_eq!(multi, expected(&all));
-    }
-
-    #[test]
-    fn of_two_terminated_instances_only_the_newest_is_left() {
-        assert_eq!(found(CRASH), expected(&[("c", "426a", "crash", true, false)]));
-    }
-
-    #[test]
-    fn the_instance_before_a_running_one_is_read_as_previous() {
-        let running = r#""state": {"running": {"startedAt": "2026-11-23T08:32:08Z"}}"#;
-        let mut pod: serde_json::Value = serde_json::from_str(CRASH).unwrap();
-        let state: serde_json::Value = serde_json::from_str(&format!("{{{running}}}")).unwrap();
-        pod["status"]["containerStatuses"][0]["state"] = state["state"].clone();
-        let both = [("c", "426a", "crash", false, false), ("c", "f063", "crash", true, true)];
-        assert_eq!(found(&pod.to_string()), expected(&both));
-        let pod: Pod = serde_json::from_value(pod).unwrap();
-        let restarts: Vec<_> = instances(&pod, &AppFrom::Namespace)
-            .iter()
-            .map(|instance| instance.known.restarts)
-            .collect();
-        assert_eq!(restarts[0], restarts[1] + 1);
-    }
-
-    #[test]
-    fn one_instance_is_looked_up_as_it_is_listed() {
-        let mut pod: Pod = serde_json::from_str(include_str!("../tests/recordings/multi-pod.json")).unwrap();
-        let all = instances(&pod, &AppFrom::Namespace);
-        for instance in &all {
-            assert_eq!(known(&pod, &instance.key), Some(instance.known));
-        }
-        pod.metadata.uid = Some("another".to_owned());
-        assert_eq!(known(&pod, &all[0].key), None);
-    }
-
-    #[test]
-    fn while_one_waits_the_last_is_the_newest() {
-        let badcmd = found(include_str!("../tests/recordings/badcmd-pod.json"));
-        assert_eq!(badcmd, expected(&[("c", "265f", "badcmd", true, false)]));
-        assert_eq!(found(include_str!("../tests/recordings/badimg-pod.json")), []);
-    }
-
-    #[test]
-    fn a_static_pod_s_directories_have_the_uid_that_its_node_gave_it() {
-        let mut pod: Pod = serde_json::from_str(CRASH).unwrap();
-        let own = instances(&pod, &AppFrom::Namespace)[0].node_uid.clone();
-        assert_eq!(Some(own), pod.metadata.uid);
-        pod.metadata.annotations = Some([(MIRROR_ANNOTATION.to_owned(), "17af".to_owned())].into());
-        assert_eq!(instances(&pod, &AppFrom::Namespace)[0].node_uid, "17af");
-    }
-
-    #[test]
-    fn an_output_s_key_names_its_container_and_the_output() {
-        let pod: Pod = serde_json::from_str(CRASH).unwrap();
-        let key = instances(&pod, &AppFrom::Namespace).remove(0).key;
+    fn the_key_of_an_output_names_container_and_output() {
+        let key = InstanceKey {
+            pod_uid: "uid".to_owned(),
+            container: "c".to_owned(),
+            container_id: "id".to_owned(),
+        };
         assert_eq!((key.fd(), key.container_name()), (None, "c"));
-        let err = key.of(Fd::Out).of(Fd::Err);
+        let err = key.with_fd(Fd::Out).with_fd(Fd::Err);
         assert_eq!(
             (err.container.as_str(), err.fd(), err.container_name()),
             ("c:err", Some(Fd::Err), "c")
         );
-    }
-
-    #[test]
-    fn a_label_names_the_app_and_a_pod_without_it_has_none() {
-        let mut pod: Pod = serde_json::from_str(CRASH).unwrap();
-        let from = AppFrom::Label("team".to_owned());
-        assert_eq!(instances(&pod, &from), []);
-        pod.metadata.labels = Some([("team".to_owned(), "blue".to_owned())].into());
-        assert_eq!(instances(&pod, &from)[0].app.as_str(), "blue");
     }
 }

@@ -1,4 +1,4 @@
-//! What a collector counts.
+//! The collector's metrics.
 
 use std::time::Duration;
 
@@ -9,65 +9,66 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::heard::Heard;
+use crate::idle_metrics::IdleMetrics;
 
-/// Publishing takes from half a millisecond (a synced batch on this machine) to some seconds (a bus in trouble).
+/// From half a millisecond (a synced batch on a local disk) to several seconds (a failing bus).
 const PUBLISH_SECONDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5, 10.0];
 
-/// A collector's metrics: clones count together. Unregistered, they are counted and not shown.
+/// The collector's metrics. Clones share the values. Without registration they are counted but not
+/// exported.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub(crate) lines: Counter,
     pub(crate) bytes: Counter,
     pub(crate) batches: Counter,
-    pub(crate) publishing: Histogram,
-    pub(crate) refusals: Counter,
-    pub(crate) follows: Gauge,
+    pub(crate) publish_seconds: Histogram,
+    pub(crate) publish_retries: Counter,
+    pub(crate) followed: Gauge,
     pub(crate) polled: Gauge,
-    pub(crate) looks: Counter,
-    pub(crate) heard: Heard,
+    pub(crate) rotation_probes: Counter,
+    pub(crate) idle: IdleMetrics,
     spool: Gauge,
-    reconnects: Family<Again, Counter>,
-    losses: Family<Lost, Counter>,
-    lost_lines: Family<Lost, Counter>,
+    reconnects: Family<ReconnectLabels, Counter>,
+    gaps: Family<GapLabels, Counter>,
+    lost_lines: Family<GapLabels, Counter>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Again {
-    reason: Ended,
+struct ReconnectLabels {
+    reason: ReconnectReason,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Lost {
-    reason: Reason,
+struct GapLabels {
+    reason: GapLabel,
 }
 
-/// Why a log is asked for again.
+/// Why a log is requested again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[expect(non_camel_case_types, reason = "printed as they are: label values are lower case")]
-pub(crate) enum Ended {
-    /// It ended cleanly, which says nothing about why.
+#[expect(non_camel_case_types, reason = "printed as label values, which are lower case")]
+pub(crate) enum ReconnectReason {
+    /// The response ended cleanly, without a reason.
     clean_end,
-    /// The connection broke, or the answer was an error.
+    /// The connection or the response failed.
     broken,
-    /// The collector's account may not read it.
+    /// The collector's account has no access.
     refused,
-    /// The API server said when to come again.
+    /// The API server requested a delay.
     busy,
-    /// It was open and brought nothing, though there were lines.
+    /// The follow stalled: it was open and did not deliver existing lines.
     silent,
-    /// The node has no follow left for it: it is polled.
+    /// The node has no follow left; the log is polled.
     no_follow,
-    /// It was renewed before the kubelet ends it.
+    /// The follow reached its maximum age.
     renewed,
-    /// The instance's state changed.
+    /// The state of the instance changed.
     changed,
 }
 
 /// Why lines are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[expect(non_camel_case_types, reason = "printed as they are: label values are lower case")]
-pub(crate) enum Reason {
+#[expect(non_camel_case_types, reason = "printed as label values, which are lower case")]
+pub(crate) enum GapLabel {
     away,
     gone,
     rotated,
@@ -77,7 +78,32 @@ pub(crate) enum Reason {
     other,
 }
 
-impl From<&GapReason> for Reason {
+impl ReconnectReason {
+    const ALL: [Self; 8] = [
+        Self::clean_end,
+        Self::broken,
+        Self::refused,
+        Self::busy,
+        Self::silent,
+        Self::no_follow,
+        Self::renewed,
+        Self::changed,
+    ];
+}
+
+impl GapLabel {
+    const ALL: [Self; 7] = [
+        Self::away,
+        Self::gone,
+        Self::rotated,
+        Self::spool,
+        Self::limit,
+        Self::refused,
+        Self::other,
+    ];
+}
+
+impl From<&GapReason> for GapLabel {
     fn from(reason: &GapReason) -> Self {
         match reason {
             GapReason::Away => Self::away,
@@ -93,91 +119,147 @@ impl From<&GapReason> for Reason {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self {
+        let metrics = Self {
             lines: Counter::default(),
             bytes: Counter::default(),
             batches: Counter::default(),
-            publishing: Histogram::new(PUBLISH_SECONDS),
-            refusals: Counter::default(),
-            follows: Gauge::default(),
+            publish_seconds: Histogram::new(PUBLISH_SECONDS),
+            publish_retries: Counter::default(),
+            followed: Gauge::default(),
             polled: Gauge::default(),
-            looks: Counter::default(),
-            heard: Heard::default(),
+            rotation_probes: Counter::default(),
+            idle: IdleMetrics::default(),
             spool: Gauge::default(),
             reconnects: Family::default(),
-            losses: Family::default(),
+            gaps: Family::default(),
             lost_lines: Family::default(),
+        };
+        // Every label value is exported from the start, so that rates see the first increment.
+        for reason in ReconnectReason::ALL {
+            let _ = metrics.reconnects.get_or_create(&ReconnectLabels { reason });
         }
+        for reason in GapLabel::ALL {
+            let _ = metrics.gaps.get_or_create(&GapLabels { reason });
+            let _ = metrics.lost_lines.get_or_create(&GapLabels { reason });
+        }
+        metrics
     }
 }
 
 impl Metrics {
-    /// Metrics that are shown with this registry's, as `tributary_collector_…`.
+    /// Registers the metrics as `tributary_collector_…`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("tributary_collector");
-        registry.register("lines", "Lines that were read and numbered", metrics.lines.clone());
-        registry.register("bytes", "Bytes of them, timestamps included", metrics.bytes.clone());
-        registry.register("batches", "Batches that the bus accepted", metrics.batches.clone());
+        registry.register("lines", "Lines read and numbered", metrics.lines.clone());
+        registry.register(
+            "bytes",
+            "Bytes of the lines read, with timestamps",
+            metrics.bytes.clone(),
+        );
+        registry.register("batches", "Batches accepted by the bus", metrics.batches.clone());
         registry.register_with_unit(
             "publish",
-            "From a batch's handing over to its acceptance",
+            "Time from sending a batch to its acceptance by the bus",
             Unit::Seconds,
-            metrics.publishing.clone(),
+            metrics.publish_seconds.clone(),
         );
         registry.register(
-            "publish_refusals",
-            "Attempts that the bus refused for now",
-            metrics.refusals.clone(),
+            "publish_retries",
+            "Publish attempts that failed and were retried",
+            metrics.publish_retries.clone(),
         );
-        registry.register("follows", "Logs that are followed", metrics.follows.clone());
         registry.register(
-            "polled",
-            "Logs that are being polled, as their node has no follow left for them",
+            "followed_containers",
+            "Containers whose log is followed",
+            metrics.followed.clone(),
+        );
+        registry.register(
+            "polled_containers",
+            "Containers whose log is polled because the follow limit of their node is reached",
             metrics.polled.clone(),
         );
         registry.register_with_unit(
             "spool",
-            "Batches on disk that wait for the bus",
+            "Size of the spool, the data on disk that the bus has not accepted",
             Unit::Bytes,
             metrics.spool.clone(),
         );
         registry.register(
             "reconnects",
-            "Times that a log was asked for again",
+            "Times that a log was requested again, by reason",
             metrics.reconnects.clone(),
         );
         registry.register(
-            "looks",
-            "Looks at how a loud container's current file begins",
-            metrics.looks.clone(),
+            "rotation_probes",
+            "Probes of the current log file for rotations that a follow skipped",
+            metrics.rotation_probes.clone(),
         );
-        registry.register("losses", "Losses that were told", metrics.losses.clone());
+        registry.register("gaps", "Gaps recorded, by reason", metrics.gaps.clone());
         registry.register(
             "lost_lines",
-            "Lines that were told to be lost, where their count is known",
+            "Lines in recorded gaps where the number is known, by reason",
             metrics.lost_lines.clone(),
         );
-        registry.register_collector(Box::new(metrics.heard.clone()));
+        registry.register_collector(Box::new(metrics.idle.clone()));
         metrics
     }
 
     pub(crate) fn published(&self, took: Duration) {
         self.batches.inc();
-        self.publishing.observe(took.as_secs_f64());
+        self.publish_seconds.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn asked_again(&self, reason: Ended) {
-        self.reconnects.get_or_create(&Again { reason }).inc();
+    pub(crate) fn reconnected(&self, reason: ReconnectReason) {
+        self.reconnects.get_or_create(&ReconnectLabels { reason }).inc();
     }
 
-    pub(crate) fn lost(&self, reason: Reason, lines: u64) {
-        let lost = Lost { reason };
-        self.losses.get_or_create(&lost).inc();
-        self.lost_lines.get_or_create(&lost).inc_by(lines);
+    pub(crate) fn record_gap(&self, reason: GapLabel, lines: u64) {
+        let labels = GapLabels { reason };
+        self.gaps.get_or_create(&labels).inc();
+        self.lost_lines.get_or_create(&labels).inc_by(lines);
     }
 
-    pub(crate) fn spooled(&self, bytes: u64) {
+    pub(crate) fn set_spool_bytes(&self, bytes: u64) {
         self.spool.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+/// Increments a gauge while it is alive.
+pub(crate) struct GaugeGuard(Gauge);
+
+impl GaugeGuard {
+    pub(crate) fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_label_value_is_exported_at_zero() {
+        let mut registry = Registry::default();
+        let _metrics = Metrics::register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "tributary_collector_gaps_total{reason=\"rotated\"} 0",
+            "tributary_collector_lost_lines_total{reason=\"spool\"} 0",
+            "tributary_collector_reconnects_total{reason=\"no_follow\"} 0",
+            "tributary_collector_idle_containers{over_seconds=\"600\"} 0",
+            "tributary_collector_max_idle_seconds 0.0",
+            "tributary_collector_polled_containers 0",
+        ] {
+            assert!(text.lines().any(|exported| exported == line), "{line} in {text}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! How far a collector is, for those who wait for it.
+//! The collector's progress, for its callers.
 
 use std::sync::{
     Arc,
@@ -7,34 +7,35 @@ use std::sync::{
 
 use tokio::sync::watch;
 
-/// How far a collector is. Clones see the same.
+/// The collector's progress. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Status {
     listed: Arc<watch::Sender<bool>>,
-    foreign_lines: Arc<AtomicU64>,
+    unrecognized_lines: Arc<AtomicU64>,
 }
 
 impl Status {
-    /// Whether the pods have been listed once: from then on their containers are being followed.
+    /// Returns whether the pods have been listed once; from then on their containers are read.
     pub fn is_listed(&self) -> bool {
         *self.listed.borrow()
     }
 
     /// Returns once the pods have been listed.
     ///
-    /// *Cancel safety*: nothing is lost.
+    /// *Cancel safety*: safe to drop and call again.
     pub async fn listed(&self) {
-        // The sender lives as long as self: waiting cannot fail.
+        // `self` keeps the sender alive, so waiting cannot fail.
         let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
     }
 
-    /// Lines of the node's files that are not in the runtime's format. They are taken as they stand, as content of standard output.
-    pub fn foreign_lines(&self) -> u64 {
-        self.foreign_lines.load(Ordering::Relaxed)
+    /// Returns the number of lines in node files that are not in the runtime's format. They are
+    /// published unchanged as standard output.
+    pub fn unrecognized_lines(&self) -> u64 {
+        self.unrecognized_lines.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn add_foreign_lines(&self, lines: u64) {
-        self.foreign_lines.fetch_add(lines, Ordering::Relaxed);
+    pub(crate) fn add_unrecognized_lines(&self, lines: u64) {
+        self.unrecognized_lines.fetch_add(lines, Ordering::Relaxed);
     }
 
     pub(crate) fn set_listed(&self) {
@@ -46,7 +47,7 @@ impl Default for Status {
     fn default() -> Self {
         Self {
             listed: Arc::new(watch::Sender::new(false)),
-            foreign_lines: Arc::default(),
+            unrecognized_lines: Arc::default(),
         }
     }
 }

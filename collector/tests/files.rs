@@ -1,4 +1,5 @@
-//! What the collector promises when it reads the node's files, against a simulated node that writes and rotates them as a real one does.
+//! Guarantees of the collector with `Source::Files`, against a simulated node that writes and
+//! rotates files as a real one does.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -13,10 +14,10 @@ use std::{fs, sync::atomic::Ordering};
 use bus::{Fd, GapReason};
 use kubesim::{RestartPolicy, Scenario};
 use node_files::{dir, names, with_pod, with_pod_keeping};
-use support::{Seen, Stage, soon};
+use support::{Harness, StreamRead, in_time};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_line_comes_once_and_the_two_outputs_are_streams_of_their_own() {
+async fn every_line_is_read_once_and_outputs_are_separate_streams() {
     let scenario = Scenario::from_toml(
         r#"
         [[pods]]
@@ -37,44 +38,44 @@ async fn every_line_comes_once_and_the_two_outputs_are_streams_of_their_own() {
         "#,
     )
     .unwrap();
-    let stage = Stage::with_files(scenario).await;
-    let collector = stage.collect().await;
-    for seen in stage.until_ended(9).await {
-        let has: Box<dyn Fn(&u32) -> bool> = match (seen.process.ends_with("/a"), seen.stream.contains(":err/")) {
+    let harness = Harness::with_files(scenario).await;
+    let collector = harness.collect().await;
+    for stream in harness.wait_for_ended(9).await {
+        let has: Box<dyn Fn(&u32) -> bool> = match (stream.process.ends_with("/a"), stream.stream.contains(":err/")) {
             (true, true) => Box::new(|n| n % 3 == 2),
             (true, false) => Box::new(|n| n % 3 != 2),
             (false, is_err) => {
-                assert!(!is_err, "an output that printed nothing has no stream");
+                assert!(!is_err, "an output without lines has no stream");
                 Box::new(|n| *n < 40)
             }
         };
         let expected: Vec<_> = (0..3000).filter(has).map(|n| format!("line {n}")).collect();
-        assert_eq!(seen.texts, expected);
-        seen.assert_nothing_missing();
+        assert_eq!(stream.texts, expected);
+        stream.assert_no_gaps();
     }
-    assert!(!stage.bus.overlapped.load(Ordering::SeqCst));
-    assert_eq!(collector.status.foreign_lines(), 0);
+    assert!(!harness.bus.overlapped.load(Ordering::SeqCst));
+    assert_eq!(collector.status.unrecognized_lines(), 0);
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_is_there_as_soon_as_it_is_written_and_the_last_needs_no_newline() {
-    let stage = with_pod(RestartPolicy::Never).await;
-    stage.write("p", 0..100);
-    let collector = stage.collect().await;
-    stage.until_lines(100).await;
+async fn lines_are_read_immediately_and_the_last_needs_no_newline() {
+    let harness = with_pod(RestartPolicy::Never).await;
+    harness.write("p", 0..100);
+    let collector = harness.collect().await;
+    harness.wait_for_lines(100).await;
     for n in 100..110 {
-        stage.write("p", n..n + 1);
-        stage.until_lines(n as usize + 1).await;
+        harness.write("p", n..n + 1);
+        harness.wait_for_lines(n as usize + 1).await;
     }
-    stage.cluster.write_unterminated("app", "p", "c", "line 110").unwrap();
-    stage.exit("p").await;
-    stage.until_ended(1).await[0].assert_whole(0..111);
+    harness.cluster.write_unterminated("app", "p", "c", "line 110").unwrap();
+    harness.exit("p").await;
+    harness.wait_for_ended(1).await[0].assert_whole(0..111);
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_missing_where_files_rotate_at_full_speed() {
+async fn files_that_rotate_at_full_speed_have_no_gaps() {
     let scenario = Scenario::from_toml(
         r#"
         [log_files]
@@ -94,186 +95,192 @@ async fn nothing_is_missing_where_files_rotate_at_full_speed() {
         "#,
     )
     .unwrap();
-    let stage = Stage::with_files(scenario).await;
-    let collector = stage.collect().await;
-    let seen = stage.until_ended(2).await;
-    assert!(names(&stage).len() > 3, "it was rotated");
-    for seen in seen {
-        let is_err = seen.stream.contains(":err/");
-        let numbers = seen.texts.iter().map(|text| text.split(' ').next().unwrap());
+    let harness = Harness::with_files(scenario).await;
+    let collector = harness.collect().await;
+    let streams = harness.wait_for_ended(2).await;
+    assert!(names(&harness).len() > 3, "files were rotated");
+    for stream in streams {
+        let is_err = stream.stream.contains(":err/");
+        let numbers = stream.texts.iter().map(|text| text.split(' ').next().unwrap());
         let numbers: Vec<u32> = numbers.map(|number| number.parse().unwrap()).collect();
         assert!(numbers == (0..200_000).filter(|n| (n % 50 == 49) == is_err).collect::<Vec<_>>());
-        seen.assert_nothing_missing();
+        stream.assert_no_gaps();
     }
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_collector_goes_on_exactly_whatever_was_rotated_and_compressed_meanwhile() {
-    let stage = with_pod(RestartPolicy::Never).await;
+async fn a_killed_collector_resumes_exactly_across_rotation_and_compression() {
+    let harness = with_pod(RestartPolicy::Never).await;
     let mut written = 0;
     for round in 0..8_usize {
-        let collector = stage.collect().await;
-        stage.write("p", written..written + 2000);
+        let collector = harness.collect().await;
+        harness.write("p", written..written + 2000);
         if round % 3 == 1 {
-            stage.rotate_file();
+            harness.rotate_file();
         }
-        stage.write("p", written + 2000..written + 2100);
+        harness.write("p", written + 2000..written + 2100);
         written += 2100;
-        // Now with all published, now in the middle of it.
-        let seen = if round % 2 == 0 { written } else { written - 1500 };
-        stage.until_lines(seen as usize).await;
+        // With everything published in even rounds, in the middle of publishing in odd ones.
+        let streams = if round % 2 == 0 { written } else { written - 1500 };
+        harness.wait_for_lines(streams as usize).await;
         collector.kill().await;
-        stage.write("p", written..written + 100);
+        harness.write("p", written..written + 100);
         for n in 1..=round as u32 % 4 {
-            stage.rotate_file();
-            stage.write("p", written + n * 100..written + n * 100 + 100);
+            harness.rotate_file();
+            harness.write("p", written + n * 100..written + n * 100 + 100);
         }
         written += 100 + round as u32 % 4 * 100;
     }
-    assert!(names(&stage).iter().any(|name| name.ends_with(".gz")));
-    let collector = stage.collect().await;
-    stage.until_lines(written as usize).await;
-    stage.exit("p").await;
-    stage.until_ended(1).await[0].assert_whole(0..written);
+    assert!(names(&harness).iter().any(|name| name.ends_with(".gz")));
+    let collector = harness.collect().await;
+    harness.wait_for_lines(written as usize).await;
+    harness.exit("p").await;
+    harness.wait_for_ended(1).await[0].assert_whole(0..written);
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_that_a_rotation_cut_is_whole_also_over_a_kill() {
+async fn a_line_split_by_a_rotation_is_joined_across_a_kill() {
     let part = "x".repeat(20_000);
     for kill_at in 0..4 {
-        let stage = with_pod(RestartPolicy::Never).await;
-        let mut collector = stage.collect().await;
-        stage.write("p", 0..3);
-        stage.cluster.write_stderr("app", "p", "c", "beside").unwrap();
-        stage.until_lines_of(Fd::Out, 3).await;
+        let harness = with_pod(RestartPolicy::Never).await;
+        let mut collector = harness.collect().await;
+        harness.write("p", 0..3);
+        harness.cluster.write_stderr("app", "p", "c", "beside").unwrap();
+        harness.wait_for_lines_of(Fd::Out, 3).await;
         let steps: [&dyn Fn(); 4] = [
-            &|| assert!(stage.cluster.write_unterminated("app", "p", "c", &part).is_ok()),
-            &|| stage.rotate_file(),
-            &|| stage.rotate_file(),
-            &|| assert!(stage.cluster.write_line("app", "p", "c", " end").is_ok()),
+            &|| assert!(harness.cluster.write_unterminated("app", "p", "c", &part).is_ok()),
+            &|| harness.rotate_file(),
+            &|| harness.rotate_file(),
+            &|| assert!(harness.cluster.write_line("app", "p", "c", " end").is_ok()),
         ];
         for (at, step) in steps.iter().enumerate() {
             step();
             if at == kill_at {
                 collector.kill().await;
-                collector = stage.collect().await;
+                collector = harness.collect().await;
             }
         }
-        stage.write("p", 4..5);
-        let seen = stage.until_lines_of(Fd::Out, 5).await.remove(0);
-        assert_eq!(seen.texts.len(), 5);
-        assert!(seen.texts[3] == format!("{part} end"), "{} bytes", seen.texts[3].len());
-        assert_eq!(seen.texts[4], "line 4");
-        seen.assert_nothing_missing();
-        stage.until_lines_of(Fd::Err, 1).await[0].assert_nothing_missing();
+        harness.write("p", 4..5);
+        let stream = harness.wait_for_lines_of(Fd::Out, 5).await.remove(0);
+        assert_eq!(stream.texts.len(), 5);
+        assert!(
+            stream.texts[3] == format!("{part} end"),
+            "{} bytes",
+            stream.texts[3].len()
+        );
+        assert_eq!(stream.texts[4], "line 4");
+        stream.assert_no_gaps();
+        harness.wait_for_lines_of(Fd::Err, 1).await[0].assert_no_gaps();
         collector.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_quiet_output_is_neither_lost_nor_repeated_beside_a_loud_one() {
-    let stage = with_pod_keeping(3, RestartPolicy::Never).await;
-    let mut collector = stage.collect().await;
-    stage.cluster.write_stderr("app", "p", "c", "first").unwrap();
+async fn an_output_with_little_data_is_neither_lost_nor_repeated() {
+    let harness = with_pod_keeping(3, RestartPolicy::Never).await;
+    let mut collector = harness.collect().await;
+    harness.cluster.write_stderr("app", "p", "c", "first").unwrap();
     for round in 0..6 {
-        // Past what is read again after a restart.
+        // More than is read again after a restart.
         let long = "x".repeat(1000);
-        stage
+        harness
             .cluster
             .write_lines("app", "p", "c", (0..1200).map(|_| &long))
             .unwrap();
-        stage.until_lines_of(Fd::Out, 1200 * (round + 1)).await;
-        stage.rotate_file();
+        harness.wait_for_lines_of(Fd::Out, 1200 * (round + 1)).await;
+        harness.rotate_file();
         if round % 2 == 1 {
             collector.kill().await;
-            collector = stage.collect().await;
+            collector = harness.collect().await;
         }
     }
-    stage.cluster.write_stderr("app", "p", "c", "second").unwrap();
-    let err = stage.until_lines_of(Fd::Err, 2).await;
+    harness.cluster.write_stderr("app", "p", "c", "second").unwrap();
+    let err = harness.wait_for_lines_of(Fd::Err, 2).await;
     assert_eq!(
         (err.len(), &err[0].texts[..]),
         (1, &["first".to_owned(), "second".to_owned()][..])
     );
-    err[0].assert_nothing_missing();
-    let out = stage.until_lines_of(Fd::Out, 7200).await;
+    err[0].assert_no_gaps();
+    let out = harness.wait_for_lines_of(Fd::Out, 7200).await;
     assert_eq!((out.len(), out[0].texts.len()), (1, 7200));
-    out[0].assert_nothing_missing();
+    out[0].assert_no_gaps();
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_that_went_while_the_collector_was_away_are_told_once() {
-    let stage = with_pod_keeping(2, RestartPolicy::Never).await;
-    let collector = stage.collect().await;
-    stage.write("p", 0..100);
-    stage.until_lines(100).await;
+async fn files_removed_while_the_collector_was_stopped_are_one_gap() {
+    let harness = with_pod_keeping(2, RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..100);
+    harness.wait_for_lines(100).await;
     collector.kill().await;
-    stage.write("p", 100..150);
+    harness.write("p", 100..150);
     for n in 2..5 {
-        stage.rotate_file();
-        stage.write("p", n * 100..n * 100 + 100);
+        harness.rotate_file();
+        harness.write("p", n * 100..n * 100 + 100);
     }
     for _ in 0..2 {
-        let collector = stage.collect().await;
-        let seen = stage
-            .until("the newest line", |seen| {
-                seen.iter()
-                    .any(|seen| seen.texts.last().is_some_and(|text| text == "line 499"))
+        let collector = harness.collect().await;
+        let streams = harness
+            .wait_for("the newest line", |streams| {
+                streams
+                    .iter()
+                    .any(|stream| stream.texts.last().is_some_and(|text| text == "line 499"))
             })
             .await;
-        let (old, new): (Vec<&Seen>, Vec<&Seen>) = seen.iter().partition(|seen| seen.ended);
+        let (old, new): (Vec<&StreamRead>, Vec<&StreamRead>) = streams.iter().partition(|stream| stream.ended);
         assert_eq!((old.len(), new.len()), (1, 1));
         assert_eq!(old[0].texts.len(), 100);
-        assert_eq!(old[0].losses, [(100, 0, GapReason::Away)]);
-        // The node has the last two files.
+        assert_eq!(old[0].recorded_gaps, [(100, 0, GapReason::Away)]);
+        // The node keeps the last two files.
         new[0].assert_whole(300..500);
         collector.kill().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_files_that_go_faster_than_the_bus_takes_them_what_is_not_there_is_told_in_its_place() {
-    let stage = with_pod_keeping(2, RestartPolicy::Never).await;
-    let collector = stage.collect().await;
-    stage.write("p", 0..10);
-    stage.until_lines(10).await;
-    stage.bus.away.store(true, Ordering::SeqCst);
-    // Each file more than is held in memory, and more of them than are held open.
+async fn files_removed_during_an_outage_are_gaps_in_their_place() {
+    let harness = with_pod_keeping(2, RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    harness.bus.unavailable.store(true, Ordering::SeqCst);
+    // Each file exceeds the memory limit, and there are more files than are held open.
     let long = "x".repeat(10_000);
     for file in 0..14 {
         let texts = (0..500).map(|_| format!("{file} {long}"));
-        stage.cluster.write_lines("app", "p", "c", texts).unwrap();
-        stage.rotate_file();
+        harness.cluster.write_lines("app", "p", "c", texts).unwrap();
+        harness.rotate_file();
     }
-    stage.cluster.write_line("app", "p", "c", "last").unwrap();
-    stage.bus.away.store(false, Ordering::SeqCst);
-    let seen = stage
-        .until("the last line", |seen| {
-            seen.iter()
-                .any(|seen| seen.texts.last().is_some_and(|text| text == "last"))
+    harness.cluster.write_line("app", "p", "c", "last").unwrap();
+    harness.bus.unavailable.store(false, Ordering::SeqCst);
+    let streams = harness
+        .wait_for("the last line", |streams| {
+            streams
+                .iter()
+                .any(|stream| stream.texts.last().is_some_and(|text| text == "last"))
         })
         .await;
-    assert_eq!(seen.len(), 1, "the same stream goes on");
-    let seen = &seen[0];
-    assert_eq!(seen.gaps, []);
-    let told = seen
-        .losses
+    assert_eq!(streams.len(), 1, "the stream continues");
+    let stream = &streams[0];
+    assert_eq!(stream.silent_gaps, []);
+    let recorded = stream
+        .recorded_gaps
         .iter()
         .all(|(_, lines, reason)| (*lines, reason) == (0, &GapReason::Rotated));
-    assert!(told, "{:?}", seen.losses);
-    // What is there of a file is all of it, and what is not lies at a loss.
-    let files: Vec<usize> = seen.texts[10..seen.texts.len() - 1]
+    assert!(recorded, "{:?}", stream.recorded_gaps);
+    // Files are either complete or absent, and absent ones have a gap in their place.
+    let files: Vec<usize> = stream.texts[10..stream.texts.len() - 1]
         .iter()
         .map(|text| text.split(' ').next().unwrap().parse().unwrap())
         .collect();
     for (at, pair) in files.windows(2).enumerate() {
         let seq = at as u64 + 11;
-        let is_told = seen.losses.iter().any(|(loss, _, _)| *loss == seq);
+        let is_recorded = stream.recorded_gaps.iter().any(|(gap, _, _)| *gap == seq);
         assert!(
-            pair[1] == pair[0] || (pair[1] == pair[0] + 1 && seq % 500 == 10) || is_told,
+            pair[1] == pair[0] || (pair[1] == pair[0] + 1 && seq % 500 == 10) || is_recorded,
             "{pair:?} at {seq}"
         );
     }
@@ -281,16 +288,16 @@ async fn of_files_that_go_faster_than_the_bus_takes_them_what_is_not_there_is_to
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_truncated_file_is_told_and_read_from_its_beginning() {
-    let stage = with_pod(RestartPolicy::Never).await;
-    let collector = stage.collect().await;
-    stage.write("p", 0..100);
-    stage.until_lines(100).await;
-    let file = dir(&stage).join("0.log");
+async fn a_truncated_file_is_a_gap_and_is_read_from_its_start() {
+    let harness = with_pod(RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..100);
+    harness.wait_for_lines(100).await;
+    let file = dir(&harness).join("0.log");
     fs::write(&file, "2026-11-23T08:46:44.9594474Z stdout F line 100\n").unwrap();
-    let seen = stage.until_lines(101).await;
+    let stream = harness.wait_for_lines(101).await;
     assert_eq!(
-        (seen.texts[100].as_str(), &seen.losses[..]),
+        (stream.texts[100].as_str(), &stream.recorded_gaps[..]),
         ("line 100", &[(100, 0, GapReason::Rotated)][..])
     );
     collector.stop().await;
@@ -298,83 +305,90 @@ async fn a_truncated_file_is_told_and_read_from_its_beginning() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_instance_of_a_crash_loop_is_read_from_its_own_file() {
-    let stage = with_pod(RestartPolicy::Always).await;
-    either_source::each_instance_is_a_stream_of_its_own(stage).await;
+    let harness = with_pod(RestartPolicy::Always).await;
+    either_source::instances_are_separate_streams(harness).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_completed_container_is_not_read_again_after_a_restart() {
-    let stage = with_pod(RestartPolicy::Never).await;
-    stage.write("p", 0..10);
-    stage.cluster.write_stderr("app", "p", "c", "line 0").unwrap();
-    stage.exit("p").await;
+    let harness = with_pod(RestartPolicy::Never).await;
+    harness.write("p", 0..10);
+    harness.cluster.write_stderr("app", "p", "c", "line 0").unwrap();
+    harness.exit("p").await;
     for _ in 0..2 {
-        let collector = stage.collect().await;
-        stage.until_ended(2).await;
+        let collector = harness.collect().await;
+        harness.wait_for_ended(2).await;
         collector.stop().await;
     }
-    assert_eq!(stage.seen().await.len(), 2);
+    assert_eq!(harness.streams().await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_pod_that_went_what_is_still_on_disk_is_read_before_its_end() {
-    let stage = with_pod(RestartPolicy::Never).await;
-    let collector = stage.collect().await;
-    stage.write("p", 0..20);
-    stage.until_lines(20).await;
+async fn files_of_a_deleted_pod_are_read_to_their_end() {
+    let harness = with_pod(RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..20);
+    harness.wait_for_lines(20).await;
     collector.kill().await;
-    stage.write("p", 20..30);
-    stage.cluster.write_stderr("app", "p", "c", "line 0").unwrap();
-    stage.cluster.delete_pod("app", "p", Some(0)).unwrap();
-    soon(stage.cluster.wait_gone("app", "p")).await.unwrap();
-    let collector = stage.collect().await;
-    let seen = stage.until_ended(2).await;
-    let (out, err): (Vec<&Seen>, Vec<&Seen>) = seen.iter().partition(|seen| seen.stream.contains(":out/"));
+    harness.write("p", 20..30);
+    harness.cluster.write_stderr("app", "p", "c", "line 0").unwrap();
+    harness.cluster.delete_pod("app", "p", Some(0)).unwrap();
+    in_time(harness.cluster.wait_gone("app", "p")).await.unwrap();
+    let collector = harness.collect().await;
+    let streams = harness.wait_for_ended(2).await;
+    let (out, err): (Vec<&StreamRead>, Vec<&StreamRead>) =
+        streams.iter().partition(|stream| stream.stream.contains(":out/"));
     out[0].assert_whole(0..30);
     err[0].assert_whole(0..1);
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_pod_whose_files_are_gone_the_end_is_told_to_be_lost() {
-    let stage = with_pod(RestartPolicy::Never).await;
-    let collector = stage.collect().await;
-    stage.write("p", 0..20);
-    stage.until_lines(20).await;
+async fn a_deleted_pod_without_files_ends_with_a_gap() {
+    let harness = with_pod(RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..20);
+    harness.wait_for_lines(20).await;
     collector.kill().await;
-    stage.cluster.delete_pod("app", "p", Some(0)).unwrap();
-    soon(stage.cluster.wait_gone("app", "p")).await.unwrap();
-    fs::remove_dir_all(stage.pod_log_dir.as_ref().unwrap()).unwrap();
-    let collector = stage.collect().await;
-    let seen = stage.until_ended(1).await;
+    harness.cluster.delete_pod("app", "p", Some(0)).unwrap();
+    in_time(harness.cluster.wait_gone("app", "p")).await.unwrap();
+    fs::remove_dir_all(harness.pod_log_dir.as_ref().unwrap()).unwrap();
+    let collector = harness.collect().await;
+    let streams = harness.wait_for_ended(1).await;
     assert_eq!(
-        (seen[0].texts.len(), &seen[0].losses[..]),
+        (streams[0].texts.len(), &streams[0].recorded_gaps[..]),
         (20, &[(20, 0, GapReason::Gone)][..])
     );
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_source_reads_into_other_streams_and_ends_the_ones_before() {
-    let mut stage = with_pod(RestartPolicy::Never).await;
-    let collector = stage.collect().await;
-    stage.write("p", 0..20);
-    stage.until_lines(20).await;
+async fn changing_the_source_ends_streams_and_starts_new_ones() {
+    let mut harness = with_pod(RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..20);
+    harness.wait_for_lines(20).await;
     collector.stop().await;
-    let files = stage.pod_log_dir.take();
-    let collector = stage.collect().await;
-    let seen = stage
-        .until("both", |seen| {
-            seen.len() == 2 && seen.iter().any(|seen| seen.ended) && seen.iter().all(|seen| seen.texts.len() == 20)
+    let files = harness.pod_log_dir.take();
+    let collector = harness.collect().await;
+    let streams = harness
+        .wait_for("both streams", |streams| {
+            streams.len() == 2
+                && streams.iter().any(|stream| stream.ended)
+                && streams.iter().all(|stream| stream.texts.len() == 20)
         })
         .await;
-    assert!(seen.iter().all(|seen| seen.stream.contains(":out/") == seen.ended));
+    assert!(
+        streams
+            .iter()
+            .all(|stream| stream.stream.contains(":out/") == stream.ended)
+    );
     collector.stop().await;
-    stage.pod_log_dir = files;
-    let collector = stage.collect().await;
-    stage
-        .until("two ended, and a third", |seen| {
-            seen.len() == 3 && seen.iter().filter(|seen| seen.ended).count() == 2
+    harness.pod_log_dir = files;
+    let collector = harness.collect().await;
+    harness
+        .wait_for("two ended streams and a third one", |streams| {
+            streams.len() == 3 && streams.iter().filter(|stream| stream.ended).count() == 2
         })
         .await;
     collector.stop().await;

@@ -97,7 +97,7 @@ pub(super) async fn containers(
         .iter()
         .flat_map(|pod| {
             let is_old = is_old(pod);
-            collector::collected(pod, app_from)
+            collector::running_instances(pod, app_from)
                 .into_iter()
                 .map(move |instance| (instance, is_old))
         })

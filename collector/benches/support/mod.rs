@@ -1,28 +1,28 @@
-//! What the benchmarks of lines share.
+//! Shared by the benchmarks.
 
 use std::{hint::black_box, time::Duration};
 
-use collector::lines::Lines;
+use collector::stream::lines::Lines;
 use criterion::Criterion;
 
-/// Bytes of a line as it travels, timestamp and newline included.
+/// Bytes of a line, timestamp and newline included.
 pub const LINE_BYTES: usize = 120;
 
-/// Lines in all: several batches.
+/// Number of lines: several batches.
 pub const LINES: usize = 40_000;
 
-/// Takes batches while more than `most` bytes are held. Returns how many lines were in them.
+/// Takes batches while more than `most` bytes are buffered. Returns the number of lines.
 pub fn take_above(most: usize, lines: &mut Lines) -> u64 {
     let mut count = 0;
-    while lines.held_bytes() > most
-        && let Some(slice) = lines.take()
+    while lines.buffered_bytes() > most
+        && let Some(slice) = lines.next_slice()
     {
         count += black_box(slice).lines;
     }
     count
 }
 
-/// How long is measured.
+/// Returns the measurement settings.
 pub fn config() -> Criterion {
     Criterion::default()
         .measurement_time(Duration::from_secs(3))

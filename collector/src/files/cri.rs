@@ -1,40 +1,41 @@
-//! Lines of a container's file as the runtime writes them: `<time> <stdout|stderr> <P|F> <content>`.
+//! Parses lines of the container runtime: `<time> <stdout|stderr> <P|F> <content>`.
 
 use bus::{Fd, Timestamp};
 
-/// The longest time: nine digits and a zone, `2026-11-23T17:45:32.623110358+09:00`.
+/// Longest time: nine digits and a zone, `2026-11-23T17:45:32.623110358+09:00`.
 const MAX_TIME_LEN: usize = 35;
 
-/// `2026-11-23T07:00:00`: what stands before the fraction.
+/// Length of `2026-11-23T07:00:00`.
 const SECOND_LEN: usize = 19;
 
-/// A fraction as the log API prints it, its point included.
+/// The fraction as the log API prints it, with its point.
 const FRACTION: &[u8] = b".000000000";
 
-/// A line of a container's file, taken apart.
+/// A parsed line of a container's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// RFC 3339, zeros at the end of its fraction trimmed.
+    /// RFC 3339, with trailing zeros of the fraction removed.
     pub time: &'a [u8],
-    /// Which output it came from.
+    /// The output that wrote the line.
     pub fd: Fd,
-    /// Tagged `P`: the line goes on in the next entry of the same output.
+    /// Tagged `P`: the next entry of the same output continues the line.
     pub is_partial: bool,
-    /// What was printed.
+    /// The content.
     pub text: &'a [u8],
 }
 
-/// Takes lines apart. Those of the same second as the line before cost no look at the calendar.
+/// Parses lines. Consecutive lines of the same second share the validation of the date.
 ///
-/// *Source*: the CRI logging format, as the kubelet reads it: further tags may follow the first behind a `:`.
+/// *Source*: the CRI logging format as the kubelet reads it; more tags may follow the first after a
+/// `:`.
 #[derive(Debug, Default)]
 pub struct Parser {
-    /// The last second that was found valid.
+    /// The last second that was validated.
     second: [u8; SECOND_LEN],
 }
 
 impl Parser {
-    /// Takes a line apart, given without its newline. `None`: it is not the runtime's.
+    /// Parses a line without its newline. Returns `None` if it is not in the runtime's format.
     #[inline]
     pub fn parse<'a>(&mut self, line: &'a [u8]) -> Option<Entry<'a>> {
         let space = memchr::memchr(b' ', &line[..line.len().min(MAX_TIME_LEN + 1)])?;
@@ -69,11 +70,11 @@ impl Parser {
         if !is_fraction(fraction) {
             return false;
         }
-        *second == self.second || self.is_new_second(time)
+        *second == self.second || self.is_valid_new_second(time)
     }
 
     #[cold]
-    fn is_new_second(&mut self, time: &[u8]) -> bool {
+    fn is_valid_new_second(&mut self, time: &[u8]) -> bool {
         let valid = is_any_time(time);
         if valid {
             self.second.copy_from_slice(&time[..SECOND_LEN]);
@@ -83,7 +84,7 @@ impl Parser {
 }
 
 impl Entry<'_> {
-    /// Appends the time as the log API prints it: nine digits, and a space behind.
+    /// Appends the time as the log API prints it: nine digits, followed by a space.
     #[inline]
     pub fn put_time(&self, out: &mut Vec<u8>) {
         let zone = zone_at(self.time).unwrap_or(self.time.len());
@@ -94,13 +95,14 @@ impl Entry<'_> {
         out.push(b' ');
     }
 
-    /// The time.
+    /// Returns the parsed time.
     pub fn timestamp(&self) -> Option<Timestamp> {
         Timestamp::parse(std::str::from_utf8(self.time).ok()?)
     }
 }
 
-/// Whether it is a time as Go prints one: to the second at least, at most nine digits of a fraction, `Z` or hours and minutes.
+/// Returns whether this is a time as Go prints it: seconds, at most nine fraction digits, and `Z`
+/// or an offset.
 #[cold]
 fn is_any_time(time: &[u8]) -> bool {
     let has_shape = zone_at(time).is_some_and(|zone| zone >= SECOND_LEN && is_fraction(&time[SECOND_LEN..zone]));
@@ -116,7 +118,7 @@ fn is_fraction(text: &[u8]) -> bool {
     }
 }
 
-/// Where the zone begins.
+/// Returns where the zone starts.
 #[inline]
 fn zone_at(time: &[u8]) -> Option<usize> {
     match time {
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_taken_apart_and_its_time_padded() {
+    fn a_line_is_parsed_and_its_time_padded() {
         for (line, time, fd, is_partial, text) in [
             (
                 "2026-11-23T08:46:44.9594474Z stdout F a b",
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_runtime_did_not_write_is_not_taken_for_its_own() {
+    fn other_formats_are_not_parsed() {
         for line in [
             "",
             "no time stdout F x",
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_seen_before_excuses_no_fraction() {
+    fn the_fraction_is_validated_for_a_known_second() {
         let mut parser = Parser::default();
         assert!(parser.parse(b"2026-11-23T08:46:44.1Z stdout F x").is_some());
         assert!(parser.parse(b"2026-11-23T08:46:44Z stdout F x").is_some());
@@ -211,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_time_that_go_prints_comes_out_as_the_api_prints_it(nanos in 0i64..4_000_000_000_000_000_000, text in "[^\n]{0,40}", err: bool, partial: bool) {
+        fn go_times_are_printed_as_the_api_prints_them(nanos in 0i64..4_000_000_000_000_000_000, text in "[^\n]{0,40}", err: bool, partial: bool) {
             let api = Timestamp(nanos).to_string();
             let mut trimmed = api.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.').to_owned();
             trimmed.push('Z');
@@ -221,7 +223,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_fail(line: Vec<u8>) {
+        fn no_input_panics(line: Vec<u8>) {
             let _ = Parser::default().parse(&line);
         }
     }

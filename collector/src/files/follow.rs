@@ -1,8 +1,9 @@
-//! One container instance's files, from the first line to the last, into a stream for each output.
+//! Reads one container instance's log files into one stream per output.
 
 use std::{future, io, path::PathBuf, time::Duration};
 
 use bus::{Fd, GapReason, Timestamp};
+use futures::future::OptionFuture;
 use tokio::{
     sync::watch,
     task,
@@ -11,382 +12,387 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    bases::Bases,
-    join::Joiner,
-    reading::Reading,
-    tail::{Opened, Tail, Turn},
-    watch::{Bell, News, Watches},
+    assemble::LineAssembler,
+    checkpointer::FileCheckpointer,
+    reading::ReadState,
+    tail::{Opened, ReadOutcome, Tail},
+    watch::{DirChanges, DirWatch, DirWatcher},
 };
 use crate::{
-    checkpoint::Checkpoints,
-    copy::{changed, publishing},
-    follow::park,
-    heard::Ear,
-    instance::Known,
+    idle_metrics::IdleGuard,
+    instance::ContainerState,
     metrics::Metrics,
+    publish::checkpoint::CheckpointStore,
+    state_watch::{state_changed, wait_until_absent},
     status::Status,
     stream::Stream,
 };
 
-/// A container that runs has a file; one that is not there yet is looked for this often at first, and later less.
+/// Interval between attempts to open a missing file, at first and later.
 const MISSING_FIRST: Duration = Duration::from_millis(100);
 const MISSING_LATER: Duration = Duration::from_secs(2);
 
-/// After so long without a file, what ended has none any more, and what runs is told.
+/// After this time a terminated container is assumed to have no file, and a missing file of a
+/// running one is logged.
 const MISSING_LONG: Duration = Duration::from_secs(5);
 
-/// Where an instance's files are.
+/// Location of an instance's files.
 pub struct Files {
-    /// `None`: its pod's directory is gone.
+    /// `None`: the directory of the pod is gone.
     pub dir: Option<PathBuf>,
-    /// How many instances came before.
+    /// The number of earlier instances.
     pub number: u32,
 }
 
 /// Reads one container instance's files to their end.
 pub struct FileFollower {
-    known: watch::Receiver<Known>,
-    /// An instance of its container was recorded before it: of this one too something was to be had.
-    expected: bool,
-    out: Stream,
-    err: Stream,
+    state: watch::Receiver<ContainerState>,
+    /// An earlier instance of the container has a checkpoint, so a missing log is a gap.
+    expect_first_line: bool,
+    stdout: Stream,
+    stderr: Stream,
     tail: Option<Tail>,
-    joiner: Joiner,
-    hole: Option<Hole>,
-    bell: Option<Bell>,
-    watches: Watches,
-    bases: Bases,
-    /// Knows how long nothing was heard of it.
-    ear: Option<Ear>,
+    assembler: LineAssembler,
+    gap: Option<PendingGap>,
+    dir_watch: Option<DirWatch>,
+    dir_watcher: DirWatcher,
+    checkpointer: FileCheckpointer,
+    /// Counts the container in the idle metrics.
+    idle_guard: Option<IdleGuard>,
     metrics: Metrics,
     status: Status,
     shutdown: CancellationToken,
 }
 
-/// What the collector as a whole gives a follower.
-pub struct Surroundings {
-    pub watches: Watches,
-    pub checkpoints: Checkpoints,
+/// Shared objects that a follower needs.
+pub struct FollowerContext {
+    pub dir_watcher: DirWatcher,
+    pub checkpoints: CheckpointStore,
     pub metrics: Metrics,
     pub status: Status,
     pub shutdown: CancellationToken,
 }
 
-/// What is not read lies before the next line.
+/// Data before the next line that cannot be read.
 #[derive(Clone, Copy, Debug)]
-enum Hole {
-    /// It came about while the collector was away: new streams begin.
+enum PendingGap {
+    /// It was lost while the collector did not run: new streams start.
     Away,
-    /// The node removed what was not read: the streams go on behind it.
+    /// The node removed it while the collector ran: the streams continue.
     Rotated,
 }
 
-/// What looking for the files came to.
-enum Begun {
-    There,
-    Gone,
+/// Result of waiting for the files.
+enum OpenOutcome {
+    Found,
+    FilesGone,
     Shutdown,
 }
 
 impl FileFollower {
-    /// Of an instance whose streams stand where their records do.
+    /// Creates a follower whose streams are at their checkpoints.
     pub fn new(
         files: Files,
         streams: (Stream, Stream),
-        known: watch::Receiver<Known>,
-        expected: bool,
-        around: Surroundings,
+        state: watch::Receiver<ContainerState>,
+        expect_first_line: bool,
+        context: FollowerContext,
     ) -> Self {
-        let (out, err) = streams;
+        let (stdout, stderr) = streams;
         Self {
-            known,
-            expected,
-            out,
-            err,
+            state,
+            expect_first_line,
+            stdout,
+            stderr,
             tail: files.dir.map(|dir| Tail::new(dir, files.number)),
-            joiner: Joiner::default(),
-            hole: None,
-            bell: None,
-            watches: around.watches,
-            bases: Bases::new(around.checkpoints),
-            ear: None,
-            metrics: around.metrics,
-            status: around.status,
-            shutdown: around.shutdown,
+            assembler: LineAssembler::default(),
+            gap: None,
+            dir_watch: None,
+            dir_watcher: context.dir_watcher,
+            checkpointer: FileCheckpointer::new(context.checkpoints),
+            idle_guard: None,
+            metrics: context.metrics,
+            status: context.status,
+            shutdown: context.shutdown,
         }
     }
 
-    /// Reads until the streams' ends are on the bus and the instance is shown no more, or the collector stops. Returns whether it is the former.
+    /// Reads until the ends of the streams are on the bus and the pod no longer lists the instance.
+    /// Returns false if the collector shuts down first.
     pub async fn run(mut self) -> bool {
-        tracing::info!(stream = %self.out.id(), "reading files");
-        let is_over = self.out.is_finished() || self.follow().await;
-        self.ear = None;
-        // Standard output last: its record says that all is over.
+        tracing::info!(stream = %self.stdout.id(), "container files opened");
+        let is_over = self.stdout.is_finished() || self.read_files().await;
+        self.idle_guard = None;
+        // Standard output comes last: its checkpoint marks the end of both.
         if !is_over {
-            if !self.err.is_untouched() {
-                self.err.drain_or_keep().await;
+            if !self.stderr.is_empty() {
+                self.stderr.drain_or_keep().await;
             }
-            self.out.drain_or_keep().await;
-            self.note_last_base();
+            self.stdout.drain_or_keep().await;
+            self.save_last_position();
             return false;
         }
-        if !self.drain_err().await || !self.out.drain_until(&self.shutdown).await {
+        if !self.drain_stderr().await || !self.stdout.drain_until(&self.shutdown).await {
             return false;
         }
-        tracing::info!(stream = %self.out.id(), "ended");
-        let Self { known, shutdown, .. } = self;
-        park(known, shutdown).await
+        tracing::info!(stream = %self.stdout.id(), "stream ended");
+        let Self { state, shutdown, .. } = self;
+        wait_until_absent(state, shutdown).await
     }
 
-    /// Whether it came to the files' end, rather than to the collector's.
-    async fn follow(&mut self) -> bool {
-        let (tail, known) = match self.begin().await {
-            (Begun::Shutdown, _, _) => return false,
-            (Begun::There, Some(tail), known) => (tail, known),
-            (_, _, known) => return self.give_up(known).await,
+    /// Returns whether the end of the files was reached, rather than shutdown.
+    async fn read_files(&mut self) -> bool {
+        let (tail, state) = match self.open_files().await {
+            (OpenOutcome::Shutdown, _, _) => return false,
+            (OpenOutcome::Found, Some(tail), state) => (tail, state),
+            (_, _, state) => return self.give_up(state).await,
         };
-        let mut reading = Reading::new(tail, known);
+        let mut reading = ReadState::new(tail, state);
         loop {
-            let has_room = self.out.has_room() && self.err.has_room();
-            let ends = reading.ends();
+            let has_room = self.stdout.has_room() && self.stderr.has_room();
+            let ends_at = reading.ends_at();
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => {
                     self.tail = Some(reading.tail);
                     return false;
                 }
-                () = self.out.progress() => {}
-                () = self.err.progress() => {}
-                now = changed(&mut self.known) => reading.is_told(now),
-                news = rung(&self.bell) => reading.hears(news),
-                () = sleep_until(reading.look) => {
-                    self.listen(&reading.tail);
-                    reading.looks(self.is_deaf());
+                () = self.stdout.progress() => {}
+                () = self.stderr.progress() => {}
+                now = state_changed(&mut self.state) => reading.set_state(now),
+                changes = dir_changed(&self.dir_watch) => reading.apply_changes(changes),
+                () = sleep_until(reading.next_scan) => {
+                    self.watch_dir(&reading.tail);
+                    reading.scan_now(self.is_polling());
                 }
-                () = task::yield_now(), if reading.is_hungry && has_room => self.turn(&mut reading),
-                () = until(reading.settled), if reading.settled.is_some() => reading.wakes(),
-                () = until(ends), if ends.is_some() => {
-                    // A last look, whatever the kernel told.
-                    reading.looks(self.is_deaf());
-                    self.turn(&mut reading);
+                () = task::yield_now(), if reading.may_have_data && has_room => self.read_next(&mut reading),
+                Some(()) = OptionFuture::from(reading.settle_at.map(sleep_until)) => reading.wake(),
+                Some(()) = OptionFuture::from(ends_at.map(sleep_until)) => {
+                    // A final scan, independent of inotify events.
+                    reading.scan_now(self.is_polling());
+                    self.read_next(&mut reading);
                     if reading.is_idle {
                         return self.finish(reading).await;
                     }
                 }
             }
-            self.bases.save(&self.out, &self.err);
+            self.checkpointer.save(&self.stdout, &self.stderr);
         }
     }
 
     /// Waits until there are files to read.
-    async fn begin(&mut self) -> (Begun, Option<Tail>, Known) {
+    async fn open_files(&mut self) -> (OpenOutcome, Option<Tail>, ContainerState) {
         let since = Instant::now();
-        let mut is_told = false;
+        let mut is_warned = false;
         loop {
-            let known = *self.known.borrow_and_update();
+            let state = *self.state.borrow_and_update();
             let Some(mut tail) = self.tail.take() else {
-                return (Begun::Gone, None, known);
+                return (OpenOutcome::FilesGone, None, state);
             };
             let opened = self.open(&mut tail);
             if !matches!(opened, Ok(Opened::Missing) | Err(_)) {
-                self.listen(&tail);
-                self.ear = Some(self.metrics.heard.listen());
-                return (Begun::There, Some(tail), known);
+                self.watch_dir(&tail);
+                self.idle_guard = Some(self.metrics.idle.track());
+                return (OpenOutcome::Found, Some(tail), state);
             }
             let is_late = since.elapsed() > MISSING_LONG;
             let has_pod = tail.dir().parent().is_some_and(|dir| dir.is_dir());
-            let has_none = opened.is_ok() && has_pod && is_late;
-            if !known.present || known.terminated && has_none {
-                return (Begun::Gone, None, known);
+            let has_no_files = opened.is_ok() && has_pod && is_late;
+            if !state.present || state.terminated && has_no_files {
+                return (OpenOutcome::FilesGone, None, state);
             }
-            if is_late && !is_told {
-                is_told = true;
+            if is_late && !is_warned {
+                is_warned = true;
                 let reason = opened
                     .err()
                     .map_or_else(|| "there is none".to_owned(), |error| error.to_string());
-                tracing::warn!(stream = %self.out.id(), dir = %tail.dir().display(), reason, "no log file to read (--pod-log-dir)");
+                tracing::warn!(stream = %self.stdout.id(), dir = %tail.dir().display(), reason, "log file missing, check --pod-log-dir");
             }
             self.tail = Some(tail);
             let wait = sleep(if is_late { MISSING_LATER } else { MISSING_FIRST });
             tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => return (Begun::Shutdown, None, known),
-                () = publishing(&mut self.out, async { tokio::select! { () = wait => {}, _ = changed(&mut self.known) => {} } }) => {}
+                () = self.shutdown.cancelled() => return (OpenOutcome::Shutdown, None, state),
+                () = self.stdout.publish_while(async { tokio::select! { () = wait => {}, _ = state_changed(&mut self.state) => {} } }) => {}
             }
         }
     }
 
-    /// Opens the files where the base is, and has the streams go on there; where it is gone, from the oldest that is left.
+    /// Opens the files at the checkpoint and resumes the streams there; otherwise opens the oldest
+    /// file.
     fn open(&mut self, tail: &mut Tail) -> io::Result<Opened> {
-        let base = self.bases.on_record(&self.out, &self.err);
-        let is_fresh = self.out.is_blank() && self.err.is_blank();
-        match tail.open(base.map(|base| base.place).as_ref(), Instant::now())? {
-            Opened::There if base.is_some() => {
-                self.out.resume_from(base.map_or(0, |base| base.out.seq));
-                self.err.resume_from(base.map_or(0, |base| base.err.seq));
-                self.bases.joined();
-                Ok(Opened::There)
+        let checkpoint = self.checkpointer.load(&self.stdout, &self.stderr);
+        let is_fresh = self.stdout.has_no_lines() && self.stderr.has_no_lines();
+        match tail.open(
+            checkpoint.map(|checkpoint| checkpoint.position).as_ref(),
+            Instant::now(),
+        )? {
+            Opened::Found if checkpoint.is_some() => {
+                self.stdout
+                    .resume_after(checkpoint.map_or(0, |checkpoint| checkpoint.out.seq));
+                self.stderr
+                    .resume_after(checkpoint.map_or(0, |checkpoint| checkpoint.err.seq));
+                self.checkpointer.resumed();
+                Ok(Opened::Found)
             }
             Opened::Missing => Ok(Opened::Missing),
             _ => {
-                self.hole = (!is_fresh).then_some(Hole::Away);
-                Ok(Opened::There)
+                self.gap = (!is_fresh).then_some(PendingGap::Away);
+                Ok(Opened::Found)
             }
         }
     }
 
-    fn listen(&mut self, tail: &Tail) {
-        if self.is_deaf() {
-            self.bell = Some(self.watches.watch(tail.dir(), tail.number()));
+    fn watch_dir(&mut self, tail: &Tail) {
+        if self.is_polling() {
+            self.dir_watch = Some(self.dir_watcher.watch(tail.dir(), tail.number()));
         }
     }
 
-    fn is_deaf(&self) -> bool {
-        self.bell.as_ref().is_none_or(Bell::is_deaf)
+    fn is_polling(&self) -> bool {
+        self.dir_watch.as_ref().is_none_or(DirWatch::is_polling)
     }
 
-    fn turn(&mut self, reading: &mut Reading) {
+    fn read_next(&mut self, reading: &mut ReadState) {
         reading.is_idle = false;
-        let turn = reading.tail.turn(&mut self.joiner, Instant::now());
-        self.hand_over(&mut reading.tail);
-        match turn {
-            Ok(Turn::Read) => {
+        let outcome = reading.tail.read_next(&mut self.assembler, Instant::now());
+        self.flush_frames(&mut reading.tail);
+        match outcome {
+            Ok(ReadOutcome::Read) => {
                 reading.quiet_since = Instant::now();
-                if let Some(ear) = &self.ear {
-                    ear.heard();
+                if let Some(idle_guard) = &self.idle_guard {
+                    idle_guard.record_activity();
                 }
-                self.note_base(&mut reading.tail, false);
+                self.note_position(&mut reading.tail, false);
             }
-            Ok(Turn::Settling(until)) => (reading.is_hungry, reading.settled) = (false, Some(until)),
-            Ok(Turn::Next { after_hole }) => {
-                if after_hole {
-                    tracing::warn!(stream = %self.out.id(), "files were removed before they were read");
-                    self.joiner.close();
-                    self.hand_over(&mut reading.tail);
-                    self.hole = self.hole.or(Some(Hole::Rotated));
+            Ok(ReadOutcome::Settling(until)) => (reading.may_have_data, reading.settle_at) = (false, Some(until)),
+            Ok(ReadOutcome::Next { after_gap }) => {
+                if after_gap {
+                    tracing::warn!(stream = %self.stdout.id(), "gap detected, log files removed before they were read");
+                    self.assembler.close();
+                    self.flush_frames(&mut reading.tail);
+                    self.gap = self.gap.or(Some(PendingGap::Rotated));
                 }
-                // Those past the number that is held open.
+                // Opens files beyond the limit of held ones.
                 reading.scan();
                 reading.quiet_since = Instant::now();
             }
-            Ok(Turn::Idle) => {
-                (reading.is_hungry, reading.is_idle) = (false, true);
-                self.joiner.shrink();
+            Ok(ReadOutcome::Idle) => {
+                (reading.may_have_data, reading.is_idle) = (false, true);
+                self.assembler.shrink();
             }
             Err(error) => {
-                tracing::warn!(stream = %self.out.id(), %error, "a log file cannot be read on");
+                tracing::warn!(stream = %self.stdout.id(), %error, "log file read failed");
             }
         }
     }
 
-    /// Hands what was read to the streams, behind the word of what was not.
-    fn hand_over(&mut self, tail: &mut Tail) {
-        let is_empty = |fd| self.joiner.frame(fd).is_empty();
+    /// Passes the frames to the streams, after the gap that precedes them.
+    fn flush_frames(&mut self, tail: &mut Tail) {
+        let is_empty = |fd| self.assembler.frame(fd).is_empty();
         if is_empty(Fd::Out) && is_empty(Fd::Err) {
             return;
         }
-        if let Some(hole) = self.hole.take() {
-            self.tell(hole, self.joiner.first());
-            self.bases.parted();
+        if let Some(gap) = self.gap.take() {
+            self.record_gap(gap, self.assembler.first_time());
+            self.checkpointer.interrupted();
         }
-        let bytes = self.joiner.frame(Fd::Out).len() + self.joiner.frame(Fd::Err).len();
-        self.bases.hand_over(bytes, tail, &self.out, &self.err);
-        for (fd, stream) in [(Fd::Out, &mut self.out), (Fd::Err, &mut self.err)] {
-            stream.read(self.joiner.frame(fd));
-            if stream.is_absent() {
-                stream.part();
-                self.bases.outdated();
+        let bytes = self.assembler.frame(Fd::Out).len() + self.assembler.frame(Fd::Err).len();
+        self.checkpointer.note_read(bytes, tail, &self.stdout, &self.stderr);
+        for (fd, stream) in [(Fd::Out, &mut self.stdout), (Fd::Err, &mut self.stderr)] {
+            stream.read(self.assembler.frame(fd));
+            if stream.is_mismatched() {
+                stream.record_mismatch();
+                self.checkpointer.request_soon();
             }
         }
-        let foreign = self.joiner.foreign_lines();
-        if foreign > 0 {
-            tracing::warn!(stream = %self.out.id(), lines = foreign, "lines are not in the runtime's format: taken as they stand");
-            self.status.add_foreign_lines(foreign);
+        let unrecognized = self.assembler.unrecognized_lines();
+        if unrecognized > 0 {
+            tracing::warn!(stream = %self.stdout.id(), lines = unrecognized, "lines not in the runtime's format, published unchanged");
+            self.status.add_unrecognized_lines(unrecognized);
         }
-        self.joiner.clear();
+        self.assembler.clear();
     }
 
-    /// Tells a hole, in each stream that something was had of, or at least in one.
-    fn tell(&mut self, hole: Hole, next: Option<Timestamp>) {
-        let only_out = self.err.is_untouched();
-        let told = [
-            (!only_out, &mut self.err),
-            (only_out || !self.out.is_untouched(), &mut self.out),
+    /// Records a gap in each stream that has lines, or in one of them.
+    fn record_gap(&mut self, gap: PendingGap, next: Option<Timestamp>) {
+        let only_stdout = self.stderr.is_empty();
+        let affected = [
+            (!only_stdout, &mut self.stderr),
+            (only_stdout || !self.stdout.is_empty(), &mut self.stdout),
         ];
-        for (_, stream) in told.into_iter().filter(|(is_told, _)| *is_told) {
-            match hole {
-                Hole::Away => stream.part_at(next),
-                Hole::Rotated => stream.miss(GapReason::Rotated, next.unwrap_or_else(Timestamp::now)),
+        for (_, stream) in affected.into_iter().filter(|(is_affected, _)| *is_affected) {
+            match gap {
+                PendingGap::Away => stream.restart_after_gap(next),
+                PendingGap::Rotated => {
+                    stream.record_gap_before_next(GapReason::Rotated, next.unwrap_or_else(Timestamp::now))
+                }
             }
         }
     }
 
-    /// Publishes all of standard error; what is not touched has nothing. False: the collector stopped first.
-    async fn drain_err(&mut self) -> bool {
-        self.err.is_untouched() || self.err.drain_until(&self.shutdown).await
+    /// Publishes standard error completely; skipped if it has no data. Returns false on shutdown.
+    async fn drain_stderr(&mut self) -> bool {
+        self.stderr.is_empty() || self.stderr.drain_until(&self.shutdown).await
     }
 
-    /// Everything was read: what is open is the last line. False: the collector stopped before all of standard error was on its way.
-    async fn finish(&mut self, mut reading: Reading) -> bool {
-        reading.tail.finish_rest(&mut self.joiner);
-        self.joiner.close();
-        self.hand_over(&mut reading.tail);
-        let unread = reading.tail.is_broken().then_some(Hole::Rotated);
-        if let Some(hole) = self.hole.take().or(unread) {
-            self.tell(hole, None);
+    /// Ends both streams at the end of the files; an open line counts as the last. Returns false if
+    /// the collector shuts down before standard error is published.
+    async fn finish(&mut self, mut reading: ReadState) -> bool {
+        reading.tail.finish_rest(&mut self.assembler);
+        self.assembler.close();
+        self.flush_frames(&mut reading.tail);
+        let unread = reading.tail.is_broken().then_some(PendingGap::Rotated);
+        if let Some(gap) = self.gap.take().or(unread) {
+            self.record_gap(gap, None);
         }
-        if !self.err.is_untouched() {
-            self.err.complete();
+        if !self.stderr.is_empty() {
+            self.stderr.complete();
         }
-        if !self.drain_err().await {
+        if !self.drain_stderr().await {
             return false;
         }
-        self.out.complete();
+        self.stdout.complete();
         true
     }
 
-    /// There are no files to be read any more. False as for [`finish`](Self::finish).
-    async fn give_up(&mut self, known: Known) -> bool {
-        if !self.err.is_blank() {
-            self.err.gone(true);
-            if !self.err.drain_until(&self.shutdown).await {
+    /// Ends the streams of files that no longer exist. Returns false as [`finish`](Self::finish)
+    /// does.
+    async fn give_up(&mut self, state: ContainerState) -> bool {
+        if !self.stderr.has_no_lines() {
+            self.stderr.end_unread(true);
+            if !self.stderr.drain_until(&self.shutdown).await {
                 return false;
             }
         }
-        // A container's first that was seen, followed by another and never read: of it nothing is known to be missing.
-        let missed = self.out.is_blank() && known.previous && !self.expected;
-        self.out.gone(!missed);
+        // Nothing is known to be missing from the first instance of a container that was replaced
+        // before it was read.
+        let was_never_read = self.stdout.has_no_lines() && state.previous && !self.expect_first_line;
+        self.stdout.end_unread(!was_never_read);
         true
     }
 
-    /// Notes the place for the next start: everything before it is on the bus.
-    fn note_last_base(&mut self) {
+    /// Stores the position for the next start; everything before it is on the bus.
+    fn save_last_position(&mut self) {
         if let Some(mut tail) = self.tail.take() {
-            self.note_base(&mut tail, true);
-            self.bases.save(&self.out, &self.err);
+            self.note_position(&mut tail, true);
+            self.checkpointer.save(&self.stdout, &self.stderr);
         }
     }
 
-    /// A place behind a hole is none to go on from before the hole is told.
-    fn note_base(&mut self, tail: &mut Tail, is_last: bool) {
-        if self.hole.is_none() {
-            self.bases.note(&self.joiner, tail, &self.out, &self.err, is_last);
+    /// A position after a gap is not stored before the gap is recorded.
+    fn note_position(&mut self, tail: &mut Tail, is_last: bool) {
+        if self.gap.is_none() {
+            self.checkpointer
+                .propose(&self.assembler, tail, &self.stdout, &self.stderr, is_last);
         }
     }
 }
 
-/// The next news. Never where there is no bell.
-async fn rung(bell: &Option<Bell>) -> News {
-    match bell {
-        Some(bell) => bell.rung().await,
-        None => future::pending().await,
-    }
-}
-
-/// Never where there is no time.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
+/// Resolves on the next directory change; never without a watch.
+async fn dir_changed(dir_watch: &Option<DirWatch>) -> DirChanges {
+    match dir_watch {
+        Some(dir_watch) => dir_watch.changed().await,
         None => future::pending().await,
     }
 }

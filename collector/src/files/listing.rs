@@ -1,4 +1,4 @@
-//! What is in a container's directory.
+//! Lists a container's directory.
 
 use std::{
     collections::BTreeMap,
@@ -7,38 +7,39 @@ use std::{
 };
 
 use super::{
-    log_file::{FileId, read_head},
+    log_file::{FileId, read_head_hash},
     path::{self, Name},
 };
 
-/// A file of an instance's log, as it was listed.
+/// A file of an instance's log as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedFile {
     pub name: Name,
     pub path: PathBuf,
     pub is_gz: bool,
     pub id: FileId,
 }
 
-impl Listed {
-    /// By what it is known. `None`: it has no line yet, or is gone.
-    pub fn head(&self) -> Option<u64> {
-        read_head(&self.path, self.is_gz)
+impl ListedFile {
+    /// Returns the hash that identifies the file, or `None` if it has no line yet or is gone.
+    pub fn head_hash(&self) -> Option<u64> {
+        read_head_hash(&self.path, self.is_gz)
     }
 }
 
-/// The files of the instance that came after `number` others, in the order in which they were written; none where there is no such directory. Of one that is there
-/// compressed and plain, the plain one: the node removes it last.
+/// Returns the files of the instance with `number` predecessors in the order in which they were
+/// written, or none if the directory does not exist. If a file exists both compressed and plain,
+/// returns the plain one, which the node removes last.
 ///
 /// # Errors
-/// The system's.
-pub fn list(dir: &Path, number: u32) -> io::Result<Vec<Listed>> {
+/// I/O errors.
+pub fn list(dir: &Path, number: u32) -> io::Result<Vec<ListedFile>> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut listed: BTreeMap<Name, Listed> = BTreeMap::new();
+    let mut listed: BTreeMap<Name, ListedFile> = BTreeMap::new();
     for entry in entries {
         let entry = entry?;
         let file_name = entry.file_name();
@@ -55,7 +56,7 @@ pub fn list(dir: &Path, number: u32) -> io::Result<Vec<Listed>> {
             continue;
         }
         let id = FileId::of(&metadata);
-        listed.insert(name.clone(), Listed { name, path, is_gz, id });
+        listed.insert(name.clone(), ListedFile { name, path, is_gz, id });
     }
     Ok(listed.into_values().collect())
 }

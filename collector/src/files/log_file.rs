@@ -1,4 +1,4 @@
-//! One file of a container's log, plain or compressed.
+//! Reads one log file, plain or compressed.
 
 use std::{
     fs::{File, Metadata},
@@ -12,24 +12,24 @@ use flate2::bufread::MultiGzDecoder;
 use super::path::Name;
 use crate::anchor::fingerprint;
 
-/// By so many first bytes, or fewer where its first line is shorter, a file is known again under another name, compressed or not: they hold the first line's
-/// time, to the nanosecond.
+/// Number of leading bytes (fewer if the first line is shorter) whose hash identifies a file after
+/// a rename or compression: they contain the time of the first line in nanoseconds.
 const HEAD_BYTES: usize = 256;
 
-/// Compressed bytes that are read at once.
+/// Buffer size for compressed input.
 const GZ_READ_BYTES: usize = 64 << 10;
 
-/// Which file, as long as it exists.
+/// Identifies a file while it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId {
-    /// Its device.
+    /// The device.
     pub dev: u64,
-    /// Its inode there; of a file that was removed it can become another's.
+    /// The inode. It can be reused after the file was removed.
     pub inode: u64,
 }
 
 impl FileId {
-    /// Of a file with this metadata.
+    /// Takes the identity from metadata.
     pub fn of(metadata: &Metadata) -> Self {
         Self {
             dev: metadata.dev(),
@@ -38,16 +38,16 @@ impl FileId {
     }
 }
 
-/// A file of a container's log, open: what it holds can be read even after the node has removed it.
+/// An open log file. It stays readable after the node has removed it.
 pub struct LogFile {
-    /// Which one.
+    /// The file's identity.
     pub id: FileId,
-    /// What it was last called.
+    /// The file's last known name.
     pub name: Name,
     source: Source,
-    /// Bytes that were read, uncompressed.
+    /// Uncompressed bytes read.
     offset: u64,
-    head: Option<u64>,
+    head_hash: Option<u64>,
 }
 
 enum Source {
@@ -56,17 +56,17 @@ enum Source {
 }
 
 impl LogFile {
-    /// Opens the file of this path.
+    /// Opens a file.
     ///
     /// # Errors
-    /// The system's; `NotFound` where it has just been renamed or removed.
+    /// I/O errors; `NotFound` if it was just renamed or removed.
     pub fn open(path: &Path, name: Name, is_gz: bool) -> io::Result<Self> {
         let file = File::open(path)?;
         let id = FileId::of(&file.metadata()?);
-        let (source, head) = if is_gz {
+        let (source, head_hash) = if is_gz {
             let file = BufReader::with_capacity(GZ_READ_BYTES, file);
             let source = Source::Gz(Box::new(MultiGzDecoder::new(file)));
-            (source, read_head(path, true))
+            (source, read_head_hash(path, true))
         } else {
             (Source::Plain(file), None)
         };
@@ -75,14 +75,14 @@ impl LogFile {
             name,
             source,
             offset: 0,
-            head,
+            head_hash,
         })
     }
 
-    /// Reads on. 0: there is nothing more for now.
+    /// Reads more data. Returns 0 if there is none at the moment.
     ///
     /// # Errors
-    /// The system's, or what is wrong with the compressed bytes.
+    /// I/O errors, or invalid compressed data.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match &mut self.source {
             Source::Plain(file) => file.read(buffer)?,
@@ -92,10 +92,10 @@ impl LogFile {
         Ok(read)
     }
 
-    /// Goes on behind so many bytes.
+    /// Skips to an offset.
     ///
     /// # Errors
-    /// As [`read`](Self::read); `UnexpectedEof` where it is shorter.
+    /// As [`read`](Self::read); `UnexpectedEof` if the file is shorter.
     pub fn skip_to(&mut self, offset: u64) -> io::Result<()> {
         let has = match &mut self.source {
             Source::Plain(file) => {
@@ -108,20 +108,20 @@ impl LogFile {
         has.then_some(()).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// Bytes that were read, uncompressed.
+    /// Returns the number of uncompressed bytes read.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Whether nothing more is ever written to it.
+    /// Returns whether the file cannot grow any more.
     pub fn is_sealed(&self) -> bool {
         matches!(self.source, Source::Gz(_))
     }
 
-    /// Begins it again where it is shorter than what was read of it. Whether it was.
+    /// Starts over if the file is shorter than what was read of it, and returns whether it did.
     ///
     /// # Errors
-    /// The system's.
+    /// I/O errors.
     pub fn restart_if_truncated(&mut self) -> io::Result<bool> {
         let Source::Plain(file) = &mut self.source else {
             return Ok(false);
@@ -129,43 +129,43 @@ impl LogFile {
         let truncated = file.metadata()?.len() < self.offset;
         if truncated {
             file.rewind()?;
-            (self.offset, self.head) = (0, None);
+            (self.offset, self.head_hash) = (0, None);
         }
         Ok(truncated)
     }
 
-    /// What its first line is known by. `None`: it has none yet.
-    pub fn head(&mut self) -> Option<u64> {
-        if self.head.is_none()
+    /// Returns the hash that identifies the file, or `None` if it has no line yet.
+    pub fn head_hash(&mut self) -> Option<u64> {
+        if self.head_hash.is_none()
             && let Source::Plain(file) = &self.source
         {
             let mut head = [0; HEAD_BYTES];
             let read = file.read_at(&mut head, 0).unwrap_or_default();
-            self.head = head_of(&head[..read]);
+            self.head_hash = hash_head(&head[..read]);
         }
-        self.head
+        self.head_hash
     }
 }
 
-/// By what a file is known. `None`: it has no line yet, or cannot be read.
-pub fn read_head(path: &Path, is_gz: bool) -> Option<u64> {
+/// Returns the hash that identifies a file, or `None` if it has no line yet or cannot be read.
+pub fn read_head_hash(path: &Path, is_gz: bool) -> Option<u64> {
     let file = File::open(path).ok()?;
     let mut head = Vec::with_capacity(HEAD_BYTES);
-    let most = HEAD_BYTES as u64;
+    let limit = HEAD_BYTES as u64;
     if is_gz {
         let decoder = MultiGzDecoder::new(BufReader::new(file));
-        decoder.take(most).read_to_end(&mut head).ok()?;
+        decoder.take(limit).read_to_end(&mut head).ok()?;
     } else {
-        file.take(most).read_to_end(&mut head).ok()?;
+        file.take(limit).read_to_end(&mut head).ok()?;
     }
-    head_of(&head)
+    hash_head(&head)
 }
 
-fn head_of(begin: &[u8]) -> Option<u64> {
-    let end = match memchr::memchr(b'\n', begin) {
+fn hash_head(start: &[u8]) -> Option<u64> {
+    let end = match memchr::memchr(b'\n', start) {
         Some(newline) => newline + 1,
-        None if begin.len() == HEAD_BYTES => HEAD_BYTES,
+        None if start.len() == HEAD_BYTES => HEAD_BYTES,
         None => return None,
     };
-    Some(fingerprint(&begin[..end]))
+    Some(fingerprint(&start[..end]))
 }

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::instance::Instance;
 
-/// A container's directory: `<namespace>_<pod>_<uid>/<container>`.
+/// Returns a container's directory, `<namespace>_<pod>_<uid>/<container>`.
 ///
-/// *Source*: the kubelet's `BuildContainerLogsDirectory`. The uid is the kubelet's: a static pod's is not the one that the API shows.
+/// *Source*: the kubelet's `BuildContainerLogsDirectory`. The uid is the kubelet's; for a static
+/// pod it differs from the one in the API.
 pub fn container_dir(root: &Path, instance: &Instance) -> PathBuf {
     let Instance { namespace, pod, .. } = instance;
     let uid = &instance.node_uid;
@@ -14,7 +15,8 @@ pub fn container_dir(root: &Path, instance: &Instance) -> PathBuf {
         .join(instance.key.container_name())
 }
 
-/// The directory of a container of a pod that is known no more, found by the pod's uid. `None`: it is gone too.
+/// Finds the directory of a container by the uid of its pod, or returns `None` if it is gone. For
+/// pods that the API no longer lists.
 pub fn find_container_dir(root: &Path, uid: &str, container: &str) -> Option<PathBuf> {
     let suffix = format!("_{uid}");
     let entries = std::fs::read_dir(root).ok()?;
@@ -25,17 +27,18 @@ pub fn find_container_dir(root: &Path, uid: &str, container: &str) -> Option<Pat
     found.into_iter().find(|dir| dir.is_dir())
 }
 
-/// What a name in a container's directory stands for. Ordered as the files were written, the current one last.
+/// A file in a container's directory. Ordered as the files were written, the current one last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
-    /// `n.log.20261123-084316`, with `.gz` behind where it is compressed. The node's local time, to the second.
+    /// `n.log.20261123-084316`, with the suffix `.gz` if compressed. The node's local time in
+    /// seconds.
     Rotated(String),
-    /// `n.log`: the one being written.
+    /// `n.log`, the file being written.
     Current,
 }
 
-/// What a name stands for, and whether it is compressed; of the instance that came after `number` others. `None`: another instance's, or one that is just
-/// being compressed.
+/// Parses a file name of the instance with `number` predecessors; also returns whether the file is
+/// compressed. Returns `None` for files of other instances and for files being compressed.
 pub fn parse(name: &str, number: u32) -> Option<(Name, bool)> {
     let rest = name.strip_prefix(&number.to_string())?.strip_prefix(".log")?;
     if rest.is_empty() {
@@ -55,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_told_apart_and_ordered_as_they_were_written() {
+    fn names_are_parsed_and_ordered_by_age() {
         let rotated = |time: &str| Name::Rotated(time.to_owned());
         for (name, expected) in [
             ("2.log", Some((Name::Current, false))),
@@ -76,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_node_s_directories_are_understood() {
+    fn file_names_of_a_real_node_are_parsed() {
         let listing = include_str!("../../tests/recordings/ondisk-layout.txt");
         let files = listing.lines().filter(|line| line.starts_with("-rw"));
         let names: Vec<_> = files.filter_map(|line| line.rsplit(' ').next()).collect();

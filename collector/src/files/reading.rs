@@ -1,90 +1,91 @@
-//! How the reading of an instance's files stands: what to do when.
+//! Schedules reads, directory scans and the end of an instance's files.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{tail::Tail, watch::News};
-use crate::instance::Known;
+use super::{tail::Tail, watch::DirChanges};
+use crate::instance::ContainerState;
 
-/// The net below the kernel's events: a directory is looked at at least this often. It costs two lists of a few files.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Interval of directory scans in addition to inotify events. A scan lists a few files twice.
+const SCAN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The same where the kernel tells nothing: a rotation is seen well before the next can come.
-const LOOK_EVERY_DEAF: Duration = Duration::from_millis(250);
+/// The same without inotify: a rotation is detected well before the next one.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A container's status says that it terminated after the runtime has written its last line; so long, nothing may have come since, for the case that it did not.
+/// The container status reports termination after the runtime has written its last line; as a
+/// safeguard, no data may arrive for this long.
 const END_QUIET: Duration = Duration::from_millis(300);
 
-/// The same for a pod that is gone without a word of its end: deleted by force, its containers run on for about 2 s.
+/// The same for a pod that was deleted by force, whose containers run on for about 2 s.
 const GONE_QUIET: Duration = Duration::from_secs(4);
 
-/// How the reading stands.
-pub struct Reading {
+/// The state of reading an instance's files.
+pub struct ReadState {
     /// The files.
     pub tail: Tail,
-    known: Known,
-    /// The files cannot be listed for now: told once.
+    state: ContainerState,
+    /// The files cannot be listed; logged once.
     is_failing: bool,
-    /// There may be something to read.
-    pub is_hungry: bool,
+    /// There may be data to read.
+    pub may_have_data: bool,
     /// Everything was read.
     pub is_idle: bool,
     /// When a file that was read to its end counts as complete.
-    pub settled: Option<Instant>,
-    /// When something was last read, or told of the instance.
+    pub settle_at: Option<Instant>,
+    /// Time of the last data or of the last state change.
     pub quiet_since: Instant,
-    /// When to look, whatever the kernel says.
-    pub look: Instant,
+    /// Time of the next directory scan.
+    pub next_scan: Instant,
 }
 
-impl Reading {
-    /// Begins with a look.
-    pub fn new(tail: Tail, known: Known) -> Self {
+impl ReadState {
+    /// Creates the state with an immediate scan.
+    pub fn new(tail: Tail, state: ContainerState) -> Self {
         let now = Instant::now();
         Self {
             tail,
-            known,
+            state,
             is_failing: false,
-            is_hungry: true,
+            may_have_data: true,
             is_idle: false,
-            settled: None,
+            settle_at: None,
             quiet_since: now,
-            // At once: what happened before the kernel was asked to tell.
-            look: now,
+            // Covers changes from before the directory was watched.
+            next_scan: now,
         }
     }
 
-    /// The instance is now like this.
-    pub fn is_told(&mut self, known: Known) {
-        if known.terminated != self.known.terminated || known.present != self.known.present {
+    /// Updates the state of the instance.
+    pub fn set_state(&mut self, state: ContainerState) {
+        if state.terminated != self.state.terminated || state.present != self.state.present {
             self.quiet_since = Instant::now();
         }
-        self.known = known;
+        self.state = state;
     }
 
-    /// The kernel told this.
-    pub fn hears(&mut self, news: News) {
-        if news.is_changed || !news.closed.is_empty() {
+    /// Applies inotify events.
+    pub fn apply_changes(&mut self, changes: DirChanges) {
+        if changes.files_changed || !changes.closed.is_empty() {
             self.scan();
         }
-        news.closed.iter().for_each(|name| self.tail.closed(name));
-        self.wakes();
+        changes.closed.iter().for_each(|name| self.tail.mark_closed(name));
+        self.wake();
     }
 
-    /// Looks, whatever the kernel told.
-    pub fn looks(&mut self, is_deaf: bool) {
+    /// Scans the directory independent of inotify events.
+    pub fn scan_now(&mut self, is_polling: bool) {
         self.scan();
-        self.wakes();
-        self.look = Instant::now() + if is_deaf { LOOK_EVERY_DEAF } else { LOOK_EVERY };
+        self.wake();
+        self.next_scan = Instant::now() + if is_polling { POLL_INTERVAL } else { SCAN_INTERVAL };
     }
 
-    /// There may be something to read.
-    pub fn wakes(&mut self) {
-        (self.is_hungry, self.is_idle, self.settled) = (true, false, None);
+    /// Schedules a read.
+    pub fn wake(&mut self) {
+        (self.may_have_data, self.is_idle, self.settle_at) = (true, false, None);
     }
 
-    /// Looks for new files. Whether there are.
+    /// Opens new files and returns whether there are any.
     pub fn scan(&mut self) -> bool {
         let found = match self.tail.scan(Instant::now()) {
             Ok(found) => {
@@ -93,22 +94,22 @@ impl Reading {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.is_failing, true) {
-                    tracing::warn!(%error, dir = %self.tail.dir().display(), "a container's files cannot be listed for now");
+                    tracing::warn!(%error, dir = %self.tail.dir().display(), "log directory listing failed");
                 }
                 false
             }
         };
         if found {
-            self.wakes();
+            self.wake();
         }
         found
     }
 
-    /// When it is over, unless something comes. `None`: not for now.
-    pub fn ends(&self) -> Option<Instant> {
-        let wait = match self.known {
-            Known { terminated: true, .. } => END_QUIET,
-            Known { present: false, .. } => GONE_QUIET,
+    /// Returns when reading ends unless data arrives, or `None` while the container runs.
+    pub fn ends_at(&self) -> Option<Instant> {
+        let wait = match self.state {
+            ContainerState { terminated: true, .. } => END_QUIET,
+            ContainerState { present: false, .. } => GONE_QUIET,
             _ => return None,
         };
         self.is_idle.then(|| self.quiet_since + wait)

@@ -1,4 +1,4 @@
-//! One container's files across rotations: every byte once, in order, or a hole that is known.
+//! Reads one container's files across rotations: every byte once and in order, or a known gap.
 
 use std::{
     collections::VecDeque,
@@ -10,85 +10,89 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    base::Place,
-    join::Joiner,
-    listing::{Listed, list},
+    assemble::LineAssembler,
+    listing::{ListedFile, list},
     log_file::{FileId, LogFile},
     path::Name,
 };
+use crate::publish::file_checkpoint::FilePosition;
 
-/// What is read at once: a few thousand lines, and well below a millisecond.
+/// Maximum read size: a few thousand lines, well below a millisecond.
 const READ_BYTES: usize = 256 << 10;
 
-/// Room that a container keeps while it is quiet: what it prints now and then is read in one piece. While a read fills it, it grows.
+/// Buffer size of a container with little output. It grows while reads fill it.
 const QUIET_BYTES: usize = 8 << 10;
 
-/// A rotated file may still get a last entry after the next one is there: the runtime reopens first and then lets go of the old one. Where it was not seen to
-/// let go, the file must have been quiet for so long before it counts as complete. In the runtime it is a matter of microseconds.
+/// The runtime opens the new file before it closes the rotated one, so a rotated file can still
+/// grow. If its close was not observed, it counts as complete after this time without data. In
+/// practice this takes microseconds.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// The most files of a container that are held open, unread. Held files are read even after the node removed them, and take its disk until then; a node keeps 5.
+/// Maximum number of unread files held open per container. An open file stays readable after the
+/// node has removed it, and uses disk until then. A node keeps 5.
 const MAX_HELD: usize = 8;
 
-/// A container's directory is listed again where a file was renamed meanwhile; so often at most, and then later.
-const LIST_TRIES: usize = 5;
+/// Maximum number of attempts to list a directory while files are being renamed.
+const LIST_ATTEMPTS: usize = 5;
 
 /// One container instance's files, the oldest unread one first.
 ///
-/// Files that are there are held open from the moment in which they are seen, so that a rotation that overtakes the reading takes nothing away.
+/// Files are held open from the moment they are seen, so that a rotation that overtakes the reader
+/// loses nothing.
 ///
-/// *Memory*: what is read at once while there is more, 8 KiB while quiet.
+/// *Memory*: the read size while there is more data, 8 KiB otherwise.
 pub struct Tail {
     dir: PathBuf,
     number: u32,
-    files: VecDeque<Held>,
+    files: VecDeque<HeldFile>,
     buffer: Vec<u8>,
-    /// Bytes of the buffer that are read and not yet taken: the beginning of a line.
+    /// Bytes at the start of the buffer that are an incomplete line.
     rest: usize,
 }
 
-struct Held {
+struct HeldFile {
     file: LogFile,
-    /// Between it and the one before there may have been others.
-    after_hole: bool,
-    /// Nothing more comes into it: its writer was seen to let go of it, it was compressed, or it is older than the one before the newest.
+    /// Files between this one and the one before it may be missing.
+    after_gap: bool,
+    /// The file cannot grow: its close was observed, it is compressed, or it is older than the
+    /// second newest.
     is_sealed: bool,
-    /// It cannot be read on.
+    /// A read failed.
     is_broken: bool,
-    /// When it ceased to be the newest, or last grew after that.
+    /// When it ceased to be the newest file, or last grew after that.
     since: Instant,
-    was_settling: bool,
+    is_settling: bool,
 }
 
-/// What opening a container's files came to.
+/// Result of opening a container's files.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// There is no file yet, or none any more.
+    /// There is no file.
     Missing,
-    /// They are read from where it was asked.
-    There,
-    /// The place that was asked for is gone: they are read from the oldest that is left.
-    Elsewhere,
+    /// Reading starts at the requested position.
+    Found,
+    /// The requested position does not exist any more; reading starts at the oldest file.
+    PositionGone,
 }
 
-/// What a turn of reading came to.
+/// Result of one read.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// There may be more at once.
+pub enum ReadOutcome {
+    /// Data was read; there may be more.
     Read,
-    /// The file's end was reached, and the next one is there: it is certain at this time that nothing more comes.
+    /// The end of a rotated file was reached; it counts as complete at this time.
     Settling(Instant),
-    /// Now the next file is read; `after_hole`: files between may be missing. The same where a file was truncated.
+    /// Reading continues with the next file, or with a truncated file from its start.
     Next {
-        /// What was not read may be lost.
-        after_hole: bool,
+        /// Data before it may be lost.
+        after_gap: bool,
     },
     /// Everything was read.
     Idle,
 }
 
 impl Tail {
-    /// Of the instance that came after `number` others, in this directory.
+    /// Creates the tail of the instance with `number` predecessors in this directory.
     pub fn new(dir: PathBuf, number: u32) -> Self {
         Self {
             dir,
@@ -99,22 +103,22 @@ impl Tail {
         }
     }
 
-    /// The directory.
+    /// Returns the directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// How many instances came before.
+    /// Returns the number of earlier instances.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// Opens what is there, from this place on, or from the beginning.
+    /// Opens the files at a position, or at the oldest one.
     ///
     /// # Errors
-    /// The system's, but for a directory that does not exist.
-    pub fn open(&mut self, from: Option<&Place>, now: Instant) -> io::Result<Opened> {
-        for _ in 0..LIST_TRIES {
+    /// I/O errors, except for a missing directory.
+    pub fn open(&mut self, from: Option<&FilePosition>, now: Instant) -> io::Result<Opened> {
+        for _ in 0..LIST_ATTEMPTS {
             self.files.clear();
             let listed = list(&self.dir, self.number)?;
             if listed != list(&self.dir, self.number)? {
@@ -123,54 +127,54 @@ impl Tail {
             if listed.is_empty() {
                 return Ok(Opened::Missing);
             }
-            let found = from.and_then(|place| find(&listed, place).map(|at| (at, place)));
+            let found = from.and_then(|position| find_position(&listed, position).map(|at| (at, position)));
             let first = found.map_or(0, |(at, _)| at);
-            if !self.hold_all(&listed[first..], false, now)? {
+            if !self.hold(&listed[first..], false, now)? {
                 continue;
             }
-            let Some((_, place)) = found else {
+            let Some((_, position)) = found else {
                 return Ok(if from.is_some() {
-                    Opened::Elsewhere
+                    Opened::PositionGone
                 } else {
-                    Opened::There
+                    Opened::Found
                 });
             };
             let front = self.files.front_mut().map(|held| &mut held.file);
-            return match front.map(|file| file.skip_to(place.offset)) {
-                Some(Ok(())) => Ok(Opened::There),
-                // The same first line and shorter: what was had is gone.
-                _ => self.reopen_all(now),
+            return match front.map(|file| file.skip_to(position.offset)) {
+                Some(Ok(())) => Ok(Opened::Found),
+                // A file with the same first line that is shorter: the position is lost.
+                _ => self.reopen(now),
             };
         }
         Ok(Opened::Missing)
     }
 
-    fn reopen_all(&mut self, now: Instant) -> io::Result<Opened> {
+    fn reopen(&mut self, now: Instant) -> io::Result<Opened> {
         Ok(match self.open(None, now)? {
-            Opened::There => Opened::Elsewhere,
+            Opened::Found => Opened::PositionGone,
             other => other,
         })
     }
 
-    /// Looks for files that are new. Whether there are.
+    /// Opens new files and returns whether there are any.
     ///
     /// # Errors
-    /// The system's, but for a directory that does not exist.
+    /// I/O errors, except for a missing directory.
     pub fn scan(&mut self, now: Instant) -> io::Result<bool> {
-        for _ in 0..LIST_TRIES {
+        for _ in 0..LIST_ATTEMPTS {
             let before = self.files.len();
             let listed = list(&self.dir, self.number)?;
             if listed.is_empty() || before >= MAX_HELD {
                 return Ok(false);
             }
-            // A rename in the midst of it can hide a file.
+            // A concurrent rename can hide a file from a listing.
             if listed != list(&self.dir, self.number)? {
                 continue;
             }
-            self.rename(&listed);
-            let slot = self.slot(&listed);
-            let fresh = &listed[slot.map_or(0, |slot| slot + 1)..];
-            if self.hold_all(fresh, slot.is_none(), now)? {
+            self.update_names(&listed);
+            let newest_index = self.newest_index(&listed);
+            let new_files = &listed[newest_index.map_or(0, |index| index + 1)..];
+            if self.hold(new_files, newest_index.is_none(), now)? {
                 return Ok(self.files.len() > before);
             }
             self.files.truncate(before);
@@ -178,9 +182,9 @@ impl Tail {
         Ok(false)
     }
 
-    /// A file's writer let go of it, under this name: nothing more comes into it.
-    pub fn closed(&mut self, name: &Name) {
-        // The current one's writer may come back.
+    /// Marks a rotated file as complete after its writer closed it.
+    pub fn mark_closed(&mut self, name: &Name) {
+        // The current file may be opened again by its writer.
         let rotated = self
             .files
             .iter_mut()
@@ -190,13 +194,13 @@ impl Tail {
         }
     }
 
-    /// Reads on, at most so much that others wait for less than a millisecond, into the joiner.
+    /// Reads up to the read size into the assembler.
     ///
     /// # Errors
-    /// The system's: the file at hand is given up with what was not read of it.
-    pub fn turn(&mut self, joiner: &mut Joiner, now: Instant) -> io::Result<Turn> {
+    /// I/O errors; the rest of the current file is given up.
+    pub fn read_next(&mut self, assembler: &mut LineAssembler, now: Instant) -> io::Result<ReadOutcome> {
         let Some(held) = self.files.front_mut() else {
-            return Ok(Turn::Idle);
+            return Ok(ReadOutcome::Idle);
         };
         if self.buffer.len() == self.rest {
             let room = (self.rest * 4).clamp(QUIET_BYTES, READ_BYTES);
@@ -205,89 +209,90 @@ impl Tail {
         let read = match held.read(&mut self.buffer[self.rest..], now) {
             Ok(read) => read,
             Err(error) => {
-                self.finish_rest(joiner);
+                self.finish_rest(assembler);
                 return Err(error);
             }
         };
         if read > 0 {
-            self.take(self.rest + read, joiner);
-            return Ok(Turn::Read);
+            self.assemble(self.rest + read, assembler);
+            return Ok(ReadOutcome::Read);
         }
         if held.file.restart_if_truncated().unwrap_or_default() {
-            self.finish_rest(joiner);
-            return Ok(Turn::Next { after_hole: true });
+            self.finish_rest(assembler);
+            return Ok(ReadOutcome::Next { after_gap: true });
         }
-        Ok(self.at_end(joiner, now))
+        Ok(self.at_end(assembler, now))
     }
 
-    /// The front's end was reached: goes on with the next, where that is there and nothing more can come.
-    fn at_end(&mut self, joiner: &mut Joiner, now: Instant) -> Turn {
+    /// Continues with the next file if there is one and the current one is complete.
+    fn at_end(&mut self, assembler: &mut LineAssembler, now: Instant) -> ReadOutcome {
         self.buffer.truncate(self.rest.max(QUIET_BYTES));
         self.buffer.shrink_to_fit();
-        let after_hole = match self.files.get(1) {
-            Some(next) => next.after_hole || self.files[0].is_broken,
-            None => return Turn::Idle,
+        let after_gap = match self.files.get(1) {
+            Some(next) => next.after_gap || self.files[0].is_broken,
+            None => return ReadOutcome::Idle,
         };
         let front = &mut self.files[0];
         let settled = front.since + SETTLE;
         if !front.is_sealed && now < settled {
-            front.was_settling = true;
-            return Turn::Settling(settled);
+            front.is_settling = true;
+            return ReadOutcome::Settling(settled);
         }
-        self.finish_rest(joiner);
+        self.finish_rest(assembler);
         self.files.pop_front();
-        Turn::Next { after_hole }
+        ReadOutcome::Next { after_gap }
     }
 
-    /// Whether the file at hand cannot be read on.
+    /// Returns whether the current file could not be read to its end.
     pub fn is_broken(&self) -> bool {
         self.files.front().is_some_and(|held| held.is_broken)
     }
 
-    /// Everything was read, and nothing more comes: what stands behind the last newline is a line too.
-    pub fn finish_rest(&mut self, joiner: &mut Joiner) {
+    /// Treats an unterminated rest as a line, at the end of all files.
+    pub fn finish_rest(&mut self, assembler: &mut LineAssembler) {
         if self.rest > 0 {
-            joiner.line(&self.buffer[..self.rest]);
+            assembler.line(&self.buffer[..self.rest]);
             self.rest = 0;
         }
     }
 
-    /// Where the next line begins. `None`: in a file without a line.
-    pub fn place(&mut self) -> Option<Place> {
+    /// Returns where the next line starts, or `None` in a file without a line.
+    pub fn position(&mut self) -> Option<FilePosition> {
         let file = &mut self.files.front_mut()?.file;
         let FileId { dev, inode } = file.id;
-        Some(Place {
+        Some(FilePosition {
             dev,
             inode,
-            head: file.head()?,
+            head_hash: file.head_hash()?,
             offset: file.offset() - self.rest as u64,
         })
     }
 
-    /// Takes complete lines of what is filled; the rest stays.
-    fn take(&mut self, filled: usize, joiner: &mut Joiner) {
+    /// Passes complete lines of the filled buffer to the assembler and keeps the rest.
+    fn assemble(&mut self, filled: usize, assembler: &mut LineAssembler) {
         let data = &self.buffer[..filled];
         match memchr::memrchr(b'\n', &data[self.rest..]) {
             Some(newline) => {
                 let end = self.rest + newline + 1;
-                joiner.lines(&data[..end]);
+                assembler.lines(&data[..end]);
                 self.buffer.copy_within(end..filled, 0);
                 self.rest = filled - end;
                 if filled == self.buffer.len() && filled < READ_BYTES {
                     self.buffer.resize((filled * 4).min(READ_BYTES), 0);
                 }
             }
-            // The runtime writes no line of this length.
+            // The runtime does not write lines of this length.
             None if filled >= READ_BYTES => {
-                joiner.foreign(data, false);
+                assembler.unrecognized(data, false);
                 self.rest = 0;
             }
             None => self.rest = filled,
         }
     }
 
-    /// Holds files, in this order. False: one was renamed or removed since it was listed.
-    fn hold_all(&mut self, listed: &[Listed], after_hole: bool, now: Instant) -> io::Result<bool> {
+    /// Holds files open, in this order. Returns false if one was renamed or removed since it was
+    /// listed.
+    fn hold(&mut self, listed: &[ListedFile], after_gap: bool, now: Instant) -> io::Result<bool> {
         for (at, entry) in listed.iter().enumerate() {
             if self.files.len() >= MAX_HELD {
                 break;
@@ -303,16 +308,17 @@ impl Tail {
             if let Some(newest) = self.files.back_mut() {
                 newest.since = now;
             }
-            self.files.push_back(Held {
+            self.files.push_back(HeldFile {
                 is_sealed: file.is_sealed(),
                 is_broken: false,
                 file,
-                after_hole: after_hole && at == 0,
+                after_gap: after_gap && at == 0,
                 since: now,
-                was_settling: false,
+                is_settling: false,
             });
         }
-        // The kubelet rotates every few seconds at most: only the newest before the current one can be being let go of.
+        // The kubelet rotates every few seconds at most: only the second newest file can still be
+        // open for writing.
         let sealed = self.files.len().saturating_sub(2);
         self.files
             .iter_mut()
@@ -321,8 +327,8 @@ impl Tail {
         Ok(true)
     }
 
-    /// Notes what the files that are held are called now.
-    fn rename(&mut self, listed: &[Listed]) {
+    /// Updates the names of the held files.
+    fn update_names(&mut self, listed: &[ListedFile]) {
         for held in &mut self.files {
             if let Some(entry) = listed.iter().find(|entry| entry.id == held.file.id) {
                 held.file.name = entry.name.clone();
@@ -330,20 +336,21 @@ impl Tail {
         }
     }
 
-    /// Where the newest file that is held stands among these. `None`: it is gone, and what came behind it may be, too.
-    fn slot(&mut self, listed: &[Listed]) -> Option<usize> {
+    /// Returns the index of the newest held file in a listing, or `None` if it is gone and files
+    /// after it may be, too.
+    fn newest_index(&mut self, listed: &[ListedFile]) -> Option<usize> {
         let newest = &mut self.files.back_mut()?.file;
-        let same = |entry: &Listed| entry.id == newest.id;
-        let named = |entry: &Listed| matches!(newest.name, Name::Rotated(_)) && entry.name == newest.name;
-        if let Some(slot) = listed.iter().position(same).or_else(|| listed.iter().position(named)) {
-            return Some(slot);
+        let same = |entry: &ListedFile| entry.id == newest.id;
+        let named = |entry: &ListedFile| matches!(newest.name, Name::Rotated(_)) && entry.name == newest.name;
+        if let Some(newest_index) = listed.iter().position(same).or_else(|| listed.iter().position(named)) {
+            return Some(newest_index);
         }
-        let head = newest.head()?;
-        listed.iter().position(|entry| entry.head() == Some(head))
+        let head_hash = newest.head_hash()?;
+        listed.iter().position(|entry| entry.head_hash() == Some(head_hash))
     }
 }
 
-impl Held {
+impl HeldFile {
     fn read(&mut self, buffer: &mut [u8], now: Instant) -> io::Result<usize> {
         if self.is_broken {
             return Ok(0);
@@ -351,22 +358,23 @@ impl Held {
         let read = self.file.read(buffer).inspect_err(|_| {
             (self.is_broken, self.is_sealed) = (true, true);
         })?;
-        if read > 0 && self.was_settling {
+        if read > 0 && self.is_settling {
             self.since = now;
         }
         Ok(read)
     }
 }
 
-/// The file of a place: the one with its inode where that still begins alike, or another that does.
-fn find(listed: &[Listed], place: &Place) -> Option<usize> {
-    let begins_alike = |entry: &Listed| entry.head() == Some(place.head);
+/// Finds the file of a position: the one with its inode if its first line matches, otherwise one
+/// whose first line matches.
+fn find_position(listed: &[ListedFile], position: &FilePosition) -> Option<usize> {
+    let same_head = |entry: &ListedFile| entry.head_hash() == Some(position.head_hash);
     let id = FileId {
-        dev: place.dev,
-        inode: place.inode,
+        dev: position.dev,
+        inode: position.inode,
     };
-    let same = listed.iter().position(|entry| entry.id == id && begins_alike(entry));
-    same.or_else(|| listed.iter().position(begins_alike))
+    let same = listed.iter().position(|entry| entry.id == id && same_head(entry));
+    same.or_else(|| listed.iter().position(same_head))
 }
 
 #[cfg(test)]

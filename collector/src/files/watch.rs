@@ -1,7 +1,8 @@
-//! What the kernel says happens in containers' directories.
+//! Watches containers' directories with inotify.
 //!
-//! One inotify instance and one watch a container, whatever the number of its files. The crates `notify` and `inotify` were left out: the first brings a thread
-//! and a queue of paths of its own, the second wraps the three system calls that `rustix`, which is there anyway, offers without unsafe code.
+//! Uses one inotify instance, and one watch per container whatever the number of its files. The
+//! `notify` crate would add a thread and a queue of paths; the `inotify` crate wraps the three
+//! system calls that `rustix`, a dependency anyway, offers without unsafe code.
 
 use std::{
     collections::HashMap,
@@ -17,9 +18,9 @@ use tokio::sync::Notify;
 
 use super::path::{self, Name};
 
-/// The watched directories. Clones share them; dropping the last ends the watching.
+/// The watched directories. Clones share them; dropping the last one stops watching.
 #[derive(Clone)]
-pub struct Watches {
+pub struct DirWatcher {
     shared: Arc<Shared>,
 }
 
@@ -27,133 +28,133 @@ pub struct Watches {
 struct Shared {
     #[cfg(target_os = "linux")]
     kernel: Option<linux::Kernel>,
-    /// That a directory cannot be watched is told once.
+    /// A failure to watch a directory is logged once.
     #[cfg(target_os = "linux")]
-    is_told: AtomicBool,
-    /// By watch. The instances of one container share a directory, and so a watch.
-    bells: Mutex<HashMap<i32, Vec<Weak<Rung>>>>,
+    is_warned: AtomicBool,
+    /// By watch descriptor. The instances of one container share a directory and so a watch.
+    subscriptions: Mutex<HashMap<i32, Vec<Weak<Subscription>>>>,
 }
 
-/// Rings when something happens in one directory.
-pub struct Bell {
-    rung: Arc<Rung>,
-    /// `None`: it never rings, and has to be looked instead.
+/// Reports changes in one directory.
+pub struct DirWatch {
+    subscription: Arc<Subscription>,
+    /// `None`: the directory cannot be watched and must be polled.
     watch: Option<i32>,
-    watches: Watches,
+    watcher: DirWatcher,
 }
 
-struct Rung {
+struct Subscription {
     number: u32,
     notify: Notify,
-    news: Mutex<News>,
+    news: Mutex<DirChanges>,
 }
 
-/// What happened since it was last asked.
+/// Changes since the last report.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct News {
-    /// Files came, went, or were renamed.
-    pub is_changed: bool,
-    /// Rotated files whose writer let go of them.
+pub struct DirChanges {
+    /// Files were created, removed or renamed.
+    pub files_changed: bool,
+    /// Rotated files that were closed by their writer.
     pub closed: Vec<Name>,
 }
 
-impl Watches {
-    /// Begins to listen. Where the system refuses it, the bells never ring.
+impl DirWatcher {
+    /// Creates the watcher. If inotify is not available, all directories must be polled.
     pub fn new() -> Self {
-        Self { shared: open() }
+        Self { shared: open_watcher() }
     }
 
-    /// Watches the files that an instance which came after `number` others has in a directory.
-    pub fn watch(&self, dir: &Path, number: u32) -> Bell {
-        let rung = Arc::new(Rung {
+    /// Watches the files of the instance with `number` predecessors in a directory.
+    pub fn watch(&self, dir: &Path, number: u32) -> DirWatch {
+        let subscription = Arc::new(Subscription {
             number,
             notify: Notify::new(),
             news: Mutex::default(),
         });
-        let watch = self.shared.add(dir, &rung);
-        Bell {
-            rung,
+        let watch = self.shared.add(dir, &subscription);
+        DirWatch {
+            subscription,
             watch,
-            watches: self.clone(),
+            watcher: self.clone(),
         }
     }
 }
 
-impl Bell {
-    /// Whether it can ring.
-    pub fn is_deaf(&self) -> bool {
+impl DirWatch {
+    /// Returns whether the directory must be polled.
+    pub fn is_polling(&self) -> bool {
         self.watch.is_none()
     }
 
-    /// Returns when something has happened since the last call.
+    /// Returns the changes since the last call, as soon as there are any.
     ///
-    /// *Cancel safety*: nothing is lost.
-    pub async fn rung(&self) -> News {
-        self.rung.notify.notified().await;
-        std::mem::take(&mut *self.rung.news.lock())
+    /// *Cancel safety*: no change is lost.
+    pub async fn changed(&self) -> DirChanges {
+        self.subscription.notify.notified().await;
+        std::mem::take(&mut *self.subscription.news.lock())
     }
 }
 
-impl Drop for Bell {
+impl Drop for DirWatch {
     fn drop(&mut self) {
         if let Some(watch) = self.watch {
-            self.watches.shared.remove(watch, &self.rung);
+            self.watcher.shared.remove(watch, &self.subscription);
         }
     }
 }
 
-impl Rung {
-    fn ring(&self, happened: Happened, name: &str) {
+impl Subscription {
+    fn notify(&self, dispatch: FileEvent, name: &str) {
         let Some((name, is_gz)) = path::parse(name, self.number) else {
             return;
         };
         let mut news = self.news.lock();
-        match happened {
-            Happened::Written => {}
-            Happened::Closed if is_gz || news.closed.contains(&name) => {}
-            Happened::Closed => news.closed.push(name),
-            Happened::Changed => news.is_changed = true,
+        match dispatch {
+            FileEvent::Written => {}
+            FileEvent::Closed if is_gz || news.closed.contains(&name) => {}
+            FileEvent::Closed => news.closed.push(name),
+            FileEvent::Renamed => news.files_changed = true,
         }
         drop(news);
         self.notify.notify_one();
     }
 
-    /// What happened cannot be told any more.
-    fn ring_blindly(&self) {
-        self.news.lock().is_changed = true;
+    /// Reports a change after events were lost.
+    fn notify_overflow(&self) {
+        self.news.lock().files_changed = true;
         self.notify.notify_one();
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "nobody tells"))]
-enum Happened {
-    /// Bytes came.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "no events without inotify"))]
+enum FileEvent {
+    /// Data was written.
     Written,
-    /// A writer let go.
+    /// A writer closed the file.
     Closed,
-    /// A name came or went.
-    Changed,
+    /// A name appeared or disappeared.
+    Renamed,
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open() -> Arc<Shared> {
+fn open_watcher() -> Arc<Shared> {
     Arc::default()
 }
 
 #[cfg(not(target_os = "linux"))]
 impl Shared {
-    fn add(&self, _: &Path, _: &Arc<Rung>) -> Option<i32> {
+    fn add(&self, _: &Path, _: &Arc<Subscription>) -> Option<i32> {
         None
     }
 
-    fn remove(&self, watch: i32, _: &Arc<Rung>) {
-        self.bells.lock().remove(&watch);
+    fn remove(&self, watch: i32, _: &Arc<Subscription>) {
+        self.subscriptions.lock().remove(&watch);
     }
 }
 
 #[cfg(target_os = "linux")]
-use linux::open;
+use linux::open_watcher;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -172,12 +173,12 @@ mod linux {
     use tokio::io::unix::AsyncFd;
     use tokio_util::sync::{CancellationToken, DropGuard};
 
-    use super::{Happened, Rung, Shared, Weak};
+    use super::{FileEvent, Shared, Subscription, Weak};
 
-    /// Events are gathered for so long: a loud container's writes are then one event or a few, and its lines are read many at a time.
+    /// Events are collected for this long, so that many lines are read at a time.
     const GATHER: Duration = Duration::from_millis(1);
 
-    /// Room for some hundred events.
+    /// Buffer for a few hundred events.
     const EVENTS_BYTES: usize = 16 << 10;
 
     pub struct Kernel {
@@ -185,11 +186,11 @@ mod linux {
         _stop: DropGuard,
     }
 
-    pub fn open() -> Arc<Shared> {
-        let inotify = match init() {
+    pub fn open_watcher() -> Arc<Shared> {
+        let inotify = match init_inotify() {
             Ok(inotify) => Arc::new(inotify),
             Err(error) => {
-                tracing::warn!(%error, "the node's files cannot be watched: they are looked at now and then (fs.inotify.max_user_instances)");
+                tracing::warn!(%error, "inotify not available, polling all directories; raise fs.inotify.max_user_instances");
                 return Arc::default();
             }
         };
@@ -201,21 +202,21 @@ mod linux {
             }),
             ..Shared::default()
         });
-        let ring = ring(inotify, Arc::downgrade(&shared));
-        tokio::spawn(async move { stop.run_until_cancelled(ring).await });
+        let notify = notify(inotify, Arc::downgrade(&shared));
+        tokio::spawn(async move { stop.run_until_cancelled(notify).await });
         shared
     }
 
     #[expect(
         deprecated,
-        reason = "its unsafe successor asks that the descriptor stays the same, and an OwnedFd's does"
+        reason = "the unsafe successor requires a constant descriptor, which an OwnedFd has"
     )]
-    fn init() -> std::io::Result<AsyncFd<OwnedFd>> {
+    fn init_inotify() -> std::io::Result<AsyncFd<OwnedFd>> {
         AsyncFd::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?)
     }
 
-    /// Rings the bells, until nobody has any.
-    async fn ring(inotify: Arc<AsyncFd<OwnedFd>>, shared: Weak<Shared>) {
+    /// Dispatches events until the watcher is dropped.
+    async fn notify(inotify: Arc<AsyncFd<OwnedFd>>, shared: Weak<Shared>) {
         let mut room = [MaybeUninit::uninit(); EVENTS_BYTES];
         loop {
             let Ok(mut ready) = inotify.readable().await else {
@@ -227,12 +228,12 @@ mod linux {
                     Ok(event) => {
                         let Some(shared) = shared.upgrade() else { return };
                         let name = event.file_name().and_then(|name| name.to_str().ok());
-                        shared.happened(event.wd(), event.events(), name.unwrap_or_default());
+                        shared.dispatch(event.wd(), event.events(), name.unwrap_or_default());
                     }
                     Err(Errno::INTR) => {}
                     Err(Errno::WOULDBLOCK) => break,
                     Err(error) => {
-                        tracing::error!(%error, "the node's files are no longer watched");
+                        tracing::error!(%error, "inotify failed, polling all directories");
                         return;
                     }
                 }
@@ -243,7 +244,7 @@ mod linux {
     }
 
     impl Shared {
-        pub fn add(&self, dir: &Path, rung: &Arc<Rung>) -> Option<i32> {
+        pub fn add(&self, dir: &Path, subscription: &Arc<Subscription>) -> Option<i32> {
             let kernel = self.kernel.as_ref()?;
             let wanted = WatchFlags::MODIFY
                 | WatchFlags::CLOSE_WRITE
@@ -251,61 +252,67 @@ mod linux {
                 | WatchFlags::MOVE
                 | WatchFlags::DELETE
                 | WatchFlags::ONLYDIR;
-            // Under the lock: an event may be there before the watch is noted.
-            let mut bells = self.bells.lock();
+            // The lock is taken first: an event may arrive before the watch is registered.
+            let mut subscriptions = self.subscriptions.lock();
             match inotify::add_watch(kernel.inotify.get_ref(), dir, wanted) {
                 Ok(watch) => {
-                    bells.entry(watch).or_default().push(Arc::downgrade(rung));
+                    subscriptions
+                        .entry(watch)
+                        .or_default()
+                        .push(Arc::downgrade(subscription));
                     Some(watch)
                 }
                 Err(Errno::NOENT) => None,
                 Err(error) => {
-                    if !self.is_told.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(%error, dir = %dir.display(), "some containers' files cannot be watched: they are looked at now and then (fs.inotify.max_user_watches)");
+                    if !self.is_warned.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(%error, dir = %dir.display(), "inotify watch failed, polling the directory; raise fs.inotify.max_user_watches");
                     }
                     None
                 }
             }
         }
 
-        pub fn remove(&self, watch: i32, rung: &Arc<Rung>) {
-            let mut bells = self.bells.lock();
-            let Some(own) = bells.get_mut(&watch) else { return };
-            own.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(rung)));
+        pub fn remove(&self, watch: i32, subscription: &Arc<Subscription>) {
+            let mut subscriptions = self.subscriptions.lock();
+            let Some(own) = subscriptions.get_mut(&watch) else {
+                return;
+            };
+            own.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(subscription)));
             if own.is_empty() {
-                bells.remove(&watch);
+                subscriptions.remove(&watch);
                 if let Some(kernel) = &self.kernel {
-                    // Gone by itself where the directory is.
+                    // The kernel removes the watch together with the directory.
                     let _ = inotify::remove_watch(kernel.inotify.get_ref(), watch);
                 }
             }
         }
 
-        fn happened(&self, watch: i32, what: ReadFlags, name: &str) {
-            let mut bells = self.bells.lock();
+        fn dispatch(&self, watch: i32, what: ReadFlags, name: &str) {
+            let mut subscriptions = self.subscriptions.lock();
             if what.contains(ReadFlags::QUEUE_OVERFLOW) {
-                tracing::debug!("the kernel's queue overflowed: all files are looked at");
-                return bells
+                tracing::debug!("inotify queue overflowed, scanning all directories");
+                return subscriptions
                     .values()
                     .flatten()
                     .filter_map(Weak::upgrade)
-                    .for_each(|rung| rung.ring_blindly());
+                    .for_each(|subscription| subscription.notify_overflow());
             }
             if what.contains(ReadFlags::IGNORED) {
-                // The directory is gone. Its number is not used again.
-                bells.remove(&watch);
+                // The directory is gone. Its descriptor is not reused.
+                subscriptions.remove(&watch);
                 return;
             }
-            let happened = if what.contains(ReadFlags::MODIFY) {
-                Happened::Written
+            let dispatch = if what.contains(ReadFlags::MODIFY) {
+                FileEvent::Written
             } else if what.contains(ReadFlags::CLOSE_WRITE) {
-                Happened::Closed
+                FileEvent::Closed
             } else {
-                Happened::Changed
+                FileEvent::Renamed
             };
-            let rung = bells.get(&watch).into_iter().flatten();
-            rung.filter_map(Weak::upgrade)
-                .for_each(|rung| rung.ring(happened, name));
+            let subscription = subscriptions.get(&watch).into_iter().flatten();
+            subscription
+                .filter_map(Weak::upgrade)
+                .for_each(|subscription| subscription.notify(dispatch, name));
         }
     }
 }
@@ -316,46 +323,53 @@ mod tests {
 
     use super::*;
 
-    /// What a bell tells until `enough` of it was heard.
-    async fn heard(bell: &Bell, enough: impl Fn(&News) -> bool) -> News {
-        let mut all = News::default();
+    /// Collects changes until `enough` is satisfied.
+    async fn next_changes(dir_watch: &DirWatch, enough: impl Fn(&DirChanges) -> bool) -> DirChanges {
+        let mut all = DirChanges::default();
         while !enough(&all) {
-            let news = tokio::time::timeout(Duration::from_secs(30), bell.rung()).await;
+            let news = tokio::time::timeout(Duration::from_secs(30), dir_watch.changed()).await;
             let news = news.expect("within the bound");
-            all.is_changed |= news.is_changed;
+            all.files_changed |= news.files_changed;
             all.closed.extend(news.closed);
         }
         all
     }
 
     #[tokio::test]
-    async fn a_bell_rings_for_its_instance_s_files_alone_and_says_who_let_go_of_one() {
+    async fn a_watch_reports_changes_and_closes_of_its_own_instance_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let mut file = fs::File::create(path("0.log")).unwrap();
-        let watches = Watches::new();
-        let (bell, other) = (watches.watch(dir.path(), 0), watches.watch(dir.path(), 1));
-        assert!(!bell.is_deaf() && !other.is_deaf());
+        let watcher = DirWatcher::new();
+        let (dir_watch, other) = (watcher.watch(dir.path(), 0), watcher.watch(dir.path(), 1));
+        assert!(!dir_watch.is_polling() && !other.is_polling());
         file.write_all(b"x").unwrap();
-        let news = tokio::time::timeout(Duration::from_secs(30), bell.rung()).await;
-        assert_eq!(news.expect("within the bound"), News::default(), "only written to");
+        let news = tokio::time::timeout(Duration::from_secs(30), dir_watch.changed()).await;
+        assert_eq!(
+            news.expect("within the bound"),
+            DirChanges::default(),
+            "only written to"
+        );
         fs::rename(path("0.log"), path("0.log.20261123-084316")).unwrap();
-        assert_eq!(heard(&bell, |news| news.is_changed).await.closed, []);
+        assert_eq!(next_changes(&dir_watch, |news| news.files_changed).await.closed, []);
         drop(file);
         let rotated = Name::Rotated("20261123-084316".to_owned());
-        assert_eq!(heard(&bell, |news| !news.closed.is_empty()).await.closed, [rotated]);
-        assert_eq!(*other.rung.news.lock(), News::default());
-        drop(bell);
+        assert_eq!(
+            next_changes(&dir_watch, |news| !news.closed.is_empty()).await.closed,
+            [rotated]
+        );
+        assert_eq!(*other.subscription.news.lock(), DirChanges::default());
+        drop(dir_watch);
         fs::write(path("1.log"), "").unwrap();
         assert!(
-            heard(&other, |news| news.is_changed).await.is_changed,
+            next_changes(&other, |news| news.files_changed).await.files_changed,
             "the directory is still watched"
         );
     }
 
     #[tokio::test]
-    async fn a_directory_that_is_not_there_has_a_deaf_bell() {
+    async fn a_missing_directory_must_be_polled() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Watches::new().watch(&dir.path().join("none"), 0).is_deaf());
+        assert!(DirWatcher::new().watch(&dir.path().join("none"), 0).is_polling());
     }
 }

@@ -1,36 +1,36 @@
-//! Any sequence of faults: every line comes once, or lies in a hole that is told in its place.
+//! Under any sequence of faults every line is read once or lies in a recorded gap.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use kubesim::{FaultKind, RestartPolicy};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::support::{Running, Seen, Stage};
+use crate::support::{Harness, RunningCollector, StreamRead};
 
-/// What a sequence of faults takes at the most: waiting out an API that is away, again and again.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Time limit for a sequence of faults, with repeated retries of an unavailable API.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Steps of a sequence.
 const STEPS: usize = 25;
 
 struct Play {
-    stage: Stage,
-    collector: Option<Running>,
+    harness: Harness,
+    collector: Option<RunningCollector>,
     random: StdRng,
     written: u32,
 }
 
 impl Play {
     async fn new(seed: u64) -> Self {
-        let stage = Stage::new().await;
-        stage.pod("p", RestartPolicy::Never).await;
-        let collector = stage.collect().await;
-        // Before its first line is read nothing can tell what a log held before.
-        stage.write("p", 0..1);
-        stage.until_lines(1).await;
+        let harness = Harness::new().await;
+        harness.pod("p", RestartPolicy::Never).await;
+        let collector = harness.collect().await;
+        // What a log held before the first read cannot be known.
+        harness.write("p", 0..1);
+        harness.wait_for_lines(1).await;
         Self {
             collector: Some(collector),
-            stage,
+            harness,
             random: StdRng::seed_from_u64(seed),
             written: 1,
         }
@@ -38,15 +38,15 @@ impl Play {
 
     fn write(&mut self) {
         let lines = self.random.random_range(1..400);
-        self.stage.write("p", self.written..self.written + lines);
+        self.harness.write("p", self.written..self.written + lines);
         self.written += lines;
     }
 
-    /// One thing that goes wrong, while lines are written before and after it.
+    /// Causes one fault, and writes lines before and after it.
     async fn step(&mut self, rotates: bool) {
         self.write();
         let duration = Duration::from_millis(self.random.random_range(1..300));
-        let cluster = &self.stage.cluster;
+        let cluster = &self.harness.cluster;
         match self.random.random_range(0..if rotates { 14 } else { 12 }) {
             0 => cluster.break_streams(),
             1 => cluster.end_streams(),
@@ -62,20 +62,20 @@ impl Play {
             8 => cluster.cause(FaultKind::ExpireWatches),
             9 => {
                 let is_away = self.random.random();
-                self.stage.bus.away.store(is_away, Ordering::SeqCst);
+                self.harness.bus.unavailable.store(is_away, Ordering::SeqCst);
             }
             10 => {
                 if let Some(collector) = self.collector.take() {
                     collector.kill().await;
                 }
                 self.write();
-                self.collector = Some(self.stage.collect().await);
+                self.collector = Some(self.harness.collect().await);
             }
             11 => {
                 if let Some(collector) = self.collector.take() {
                     collector.stop().await;
                 }
-                self.collector = Some(self.stage.collect().await);
+                self.collector = Some(self.harness.collect().await);
             }
             12 => cluster.cause(FaultKind::Rotate),
             _ => {
@@ -87,32 +87,32 @@ impl Play {
         tokio::time::sleep(Duration::from_millis(self.random.random_range(0..60))).await;
     }
 
-    /// Ends it all, and returns what a reader has then.
-    async fn finish(mut self) -> (Vec<Seen>, u32) {
-        self.stage.bus.away.store(false, Ordering::SeqCst);
-        self.stage.exit("p").await;
-        let seen = self
-            .stage
-            .until_within(PATIENCE, "all streams ended", |seen| {
-                !seen.is_empty() && seen.iter().all(|seen| seen.ended)
+    /// Ends the run and returns what a reader has.
+    async fn finish(mut self) -> (Vec<StreamRead>, u32) {
+        self.harness.bus.unavailable.store(false, Ordering::SeqCst);
+        self.harness.exit("p").await;
+        let streams = self
+            .harness
+            .wait_within(TIMEOUT, "all streams ended", |streams| {
+                !streams.is_empty() && streams.iter().all(|stream| stream.ended)
             })
             .await;
         if let Some(collector) = self.collector.take() {
             collector.stop().await;
         }
-        (seen, self.written)
+        (streams, self.written)
     }
 }
 
-/// Every line once, or a loss told at the place where the lines before it end.
-fn assert_accounted(seen: &[Seen], written: u32, seed: u64) {
+/// Asserts that every line was read once, or that a gap is recorded where the lines before it end.
+fn assert_accounted_for(streams: &[StreamRead], written: u32, seed: u64) {
     let mut places: BTreeMap<u32, (usize, u64)> = BTreeMap::new();
-    for (stream, seen) in seen.iter().enumerate() {
-        assert_eq!(seen.gaps, [], "seed {seed}: a gap that nobody told");
-        for (text, seq) in seen.texts.iter().zip(&seen.seqs) {
+    for (index, stream) in streams.iter().enumerate() {
+        assert_eq!(stream.silent_gaps, [], "seed {seed}: a gap that is not recorded");
+        for (text, seq) in stream.texts.iter().zip(&stream.seqs) {
             let line: u32 = text.strip_prefix("line ").unwrap().parse().unwrap();
-            let before = places.insert(line, (stream, *seq));
-            assert_eq!(before, None, "seed {seed}: line {line} twice");
+            let before = places.insert(line, (index, *seq));
+            assert_eq!(before, None, "seed {seed}: line {line} was read twice");
         }
     }
     assert!(places.contains_key(&0));
@@ -120,14 +120,14 @@ fn assert_accounted(seen: &[Seen], written: u32, seed: u64) {
         if places.contains_key(&line) || !places.contains_key(&(line - 1)) {
             continue;
         }
-        // The first of a hole.
+        // The first line of a gap.
         let (stream, seq) = places[&(line - 1)];
-        let told = seen[stream].losses.iter().any(|loss| loss.0 == seq + 1);
-        assert!(told, "seed {seed}: line {line} is missing, and nobody told");
+        let recorded = streams[stream].recorded_gaps.iter().any(|gap| gap.0 == seq + 1);
+        assert!(recorded, "seed {seed}: line {line} is missing without a gap");
     }
 }
 
-async fn play(seed: u64, rotates: bool) -> (Vec<Seen>, u32) {
+async fn play(seed: u64, rotates: bool) -> (Vec<StreamRead>, u32) {
     let mut play = Play::new(seed).await;
     for _ in 0..STEPS {
         play.step(rotates).await;
@@ -136,19 +136,19 @@ async fn play(seed: u64, rotates: bool) -> (Vec<Seen>, u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_in_any_order_lose_and_repeat_nothing_while_the_node_keeps_its_file() {
+async fn faults_without_rotation_lose_and_repeat_nothing() {
     for seed in 1..=3 {
-        let (seen, written) = play(seed, false).await;
-        assert_eq!(seen.len(), 1, "seed {seed}");
-        assert_eq!(seen[0].losses, [], "seed {seed}");
-        assert_accounted(&seen, written, seed);
+        let (streams, written) = play(seed, false).await;
+        assert_eq!(streams.len(), 1, "seed {seed}");
+        assert_eq!(streams[0].recorded_gaps, [], "seed {seed}");
+        assert_accounted_for(&streams, written, seed);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_rotations_among_them_what_is_missing_is_told_in_its_place() {
+async fn faults_with_rotations_record_every_gap_in_its_place() {
     for seed in 11..=13 {
-        let (seen, written) = play(seed, true).await;
-        assert_accounted(&seen, written, seed);
+        let (streams, written) = play(seed, true).await;
+        assert_accounted_for(&streams, written, seed);
     }
 }

@@ -1,77 +1,77 @@
-//! The directory of the checkpoints: whose it is, and what becomes of it.
+//! The checkpoint directory: ownership and damage.
 
 use std::path::Path;
 
 use collector::{CollectorError, Config};
 
-use crate::support::{Stage, soon};
+use crate::support::{Harness, in_time};
 
-async fn refusal(stage: &Stage, dir: &Path) -> CollectorError {
+async fn refusal(harness: &Harness, dir: &Path) -> CollectorError {
     let run = collector::run(
         Config::new(dir),
-        stage.client().await,
-        stage.bus.clone(),
+        harness.client().await,
+        harness.bus.clone(),
         Default::default(),
     );
-    soon(run).await.unwrap_err()
+    in_time(run).await.unwrap_err()
 }
 
-fn set_aside(stage: &Stage) -> usize {
-    let beside = std::fs::read_dir(stage.dir.path()).unwrap();
+fn set_aside(harness: &Harness) -> usize {
+    let beside = std::fs::read_dir(harness.dir.path()).unwrap();
     let names = beside.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
     names.filter(|name| name.contains("set-aside")).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_directory_in_use_is_refused() {
-    let stage = Stage::new().await;
-    let collector = stage.collect().await;
-    let refused = refusal(&stage, &stage.dir.path().join("checkpoints")).await;
+async fn a_directory_in_use_is_rejected() {
+    let harness = Harness::new().await;
+    let collector = harness.collect().await;
+    let refused = refusal(&harness, &harness.dir.path().join("checkpoints")).await;
     assert!(matches!(refused, CollectorError::InUse(_)));
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_directory_of_checkpoints_is_refused_in_words_and_left_alone() {
-    let stage = Stage::new().await;
-    let foreign = stage.dir.path().join("foreign");
+async fn other_directories_are_rejected_and_left_unchanged() {
+    let harness = Harness::new().await;
+    let foreign = harness.dir.path().join("foreign");
     std::fs::create_dir_all(&foreign).unwrap();
     let file = foreign.join("version");
     std::fs::write(&file, "not ours").unwrap();
     for (dir, reason) in [
-        (&foreign, "it holds other files, and no checkpoints"),
-        (&file, "it is not a directory"),
-        (&file.join("below"), "it is not a directory"),
+        (&foreign, "it contains files that are not checkpoints"),
+        (&file, "not a directory"),
+        (&file.join("below"), "not a directory"),
     ] {
         let expected = format!(
-            "cannot use the checkpoint directory {}: {reason} (choose another with --checkpoint-dir)",
+            "cannot use checkpoint directory {}: {reason}; choose another one with --checkpoint-dir",
             dir.display()
         );
-        assert_eq!(refusal(&stage, dir).await.to_string(), expected);
+        assert_eq!(refusal(&harness, dir).await.to_string(), expected);
     }
     assert_eq!(std::fs::read_dir(&foreign).unwrap().count(), 1);
-    assert_eq!(set_aside(&stage), 0);
+    assert_eq!(set_aside(&harness), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn checkpoints_that_cannot_be_had_for_now_are_refused_and_not_set_aside() {
-    let stage = Stage::new().await;
-    let dir = stage.dir.path().join("checkpoints");
-    stage.collect().await.stop().await;
-    // What cannot be read as a file: the disk's error, whoever asks.
+async fn temporarily_unreadable_checkpoints_are_not_replaced() {
+    let harness = Harness::new().await;
+    let dir = harness.dir.path().join("checkpoints");
+    harness.collect().await.stop().await;
+    // A directory cannot be read as a file, whatever the user's permissions.
     std::fs::remove_file(dir.join("version")).unwrap();
     std::fs::create_dir(dir.join("version")).unwrap();
-    let refused = refusal(&stage, &dir).await.to_string();
+    let refused = refusal(&harness, &dir).await.to_string();
     assert!(refused.contains("Is a directory"), "{refused}");
     assert!(!refused.contains("Error"), "{refused}");
-    assert_eq!(set_aside(&stage), 0);
+    assert_eq!(set_aside(&harness), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damaged_checkpoints_are_set_aside() {
-    let stage = Stage::new().await;
-    stage.collect().await.stop().await;
-    std::fs::write(stage.dir.path().join("checkpoints/version"), "damaged").unwrap();
-    stage.collect().await.stop().await;
-    assert_eq!(set_aside(&stage), 1);
+async fn damaged_checkpoints_are_renamed() {
+    let harness = Harness::new().await;
+    harness.collect().await.stop().await;
+    std::fs::write(harness.dir.path().join("checkpoints/version"), "damaged").unwrap();
+    harness.collect().await.stop().await;
+    assert_eq!(set_aside(&harness), 1);
 }

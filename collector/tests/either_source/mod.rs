@@ -1,60 +1,60 @@
-//! What a collector promises whichever way it reads.
+//! Guarantees that hold for both sources.
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
 use std::sync::atomic::Ordering;
 
-use crate::support::{Stage, soon};
+use crate::support::{Harness, in_time};
 
-/// Of a container that is always restarted: each instance is a stream of its own, and whole.
-pub async fn each_instance_is_a_stream_of_its_own(stage: Stage) {
-    let collector = stage.collect().await;
+/// Each instance of a container that is always restarted is a complete stream of its own.
+pub async fn instances_are_separate_streams(harness: Harness) {
+    let collector = harness.collect().await;
     for _ in 0..2 {
-        soon(stage.cluster.wait_running("app", "p", "c")).await.unwrap();
-        stage.write("p", 0..50);
-        stage.exit("p").await;
+        in_time(harness.cluster.wait_running("app", "p", "c")).await.unwrap();
+        harness.write("p", 0..50);
+        harness.exit("p").await;
     }
-    let seen = stage
-        .until("two whole instances", |seen| {
-            seen.iter().filter(|seen| seen.ended).count() == 2
+    let streams = harness
+        .wait_for("two ended streams", |streams| {
+            streams.iter().filter(|stream| stream.ended).count() == 2
         })
         .await;
-    for seen in seen.iter().filter(|seen| seen.ended) {
-        seen.assert_whole(0..50);
+    for stream in streams.iter().filter(|stream| stream.ended) {
+        stream.assert_whole(0..50);
     }
     collector.stop().await;
 }
 
-/// A line longer than a batch comes whole, though the collector is killed behind it.
-pub async fn a_long_line_is_whole_over_a_kill(stage: Stage) {
+/// A line longer than a batch is complete although the collector is killed after it.
+pub async fn long_line_survives_a_kill(harness: Harness) {
     let long = "\u{e9}".repeat(bus::MAX_LINE_BYTES);
-    let collector = stage.collect().await;
+    let collector = harness.collect().await;
     let texts = ["before", &long, "after"];
-    stage.cluster.write_lines("app", "p", "c", texts).unwrap();
-    stage.until_lines(3).await;
+    harness.cluster.write_lines("app", "p", "c", texts).unwrap();
+    harness.wait_for_lines(3).await;
     collector.kill().await;
-    let collector = stage.collect().await;
-    stage.cluster.write_line("app", "p", "c", "later").unwrap();
-    let seen = stage.until_lines(4).await;
-    assert!(seen.texts == ["before", &long, "after", "later"]);
-    seen.assert_nothing_missing();
-    assert_eq!(seen.seqs.len(), 5);
+    let collector = harness.collect().await;
+    harness.cluster.write_line("app", "p", "c", "later").unwrap();
+    let stream = harness.wait_for_lines(4).await;
+    assert!(stream.texts == ["before", &long, "after", "later"]);
+    stream.assert_no_gaps();
+    assert_eq!(stream.seqs.len(), 5);
     collector.stop().await;
 }
 
-/// Two hundred lines are written; of the first hundred the collector has heard that the bus has them, of what it accepted behind them it has not when it is
-/// killed. Returns how many lines the bus has.
-pub async fn kill_before_it_hears(stage: &Stage) -> usize {
-    let collector = stage.collect().await;
-    stage.write("p", 0..100);
-    stage.until_lines(100).await;
-    // Stopped in between: of these lines it has heard.
+/// Writes 200 lines. The collector knows that the bus accepted the first 100, and is killed before
+/// it learns that the bus accepted some of the others. Returns the number of lines on the bus.
+pub async fn kill_before_acceptance_is_known(harness: &Harness) -> usize {
+    let collector = harness.collect().await;
+    harness.write("p", 0..100);
+    harness.wait_for_lines(100).await;
+    // After a graceful shutdown the first 100 lines are confirmed.
     collector.stop().await;
-    stage.bus.mute.store(true, Ordering::SeqCst);
-    let collector = stage.collect().await;
-    stage.write("p", 100..200);
-    // One batch at least was accepted and not answered.
-    let accepted = stage.until_lines(101).await.texts.len();
+    harness.bus.no_response.store(true, Ordering::SeqCst);
+    let collector = harness.collect().await;
+    harness.write("p", 100..200);
+    // At least one batch was accepted without a response.
+    let accepted = harness.wait_for_lines(101).await.texts.len();
     collector.kill().await;
-    stage.bus.mute.store(false, Ordering::SeqCst);
+    harness.bus.no_response.store(false, Ordering::SeqCst);
     accepted
 }

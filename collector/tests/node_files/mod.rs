@@ -1,4 +1,4 @@
-//! What a test does to the node's files, and what their two outputs became on the bus.
+//! Manipulates the node's files and reads both outputs from the bus.
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 use bus::{AppName, Bus, BusError, Content, Fd, ReaderItem, Start};
 use kubesim::{LogFiles, RestartPolicy, Scenario};
 
-use crate::support::{Seen, Stage, soon};
+use crate::support::{Harness, StreamRead, in_time};
 
-/// Files that are rotated when a test says so, and so many of which are kept.
+/// Files that rotate only on request, and how many are kept.
 pub fn keeping(max_files: usize) -> LogFiles {
     LogFiles {
         max_files,
@@ -17,32 +17,32 @@ pub fn keeping(max_files: usize) -> LogFiles {
     }
 }
 
-/// A pod that runs, and files of which all are kept.
-pub async fn with_pod(policy: RestartPolicy) -> Stage {
+/// Starts a pod whose files are all kept.
+pub async fn with_pod(policy: RestartPolicy) -> Harness {
     with_pod_keeping(1000, policy).await
 }
 
-pub async fn with_pod_keeping(max_files: usize, policy: RestartPolicy) -> Stage {
+pub async fn with_pod_keeping(max_files: usize, policy: RestartPolicy) -> Harness {
     let scenario = Scenario {
         log_files: keeping(max_files),
         ..Scenario::default()
     };
-    let stage = Stage::with_files(scenario).await;
-    stage.pod("p", policy).await;
-    stage
+    let harness = Harness::with_files(scenario).await;
+    harness.pod("p", policy).await;
+    harness
 }
 
-/// The only container's directory.
-pub fn dir(stage: &Stage) -> PathBuf {
-    let pods = fs::read_dir(stage.pod_log_dir.as_ref().unwrap()).unwrap();
+/// Returns the directory of the only container.
+pub fn dir(harness: &Harness) -> PathBuf {
+    let pods = fs::read_dir(harness.pod_log_dir.as_ref().unwrap()).unwrap();
     let pods: Vec<_> = pods.map(|pod| pod.unwrap().path().join("c")).collect();
     assert_eq!(pods.len(), 1, "one pod: {pods:?}");
     pods.into_iter().next().unwrap()
 }
 
-/// The names of its files, sorted.
-pub fn names(stage: &Stage) -> Vec<String> {
-    let entries = fs::read_dir(dir(stage)).unwrap();
+/// Returns the names of its files, sorted.
+pub fn names(harness: &Harness) -> Vec<String> {
+    let entries = fs::read_dir(dir(harness)).unwrap();
     let mut names: Vec<_> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -50,28 +50,29 @@ pub fn names(stage: &Stage) -> Vec<String> {
     names
 }
 
-impl Stage {
+impl Harness {
     pub fn rotate_file(&self) {
         self.cluster.rotate_log_file("app", "p", "c").unwrap();
     }
 
-    /// Waits until one output's streams hold so many lines. Returns them, in the order of their ids.
-    pub async fn until_lines_of(&self, fd: Fd, lines: usize) -> Vec<Seen> {
+    /// Waits until the streams of one output have this many lines. Returns them, ordered by id.
+    pub async fn wait_for_lines_of(&self, fd: Fd, lines: usize) -> Vec<StreamRead> {
         let suffix = if fd == Fd::Out { ":out/" } else { ":err/" };
-        let of_fd = |seen: &Seen| seen.stream.contains(suffix);
-        let count = |seen: &[Seen]| {
-            seen.iter()
-                .filter(|seen| of_fd(seen))
-                .map(|seen| seen.texts.len())
+        let of_fd = |stream: &StreamRead| stream.stream.contains(suffix);
+        let count = |streams: &[StreamRead]| {
+            streams
+                .iter()
+                .filter(|stream| of_fd(stream))
+                .map(|stream| stream.texts.len())
                 .sum::<usize>()
         };
-        let seen = self
-            .until(&format!("{lines} lines of {fd:?}"), |seen| count(seen) >= lines)
+        let streams = self
+            .wait_for(&format!("{lines} lines of {fd:?}"), |streams| count(streams) >= lines)
             .await;
-        seen.into_iter().filter(of_fd).collect()
+        streams.into_iter().filter(of_fd).collect()
     }
 
-    /// The data of all batches of an output, one after the other.
+    /// Returns the concatenated data of all batches, by output.
     pub async fn raw(&self) -> BTreeMap<&'static str, Vec<u8>> {
         let app: AppName = "app".parse().unwrap();
         let mut raw: BTreeMap<_, Vec<u8>> = BTreeMap::new();
@@ -81,10 +82,10 @@ impl Stage {
             Err(error) => panic!("{error}"),
         };
         loop {
-            match soon(reader.next()).await.unwrap().unwrap() {
+            match in_time(reader.next()).await.unwrap().unwrap() {
                 ReaderItem::Delivery(delivery) => {
                     let batch = delivery.batch;
-                    let name = match batch.metadata.fd.expect("which output") {
+                    let name = match batch.metadata.fd.expect("a batch has an output") {
                         Fd::Out => "out",
                         Fd::Err => "err",
                     };
@@ -99,8 +100,8 @@ impl Stage {
         }
     }
 
-    /// Waits until an output has so many bytes.
-    pub async fn until_raw(&self, out: usize, err: usize) -> BTreeMap<&'static str, Vec<u8>> {
+    /// Waits until both outputs have this many bytes.
+    pub async fn wait_for_raw(&self, out: usize, err: usize) -> BTreeMap<&'static str, Vec<u8>> {
         let enough = async {
             loop {
                 let raw = self.raw().await;
@@ -111,6 +112,6 @@ impl Stage {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        soon(enough).await
+        in_time(enough).await
     }
 }

@@ -1,78 +1,79 @@
-//! A node and its API in all their moods: more containers than follows, a busy API, watches that are forgotten, jobs that are gone at once.
+//! Node and API conditions: more containers than follows, an overloaded API, dead watches, short
+//! jobs.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use bus::Bus;
 use kubesim::{FaultKind, PodPlan, RestartPolicy, Scenario};
 
-use crate::support::{Counted, Seen, Stage, soon};
+use crate::support::{Harness, MetricsProbe, StreamRead, in_time};
 
-/// Everything of many containers comes within this, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Time limit for the lines of many containers on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 fn scenario(text: &str) -> Scenario {
     Scenario::from_toml(text).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_more_containers_than_a_node_has_follows_for_every_line_comes() {
-    let stage = Stage::new().await;
+async fn containers_beyond_the_follow_limit_are_read_completely() {
+    let harness = Harness::new().await;
     let names: Vec<_> = (0..150).map(|n| format!("p{n}")).collect();
     for name in &names {
         let plan = PodPlan::silent("app", name, "c").restarting(RestartPolicy::Never);
-        stage.cluster.create_pod(&plan).unwrap();
+        harness.cluster.create_pod(&plan).unwrap();
     }
     for name in &names {
-        soon(stage.cluster.wait_running("app", name, "c")).await.unwrap();
+        in_time(harness.cluster.wait_running("app", name, "c")).await.unwrap();
     }
-    let counted = Counted::new();
-    let collector = stage
+    let counted = MetricsProbe::new();
+    let collector = harness
         .collect_with(|config| config.metrics = counted.metrics.clone())
         .await;
     for first in [0, 20, 40] {
         for name in &names {
-            stage.write(name, first..first + 20);
+            harness.write(name, first..first + 20);
         }
-        stage
-            .until_within(PATIENCE, "all lines of all", |seen| {
-                seen.len() == 150 && seen.iter().all(|seen| seen.texts.len() == first as usize + 20)
+        harness
+            .wait_within(TIMEOUT, "all lines of all streams", |streams| {
+                streams.len() == 150 && streams.iter().all(|stream| stream.texts.len() == first as usize + 20)
             })
             .await;
     }
     let refused = "tributary_collector_reconnects_total{reason=\"no_follow\"}";
-    assert!(counted.value(refused) >= 38.0, "the node has follows for 112");
-    for seen in stage.seen().await.values() {
-        seen.assert_whole(0..60);
+    assert!(counted.value(refused) >= 38.0, "the node serves 112 follows");
+    for stream in harness.streams().await.values() {
+        stream.assert_whole(0..60);
     }
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_that_fell_silent_hides_no_pod() {
-    let stage = Stage::new().await;
-    stage.pod("old", RestartPolicy::Never).await;
-    let collector = stage
+async fn pods_are_found_despite_a_dead_watch() {
+    let harness = Harness::new().await;
+    harness.pod("old", RestartPolicy::Never).await;
+    let collector = harness
         .collect_with(|config| config.relist_every = Duration::from_secs(1))
         .await;
-    stage.write("old", 0..10);
-    stage.until_lines(10).await;
-    // Longer than the test may take: the watch itself never tells.
+    harness.write("old", 0..10);
+    harness.wait_for_lines(10).await;
+    // Longer than the test: the watch itself never reports the pod.
     let duration = Duration::from_secs(3600);
-    stage.cluster.cause(FaultKind::MuteWatches { duration });
-    stage.pod("new", RestartPolicy::Never).await;
-    stage.write("new", 0..10);
-    let seen = stage
-        .until("the new pod's lines", |seen| {
-            seen.len() == 2 && seen.iter().all(|seen| seen.texts.len() == 10)
+    harness.cluster.cause(FaultKind::MuteWatches { duration });
+    harness.pod("new", RestartPolicy::Never).await;
+    harness.write("new", 0..10);
+    let streams = harness
+        .wait_for("the new pod's lines", |streams| {
+            streams.len() == 2 && streams.iter().all(|stream| stream.texts.len() == 10)
         })
         .await;
-    seen.iter().for_each(|seen| seen.assert_whole(0..10));
+    streams.iter().for_each(|stream| stream.assert_whole(0..10));
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn jobs_that_live_a_moment_are_read_whole() {
-    let stage = Stage::playing(scenario(
+async fn short_jobs_are_read_completely() {
+    let harness = Harness::playing(scenario(
         r#"
         [[pods]]
         namespace = "app"
@@ -86,34 +87,34 @@ async fn jobs_that_live_a_moment_are_read_whole() {
         "#,
     ))
     .await;
-    let collector = stage.collect().await;
-    let seen = stage
-        .until_within(PATIENCE, "100 ended", |seen| {
-            seen.len() == 100 && seen.iter().all(|seen| seen.ended)
+    let collector = harness.collect().await;
+    let streams = harness
+        .wait_within(TIMEOUT, "100 ended streams", |streams| {
+            streams.len() == 100 && streams.iter().all(|stream| stream.ended)
         })
         .await;
-    seen.iter().for_each(|seen| seen.assert_whole(0..50));
+    streams.iter().for_each(|stream| stream.assert_whole(0..50));
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_busy_api_is_not_knocked_at_before_it_says_so() {
-    let stage = Stage::new().await;
-    stage.pod("p", RestartPolicy::Never).await;
-    let collector = stage.collect().await;
-    stage.write("p", 0..10);
-    stage.until_lines(10).await;
-    stage.gate.asked.lock().unwrap().clear();
-    stage.cluster.cause(FaultKind::ApiBusy {
+async fn retry_after_of_an_overloaded_api_is_respected() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    harness.gate.log_requests.lock().unwrap().clear();
+    harness.cluster.cause(FaultKind::ApiBusy {
         duration: Duration::from_millis(2500),
     });
-    stage.cluster.break_streams();
-    stage.write("p", 10..20);
-    stage.until_lines(20).await.assert_whole(0..20);
-    // It asks to be left alone for a second each time.
-    let asked = stage.gate.asked.lock().unwrap().clone();
-    assert!(asked.len() >= 2, "refused at least once");
-    let pauses = asked.windows(2).map(|pair| pair[1] - pair[0]);
+    harness.cluster.break_streams();
+    harness.write("p", 10..20);
+    harness.wait_for_lines(20).await.assert_whole(0..20);
+    // The server requests a delay of one second each time.
+    let log_requests = harness.gate.log_requests.lock().unwrap().clone();
+    assert!(log_requests.len() >= 2, "rejected at least once");
+    let pauses = log_requests.windows(2).map(|pair| pair[1] - pair[0]);
     assert!(
         pauses.clone().all(|pause| pause >= Duration::from_secs(1)),
         "{:?}",
@@ -123,11 +124,11 @@ async fn a_busy_api_is_not_knocked_at_before_it_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn follows_are_renewed_without_hole_or_repeat() {
-    let stage = Stage::new().await;
-    stage.pod("p", RestartPolicy::Never).await;
-    let counted = Counted::new();
-    let collector = stage
+async fn renewed_follows_have_no_gaps_or_repeats() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    let counted = MetricsProbe::new();
+    let collector = harness
         .collect_with(|config| {
             config.metrics = counted.metrics.clone();
             config.renew_after = Duration::from_millis(100);
@@ -136,77 +137,77 @@ async fn follows_are_renewed_without_hole_or_repeat() {
     let renewed = "tributary_collector_reconnects_total{reason=\"renewed\"}";
     let mut written = 0;
     for round in 1..=5 {
-        stage.write("p", written..written + 50);
+        harness.write("p", written..written + 50);
         written += 50;
-        counted.until(renewed, f64::from(round)).await;
+        counted.wait_for(renewed, f64::from(round)).await;
     }
-    stage.exit("p").await;
-    stage.until_ended(1).await[0].assert_whole(0..written);
+    harness.exit("p").await;
+    harness.wait_for_ended(1).await[0].assert_whole(0..written);
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_that_was_forgotten_is_begun_anew_and_a_lost_right_is_waited_for() {
-    let stage = Stage::new().await;
-    stage.pod("p", RestartPolicy::Never).await;
-    let collector = stage.collect().await;
-    stage.write("p", 0..10);
-    stage.until_lines(10).await;
-    stage.cluster.cause(FaultKind::ExpireWatches);
-    stage.cluster.cause(FaultKind::LogsForbidden {
+async fn an_expired_watch_and_a_revoked_right_are_recovered_from() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    harness.cluster.cause(FaultKind::ExpireWatches);
+    harness.cluster.cause(FaultKind::LogsForbidden {
         duration: Duration::from_millis(700),
     });
-    stage.cluster.break_streams();
-    stage.write("p", 10..20);
-    stage.pod("q", RestartPolicy::Never).await;
-    stage.write("q", 0..10);
-    stage.exit("p").await;
-    stage.exit("q").await;
-    for seen in stage.until_ended(2).await {
-        seen.assert_whole(0..if seen.process == "p" { 20 } else { 10 });
+    harness.cluster.break_streams();
+    harness.write("p", 10..20);
+    harness.pod("q", RestartPolicy::Never).await;
+    harness.write("q", 0..10);
+    harness.exit("p").await;
+    harness.exit("q").await;
+    for stream in harness.wait_for_ended(2).await {
+        stream.assert_whole(0..if stream.process == "p" { 20 } else { 10 });
     }
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pod_made_again_under_its_name_is_another() {
-    let stage = Stage::new().await;
-    let collector = stage.collect().await;
+async fn a_pod_recreated_with_the_same_name_is_another_stream() {
+    let harness = Harness::new().await;
+    let collector = harness.collect().await;
     for first in [0, 100] {
-        stage.pod("p", RestartPolicy::Never).await;
-        stage.write("p", first..first + 30);
-        stage.cluster.delete_pod("app", "p", Some(1)).unwrap();
-        soon(stage.cluster.wait_gone("app", "p")).await.unwrap();
+        harness.pod("p", RestartPolicy::Never).await;
+        harness.write("p", first..first + 30);
+        harness.cluster.delete_pod("app", "p", Some(1)).unwrap();
+        in_time(harness.cluster.wait_gone("app", "p")).await.unwrap();
     }
-    let seen = stage.until_ended(2).await;
-    let mut firsts: Vec<_> = seen.iter().map(|seen| seen.texts[0].clone()).collect();
+    let streams = harness.wait_for_ended(2).await;
+    let mut firsts: Vec<_> = streams.iter().map(|stream| stream.texts[0].clone()).collect();
     firsts.sort();
     assert_eq!(firsts, ["line 0", "line 100"]);
-    for seen in &seen {
-        let first = if seen.texts[0] == "line 0" { 0 } else { 100 };
-        seen.assert_whole(first..first + 30);
+    for stream in &streams {
+        let first = if stream.texts[0] == "line 0" { 0 } else { 100 };
+        stream.assert_whole(first..first + 30);
     }
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_log_is_read_whole() {
-    let stage = Stage::new().await;
-    stage.pod("p", RestartPolicy::Never).await;
-    stage.cluster.cause(FaultKind::SlowLogs {
+async fn a_slow_log_is_read_completely() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    harness.cluster.cause(FaultKind::SlowLogs {
         duration: Duration::from_secs(3600),
         delay: Duration::from_millis(30),
     });
-    let collector = stage.collect().await;
-    stage.write("p", 0..5_000);
-    stage.exit("p").await;
-    stage.until_ended(1).await[0].assert_whole(0..5_000);
+    let collector = harness.collect().await;
+    harness.write("p", 0..5_000);
+    harness.exit("p").await;
+    harness.wait_for_ended(1).await[0].assert_whole(0..5_000);
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_restarts_of_a_crash_loop_are_six_streams_each_whole_and_tellable_apart() {
-    let stage = Stage::playing(scenario(
+async fn five_restarts_are_six_complete_and_distinct_streams() {
+    let harness = Harness::playing(scenario(
         r#"
         restart_backoff = "100ms"
         [[pods]]
@@ -222,31 +223,32 @@ async fn five_restarts_of_a_crash_loop_are_six_streams_each_whole_and_tellable_a
         "#,
     ))
     .await;
-    let collector = stage.collect().await;
-    let ended = |seen: &[Seen]| seen.iter().filter(|seen| seen.ended).count();
-    let seen = stage
-        .until_within(PATIENCE, "six instances", |seen| ended(seen) >= 6)
+    let collector = harness.collect().await;
+    let ended = |streams: &[StreamRead]| streams.iter().filter(|stream| stream.ended).count();
+    let streams = harness
+        .wait_within(TIMEOUT, "six ended streams", |streams| ended(streams) >= 6)
         .await;
-    seen.iter()
-        .filter(|seen| seen.ended)
-        .for_each(|seen| seen.assert_whole(0..50));
-    let ids: Vec<_> = stage.seen().await.into_keys().collect();
+    streams
+        .iter()
+        .filter(|stream| stream.ended)
+        .for_each(|stream| stream.assert_whole(0..50));
+    let ids: Vec<_> = harness.streams().await.into_keys().collect();
     let containers: BTreeSet<_> = ids.iter().map(|id| id.split('/').nth(2).unwrap()).collect();
-    assert_eq!(containers.len(), ids.len(), "a stream an instance");
-    let written = stage.cluster.written("app", "p", "c");
+    assert_eq!(containers.len(), ids.len(), "one stream per instance");
+    let written = harness.cluster.written("app", "p", "c");
     let known = |id: &&&str| written.iter().any(|instance| instance.container_id.ends_with(**id));
     assert_eq!(containers.iter().filter(known).count(), ids.len());
     collector.stop().await;
 }
 
-/// The namespace and the process of everything that is on the bus, once that is as expected.
-async fn until_collected(stage: &Stage, expected: &[(&str, &str)]) {
+/// Waits until the bus has exactly these pairs of namespace and process.
+async fn wait_for_processes(harness: &Harness, expected: &[(&str, &str)]) {
     let collected = async {
         loop {
             let mut found = BTreeSet::new();
-            for app in stage.bus.apps().await.unwrap() {
-                let seen = stage.seen_of(&app).await.into_values();
-                found.extend(seen.map(|seen| (app.to_string(), seen.process)));
+            for app in harness.bus.apps().await.unwrap() {
+                let streams = harness.read_app(&app).await.into_values();
+                found.extend(streams.map(|stream| (app.to_string(), stream.process)));
             }
             if found
                 .iter()
@@ -258,12 +260,12 @@ async fn until_collected(stage: &Stage, expected: &[(&str, &str)]) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    soon(collected).await;
+    in_time(collected).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pods_are_chosen_by_label_and_namespace_and_left_out_by_annotation() {
-    let stage = Stage::new().await;
+async fn pods_are_selected_by_label_and_namespace_and_excluded_by_annotation() {
+    let harness = Harness::new().await;
     let create = |namespace: &str, name: &str, tier: &str, excluded: bool| {
         let mut plan = PodPlan::silent(namespace, name, "c").restarting(RestartPolicy::Never);
         plan.labels.insert("tier".to_owned(), tier.to_owned());
@@ -271,7 +273,7 @@ async fn pods_are_chosen_by_label_and_namespace_and_left_out_by_annotation() {
             plan.annotations
                 .insert("tributary.dev/exclude".to_owned(), "true".to_owned());
         }
-        stage.cluster.create_pod(&plan).unwrap();
+        harness.cluster.create_pod(&plan).unwrap();
     };
     for namespace in ["one", "two"] {
         create(namespace, "front", "front", false);
@@ -281,53 +283,59 @@ async fn pods_are_chosen_by_label_and_namespace_and_left_out_by_annotation() {
     let write = async |namespaces: &[&str]| {
         for namespace in namespaces {
             for pod in ["front", "back", "left-out"] {
-                soon(stage.cluster.wait_running(namespace, pod, "c")).await.unwrap();
-                stage.cluster.write_line(namespace, pod, "c", "hello").unwrap();
+                in_time(harness.cluster.wait_running(namespace, pod, "c"))
+                    .await
+                    .unwrap();
+                harness.cluster.write_line(namespace, pod, "c", "hello").unwrap();
             }
         }
     };
     write(&["one", "two"]).await;
-    let collector = stage
+    let collector = harness
         .collect_with(|config| {
             config.pod_selector = Some("tier=front".to_owned());
             config.namespace_selector = Some("kubernetes.io/metadata.name!=one".to_owned());
         })
         .await;
-    until_collected(&stage, &[("two", "front")]).await;
-    // A namespace that comes later is noticed.
+    wait_for_processes(&harness, &[("two", "front")]).await;
+    // A namespace that is created later is detected.
     create("three", "front", "front", false);
     create("three", "back", "back", false);
     create("three", "left-out", "front", true);
     write(&["three"]).await;
-    until_collected(&stage, &[("three", "front"), ("two", "front")]).await;
+    wait_for_processes(&harness, &[("three", "front"), ("two", "front")]).await;
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_counted_adds_up() {
-    let stage = Stage::new().await;
-    stage.pod("p", RestartPolicy::Never).await;
-    let counted = Counted::new();
-    let collector = stage
+async fn metrics_add_up() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    let counted = MetricsProbe::new();
+    let collector = harness
         .collect_with(|config| config.metrics = counted.metrics.clone())
         .await;
     let value = |name: &str| counted.value(&format!("tributary_collector_{name}"));
-    stage.write("p", 0..100);
-    stage.until_lines(100).await;
+    harness.write("p", 0..100);
+    harness.wait_for_lines(100).await;
     assert_eq!(
-        (value("lines_total"), value("follows"), value("silent_over_60")),
+        (
+            value("lines_total"),
+            value("followed_containers"),
+            value("idle_containers{over_seconds=\"60\"}")
+        ),
         (100.0, 1.0, 0.0)
     );
     assert!(value("bytes_total") > 3_000.0);
-    stage.cluster.break_streams();
-    stage.write("p", 100..101);
-    stage.until_lines(101).await;
+    harness.cluster.break_streams();
+    harness.write("p", 100..101);
+    harness.wait_for_lines(101).await;
     assert_eq!(value("reconnects_total{reason=\"broken\"}"), 1.0);
-    stage.exit("p").await;
-    stage.until_ended(1).await[0].assert_whole(0..101);
+    harness.exit("p").await;
+    harness.wait_for_ended(1).await[0].assert_whole(0..101);
     collector.stop().await;
     assert_eq!(
-        (value("lines_total"), value("follows"), value("spool_bytes")),
+        (value("lines_total"), value("followed_containers"), value("spool_bytes")),
         (101.0, 0.0, 0.0)
     );
     assert!(value("batches_total") >= 2.0);

@@ -1,4 +1,4 @@
-//! A bus that is away: what was read waits in memory, then on disk, and what is too much for that is told.
+//! Bus outages: data waits in memory, then in the spool; what exceeds the spool is a recorded gap.
 
 use std::{
     ops::Range,
@@ -11,9 +11,9 @@ use bus::GapReason;
 use collector::Config;
 use kubesim::RestartPolicy;
 
-use crate::support::{Counted, Seen, Stage, soon};
+use crate::support::{Harness, MetricsProbe, StreamRead, in_time};
 
-/// A line's text is padded to this, so that few lines are many bytes.
+/// Padding, so that few lines are many bytes.
 const WIDTH: usize = 1000;
 
 /// The smallest spool.
@@ -23,147 +23,152 @@ fn text(n: u32) -> String {
     format!("line {n} {}", "x".repeat(WIDTH))
 }
 
-async fn write_wide(stage: &Stage, pod: &str, lines: Range<u32>) {
+async fn write_wide(harness: &Harness, pod: &str, lines: Range<u32>) {
     for n in lines.clone().step_by(500) {
         let texts = (n..lines.end.min(n + 500)).map(text);
-        stage.cluster.write_lines("app", pod, "c", texts).unwrap();
+        harness.cluster.write_lines("app", pod, "c", texts).unwrap();
         tokio::task::yield_now().await;
     }
 }
 
-fn away(stage: &Stage, away: bool) {
-    stage.bus.away.store(away, Ordering::SeqCst);
+fn unavailable(harness: &Harness, unavailable: bool) {
+    harness.bus.unavailable.store(unavailable, Ordering::SeqCst);
 }
 
-/// The numbers of the lines that came, each one once and in order.
-fn numbers(seen: &Seen) -> Vec<u32> {
+/// Returns the numbers of the lines read, and asserts that they are ordered and unique.
+fn numbers(stream: &StreamRead) -> Vec<u32> {
     let number = |text: &String| text.split(' ').nth(1).unwrap().parse::<u32>().unwrap();
-    let numbers: Vec<_> = seen.texts.iter().map(number).collect();
-    assert!(numbers.is_sorted_by(|a, b| a < b), "in order and without repeats");
+    let numbers: Vec<_> = stream.texts.iter().map(number).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "ordered without repeats");
     numbers
 }
 
-/// Every line came or lies in a loss of this stream, counted exactly; no other gap.
-fn assert_all_accounted(seen: &Seen, total: u64) {
-    assert_eq!(seen.gaps, []);
+/// Asserts that each of `total` lines was read or lies in a gap with an exact count, and that there
+/// is no other gap.
+fn assert_accounted_for(stream: &StreamRead, total: u64) {
+    assert_eq!(stream.silent_gaps, []);
     let mut missing: Vec<Range<u64>> = Vec::new();
-    for (seq, lines, reason) in &seen.losses {
+    for (seq, lines, reason) in &stream.recorded_gaps {
         assert_eq!(*reason, GapReason::Spool);
         missing.push(*seq..seq + lines);
     }
     let lost: u64 = missing.iter().map(|range| range.end - range.start).sum();
-    assert_eq!(seen.seqs.len() as u64 + lost, total);
+    assert_eq!(stream.seqs.len() as u64 + lost, total);
     let is_lost = |seq: &u64| missing.iter().any(|range| range.contains(seq));
-    assert!(!seen.seqs.iter().any(is_lost), "none both delivered and told lost");
-    // Each number is its line's own: nothing was renumbered.
-    let named: Vec<_> = numbers(seen).into_iter().map(u64::from).collect();
-    assert!(named == seen.seqs);
+    assert!(!stream.seqs.iter().any(is_lost), "no line both read and in a gap");
+    // Each line kept its sequence number.
+    let named: Vec<_> = numbers(stream).into_iter().map(u64::from).collect();
+    assert!(named == stream.seqs);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_rotates_while_the_bus_is_away_loses_nothing() {
-    let stage = Stage::new().await;
-    stage.pod("p", RestartPolicy::Never).await;
-    let collector = stage.collect().await;
-    write_wide(&stage, "p", 0..10).await;
-    stage.until_lines(10).await;
-    away(&stage, true);
-    // Three files of the node: the first two are gone before the bus is back.
+async fn rotations_during_an_outage_lose_nothing() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    write_wide(&harness, "p", 0..10).await;
+    harness.wait_for_lines(10).await;
+    unavailable(&harness, true);
+    // Three files of the node; the first two are gone before the bus recovers.
     let mut written = 10;
     for round in 1..=3 {
-        write_wide(&stage, "p", written..written + 11_000).await;
+        write_wide(&harness, "p", written..written + 11_000).await;
         written += 11_000;
-        // A line that has not gathered enough goes to disk by its age.
-        stage.until_spooled(round * 11_000 * WIDTH as u64).await;
+        // A line that waits alone is spooled by age.
+        harness.wait_for_spooled(round * 11_000 * WIDTH as u64).await;
     }
-    assert!(stage.cluster.written("app", "p", "c")[0].rotations >= 3);
-    away(&stage, false);
-    let seen = stage.until_lines(written as usize).await;
-    seen.assert_nothing_missing();
-    assert_eq!(numbers(&seen), (0..written).collect::<Vec<_>>());
-    assert_eq!(stage.spooled(), 0, "what the bus has is no more on disk");
+    assert!(harness.cluster.written("app", "p", "c")[0].rotations >= 3);
+    unavailable(&harness, false);
+    let stream = harness.wait_for_lines(written as usize).await;
+    stream.assert_no_gaps();
+    assert_eq!(numbers(&stream), (0..written).collect::<Vec<_>>());
+    assert_eq!(harness.spooled(), 0, "accepted data is removed from the spool");
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_on_disk_goes_out_first_after_a_kill_and_reading_goes_on_behind_it() {
-    let stage = Stage::new().await;
-    stage.pod("p", RestartPolicy::Never).await;
-    let collector = stage.collect().await;
-    write_wide(&stage, "p", 0..10).await;
-    stage.until_lines(10).await;
-    away(&stage, true);
-    // The node forgets what the bus had last, and all that is read until the kill.
-    write_wide(&stage, "p", 10..12_000).await;
-    stage.until_spooled(11_990 * WIDTH as u64).await;
+async fn spooled_data_is_published_first_after_a_kill_and_reading_resumes_after_it() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    write_wide(&harness, "p", 0..10).await;
+    harness.wait_for_lines(10).await;
+    unavailable(&harness, true);
+    // The node drops the last confirmed line and everything read until the kill.
+    write_wide(&harness, "p", 10..12_000).await;
+    harness.wait_for_spooled(11_990 * WIDTH as u64).await;
     collector.kill().await;
-    write_wide(&stage, "p", 12_000..12_100).await;
-    let collector = stage.collect().await;
-    stage.until_spooled(12_090 * WIDTH as u64).await;
+    write_wide(&harness, "p", 12_000..12_100).await;
+    let collector = harness.collect().await;
+    harness.wait_for_spooled(12_090 * WIDTH as u64).await;
     collector.kill().await;
-    away(&stage, false);
-    let collector = stage.collect().await;
-    write_wide(&stage, "p", 12_100..12_101).await;
-    let seen = stage.until_lines(12_101).await;
-    seen.assert_nothing_missing();
-    assert_eq!(numbers(&seen), (0..12_101).collect::<Vec<_>>());
+    unavailable(&harness, false);
+    let collector = harness.collect().await;
+    write_wide(&harness, "p", 12_100..12_101).await;
+    let stream = harness.wait_for_lines(12_101).await;
+    stream.assert_no_gaps();
+    assert_eq!(numbers(&stream), (0..12_101).collect::<Vec<_>>());
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_killed_while_it_catches_up_repeats_and_loses_nothing() {
-    let stage = Stage::new().await;
-    stage.pod("p", RestartPolicy::Never).await;
-    away(&stage, true);
-    let mut collector = stage.collect().await;
-    write_wide(&stage, "p", 0..9_000).await;
-    stage.until_spooled(9_000 * WIDTH as u64).await;
+async fn a_collector_killed_while_catching_up_repeats_and_loses_nothing() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    unavailable(&harness, true);
+    let mut collector = harness.collect().await;
+    write_wide(&harness, "p", 0..9_000).await;
+    harness.wait_for_spooled(9_000 * WIDTH as u64).await;
     for enough in [1, 2_500, 5_000] {
-        away(&stage, false);
-        stage.until_lines(enough).await;
+        unavailable(&harness, false);
+        harness.wait_for_lines(enough).await;
         collector.kill().await;
-        collector = stage.collect().await;
+        collector = harness.collect().await;
     }
-    let seen = stage.until_lines(9_000).await;
-    seen.assert_nothing_missing();
-    assert_eq!(numbers(&seen), (0..9_000).collect::<Vec<_>>());
+    let stream = harness.wait_for_lines(9_000).await;
+    stream.assert_no_gaps();
+    assert_eq!(numbers(&stream), (0..9_000).collect::<Vec<_>>());
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_spool_loses_its_oldest_and_tells_how_many_once() {
+async fn a_full_spool_drops_the_oldest_batches_and_records_their_count_once() {
     for killed in [false, true] {
-        let stage = Stage::new().await;
-        stage.pod("p", RestartPolicy::Never).await;
-        let counted = Counted::new();
+        let harness = Harness::new().await;
+        harness.pod("p", RestartPolicy::Never).await;
+        let counted = MetricsProbe::new();
         let settings = |config: &mut Config| {
             config.spool_bytes = SMALL;
             config.metrics = counted.metrics.clone();
         };
-        let mut collector = stage.collect_with(settings).await;
-        write_wide(&stage, "p", 0..10).await;
-        stage.until_lines(10).await;
-        away(&stage, true);
+        let mut collector = harness.collect_with(settings).await;
+        write_wide(&harness, "p", 0..10).await;
+        harness.wait_for_lines(10).await;
+        unavailable(&harness, true);
         for first in (10..16_010).step_by(1_000) {
-            write_wide(&stage, "p", first..first + 1_000).await;
+            write_wide(&harness, "p", first..first + 1_000).await;
         }
-        counted.until("tributary_collector_lines_total", 16_010.0).await;
-        assert!(stage.spooled() <= SMALL + (2 << 20), "{} bytes", stage.spooled());
+        counted.wait_for("tributary_collector_lines_total", 16_010.0).await;
+        assert!(harness.spooled() <= SMALL + (2 << 20), "{} bytes", harness.spooled());
         if killed {
             collector.kill().await;
-            collector = stage.collect_with(settings).await;
+            collector = harness.collect_with(settings).await;
         }
-        away(&stage, false);
-        let seen = stage
-            .until("the newest line", |seen| {
-                seen.len() == 1 && seen[0].seqs.last() == Some(&16_009)
+        unavailable(&harness, false);
+        let streams = harness
+            .wait_for("the newest line", |streams| {
+                streams.len() == 1 && streams[0].seqs.last() == Some(&16_009)
             })
             .await;
-        assert_all_accounted(&seen[0], 16_010);
-        // One, or one that was on its way and one behind it.
-        assert!(matches!(seen[0].losses.len(), 1 | 2), "{:?}", seen[0].losses);
-        let lost: u64 = seen[0].losses.iter().map(|loss| loss.1).sum();
-        assert!(lost > 8_000, "{:?}", seen[0].losses);
+        assert_accounted_for(&streams[0], 16_010);
+        // One gap, or one for a batch in flight and one after it.
+        assert!(
+            matches!(streams[0].recorded_gaps.len(), 1 | 2),
+            "{:?}",
+            streams[0].recorded_gaps
+        );
+        let lost: u64 = streams[0].recorded_gaps.iter().map(|gap| gap.1).sum();
+        assert!(lost > 8_000, "{:?}", streams[0].recorded_gaps);
         assert_eq!(
             counted.value("tributary_collector_lost_lines_total{reason=\"spool\"}"),
             lost as f64
@@ -173,73 +178,74 @@ async fn a_full_spool_loses_its_oldest_and_tells_how_many_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_loud_stream_that_fills_the_spool_costs_a_quiet_one_nothing() {
-    let stage = Stage::new().await;
-    stage.pod("loud", RestartPolicy::Never).await;
-    stage.pod("quiet", RestartPolicy::Never).await;
-    away(&stage, true);
-    let collector = stage.collect_with(|config| config.spool_bytes = SMALL).await;
-    stage.write("quiet", 0..50);
+async fn a_stream_that_fills_the_spool_does_not_affect_others() {
+    let harness = Harness::new().await;
+    harness.pod("loud", RestartPolicy::Never).await;
+    harness.pod("quiet", RestartPolicy::Never).await;
+    unavailable(&harness, true);
+    let collector = harness.collect_with(|config| config.spool_bytes = SMALL).await;
+    harness.write("quiet", 0..50);
     for first in (0..12_000).step_by(1_000) {
-        write_wide(&stage, "loud", first..first + 1_000).await;
+        write_wide(&harness, "loud", first..first + 1_000).await;
     }
-    stage.until_spooled(SMALL - (1 << 20)).await;
-    away(&stage, false);
-    let seen = stage
-        .until("both", |seen| {
+    harness.wait_for_spooled(SMALL - (1 << 20)).await;
+    unavailable(&harness, false);
+    let streams = harness
+        .wait_for("both streams", |streams| {
             let has = |process: &str, last: u64| {
-                seen.iter()
-                    .any(|seen| seen.process == process && seen.seqs.last() == Some(&last))
+                streams
+                    .iter()
+                    .any(|stream| stream.process == process && stream.seqs.last() == Some(&last))
             };
             has("loud", 11_999) && has("quiet", 49)
         })
         .await;
-    for seen in &seen {
-        if seen.process == "quiet" {
-            seen.assert_whole(0..50);
+    for stream in &streams {
+        if stream.process == "quiet" {
+            stream.assert_whole(0..50);
         } else {
-            assert_all_accounted(seen, 12_000);
+            assert_accounted_for(stream, 12_000);
         }
     }
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_container_that_ended_while_the_bus_was_away_is_not_read_again() {
-    let stage = Stage::new().await;
-    stage.pod("p", RestartPolicy::Never).await;
-    away(&stage, true);
-    let collector = stage.collect().await;
-    stage.write("p", 0..100);
-    stage.exit("p").await;
+async fn a_container_that_ended_during_an_outage_is_not_read_again() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    unavailable(&harness, true);
+    let collector = harness.collect().await;
+    harness.write("p", 0..100);
+    harness.exit("p").await;
     let end = async {
-        while !spool_files(&stage).iter().any(|file| has(file, b"\"finish\"")) {
+        while !spool_files(&harness).iter().any(|file| has(file, b"\"finish\"")) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    soon(end).await;
+    in_time(end).await;
     collector.stop().await;
-    stage.cluster.delete_pod("app", "p", Some(0)).unwrap();
-    soon(stage.cluster.wait_gone("app", "p")).await.unwrap();
-    away(&stage, false);
-    let collector = stage.collect().await;
-    let seen = stage.until_ended(1).await;
-    seen[0].assert_whole(0..100);
+    harness.cluster.delete_pod("app", "p", Some(0)).unwrap();
+    in_time(harness.cluster.wait_gone("app", "p")).await.unwrap();
+    unavailable(&harness, false);
+    let collector = harness.collect().await;
+    let streams = harness.wait_for_ended(1).await;
+    streams[0].assert_whole(0..100);
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_torn_end_of_the_spool_is_cut_off_and_read_again() {
-    let stage = Stage::new().await;
-    stage.pod("p", RestartPolicy::Never).await;
-    away(&stage, true);
-    let collector = stage.collect().await;
+async fn an_incomplete_end_of_the_spool_is_truncated_and_read_again() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    unavailable(&harness, true);
+    let collector = harness.collect().await;
     for first in (0..1_500).step_by(500) {
-        write_wide(&stage, "p", first..first + 500).await;
-        stage.until_spooled(u64::from(first + 500) * WIDTH as u64).await;
+        write_wide(&harness, "p", first..first + 500).await;
+        harness.wait_for_spooled(u64::from(first + 500) * WIDTH as u64).await;
     }
     collector.kill().await;
-    let mut files = spool_files(&stage);
+    let mut files = spool_files(&harness);
     files.sort();
     let last = std::fs::File::options()
         .write(true)
@@ -247,83 +253,83 @@ async fn a_torn_end_of_the_spool_is_cut_off_and_read_again() {
         .unwrap();
     let len = last.metadata().unwrap().len();
     last.set_len(len - 100).unwrap();
-    away(&stage, false);
-    let collector = stage.collect().await;
-    let seen = stage.until_lines(1_500).await;
-    seen.assert_nothing_missing();
-    assert_eq!(numbers(&seen), (0..1_500).collect::<Vec<_>>());
+    unavailable(&harness, false);
+    let collector = harness.collect().await;
+    let stream = harness.wait_for_lines(1_500).await;
+    stream.assert_no_gaps();
+    assert_eq!(numbers(&stream), (0..1_500).collect::<Vec<_>>());
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_was_removed_is_made_again_and_nothing_is_lost() {
-    let stage = Stage::new().await;
-    stage.pod("p", RestartPolicy::Never).await;
-    let collector = stage.collect().await;
-    stage.write("p", 0..10);
-    stage.until_lines(10).await;
-    stage.bus.unknown.store(true, Ordering::SeqCst);
-    stage.write("p", 10..20);
-    stage.until_lines(20).await.assert_whole(0..20);
+async fn a_deleted_topic_is_created_again_without_losses() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    harness.bus.topic_missing.store(true, Ordering::SeqCst);
+    harness.write("p", 10..20);
+    harness.wait_for_lines(20).await.assert_whole(0..20);
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_that_the_bus_never_answers_for_is_handed_over_again_and_nothing_repeats() {
-    let stage = Stage::new().await;
-    stage.pod("p", RestartPolicy::Never).await;
-    let collector = stage
+async fn a_batch_without_a_response_is_published_again_without_repeats() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    let collector = harness
         .collect_with(|config| config.publish_wait = Duration::from_millis(200))
         .await;
-    stage.bus.mute.store(true, Ordering::SeqCst);
-    stage.write("p", 0..10);
-    // Taken, and not a word of it.
-    stage.until_lines(10).await;
+    harness.bus.no_response.store(true, Ordering::SeqCst);
+    harness.write("p", 0..10);
+    // Accepted without a response.
+    harness.wait_for_lines(10).await;
     let handed_over_again = async {
-        while stage.bus.handed.load(Ordering::SeqCst) < 3 {
+        while harness.bus.publish_attempts.load(Ordering::SeqCst) < 3 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    soon(handed_over_again).await;
-    stage.write("p", 10..20);
-    stage.bus.mute.store(false, Ordering::SeqCst);
-    stage.until_lines(20).await.assert_whole(0..20);
+    in_time(handed_over_again).await;
+    harness.write("p", 10..20);
+    harness.bus.no_response.store(false, Ordering::SeqCst);
+    harness.wait_for_lines(20).await.assert_whole(0..20);
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_that_had_to_wait_have_one_publish_in_flight_each_and_few_at_once() {
-    let stage = Stage::new().await;
+async fn delayed_streams_publish_a_few_at_a_time_with_one_batch_in_flight_each() {
+    let harness = Harness::new().await;
     let names: Vec<_> = (0..30).map(|n| format!("p{n}")).collect();
     for name in &names {
-        stage.pod(name, RestartPolicy::Never).await;
+        harness.pod(name, RestartPolicy::Never).await;
     }
-    away(&stage, true);
-    let collector = stage.collect().await;
-    names.iter().for_each(|name| stage.write(name, 0..100));
+    unavailable(&harness, true);
+    let collector = harness.collect().await;
+    names.iter().for_each(|name| harness.write(name, 0..100));
     let all_on_disk = async {
-        while spool_files(&stage).len() < names.len() {
+        while spool_files(&harness).len() < names.len() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    soon(all_on_disk).await;
-    stage.bus.most_at_once.store(0, Ordering::SeqCst);
-    stage.bus.slow.store(true, Ordering::SeqCst);
-    away(&stage, false);
-    let seen = stage
-        .until("all of all", |seen| {
-            seen.len() == 30 && seen.iter().all(|seen| seen.texts.len() == 100)
+    in_time(all_on_disk).await;
+    harness.bus.max_in_flight.store(0, Ordering::SeqCst);
+    harness.bus.is_slow.store(true, Ordering::SeqCst);
+    unavailable(&harness, false);
+    let streams = harness
+        .wait_for("all lines of all streams", |streams| {
+            streams.len() == 30 && streams.iter().all(|stream| stream.texts.len() == 100)
         })
         .await;
-    seen.iter().for_each(|seen| seen.assert_whole(0..100));
-    assert!(!stage.bus.overlapped.load(Ordering::SeqCst));
-    let most = stage.bus.most_at_once.load(Ordering::SeqCst);
-    assert!((1..=8).contains(&most), "{most} at once");
+    streams.iter().for_each(|stream| stream.assert_whole(0..100));
+    assert!(!harness.bus.overlapped.load(Ordering::SeqCst));
+    let most = harness.bus.max_in_flight.load(Ordering::SeqCst);
+    assert!((1..=8).contains(&most), "{most} publishes in flight");
     collector.stop().await;
 }
 
-fn spool_files(stage: &Stage) -> Vec<PathBuf> {
-    let streams = std::fs::read_dir(stage.dir.path().join("checkpoints/spool"));
+fn spool_files(harness: &Harness) -> Vec<PathBuf> {
+    let streams = std::fs::read_dir(harness.dir.path().join("checkpoints/spool"));
     let streams = streams.into_iter().flatten().flatten();
     let files = streams.flat_map(|stream| std::fs::read_dir(stream.path()).into_iter().flatten().flatten());
     let files = files.map(|file| file.path());

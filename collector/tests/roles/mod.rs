@@ -1,12 +1,12 @@
-//! Containers by their part in a pod: each has its log, from its first line to its last, whichever way it is read.
+//! Init, sidecar, main and ephemeral containers: each has a complete stream with both sources.
 
 use std::collections::BTreeMap;
 
 use kubesim::{PodPlan, RestartPolicy, Scenario};
 
-use crate::support::{Seen, Stage, soon};
+use crate::support::{Harness, StreamRead, in_time};
 
-/// Each of them prints ten numbered lines, at its own time.
+/// Each container prints ten numbered lines.
 const PARTS: &str = r#"
     [[pods]]
     namespace = "app"
@@ -42,33 +42,35 @@ const PARTS: &str = r#"
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_container_is_read_whatever_its_part_in_the_pod() {
-    every_container(Stage::playing(Scenario::from_toml(PARTS).unwrap()).await).await;
+async fn containers_of_every_role_are_read_through_the_api() {
+    every_container(Harness::playing(Scenario::from_toml(PARTS).unwrap()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_container_is_read_from_the_node_s_files_whatever_its_part_in_the_pod() {
-    every_container(Stage::with_files(Scenario::from_toml(PARTS).unwrap()).await).await;
+async fn containers_of_every_role_are_read_from_files() {
+    every_container(Harness::with_files(Scenario::from_toml(PARTS).unwrap()).await).await;
 }
 
-async fn every_container(stage: Stage) {
-    let collector = stage.collect().await;
-    soon(stage.cluster.wait_running("app", "p", "beside")).await.unwrap();
+async fn every_container(harness: Harness) {
+    let collector = harness.collect().await;
+    in_time(harness.cluster.wait_running("app", "p", "beside"))
+        .await
+        .unwrap();
     let texts = (0..10).map(|n| format!("line {n}"));
-    stage.cluster.write_lines("app", "p", "beside", texts).unwrap();
-    // The sidecar ends when the main containers have.
-    let seen = stage.until_ended(6).await;
-    let by_process: BTreeMap<_, _> = seen.iter().map(|seen| (seen.process.as_str(), seen)).collect();
+    harness.cluster.write_lines("app", "p", "beside", texts).unwrap();
+    // The sidecar ends after the main containers.
+    let streams = harness.wait_for_ended(6).await;
+    let by_process: BTreeMap<_, _> = streams.iter().map(|stream| (stream.process.as_str(), stream)).collect();
     let processes: Vec<_> = by_process.keys().copied().collect();
     let expected = ["p/beside", "p/debugger", "p/first", "p/second", "p/web", "p/worker"];
     assert_eq!(processes, expected);
-    by_process.values().for_each(|seen| seen.assert_whole(0..10));
+    by_process.values().for_each(|stream| stream.assert_whole(0..10));
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pod_whose_init_container_fails_for_ever_shows_each_try_and_nothing_else() {
-    let stage = Stage::playing(
+async fn each_attempt_of_a_failing_init_container_is_read() {
+    let harness = Harness::playing(
         Scenario::from_toml(
             r#"
             restart_backoff = "100ms"
@@ -90,31 +92,31 @@ async fn a_pod_whose_init_container_fails_for_ever_shows_each_try_and_nothing_el
         .unwrap(),
     )
     .await;
-    let collector = stage.collect().await;
-    let tries = |seen: &[Seen]| seen.iter().filter(|seen| seen.ended).count();
-    let seen = stage.until("three tries", |seen| tries(seen) >= 3).await;
-    for seen in seen.iter().filter(|seen| seen.ended) {
-        assert_eq!(seen.process, "p/migrate");
-        seen.assert_whole(0..10);
+    let collector = harness.collect().await;
+    let tries = |streams: &[StreamRead]| streams.iter().filter(|stream| stream.ended).count();
+    let streams = harness.wait_for("three attempts", |streams| tries(streams) >= 3).await;
+    for stream in streams.iter().filter(|stream| stream.ended) {
+        assert_eq!(stream.process, "p/migrate");
+        stream.assert_whole(0..10);
     }
     collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_static_pod_is_read_through_its_mirror() {
-    for stage in [Stage::new().await, Stage::with_files(Scenario::default()).await] {
+    for harness in [Harness::new().await, Harness::with_files(Scenario::default()).await] {
         let mut plan = PodPlan::silent("app", "etcd-node-1", "c").restarting(RestartPolicy::Never);
         let mirror = "kubernetes.io/config.mirror".to_owned();
         plan.annotations.insert(mirror, "17af2b6d1e3f".to_owned());
-        stage.cluster.create_pod(&plan).unwrap();
-        soon(stage.cluster.wait_running("app", "etcd-node-1", "c"))
+        harness.cluster.create_pod(&plan).unwrap();
+        in_time(harness.cluster.wait_running("app", "etcd-node-1", "c"))
             .await
             .unwrap();
-        let collector = stage.collect().await;
-        stage.write("etcd-node-1", 0..10);
-        stage.until_lines(10).await.assert_whole(0..10);
-        stage.exit("etcd-node-1").await;
-        stage.until_ended(1).await[0].assert_whole(0..10);
+        let collector = harness.collect().await;
+        harness.write("etcd-node-1", 0..10);
+        harness.wait_for_lines(10).await.assert_whole(0..10);
+        harness.exit("etcd-node-1").await;
+        harness.wait_for_ended(1).await[0].assert_whole(0..10);
         collector.stop().await;
     }
 }

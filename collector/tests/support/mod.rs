@@ -1,8 +1,8 @@
-//! A cluster, a bus and a collector, and what a reader of the bus sees.
+//! A simulated cluster, a bus, a collector, and a reader of the bus.
 #![allow(dead_code, reason = "each test file takes what it needs")]
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
-mod switch;
+mod faulty_bus;
 
 use std::{
     collections::BTreeMap,
@@ -25,44 +25,44 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use switch::Switch;
+pub use faulty_bus::FaultyBus;
 
-/// Everything that is waited for comes within this, or the test fails.
-pub const SOON: Duration = Duration::from_secs(60);
+/// Time limit for everything that a test waits for.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-pub struct Stage {
+pub struct Harness {
     pub cluster: Cluster,
-    pub gate: Arc<Gate>,
-    pub bus: Arc<Switch>,
+    pub gate: Arc<ApiGate>,
+    pub bus: Arc<FaultyBus>,
     pub dir: TempDir,
-    /// The collector reads the node's files, in this directory.
+    /// The collector reads the node's files in this directory.
     pub pod_log_dir: Option<PathBuf>,
 }
 
-/// What stands between the collector and the API.
+/// Controls the connection between the collector and the API.
 #[derive(Default)]
-pub struct Gate {
-    /// The node's pods can be neither listed nor watched; logs can be read.
-    pub blind: AtomicBool,
-    /// Logs that are asked for are not answered.
+pub struct ApiGate {
+    /// Pods can be neither listed nor watched; logs can be read.
+    pub pods_unavailable: AtomicBool,
+    /// Log requests get no response.
     pub hold: AtomicBool,
-    /// Logs asked for.
+    /// Number of log requests.
     pub logs: AtomicUsize,
-    /// When each was.
-    pub asked: Mutex<Vec<Instant>>,
-    /// Looks at the beginning of a file are not answered.
-    pub hold_looks: AtomicBool,
-    /// Such looks asked for.
-    pub looks: AtomicUsize,
+    /// Times of the log requests.
+    pub log_requests: Mutex<Vec<Instant>>,
+    /// Rotation probes get no response.
+    pub hold_probes: AtomicBool,
+    /// Number of rotation probes.
+    pub probes: AtomicUsize,
 }
 
-/// What a collector counts, as it is shown.
-pub struct Counted {
+/// Registers a collector's metrics and reads their values.
+pub struct MetricsProbe {
     registry: Registry,
     pub metrics: Metrics,
 }
 
-impl Counted {
+impl MetricsProbe {
     pub fn new() -> Self {
         let mut registry = Registry::default();
         Self {
@@ -71,7 +71,7 @@ impl Counted {
         }
     }
 
-    /// A metric's value; 0 where it is not shown.
+    /// Returns a metric's value, or 0 if it is not exported.
     pub fn value(&self, name: &str) -> f64 {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
@@ -79,41 +79,41 @@ impl Counted {
         line.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    /// Waits until a metric is that much at least.
-    pub async fn until(&self, name: &str, least: f64) {
-        let enough = async {
+    /// Waits until a metric has at least this value.
+    pub async fn wait_for(&self, name: &str, least: f64) {
+        let condition = async {
             while self.value(name) < least {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        soon(enough).await;
+        in_time(condition).await;
     }
 }
 
-/// A collector that runs.
-pub struct Running {
+/// A running collector.
+pub struct RunningCollector {
     pub status: Status,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), CollectorError>>,
 }
 
-/// One stream as a reader of the bus sees it.
+/// One stream as a reader of the bus receives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct StreamRead {
     pub stream: String,
     pub process: String,
-    /// Contents without timestamps, parts joined.
+    /// Contents without timestamps, with parts joined.
     pub texts: Vec<String>,
-    /// Seqs that came as lines, in order.
+    /// Sequence numbers of the lines, in order.
     pub seqs: Vec<u64>,
-    /// Known losses, in order.
-    pub losses: Vec<(u64, u64, GapReason)>,
-    /// Gaps that nobody told.
-    pub gaps: Vec<(u64, u64)>,
+    /// Recorded gaps, in order: sequence number, lines, reason.
+    pub recorded_gaps: Vec<(u64, u64, GapReason)>,
+    /// Gaps that are not recorded.
+    pub silent_gaps: Vec<(u64, u64)>,
     pub ended: bool,
 }
 
-impl Stage {
+impl Harness {
     pub async fn new() -> Self {
         Self::playing(Scenario::default()).await
     }
@@ -122,14 +122,14 @@ impl Stage {
         Self::playing_in(tempfile::tempdir().unwrap(), scenario).await
     }
 
-    /// The node keeps log files, and the collector reads them.
+    /// Creates a node that writes log files, which the collector reads.
     pub async fn with_files(mut scenario: Scenario) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pods = dir.path().join("pods");
         scenario.log_files.dir = Some(pods.clone());
-        let mut stage = Self::playing_in(dir, scenario).await;
-        stage.pod_log_dir = Some(pods);
-        stage
+        let mut harness = Self::playing_in(dir, scenario).await;
+        harness.pod_log_dir = Some(pods);
+        harness
     }
 
     async fn playing_in(dir: TempDir, scenario: Scenario) -> Self {
@@ -140,7 +140,7 @@ impl Stage {
         let bus = Embedded::open(&dir.path().join("bus"), EmbeddedSettings::default()).unwrap();
         Self {
             cluster: kubesim::start(config).await.unwrap(),
-            bus: Arc::new(Switch::new(bus)),
+            bus: Arc::new(FaultyBus::new(bus)),
             gate: Arc::default(),
             dir,
             pod_log_dir: None,
@@ -150,7 +150,7 @@ impl Stage {
     pub async fn pod(&self, name: &str, policy: RestartPolicy) {
         let plan = PodPlan::silent("app", name, "c").restarting(policy);
         self.cluster.create_pod(&plan).unwrap();
-        soon(self.cluster.wait_running("app", name, "c")).await.unwrap();
+        in_time(self.cluster.wait_running("app", name, "c")).await.unwrap();
     }
 
     pub fn write(&self, pod: &str, lines: std::ops::Range<u32>) {
@@ -158,7 +158,7 @@ impl Stage {
         self.cluster.write_lines("app", pod, "c", texts).unwrap();
     }
 
-    /// Writes more than fits the log file (10 MiB), so that what was written before is out of reach.
+    /// Writes more than the log file holds (10 MiB), so that earlier lines can no longer be read.
     pub async fn rotate(&self, pod: &str) {
         let long = "x".repeat(1000);
         while self.cluster.written("app", pod, "c")[0].rotations == 0 {
@@ -169,13 +169,13 @@ impl Stage {
     }
 
     pub async fn exit(&self, pod: &str) {
-        soon(self.cluster.exit_container("app", pod, "c", 1)).await.unwrap();
+        in_time(self.cluster.exit_container("app", pod, "c", 1)).await.unwrap();
     }
 
     pub async fn client(&self) -> kube::Client {
         let url = format!("http://{}", self.cluster.addr()).parse().unwrap();
         let mut config = kube::Config::new(url);
-        // The client's own patience would hide the collector's.
+        // The client's retries would hide the collector's.
         config.default_retry = false;
         let inner = kube::Client::try_from(config).unwrap();
         let gate = Arc::clone(&self.gate);
@@ -185,13 +185,13 @@ impl Stage {
                 let path = request.uri().path();
                 if path.ends_with("/log") {
                     gate.logs.fetch_add(1, Ordering::SeqCst);
-                    gate.asked.lock().unwrap().push(Instant::now());
-                    let is_look = request.uri().query().is_some_and(|query| query.contains("limitBytes"));
-                    gate.looks.fetch_add(usize::from(is_look), Ordering::SeqCst);
-                    while gate.hold.load(Ordering::SeqCst) || (is_look && gate.hold_looks.load(Ordering::SeqCst)) {
+                    gate.log_requests.lock().unwrap().push(Instant::now());
+                    let is_probe = request.uri().query().is_some_and(|query| query.contains("limitBytes"));
+                    gate.probes.fetch_add(usize::from(is_probe), Ordering::SeqCst);
+                    while gate.hold.load(Ordering::SeqCst) || (is_probe && gate.hold_probes.load(Ordering::SeqCst)) {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
-                } else if path == "/api/v1/pods" && gate.blind.load(Ordering::SeqCst) {
+                } else if path == "/api/v1/pods" && gate.pods_unavailable.load(Ordering::SeqCst) {
                     return Err(kube::Error::Service("blind".into()));
                 }
                 inner.send(request).await
@@ -200,33 +200,33 @@ impl Stage {
         kube::Client::new(gated, "default")
     }
 
-    /// Waits until so many more logs were asked for.
-    pub async fn until_asked(&self, times: usize) {
-        let enough = self.gate.logs.load(Ordering::SeqCst) + times;
-        let asked = async {
-            while self.gate.logs.load(Ordering::SeqCst) < enough {
+    /// Waits for this many more log requests.
+    pub async fn wait_for_log_requests(&self, times: usize) {
+        let condition = self.gate.logs.load(Ordering::SeqCst) + times;
+        let log_requests = async {
+            while self.gate.logs.load(Ordering::SeqCst) < condition {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        soon(asked).await;
+        in_time(log_requests).await;
     }
 
-    /// Starts a collector, once the one before has let go of the checkpoints.
-    pub async fn collect(&self) -> Running {
+    /// Starts a collector once the previous one has released the checkpoints.
+    pub async fn collect(&self) -> RunningCollector {
         self.collect_in(&self.dir.path().join("checkpoints")).await
     }
 
-    pub async fn collect_in(&self, dir: &Path) -> Running {
+    pub async fn collect_in(&self, dir: &Path) -> RunningCollector {
         self.collect_as(dir, |_| {}).await
     }
 
-    /// With other settings than usual.
-    pub async fn collect_with(&self, change: impl Fn(&mut Config)) -> Running {
+    /// Starts a collector with changed settings.
+    pub async fn collect_with(&self, change: impl Fn(&mut Config)) -> RunningCollector {
         self.collect_as(&self.dir.path().join("checkpoints"), change).await
     }
 
-    async fn collect_as(&self, dir: &Path, change: impl Fn(&mut Config)) -> Running {
-        let deadline = Instant::now() + SOON;
+    async fn collect_as(&self, dir: &Path, change: impl Fn(&mut Config)) -> RunningCollector {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let mut config = Config::new(dir);
             config.node_name = Some(self.cluster.node_name().to_owned());
@@ -238,7 +238,7 @@ impl Stage {
             let bus: Arc<dyn Bus> = self.bus.clone();
             let mut task = tokio::spawn(collector::run(config, self.client().await, bus, shutdown.clone()));
             tokio::select! {
-                () = status.listed() => return Running { status, shutdown, task },
+                () = status.listed() => return RunningCollector { status, shutdown, task },
                 ended = &mut task => match ended.unwrap() {
                     Err(CollectorError::InUse(_)) if Instant::now() < deadline => tokio::task::yield_now().await,
                     other => panic!("the collector ended: {other:?}"),
@@ -247,7 +247,7 @@ impl Stage {
         }
     }
 
-    /// Bytes of batches that wait on disk.
+    /// Returns the bytes in the spool.
     pub fn spooled(&self) -> u64 {
         let spool = self.dir.path().join("checkpoints/spool");
         let streams = std::fs::read_dir(spool).into_iter().flatten().flatten();
@@ -259,23 +259,23 @@ impl Stage {
             .sum()
     }
 
-    /// Waits until so many bytes of batches are on disk.
-    pub async fn until_spooled(&self, bytes: u64) {
-        let enough = async {
+    /// Waits until the spool has at least this many bytes.
+    pub async fn wait_for_spooled(&self, bytes: u64) {
+        let condition = async {
             while self.spooled() < bytes {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        soon(enough).await;
+        in_time(condition).await;
     }
 
-    /// All that is on the bus, reassembled.
-    pub async fn seen(&self) -> BTreeMap<String, Seen> {
-        self.seen_of(&"app".parse().unwrap()).await
+    /// Reads and reassembles everything on the bus.
+    pub async fn streams(&self) -> BTreeMap<String, StreamRead> {
+        self.read_app(&"app".parse().unwrap()).await
     }
 
-    /// As [`seen`](Self::seen), of another app.
-    pub async fn seen_of(&self, app: &AppName) -> BTreeMap<String, Seen> {
+    /// Like [`streams`](Self::streams), for another app.
+    pub async fn read_app(&self, app: &AppName) -> BTreeMap<String, StreamRead> {
         let mut reader = match self.bus.follow(app, Start::Oldest).await {
             Ok(reader) => reader,
             Err(BusError::UnknownApp(_)) => return BTreeMap::new(),
@@ -285,7 +285,7 @@ impl Stage {
         let mut reassembly = Reassembly::new(GapTimeouts::Tail { reorder_window: hour }, PublishTime(0), hour * 24);
         let start = Instant::now();
         loop {
-            match soon(reader.next()).await.unwrap().unwrap() {
+            match in_time(reader.next()).await.unwrap().unwrap() {
                 ReaderItem::Delivery(delivery) => {
                     let now = Now {
                         elapsed: start.elapsed(),
@@ -298,72 +298,77 @@ impl Stage {
             }
         }
         reassembly.declare_all();
-        let mut streams: BTreeMap<String, Seen> = BTreeMap::new();
+        let mut streams: BTreeMap<String, StreamRead> = BTreeMap::new();
         let mut parts = String::new();
         while let Some(event) = reassembly.next_event() {
-            let seen = streams.entry(event.metadata.stream.to_string()).or_default();
-            seen.stream = event.metadata.stream.to_string();
-            seen.process = event.metadata.process.clone();
+            let stream = streams.entry(event.metadata.stream.to_string()).or_default();
+            stream.stream = event.metadata.stream.to_string();
+            stream.process = event.metadata.process.clone();
             match event.kind {
                 EventKind::Lines { data, lines, part, .. } => {
-                    seen.seqs.extend(event.seq..event.seq + lines);
+                    stream.seqs.extend(event.seq..event.seq + lines);
                     for line in data[..data.len() - 1].split(|byte| *byte == b'\n') {
                         let (_, text) = bus::Timestamp::split_line(line).unwrap();
                         parts.push_str(std::str::from_utf8(text).unwrap());
                         if part != Some(bus::Part::More) {
-                            seen.texts.push(std::mem::take(&mut parts));
+                            stream.texts.push(std::mem::take(&mut parts));
                         }
                     }
                 }
-                EventKind::Gap { gap: Some(loss), .. } => seen.losses.push((event.seq, loss.lines, loss.reason)),
-                EventKind::Gap { gap: None, lines } => seen.gaps.push((event.seq, lines)),
-                EventKind::End => seen.ended = true,
+                EventKind::Gap { gap: Some(gap), .. } => stream.recorded_gaps.push((event.seq, gap.lines, gap.reason)),
+                EventKind::Gap { gap: None, lines } => stream.silent_gaps.push((event.seq, lines)),
+                EventKind::End => stream.ended = true,
             }
         }
         streams
     }
 
-    /// Waits until what is on the bus is as wanted.
-    pub async fn until(&self, what: &str, wanted: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
-        self.until_within(SOON, what, wanted).await
+    /// Waits until the streams on the bus satisfy the predicate.
+    pub async fn wait_for(&self, what: &str, predicate: impl Fn(&[StreamRead]) -> bool) -> Vec<StreamRead> {
+        self.wait_within(TIMEOUT, what, predicate).await
     }
 
-    /// As [`until`](Self::until), for what takes longer.
-    pub async fn until_within(&self, bound: Duration, what: &str, wanted: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+    /// Like [`wait_for`](Self::wait_for), with another time limit.
+    pub async fn wait_within(
+        &self,
+        bound: Duration,
+        what: &str,
+        predicate: impl Fn(&[StreamRead]) -> bool,
+    ) -> Vec<StreamRead> {
         let deadline = Instant::now() + bound;
         loop {
-            let seen: Vec<Seen> = self.seen().await.into_values().collect();
-            if wanted(&seen) {
-                return seen;
+            let streams: Vec<StreamRead> = self.streams().await.into_values().collect();
+            if predicate(&streams) {
+                return streams;
             }
             assert!(
                 Instant::now() < deadline,
                 "not within {bound:?}: {what}: {}",
-                brief(&seen)
+                summary(&streams)
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Waits until the only stream has so many lines.
-    pub async fn until_lines(&self, lines: usize) -> Seen {
-        let has = |seen: &[Seen]| seen.iter().map(|seen| seen.texts.len()).sum::<usize>() >= lines;
-        let mut seen = self.until(&format!("{lines} lines"), has).await;
-        assert_eq!(seen.len(), 1, "one stream: {}", brief(&seen));
-        seen.remove(0)
+    /// Waits until the only stream has this many lines.
+    pub async fn wait_for_lines(&self, lines: usize) -> StreamRead {
+        let has = |streams: &[StreamRead]| streams.iter().map(|stream| stream.texts.len()).sum::<usize>() >= lines;
+        let mut streams = self.wait_for(&format!("{lines} lines"), has).await;
+        assert_eq!(streams.len(), 1, "one stream: {}", summary(&streams));
+        streams.remove(0)
     }
 
-    /// Waits until all of so many streams have ended.
-    pub async fn until_ended(&self, streams: usize) -> Vec<Seen> {
-        self.until(&format!("{streams} ended"), |seen| {
-            seen.len() == streams && seen.iter().all(|seen| seen.ended)
+    /// Waits until this many streams have ended.
+    pub async fn wait_for_ended(&self, count: usize) -> Vec<StreamRead> {
+        self.wait_for(&format!("{count} ended streams"), |streams| {
+            streams.len() == count && streams.iter().all(|stream| stream.ended)
         })
         .await
     }
 }
 
-impl Running {
-    /// As `kill -9`.
+impl RunningCollector {
+    /// Stops the collector like `kill -9`.
     pub async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -371,41 +376,44 @@ impl Running {
 
     pub async fn stop(self) {
         self.shutdown.cancel();
-        soon(self.task).await.unwrap().unwrap();
+        in_time(self.task).await.unwrap().unwrap();
     }
 }
 
-impl Seen {
-    /// Every one of these lines once, in order, numbered from 0, and nothing said to be missing.
+impl StreamRead {
+    /// Asserts that exactly these lines were read, once and in order, numbered from 0, without
+    /// gaps.
     pub fn assert_whole(&self, lines: std::ops::Range<u32>) {
         let texts: Vec<String> = lines.map(|n| format!("line {n}")).collect();
-        assert!(self.texts == texts, "{}", brief(std::slice::from_ref(self)));
-        self.assert_nothing_missing();
+        assert!(self.texts == texts, "{}", summary(std::slice::from_ref(self)));
+        self.assert_no_gaps();
     }
 
-    pub fn assert_nothing_missing(&self) {
-        assert_eq!((&self.losses[..], &self.gaps[..]), (&[][..], &[][..]));
+    pub fn assert_no_gaps(&self) {
+        assert_eq!((&self.recorded_gaps[..], &self.silent_gaps[..]), (&[][..], &[][..]));
         assert_eq!(self.seqs, (0..self.seqs.len() as u64).collect::<Vec<_>>());
     }
 }
 
-fn brief(seen: &[Seen]) -> String {
+fn summary(streams: &[StreamRead]) -> String {
     let mut text = String::new();
-    for seen in seen {
+    for stream in streams {
         text += &format!(
-            "\n{}: {} lines, first {:?}, last {:?}, losses {:?}, gaps {:?}, ended {}",
-            seen.process,
-            seen.texts.len(),
-            seen.texts.first(),
-            seen.texts.last(),
-            seen.losses,
-            seen.gaps,
-            seen.ended
+            "\n{}: {} lines, first {:?}, last {:?}, gaps {:?}, gaps {:?}, ended {}",
+            stream.process,
+            stream.texts.len(),
+            stream.texts.first(),
+            stream.texts.last(),
+            stream.recorded_gaps,
+            stream.silent_gaps,
+            stream.ended
         );
     }
     text
 }
 
-pub async fn soon<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, work).await.expect("within the bound")
+pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(TIMEOUT, work)
+        .await
+        .expect("a change within the time limit")
 }

@@ -1,4 +1,5 @@
-//! Whatever a node does between two readings, as long as it keeps the files: every line once, in order.
+//! Whatever a node does between two reads, as long as it keeps the files, every line is read once
+//! and in order.
 
 use std::{collections::BTreeMap, fs, io::Write, path::PathBuf, time::Duration};
 
@@ -8,70 +9,70 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// What happens next.
+/// One step of a test run.
 #[derive(Clone, Copy, Debug)]
-enum Act {
-    /// So many whole lines are printed, of one output.
+enum Action {
+    /// Writes this many whole lines to an output.
     Lines(u8, Fd),
-    /// The beginning of a line.
+    /// Writes the start of a line.
     Part(Fd),
-    /// The file is rotated; the oldest plain one is compressed.
+    /// Rotates the file; compresses the oldest plain one.
     Rotate,
-    /// The tail looks at the directory.
-    Look,
-    /// The tail reads a turn.
-    Turn,
-    /// The tail is dropped, and begun again where it last could.
+    /// Scans the directory.
+    Scan,
+    /// Reads once.
+    Read,
+    /// Drops the tail and resumes at the last possible position.
     Restart,
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
+fn actions() -> impl Strategy<Value = Vec<Action>> {
     let fd = || prop_oneof![3 => Just(Fd::Out), 1 => Just(Fd::Err)];
-    let act = prop_oneof![
-        4 => (1..40_u8, fd()).prop_map(|(lines, fd)| Act::Lines(lines, fd)),
-        2 => fd().prop_map(Act::Part),
-        2 => Just(Act::Rotate),
-        2 => Just(Act::Look),
-        4 => Just(Act::Turn),
-        1 => Just(Act::Restart),
+    let apply = prop_oneof![
+        4 => (1..40_u8, fd()).prop_map(|(lines, fd)| Action::Lines(lines, fd)),
+        2 => fd().prop_map(Action::Part),
+        2 => Just(Action::Rotate),
+        2 => Just(Action::Scan),
+        4 => Just(Action::Read),
+        1 => Just(Action::Restart),
     ];
-    prop::collection::vec(act, 1..60)
+    prop::collection::vec(apply, 1..60)
 }
 
-/// A node with one container, and one who reads it.
-struct World {
+/// A node with one container, and its reader.
+struct Model {
     dir: TempDir,
     rotations: u32,
     printed: u32,
     is_open: BTreeMap<bool, bool>,
-    /// What was printed, by output, as the API would show it.
+    /// Expected output as the API would print it, by output.
     expected: [String; 2],
     tail: Tail,
-    joiner: Joiner,
-    had: [String; 2],
-    /// From where to go on, and what was had there.
-    base: Option<(Place, [usize; 2])>,
+    assembler: LineAssembler,
+    read: [String; 2],
+    /// The position to resume from, and the output read up to it.
+    resume: Option<(FilePosition, [usize; 2])>,
     now: Instant,
 }
 
-impl World {
+impl Model {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut world = Self {
+        let mut model = Self {
             tail: Tail::new(dir.path().to_owned(), 0),
             dir,
             rotations: 0,
             printed: 0,
             is_open: BTreeMap::new(),
             expected: Default::default(),
-            joiner: Joiner::default(),
-            had: Default::default(),
-            base: None,
+            assembler: LineAssembler::default(),
+            read: Default::default(),
+            resume: None,
             now: Instant::now(),
         };
-        world.append("");
-        assert_eq!(world.tail.open(None, world.now).unwrap(), Opened::There);
-        world
+        model.append("");
+        assert_eq!(model.tail.open(None, model.now).unwrap(), Opened::Found);
+        model
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -102,7 +103,7 @@ impl World {
     }
 
     fn rotate(&mut self) {
-        // The kubelet goes by size.
+        // The kubelet rotates by size.
         if fs::metadata(self.path("0.log")).unwrap().len() == 0 {
             return;
         }
@@ -121,46 +122,49 @@ impl World {
         self.append("");
     }
 
-    fn turn(&mut self) -> Turn {
+    fn read_next(&mut self) -> ReadOutcome {
         self.now += Duration::from_secs(1);
-        let turn = self.tail.turn(&mut self.joiner, self.now).unwrap();
-        assert_ne!(turn, Turn::Next { after_hole: true });
-        for (fd, had) in [Fd::Out, Fd::Err].into_iter().zip(&mut self.had) {
-            *had += std::str::from_utf8(self.joiner.frame(fd)).unwrap();
+        let outcome = self.tail.read_next(&mut self.assembler, self.now).unwrap();
+        assert_ne!(outcome, ReadOutcome::Next { after_gap: true });
+        for (fd, read) in [Fd::Out, Fd::Err].into_iter().zip(&mut self.read) {
+            *read += std::str::from_utf8(self.assembler.frame(fd)).unwrap();
         }
-        self.joiner.clear();
-        if !self.joiner.is_open()
-            && let Some(place) = self.tail.place()
+        self.assembler.clear();
+        if !self.assembler.is_open()
+            && let Some(position) = self.tail.position()
         {
-            self.base = Some((place, self.had.each_ref().map(String::len)));
+            self.resume = Some((position, self.read.each_ref().map(String::len)));
         }
-        turn
+        outcome
     }
 
     fn restart(&mut self) {
         self.tail = Tail::new(self.dir.path().to_owned(), 0);
-        self.joiner = Joiner::default();
-        let place = self.base.map(|(place, _)| place);
-        assert_eq!(self.tail.open(place.as_ref(), self.now).unwrap(), Opened::There);
-        let had = self.base.map_or([0; 2], |(_, had)| had);
-        self.had.iter_mut().zip(had).for_each(|(text, len)| text.truncate(len));
+        self.assembler = LineAssembler::default();
+        let position = self.resume.map(|(position, _)| position);
+        assert_eq!(self.tail.open(position.as_ref(), self.now).unwrap(), Opened::Found);
+        let read = self.resume.map_or([0; 2], |(_, read)| read);
+        self.read
+            .iter_mut()
+            .zip(read)
+            .for_each(|(text, len)| text.truncate(len));
     }
 
-    fn act(&mut self, act: Act) {
-        match act {
-            Act::Lines(lines, fd) => (0..lines).for_each(|_| self.print(fd, false)),
-            Act::Part(fd) => self.print(fd, true),
-            Act::Rotate => self.rotate(),
-            Act::Look => drop(self.tail.scan(self.now).unwrap()),
-            Act::Turn => drop(self.turn()),
-            Act::Restart => self.restart(),
+    fn apply(&mut self, apply: Action) {
+        match apply {
+            Action::Lines(lines, fd) => (0..lines).for_each(|_| self.print(fd, false)),
+            Action::Part(fd) => self.print(fd, true),
+            Action::Rotate => self.rotate(),
+            Action::Scan => drop(self.tail.scan(self.now).unwrap()),
+            Action::Read => drop(self.read_next()),
+            Action::Restart => self.restart(),
         }
     }
 
     fn read_to_the_end(&mut self) {
         loop {
-            let turn = self.turn();
-            if turn == Turn::Idle && !self.tail.scan(self.now).unwrap() {
+            let outcome = self.read_next();
+            if outcome == ReadOutcome::Idle && !self.tail.scan(self.now).unwrap() {
                 return;
             }
         }
@@ -171,10 +175,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn every_line_comes_once_and_in_order(acts in acts()) {
-        let mut world = World::new();
-        acts.into_iter().for_each(|act| world.act(act));
-        world.read_to_the_end();
-        prop_assert_eq!(&world.had, &world.expected);
+    fn every_line_is_read_once_and_in_order(actions in actions()) {
+        let mut model = Model::new();
+        actions.into_iter().for_each(|apply| model.apply(apply));
+        model.read_to_the_end();
+        prop_assert_eq!(&model.read, &model.expected);
     }
 }

@@ -8,7 +8,7 @@ const LINE: &str = "2026-11-23T08:46:44.1Z stdout F ";
 
 struct Node {
     dir: TempDir,
-    joiner: Joiner,
+    assembler: LineAssembler,
     now: Instant,
 }
 
@@ -16,7 +16,7 @@ impl Node {
     fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
-            joiner: Joiner::default(),
+            assembler: LineAssembler::default(),
             now: Instant::now(),
         }
     }
@@ -35,67 +35,67 @@ impl Node {
         fs::write(self.path("0.log"), "").unwrap();
     }
 
-    fn open(&self, from: Option<&Place>) -> (Tail, Opened) {
+    fn open(&self, from: Option<&FilePosition>) -> (Tail, Opened) {
         let mut tail = Tail::new(self.dir.path().to_owned(), 0);
         let opened = tail.open(from, self.now).unwrap();
         (tail, opened)
     }
 
-    /// The texts that a tail gives until it has nothing more, and its turns but for the reading ones.
-    fn read(&mut self, tail: &mut Tail) -> (Vec<String>, Vec<Turn>) {
-        let mut turns = Vec::new();
+    /// Reads until there is no more data. Returns the texts and the outcomes other than `Read`.
+    fn read(&mut self, tail: &mut Tail) -> (Vec<String>, Vec<ReadOutcome>) {
+        let mut outcomes = Vec::new();
         loop {
-            match tail.turn(&mut self.joiner, self.now).unwrap() {
-                Turn::Read => {}
-                turn => turns.push(turn),
+            match tail.read_next(&mut self.assembler, self.now).unwrap() {
+                ReadOutcome::Read => {}
+                read_next => outcomes.push(read_next),
             }
-            if !matches!(turns.last(), None | Some(Turn::Next { .. })) {
+            if !matches!(outcomes.last(), None | Some(ReadOutcome::Next { .. })) {
                 break;
             }
         }
-        let frame = String::from_utf8(self.joiner.frame(bus::Fd::Out).to_vec()).unwrap();
-        self.joiner.clear();
-        (frame.lines().map(|line| line[31..].to_owned()).collect(), turns)
+        let frame = String::from_utf8(self.assembler.frame(bus::Fd::Out).to_vec()).unwrap();
+        self.assembler.clear();
+        (frame.lines().map(|line| line[31..].to_owned()).collect(), outcomes)
     }
 }
 
 #[test]
-fn a_rotated_file_is_complete_once_its_writer_let_go_or_it_has_been_quiet() {
-    for is_seen in [true, false] {
+fn a_rotated_file_is_complete_after_its_close_or_without_data_for_a_while() {
+    for was_closed in [true, false] {
         let mut node = Node::new();
         node.append("0.log", "a");
         let (mut tail, _) = node.open(None);
         node.rotate("20261123-084316");
         node.append("0.log", "c");
         assert!(tail.scan(node.now).unwrap());
-        let (texts, turns) = node.read(&mut tail);
+        let (texts, outcomes) = node.read(&mut tail);
         assert_eq!(texts, ["a"]);
-        let [Turn::Settling(until)] = turns[..] else {
-            panic!("{turns:?}")
+        let [ReadOutcome::Settling(until)] = outcomes[..] else {
+            panic!("{outcomes:?}")
         };
         node.append("0.log.20261123-084316", "b");
-        if is_seen {
-            tail.closed(&Name::Rotated("20261123-084316".to_owned()));
+        if was_closed {
+            tail.mark_closed(&Name::Rotated("20261123-084316".to_owned()));
         } else {
             node.now = until;
-            assert_eq!(node.read(&mut tail).0, ["b"], "and then it is waited again");
+            assert_eq!(node.read(&mut tail).0, ["b"], "new data restarts the wait");
             node.now += SETTLE;
         }
-        let (texts, turns) = node.read(&mut tail);
+        let (texts, outcomes) = node.read(&mut tail);
         assert_eq!(texts.last().unwrap(), "c");
-        assert_eq!(turns, [Turn::Next { after_hole: false }, Turn::Idle]);
+        assert_eq!(outcomes, [ReadOutcome::Next { after_gap: false }, ReadOutcome::Idle]);
     }
 }
 
 #[test]
-fn what_is_held_open_is_read_though_the_node_removed_it_and_a_hole_behind_it_is_known() {
+fn held_files_are_read_after_their_removal_and_the_gap_after_them_is_known() {
     let mut node = Node::new();
     node.append("0.log", "a");
     let (mut tail, _) = node.open(None);
     node.rotate("20261123-084316");
     node.append("0.log", "b");
     assert!(tail.scan(node.now).unwrap());
-    // Unseen: these two go, and one between.
+    // Two rotations happen between scans; then the two older files are removed.
     for time in ["20261123-084326", "20261123-084336"] {
         node.rotate(time);
         node.append("0.log", time);
@@ -105,19 +105,19 @@ fn what_is_held_open_is_read_though_the_node_removed_it_and_a_hole_behind_it_is_
     }
     assert!(tail.scan(node.now).unwrap());
     node.now += SETTLE;
-    let (texts, turns) = node.read(&mut tail);
+    let (texts, outcomes) = node.read(&mut tail);
     assert_eq!(texts, ["a", "b", "20261123-084326", "20261123-084336"]);
-    let next = |after_hole| Turn::Next { after_hole };
-    assert_eq!(turns, [next(false), next(true), next(false), Turn::Idle]);
+    let next = |after_gap| ReadOutcome::Next { after_gap };
+    assert_eq!(outcomes, [next(false), next(true), next(false), ReadOutcome::Idle]);
 }
 
 #[test]
-fn a_place_is_found_again_under_another_name_and_compressed() {
+fn a_position_is_found_after_a_rename_and_compression() {
     let mut node = Node::new();
     node.append("0.log", "a");
     let (mut tail, _) = node.open(None);
     assert_eq!(node.read(&mut tail).0, ["a"]);
-    let place = tail.place().unwrap();
+    let position = tail.position().unwrap();
     node.append("0.log", "b");
     node.rotate("20261123-084316");
     node.append("0.log", "c");
@@ -130,25 +130,25 @@ fn a_place_is_found_again_under_another_name_and_compressed() {
             gz.finish().unwrap();
             fs::remove_file(node.path("0.log.20261123-084316")).unwrap();
         }
-        let (mut tail, opened) = node.open(Some(&place));
-        assert_eq!(opened, Opened::There);
+        let (mut tail, opened) = node.open(Some(&position));
+        assert_eq!(opened, Opened::Found);
         node.now += SETTLE;
         assert_eq!(node.read(&mut tail).0, ["b", "c"]);
     }
     fs::remove_file(node.path("0.log.20261123-084316.gz")).unwrap();
-    let (mut tail, opened) = node.open(Some(&place));
-    assert_eq!(opened, Opened::Elsewhere);
+    let (mut tail, opened) = node.open(Some(&position));
+    assert_eq!(opened, Opened::PositionGone);
     assert_eq!(node.read(&mut tail).0, ["c"]);
 }
 
 #[test]
-fn a_damaged_compressed_file_is_a_hole_before_the_next() {
+fn a_damaged_compressed_file_is_a_gap_before_the_next_file() {
     let mut node = Node::new();
     fs::write(node.path("0.log.20261123-084306.gz"), b"no gzip").unwrap();
     node.append("0.log", "c");
     let (mut tail, _) = node.open(None);
-    assert!(tail.turn(&mut node.joiner, node.now).is_err() && tail.is_broken());
-    let (texts, turns) = node.read(&mut tail);
+    assert!(tail.read_next(&mut node.assembler, node.now).is_err() && tail.is_broken());
+    let (texts, outcomes) = node.read(&mut tail);
     assert_eq!(texts, ["c"]);
-    assert_eq!(turns, [Turn::Next { after_hole: true }, Turn::Idle]);
+    assert_eq!(outcomes, [ReadOutcome::Next { after_gap: true }, ReadOutcome::Idle]);
 }

@@ -1,0 +1,11 @@
+//! Reads containers' logs through the Kubernetes log API and feeds them to `stream`; depends on
+//! nothing in `files` or `supervisor`.
+
+pub mod follow;
+pub mod follow_slots;
+pub mod outcome;
+pub mod refusals;
+pub mod request;
+pub mod response;
+pub mod rotation;
+pub mod stall;

@@ -1,0 +1,164 @@
+//! Watches pods and namespaces and derives container instances from them; depends only on the
+//! configuration and the shared types.
+
+pub mod instances;
+pub mod last_seen;
+pub mod namespaces;
+pub mod topic_gc;
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream::BoxStream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    runtime::watcher::{self, Event, watcher},
+};
+use tokio::time::{Instant, sleep_until};
+
+use crate::{config::Config, retry::Backoff};
+use instances::is_excluded;
+use namespaces::Namespaces;
+
+/// Delay before the first retry of the watch.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+
+/// Longest delay between retries.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Upper bound for a delay that the API server requests.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// Watches the selected pods of one node or of all nodes.
+///
+/// Resumes a broken watch, lists again if the resource version is too old, and retries while the
+/// API is unavailable.
+pub struct PodWatch {
+    client: kube::Client,
+    config: watcher::Config,
+    namespaces: Namespaces,
+    /// Interval of full lists, and when the next one is due.
+    relist_every: Duration,
+    relist_at: Instant,
+    events: BoxStream<'static, watcher::Result<Event<Pod>>>,
+    backoff: Backoff,
+    not_before: Instant,
+    is_failing: bool,
+}
+
+impl PodWatch {
+    /// Creates the watch; the first call of [`next`](Self::next) lists the pods.
+    pub fn new(client: kube::Client, settings: &Config) -> Self {
+        let config = match &settings.node_name {
+            Some(node) => watcher::Config::default().fields(&format!("spec.nodeName={node}")),
+            None => watcher::Config::default(),
+        };
+        let config = match &settings.pod_selector {
+            Some(selector) => config.labels(selector),
+            None => config,
+        };
+        Self {
+            namespaces: Namespaces::new(client.clone(), settings.namespace_selector.as_deref()),
+            events: watcher(Api::<Pod>::all(client.clone()), config.clone()).boxed(),
+            client,
+            config,
+            relist_every: settings.relist_every,
+            relist_at: relist_at(settings.relist_every),
+            backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
+            not_before: Instant::now(),
+            is_failing: false,
+        }
+    }
+
+    /// Returns the next event.
+    ///
+    /// *Cancel safety*: no event is lost.
+    pub async fn next(&mut self) -> Event<Pod> {
+        loop {
+            if !self.namespaces.is_ready() {
+                self.namespaces.changed().await;
+            }
+            sleep_until(self.not_before).await;
+            let event = tokio::select! {
+                event = self.events.next() => event,
+                () = self.namespaces.changed() => {
+                    self.relist();
+                    continue;
+                }
+                () = sleep_until(self.relist_at) => {
+                    self.relist();
+                    continue;
+                }
+            };
+            match event {
+                Some(Ok(event)) => {
+                    // The start of a list is reported before its request is sent.
+                    if !matches!(event, Event::Init) {
+                        self.succeeded();
+                    }
+                    if let Some(event) = self.filter(event) {
+                        return event;
+                    }
+                }
+                Some(Err(error)) => self.failed(&error),
+                // The stream is endless.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Maps an event to the collected pods: a pod that is not selected counts as deleted.
+    fn filter(&mut self, event: Event<Pod>) -> Option<Event<Pod>> {
+        let mut is_collected = |pod: &Pod| {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            !is_excluded(pod) && self.namespaces.is_selected(namespace)
+        };
+        match event {
+            Event::InitApply(pod) if !is_collected(&pod) => None,
+            Event::Apply(pod) if !is_collected(&pod) => Some(Event::Delete(pod)),
+            event => Some(event),
+        }
+    }
+
+    /// Lists again, because a watch with a dead connection looks like one without changes.
+    fn relist(&mut self) {
+        self.relist_at = relist_at(self.relist_every);
+        self.events = watcher(Api::<Pod>::all(self.client.clone()), self.config.clone()).boxed();
+    }
+
+    fn succeeded(&mut self) {
+        if self.is_failing {
+            tracing::info!("pod watch recovered");
+        }
+        self.is_failing = false;
+        self.backoff.reset();
+    }
+
+    fn failed(&mut self, error: &watcher::Error) {
+        if !self.is_failing {
+            tracing::warn!(%error, "pod watch failed, retrying");
+        }
+        self.is_failing = true;
+        let requested = retry_after(error).unwrap_or_default().min(MAX_RETRY_AFTER);
+        self.not_before = Instant::now() + self.backoff.next_delay().max(requested);
+    }
+}
+
+/// Returns the delay that an overloaded server requests.
+fn retry_after(error: &watcher::Error) -> Option<Duration> {
+    use watcher::Error;
+    let status = match error {
+        Error::InitialListFailed(kube::Error::Api(status))
+        | Error::WatchStartFailed(kube::Error::Api(status))
+        | Error::WatchFailed(kube::Error::Api(status)) => status,
+        Error::WatchError(status) => status,
+        _ => return None,
+    };
+    let seconds = status.details.as_ref()?.retry_after_seconds;
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+}
+
+/// Jitter keeps a cluster's collectors from listing at the same time.
+fn relist_at(every: Duration) -> Instant {
+    Instant::now() + every.mul_f64(rand::random_range(0.8..=1.2))
+}

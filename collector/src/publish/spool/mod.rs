@@ -1,0 +1,290 @@
+//! The on-disk buffer for data that the bus has not accepted.
+//!
+//! A stream's entries are written in order, with their sequence numbers and anchors, and read back
+//! in order. `StreamSpool` holds one stream, `Spool` bounds all of them. The newest entry says
+//! where reading resumes after a restart; it is written with the data and so never ahead of it. The
+//! checkpoint says what the bus has. Writes are not synced: they survive a killed process, and a
+//! lost node loses the directory anyway. If the spool is full, the oldest batches of the largest
+//! stream become gaps.
+
+mod compact;
+mod format;
+mod segments;
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::{
+    anchor::fingerprint,
+    error::CollectorError,
+    instance::InstanceKey,
+    metrics::{GapLabel, Metrics},
+    publish::{
+        checkpoint::{Checkpoint, CheckpointStore, encode},
+        entry::OutboxEntry,
+    },
+};
+
+use segments::Segments;
+pub use segments::SpoolEnd;
+
+/// Minimum size of a spool: a few of the smallest segments.
+pub const MIN_BYTES: u64 = 4 << 20;
+
+/// A segment is the unit of eviction: 1/32 of the spool, within these bounds.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(4 << 20);
+
+/// Number of streams that publish delayed entries at a time: enough to saturate any bus without
+/// overloading it when it recovers.
+const MAX_CONCURRENT_PUBLISHES: usize = 8;
+
+/// Upper bound for the buffered data of all streams before they spool. Keeps the process below 150
+/// MB.
+const MAX_BUFFERED_BYTES: usize = 48 << 20;
+
+/// The file that names the owner of a directory.
+const OWNER_FILE: &str = "instance";
+
+/// The spool of all streams.
+pub struct Spool {
+    dir: PathBuf,
+    limit: u64,
+    streams: Mutex<HashMap<InstanceKey, Arc<Mutex<Segments>>>>,
+    buffered: AtomicUsize,
+    permits: Arc<Semaphore>,
+    /// A failed write is logged once.
+    failing: AtomicBool,
+    metrics: Metrics,
+}
+
+/// One stream's spooled entries.
+pub struct StreamSpool {
+    spool: Arc<Spool>,
+    key: InstanceKey,
+    segments: Arc<Mutex<Segments>>,
+    /// The stream's buffered bytes in memory.
+    buffered: usize,
+}
+
+impl Spool {
+    /// Opens the spool in a directory, which is created on demand. Directories of instances without
+    /// a checkpoint are deleted.
+    ///
+    /// # Errors
+    /// [`CollectorError::Open`] if the directory cannot be read.
+    pub fn open(
+        dir: &Path,
+        limit: u64,
+        checkpoints: &CheckpointStore,
+        metrics: Metrics,
+    ) -> Result<Self, CollectorError> {
+        let spool = Self {
+            dir: dir.to_owned(),
+            limit: limit.max(MIN_BYTES),
+            streams: Mutex::default(),
+            buffered: AtomicUsize::new(0),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT_PUBLISHES)),
+            failing: AtomicBool::new(false),
+            metrics,
+        };
+        spool
+            .remove_orphans(checkpoints)
+            .map_err(|error| CollectorError::Open {
+                dir: dir.to_owned(),
+                reason: error.to_string(),
+            })?;
+        Ok(spool)
+    }
+
+    /// Opens an instance's spool, including entries from before a restart.
+    pub fn stream_spool(self: &Arc<Self>, key: &InstanceKey, checkpoint: &Checkpoint) -> StreamSpool {
+        let dir = self.dir_of(key);
+        let segment = (self.limit / 32).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
+        let segments = Segments::open(&dir, segment, checkpoint).unwrap_or_else(|error| {
+            tracing::error!(%error, dir = %dir.display(), "spool open failed");
+            Segments::empty(&dir, segment)
+        });
+        let segments = Arc::new(Mutex::new(segments));
+        self.streams.lock().insert(key.clone(), Arc::clone(&segments));
+        self.update_size();
+        StreamSpool {
+            spool: Arc::clone(self),
+            key: key.clone(),
+            segments,
+            buffered: 0,
+        }
+    }
+
+    /// Returns whether all streams together exceed the memory limit.
+    pub fn is_crowded(&self) -> bool {
+        self.buffered.load(Ordering::Relaxed) > MAX_BUFFERED_BYTES
+    }
+
+    /// Returns the permits for publishing delayed entries.
+    pub fn permits(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.permits)
+    }
+
+    fn dir_of(&self, key: &InstanceKey) -> PathBuf {
+        self.dir.join(format!("{:016x}", fingerprint(&encode(key))))
+    }
+
+    fn remove_orphans(&self, checkpoints: &CheckpointStore) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let dir = entry?.path();
+            let key = fs::read(dir.join(OWNER_FILE)).ok();
+            let key = key.and_then(|key| serde_json::from_slice::<InstanceKey>(&key).ok());
+            if key.is_none_or(|key| checkpoints.get(&key).is_none() || self.dir_of(&key) != dir) {
+                tracing::warn!(dir = %dir.display(), "spool of an unknown stream deleted");
+                fs::remove_dir_all(&dir)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Evicts from the stream with the most data on disk until the spool fits, so that a stream
+    /// with high volume does not cost others their lines.
+    fn make_room(&self) {
+        while self.update_size() > self.limit {
+            let largest = self
+                .streams
+                .lock()
+                .values()
+                .max_by_key(|segments| segments.lock().bytes())
+                .cloned();
+            let Some(largest) = largest else { return };
+            match largest.lock().evict_oldest() {
+                Ok(Some(lines)) => {
+                    self.metrics.record_gap(GapLabel::spool, lines);
+                    tracing::debug!(lines, "spool full, oldest batches dropped");
+                }
+                Ok(None) => return,
+                Err(error) => return tracing::error!(%error, "spool eviction failed"),
+            }
+        }
+    }
+
+    /// Updates and returns the number of bytes on disk.
+    fn update_size(&self) -> u64 {
+        let bytes = self
+            .streams
+            .lock()
+            .values()
+            .map(|segments| segments.lock().bytes())
+            .sum();
+        self.metrics.set_spool_bytes(bytes);
+        bytes
+    }
+}
+
+impl StreamSpool {
+    /// Returns whether nothing is on disk.
+    pub fn is_empty(&self) -> bool {
+        self.segments.lock().is_empty()
+    }
+
+    /// Returns where the spooled data ends.
+    pub fn end(&self) -> SpoolEnd {
+        self.segments.lock().end().clone()
+    }
+
+    /// Returns the spool of all streams.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Appends an entry. Returns whether it was written.
+    pub fn append(&self, entry: &OutboxEntry) -> bool {
+        let written = self.write_owner().and_then(|()| self.segments.lock().append(entry));
+        let was_failing = self.spool.failing.swap(written.is_err(), Ordering::Relaxed);
+        match &written {
+            Ok(()) => self.spool.make_room(),
+            Err(error) if !was_failing => {
+                tracing::error!(%error, "spool write failed, buffering in memory")
+            }
+            Err(_) => {}
+        }
+        written.is_ok()
+    }
+
+    /// See [`Segments::mark_in_flight`].
+    pub fn mark_in_flight(&self) {
+        self.segments.lock().mark_in_flight();
+    }
+
+    /// See [`Segments::read_next`]. Unreadable data is discarded; returns where it ended.
+    pub fn read_next(&self) -> Result<Option<OutboxEntry>, SpoolEnd> {
+        let mut segments = self.segments.lock();
+        segments.read_next().map_err(|error| {
+            tracing::error!(%error, "spool read failed, gap recorded");
+            let end = segments.end().clone();
+            segments.discard_all();
+            end
+        })
+    }
+
+    /// See [`Segments::requeue`].
+    pub fn requeue(&self) {
+        self.segments.lock().requeue();
+    }
+
+    /// See [`Segments::confirm`].
+    pub fn confirm(&self) {
+        self.segments.lock().confirm();
+        if self.is_empty() {
+            // An empty directory has no information.
+            let _ = fs::remove_dir_all(self.spool.dir_of(&self.key));
+        }
+        self.spool.update_size();
+    }
+
+    /// Reports the stream's buffered bytes.
+    pub fn report_buffered(&mut self, bytes: usize) {
+        if bytes >= self.buffered {
+            self.spool.buffered.fetch_add(bytes - self.buffered, Ordering::Relaxed);
+        } else {
+            self.spool.buffered.fetch_sub(self.buffered - bytes, Ordering::Relaxed);
+        }
+        self.buffered = bytes;
+    }
+
+    fn write_owner(&self) -> io::Result<()> {
+        if !self.is_empty() {
+            return Ok(());
+        }
+        let dir = self.spool.dir_of(&self.key);
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join(OWNER_FILE), encode(&self.key))
+    }
+}
+
+impl Drop for StreamSpool {
+    fn drop(&mut self) {
+        self.report_buffered(0);
+        let mut streams = self.spool.streams.lock();
+        if streams
+            .get(&self.key)
+            .is_some_and(|own| Arc::ptr_eq(own, &self.segments))
+        {
+            streams.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! Resumes a stream in a new response, or records a gap if it cannot be resumed.
+
+use std::sync::Arc;
+
+use bus::{Content, Gap, GapReason, StreamMetadata, Timestamp};
+
+use super::{
+    Mismatch, Stream, TailFingerprint, expected_lines,
+    metadata::new_stream_id,
+    resume_search::{ResumeSearch, SearchResult},
+};
+use crate::{anchor::fingerprint, publish::entry::OutboxEntry};
+
+impl Stream {
+    /// Returns the time from which to read, so that the last line is read again. `None`: from the
+    /// start of the log.
+    pub fn since(&self) -> Option<Timestamp> {
+        // A line that no timestamp precedes cannot be requested.
+        self.confirmed
+            .filter(|confirmed| confirmed.anchor.time != i64::MIN)
+            .map(|confirmed| confirmed.anchor.timestamp())
+    }
+
+    /// Returns what a response must contain to resume.
+    pub fn resume_search(&self) -> Option<ResumeSearch> {
+        ResumeSearch::new(self.confirmed, self.unconfirmed)
+    }
+
+    /// Starts a new response.
+    pub fn start_response(&mut self) {
+        self.flush_all();
+        self.lines.start_response(self.resume_search(), self.since().is_some());
+        (self.new_lines, self.mismatch) = (0, None);
+        // The resume point covers what was expected.
+        self.expected_lines.clear();
+    }
+
+    /// Expects a line that a rotation probe saw, unless it was read already.
+    pub fn expect_line(&mut self, line: expected_lines::ExpectedLine) {
+        if self
+            .confirmed
+            .is_none_or(|confirmed| confirmed.anchor.time < line.time.0)
+        {
+            self.expected_lines.push(line);
+        }
+    }
+
+    /// Resumes after the sequence number `from`: lines up to the last one read are counted and
+    /// dropped, and the last of them must match its anchor.
+    pub fn resume_after(&mut self, from: u64) {
+        self.lines.start_response(
+            ResumeSearch::counted(self.next_seq - from.min(self.next_seq), self.confirmed),
+            false,
+        );
+        self.mismatch = None;
+    }
+
+    /// Records a gap before the next line.
+    pub fn record_gap_before_next(&mut self, reason: GapReason, to: Timestamp) {
+        self.flush_all();
+        self.record_gap(reason, to);
+        self.next_seq = self.reserved_seq;
+        self.lines.start_response(None, false);
+    }
+
+    /// Records a gap and starts a new stream with the next line, whose time is `first`.
+    pub fn restart_after_gap(&mut self, first: Option<Timestamp>) {
+        self.mismatch = Some(Mismatch { first });
+        self.record_mismatch();
+        self.lines.start_response(None, false);
+    }
+
+    /// Ends the search for the resume point, because the response is complete.
+    pub fn end_resume_search(&mut self) {
+        let result = self.lines.end_search();
+        self.apply_search_result(result);
+    }
+
+    /// Returns whether the response does not contain the resume point. Its lines wait for
+    /// [`record_mismatch`](Self::record_mismatch).
+    pub fn is_mismatched(&self) -> bool {
+        self.mismatch.is_some()
+    }
+
+    /// Records the gap of a response that belongs to this instance but does not contain the resume
+    /// point. The stream continues if every line read is confirmed; otherwise a new one starts.
+    pub fn record_mismatch(&mut self) {
+        if let Some(Mismatch { first }) = self.mismatch.take() {
+            let first = first.unwrap_or_else(Timestamp::now);
+            if self.has_resumed && self.reserved_seq == self.next_seq {
+                self.record_rotation(first);
+                return self.flush();
+            }
+            tracing::warn!(stream = %self.id(), "resume anchor not found, starting a new stream");
+            self.record_gap(GapReason::Away, first);
+            self.push(self.reserved_seq, Content::End, None);
+            self.start_new_epoch();
+            self.flush();
+        }
+    }
+
+    /// Returns whether the search for the resume point is undecided.
+    pub fn is_searching(&self) -> bool {
+        self.lines.is_searching()
+    }
+
+    /// Returns the lines numbered since the response started, and how it ended.
+    pub fn response_ended(&mut self) -> (u64, TailFingerprint) {
+        self.flush_all();
+        (self.new_lines, self.tail())
+    }
+
+    /// Returns how the response ends so far.
+    pub fn tail(&self) -> TailFingerprint {
+        let rest = self.lines.rest();
+        if rest.is_empty() {
+            TailFingerprint::default()
+        } else {
+            TailFingerprint(rest.len(), fingerprint(rest))
+        }
+    }
+
+    /// Returns text at the end of the response that is not the start of a line: a kubelet error or
+    /// a truncated timestamp.
+    pub fn untimestamped_rest(&self) -> Option<&[u8]> {
+        let rest = self.lines.rest();
+        let is_untimestamped =
+            !rest.is_empty() && self.lines.rest_starts_line() && Timestamp::split_line(rest).is_none();
+        is_untimestamped.then_some(rest)
+    }
+
+    pub(super) fn apply_search_result(&mut self, result: Option<SearchResult>) {
+        match result {
+            None | Some(SearchResult::Confirmed) => {}
+            Some(SearchResult::Unconfirmed { held, first }) => {
+                let seq = self.reserved_seq - held.min(self.reserved_seq);
+                let lost = seq - self.next_seq;
+                if lost > 0 {
+                    tracing::warn!(stream = %self.id(), lost, "gap detected, lines rotated away while the collector was stopped");
+                    self.push_gap(
+                        self.next_seq,
+                        Gap {
+                            lines: lost,
+                            reason: GapReason::Away,
+                            from: self.confirmed.map(|confirmed| confirmed.anchor.timestamp()),
+                            to: first,
+                        },
+                    );
+                }
+                self.next_seq = seq;
+            }
+            Some(SearchResult::NotFound { first }) => self.mismatch = Some(Mismatch { first }),
+        }
+    }
+
+    pub(super) fn start_new_epoch(&mut self) {
+        // The parts come from a valid id.
+        if let Ok(stream) = new_stream_id(&self.key) {
+            let metadata = StreamMetadata {
+                stream,
+                ..StreamMetadata::clone(&self.metadata)
+            };
+            self.metadata = Arc::new(metadata);
+            self.outbox.push(OutboxEntry::Start(Arc::clone(&self.metadata)));
+            (self.next_seq, self.reserved_seq, self.confirmed, self.unconfirmed) = (0, 0, None, None);
+        }
+    }
+
+    /// Records a gap: numbered lines by their sequence numbers, others by their times.
+    pub(super) fn record_gap(&mut self, reason: GapReason, to: Timestamp) {
+        let confirmed = self.confirmed.map(|confirmed| confirmed.anchor.timestamp());
+        let farthest = self
+            .unconfirmed
+            .map(|unconfirmed| unconfirmed.anchor.timestamp())
+            .filter(|_| self.reserved_seq > self.next_seq);
+        if self.reserved_seq > self.next_seq {
+            self.push_gap(
+                self.next_seq,
+                Gap {
+                    lines: self.reserved_seq - self.next_seq,
+                    reason: reason.clone(),
+                    from: confirmed,
+                    to: farthest,
+                },
+            );
+        }
+        self.push_gap(
+            self.reserved_seq,
+            Gap {
+                lines: 0,
+                reason,
+                from: farthest.or(confirmed),
+                to: Some(to),
+            },
+        );
+    }
+}

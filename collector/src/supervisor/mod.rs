@@ -1,0 +1,289 @@
+//! Tracks container instances and runs a task for each; depends on every other module of the crate
+//! but the entry point.
+
+mod files;
+mod tasks;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bus::{AppName, Bus, Fd};
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::watcher::Event;
+use tokio::{
+    sync::watch,
+    task::{self, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{follow_slots::FollowSlots, refusals::RefusalLog},
+    config::{Config, Source},
+    files::DirWatcher,
+    instance::{ContainerState, Instance, InstanceKey},
+    pods::{instances, last_seen::LastSeen},
+    publish::{checkpoint::Checkpoint, context::PublishContext},
+    retry::Backoff,
+};
+
+/// Delay before a failed task is restarted, so that a persistent failure does not flood the log.
+const RESTART_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest delay; a container is never given up.
+const RESTART_MAX: Duration = Duration::from_secs(60);
+
+/// Tracks container instances and runs a task for each. Dropping it aborts all tasks.
+///
+/// *Bound*: the containers of the watched nodes.
+pub struct Supervisor {
+    config: Config,
+    client: kube::Client,
+    context: PublishContext,
+    shutdown: CancellationToken,
+    slots: FollowSlots,
+    refusals: RefusalLog,
+    /// Tasks that own an instance's stream; the result is false if the collector shut down first.
+    tasks: JoinSet<bool>,
+    keys: HashMap<task::Id, InstanceKey>,
+    /// Topics being created.
+    topics: JoinSet<()>,
+    instances: HashMap<InstanceKey, TrackedInstance>,
+    pods: HashMap<String, ListedPod>,
+    /// The number of pods of each app.
+    apps: HashMap<AppName, usize>,
+    last_seen: LastSeen,
+    /// The watched directories, with [`Source::Files`].
+    dir_watcher: Option<DirWatcher>,
+    /// The uids of a list that is being received.
+    listing: Option<HashSet<String>>,
+    /// Checkpoints from before the start that no pod has claimed; `None` after the first list.
+    unclaimed: Option<HashMap<InstanceKey, Checkpoint>>,
+}
+
+struct ListedPod {
+    pod: Pod,
+    app: AppName,
+    instances: Vec<InstanceKey>,
+}
+
+/// An instance that has a task.
+struct TrackedInstance {
+    state: watch::Sender<ContainerState>,
+    /// `None`: the instance is gone and its stream is being ended.
+    instance: Option<Arc<Instance>>,
+    backoff: Backoff,
+}
+
+impl TrackedInstance {
+    fn new(state: ContainerState, instance: Option<Arc<Instance>>) -> Self {
+        Self {
+            state: watch::Sender::new(state),
+            instance,
+            backoff: Backoff::new(RESTART_FIRST, RESTART_MAX),
+        }
+    }
+}
+
+impl Supervisor {
+    /// Creates a supervisor without pods.
+    pub fn new(config: Config, client: kube::Client, context: PublishContext, shutdown: CancellationToken) -> Self {
+        let unclaimed: HashMap<_, _> = context.checkpoints.all().into_iter().collect();
+        let mut last_seen = LastSeen::default();
+        // The checkpoint of standard error belongs to that of standard output.
+        for (key, checkpoint) in unclaimed.iter().filter(|(key, _)| key.fd() != Some(Fd::Err)) {
+            last_seen.insert(key, checkpoint.restarts);
+        }
+        Self {
+            dir_watcher: (config.source == Source::Files).then(DirWatcher::new),
+            unclaimed: Some(unclaimed),
+            last_seen,
+            config,
+            client,
+            context,
+            shutdown,
+            slots: FollowSlots::default(),
+            refusals: RefusalLog::default(),
+            tasks: JoinSet::new(),
+            keys: HashMap::new(),
+            topics: JoinSet::new(),
+            apps: HashMap::new(),
+            instances: HashMap::new(),
+            pods: HashMap::new(),
+            listing: None,
+        }
+    }
+
+    /// Applies a watch event.
+    pub fn apply(&mut self, event: Event<Pod>) {
+        match event {
+            Event::Init => self.listing = Some(HashSet::new()),
+            Event::InitApply(pod) => {
+                if let (Some(listing), Some(uid)) = (&mut self.listing, &pod.metadata.uid) {
+                    listing.insert(uid.clone());
+                }
+                self.apply_pod(&pod);
+            }
+            Event::InitDone => self.finish_listing(),
+            Event::Apply(pod) => self.apply_pod(&pod),
+            Event::Delete(pod) => {
+                if let Some(uid) = &pod.metadata.uid {
+                    self.remove_pod(uid);
+                }
+            }
+        }
+    }
+
+    /// Returns after a task has ended; a failed one is restarted from its checkpoint. Never returns
+    /// while there is no task.
+    ///
+    /// *Cancel safety*: no result is lost.
+    pub async fn reap(&mut self) {
+        tokio::select! {
+            Some(task_ended) = self.tasks.join_next_with_id() => match task_ended {
+                Ok((id, is_over)) => self.task_ended(id, is_over),
+                Err(error) => self.task_failed(&error),
+            },
+            Some(_) = self.topics.join_next() => {}
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Starts a task for every listed instance without one. A safeguard: no container is forgotten,
+    /// whatever ended its task.
+    pub fn reconcile(&mut self) {
+        let has_no_task = |pod: &&ListedPod| pod.instances.iter().any(|key| !self.instances.contains_key(key));
+        let without_task: Vec<_> = self
+            .pods
+            .values()
+            .filter(has_no_task)
+            .map(|pod| pod.pod.clone())
+            .collect();
+        for pod in without_task {
+            tracing::warn!(pod = pod.metadata.name, "task missing, restarting it");
+            self.apply_pod(&pod);
+        }
+    }
+
+    /// Waits until everything read is published. The shutdown token must be cancelled. Returns the
+    /// number of streams that missed the deadline.
+    pub async fn finish(mut self, deadline: Duration) -> usize {
+        let done = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(deadline, done).await;
+        self.tasks.len()
+    }
+
+    fn apply_pod(&mut self, pod: &Pod) {
+        let (Some(uid), Some(app)) = (pod.metadata.uid.clone(), instances::app_of(pod, &self.config.app_from)) else {
+            return;
+        };
+        let mut instances = instances::instances(pod, &self.config.app_from);
+        if self.dir_watcher.is_some() {
+            // One task reads both outputs, under the key of the first.
+            instances
+                .iter_mut()
+                .for_each(|instance| instance.key = instance.key.with_fd(Fd::Out));
+        }
+        let keys: Vec<_> = instances.iter().map(|instance| instance.key.clone()).collect();
+        self.count_pod(&app);
+        let mut trimmed = pod.clone();
+        // The largest part of a pod object, and not needed.
+        trimmed.metadata.managed_fields = None;
+        let listed = ListedPod {
+            pod: trimmed,
+            app,
+            instances: keys.clone(),
+        };
+        if let Some(older) = self.pods.insert(uid, listed) {
+            self.uncount_pod(&older.app);
+            for key in older.instances.iter().filter(|key| !keys.contains(key)) {
+                self.mark_absent(key);
+            }
+        }
+        // Oldest first, so that the last instance seen precedes the next one.
+        for instance in instances.into_iter().rev() {
+            self.apply_instance(instance);
+        }
+    }
+
+    fn count_pod(&mut self, app: &AppName) {
+        if let Some(pods) = self.apps.get_mut(app) {
+            *pods += 1;
+            return;
+        }
+        self.apps.insert(app.clone(), 1);
+        self.topics
+            .spawn(create_topic(Arc::clone(&self.context.bus), app.clone()));
+    }
+
+    fn uncount_pod(&mut self, app: &AppName) {
+        if let Some(pods) = self.apps.get_mut(app) {
+            *pods -= 1;
+            if *pods == 0 {
+                self.apps.remove(app);
+            }
+        }
+    }
+
+    fn apply_instance(&mut self, instance: Instance) {
+        match self.instances.get(&instance.key) {
+            Some(tracked) => {
+                let now = instance.state;
+                tracked
+                    .state
+                    .send_if_modified(|state| std::mem::replace(state, now) != now);
+            }
+            None => self.start_instance(instance),
+        }
+    }
+
+    fn remove_pod(&mut self, uid: &str) {
+        if let Some(pod) = self.pods.remove(uid) {
+            self.uncount_pod(&pod.app);
+            pod.instances.iter().for_each(|key| self.mark_absent(key));
+        }
+        for key in self.last_seen.remove(uid) {
+            self.delete_checkpoint(&key);
+        }
+    }
+
+    /// The task finishes its stream and ends.
+    fn mark_absent(&mut self, key: &InstanceKey) {
+        if let Some(tracked) = self.instances.get(key) {
+            tracked
+                .state
+                .send_if_modified(|state| std::mem::replace(&mut state.present, false));
+        }
+    }
+
+    fn finish_listing(&mut self) {
+        let listing = self.listing.take().unwrap_or_default();
+        let gone: Vec<_> = self
+            .pods
+            .keys()
+            .filter(|uid| !listing.contains(*uid))
+            .cloned()
+            .collect();
+        gone.iter().for_each(|uid| self.remove_pod(uid));
+        self.last_seen.retain(|uid| self.pods.contains_key(uid));
+        let mut unclaimed = self.unclaimed.take().unwrap_or_default();
+        self.drop_stderr_checkpoints(&mut unclaimed);
+        for (key, checkpoint) in unclaimed {
+            self.end_orphan(key, checkpoint);
+        }
+        self.config.status.set_listed();
+    }
+}
+
+/// Creates an app's topic before its first line, so that readers find it.
+async fn create_topic(bus: Arc<dyn Bus>, app: AppName) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    while let Err(error) = bus.create(&app).await {
+        if !error.is_transient() {
+            return tracing::error!(%app, %error, "topic creation failed");
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}

@@ -1,0 +1,192 @@
+//! The tasks of container instances.
+
+use std::{sync::Arc, time::Duration};
+
+use bus::{Fd, StreamMetadata, Timestamp};
+use futures::FutureExt;
+use tokio::{
+    task::{self, JoinError},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
+
+use super::{Supervisor, TrackedInstance};
+use crate::{
+    api::follow::Follower,
+    instance::{ContainerState, Instance, InstanceKey},
+    publish::{
+        checkpoint::{Checkpoint, UnseenInstances},
+        outbox::Outbox,
+    },
+    state_watch::wait_until_absent,
+    stream::{Stream, metadata::new_metadata},
+};
+
+impl Supervisor {
+    /// Resumes an instance at its checkpoint, or starts a new one.
+    pub(super) fn start_instance(&mut self, instance: Instance) {
+        let key = instance.key.clone();
+        let claimed = self.unclaimed.as_mut().and_then(|unclaimed| unclaimed.remove(&key));
+        let claimed = claimed.or_else(|| self.context.checkpoints.get(&key));
+        if let Some(unclaimed) = self.unclaimed.as_mut().filter(|_| key.fd().is_some()) {
+            unclaimed.remove(&key.with_fd(Fd::Err));
+        }
+        // The stream of a running container was ended when the source changed.
+        let is_left = |checkpoint: &Checkpoint| checkpoint.ended && !instance.state.terminated;
+        let mut checkpoint = match claimed.filter(|checkpoint| checkpoint.metadata().is_some() && !is_left(checkpoint))
+        {
+            Some(checkpoint) => checkpoint,
+            None => match new_metadata(&instance) {
+                Ok(metadata) => self.new_checkpoint(&instance, &metadata),
+                Err(error) => return tracing::warn!(%error, "container skipped, invalid stream id"),
+            },
+        };
+        checkpoint.restarts = Some(instance.state.restarts);
+        self.context.checkpoints.save(&key, &checkpoint);
+        if let Some(older) = self.last_seen.insert(&key, checkpoint.restarts)
+            && older != key
+        {
+            self.delete_checkpoint(&older);
+        }
+        let tracked = TrackedInstance::new(instance.state, Some(Arc::new(instance)));
+        self.instances.insert(key.clone(), tracked);
+        self.spawn_task(key, checkpoint, Duration::ZERO);
+    }
+
+    fn new_checkpoint(&self, instance: &Instance, metadata: &StreamMetadata) -> Checkpoint {
+        let mut checkpoint = Checkpoint::new(metadata);
+        let restarts = instance.state.restarts;
+        if let Some((key, older)) = self.last_seen.older(&instance.key, restarts) {
+            checkpoint.expected = true;
+            if restarts - older > 1 {
+                tracing::warn!(stream = %metadata.stream, instances = restarts - older - 1, "gap detected, container instances never seen");
+                let last = self.context.checkpoints.get(&key).and_then(|older| older.last_sent());
+                checkpoint.unseen = Some(UnseenInstances {
+                    from: last.map(|last| last.anchor.time).filter(|time| *time != i64::MIN),
+                    to: Timestamp::now().0,
+                });
+            }
+        }
+        checkpoint
+    }
+
+    /// Ends the stream of an instance that is gone.
+    pub(super) fn end_orphan(&mut self, key: InstanceKey, checkpoint: Checkpoint) {
+        if checkpoint.ended || checkpoint.metadata().is_none() {
+            if !self.last_seen.is_newest(&key) {
+                self.context.checkpoints.delete(&key);
+            }
+            return;
+        }
+        let state = ContainerState {
+            terminated: true,
+            previous: false,
+            present: false,
+            restarts: checkpoint.restarts.unwrap_or_default(),
+        };
+        self.instances.insert(key.clone(), TrackedInstance::new(state, None));
+        self.spawn_task(key, checkpoint, Duration::ZERO);
+    }
+
+    /// Spawns the task of a tracked instance after a delay.
+    fn spawn_task(&mut self, key: InstanceKey, checkpoint: Checkpoint, wait: Duration) {
+        let (Some(tracked), Some(metadata)) = (self.instances.get(&key), checkpoint.metadata()) else {
+            return;
+        };
+        let shutdown = self.shutdown.clone();
+        if checkpoint.ended {
+            let task = self.tasks.spawn(wait_until_absent(tracked.state.subscribe(), shutdown));
+            self.keys.insert(task.id(), key);
+            return;
+        }
+        let stream = self.stream(&key, metadata, &checkpoint);
+        let work = match &tracked.instance {
+            _ if self.reads_files(&key) => self.file_follower(tracked, &key, stream, &checkpoint).run().boxed(),
+            None => end_stream(stream, shutdown.clone()).boxed(),
+            Some(instance) => {
+                let follower = Follower {
+                    client: self.client.clone(),
+                    instance: Arc::clone(instance),
+                    state: tracked.state.subscribe(),
+                    stream,
+                    expect_first_line: checkpoint.expected,
+                    shutdown: shutdown.clone(),
+                    metrics: self.context.metrics.clone(),
+                    slots: self.slots.clone(),
+                    refusals: self.refusals.clone(),
+                    renew_after: self.config.renew_after,
+                    idle_guard: None,
+                    is_active: false,
+                    open_follow: None,
+                };
+                follower.run().boxed()
+            }
+        };
+        let span = tracked.instance.as_ref().map_or_else(Span::none, |instance| {
+            tracing::info_span!("container", app = %instance.app, process = instance.process, node = instance.node)
+        });
+        let work = async move {
+            shutdown.run_until_cancelled(sleep(wait)).await;
+            work.await
+        };
+        let task = self.tasks.spawn(work.instrument(span));
+        self.keys.insert(task.id(), key);
+    }
+
+    pub(super) fn stream(&self, key: &InstanceKey, metadata: StreamMetadata, checkpoint: &Checkpoint) -> Stream {
+        let outbox = Outbox::new(self.context.clone(), key.clone(), checkpoint.clone());
+        Stream::new(key.clone(), metadata, checkpoint, outbox)
+    }
+
+    /// The checkpoint of a container's newest instance is kept.
+    pub(super) fn task_ended(&mut self, id: task::Id, is_over: bool) {
+        let Some(key) = self.keys.remove(&id) else { return };
+        self.instances.remove(&key);
+        if is_over && !self.last_seen.is_newest(&key) {
+            self.context.checkpoints.delete(&key);
+        }
+    }
+
+    pub(super) fn task_failed(&mut self, error: &JoinError) {
+        let Some(key) = self.keys.remove(&error.id()) else {
+            return;
+        };
+        tracing::error!(%error, pod_uid = key.pod_uid, container = key.container, "task failed, restarting it");
+        let checkpoint = self
+            .context
+            .checkpoints
+            .get(&key)
+            .filter(|checkpoint| checkpoint.metadata().is_some());
+        match (checkpoint, self.instances.get_mut(&key)) {
+            (Some(checkpoint), Some(tracked)) => {
+                let wait = tracked.backoff.next_delay();
+                self.spawn_task(key, checkpoint, wait);
+            }
+            // Without a checkpoint it starts with the next event of its pod.
+            _ => {
+                self.instances.remove(&key);
+            }
+        }
+    }
+
+    /// Deletes a checkpoint unless a task uses it or a pod may still claim it.
+    pub(super) fn delete_checkpoint(&self, key: &InstanceKey) {
+        let is_unclaimed = self.unclaimed.as_ref().is_some_and(|all| all.contains_key(key));
+        if !is_unclaimed && !self.instances.contains_key(key) {
+            self.context.checkpoints.delete(key);
+        }
+    }
+}
+
+/// Ends the stream of an instance that is gone. Returns false if the collector shuts down first.
+async fn end_stream(mut stream: Stream, shutdown: CancellationToken) -> bool {
+    if shutdown.is_cancelled() {
+        return false;
+    }
+    tracing::info!(stream = %stream.id(), "container gone while the collector was stopped");
+    if !stream.is_finished() {
+        stream.end_unread(true);
+    }
+    stream.drain_until(&shutdown).await
+}
