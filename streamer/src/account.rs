@@ -1,74 +1,70 @@
-//! Whose key it is; and that there are no passwords here.
+//! `GET /api/users`: the holder of an API key; and the response to password logins.
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{ConnectInfo, State},
-    http::HeaderMap,
-};
+use axum::{Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    access::Who,
-    connection::Peer,
+    access::Identity,
     error::{ApiError, ErrorBody},
-    hubs::Hubs,
+    extract::{AccessErrors, Client},
+    state::AppState,
 };
 
-/// An answer.
+/// The response.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Account {
-    data: AccountData,
+pub(crate) struct AccountResponse {
+    data: Account,
 }
 
-/// Whose key a request has.
+/// The holder of a request's API key.
 #[derive(Serialize, ToSchema)]
-struct AccountData {
-    /// Whose: an e-mail, or what a cluster's API calls who has the token. None where nobody is asked.
+struct Account {
+    /// E-mail of the holder, or the user name in the Kubernetes cluster. Null if authentication is
+    /// disabled.
+    #[schema(example = "me@example.com")]
     email: Option<String>,
-    /// What the key is listed and revoked by.
+    /// ID by which the key is listed and revoked.
     key_id: Option<String>,
-    /// When it ends, seconds since 1970.
+    /// When the key expires, in Unix seconds.
     expires: Option<u64>,
-    /// What it is for.
+    /// Apps that the key is for.
     apps: Vec<AccountApp>,
 }
 
 /// An app that a key is for.
 #[derive(Serialize, ToSchema)]
 struct AccountApp {
+    #[schema(example = "shop")]
     name: String,
-    /// `owner`: reads the log and manages drains; `collaborator`: reads the log.
+    /// `owner` reads the log and manages drains; `collaborator` reads the log.
+    #[schema(example = "owner")]
     role: &'static str,
 }
 
-/// Says whose key it is, and what it is for: what `gigalixir account` shows.
+/// Show the account of an API key
+///
+/// The Gigalixir client shows the result as `gigalixir account`. Returns 404 if the platform's API
+/// authorizes requests.
 #[utoipa::path(
     get,
     path = "/api/users",
     tag = "account",
-    responses(
-        (status = 200, description = "Whose key it is", body = Account),
-        (status = 401, description = "No good key", body = ErrorBody),
-        (status = 404, description = "The platform's API decides, and knows", body = ErrorBody),
-        (status = 429, description = "Too many bad keys", body = ErrorBody),
-        (status = 503, description = "Who decides does not answer", body = ErrorBody),
-    )
+    responses((status = 200, description = "The account", body = AccountResponse), AccessErrors)
 )]
 pub(crate) async fn account(
-    State(hubs): State<Arc<Hubs>>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
-    headers: HeaderMap,
-) -> Result<Json<Account>, ApiError> {
-    let who = hubs.access.who(&headers, peer.ip()).await?;
-    let info = match &who {
-        Who::Holder(holder) => Some(holder.info()),
-        Who::Anybody | Who::Named(_) => None,
+    State(state): State<Arc<AppState>>,
+    client: Client,
+) -> Result<Json<AccountResponse>, ApiError> {
+    let identity = state.access.identify(&client.headers, client.address).await?;
+    let info = match &identity {
+        Identity::KeyHolder(holder) => Some(holder.info()),
+        Identity::Anonymous | Identity::User(_) => None,
     };
-    let email = match &who {
-        Who::Named(name) => Some(name.clone()),
+    let email = match &identity {
+        Identity::User(name) => Some(name.clone()),
         _ => info.map(|info| info.email.clone()),
     };
     let grants = info.into_iter().flat_map(|info| &info.grants);
@@ -76,8 +72,8 @@ pub(crate) async fn account(
         name: grant.app.clone(),
         role: grant.role.name(),
     });
-    Ok(Json(Account {
-        data: AccountData {
+    Ok(Json(AccountResponse {
+        data: Account {
             email,
             key_id: info.map(|info| info.id.clone()),
             expires: info.map(|info| info.expires),
@@ -86,13 +82,15 @@ pub(crate) async fn account(
     }))
 }
 
-/// Refuses `gigalixir login`: there are keys here, and no passwords.
+/// Log in with a password (not supported)
+///
+/// Always returns 404 with an explanation, which `gigalixir login` prints.
 #[utoipa::path(
     get,
     path = "/api/login",
     tag = "account",
-    responses((status = 404, description = "Always: there are no passwords here", body = ErrorBody))
+    responses((status = 404, description = "Password login is not supported", body = ErrorBody))
 )]
 pub(crate) async fn login() -> ApiError {
-    ApiError::NoLogin
+    ApiError::PasswordLogin
 }

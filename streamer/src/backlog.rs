@@ -1,4 +1,5 @@
-//! What a reader is shown before the live lines: chosen from the ring where it reaches, else from a read-back of the bus.
+//! Loads the history that a tail starts with: from the ring if it reaches back far enough, otherwise
+//! from the bus.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,161 +7,169 @@ use bus::{AppName, BusError, PublishTime, notice};
 use tokio::time::Instant;
 
 use crate::{
-    choose::Choose,
-    frame::{Frame, Told},
-    history::{self, Past, Shared, Want},
-    hub::Hub,
+    app_hub::Hub,
+    cached_history::{CachedHistory, HistorySegment},
+    choose::Selector,
+    frame::Frame,
+    history::{self, ReadRequest},
     hubs::Hubs,
+    line::NoticeLine,
     query::LogsQuery,
-    ring::{Contents, Place},
-    settled::Settled,
+    ring::{Contents, RingPosition},
+    settled::Delivered,
 };
 
-/// How long after a read-back the ring can still bring what it had. Far above any way through the bus.
-const SPLICE: Duration = Duration::from_secs(60);
+/// How long after a history read the ring can still repeat its lines; far above any delay of the bus.
+const REPEAT_PERIOD: Duration = Duration::from_secs(60);
 
-/// How long before it was published a line can have been printed, or its node's clock be behind, and still be found by `since`.
-const PRINTED: Duration = Duration::from_secs(60);
+/// How much earlier than its publish time a line's timestamp can be and still be found by `since`.
+const PUBLISH_DELAY: Duration = Duration::from_secs(60);
 
-/// How long a read-back is kept for others that is larger than a ring: a deploy's thousand tails come within this.
-const LARGE_KEPT: Duration = Duration::from_secs(10);
+/// How long a history larger than a ring is cached, so that tails that connect together share it.
+const LARGE_CACHE_TIME: Duration = Duration::from_secs(10);
 
-/// How far further back is read than a cursor asks: those of the next tails lie a little earlier.
-const EARLIER: Duration = Duration::from_secs(60);
+/// History is read from this much before a cursor, because the cursors of the next tails are often
+/// slightly older.
+const CURSOR_MARGIN: Duration = Duration::from_secs(60);
 
-/// What comes before the live lines.
-pub(crate) struct Backlog {
-    /// Said first.
-    pub(crate) told: Vec<Told>,
-    /// The lines, to be shown as `choose` says.
+/// What a tail receives before live lines.
+pub(crate) struct History {
+    /// Sent first.
+    pub(crate) notices: Vec<NoticeLine>,
+    /// Frames, of which `selector` selects the lines.
     pub(crate) frames: Vec<Arc<Frame>>,
-    /// So many of the frames come from a read-back; what comes later may hold the same.
-    pub(crate) read_back: usize,
-    pub(crate) choose: Choose,
-    /// Where the live lines begin.
-    pub(crate) place: Option<Place>,
+    /// Number of leading frames that come from a history read; the frames behind them may repeat it.
+    pub(crate) read_frames: usize,
+    pub(crate) selector: Selector,
+    /// Where live lines begin in the ring.
+    pub(crate) position: Option<RingPosition>,
 }
 
-/// History that ends: for a reader that does not follow.
+/// Loads history for a request that does not follow.
 ///
 /// # Errors
-/// The bus's.
-pub(crate) async fn ended(hubs: &Hubs, app: &AppName, query: &LogsQuery) -> Result<Backlog, BusError> {
-    let mut past = Past::default();
+/// The error of the bus.
+pub(crate) async fn load(hubs: &Hubs, app: &AppName, query: &LogsQuery) -> Result<History, BusError> {
+    let mut segment = HistorySegment::default();
     if query.cursor.is_some() || query.num_lines > 0 {
-        past = read_back(hubs, app, query).await?;
+        segment = read(hubs, app, query).await?;
     }
-    let told = std::mem::take(&mut past.told);
-    let frames = std::mem::take(&mut past.frames);
-    let mut backlog = Backlog {
-        told,
-        read_back: frames.len(),
+    let notices = std::mem::take(&mut segment.notices);
+    let frames = std::mem::take(&mut segment.frames);
+    let mut history = History {
+        notices,
+        read_frames: frames.len(),
         frames,
-        choose: choose(query),
-        place: None,
+        selector: selector(query),
+        position: None,
     };
-    backlog.say_where_out_of_reach(query, &past);
-    backlog.keep_last(query).await;
-    Ok(backlog)
+    history.report_expired_cursor(query, &segment);
+    history.keep_last(query).await;
+    Ok(history)
 }
 
-/// History that joins the live lines of a hub: one read-back at a time.
-pub(crate) async fn joined(hubs: &Hubs, hub: &Arc<Hub>, query: &LogsQuery) -> Backlog {
+/// Loads history for a live tail. Each hub reads the bus once at a time.
+///
+/// If the read fails, a notice takes the place of the history.
+pub(crate) async fn load_for_tail(hubs: &Hubs, hub: &Arc<Hub>, query: &LogsQuery) -> History {
     if query.cursor.is_none() && query.num_lines == 0 {
-        return Backlog {
-            told: Vec::new(),
+        return History {
+            notices: Vec::new(),
             frames: Vec::new(),
-            read_back: 0,
-            choose: choose(query),
-            place: Some(hub.ring.end()),
+            read_frames: 0,
+            selector: selector(query),
+            position: Some(hub.ring.end()),
         };
     }
-    if let Some(backlog) = from_hub(hub, query).await {
-        return backlog;
+    if let Some(history) = from_hub(hub, query).await {
+        return history;
     }
-    let _turn = hub.read_backs.lock().await;
-    // Whoever had the turn before may have read what is wanted here.
-    if let Some(backlog) = from_hub(hub, query).await {
-        return backlog;
+    let _turn = hub.history_read.lock().await;
+    // The tail before this one may have read what this one needs.
+    if let Some(history) = from_hub(hub, query).await {
+        return history;
     }
-    let place = hub.ring.end();
-    let past = match read_back(hubs, &hub.app, query).await {
-        Ok(past) => past,
+    let position = hub.ring.end();
+    let segment = match read(hubs, &hub.app, query).await {
+        Ok(segment) => segment,
         Err(error) => {
-            tracing::warn!(app = %hub.app, %error, "no history for a tail");
-            Past {
-                told: vec![Told::now(notice::no_history())],
+            tracing::warn!(app = %hub.app, %error, "history read failed");
+            HistorySegment {
+                notices: vec![NoticeLine::now(notice::no_history())],
                 reached: PublishTime::now(),
-                ..Past::default()
+                ..HistorySegment::default()
             }
         }
     };
-    let shared = Arc::new(Shared {
-        past,
-        place,
-        made: Instant::now(),
+    let cached = Arc::new(CachedHistory {
+        segment,
+        position,
+        created: Instant::now(),
     });
     if query.filter.is_none() || query.cursor.is_some() {
-        keep(hub, &shared, hubs.config.ring_bytes);
+        cache(hub, &cached, hubs.config.ring_bytes);
     }
-    // The ring can hardly have passed the place meanwhile; where it has, the tail is told what it missed.
-    let contents = hub.ring.since(place);
-    let mut backlog = after(shared, contents, query);
-    backlog.keep_last(query).await;
-    backlog
+    // If the ring has already evicted this position, the tail gets an L11 notice.
+    let contents = hub.ring.since(position);
+    let mut history = from_cached(cached, contents, query);
+    history.keep_last(query).await;
+    history
 }
 
-/// Keeps a read-back for those who come next.
-fn keep(hub: &Arc<Hub>, shared: &Arc<Shared>, small: usize) {
-    *hub.past.lock() = Some(Arc::clone(shared));
-    if shared.past.bytes() <= small {
+/// Caches a history read for later tails.
+fn cache(hub: &Arc<Hub>, cached: &Arc<CachedHistory>, small: usize) {
+    *hub.cached_history.lock() = Some(Arc::clone(cached));
+    if cached.segment.bytes() <= small {
         return;
     }
-    let (hub, shared) = (Arc::downgrade(hub), Arc::downgrade(shared));
+    let (hub, cached) = (Arc::downgrade(hub), Arc::downgrade(cached));
     tokio::spawn(async move {
-        tokio::time::sleep(LARGE_KEPT).await;
-        if let (Some(hub), Some(shared)) = (hub.upgrade(), shared.upgrade()) {
-            hub.past.lock().take_if(|kept| Arc::ptr_eq(kept, &shared));
+        tokio::time::sleep(LARGE_CACHE_TIME).await;
+        if let (Some(hub), Some(cached)) = (hub.upgrade(), cached.upgrade()) {
+            hub.cached_history
+                .lock()
+                .take_if(|current| Arc::ptr_eq(current, &cached));
         }
     });
 }
 
-async fn read_back(hubs: &Hubs, app: &AppName, query: &LogsQuery) -> Result<Past, BusError> {
+async fn read(hubs: &Hubs, app: &AppName, query: &LogsQuery) -> Result<HistorySegment, BusError> {
     // The semaphore is never closed.
-    let _turn = hubs.read_backs.acquire().await.map_err(|_| BusError::Closed)?;
-    hubs.metrics.read_backs.inc();
-    let want = match &query.cursor {
-        Some(cursor) => Want {
+    let _permit = hubs.history_reads.acquire().await.map_err(|_| BusError::Closed)?;
+    hubs.metrics.history_reads.inc();
+    let request = match &query.cursor {
+        Some(cursor) => ReadRequest {
             lines: u64::MAX,
-            since: Some(cursor.before.earlier_by(EARLIER)),
+            since: Some(cursor.before.earlier_by(CURSOR_MARGIN)),
             filter: None,
         },
-        None => Want {
+        None => ReadRequest {
             lines: query.num_lines,
-            since: since(query),
+            since: published_since(query),
             filter: query.filter.clone(),
         },
     };
-    history::read_back(&*hubs.bus, app, &want, hubs.room(), &hubs.config).await
+    history::read(&*hubs.bus, app, &request, hubs.history_budget(), &hubs.config).await
 }
 
-/// From when on the bus can have taken what is wanted.
-fn since(query: &LogsQuery) -> Option<PublishTime> {
+/// Returns the earliest publish time of lines that match `since`.
+fn published_since(query: &LogsQuery) -> Option<PublishTime> {
     let micros = u64::try_from(query.since()?.0 / 1000).unwrap_or_default();
-    Some(PublishTime(micros).earlier_by(PRINTED))
+    Some(PublishTime(micros).earlier_by(PUBLISH_DELAY))
 }
 
-fn choose(query: &LogsQuery) -> Choose {
-    Choose::new(query.filter.clone(), query.cursor.as_deref().map(Settled::from))
+fn selector(query: &LogsQuery) -> Selector {
+    Selector::new(query.filter.clone(), query.cursor.as_deref().map(Delivered::from))
 }
 
-/// From what the hub has: its ring, or a read-back that it keeps and the ring behind it. `None` where that does not reach far enough.
-async fn from_hub(hub: &Hub, query: &LogsQuery) -> Option<Backlog> {
+/// Loads history from the hub: from its ring, or from its cached history and the ring behind it.
+/// `None` if neither reaches back far enough.
+async fn from_hub(hub: &Hub, query: &LogsQuery) -> Option<History> {
     let needed = query
         .cursor
         .as_ref()
         .map(|cursor| cursor.before)
-        .or_else(|| since(query));
+        .or_else(|| published_since(query));
     let reaches = |complete_from: PublishTime| {
         complete_from == PublishTime(0) || needed.is_some_and(|needed| complete_from <= needed)
     };
@@ -168,74 +177,77 @@ async fn from_hub(hub: &Hub, query: &LogsQuery) -> Option<Backlog> {
         && query.cursor.is_none()
         && let Some(contents) = hub.ring.last_lines(query.num_lines)
     {
-        let mut backlog = from_ring(contents, query);
-        backlog.keep_last(query).await;
-        return Some(backlog);
+        let mut history = from_ring(contents, query);
+        history.keep_last(query).await;
+        return Some(history);
     }
     let contents = hub.ring.all();
     let enough = reaches(contents.complete_from);
-    let mut backlog = from_ring(contents, query);
-    if backlog.keep_last(query).await || enough {
-        return Some(backlog);
+    let mut history = from_ring(contents, query);
+    if history.keep_last(query).await || enough {
+        return Some(history);
     }
-    let shared = Arc::clone(hub.past.lock().as_ref()?);
-    let contents = hub.ring.since(shared.place)?;
-    // What was cut to its bounds has no more for anybody.
-    let enough = shared.past.complete_from.is_some_and(reaches) || shared.past.cut;
-    let mut backlog = after(shared, Some(contents), query);
-    (backlog.keep_last(query).await || enough).then_some(backlog)
+    let cached = Arc::clone(hub.cached_history.lock().as_ref()?);
+    let contents = hub.ring.since(cached.position)?;
+    // Reading truncated history again would not return more.
+    let enough = cached.segment.complete_from.is_some_and(reaches) || cached.segment.truncated;
+    let mut history = from_cached(cached, Some(contents), query);
+    (history.keep_last(query).await || enough).then_some(history)
 }
 
-fn from_ring(contents: Contents, query: &LogsQuery) -> Backlog {
-    let mut choose = choose(query);
-    // The replica that this reader was at may have been ahead of this one.
-    choose.resume(Instant::now() + SPLICE);
-    Backlog {
-        told: Vec::new(),
+fn from_ring(contents: Contents, query: &LogsQuery) -> History {
+    let mut selector = selector(query);
+    // The replica that issued the cursor may have been ahead of this one.
+    selector.deduplicate_resumed(Instant::now() + REPEAT_PERIOD);
+    History {
+        notices: Vec::new(),
         frames: contents.frames,
-        read_back: 0,
-        choose,
-        place: Some(contents.end),
+        read_frames: 0,
+        selector,
+        position: Some(contents.end),
     }
 }
 
-/// A read-back, and what the ring has behind it.
-fn after(shared: Arc<Shared>, contents: Option<Contents>, query: &LogsQuery) -> Backlog {
-    let mut frames = shared.past.frames.clone();
-    let read_back = frames.len();
-    let mut place = shared.place;
+/// Combines cached history with the ring's contents behind it.
+fn from_cached(cached: Arc<CachedHistory>, contents: Option<Contents>, query: &LogsQuery) -> History {
+    let mut frames = cached.segment.frames.clone();
+    let read_frames = frames.len();
+    let mut position = cached.position;
     if let Some(contents) = contents {
         frames.extend(contents.frames);
-        place = contents.end;
+        position = contents.end;
     }
-    let mut backlog = Backlog {
-        told: shared.past.told.clone(),
+    let mut history = History {
+        notices: cached.segment.notices.clone(),
         frames,
-        read_back,
-        choose: choose(query),
-        place: Some(place),
+        read_frames,
+        selector: selector(query),
+        position: Some(position),
     };
-    backlog.say_where_out_of_reach(query, &shared.past);
-    let until = shared.made + SPLICE;
-    backlog.choose.splice(shared, until);
-    backlog
+    history.report_expired_cursor(query, &cached.segment);
+    let until = cached.created + REPEAT_PERIOD;
+    history.selector.deduplicate(cached, until);
+    history
 }
 
-impl Backlog {
-    /// A cursor from before what could be read: what lies between is lost to this reader, in a count that nobody knows.
-    fn say_where_out_of_reach(&mut self, query: &LogsQuery, past: &Past) {
+impl History {
+    /// Adds a notice if the cursor is older than the history that could be read: an unknown number of
+    /// lines between them is lost to this tail.
+    fn report_expired_cursor(&mut self, query: &LogsQuery, segment: &HistorySegment) {
         let Some(cursor) = &query.cursor else { return };
-        let reached = match past.complete_from {
-            Some(_) => past.reached,
-            // Cut: it holds the newest, and says so; from when on is not known.
+        let reached = match segment.complete_from {
+            Some(_) => segment.reached,
+            // The segment was truncated, and its start is unknown.
             None => PublishTime::now(),
         };
         if reached > cursor.before {
-            self.told.push(Told::now(notice::out_of_reach(cursor.before, reached)));
+            self.notices
+                .push(NoticeLine::now(notice::out_of_reach(cursor.before, reached)));
         }
     }
 
-    /// Leaves out all but the newest lines that are wanted. True where there are as many as are wanted.
+    /// Drops everything before the newest `num_lines` selected lines. Returns whether there are that
+    /// many.
     async fn keep_last(&mut self, query: &LogsQuery) -> bool {
         if query.cursor.is_some() {
             return false;
@@ -245,18 +257,18 @@ impl Backlog {
         while first > 0 && missing > 0 {
             first -= 1;
             let frame = &self.frames[first];
-            let found = self.choose.count(frame, first >= self.read_back);
+            let found = self.selector.count(frame, first >= self.read_frames);
             if found > missing {
-                self.choose.skip(found - missing);
+                self.selector.skip(found - missing);
             }
             missing = missing.saturating_sub(found);
-            if self.choose.looks_at_lines() {
-                // A frame is some hundred microseconds of looking: others have their turn between two.
+            if self.selector.is_filtered() {
+                // Filtering a frame takes some hundred microseconds; let other tasks run in between.
                 tokio::task::yield_now().await;
             }
         }
         self.frames.drain(..first);
-        self.read_back = self.read_back.saturating_sub(first);
+        self.read_frames = self.read_frames.saturating_sub(first);
         missing == 0
     }
 }

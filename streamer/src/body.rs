@@ -1,4 +1,4 @@
-//! A tail as the body of an HTTP answer.
+//! A tail as the body of an HTTP response.
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
@@ -7,23 +7,23 @@ use axum::{
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
-use futures::stream;
+use futures::{future::OptionFuture, stream};
 use tokio::time::Instant;
 
 use crate::{
-    access::Pass,
+    access::Grant,
     format::{Format, ndjson, sse},
     gzip::{self, Member},
     limits::Admitted,
     piece::Piece,
-    tail::{Tail, Turn},
+    tail::{Output, Tail},
 };
 
-/// How often an event stream is told where it is.
-const ID_INTERVAL: Duration = Duration::from_secs(1);
+/// Minimum time between two cursors in an event stream.
+const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Whether the client takes gzip.
-pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
+/// Returns whether the client accepts gzip.
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let accepts = headers.get_all(header::ACCEPT_ENCODING).iter();
     let mut codings = accepts
         .filter_map(|value| value.to_str().ok())
@@ -35,52 +35,53 @@ pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-/// A body: whole lines at a time, each as soon as it is there.
+/// Returns the body of a tail: chunks of whole lines, each sent immediately.
 ///
-/// Ends when `pass` does. `heartbeat`: how long nothing is sent at most, where there is a way to send nothing that anybody sees.
+/// The body ends when `grant` does. `heartbeat` limits the time without output, in formats with an
+/// invisible heartbeat.
 pub(crate) fn body(
     tail: Tail,
-    pass: Pass,
+    grant: Grant,
     admitted: Admitted,
     format: Format,
     gzip: bool,
     heartbeat: Duration,
 ) -> Body {
     let member = gzip.then(Member::default);
-    let sending = Sending {
+    let state = BodyState {
         tail,
-        pass,
+        grant,
         _admitted: admitted,
         heartbeat,
         format,
-        // At once: a decoder that has its header knows that it is one.
+        // The gzip header is sent immediately, so that decoders detect the format.
         out: member.iter().map(|_| Bytes::from_static(&gzip::HEADER)).collect(),
         member,
-        told: None,
-        sent: Instant::now(),
+        last_cursor: None,
+        last_sent: Instant::now(),
         ended: false,
     };
-    Body::from_stream(stream::unfold(sending, |mut sending| async {
-        let bytes = sending.next().await?;
-        Some((Ok::<Bytes, Infallible>(bytes), sending))
+    Body::from_stream(stream::unfold(state, |mut state| async {
+        let bytes = state.next().await?;
+        Some((Ok::<Bytes, Infallible>(bytes), state))
     }))
 }
 
-struct Sending {
+struct BodyState {
     tail: Tail,
-    pass: Pass,
+    grant: Grant,
     _admitted: Admitted,
     heartbeat: Duration,
     format: Format,
     member: Option<Member>,
     out: VecDeque<Bytes>,
-    /// When an event stream was last told where it is.
-    told: Option<Instant>,
-    sent: Instant,
+    /// When an event stream last sent a cursor.
+    last_cursor: Option<Instant>,
+    last_sent: Instant,
     ended: bool,
 }
 
-impl Sending {
+impl BodyState {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(bytes) = self.out.pop_front() {
@@ -89,57 +90,54 @@ impl Sending {
             if self.ended {
                 return None;
             }
-            let beats = self.format == Format::Sse || self.member.is_some();
-            let beat = async {
-                match beats {
-                    true => tokio::time::sleep_until(self.sent + self.heartbeat).await,
-                    false => std::future::pending().await,
-                }
-            };
-            let turn = tokio::select! {
+            let has_heartbeat = self.format == Format::Sse || self.member.is_some();
+            let due = has_heartbeat.then(|| tokio::time::sleep_until(self.last_sent + self.heartbeat));
+            let output = tokio::select! {
                 biased;
-                // The key is void: what waits is not for its holder any more.
-                () = self.pass.ended() => Some(Turn::end(Vec::new(), None)),
-                turn = self.tail.next() => Some(turn),
-                () = beat => None,
+                // Pending output is not sent once the permission has ended.
+                () = self.grant.ended() => Some(Output::last(Vec::new(), None)),
+                output = self.tail.next() => Some(output),
+                Some(()) = OptionFuture::from(due) => None,
             };
-            self.sent = Instant::now();
-            match turn {
-                Some(turn) => self.add(turn),
-                None => self.beat(),
+            self.last_sent = Instant::now();
+            match output {
+                Some(output) => self.push_output(output),
+                None => self.push_heartbeat(),
             }
         }
     }
 
-    fn add(&mut self, turn: Turn) {
-        turn.pieces.iter().for_each(|piece| self.push(piece));
-        if turn.ended {
-            return self.end(turn);
+    fn push_output(&mut self, output: Output) {
+        output.pieces.iter().for_each(|piece| self.push(piece));
+        if output.ended {
+            return self.push_end(output);
         }
-        let due = self.told.is_none_or(|told| told + ID_INTERVAL <= self.sent);
+        let due = self
+            .last_cursor
+            .is_none_or(|last| last + CURSOR_INTERVAL <= self.last_sent);
         if self.format == Format::Sse
             && due
-            && let Some(mark) = turn.mark
+            && let Some(cursor) = output.cursor
         {
-            self.told = Some(self.sent);
-            self.push(&mark.id);
+            self.last_cursor = Some(self.last_sent);
+            self.push(&cursor.sse_id);
         }
     }
 
-    fn beat(&mut self) {
+    fn push_heartbeat(&mut self) {
         if self.format == Format::Sse {
             self.push(&Bytes::from_static(sse::HEARTBEAT).into());
-            if let Some(mark) = self.tail.mark() {
-                self.told = Some(self.sent);
-                self.push(&mark.id);
+            if let Some(cursor) = self.tail.cursor() {
+                self.last_cursor = Some(self.last_sent);
+                self.push(&cursor.sse_id);
             }
         } else {
             self.out.push_back(Bytes::from_static(&gzip::HEARTBEAT));
         }
     }
 
-    fn end(&mut self, turn: Turn) {
-        let cursor = turn.mark.as_ref().map(|mark| mark.cursor.as_str());
+    fn push_end(&mut self, output: Output) {
+        let cursor = output.cursor.as_ref().map(|cursor| cursor.text.as_str());
         match (self.format, cursor) {
             (Format::Sse, cursor) => self.push(&sse::closing(cursor).into()),
             (Format::Ndjson, Some(cursor)) => self.push(&ndjson::closing(cursor).into()),
@@ -154,7 +152,7 @@ impl Sending {
             Some(member) => member.add(piece.block()),
             None => piece.plain().clone(),
         };
-        // An empty chunk would be the end.
+        // An empty chunk would end the body.
         if !bytes.is_empty() {
             self.out.push_back(bytes);
         }
@@ -166,17 +164,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_sent_to_those_who_take_it() {
-        for (accepts, takes) in [
+    fn gzip_is_used_if_the_client_accepts_it() {
+        for (accept_encoding, accepted) in [
             ("gzip, deflate", true),
             ("deflate, GZIP;q=0.5", true),
             ("gzip;q=0", false),
             ("br, deflate", false),
             ("", false),
         ] {
-            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, accepts.parse().unwrap())]);
-            assert_eq!(takes_gzip(&headers), takes, "{accepts}");
+            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, accept_encoding.parse().unwrap())]);
+            assert_eq!(accepts_gzip(&headers), accepted, "{accept_encoding}");
         }
-        assert!(!takes_gzip(&HeaderMap::new()));
+        assert!(!accepts_gzip(&HeaderMap::new()));
     }
 }

@@ -1,4 +1,4 @@
-//! What frames cost in memory, counted where they are kept.
+//! Memory accounting of frames, per owner and in total.
 
 use std::sync::{
     Arc, OnceLock,
@@ -7,104 +7,104 @@ use std::sync::{
 
 use prometheus_client::metrics::gauge::Gauge;
 
-/// Set when its keeper let a frame go: what it costs from then on is its readers'.
-const GONE: usize = 1 << (usize::BITS - 1);
+/// Set once the owner released a frame. Bytes added later are not counted for the owner.
+const RELEASED: usize = 1 << (usize::BITS - 1);
 
-/// Bytes that are kept, of one ring and of all.
+/// A byte counter of one owner that also counts into a total.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct MemoryBudget {
     own: Arc<AtomicUsize>,
-    all: Arc<AtomicUsize>,
+    total: Arc<AtomicUsize>,
     gauge: Gauge,
 }
 
-impl Kept {
-    /// A whole that is shown as this.
-    pub(crate) fn shown(gauge: Gauge) -> Self {
+impl MemoryBudget {
+    /// Creates a total that is exported as this gauge.
+    pub(crate) fn exported(gauge: Gauge) -> Self {
         Self {
             gauge,
             ..Self::default()
         }
     }
 
-    /// A part that counts itself, and into the same whole.
+    /// Creates the counter of another owner, which counts into the same total.
     pub(crate) fn part(&self) -> Self {
         Self {
             own: Arc::default(),
-            all: Arc::clone(&self.all),
+            total: Arc::clone(&self.total),
             gauge: self.gauge.clone(),
         }
     }
 
+    /// Returns the bytes of this owner.
     pub(crate) fn own(&self) -> usize {
         self.own.load(Relaxed)
     }
 
-    pub(crate) fn all(&self) -> usize {
-        self.all.load(Relaxed)
+    /// Returns the bytes of all owners.
+    pub(crate) fn total(&self) -> usize {
+        self.total.load(Relaxed)
     }
 
     fn add(&self, bytes: usize) {
         self.own.fetch_add(bytes, Relaxed);
-        self.all.fetch_add(bytes, Relaxed);
-        self.gauge.inc_by(signed(bytes));
+        self.total.fetch_add(bytes, Relaxed);
+        self.gauge.inc_by(to_i64(bytes));
     }
 
     fn remove(&self, bytes: usize) {
         self.own.fetch_sub(bytes, Relaxed);
-        self.all.fetch_sub(bytes, Relaxed);
-        self.gauge.dec_by(signed(bytes));
+        self.total.fetch_sub(bytes, Relaxed);
+        self.gauge.dec_by(to_i64(bytes));
     }
 }
 
-fn signed(bytes: usize) -> i64 {
+fn to_i64(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// One frame's bytes: its lines', and its renderings' as they are made.
+/// The bytes of one frame: its lines, and its renderings as they are made.
 #[derive(Debug)]
 pub(crate) struct Charge {
     bytes: AtomicUsize,
-    kept: OnceLock<Kept>,
+    budget: OnceLock<MemoryBudget>,
 }
 
 impl Charge {
     pub(crate) fn new(bytes: usize) -> Self {
         Self {
             bytes: AtomicUsize::new(bytes),
-            kept: OnceLock::new(),
+            budget: OnceLock::new(),
         }
     }
 
-    /// Its bytes.
-    pub(crate) fn own(&self) -> usize {
-        self.bytes.load(Relaxed) & !GONE
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed) & !RELEASED
     }
 
-    /// From here on it counts there.
-    pub(crate) fn keep(&self, kept: &Kept) {
-        kept.add(self.own());
-        // A frame is kept once, by the ring that it was made for.
-        let _ = self.kept.set(kept.clone());
+    /// Starts counting the frame against a budget. A frame has one owner; call this once.
+    pub(crate) fn count_in(&self, budget: &MemoryBudget) {
+        budget.add(self.bytes());
+        let _ = self.budget.set(budget.clone());
     }
 
-    /// From here on it does not.
-    pub(crate) fn let_go(&self) {
-        let before = self.bytes.fetch_or(GONE, Relaxed);
-        if let Some(kept) = self.kept.get()
-            && before & GONE == 0
+    /// Stops counting the frame. Later calls have no effect.
+    pub(crate) fn release(&self) {
+        let before = self.bytes.fetch_or(RELEASED, Relaxed);
+        if let Some(budget) = self.budget.get()
+            && before & RELEASED == 0
         {
-            kept.remove(before);
+            budget.remove(before);
         }
     }
 
-    /// More bytes, counted with the others while the frame is kept.
+    /// Adds bytes to the frame, and to its budget until the frame is released.
     pub(crate) fn add(&self, bytes: usize) {
         let before = self.bytes.fetch_add(bytes, Relaxed);
-        if let Some(kept) = self.kept.get()
-            && before & GONE == 0
+        if let Some(budget) = self.budget.get()
+            && before & RELEASED == 0
         {
-            kept.add(bytes);
+            budget.add(bytes);
         }
     }
 }

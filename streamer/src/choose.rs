@@ -1,4 +1,4 @@
-//! Which of a frame's lines one reader is shown.
+//! Selects which lines of a frame one tail receives.
 
 use std::{collections::HashSet, ops::Range, sync::Arc};
 
@@ -7,102 +7,108 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use crate::{
+    cached_history::CachedHistory,
     filter::Filter,
     format::Format,
-    frame::{Frame, Lines, Shown, Told},
-    history::Shared,
+    frame::Frame,
+    line::{Line, Lines, NoticeLine, Run},
     piece::Piece,
     ring::Ring,
-    settled::{Settled, missing_told},
+    settled::{Delivered, undelivered_before},
 };
 
-/// A reader's choice. Where everything is wanted, it costs nothing: the frame's own rendering is shared.
-pub(crate) struct Choose {
+/// The selection of one tail: its filter, and the lines that it has already received.
+///
+/// A tail that receives everything shares the rendering that the frame caches.
+pub(crate) struct Selector {
     filter: Option<Arc<Filter>>,
-    /// What a read-back showed.
-    splice: Option<Arc<Shared>>,
-    /// The streams whose live lines have joined it.
-    met: HashSet<StreamKey>,
-    /// What was dealt with before a reader came back with a cursor, and since.
-    resumed: Option<Settled>,
-    /// Live frames made from then on hold neither.
-    until: Instant,
-    /// So many lines are left out first.
+    /// History that the tail received; live frames may repeat it.
+    history: Option<Arc<CachedHistory>>,
+    /// Streams whose live lines have been joined to `history`.
+    joined: HashSet<StreamKey>,
+    /// Lines delivered before the tail resumed from a cursor, and since.
+    resumed: Option<Delivered>,
+    /// Live frames created from then on repeat nothing.
+    repeats_until: Instant,
+    /// Number of lines to skip first.
     skip: u64,
-    /// The reader was told that it missed some, of any stream: no hole is told again.
-    overflowed: bool,
+    /// An L11 notice was sent. It covers every stream, so later gaps may be part of it.
+    fell_behind: bool,
 }
 
-impl Choose {
-    pub(crate) fn new(filter: Option<Arc<Filter>>, resumed: Option<Settled>) -> Self {
+impl Selector {
+    pub(crate) fn new(filter: Option<Arc<Filter>>, resumed: Option<Delivered>) -> Self {
         Self {
             filter,
-            splice: None,
-            met: HashSet::new(),
+            history: None,
+            joined: HashSet::new(),
             resumed,
-            until: Instant::now(),
+            repeats_until: Instant::now(),
             skip: 0,
-            overflowed: false,
+            fell_behind: false,
         }
     }
 
-    /// What this read-back has is shown once, until live frames are made after `until`.
-    pub(crate) fn splice(&mut self, shared: Arc<Shared>, until: Instant) {
-        self.splice = Some(shared);
-        self.until = until;
+    /// Drops lines of `history` from live frames that were created before `until`.
+    pub(crate) fn deduplicate(&mut self, history: Arc<CachedHistory>, until: Instant) {
+        self.history = Some(history);
+        self.repeats_until = until;
     }
 
-    /// The reader was told that it missed lines.
-    pub(crate) fn overflowed(&mut self) {
-        self.overflowed = true;
+    /// Drops lines delivered before the resume from live frames that were created before `until`.
+    pub(crate) fn deduplicate_resumed(&mut self, until: Instant) {
+        self.repeats_until = until;
     }
 
-    /// Whether a ring has brought all that this reader had from elsewhere.
+    /// Records that an L11 notice was sent.
+    pub(crate) fn set_fell_behind(&mut self) {
+        self.fell_behind = true;
+    }
+
+    /// Returns whether the ring has passed everything that this tail received from elsewhere, so that
+    /// the ring's cursor is valid for the tail.
     pub(crate) fn is_joined(&self, ring: &Ring) -> bool {
-        let read_back = self.splice.as_ref().map(|shared| &shared.past.settled);
-        (read_back.is_none() && self.resumed.is_none()) || ring.has(read_back, self.resumed.as_ref())
+        let history = self.history.as_ref().map(|history| &history.segment.delivered);
+        (history.is_none() && self.resumed.is_none()) || ring.has(history, self.resumed.as_ref())
     }
 
-    /// What was dealt with before the reader came back is shown once, until live frames are made after `until`.
-    pub(crate) fn resume(&mut self, until: Instant) {
-        self.until = until;
-    }
-
-    /// Leaves out so many lines more.
+    /// Skips this many more lines.
     pub(crate) fn skip(&mut self, lines: u64) {
         self.skip += lines;
     }
 
-    /// Whether lines are looked at, one by one.
-    pub(crate) fn looks_at_lines(&self) -> bool {
+    /// Returns whether single lines are filtered, which takes time.
+    pub(crate) fn is_filtered(&self) -> bool {
         self.filter.is_some()
     }
 
-    /// How many of a frame's lines are wanted; `live`: it may hold what a read-back had. Not for a reader that resumes.
+    /// Returns how many lines of a frame are selected. `live`: the frame may repeat history.
+    ///
+    /// Not for tails that resume from a cursor.
     pub(crate) fn count(&self, frame: &Frame, live: bool) -> u64 {
-        let splice = self.spliced(frame, live);
-        if splice.is_none() && self.filter.is_none() {
+        let history = self.repeated_history(frame, live);
+        if history.is_none() && self.filter.is_none() {
             return frame.lines();
         }
         let runs = frame.runs().map(|run| match run {
-            Shown::Lines(lines) => {
-                let rest = splice.map(|settled| settled.rest_of(&lines));
-                self.lines(lines, rest.as_deref()).count() as u64
+            Run::Lines(lines) => {
+                let rest = history.map(|delivered| delivered.rest_of(&lines));
+                self.selected(lines, rest.as_deref()).count() as u64
             }
-            Shown::Told(_) => 0,
+            Run::Notice(_) => 0,
         });
         runs.sum()
     }
 
-    /// A frame as this reader is shown it. `None` where nothing of it is.
+    /// Renders the selected lines of a frame. `None` if nothing is selected.
     pub(crate) fn render(&mut self, frame: &Frame, live: bool, format: Format) -> Option<Piece> {
-        if live && frame.made() >= self.until {
-            // By now all has been shown that could come twice.
-            self.splice = None;
-            self.met = HashSet::new();
+        if live && frame.created() >= self.repeats_until {
+            self.history = None;
+            self.joined = HashSet::new();
             self.resumed = None;
         }
-        let everything = self.filter.is_none() && self.resumed.is_none() && self.spliced(frame, live).is_none();
+        let everything =
+            self.filter.is_none() && self.resumed.is_none() && self.repeated_history(frame, live).is_none();
         if everything && self.skip == 0 {
             return Some(frame.piece(format).clone());
         }
@@ -113,8 +119,8 @@ impl Choose {
         let mut out = BytesMut::new();
         for run in frame.runs() {
             match run {
-                Shown::Lines(lines) => self.render_lines(&mut out, frame, lines, live, format),
-                Shown::Told(told) => self.render_told(&mut out, frame, told, live, format),
+                Run::Lines(lines) => self.render_lines(&mut out, frame, lines, live, format),
+                Run::Notice(notice) => self.render_notice(&mut out, frame, notice, live, format),
             }
         }
         (!out.is_empty()).then(|| Piece::from(out.freeze()))
@@ -124,19 +130,22 @@ impl Choose {
         let rest = match &mut self.resumed {
             Some(resumed) => {
                 let (gap, rest) = resumed.go_on(&lines);
-                let gap = gap.filter(|_| !self.overflowed);
-                if let Some(gap) = gap.filter(|gap| self.filter.as_ref().is_none_or(|filter| filter.takes_told(gap))) {
+                let gap = gap.filter(|_| !self.fell_behind);
+                if let Some(gap) =
+                    gap.filter(|gap| self.filter.as_ref().is_none_or(|filter| filter.matches_notice(gap)))
+                {
                     format.write_notice(out, frame.app(), &gap);
                 }
                 Some(rest)
             }
             None => {
-                self.tell_missing(out, frame, &lines, live, format);
-                self.spliced(frame, live).map(|settled| settled.rest_of(&lines))
+                self.render_gap_behind_history(out, frame, &lines, live, format);
+                self.repeated_history(frame, live)
+                    .map(|delivered| delivered.rest_of(&lines))
             }
         };
         let mut skip = self.skip;
-        for line in self.lines(lines, rest.as_deref()) {
+        for line in self.selected(lines, rest.as_deref()) {
             if skip > 0 {
                 skip -= 1;
             } else {
@@ -146,54 +155,62 @@ impl Choose {
         self.skip = skip;
     }
 
-    /// A stream's first live lines: what is missing between them and the read-back, nobody else has told. Its reader joined the stream behind it.
-    fn tell_missing(&mut self, out: &mut BytesMut, frame: &Frame, lines: &Lines, live: bool, format: Format) {
-        let Some(settled) = self.spliced(frame, live) else {
+    /// Renders the gap between history and a stream's first live lines. No event reports that gap,
+    /// because the hub joined the stream behind it.
+    fn render_gap_behind_history(
+        &mut self,
+        out: &mut BytesMut,
+        frame: &Frame,
+        lines: &Lines,
+        live: bool,
+        format: Format,
+    ) {
+        let Some(delivered) = self.repeated_history(frame, live) else {
             return;
         };
-        if self.overflowed || lines.late || self.met.contains(&lines.key) {
+        if self.fell_behind || lines.late || self.joined.contains(&lines.key) {
             return;
         }
-        let missing = settled.missing_before(lines.key, lines.seq);
-        self.met.insert(lines.key);
-        let told = missing.map(|missing| missing_told(lines, missing));
-        if let Some(told) = told.filter(|told| self.filter.as_ref().is_none_or(|filter| filter.takes_told(told))) {
-            format.write_notice(out, frame.app(), &told);
+        let missing = delivered.missing_before(lines.key, lines.seq);
+        self.joined.insert(lines.key);
+        let notice = missing.map(|missing| undelivered_before(lines, missing));
+        if let Some(notice) =
+            notice.filter(|notice| self.filter.as_ref().is_none_or(|filter| filter.matches_notice(notice)))
+        {
+            format.write_notice(out, frame.app(), &notice);
         }
     }
 
-    fn render_told(&mut self, out: &mut BytesMut, frame: &Frame, told: &Told, live: bool, format: Format) {
-        let wanted = self.skip == 0 && self.filter.as_ref().is_none_or(|filter| filter.takes_told(told));
-        let news = match (&mut self.resumed, &told.gap) {
+    fn render_notice(&mut self, out: &mut BytesMut, frame: &Frame, notice: &NoticeLine, live: bool, format: Format) {
+        let wanted = self.skip == 0 && self.filter.as_ref().is_none_or(|filter| filter.matches_notice(notice));
+        let is_new = match (&mut self.resumed, &notice.gap) {
             (Some(resumed), Some(gap)) => resumed.go_on_behind(gap),
             (None, Some(gap)) => {
-                self.met.insert(gap.key);
-                self.spliced(frame, live).is_none_or(|settled| !settled.is_told(gap))
+                self.joined.insert(gap.key);
+                self.repeated_history(frame, live)
+                    .is_none_or(|delivered| !delivered.is_told(gap))
             }
             (_, None) => true,
         };
-        if wanted && news {
-            format.write_notice(out, frame.app(), told);
+        if wanted && is_new {
+            format.write_notice(out, frame.app(), notice);
         }
     }
 
-    /// The lines that the filter takes, of those that are still to be shown.
-    fn lines<'a>(
-        &'a self,
-        lines: Lines<'a>,
-        rest: Option<&'a [Range<u64>]>,
-    ) -> impl Iterator<Item = crate::frame::Line<'a>> {
+    /// Iterates over the lines that match the filter. `rest`: sequence numbers not delivered yet.
+    fn selected<'a>(&'a self, lines: Lines<'a>, rest: Option<&'a [Range<u64>]>) -> impl Iterator<Item = Line<'a>> {
         let filter = self.filter.as_deref();
-        let takes_stream = filter.is_none_or(|filter| filter.takes_stream(lines.metadata));
-        let nothing = !takes_stream || rest.is_some_and(<[_]>::is_empty);
+        let matches_stream = filter.is_none_or(|filter| filter.matches_stream(lines.metadata));
+        let nothing = !matches_stream || rest.is_some_and(<[_]>::is_empty);
         let lines = (!nothing).then(|| lines.iter()).into_iter().flatten();
         lines
             .filter(move |line| rest.is_none_or(|rest| rest.iter().any(|seqs| seqs.contains(&line.seq))))
-            .filter(move |line| filter.is_none_or(|filter| filter.takes(line)))
+            .filter(move |line| filter.is_none_or(|filter| filter.matches(line)))
     }
 
-    fn spliced(&self, frame: &Frame, live: bool) -> Option<&Settled> {
-        let shared = self.splice.as_ref()?;
-        (live && frame.made() < self.until).then_some(&shared.past.settled)
+    /// Returns the history that this frame may repeat.
+    fn repeated_history(&self, frame: &Frame, live: bool) -> Option<&Delivered> {
+        let history = self.history.as_ref()?;
+        (live && frame.created() < self.repeats_until).then_some(&history.segment.delivered)
     }
 }

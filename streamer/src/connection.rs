@@ -1,4 +1,4 @@
-//! A client's connection: how much the kernel holds for it, and how long it may take nothing.
+//! A client's connection: its kernel buffers, and the stall timeout.
 
 use std::{
     io,
@@ -20,22 +20,23 @@ use tokio::{
     time::Sleep,
 };
 
-/// What the kernel holds for a client that reads slowly (it takes twice this for its own). Left to itself it would hide megabytes of lag, a client.
+/// Send buffer of a connection; the kernel doubles it for its bookkeeping. The default would hide
+/// megabytes of lag per client.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
-/// When the kernel asks whether a client is still there that has said nothing: cloud networks cut what is silent for ten minutes.
+/// Interval of TCP keep-alive probes: cloud networks drop connections that are idle for ten minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Takes connections.
+/// Accepts connections.
 pub(crate) struct Connections {
     pub(crate) listener: TcpListener,
-    /// How long a client may take nothing that waits for it.
-    pub(crate) stall: Duration,
-    /// Connections that were closed for that.
+    /// See [`Config::stall_timeout`](crate::Config::stall_timeout).
+    pub(crate) stall_timeout: Duration,
+    /// Counts connections closed by that timeout.
     pub(crate) stalled: Counter,
 }
 
-/// Who is at the other end.
+/// The address of the client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
@@ -50,15 +51,15 @@ impl Listener for Connections {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // axum's own: an error that is not the listener's end is waited out.
+        // axum's implementation retries after transient errors.
         let (stream, peer) = Listener::accept(&mut self.listener).await;
-        if let Err(error) = prepare(&stream) {
-            tracing::debug!(%error, "a connection keeps its own settings");
+        if let Err(error) = set_options(&stream) {
+            tracing::debug!(%error, "cannot set socket options");
         }
         let connection = Connection {
             stream,
-            stall: self.stall,
-            waiting: None,
+            stall_timeout: self.stall_timeout,
+            pending: None,
             stalled: self.stalled.clone(),
         };
         (connection, peer)
@@ -69,33 +70,35 @@ impl Listener for Connections {
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    // A line is to be seen when it is written, not when more has come to fill a packet.
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    // Send each line immediately instead of waiting to fill a packet.
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
 }
 
-/// A connection that fails when nothing of what waits was taken for too long.
+/// A connection whose writes fail if the client reads nothing for the stall timeout.
 pub(crate) struct Connection {
     stream: TcpStream,
-    stall: Duration,
-    /// Runs while a write waits.
-    waiting: Option<Pin<Box<Sleep>>>,
+    stall_timeout: Duration,
+    /// Runs while a write is pending.
+    pending: Option<Pin<Box<Sleep>>>,
     stalled: Counter,
 }
 
 impl Connection {
-    /// Notes what became of a write.
-    fn watch<T>(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if wrote.is_ready() {
-            self.waiting = None;
-            return wrote;
+    /// Applies the stall timeout to the result of a write.
+    fn check_stall<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.pending = None;
+            return result;
         }
-        let stall = self.stall;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
-        std::task::ready!(waiting.as_mut().poll(cx));
+        let timeout = self.stall_timeout;
+        let pending = self
+            .pending
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        std::task::ready!(pending.as_mut().poll(cx));
         self.stalled.inc();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -109,8 +112,8 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.watch(cx, wrote)
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.check_stall(cx, result)
     }
 
     fn poll_write_vectored(
@@ -118,8 +121,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.watch(cx, wrote)
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.check_stall(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,16 +1,17 @@
-//! Who asks, where a proxy asks for them.
+//! The client's address behind trusted proxies.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
-/// What proxies write into a request: whom it came from, each behind the ones before it.
+/// Lists the addresses that a request came through; each proxy appends one.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address of who asks: the peer, or where that is a proxy that is trusted, the last address that none of those has.
+/// Returns the client's address: the peer's, or if the peer is a trusted proxy, the last address in
+/// `X-Forwarded-For` that is not one.
 ///
-/// What stands before that address, anybody can have written.
+/// Earlier addresses are ignored because the client can set them.
 pub(crate) fn client(peer: SocketAddr, headers: &HeaderMap, proxies: &[IpNet]) -> SocketAddr {
     let is_proxy = |address: IpAddr| proxies.iter().any(|network| network.contains(&address));
     let mut client = peer.ip().to_canonical();
@@ -20,14 +21,14 @@ pub(crate) fn client(peer: SocketAddr, headers: &HeaderMap, proxies: &[IpNet]) -
         if !is_proxy(client) {
             break;
         }
-        let Some(address) = read(address.trim()) else { break };
+        let Some(address) = parse(address.trim()) else { break };
         client = address;
     }
     SocketAddr::new(client, peer.port())
 }
 
-/// An address as proxies write it: some with its port.
-fn read(text: &str) -> Option<IpAddr> {
+/// Parses an address, with or without a port.
+fn parse(text: &str) -> Option<IpAddr> {
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
     let address = text.parse().ok().or_else(with_port)?;
     Some(IpAddr::to_canonical(&address))
@@ -37,7 +38,7 @@ fn read(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn asks(peer: &str, lists: &[&str]) -> String {
+    fn client_address(peer: &str, lists: &[&str]) -> String {
         let proxies = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
         let mut headers = HeaderMap::new();
         for list in lists {
@@ -48,22 +49,26 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_is_believed_and_nobody_else() {
-        assert_eq!(asks("192.0.2.1", &["203.0.113.9"]), "192.0.2.1", "no proxy of ours");
-        assert_eq!(asks("10.0.0.1", &[]), "10.0.0.1");
-        assert_eq!(asks("10.0.0.1", &["203.0.113.9"]), "203.0.113.9");
-        assert_eq!(asks("::ffff:10.0.0.1", &["203.0.113.9:4711"]), "203.0.113.9");
-        assert_eq!(asks("fd00::1", &["[2001:db8::1]:80"]), "2001:db8::1");
+    fn the_header_is_trusted_only_from_trusted_proxies() {
+        assert_eq!(
+            client_address("192.0.2.1", &["203.0.113.9"]),
+            "192.0.2.1",
+            "not a trusted proxy"
+        );
+        assert_eq!(client_address("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(client_address("10.0.0.1", &["203.0.113.9"]), "203.0.113.9");
+        assert_eq!(client_address("::ffff:10.0.0.1", &["203.0.113.9:4711"]), "203.0.113.9");
+        assert_eq!(client_address("fd00::1", &["[2001:db8::1]:80"]), "2001:db8::1");
         let through_two = ["1.1.1.1, 203.0.113.9", "10.9.9.9"];
         assert_eq!(
-            asks("10.0.0.1", &through_two),
+            client_address("10.0.0.1", &through_two),
             "203.0.113.9",
-            "the first was written by who asks"
+            "the client can set the first address"
         );
         assert_eq!(
-            asks("10.0.0.1", &["203.0.113.9, junk"]),
+            client_address("10.0.0.1", &["203.0.113.9, junk"]),
             "10.0.0.1",
-            "what cannot be read ends it"
+            "an invalid address ends the search"
         );
     }
 }

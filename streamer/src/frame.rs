@@ -1,133 +1,76 @@
-//! Lines in the order in which they are shown, and each format's rendering of them once somebody reads it.
+//! Lines of an app in output order, grouped into frames that cache their rendering in each format.
+//!
+//! Depends on lines and formats only.
 
-use std::{
-    collections::HashMap,
-    ops::Range,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::HashMap, sync::OnceLock};
 
-use bus::{
-    AppName, Part, PublishTime, StreamMetadata, Timestamp,
-    cursor::StreamKey,
-    notice::{self, Notice},
-    reassembly::{Event, What},
-};
+use bus::{AppName, PublishTime, Timestamp, cursor::StreamKey, reassembly::Event};
 use bytes::BytesMut;
 use tokio::time::Instant;
 
-use crate::{charge::Charge, format::Format, piece::Piece};
+use crate::{
+    charge::Charge,
+    format::Format,
+    line::{Lines, NoticeLine, Run},
+    piece::Piece,
+};
 
-/// Bytes of lines after which a frame is full. Frames are what a slow tail waits for and what the kernel is handed; a single line may make one larger.
+/// Bytes of lines after which a frame is full. A frame is the unit that a slow tail waits for and
+/// that one write sends; a single long line may exceed it.
 const FRAME_BYTES: usize = 64 * 1024;
 
-/// Lines of an app, in the order they are shown. Rendered once a format, by the first who reads it.
+/// Lines of one app in output order, rendered once per format when a tail first reads them.
 pub(crate) struct Frame {
     app: AppName,
-    sources: Vec<Source>,
-    runs: Vec<Run>,
+    chunks: Vec<Chunk>,
+    spans: Vec<Span>,
     lines: u64,
-    /// When the bus took the newest of it.
+    /// Latest publish time among the frame's batches.
     newest: Option<PublishTime>,
-    made: Instant,
+    created: Instant,
     rendered: [OnceLock<Piece>; Format::COUNT],
     pub(crate) charge: Charge,
 }
 
-/// What lines come from: a settled batch, or the platform itself.
+/// The content that entries refer to: the lines of a reassembled batch, or a notice.
 #[derive(Clone, Debug)]
-pub(crate) enum Source {
+pub(crate) enum Chunk {
     /// Lines of a stream.
     Lines {
-        /// The stream.
         key: StreamKey,
-        /// An event whose `what` is lines.
+        /// A `Lines` event.
         event: Event,
     },
-    /// A notice.
-    Told(Told),
+    Notice(NoticeLine),
 }
 
-/// A and what it settles.
-#[derive(Clone, Debug)]
-pub(crate) struct Told {
-    /// The time it is shown under.
-    pub(crate) time: Timestamp,
-    /// What is said.
-    pub(crate) notice: Notice,
-    /// The seqs that it says are missing. `None` where it is about no stream.
-    pub(crate) gap: Option<GapRange>,
-}
-
-/// Seqs that will not come. None, where their count is unknown: then it stands before `seqs.start`.
-#[derive(Clone, Debug)]
-pub(crate) struct GapRange {
-    pub(crate) key: StreamKey,
-    pub(crate) metadata: Arc<StreamMetadata>,
-    pub(crate) seqs: Range<u64>,
-    /// Nobody lost them for certain: they may come yet.
-    pub(crate) open: bool,
-    pub(crate) published: PublishTime,
-}
-
-/// Consecutive lines of one source.
+/// Consecutive lines of one chunk.
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    source: u32,
-    /// The first, counted from the source's.
+struct Span {
+    chunk: u32,
+    /// Index of the first line within the chunk.
     line: u32,
-    /// 0: a notice.
+    /// Number of lines; 0 for a notice.
     lines: u32,
     start: u32,
     end: u32,
 }
 
-/// A run, as it is read.
-pub(crate) enum Shown<'a> {
-    Lines(Lines<'a>),
-    Told(&'a Told),
-}
-
-/// Consecutive lines of one stream.
-#[derive(Clone, Copy)]
-pub(crate) struct Lines<'a> {
-    pub(crate) key: StreamKey,
-    pub(crate) metadata: &'a Arc<StreamMetadata>,
-    /// Of the first.
-    pub(crate) seq: u64,
-    pub(crate) count: u64,
-    pub(crate) published: PublishTime,
-    pub(crate) part: Option<Part>,
-    pub(crate) late: bool,
-    data: &'a [u8],
-}
-
-/// One line.
-#[derive(Clone, Copy)]
-pub(crate) struct Line<'a> {
-    pub(crate) metadata: &'a StreamMetadata,
-    pub(crate) seq: u64,
-    pub(crate) part: Option<Part>,
-    pub(crate) late: bool,
-    /// When the bus took it: the time of a line that carries none.
-    pub(crate) published: PublishTime,
-    /// As the log API printed it, newline and all.
-    pub(crate) raw: &'a [u8],
-}
-
 impl Drop for Frame {
-    /// What a ring kept was let go there; history counts until the last of its readers has it.
+    /// Releases the memory of frames that no ring released: frames of history count until their
+    /// last reader drops them.
     fn drop(&mut self) {
-        self.charge.let_go();
+        self.charge.release();
     }
 }
 
 impl Frame {
-    /// A frame of one notice.
-    pub(crate) fn told(app: &AppName, told: Told) -> Self {
+    /// Creates a frame of one notice.
+    pub(crate) fn notice(app: &AppName, notice: NoticeLine) -> Self {
         let mut builder = Builder::new(app.clone());
-        builder.sources.push(Source::Told(told));
-        builder.runs.push(Run {
-            source: 0,
+        builder.chunks.push(Chunk::Notice(notice));
+        builder.spans.push(Span {
+            chunk: 0,
             line: 0,
             lines: 0,
             start: 0,
@@ -136,42 +79,42 @@ impl Frame {
         builder.finish()
     }
 
-    /// Whose.
     pub(crate) fn app(&self) -> &AppName {
         &self.app
     }
 
-    /// Lines of the app.
+    /// Returns the number of the app's lines; notices do not count.
     pub(crate) fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// When it was put together.
-    pub(crate) fn made(&self) -> Instant {
-        self.made
+    pub(crate) fn created(&self) -> Instant {
+        self.created
     }
 
-    /// When the bus took the newest of it. `None` for what never was on the bus.
+    /// Returns the latest publish time in the frame. `None` if nothing in it comes from the bus.
     pub(crate) fn newest(&self) -> Option<PublishTime> {
         self.newest
     }
 
-    /// The runs, in order.
-    pub(crate) fn runs(&self) -> impl Iterator<Item = Shown<'_>> {
-        self.runs.iter().map(|run| match &self.sources[run.source as usize] {
-            Source::Told(told) => Shown::Told(told),
-            Source::Lines { key, event } => Shown::Lines(Lines::of(*key, event, run)),
+    /// Iterates over the runs in output order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+        self.spans.iter().map(|span| match &self.chunks[span.chunk as usize] {
+            Chunk::Notice(notice) => Run::Notice(notice),
+            Chunk::Lines { key, event } => {
+                Run::Lines(Lines::of(*key, event, span.line, span.lines, span.start..span.end))
+            }
         })
     }
 
-    /// All of it, in a format.
+    /// Returns the whole frame rendered in a format.
     pub(crate) fn piece(&self, format: Format) -> &Piece {
         self.rendered[format as usize].get_or_init(|| {
-            let mut out = BytesMut::with_capacity(self.charge.own());
+            let mut out = BytesMut::with_capacity(self.charge.bytes());
             for run in self.runs() {
                 match run {
-                    Shown::Lines(lines) => lines.iter().for_each(|line| format.write_line(&mut out, &line)),
-                    Shown::Told(told) => format.write_notice(&mut out, &self.app, told),
+                    Run::Lines(lines) => lines.iter().for_each(|line| format.write_line(&mut out, &line)),
+                    Run::Notice(notice) => format.write_notice(&mut out, &self.app, notice),
                 }
             }
             self.charge.add(out.len());
@@ -180,98 +123,24 @@ impl Frame {
     }
 }
 
-impl<'a> Lines<'a> {
-    fn of(key: StreamKey, event: &'a Event, run: &Run) -> Self {
-        let (data, part, late) = match &event.what {
-            What::Lines { data, part, late, .. } => (&data[run.start as usize..run.end as usize], *part, *late),
-            What::Gap { .. } | What::End => (&[][..], None, false),
-        };
-        Self {
-            key,
-            metadata: &event.metadata,
-            seq: event.seq + u64::from(run.line),
-            count: u64::from(run.lines),
-            published: event.published,
-            part,
-            late,
-            data,
-        }
-    }
-
-    pub(crate) fn seqs(&self) -> Range<u64> {
-        self.seq..self.seq + self.count
-    }
-
-    /// One by one.
-    pub(crate) fn iter(self) -> impl Iterator<Item = Line<'a>> {
-        let mut start = 0;
-        let ends = memchr::memchr_iter(b'\n', self.data).map(|at| at + 1);
-        ends.zip(self.seq..).map(move |(end, seq)| Line {
-            metadata: self.metadata,
-            seq,
-            part: self.part,
-            late: self.late,
-            published: self.published,
-            raw: &self.data[std::mem::replace(&mut start, end)..end],
-        })
-    }
-}
-
-impl<'a> Line<'a> {
-    /// Its time, and what it says without its newline.
-    pub(crate) fn split(&self) -> (Timestamp, &'a [u8]) {
-        let line = self.raw.strip_suffix(b"\n").unwrap_or(self.raw);
-        Timestamp::split_line(line).unwrap_or((Timestamp::from(self.published), line))
-    }
-}
-
-impl Told {
-    /// About no stream, now.
-    pub(crate) fn now(notice: Notice) -> Self {
-        Self {
-            time: Timestamp::now(),
-            notice,
-            gap: None,
-        }
-    }
-
-    /// A gap of a stream.
-    pub(crate) fn gap(key: StreamKey, event: &Event, time: Timestamp) -> Self {
-        let (lines, loss) = match &event.what {
-            What::Gap { lines, loss } => (*lines, loss.as_ref()),
-            What::Lines { .. } | What::End => (0, None),
-        };
-        Self {
-            time,
-            notice: notice::gap(&event.metadata, event.seq, lines, loss),
-            gap: Some(GapRange {
-                key,
-                metadata: Arc::clone(&event.metadata),
-                seqs: event.seq..event.seq + lines,
-                open: loss.is_none(),
-                published: event.published,
-            }),
-        }
-    }
-}
-
-/// A line or a notice of something that is gathered, and its place among the others.
+/// A line or notice to be sorted, and its merge key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) key: Timestamp,
-    /// Which of what is gathered.
-    pub(crate) source: u32,
+    /// Index of the chunk in the collection that is sorted.
+    pub(crate) chunk: u32,
+    /// Index of the line within the chunk.
     pub(crate) line: u32,
     pub(crate) start: u32,
     pub(crate) end: u32,
 }
 
 impl Entry {
-    /// A notice's.
-    pub(crate) fn told(key: Timestamp, source: u32) -> Self {
+    /// Creates the entry of a notice.
+    pub(crate) fn notice(key: Timestamp, chunk: u32) -> Self {
         Self {
             key,
-            source,
+            chunk,
             line: 0,
             start: 0,
             end: 0,
@@ -279,15 +148,15 @@ impl Entry {
     }
 }
 
-/// Puts a frame together from entries.
+/// Builds a frame from entries in output order.
 pub(crate) struct Builder {
     app: AppName,
-    sources: Vec<Source>,
-    runs: Vec<Run>,
+    chunks: Vec<Chunk>,
+    spans: Vec<Span>,
     lines: u64,
     bytes: usize,
-    /// What is gathered, to where it lies in this frame.
-    places: HashMap<u32, u32>,
+    /// Index in the sorted collection to index in this frame.
+    indexes: HashMap<u32, u32>,
     last: Option<u32>,
 }
 
@@ -295,11 +164,11 @@ impl Builder {
     pub(crate) fn new(app: AppName) -> Self {
         Self {
             app,
-            sources: Vec::new(),
-            runs: Vec::new(),
+            chunks: Vec::new(),
+            spans: Vec::new(),
             lines: 0,
             bytes: 0,
-            places: HashMap::new(),
+            indexes: HashMap::new(),
             last: None,
         }
     }
@@ -309,31 +178,31 @@ impl Builder {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.spans.is_empty()
     }
 
-    /// Adds an entry of this source.
-    pub(crate) fn add(&mut self, entry: &Entry, source: &Source) {
-        let is_line = matches!(source, Source::Lines { .. });
+    /// Appends an entry of this chunk.
+    pub(crate) fn add(&mut self, entry: &Entry, chunk: &Chunk) {
+        let is_line = matches!(chunk, Chunk::Lines { .. });
         self.lines += u64::from(is_line);
         self.bytes += (entry.end - entry.start) as usize;
-        if let Some(run) = self.runs.last_mut()
+        if let Some(span) = self.spans.last_mut()
             && is_line
-            && self.last == Some(entry.source)
-            && run.line + run.lines == entry.line
+            && self.last == Some(entry.chunk)
+            && span.line + span.lines == entry.line
         {
-            run.lines += 1;
-            run.end = entry.end;
+            span.lines += 1;
+            span.end = entry.end;
             return;
         }
-        let sources = &mut self.sources;
-        let place = *self.places.entry(entry.source).or_insert_with(|| {
-            sources.push(source.clone());
-            narrow(sources.len() - 1)
+        let chunks = &mut self.chunks;
+        let index = *self.indexes.entry(entry.chunk).or_insert_with(|| {
+            chunks.push(chunk.clone());
+            to_u32(chunks.len() - 1)
         });
-        self.last = Some(entry.source);
-        self.runs.push(Run {
-            source: place,
+        self.last = Some(entry.chunk);
+        self.spans.push(Span {
+            chunk: index,
             line: entry.line,
             lines: u32::from(is_line),
             start: entry.start,
@@ -341,40 +210,32 @@ impl Builder {
         });
     }
 
-    /// This number names something else from here on.
-    pub(crate) fn close(&mut self, source: u32) {
-        self.places.remove(&source);
-        self.last = self.last.filter(|last| *last != source);
+    /// Forgets an index of the sorted collection, so that the index can be reused.
+    pub(crate) fn forget_index(&mut self, chunk: u32) {
+        self.indexes.remove(&chunk);
+        self.last = self.last.filter(|last| *last != chunk);
     }
 
     pub(crate) fn finish(self) -> Frame {
-        let bytes = self.bytes + self.runs.len() * size_of::<Run>() + self.sources.len() * size_of::<Source>();
-        let published = |source: &Source| match source {
-            Source::Lines { event, .. } => Some(event.published),
-            Source::Told(told) => told.gap.as_ref().map(|gap| gap.published),
+        let bytes = self.bytes + self.spans.len() * size_of::<Span>() + self.chunks.len() * size_of::<Chunk>();
+        let published = |chunk: &Chunk| match chunk {
+            Chunk::Lines { event, .. } => Some(event.published),
+            Chunk::Notice(notice) => notice.gap.as_ref().map(|gap| gap.published),
         };
         Frame {
-            newest: self.sources.iter().filter_map(published).max(),
+            newest: self.chunks.iter().filter_map(published).max(),
             app: self.app,
-            sources: self.sources,
-            runs: self.runs,
+            chunks: self.chunks,
+            spans: self.spans,
             lines: self.lines,
-            made: Instant::now(),
+            created: Instant::now(),
             rendered: Default::default(),
             charge: Charge::new(bytes),
         }
     }
 }
 
-/// The lines of an event; empty where it has none.
-pub(crate) fn data(event: &Event) -> &[u8] {
-    match &event.what {
-        What::Lines { data, .. } => data,
-        What::Gap { .. } | What::End => &[],
-    }
-}
-
-/// A batch is at most 10 MB.
-pub(crate) fn narrow(offset: usize) -> u32 {
+/// Narrows an index or offset. Batches are at most 10 MB, so it always fits.
+pub(crate) fn to_u32(offset: usize) -> u32 {
     u32::try_from(offset).unwrap_or(u32::MAX)
 }

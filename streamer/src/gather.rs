@@ -1,4 +1,4 @@
-//! Puts all that a read-back brings in the order of its timestamps.
+//! Sorts the lines of a history read by timestamp.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,30 +11,34 @@ use bytes::Bytes;
 
 use crate::{
     filter::Filter,
-    frame::{self, Builder, Entry, Frame, Line, Source, Told, narrow},
+    frame::{Builder, Chunk, Entry, Frame, to_u32},
+    line::{Line, NoticeLine, event_data},
 };
 
-/// A batch of which less than one part in so many is wanted is not held: what is wanted is copied.
+/// A batch is copied instead of held if less than one part in this many of it is wanted.
 const SPARSE: usize = 4;
 
-/// Events, and their lines by merge key.
+/// Events and the merge keys of their lines.
 ///
-/// A line's merge key is its timestamp, or its stream's previous key where that is larger: so a stream's own order always holds. Memory: 24 bytes a line beside the
-/// batches themselves.
+/// The merge key of a line is its timestamp, or the previous key of its stream if that is larger, so
+/// stream order is always kept.
+///
+/// *Memory*: 24 bytes per line, and the batches themselves.
 #[derive(Default)]
-pub(crate) struct Gather {
+pub(crate) struct Sorter {
     filter: Option<Arc<Filter>>,
-    sources: Vec<Source>,
+    chunks: Vec<Chunk>,
     entries: Vec<Entry>,
+    /// Last key of each stream.
     keys: HashMap<StreamKey, Timestamp>,
-    /// Gaps in front of the first line of their stream: they have no key until that comes.
-    unplaced: HashMap<StreamKey, Vec<Event>>,
+    /// Gaps before the first line of their stream, which have no key until that line arrives.
+    leading_gaps: HashMap<StreamKey, Vec<Event>>,
     lines: u64,
     bytes: usize,
 }
 
-impl Gather {
-    /// One that keeps what the filter takes.
+impl Sorter {
+    /// Creates a sorter that keeps lines that match the filter.
     pub(crate) fn new(filter: Option<Arc<Filter>>) -> Self {
         Self {
             filter,
@@ -42,12 +46,12 @@ impl Gather {
         }
     }
 
-    /// Adds an event. Events of one stream are added in their order.
+    /// Adds an event. Events of one stream must be added in stream order.
     pub(crate) fn push(&mut self, key: StreamKey, event: Event) {
         if self
             .filter
             .as_ref()
-            .is_some_and(|filter| !filter.takes_stream(&event.metadata))
+            .is_some_and(|filter| !filter.matches_stream(&event.metadata))
         {
             return;
         }
@@ -55,35 +59,35 @@ impl Gather {
         match (&event.what, last) {
             (What::Lines { .. }, _) => self.push_lines(key, event, last),
             (What::Gap { .. }, Some(at)) => self.push_gap(key, &event, at),
-            (What::Gap { .. }, None) => self.unplaced.entry(key).or_default().push(event),
+            (What::Gap { .. }, None) => self.leading_gaps.entry(key).or_default().push(event),
             (What::End, _) => {}
         }
     }
 
     fn push_lines(&mut self, key: StreamKey, event: Event, last: Option<Timestamp>) {
         let late = matches!(event.what, What::Lines { late: true, .. });
-        let (data, taken) = (frame::data(&event), Timestamp::from(event.published));
-        let time = |line: &[u8]| Timestamp::split_line(line).map_or(taken, |(time, _)| time);
+        let (data, published) = (event_data(&event), Timestamp::from(event.published));
+        let time = |line: &[u8]| Timestamp::split_line(line).map_or(published, |(time, _)| time);
         let mut at = last.unwrap_or(Timestamp(i64::MIN));
         if last.is_none() && !late {
             let first = memchr::memchr(b'\n', data).map_or(data, |end| &data[..end]);
-            self.place_gaps(key, time(first));
+            self.place_leading_gaps(key, time(first));
         }
-        let source = narrow(self.sources.len());
-        let (begun, mut start, mut wanted) = (self.entries.len(), 0, 0);
+        let chunk = to_u32(self.chunks.len());
+        let (first_entry, mut start, mut wanted) = (self.entries.len(), 0, 0);
         for (line, end) in (0u32..).zip(memchr::memchr_iter(b'\n', data).map(|at| at + 1)) {
             let raw = &data[start..end];
-            // A late line stands at its own time: its place in the stream is gone.
-            let stands = if late { time(raw) } else { time(raw).max(at) };
-            at = if late { at } else { stands };
-            if self.takes(&event, line, raw) {
+            // A late line is sorted by its own time.
+            let line_key = if late { time(raw) } else { time(raw).max(at) };
+            at = if late { at } else { line_key };
+            if self.matches(&event, line, raw) {
                 wanted += raw.len();
                 self.entries.push(Entry {
-                    key: stands,
-                    source,
+                    key: line_key,
+                    chunk,
                     line,
-                    start: narrow(start),
-                    end: narrow(end),
+                    start: to_u32(start),
+                    end: to_u32(end),
                 });
             }
             start = end;
@@ -91,22 +95,23 @@ impl Gather {
         if at > Timestamp(i64::MIN) {
             self.keys.insert(key, at);
         }
-        self.hold(key, event, begun, wanted);
+        self.hold(key, event, first_entry, wanted);
     }
 
-    /// Holds the event of the entries from `begun` on, or where it has few of them a copy of their lines.
-    fn hold(&mut self, key: StreamKey, event: Event, begun: usize, wanted: usize) {
-        self.lines += (self.entries.len() - begun) as u64;
+    /// Holds the event whose entries start at `first`. If few of its lines are wanted, holds copies of
+    /// those lines instead.
+    fn hold(&mut self, key: StreamKey, event: Event, first: usize, wanted: usize) {
+        self.lines += (self.entries.len() - first) as u64;
         if wanted == 0 {
             return;
         }
         if wanted >= event.data_len() / SPARSE {
             self.bytes += event.data_len();
-            self.sources.push(Source::Lines { key, event });
+            self.chunks.push(Chunk::Lines { key, event });
             return;
         }
-        for entry in &mut self.entries[begun..] {
-            let raw = &frame::data(&event)[entry.start as usize..entry.end as usize];
+        for entry in &mut self.entries[first..] {
+            let raw = &event_data(&event)[entry.start as usize..entry.end as usize];
             let mut copied = Event {
                 seq: event.seq + u64::from(entry.line),
                 what: event.what.clone(),
@@ -117,19 +122,19 @@ impl Gather {
             }
             *entry = Entry {
                 key: entry.key,
-                source: narrow(self.sources.len()),
+                chunk: to_u32(self.chunks.len()),
                 line: 0,
                 start: 0,
-                end: narrow(raw.len()),
+                end: to_u32(raw.len()),
             };
-            self.bytes += raw.len() + size_of::<Source>();
-            self.sources.push(Source::Lines { key, event: copied });
+            self.bytes += raw.len() + size_of::<Chunk>();
+            self.chunks.push(Chunk::Lines { key, event: copied });
         }
     }
 
-    fn takes(&self, event: &Event, line: u32, raw: &[u8]) -> bool {
+    fn matches(&self, event: &Event, line: u32, raw: &[u8]) -> bool {
         self.filter.as_ref().is_none_or(|filter| {
-            filter.takes(&Line {
+            filter.matches(&Line {
                 metadata: &event.metadata,
                 seq: event.seq + u64::from(line),
                 part: None,
@@ -141,48 +146,48 @@ impl Gather {
     }
 
     fn push_gap(&mut self, key: StreamKey, event: &Event, at: Timestamp) {
-        let told = Told::gap(key, event, at);
-        if self.filter.as_ref().is_none_or(|filter| filter.takes_told(&told)) {
-            self.entries.push(Entry::told(at, narrow(self.sources.len())));
-            self.sources.push(Source::Told(told));
+        let notice = NoticeLine::gap(key, event, at);
+        if self.filter.as_ref().is_none_or(|filter| filter.matches_notice(&notice)) {
+            self.entries.push(Entry::notice(at, to_u32(self.chunks.len())));
+            self.chunks.push(Chunk::Notice(notice));
         }
     }
 
-    /// The first line of a stream comes with this key: so do the gaps in front of it.
-    fn place_gaps(&mut self, key: StreamKey, at: Timestamp) {
-        for gap in self.unplaced.remove(&key).into_iter().flatten() {
+    /// Places the gaps before a stream's first line, which has this key.
+    fn place_leading_gaps(&mut self, key: StreamKey, at: Timestamp) {
+        for gap in self.leading_gaps.remove(&key).into_iter().flatten() {
             self.push_gap(key, &gap, at);
         }
     }
 
-    /// Gaps that no line follows stand at the time at which the bus was told.
+    /// Places the gaps of streams without lines at their publish time.
     fn place_remaining_gaps(&mut self) {
-        for (key, gaps) in std::mem::take(&mut self.unplaced) {
+        for (key, gaps) in std::mem::take(&mut self.leading_gaps) {
             for gap in gaps {
                 self.push_gap(key, &gap, Timestamp::from(gap.published));
             }
         }
     }
 
-    /// Lines of the app that are gathered.
+    /// Returns the number of the app's lines that are held.
     pub(crate) fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// Bytes that are held: the batches, and what is kept a line.
+    /// Returns the bytes held by batches and entries.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes + self.entries.len() * size_of::<Entry>()
     }
 
-    /// Forgets all but the newest `lines` lines of the app, and the notices among them. True where something was forgotten.
+    /// Drops everything before the newest `lines` lines. Returns whether anything was dropped.
     pub(crate) fn keep_last(&mut self, lines: u64) -> bool {
         if self.lines <= lines {
             return false;
         }
         self.sort();
         let mut surplus = self.lines - lines;
-        let sources = &self.sources;
-        let is_line = |entry: &Entry| matches!(sources[entry.source as usize], Source::Lines { .. });
+        let chunks = &self.chunks;
+        let is_line = |entry: &Entry| matches!(chunks[entry.chunk as usize], Chunk::Lines { .. });
         let first = self.entries.iter().position(|entry| {
             let kept = surplus == 0;
             surplus -= u64::from(!kept && is_line(entry));
@@ -190,45 +195,44 @@ impl Gather {
         });
         self.entries.drain(..first.unwrap_or(self.entries.len()));
         self.lines = lines;
-        self.drop_unused();
+        self.drop_unused_chunks();
         true
     }
 
-    /// Batches of which no line is left need not be held in memory.
-    fn drop_unused(&mut self) {
-        let mut places: Vec<Option<u32>> = vec![None; self.sources.len()];
+    fn drop_unused_chunks(&mut self) {
+        let mut indexes: Vec<Option<u32>> = vec![None; self.chunks.len()];
         self.entries
             .iter()
-            .for_each(|entry| places[entry.source as usize] = Some(0));
-        for (next, place) in (0..).zip(places.iter_mut().flatten()) {
-            *place = next;
+            .for_each(|entry| indexes[entry.chunk as usize] = Some(0));
+        for (next, index) in (0..).zip(indexes.iter_mut().flatten()) {
+            *index = next;
         }
-        let mut used = places.iter().map(Option::is_some);
-        self.sources.retain(|_| used.next().unwrap_or_default());
-        let held = |source: &Source| match source {
-            Source::Lines { event, .. } => event.data_len(),
-            Source::Told(_) => 0,
+        let mut used = indexes.iter().map(Option::is_some);
+        self.chunks.retain(|_| used.next().unwrap_or_default());
+        let bytes = |chunk: &Chunk| match chunk {
+            Chunk::Lines { event, .. } => event.data_len(),
+            Chunk::Notice(_) => 0,
         };
-        self.bytes = self.sources.iter().map(held).sum();
+        self.bytes = self.chunks.iter().map(bytes).sum();
         for entry in &mut self.entries {
-            entry.source = places[entry.source as usize].unwrap_or_default();
+            entry.chunk = indexes[entry.chunk as usize].unwrap_or_default();
         }
     }
 
     fn sort(&mut self) {
-        // Stable: what was added in a stream's order keeps it among equal keys.
+        // The sort is stable: entries with equal keys keep their stream order.
         if !self.entries.is_sorted_by_key(|entry| entry.key) {
             self.entries.sort_by_key(|entry| entry.key);
         }
     }
 
-    /// All of it, in frames.
+    /// Returns all lines, oldest first.
     pub(crate) fn into_frames(mut self, app: &AppName) -> Vec<Arc<Frame>> {
         self.place_remaining_gaps();
         self.sort();
         let (mut frames, mut builder) = (Vec::new(), Builder::new(app.clone()));
         for entry in &self.entries {
-            builder.add(entry, &self.sources[entry.source as usize]);
+            builder.add(entry, &self.chunks[entry.chunk as usize]);
             if builder.is_full() {
                 frames.push(Arc::new(
                     std::mem::replace(&mut builder, Builder::new(app.clone())).finish(),

@@ -1,36 +1,38 @@
-//! One gzip member a response, made of blocks that all readers share (RFC 1951, RFC 1952).
+//! Gzip responses, made of compressed blocks that all tails share (RFC 1951, RFC 1952).
 //!
-//! Each block ends in a full flush: on a byte's edge, and nothing behind it refers back into it. So whichever blocks a reader gets, one behind the other they are a
-//! stream. Only the trailer is a reader's own: the CRC of all it got is combined from the blocks'.
+//! Each block ends in a full flush: on a byte boundary, and later data does not refer back into it. So
+//! any sequence of blocks is a valid stream. Only the trailer belongs to one response; its CRC is
+//! combined from those of the blocks.
 
 use std::cell::RefCell;
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress, Status};
 
-/// The member's head: deflate, no name, no time, of no known system.
+/// The header of a gzip member: deflate, without name, time and operating system.
 pub(crate) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
-/// An empty stored block: a decoder takes it and gives nothing out. The only heartbeat that nobody sees.
+/// An empty stored block, which decodes to nothing.
 pub(crate) const HEARTBEAT: [u8; 5] = [0, 0, 0, 0xff, 0xff];
 
-/// The empty block with which a member's data ends.
+/// The empty block that ends a member's data.
 const LAST: [u8; 5] = [1, 0, 0, 0xff, 0xff];
 
-/// Log lines repeat themselves: this level takes nine tenths of what the best takes, at a fraction of the time.
+/// For log lines, this level saves nine tenths of what the best level saves, in a fraction of the
+/// time.
 const LEVEL: u32 = 4;
 
 thread_local! {
-    /// Some hundred kilobytes of tables, made once a thread rather than once a block.
+    /// Holds some hundred kilobytes of tables, so it is created once per thread, not per block.
     static COMPRESS: RefCell<Compress> = RefCell::new(Compress::new(Compression::new(LEVEL), false));
 }
 
-/// Bytes compressed so that they can stand anywhere in a member.
+/// Compressed bytes that can appear anywhere in a gzip member.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     deflated: Bytes,
     crc: crc32fast::Hasher,
-    /// Of what was compressed.
+    /// Length of the uncompressed bytes.
     len: usize,
 }
 
@@ -49,24 +51,25 @@ impl Block {
 fn deflate(compress: &mut Compress, plain: &[u8]) -> Vec<u8> {
     compress.reset();
     let mut out = Vec::with_capacity(plain.len() / 4 + 64);
-    // A call for which output was waiting may have given out that alone: only one that begins with none waiting, and ends with room to spare, has flushed.
-    let mut waiting = false;
+    // If output was pending, a call may have written only that. The flush is complete after a call that
+    // starts without pending output and leaves room in the buffer.
+    let mut pending = false;
     loop {
         let taken = usize::try_from(compress.total_in()).unwrap_or(usize::MAX);
         let flushed = compress.compress_vec(&plain[taken..], &mut out, FlushCompress::Full);
         let whole = usize::try_from(compress.total_in()).is_ok_and(|taken| taken == plain.len());
         let full = out.len() == out.capacity();
-        if (whole && !full && !waiting) || !matches!(flushed, Ok(Status::Ok)) {
+        if (whole && !full && !pending) || !matches!(flushed, Ok(Status::Ok)) {
             return out;
         }
-        waiting = full;
+        pending = full;
         if full {
             out.reserve(out.capacity());
         }
     }
 }
 
-/// One reader's member.
+/// The gzip member of one response.
 #[derive(Default)]
 pub(crate) struct Member {
     crc: crc32fast::Hasher,
@@ -74,7 +77,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// A block's bytes, counted.
+    /// Appends a block and returns its bytes.
     pub(crate) fn add(&mut self, block: &Block) -> Bytes {
         self.crc.combine(&block.crc);
         // ISIZE is the length modulo 2^32.
@@ -82,7 +85,7 @@ impl Member {
         block.deflated.clone()
     }
 
-    /// What stands at the end.
+    /// Returns the end of the data and the trailer.
     pub(crate) fn finish(self) -> Bytes {
         let mut end = LAST.to_vec();
         end.extend_from_slice(&self.crc.finalize().to_le_bytes());
@@ -100,7 +103,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_blocks_in_any_order_are_one_member(blocks in vec(vec(any::<u8>(), 0..3000), 1..6), order in vec(any::<prop::sample::Index>(), 0..20)) {
+        fn any_sequence_of_blocks_is_one_member(blocks in vec(vec(any::<u8>(), 0..3000), 1..6), order in vec(any::<prop::sample::Index>(), 0..20)) {
             let made: Vec<Block> = blocks.iter().map(|plain| Block::new(plain)).collect();
             let (mut sent, mut expected) = (HEADER.to_vec(), Vec::new());
             let mut member = Member::default();
@@ -112,7 +115,7 @@ mod tests {
             }
             sent.extend_from_slice(&member.finish());
             let mut read = Vec::new();
-            // The strict decoder: one member, its length and checksum right, nothing behind it.
+            // This decoder checks length and checksum, and that nothing follows the member.
             let mut decoder = flate2::bufread::GzDecoder::new(sent.as_slice());
             decoder.read_to_end(&mut read).unwrap();
             prop_assert_eq!(read, expected);
@@ -120,7 +123,7 @@ mod tests {
         }
 
         #[test]
-        fn a_block_that_compresses_badly_or_well_is_whole(byte in any::<u8>(), len in 0usize..300_000, noise in any::<bool>()) {
+        fn a_block_is_complete_however_well_it_compresses(byte in any::<u8>(), len in 0usize..300_000, noise in any::<bool>()) {
             let mut state = 1u32;
             let plain: Vec<u8> = (0..len).map(|_| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

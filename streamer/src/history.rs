@@ -1,4 +1,4 @@
-//! Reads back from the bus what the ring does not have.
+//! Reads history from the bus.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,161 +11,124 @@ use bus::{
 use tokio::time::Instant;
 
 use crate::{
-    charge::Kept,
+    cached_history::{HistoryBudget, HistorySegment},
     config::Config,
     filter::Filter,
-    frame::{Frame, Told},
-    gather::Gather,
-    hub::patience,
-    ring::Place,
-    settled::Settled,
+    gather::Sorter,
+    hub::gap_timeouts,
+    line::NoticeLine,
+    settled::Delivered,
 };
 
-/// How far back is looked first, and then, while too few lines are found.
-const REACHES: [Duration; 3] = [
+/// How far back the first attempts read. Each reads further if the one before found too few lines.
+const LOOKBACKS: [Duration; 3] = [
     Duration::from_secs(60),
     Duration::from_secs(10 * 60),
     Duration::from_secs(2 * 3600),
 ];
 
-/// How long is waited, behind the end of what was there, for what is missing in it.
-const HOLES_WAIT: Duration = Duration::from_secs(1);
+/// How long to wait for missing sequence numbers after the bus has caught up.
+const GAP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is missing then is looked for from so long before the reading began: what is published while a subscription is made and set back in time can be missing from it.
-const AROUND: Duration = Duration::from_secs(10);
+/// If sequence numbers are still missing, everything published from this long before the read is read
+/// once more: a subscription can miss what is published while it is created and sought back in time.
+const REREAD_MARGIN: Duration = Duration::from_secs(10);
 
-/// Who wants more lines than this is hardly served by a short look first.
+/// A request for at least this many lines skips the short lookbacks.
 const MANY_LINES: u64 = 100_000;
 
-/// Lines gathered beyond those wanted before the surplus is let go.
+/// Lines held beyond those requested before the surplus is dropped.
 const SURPLUS_LINES: u64 = 50_000;
 
-/// What a read-back is for.
-pub(crate) struct Want {
-    /// So many lines at least, where there are so many; the newest.
+/// What a history read returns.
+pub(crate) struct ReadRequest {
+    /// Return the newest lines, at least this many if there are so many.
     pub(crate) lines: u64,
-    /// Nothing that the bus took before this.
+    /// Return nothing published before this.
     pub(crate) since: Option<PublishTime>,
-    /// Only these. `None`: what is read may serve others too, and is kept beyond `lines` while it is small.
+    /// Return matching lines only. Without a filter the result can serve other tails, so lines beyond
+    /// `lines` are kept while they are small.
     pub(crate) filter: Option<Arc<Filter>>,
 }
 
-impl Want {
-    /// How far back is looked at most.
-    fn farthest(&self) -> Start {
+impl ReadRequest {
+    /// Returns where the longest lookback starts.
+    fn earliest_start(&self) -> Start {
         self.since.map_or(Start::Oldest, Start::At)
     }
 }
 
-/// What a read-back may hold, and where it counts what it brings.
-pub(crate) struct Room {
-    /// Batches, and what is kept a line.
-    pub(crate) bytes: usize,
-    /// All that is held of history.
-    pub(crate) kept: Kept,
-}
-
-/// What a read-back brought.
-#[derive(Default)]
-pub(crate) struct Past {
-    /// What is to be said before it.
-    pub(crate) told: Vec<Told>,
-    /// The lines, oldest first.
-    pub(crate) frames: Vec<Arc<Frame>>,
-    /// All that was read, shown or not: what of the live stream is no news.
-    pub(crate) settled: Settled,
-    /// All that the bus took since then, and the filter takes, is here; 0: all there ever was. `None` where it was cut.
-    pub(crate) complete_from: Option<PublishTime>,
-    /// How far back was read.
-    pub(crate) reached: PublishTime,
-    /// There was more than may be held at once.
-    pub(crate) cut: bool,
-}
-
-/// A read-back that a hub keeps for those who come next.
-pub(crate) struct Shared {
-    pub(crate) past: Past,
-    /// Where the ring was when it began.
-    pub(crate) place: Place,
-    /// When it was done.
-    pub(crate) made: Instant,
-}
-
-impl Past {
-    /// Bytes that it holds.
-    pub(crate) fn bytes(&self) -> usize {
-        self.frames.iter().map(|frame| frame.charge.own()).sum()
-    }
-}
-
-/// What the bus has taken by now, merged by the lines' timestamps.
+/// Reads what has been published so far, merged by timestamp.
 ///
-/// *Memory*: 24 bytes a line, and the batches they lie in, at most the room there is; then fewer lines are kept, and a notice says so. *Time*:
-/// [`Config::history_wait`]; then what a shorter look found, and a notice.
+/// If the result exceeds the budget, older lines are dropped and a notice reports it. If the read
+/// takes longer than [`Config::history_timeout`], the result of the last completed lookback is
+/// returned with a notice.
 ///
-/// *Cancel safety*: nothing is left behind when the call is dropped.
+/// *Memory*: 24 bytes per line and the batches, at most `budget.bytes`.
+///
+/// *Cancel safety*: dropping the call leaves nothing behind.
 ///
 /// # Errors
-/// The bus's.
-pub(crate) async fn read_back(
+/// The error of the bus.
+pub(crate) async fn read(
     bus: &dyn Bus,
     app: &AppName,
-    want: &Want,
-    room: Room,
+    request: &ReadRequest,
+    budget: HistoryBudget,
     config: &Config,
-) -> Result<Past, BusError> {
+) -> Result<HistorySegment, BusError> {
     let now = PublishTime::now();
-    let limit = Instant::now() + config.history_wait;
-    let mut best: Option<Past> = None;
-    for start in starts(want, now) {
-        let mut read = ReadBack::new(want, &room, config);
-        match tokio::time::timeout_at(limit, read.run(bus, app, start, config.history)).await {
-            Ok(ran) => ran?,
+    let limit = Instant::now() + config.history_timeout;
+    let mut best: Option<HistorySegment> = None;
+    for start in starts(request, now) {
+        let mut reading = HistoryReader::new(request, &budget, config);
+        match tokio::time::timeout_at(limit, reading.run(bus, app, start, config.history)).await {
+            Ok(result) => result?,
             Err(_) => {
-                let mut past = best.unwrap_or_else(|| Past {
+                let mut segment = best.unwrap_or_else(|| HistorySegment {
                     reached: now,
-                    ..Past::default()
+                    ..HistorySegment::default()
                 });
-                past.told.push(Told::now(notice::too_long(past.reached)));
-                past.complete_from = None;
-                return Ok(past);
+                segment.notices.push(NoticeLine::now(notice::too_long(segment.reached)));
+                segment.complete_from = None;
+                return Ok(segment);
             }
         }
-        if read.is_enough() {
-            return Ok(read.finish(app));
+        if reading.is_enough() {
+            return Ok(reading.finish(app));
         }
-        best = Some(read.finish(app));
+        best = Some(reading.finish(app));
     }
     Ok(best.unwrap_or_default())
 }
 
-/// From when on is looked, one after the other.
-fn starts(want: &Want, now: PublishTime) -> Vec<Start> {
-    let looks = REACHES.map(|reach| now.earlier_by(reach));
-    let looks = looks
+/// Returns the starts of the lookbacks, shortest first.
+fn starts(request: &ReadRequest, now: PublishTime) -> Vec<Start> {
+    let starts = LOOKBACKS.map(|lookback| now.earlier_by(lookback));
+    let starts = starts
         .into_iter()
-        .filter(|look| want.since.is_none_or(|since| since < *look));
-    let looks = looks.filter(|_| want.lines < MANY_LINES);
-    looks.map(Start::At).chain([want.farthest()]).collect()
+        .filter(|start| request.since.is_none_or(|since| since < *start));
+    let starts = starts.filter(|_| request.lines < MANY_LINES);
+    starts.map(Start::At).chain([request.earliest_start()]).collect()
 }
 
-/// Reassembly, and the clock it is told.
-struct Timed {
+/// A reassembly with its clock.
+struct TimedReassembly {
     inner: Reassembly,
-    began: Instant,
+    started: Instant,
 }
 
-impl Timed {
+impl TimedReassembly {
     fn new(inner: Reassembly) -> Self {
         Self {
             inner,
-            began: Instant::now(),
+            started: Instant::now(),
         }
     }
 
     fn now(&self) -> Moment {
         Moment {
-            elapsed: self.began.elapsed(),
+            elapsed: self.started.elapsed(),
             bus: PublishTime::now(),
         }
     }
@@ -179,55 +142,55 @@ impl Timed {
     }
 }
 
-struct ReadBack<'a> {
-    want: &'a Want,
-    room: &'a Room,
+struct HistoryReader<'a> {
+    request: &'a ReadRequest,
+    budget: &'a HistoryBudget,
     config: &'a Config,
-    gather: Gather,
-    settled: Settled,
-    told: Vec<Told>,
-    /// All since then was read.
+    sorter: Sorter,
+    delivered: Delivered,
+    notices: Vec<NoticeLine>,
+    /// Everything published since then was read.
     reached: PublishTime,
-    /// Lines that were read were let go: nobody wanted them.
+    /// Lines beyond the requested number were dropped.
     trimmed: bool,
-    /// The same, but they were wanted.
-    cut: bool,
-    /// Nothing lies before what was read.
-    whole: bool,
+    /// Requested lines were dropped to stay within the budget.
+    truncated: bool,
+    /// Everything that the bus still holds was read.
+    exhausted: bool,
 }
 
-impl<'a> ReadBack<'a> {
-    fn new(want: &'a Want, room: &'a Room, config: &'a Config) -> Self {
+impl<'a> HistoryReader<'a> {
+    fn new(request: &'a ReadRequest, budget: &'a HistoryBudget, config: &'a Config) -> Self {
         Self {
-            want,
-            room,
+            request,
+            budget,
             config,
-            gather: Gather::new(want.filter.clone()),
-            settled: Settled::default(),
-            told: Vec::new(),
+            sorter: Sorter::new(request.filter.clone()),
+            delivered: Delivered::default(),
+            notices: Vec::new(),
             reached: PublishTime(0),
             trimmed: false,
-            cut: false,
-            whole: false,
+            truncated: false,
+            exhausted: false,
         }
     }
 
-    /// Whether a longer look would bring nothing more that is wanted.
+    /// Returns whether a longer lookback would return nothing more.
     fn is_enough(&self) -> bool {
-        self.whole || self.cut || self.gather.lines() >= self.want.lines
+        self.exhausted || self.truncated || self.sorter.lines() >= self.request.lines
     }
 
-    /// Reads to the end of what is there.
+    /// Reads from `start` until the bus has caught up.
     async fn run(&mut self, bus: &dyn Bus, app: &AppName, start: Start, history: Duration) -> Result<(), BusError> {
         let opened = PublishTime::now();
         let mut reader = bus.follow(app, start).await?;
         self.reached = reader.since();
-        self.whole = match start {
-            // The bus begins later than was asked.
-            Start::At(asked) => self.reached == PublishTime(0) || self.reached > asked,
+        self.exhausted = match start {
+            // The oldest batch is newer than the requested start.
+            Start::At(requested) => self.reached == PublishTime(0) || self.reached > requested,
             Start::Now | Start::Oldest => true,
         };
-        let mut reassembly = Timed::new(Reassembly::new(patience(&reader), reader.since(), history));
+        let mut reassembly = TimedReassembly::new(Reassembly::new(gap_timeouts(&reader), reader.since(), history));
         while let Some(item) = reader.next().await.transpose()? {
             if let Item::CaughtUp = item {
                 break;
@@ -236,41 +199,42 @@ impl<'a> ReadBack<'a> {
         }
         let ended = PublishTime::now();
         reassembly.join_all();
-        self.take(&mut reassembly);
-        // A shorter look that found too little is followed by a longer one: that one waits.
-        let is_last = start == self.want.farthest() || self.is_enough();
+        self.sort_events(&mut reassembly);
+        // Gaps are worth waiting for only in the last lookback.
+        let is_last = start == self.request.earliest_start() || self.is_enough();
         if is_last {
-            self.wait_for_holes(&mut reader, &mut reassembly).await?;
+            self.wait_for_gaps(&mut reader, &mut reassembly).await?;
         }
         if is_last && reassembly.inner.has_holes() {
-            tracing::debug!(%app, "holes in what was read back: looks again");
-            let again = Start::At(opened.earlier_by(AROUND));
-            self.look_again(bus.follow(app, again).await?, ended, &mut reassembly)
+            tracing::debug!(%app, "history has gaps, reading again");
+            let again = Start::At(opened.earlier_by(REREAD_MARGIN));
+            self.reread(bus.follow(app, again).await?, ended, &mut reassembly)
                 .await?;
         }
         reassembly.inner.declare_all();
-        self.take(&mut reassembly);
+        self.sort_events(&mut reassembly);
         Ok(())
     }
 
-    /// The bus hands out what it has over several streams: the end on one of them says little of another.
-    async fn wait_for_holes(&mut self, reader: &mut Reader, reassembly: &mut Timed) -> Result<(), BusError> {
-        let limit = Instant::now() + HOLES_WAIT;
+    /// Waits for missing sequence numbers: the bus delivers over several connections, and one that
+    /// has caught up says nothing about the others.
+    async fn wait_for_gaps(&mut self, reader: &mut Reader, reassembly: &mut TimedReassembly) -> Result<(), BusError> {
+        let limit = Instant::now() + GAP_TIMEOUT;
         while reassembly.inner.has_holes()
             && let Ok(Some(item)) = tokio::time::timeout_at(limit, reader.next()).await
         {
             self.push(item?, reassembly);
         }
-        self.take(reassembly);
+        self.sort_events(reassembly);
         Ok(())
     }
 
-    /// Reads once more what the bus took until then, for what is missing.
-    async fn look_again(
+    /// Reads what was published until then once more, to fill gaps.
+    async fn reread(
         &mut self,
         mut reader: Reader,
         until: PublishTime,
-        reassembly: &mut Timed,
+        reassembly: &mut TimedReassembly,
     ) -> Result<(), BusError> {
         while reassembly.inner.has_holes()
             && let Some(item) = reader.next().await.transpose()?
@@ -278,7 +242,7 @@ impl<'a> ReadBack<'a> {
             match item {
                 Item::Delivery(delivery) if delivery.published > until => {}
                 Item::Delivery(_) => self.push(item, reassembly),
-                // Said already, if it is about what was read.
+                // Reported by the first read.
                 Item::Unreadable(_) | Item::Break { .. } => {}
                 Item::CaughtUp => break,
             }
@@ -286,66 +250,68 @@ impl<'a> ReadBack<'a> {
         Ok(())
     }
 
-    fn push(&mut self, item: Item, reassembly: &mut Timed) {
+    fn push(&mut self, item: Item, reassembly: &mut TimedReassembly) {
         match item {
             Item::Delivery(delivery) => reassembly.push(delivery),
-            Item::Unreadable(unreadable) => self.told.push(Told::now(notice::unreadable(&unreadable))),
+            Item::Unreadable(unreadable) => self.notices.push(NoticeLine::now(notice::unreadable(&unreadable))),
             Item::Break { from, to } => {
                 self.reached = self.reached.max(to);
-                self.told.push(Told::now(notice::interrupted(from, to)));
+                self.notices.push(NoticeLine::now(notice::interrupted(from, to)));
             }
             Item::CaughtUp => {}
         }
-        self.take(reassembly);
+        self.sort_events(reassembly);
     }
 
-    fn take(&mut self, reassembly: &mut Timed) {
+    fn sort_events(&mut self, reassembly: &mut TimedReassembly) {
         while let Some(event) = reassembly.inner.next_event() {
             let key = StreamKey::of(&event.metadata.stream);
-            self.settled.insert(key, &event);
-            self.gather.push(key, event);
+            self.delivered.insert(key, &event);
+            self.sorter.push(key, event);
         }
-        let (lines, bytes) = (self.gather.lines(), self.gather.bytes());
-        let many = lines > self.want.lines.saturating_mul(2).saturating_add(SURPLUS_LINES);
-        if (many && bytes > self.keeps_bytes()) || bytes > self.room.bytes {
-            self.trimmed |= self.gather.keep_last(self.want.lines);
+        let (lines, bytes) = (self.sorter.lines(), self.sorter.bytes());
+        let many = lines > self.request.lines.saturating_mul(2).saturating_add(SURPLUS_LINES);
+        if (many && bytes > self.surplus_bytes()) || bytes > self.budget.bytes {
+            self.trimmed |= self.sorter.keep_last(self.request.lines);
         }
-        if self.gather.bytes() > self.room.bytes {
-            self.cut = true;
-            self.gather.keep_last(self.gather.lines() / 2);
+        if self.sorter.bytes() > self.budget.bytes {
+            self.truncated = true;
+            self.sorter.keep_last(self.sorter.lines() / 2);
         }
     }
 
-    /// Up to so many bytes, lines are kept that nobody has asked for yet.
-    fn keeps_bytes(&self) -> usize {
-        if self.want.filter.is_some() {
+    /// Returns up to how many bytes lines are kept beyond those requested.
+    fn surplus_bytes(&self) -> usize {
+        if self.request.filter.is_some() {
             0
         } else {
             self.config.ring_bytes
         }
     }
 
-    fn finish(mut self, app: &AppName) -> Past {
-        if self.gather.bytes() > self.keeps_bytes() {
-            self.trimmed |= self.gather.keep_last(self.want.lines);
+    fn finish(mut self, app: &AppName) -> HistorySegment {
+        if self.sorter.bytes() > self.surplus_bytes() {
+            self.trimmed |= self.sorter.keep_last(self.request.lines);
         }
-        if self.cut {
-            let said = notice::cut(self.gather.lines(), self.room.bytes);
-            self.told.push(Told::now(said));
+        if self.truncated {
+            let notice = notice::cut(self.sorter.lines(), self.budget.bytes);
+            self.notices.push(NoticeLine::now(notice));
         }
-        let frames = self.gather.into_frames(app);
-        frames.iter().for_each(|frame| frame.charge.keep(&self.room.kept));
-        Past {
-            told: self.told,
+        let frames = self.sorter.into_frames(app);
+        frames
+            .iter()
+            .for_each(|frame| frame.charge.count_in(&self.budget.memory));
+        HistorySegment {
+            notices: self.notices,
             frames,
-            settled: self.settled,
-            complete_from: (!self.trimmed && !self.cut).then_some(if self.whole {
+            delivered: self.delivered,
+            complete_from: (!self.trimmed && !self.truncated).then_some(if self.exhausted {
                 PublishTime(0)
             } else {
                 self.reached
             }),
             reached: self.reached,
-            cut: self.cut,
+            truncated: self.truncated,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The one reader of one app, shared by all its tails.
+//! The task that reads one app from the bus for all its tails.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -7,243 +7,234 @@ use bus::{
     notice::{self, Notice},
     reassembly::{Moment, Patience, Reassembly, What},
 };
-use parking_lot::Mutex;
+use futures::future::OptionFuture;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    charge::Kept,
+    app_hub::Hub,
+    charge::MemoryBudget,
     config::Config,
-    frame::{Frame, Told},
-    history::Shared,
+    frame::Frame,
+    line::NoticeLine,
     merge::Merge,
-    metrics::{Cause, Metrics, Missing},
-    pace::{self, Pace},
-    ring::{Bounds, Ring},
+    metrics::{Metrics, Reason},
+    pace::{self, Backpressure},
+    ring::{Ring, RingLimits},
 };
 
-/// How long a live batch is waited for where deliveries can overtake each other: the most by which a tail may lag behind a lost one.
-pub(crate) const HOLD: Duration = Duration::from_secs(1);
+/// How long a live batch is waited for where the bus does not guarantee order: the maximum delay
+/// that a lost batch causes.
+pub(crate) const GAP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Items taken from the bus before readers are served: what came while the last ones were served, in one go.
-const GATHER_ITEMS: usize = 256;
+/// Items read from the bus in one pass before tails are served.
+const BATCH_ITEMS: usize = 256;
 
-/// A ring's bytes in so many parts: what is taken in one go is at most one, and does not run through it.
-const GATHER_PART: usize = 8;
+/// One pass reads at most this fraction (1/n) of the ring's size.
+const BATCH_RING_PART: usize = 8;
 
-/// Frames handed to the readers before it is looked again whether they keep up: a small part of a ring.
-const POUR_FRAMES: usize = 8;
+/// Frames appended to the ring between two backpressure checks; a small part of a ring.
+const APPEND_FRAMES: usize = 8;
 
-/// At the end: when nothing has come for so long, nothing that was accepted before is still on its way.
-const QUIET: Duration = Duration::from_millis(100);
+/// During shutdown, the bus counts as drained when nothing arrives for this long.
+const SHUTDOWN_IDLE: Duration = Duration::from_millis(100);
 
-/// At the end: an app that does not stop printing is read for so long at most.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// During shutdown, limit on reading an app that keeps logging.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long readers are left alone after they were woken, for each of them: a few times what it takes to write to one, so that what comes meanwhile goes into the same
-/// write. A hundred readers do not a thousand get twenty-five writes a second each, ten thousand five, rather than one a line.
-const REST_A_TAIL: Duration = Duration::from_micros(40);
+/// Pause between wake-ups, per tail: a few times the cost of one write, so that lines that arrive
+/// meanwhile share a write. A hundred tails are not woken a thousand times a second; ten thousand
+/// get five writes a second each instead of one per line.
+const WAKE_PAUSE_PER_TAIL: Duration = Duration::from_micros(40);
 
-/// The longest such rest.
-const MAX_REST: Duration = Duration::from_millis(200);
+/// Longest pause between wake-ups.
+const MAX_WAKE_PAUSE: Duration = Duration::from_millis(200);
 
-/// What an app's ring may keep though all rings together keep too much.
+/// Bytes that each ring may keep even if all rings together exceed their limit.
 const FAIR_BYTES: usize = 256 * 1024;
 
-/// How often what history no longer reaches is forgotten.
+/// Interval at which state older than the history is dropped.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What tails share.
-pub(crate) struct Hub {
-    /// Whose lines.
-    pub(crate) app: AppName,
-    /// The newest of them.
-    pub(crate) ring: Ring,
-    /// Set when the ring will get no more: tails end behind its last frame.
-    pub(crate) done: CancellationToken,
-    /// One read-back at a time: a deploy's thousand tails do not read the bus a thousand times at once.
-    pub(crate) read_backs: tokio::sync::Mutex<()>,
-    /// The last read-back, for those who come next.
-    pub(crate) past: Mutex<Option<Arc<Shared>>>,
-}
+/// First and longest delay between attempts to follow the app again.
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// Whether a hub is to leave the list though a tail has it.
+/// When a hub may be removed from the list of hubs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retire {
-    /// It is done: tails end.
+    /// Even if it has tails: it reads no more, and they end.
     Always,
-    /// Only where no tail has it.
+    /// Only if it has no tails.
     IfIdle,
 }
 
-/// The hub's task: reads, reassembles, renders, until its last tail has been gone for a while.
-pub(crate) struct Reading {
+/// Reads, reassembles and merges one app until its last tail has been gone for a while.
+pub(crate) struct HubReader {
     hub: Arc<Hub>,
     bus: Arc<dyn Bus>,
     reader: Reader,
     reassembly: Reassembly,
     merge: Merge,
-    /// Frames that are notices about no stream.
+    /// Notices that concern no stream, to be sent with the next lines.
     notices: Vec<Frame>,
-    /// Frames that the ring has no room for yet.
-    waiting: VecDeque<Frame>,
-    /// Readers are not woken before this: the last time is still being written.
-    rest_until: Duration,
+    /// Frames held back by backpressure.
+    pending: VecDeque<Frame>,
+    /// Tails are not woken before this time after `started`.
+    next_wake: Duration,
     tails: watch::Receiver<usize>,
-    began: Instant,
+    started: Instant,
     newest: PublishTime,
-    pace: Pace,
-    forgot: Instant,
+    backpressure: Backpressure,
+    last_forget: Instant,
     config: Config,
     metrics: Metrics,
 }
 
-/// Starts to read an app from now on: what is accepted after this returns is seen.
+/// Follows an app from now on: every batch published after this returns is delivered.
 ///
 /// # Errors
-/// The bus's; [`BusError::UnknownApp`] where there is no such app.
+/// [`BusError::UnknownApp`] if the app does not exist, or another error of the bus.
 pub(crate) async fn open(
     app: AppName,
     bus: Arc<dyn Bus>,
     config: Config,
     metrics: Metrics,
-    kept: Kept,
+    memory: MemoryBudget,
     tails: watch::Receiver<usize>,
-) -> Result<(Arc<Hub>, Reading), BusError> {
+) -> Result<(Arc<Hub>, HubReader), BusError> {
     let reader = bus.follow(&app, Start::Now).await?;
-    let bounds = Bounds {
+    let limits = RingLimits {
         own: config.ring_bytes,
-        all: config.rings_bytes,
+        total: config.total_ring_bytes,
         fair: FAIR_BYTES.min(config.ring_bytes),
     };
-    let hub = Arc::new(Hub {
-        ring: Ring::new(reader.since(), bounds, kept),
-        app,
-        done: CancellationToken::new(),
-        read_backs: tokio::sync::Mutex::new(()),
-        past: Mutex::default(),
-    });
-    let reading = Reading {
+    let hub = Arc::new(Hub::new(app, Ring::new(reader.since(), limits, memory)));
+    let task = HubReader {
         hub: Arc::clone(&hub),
         bus,
-        reassembly: Reassembly::new(patience(&reader), reader.since(), config.history),
+        reassembly: Reassembly::new(gap_timeouts(&reader), reader.since(), config.history),
         reader,
         merge: Merge::new(hub.app.clone()),
         notices: Vec::new(),
-        waiting: VecDeque::new(),
-        rest_until: Duration::ZERO,
+        pending: VecDeque::new(),
+        next_wake: Duration::ZERO,
         tails,
-        began: Instant::now(),
+        started: Instant::now(),
         newest: PublishTime::now(),
-        pace: Pace::new(config.max_lag),
-        forgot: Instant::now(),
+        backpressure: Backpressure::new(config.max_lag),
+        last_forget: Instant::now(),
         config,
         metrics,
     };
-    Ok((hub, reading))
+    Ok((hub, task))
 }
 
-/// How long to wait for what is missing.
-pub(crate) fn patience(reader: &Reader) -> Patience {
+/// Returns how long to wait for missing sequence numbers.
+pub(crate) fn gap_timeouts(reader: &Reader) -> Patience {
     if reader.in_order() {
         Patience::InOrder
     } else {
-        Patience::Tail { hold: HOLD }
+        Patience::Tail { hold: GAP_TIMEOUT }
     }
 }
 
-impl Reading {
-    /// Reads until `shutdown`, the app's removal, or until no tail has been there for the linger.
+impl HubReader {
+    /// Reads until `shutdown`, the removal of the app, or until the hub has had no tail for
+    /// [`Config::idle_subscription_timeout`].
     ///
-    /// `retire` takes the hub out of the list of those that tails can join. Asked to do so only where no tail has it, it may answer no.
+    /// `retire` removes the hub from the list that tails join. With [`Retire::IfIdle`] it may refuse.
     pub(crate) async fn run(mut self, shutdown: CancellationToken, retire: impl Fn(Retire) -> bool) {
-        self.metrics.hubs.inc();
-        let linger = self.config.linger;
-        let idle = idle(self.tails.clone(), linger);
+        self.metrics.active_apps.inc();
+        let timeout = self.config.idle_subscription_timeout;
+        let idle = idle(self.tails.clone(), timeout);
         tokio::pin!(idle);
         loop {
-            let due = self.due();
-            let holds = !self.pour();
+            let deadline = OptionFuture::from(self.deadline().map(tokio::time::sleep_until));
+            let paused = !self.append_pending();
             tokio::select! {
-                () = tokio::time::sleep(pace::LOOK), if holds => {}
-                item = self.reader.next(), if !holds => match item {
-                    Some(Ok(item)) => self.take(item),
+                () = tokio::time::sleep(pace::CHECK_INTERVAL), if paused => {}
+                item = self.reader.next(), if !paused => match item {
+                    Some(Ok(item)) => self.handle(item),
                     Some(Err(error)) => {
-                        tracing::warn!(app = %self.hub.app, %error, "hub lost the bus, reads on from where it was");
-                        self.hub.ring.hear(Some(PublishTime::now().earlier_by(HOLD * 2)));
+                        tracing::warn!(app = %self.hub.app, %error, "subscription failed, reopening");
+                        self.hub.ring.set_disconnected(Some(PublishTime::now().earlier_by(GAP_TIMEOUT * 2)));
                         if !self.reopen(&shutdown).await {
                             break;
                         }
                     }
                     None => break,
                 },
-                () = sleep_until(due) => {}
+                Some(()) = deadline => {}
                 () = &mut idle => {
                     if retire(Retire::IfIdle) {
-                        // Nobody is there to be shown what still comes.
                         self.close();
                         return;
                     }
-                    idle.set(self::idle(self.tails.clone(), linger));
+                    idle.set(self::idle(self.tails.clone(), timeout));
                 }
                 () = shutdown.cancelled() => break,
             }
-            if !holds {
-                self.take_what_waits();
+            if !paused {
+                self.read_available();
             }
             self.serve();
         }
         retire(Retire::Always);
-        // What was accepted before the end is shown before the end; what goes on being accepted is not waited for.
-        let limit = Instant::now() + LAST_LINES;
-        while let Ok(Some(Ok(item))) =
-            tokio::time::timeout_at(limit.min(Instant::now() + QUIET), self.reader.next()).await
-        {
-            self.take(item);
-            self.serve();
-        }
-        self.settle();
-        let frames = self.merge.take_all();
-        self.show(frames);
-        self.hub.ring.extend(self.waiting.drain(..));
+        self.drain().await;
         self.close();
     }
 
-    /// Hands frames to the readers as far as there is room for them. False where there is none, for now, for what waits or what would come.
-    fn pour(&mut self) -> bool {
+    /// Delivers what was published before the end, and then everything that is still buffered.
+    async fn drain(&mut self) {
+        let limit = Instant::now() + SHUTDOWN_LIMIT;
+        while let Ok(Some(Ok(item))) =
+            tokio::time::timeout_at(limit.min(Instant::now() + SHUTDOWN_IDLE), self.reader.next()).await
+        {
+            self.handle(item);
+            self.serve();
+        }
+        self.merge_events();
+        let frames = self.merge.take_all();
+        self.enqueue(frames);
+        self.hub.ring.extend(self.pending.drain(..));
+    }
+
+    /// Appends pending frames to the ring as far as backpressure allows. Returns false while paused.
+    fn append_pending(&mut self) -> bool {
         loop {
-            if *self.tails.borrow() > 0 && self.pace.holds(&self.hub.ring, Instant::now()) {
+            if *self.tails.borrow() > 0 && self.backpressure.is_paused(&self.hub.ring, Instant::now()) {
                 return false;
             }
-            if self.waiting.is_empty() {
+            if self.pending.is_empty() {
                 return true;
             }
-            let some = self.waiting.len().min(POUR_FRAMES);
-            self.hub.ring.extend(self.waiting.drain(..some));
+            let count = self.pending.len().min(APPEND_FRAMES);
+            self.hub.ring.extend(self.pending.drain(..count));
         }
     }
 
-    /// When something is to be done though nothing comes.
-    fn due(&self) -> Option<Instant> {
-        let mut show = self.merge.deadline();
+    /// Returns when work is due even if nothing arrives.
+    fn deadline(&self) -> Option<Instant> {
+        let mut output = self.merge.deadline();
         if !self.notices.is_empty() {
-            show = Some(Duration::ZERO);
+            output = Some(Duration::ZERO);
         }
-        let show = show.map(|show| show.max(self.rest_until));
-        let due = [self.reassembly.deadline(), show].into_iter().flatten().min();
-        due.map(|elapsed| self.began + elapsed)
+        let output = output.map(|due| due.max(self.next_wake));
+        let due = [self.reassembly.deadline(), output].into_iter().flatten().min();
+        due.map(|elapsed| self.started + elapsed)
     }
 
     fn close(&self) {
         self.hub.done.cancel();
-        self.metrics.hubs.dec();
+        self.metrics.active_apps.dec();
         tracing::debug!(app = %self.hub.app, "hub closed");
     }
 
-    fn take_what_waits(&mut self) {
+    /// Handles what the bus has already delivered, without waiting.
+    fn read_available(&mut self) {
         let mut bytes = 0;
-        for _ in 0..GATHER_ITEMS {
-            if bytes > self.config.ring_bytes / GATHER_PART {
+        for _ in 0..BATCH_ITEMS {
+            if bytes > self.config.ring_bytes / BATCH_RING_PART {
                 break;
             }
             match self.reader.try_next() {
@@ -251,56 +242,57 @@ impl Reading {
                     if let Item::Delivery(delivery) = &item {
                         bytes += delivery.batch.data().len();
                     }
-                    self.take(item);
+                    self.handle(item);
                 }
-                // The error comes again where it can be waited out.
+                // `run` gets the error again, where it can wait.
                 Some(Err(_)) | None => break,
             }
         }
     }
 
-    fn take(&mut self, item: Item) {
+    fn handle(&mut self, item: Item) {
         let now = self.now();
         match item {
             Item::Delivery(delivery) => {
                 self.newest = self.newest.max(delivery.published);
-                self.pace.saw(now.bus.since(delivery.published));
+                self.backpressure.record_age(now.bus.since(delivery.published));
                 self.reassembly.push(delivery, now);
             }
             Item::CaughtUp => {
                 self.reassembly.caught_up(now);
-                self.hub.ring.hear(None);
+                self.hub.ring.set_disconnected(None);
             }
             Item::Unreadable(unreadable) => {
-                self.metrics.unreadable_batches.inc();
-                self.say(notice::unreadable(&unreadable));
+                self.metrics.count_gap(Reason::Unreadable, 0);
+                self.add_notice(notice::unreadable(&unreadable));
             }
             Item::Break { from, to } => {
-                self.metrics.interruptions.inc();
-                self.hub.ring.is_broken_before(to);
-                self.say(notice::interrupted(from, to));
+                self.metrics.subscription_resets.inc();
+                self.metrics.count_gap(Reason::Interrupted, 0);
+                self.hub.ring.set_incomplete_before(to);
+                self.add_notice(notice::interrupted(from, to));
             }
         }
     }
 
-    fn say(&mut self, notice: Notice) {
-        self.notices.push(Frame::told(&self.hub.app, Told::now(notice)));
+    fn add_notice(&mut self, notice: Notice) {
+        self.notices.push(Frame::notice(&self.hub.app, NoticeLine::now(notice)));
     }
 
-    /// Hands what is settled, and has found its place, to the tails.
+    /// Passes lines whose reorder window is over to the tails.
     fn serve(&mut self) {
-        self.settle();
-        let now = self.began.elapsed();
-        if now >= self.rest_until {
+        self.merge_events();
+        let now = self.started.elapsed();
+        if now >= self.next_wake {
             let frames = self.merge.take(now);
-            self.show(frames);
+            self.enqueue(frames);
         }
-        if self.forgot.elapsed() > FORGET_INTERVAL {
+        if self.last_forget.elapsed() > FORGET_INTERVAL {
             self.forget();
         }
     }
 
-    fn settle(&mut self) {
+    fn merge_events(&mut self) {
         let now = self.now();
         self.reassembly.declare_due(now);
         while let Some(event) = self.reassembly.next_event() {
@@ -309,28 +301,28 @@ impl Reading {
         }
     }
 
-    fn show(&mut self, merged: Vec<Frame>) {
+    fn enqueue(&mut self, merged: Vec<Frame>) {
         let mut frames = std::mem::take(&mut self.notices);
         frames.extend(merged);
         if frames.is_empty() {
             return;
         }
-        self.waiting.extend(frames);
-        self.pour();
+        self.pending.extend(frames);
+        self.append_pending();
         let tails = u32::try_from(*self.tails.borrow()).unwrap_or(u32::MAX);
-        self.rest_until = self.began.elapsed() + REST_A_TAIL.saturating_mul(tails).min(MAX_REST);
+        self.next_wake = self.started.elapsed() + WAKE_PAUSE_PER_TAIL.saturating_mul(tails).min(MAX_WAKE_PAUSE);
     }
 
     fn forget(&mut self) {
-        self.forgot = Instant::now();
+        self.last_forget = Instant::now();
         let now = PublishTime::now();
         self.reassembly.forget(now);
         self.hub.ring.forget(now);
         self.merge
             .forget(bus::Timestamp::from(now.earlier_by(self.config.history)));
-        // A read-back that the ring no longer joins is of no use to anybody.
-        let mut past = self.hub.past.lock();
-        past.take_if(|past| self.hub.ring.since(past.place).is_none());
+        // Cached history is useless once the ring no longer continues it.
+        let mut cached = self.hub.cached_history.lock();
+        cached.take_if(|cached| self.hub.ring.since(cached.position).is_none());
     }
 
     fn count(&self, what: &What) {
@@ -339,31 +331,22 @@ impl Reading {
                 self.metrics.lines.inc_by(*lines);
                 self.metrics.late_lines.inc_by(if *late { *lines } else { 0 });
             }
-            What::Gap { lines, loss } => {
-                let cause = if loss.is_some() {
-                    Cause::collector
-                } else {
-                    Cause::undelivered
-                };
-                self.metrics
-                    .missing_lines
-                    .get_or_create(&Missing { cause })
-                    .inc_by(*lines);
-            }
+            What::Gap { lines, loss } => self.metrics.count_gap(Reason::of(loss.as_ref()), *lines),
             What::End => {}
         }
     }
 
-    /// Opens the app again from a little before the newest batch seen; reassembly trims the repeats. False where there is nothing to go on with.
+    /// Follows the app again from shortly before the newest batch; reassembly drops the repeats.
+    /// Returns false on shutdown or a permanent error.
     async fn reopen(&mut self, shutdown: &CancellationToken) -> bool {
-        let mut wait = Duration::from_millis(100);
+        let (mut delay, max_delay) = RETRY_DELAYS;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(delay) => {}
                 () = shutdown.cancelled() => return false,
             }
-            wait = (wait * 2).min(Duration::from_secs(5));
-            let start = Start::At(self.newest.earlier_by(HOLD * 2));
+            delay = (delay * 2).min(max_delay);
+            let start = Start::At(self.newest.earlier_by(GAP_TIMEOUT * 2));
             match self.bus.follow(&self.hub.app, start).await {
                 Ok(reader) => {
                     self.reader = reader;
@@ -377,25 +360,18 @@ impl Reading {
 
     fn now(&self) -> Moment {
         Moment {
-            elapsed: self.began.elapsed(),
+            elapsed: self.started.elapsed(),
             bus: PublishTime::now(),
         }
     }
 }
 
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Returns when there has been no tail for this long.
-async fn idle(mut tails: watch::Receiver<usize>, linger: Duration) {
-    // Either wait fails only when the counter is gone, and with it every tail.
+/// Returns once there has been no tail for this long.
+async fn idle(mut tails: watch::Receiver<usize>, timeout: Duration) {
+    // Both waits fail only once the counter is gone, and with it every tail.
     while tails.wait_for(|count| *count == 0).await.is_ok() {
-        let came = tokio::time::timeout(linger, tails.wait_for(|count| *count > 0)).await;
-        if !matches!(came, Ok(Ok(_))) {
+        let joined = tokio::time::timeout(timeout, tails.wait_for(|count| *count > 0)).await;
+        if !matches!(joined, Ok(Ok(_))) {
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! Which apps are being read.
+//! The hubs of all apps that are being read.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,37 +8,30 @@ use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    access::Access,
-    charge::Kept,
+    app_hub::Hub,
+    cached_history::HistoryBudget,
+    charge::MemoryBudget,
     config::Config,
     error::ApiError,
-    history::Room,
-    hub::{self, Hub, Retire},
-    limits::Tails,
+    hub::{self, Retire},
     metrics::Metrics,
 };
 
-/// How many read histories at once; more wait their turn.
-const READ_BACKS: usize = 4;
+/// Concurrent history reads; further ones wait.
+const HISTORY_READS: usize = 4;
 
-/// What a reading of history may hold however much others do.
-const LEAST_HISTORY_BYTES: usize = 1 << 20;
+/// Memory that a history read always gets, whatever other histories hold.
+const MIN_HISTORY_BYTES: usize = 1 << 20;
 
-/// The hubs, opened by the first tail of an app, shared by all.
+/// The hubs, each opened by an app's first tail and shared by all its tails.
 pub(crate) struct Hubs {
     pub(crate) config: Config,
-    /// Who may do what.
-    pub(crate) access: Access,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) metrics: Metrics,
-    /// Turns to read history: each holds batches in memory.
-    pub(crate) read_backs: Semaphore,
-    /// Who is let in.
-    pub(crate) tails: Arc<Tails>,
-    /// What all rings keep.
-    kept: Kept,
-    /// What is held of history.
-    histories: Kept,
+    /// Permits for history reads, which hold batches in memory.
+    pub(crate) history_reads: Semaphore,
+    ring_memory: MemoryBudget,
+    history_memory: MemoryBudget,
     shutdown: CancellationToken,
     entries: Mutex<HashMap<AppName, Arc<Entry>>>,
     tasks: TaskTracker,
@@ -49,14 +42,14 @@ struct Entry {
     tails: watch::Sender<usize>,
 }
 
-/// A tail's hold on its hub: while it lives, so does the hub.
+/// A tail's attachment to its hub, which stays open while this exists.
 pub(crate) struct Attached {
     _counted: Counted,
-    /// The hub.
     pub(crate) hub: Arc<Hub>,
 }
 
-/// One of an entry's tails, also while its hub is still being opened: a request that goes away meanwhile leaves no trace.
+/// Counts one tail of an entry, also while the hub is still being opened: a request that is dropped
+/// meanwhile is no longer counted.
 struct Counted {
     entry: Arc<Entry>,
 }
@@ -77,46 +70,43 @@ impl Drop for Counted {
 }
 
 impl Hubs {
-    pub(crate) fn new(
-        config: Config,
-        access: Access,
-        bus: Arc<dyn Bus>,
-        metrics: Metrics,
-        shutdown: CancellationToken,
-    ) -> Arc<Self> {
+    pub(crate) fn new(config: Config, bus: Arc<dyn Bus>, metrics: Metrics, shutdown: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             config,
-            access,
-            read_backs: Semaphore::new(READ_BACKS),
+            history_reads: Semaphore::new(HISTORY_READS),
             bus,
-            kept: Kept::shown(metrics.ring_bytes.clone()),
-            histories: Kept::shown(metrics.history_bytes.clone()),
+            ring_memory: MemoryBudget::exported(metrics.ring_bytes.clone()),
+            history_memory: MemoryBudget::exported(metrics.history_bytes.clone()),
             metrics,
-            tails: Arc::default(),
             shutdown,
             entries: Mutex::default(),
             tasks: TaskTracker::new(),
         })
     }
 
-    /// What a reading of history may hold, and where that counts.
-    pub(crate) fn room(&self) -> Room {
-        let left = self.config.histories_bytes.saturating_sub(self.histories.all());
-        Room {
-            bytes: (left / READ_BACKS)
-                .max(LEAST_HISTORY_BYTES)
+    /// Returns the budget of the next history read.
+    pub(crate) fn history_budget(&self) -> HistoryBudget {
+        let left = self
+            .config
+            .total_history_bytes
+            .saturating_sub(self.history_memory.total());
+        HistoryBudget {
+            bytes: (left / HISTORY_READS)
+                .max(MIN_HISTORY_BYTES)
                 .min(self.config.history_bytes),
-            kept: self.histories.clone(),
+            memory: self.history_memory.clone(),
         }
     }
 
-    /// Joins the app's hub, opening it where there is none. When this returns, what the bus accepts from here on reaches the hub's ring.
+    /// Attaches a tail to the app's hub, opening the hub if there is none. Every batch published
+    /// after this returns reaches the hub's ring.
     ///
     /// # Errors
-    /// [`ApiError::UnknownApp`], or the bus's failure; [`ApiError::Stopping`] once nothing new is begun.
+    /// [`ApiError::UnknownApp`] if the app does not exist, an error of the bus, or
+    /// [`ApiError::ShuttingDown`].
     pub(crate) async fn attach(self: &Arc<Self>, app: &AppName) -> Result<Attached, ApiError> {
-        if self.is_stopping() {
-            return Err(ApiError::Stopping);
+        if self.is_shutting_down() {
+            return Err(ApiError::ShuttingDown);
         }
         let (entry, counted) = {
             let mut entries = self.entries();
@@ -127,7 +117,7 @@ impl Hubs {
                 })
             };
             let entry = Arc::clone(entries.entry(app.clone()).or_insert_with(new));
-            // Under the lock, so that a hub about to close sees it.
+            // Counted under the lock, so that `retire` sees the tail.
             let counted = Counted::new(&entry);
             (entry, counted)
         };
@@ -150,17 +140,17 @@ impl Hubs {
             Arc::clone(&self.bus),
             self.config,
             self.metrics.clone(),
-            self.kept.part(),
+            self.ring_memory.part(),
             entry.tails.subscribe(),
         );
-        let (hub, reading) = opened.await.map_err(|error| ApiError::from_bus(error, app))?;
+        let (hub, task) = opened.await.map_err(|error| ApiError::from_bus(error, app))?;
         let (hubs, app, entry) = (Arc::clone(self), app.clone(), Arc::clone(entry));
         let retire = move |how| hubs.retire(&app, &entry, how);
-        self.tasks.spawn(reading.run(self.shutdown.clone(), retire));
+        self.tasks.spawn(task.run(self.shutdown.clone(), retire));
         Ok(hub)
     }
 
-    /// Takes a hub out of the list; a tail that comes opens another. False where it stays.
+    /// Removes a hub from the list, so that the next tail opens another. Returns false if it stays.
     fn retire(&self, app: &AppName, entry: &Arc<Entry>, how: Retire) -> bool {
         let mut entries = self.entries();
         if how == Retire::IfIdle && *entry.tails.borrow() > 0 {
@@ -172,7 +162,7 @@ impl Hubs {
         true
     }
 
-    /// Takes out an entry that never opened, unless somebody else tries just now.
+    /// Removes an entry that failed to open, unless another tail is opening it.
     fn discard(&self, app: &AppName, entry: &Arc<Entry>) {
         let mut entries = self.entries();
         let unused = |current: &Arc<Entry>| {
@@ -183,17 +173,17 @@ impl Hubs {
         }
     }
 
-    /// Whether nothing new is begun.
-    pub(crate) fn is_stopping(&self) -> bool {
+    /// Returns whether new requests are refused.
+    pub(crate) fn is_shutting_down(&self) -> bool {
         self.shutdown.is_cancelled()
     }
 
-    /// Keeps [`close`](Self::close) waiting for what it tracks: tails that no listener waits for.
+    /// Returns a tracker of tasks that [`close`](Self::close) waits for.
     pub(crate) fn tracker(&self) -> TaskTracker {
         self.tasks.clone()
     }
 
-    /// Waits until all hubs, and all that was tracked, are done. After `shutdown` was cancelled.
+    /// Waits until all hubs and tracked tasks have ended. Call it after cancelling `shutdown`.
     pub(crate) async fn close(&self) {
         self.tasks.close();
         self.tasks.wait().await;

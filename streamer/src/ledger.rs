@@ -8,16 +8,13 @@ use bus::{
     reassembly::Ranges,
 };
 
-use crate::{
-    frame::{Frame, Shown},
-    settled::Settled,
-};
+use crate::{frame::Frame, line::Run, settled::Delivered};
 
 /// How far behind now a cursor's time lies: far above any way through the bus, and any hold, so that all from before has been dealt with.
 const BEHIND: Duration = Duration::from_secs(120);
 
 /// All that went into a ring, by stream.
-pub(crate) struct Ledger {
+pub(crate) struct Positions {
     /// Nothing from before this was ever looked at.
     since: PublishTime,
     /// The bus has not been heard since then: what it took later may not have been seen.
@@ -32,7 +29,7 @@ struct Dealt {
     last: PublishTime,
 }
 
-impl Ledger {
+impl Positions {
     pub(crate) fn new(since: PublishTime) -> Self {
         Self {
             since,
@@ -45,7 +42,7 @@ impl Ledger {
     pub(crate) fn insert(&mut self, frame: &Frame) {
         for run in frame.runs() {
             match run {
-                Shown::Lines(lines) => {
+                Run::Lines(lines) => {
                     let dealt = self.streams.entry(lines.key).or_default();
                     dealt.last = dealt.last.max(lines.published);
                     dealt.next = dealt.next.max(lines.seqs().end);
@@ -53,7 +50,7 @@ impl Ledger {
                         dealt.holes.remove(lines.seqs());
                     }
                 }
-                Shown::Told(told) => {
+                Run::Notice(told) => {
                     let Some(gap) = &told.gap else { continue };
                     let dealt = self.streams.entry(gap.key).or_default();
                     dealt.last = dealt.last.max(gap.published);
@@ -76,10 +73,10 @@ impl Ledger {
 
     /// Whether all was noted that a reader had from elsewhere: until then no cursor of this ring says where it is. `read_back`: of what the bus took since the ring
     /// began. `resumed`: from the replica it was at, which may have been ahead; what a read-back had from before the ring began is never noted.
-    pub(crate) fn has(&self, read_back: Option<&Settled>, resumed: Option<&Settled>) -> bool {
+    pub(crate) fn has(&self, read_back: Option<&Delivered>, resumed: Option<&Delivered>) -> bool {
         let noted = |key, next| self.streams.get(&key).is_some_and(|dealt| dealt.next >= next);
         let mut shown = read_back.into_iter().flat_map(|shown| shown.recent(self.since));
-        let mut heard = resumed.into_iter().flat_map(Settled::heard);
+        let mut heard = resumed.into_iter().flat_map(Delivered::heard);
         shown.all(|(key, next)| noted(key, next))
             && heard.all(|(key, next)| noted(key, next) || read_back.is_some_and(|shown| shown.next_of(key) >= next))
     }

@@ -1,14 +1,14 @@
-//! `GET /api/apps/{app}/logs`: the one reading endpoint.
+//! `GET /api/apps/{app}/logs`: reads an app's log.
 
 use std::sync::Arc;
 
 use axum::{
     extract::{
-        ConnectInfo, Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
+        Query, State,
+        rejection::QueryRejection,
         ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
     },
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bus::{AppName, Timestamp};
@@ -17,20 +17,20 @@ use tokio::time::Instant;
 
 use crate::{
     backlog,
-    body::{self, takes_gzip},
-    connection::Peer,
+    body::{self, accepts_gzip},
     error::{ApiError, ErrorBody},
+    extract::{AccessErrors, AppParam, AppPath, Client},
     format::Format,
-    hubs::Hubs,
     query::{LogsQuery, RawLogsQuery},
     socket,
+    state::AppState,
     tail::Tail,
 };
 
-/// What a browser sends when it comes again by itself.
+/// Sent by browsers when they reconnect to an event stream.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// What this answer depends on, and that nobody on the way is to keep it, or to hold it back until there is more.
+/// Tells caches not to store the response, and proxies not to buffer it.
 const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (header::VARY, HeaderValue::from_static("accept, accept-encoding")),
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -40,64 +40,74 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
     ),
 ];
 
-/// Reads an app's log: history first, then, unless told not to, what is printed from now on.
+/// Read an app's log
 ///
-/// The format is what `Accept` names first. `text/plain`, also where it names none: a line each, `2026-11-23T07:00:00.123456+00:00 myapp[web-7d4b9c-x2x9z]: text`.
-/// `application/x-ndjson`: a JSON object a line. `text/event-stream`: the same objects as events; the id is a cursor, `Last-Event-ID` goes on from there. With
-/// `Upgrade: websocket`: messages `{"cursor":…,"lines":[…]}`. Chunked, whole lines, each as soon as it is there; compressed where `Accept-Encoding` names gzip. What is
-/// missing is told in its place, by a line of the process `tributary`.
+/// Sends history first, then, unless `follow=false`, new lines as they arrive. If lines were lost, a gap
+/// notice (a line of the process `tributary`) appears at that point in the stream.
+///
+/// The first supported media type in `Accept` selects the format:
+///
+/// - `text/plain` (default): one line each, `2026-11-23T07:00:00.123456+00:00 shop[web-7d4b9c-x2x9z]: text`
+/// - `application/x-ndjson`: one JSON object per line
+/// - `text/event-stream`: the same objects as server-sent events; each `id` is a cursor
+///
+/// With `Upgrade: websocket`, text messages `{"cursor": …, "lines": […]}` are sent. The body is chunked,
+/// and compressed if `Accept-Encoding` contains `gzip`.
 #[utoipa::path(
     get,
     path = "/api/apps/{app}/logs",
     tag = "logs",
     params(
-        ("app" = String, Path, description = "The app's name"),
+        AppParam,
         RawLogsQuery,
-        ("last-event-id" = Option<String>, Header, description = "The same as `cursor`"),
+        ("last-event-id" = Option<String>, Header, description = "Same as `cursor`; browsers send it when they reconnect. At most 4 KiB.", max_length = 4096),
     ),
     responses(
-        (status = 101, description = "A WebSocket: messages `{\"cursor\":…,\"lines\":[…]}`"),
+        (status = 101, description = "WebSocket with text messages `{\"cursor\": …, \"lines\": […]}`"),
         (status = 200, description = "The lines", content(
             (String = "text/plain"), (String = "application/x-ndjson"), (String = "text/event-stream")
         )),
-        (status = 401, description = "No good key", body = ErrorBody),
-        (status = 404, description = "No such app, or none that the key may read", body = ErrorBody),
-        (status = 422, description = "A value that cannot be meant", body = ErrorBody),
-        (status = 429, description = "As many tails as there may be; `Retry-After` says when to try again", body = ErrorBody),
-        (status = 503, description = "The bus is not available, or the server stops", body = ErrorBody),
+        (status = 422, description = "A parameter is invalid", body = ErrorBody),
+        AccessErrors,
     )
 )]
 pub(crate) async fn logs(
-    State(hubs): State<Arc<Hubs>>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
-    headers: HeaderMap,
-    app: Result<Path<String>, PathRejection>,
+    State(state): State<Arc<AppState>>,
+    client: Client,
+    path: AppPath,
     query: Result<Query<RawLogsQuery>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    // First of all: who may not read learns nothing.
+    // Authorization comes first, so that parameter errors reveal nothing about an app.
     let session = query.as_ref().ok().and_then(|query| query.session());
-    let (app, pass) = match session {
-        Some(word) => hubs.access.enter_session(word, peer.ip(), app).await?,
-        None => hubs.access.enter(&headers, peer.ip(), app, Action::Read).await?,
+    let (app, grant) = match session {
+        Some(token) => state.access.authorize_session(token, client.address, path.app).await?,
+        None => {
+            let authorized = state
+                .access
+                .authorize(&client.headers, client.address, path.app, Action::Read);
+            authorized.await?
+        }
     };
-    let last_event_id = headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?"));
-    let query = LogsQuery::read(query, last_event_id, &hubs.config)?;
+    let config = state.hubs.config;
+    let last_event_id = client.headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?"));
+    let query = LogsQuery::parse(query, last_event_id, &config)?;
     let upgrade = match upgrade {
         Ok(upgrade) => Some(upgrade),
-        Err(refused) if headers.contains_key(header::UPGRADE) => return Ok(refused.into_response()),
+        Err(rejection) if client.headers.contains_key(header::UPGRADE) => return Ok(rejection.into_response()),
         Err(_) => None,
     };
     let format = match upgrade {
         Some(_) => Format::WebSocket,
-        None => Format::accepted(&headers),
+        None => Format::accepted(&client.headers),
     };
-    let admitted = hubs.tails.admit(&app, peer.ip(), &hubs.config, &hubs.metrics.tails)?;
-    let tail = open_named(&hubs, app, format, &query).await?;
-    let heartbeat = hubs.config.heartbeat;
+    let admitted = state
+        .tail_limits
+        .admit(&app, client.address, &config, &state.hubs.metrics.tails)?;
+    let tail = open_or_create(&state, app, format, &query).await?;
     let Some(upgrade) = upgrade else {
-        let gzip = takes_gzip(&headers);
-        let body = body::body(tail, pass, admitted, format, gzip, heartbeat);
+        let gzip = accepts_gzip(&client.headers);
+        let body = body::body(tail, grant, admitted, format, gzip, config.heartbeat);
         let content_type = [(header::CONTENT_TYPE, format.content_type())];
         let mut response = (HEADERS, content_type, body).into_response();
         if gzip {
@@ -107,43 +117,50 @@ pub(crate) async fn logs(
         }
         return Ok(response);
     };
-    let tracker = hubs.tracker();
+    let tracker = state.hubs.tracker();
     Ok(upgrade
         .max_message_size(socket::MAX_MESSAGE_BYTES)
         .read_buffer_size(socket::READ_BUFFER_BYTES)
         .write_buffer_size(0)
-        .on_upgrade(move |socket| tracker.track_future(socket::serve(socket, tail, pass, admitted, heartbeat))))
+        .on_upgrade(move |socket| tracker.track_future(socket::serve(socket, tail, grant, admitted, config.heartbeat))))
 }
 
-/// The tail that was asked for. An app that keys name, or who decides, exists before its first line: its topic is made for whoever reads it first.
-async fn open_named(hubs: &Arc<Hubs>, app: AppName, format: Format, query: &LogsQuery) -> Result<Tail, ApiError> {
-    match open(hubs, app.clone(), format, query).await {
-        Err(ApiError::UnknownApp) if hubs.access.names(&app) => {
-            let made = hubs.bus.create(&app).await;
-            made.map_err(|error| ApiError::from_bus(error, &app))?;
-            open(hubs, app, format, query).await
+/// Opens a tail. If the app has no topic yet but authorization implies that it exists, creates the
+/// topic.
+async fn open_or_create(state: &AppState, app: AppName, format: Format, query: &LogsQuery) -> Result<Tail, ApiError> {
+    match open(state, app.clone(), format, query).await {
+        Err(ApiError::UnknownApp) if state.access.implies_existence(&app) => {
+            let created = state.hubs.bus.create(&app).await;
+            created.map_err(|error| ApiError::from_bus(error, &app))?;
+            open(state, app, format, query).await
         }
         opened => opened,
     }
 }
 
-/// The tail that was asked for, with all that it begins with.
-async fn open(hubs: &Arc<Hubs>, app: AppName, format: Format, query: &LogsQuery) -> Result<Tail, ApiError> {
-    let until = query.until().map(left_until);
+/// Opens a tail with its history.
+async fn open(state: &AppState, app: AppName, format: Format, query: &LogsQuery) -> Result<Tail, ApiError> {
+    let hubs = &state.hubs;
+    let until = query.until().map(live_until);
     if !query.follow || until == Some(None) {
-        let backlog = backlog::ended(hubs, &app, query).await;
-        let backlog = backlog.map_err(|error| ApiError::from_bus(error, &app))?;
-        return Ok(Tail::ended(app, format, backlog));
+        let history = backlog::load(hubs, &app, query).await;
+        let history = history.map_err(|error| ApiError::from_bus(error, &app))?;
+        return Ok(Tail::finite(app, format, history));
     }
     let attached = hubs.attach(&app).await?;
-    let backlog = backlog::joined(hubs, &attached.hub, query).await;
-    let overflowed = hubs.metrics.overflowed_lines.clone();
-    Ok(Tail::joined(attached, format, backlog, until.flatten(), overflowed))
+    let history = backlog::load_for_tail(hubs, &attached.hub, query).await;
+    Ok(Tail::live(
+        attached,
+        format,
+        history,
+        until.flatten(),
+        hubs.metrics.clone(),
+    ))
 }
 
-/// When the last line of then has come, with what the way takes. `None` where that has passed.
-fn left_until(until: Timestamp) -> Option<Instant> {
+/// Returns when the last line with a timestamp up to `until` has arrived. `None` if `until` has passed.
+fn live_until(until: Timestamp) -> Option<Instant> {
     let left = u64::try_from(until.0.saturating_sub(Timestamp::now().0)).ok()?;
-    let way = crate::hub::HOLD * 2;
-    Instant::now().checked_add(std::time::Duration::from_nanos(left) + way)
+    let delivery = crate::hub::GAP_TIMEOUT * 2;
+    Instant::now().checked_add(std::time::Duration::from_nanos(left) + delivery)
 }

@@ -1,7 +1,13 @@
-//! Puts the live lines of many streams in the order of their timestamps, held only as long as the disorder lately seen asks for.
+//! Merges the live lines of many streams by timestamp, with a reorder window as short as recent
+//! disorder allows.
 //!
-//! The head is the highest key seen. A line may be shown once the head has been at or above its key for the hold. So what arrives in order is shown at once, and what
-//! arrives behind the head by less than the hold still finds its place.
+//! The head is the highest merge key seen. A line is released once the head has been at or above its
+//! key for the length of the window. Lines that arrive in order are released immediately; lines that
+//! arrive behind the head by less than the window are still sorted in.
+
+mod disorder;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,73 +20,71 @@ use bus::{
     reassembly::{Event, Moment, What},
 };
 
-use crate::frame::{self, Builder, Entry, Frame, Source, Told, narrow};
+use self::disorder::{Disorder, MAX_WINDOW};
+use crate::{
+    frame::{Builder, Chunk, Entry, Frame, to_u32},
+    line::{NoticeLine, event_data},
+};
 
-/// Disorder above this is a wrong clock, or backlog: no hold is long enough for it. Also the longest hold.
-const MOST: Duration = Duration::from_secs(1);
+/// Reassembly may hold a stream's first events until it has found the start of the stream; they then
+/// arrive together. For this long after a stream's first event, events older than
+/// [`HELD_BY_REASSEMBLY`] do not count as disorder.
+const JOIN_PERIOD: Duration = Duration::from_millis(20);
+const HELD_BY_REASSEMBLY: Duration = Duration::from_millis(100);
 
-/// The next disorder may be up to twice what was seen, but no more than this above it. In order means no hold at all.
-const MARGIN: Duration = Duration::from_millis(2);
-
-/// How long disorder counts as seen lately: this, to twice this.
-const LATELY: Duration = Duration::from_secs(5);
-
-/// What a stream begins with may have been held until it was known where it begins: then its first events come together, and those that the bus had before this say nothing
-/// of the disorder to come.
-const JOINS: Duration = Duration::from_millis(20);
-const HELD: Duration = Duration::from_millis(100);
-
-/// How finely the head is remembered: steps within this of each other are one.
+/// Resolution at which advances of the head are recorded.
 const STEP: Duration = Duration::from_millis(1);
 
-/// Bytes held above which lines are shown before their hold is over: order is worth less than memory.
-const MAX_HELD_BYTES: usize = 16 << 20;
+/// Above this many buffered bytes, lines are released before their window is over.
+const MAX_BUFFERED_BYTES: usize = 16 << 20;
 
-/// Before all others.
-const NOWHERE: Timestamp = Timestamp(i64::MIN);
+/// Sorts before every line.
+const MIN_KEY: Timestamp = Timestamp(i64::MIN);
 
-/// Settled events that wait for their place, and what tells where that is.
+/// Reassembled events that wait for their reorder window.
 pub(crate) struct Merge {
     app: AppName,
-    streams: HashMap<StreamKey, Keys>,
-    held: Vec<Option<Held>>,
+    streams: HashMap<StreamKey, StreamKeys>,
+    buffered: Vec<Option<Buffered>>,
+    /// Free slots of `buffered`.
     free: Vec<u32>,
     pending: Vec<Entry>,
     bytes: usize,
-    /// The highest key seen, and when it became so high.
+    /// Highest key seen.
     head: Timestamp,
+    /// When the head advanced, and to which key.
     steps: VecDeque<(Duration, Timestamp)>,
-    /// All with a key up to this may be shown.
+    /// Entries up to this key can be released.
     watermark: Timestamp,
     disorder: Disorder,
     newest: PublishTime,
-    /// Nothing was pushed since the last look: what is pending is sorted.
-    looked_at: bool,
+    /// Nothing was pushed since the last release, so `pending` is sorted.
+    is_sorted: bool,
 }
 
-/// Where a stream stands among the others.
-struct Keys {
-    /// Its last line's, or gap's.
+/// Merge keys of a stream.
+struct StreamKeys {
+    /// Key of the last line or gap.
     last: Timestamp,
-    /// Its last gap's: what comes late comes behind that.
+    /// Key of the last gap, behind which late lines are placed.
     gap: Timestamp,
-    /// When its first event came.
+    /// When the first event arrived.
     since: Duration,
 }
 
-impl Keys {
+impl StreamKeys {
     fn new(since: Duration) -> Self {
         Self {
-            last: NOWHERE,
-            gap: NOWHERE,
+            last: MIN_KEY,
+            gap: MIN_KEY,
             since,
         }
     }
 }
 
-struct Held {
-    source: Source,
-    /// Entries of it that are pending.
+struct Buffered {
+    chunk: Chunk,
+    /// Number of its entries that are pending.
     entries: usize,
 }
 
@@ -89,89 +93,89 @@ impl Merge {
         Self {
             app,
             streams: HashMap::new(),
-            held: Vec::new(),
+            buffered: Vec::new(),
             free: Vec::new(),
             pending: Vec::new(),
             bytes: 0,
-            head: NOWHERE,
+            head: MIN_KEY,
             steps: VecDeque::new(),
-            watermark: NOWHERE,
+            watermark: MIN_KEY,
             disorder: Disorder::default(),
             newest: PublishTime(0),
-            looked_at: true,
+            is_sorted: true,
         }
     }
 
-    /// Takes an event. Events of one stream come in their order.
+    /// Adds an event. Events of one stream must be added in stream order.
     pub(crate) fn push(&mut self, event: Event, now: Moment) {
         self.newest = self.newest.max(event.published);
-        self.looked_at = false;
+        self.is_sorted = false;
         let key = StreamKey::of(&event.metadata.stream);
         match &event.what {
             What::Lines { late: true, .. } => self.push_late(key, event),
             What::Lines { .. } => self.push_lines(key, event, now),
             What::Gap { .. } => {
-                // Behind the stream's last line; where it has none, where the others are.
-                let keys = self.streams.entry(key).or_insert_with(|| Keys {
+                // Behind the stream's last line, or at the head if the stream has no line yet.
+                let keys = self.streams.entry(key).or_insert_with(|| StreamKeys {
                     last: self.head,
-                    ..Keys::new(now.elapsed)
+                    ..StreamKeys::new(now.elapsed)
                 });
                 keys.gap = keys.last;
                 let at = keys.last;
-                let time = if at > NOWHERE {
+                let time = if at > MIN_KEY {
                     at
                 } else {
                     Timestamp::from(event.published)
                 };
-                let source = self.hold(Source::Told(Told::gap(key, &event, time)), 1);
-                self.pending.push(Entry::told(at, source));
+                let chunk = self.buffer(Chunk::Notice(NoticeLine::gap(key, &event, time)), 1);
+                self.pending.push(Entry::notice(at, chunk));
             }
             What::End => {}
         }
     }
 
-    /// Its place is gone: it is passed on as soon as its gap is.
+    /// Adds late lines. They are released directly behind their gap.
     fn push_late(&mut self, key: StreamKey, event: Event) {
-        let at = self.streams.get(&key).map_or(NOWHERE, |keys| keys.gap);
+        let at = self.streams.get(&key).map_or(MIN_KEY, |keys| keys.gap);
         let first = self.pending.len();
         let mut start = 0;
-        for (line, end) in (0..).zip(ends(frame::data(&event))) {
+        for (line, end) in (0..).zip(line_ends(event_data(&event))) {
             self.pending.push(Entry {
                 key: at,
-                source: 0,
+                chunk: 0,
                 line,
                 start,
                 end,
             });
             start = end;
         }
-        self.place(first, key, event);
+        self.buffer_lines(first, key, event);
     }
 
     fn push_lines(&mut self, key: StreamKey, event: Event, now: Moment) {
-        let taken = Timestamp::from(event.published);
-        // A clock that is ahead moves nobody: its lines stand where the others are.
-        let latest = later(Timestamp::from(self.newest), MOST);
-        let time = |line: &[u8]| Timestamp::split_line(line).map_or(taken, |(time, _)| time);
-        let data = frame::data(&event);
-        let keys = self.streams.entry(key).or_insert_with(|| Keys::new(now.elapsed));
+        let published = Timestamp::from(event.published);
+        // A clock that is ahead must not advance the head: its lines merge at the head instead.
+        let latest = later(Timestamp::from(self.newest), MAX_WINDOW);
+        let time = |line: &[u8]| Timestamp::split_line(line).map_or(published, |(time, _)| time);
+        let data = event_data(&event);
+        let keys = self.streams.entry(key).or_insert_with(|| StreamKeys::new(now.elapsed));
         let (mut at, joins) = (
             keys.last,
-            now.elapsed < keys.since + JOINS && now.bus.since(event.published) > HELD,
+            now.elapsed < keys.since + JOIN_PERIOD && now.bus.since(event.published) > HELD_BY_REASSEMBLY,
         );
         let first = self.pending.len();
         let mut start = 0;
-        for (line, end) in (0..).zip(ends(data)) {
+        for (line, end) in (0..).zip(line_ends(data)) {
             let time = time(&data[start as usize..end as usize]);
-            let stands = if time > latest || behind(self.head, time) > MOST {
+            let line_key = if time > latest || behind(self.head, time) > MAX_WINDOW {
                 self.head
             } else {
                 time
             };
-            at = at.max(stands);
+            at = at.max(line_key);
             self.pending.push(Entry {
                 key: at,
-                source: 0,
+                chunk: 0,
                 line,
                 start,
                 end,
@@ -181,34 +185,35 @@ impl Merge {
         if let Some(first) = self.pending.get(first)
             && !joins
         {
-            self.disorder.note(behind(self.head, first.key), now.elapsed);
+            self.disorder.record(behind(self.head, first.key), now.elapsed);
         }
         if let Some(keys) = self.streams.get_mut(&key) {
             keys.last = at;
         }
         self.advance(at, now.elapsed);
-        self.place(first, key, event);
+        self.buffer_lines(first, key, event);
     }
 
-    /// The entries from `first` on are lines of this event.
-    fn place(&mut self, first: usize, key: StreamKey, event: Event) {
+    /// Buffers the event whose lines are the pending entries from `first` on.
+    fn buffer_lines(&mut self, first: usize, key: StreamKey, event: Event) {
         let entries = self.pending.len() - first;
         if entries == 0 {
             return;
         }
         self.bytes += event.data_len();
-        let source = self.hold(Source::Lines { key, event }, entries);
-        self.pending[first..].iter_mut().for_each(|entry| entry.source = source);
+        let chunk = self.buffer(Chunk::Lines { key, event }, entries);
+        self.pending[first..].iter_mut().for_each(|entry| entry.chunk = chunk);
     }
 
-    fn hold(&mut self, source: Source, entries: usize) -> u32 {
-        let held = Some(Held { source, entries });
+    /// Stores a chunk and returns its index.
+    fn buffer(&mut self, chunk: Chunk, entries: usize) -> u32 {
+        let buffered = Some(Buffered { chunk, entries });
         if let Some(at) = self.free.pop() {
-            self.held[at as usize] = held;
+            self.buffered[at as usize] = buffered;
             return at;
         }
-        self.held.push(held);
-        narrow(self.held.len() - 1)
+        self.buffered.push(buffered);
+        to_u32(self.buffered.len() - 1)
     }
 
     fn advance(&mut self, at: Timestamp, elapsed: Duration) {
@@ -222,38 +227,39 @@ impl Merge {
         }
     }
 
-    /// When [`take`](Self::take) is to be called, on the clock of [`Moment::elapsed`]. `None` where nothing waits.
+    /// Returns when to call [`take`](Self::take), on the clock of [`Moment::elapsed`]. `None` if
+    /// nothing is pending.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let first = self.pending.first()?;
-        // What was pushed since the last look may have its place already.
-        let step = self.steps.iter().find(|(_, head)| self.looked_at && *head >= first.key);
-        Some(step.map_or(Duration::ZERO, |(when, _)| *when + self.disorder.hold()))
+        // Lines pushed since the last release may be due already.
+        let step = self.steps.iter().find(|(_, head)| self.is_sorted && *head >= first.key);
+        Some(step.map_or(Duration::ZERO, |(when, _)| *when + self.disorder.window()))
     }
 
-    /// The lines whose hold is over, in frames.
+    /// Releases the lines whose reorder window is over.
     pub(crate) fn take(&mut self, now: Duration) -> Vec<Frame> {
-        self.disorder.forget(now);
-        let hold = self.disorder.hold();
+        self.disorder.expire(now);
+        let window = self.disorder.window();
         while let Some((when, head)) = self.steps.front().copied()
-            && when + hold <= now
+            && when + window <= now
         {
             self.steps.pop_front();
             self.watermark = self.watermark.max(head);
         }
-        if self.bytes > MAX_HELD_BYTES {
+        if self.bytes > MAX_BUFFERED_BYTES {
             self.watermark = self.head;
         }
         self.take_up_to(self.watermark)
     }
 
-    /// All lines, held or not.
+    /// Releases all lines.
     pub(crate) fn take_all(&mut self) -> Vec<Frame> {
         self.take_up_to(Timestamp(i64::MAX))
     }
 
     fn take_up_to(&mut self, watermark: Timestamp) -> Vec<Frame> {
-        self.looked_at = true;
-        // Stable: what came in a stream's order keeps it among equal keys.
+        self.is_sorted = true;
+        // The sort is stable: entries with equal keys keep their stream order.
         if !self.pending.is_sorted_by_key(|entry| entry.key) {
             self.pending.sort_by_key(|entry| entry.key);
         }
@@ -261,18 +267,18 @@ impl Merge {
         let mut frames = Vec::new();
         let mut builder = Builder::new(self.app.clone());
         for entry in self.pending.drain(..ready) {
-            let slot = &mut self.held[entry.source as usize];
-            let Some(held) = slot else { continue };
-            builder.add(&entry, &held.source);
-            held.entries -= 1;
-            if held.entries == 0 {
-                if let Source::Lines { event, .. } = &held.source {
+            let slot = &mut self.buffered[entry.chunk as usize];
+            let Some(buffered) = slot else { continue };
+            builder.add(&entry, &buffered.chunk);
+            buffered.entries -= 1;
+            if buffered.entries == 0 {
+                if let Chunk::Lines { event, .. } = &buffered.chunk {
                     self.bytes -= event.data_len();
                 }
                 *slot = None;
-                self.free.push(entry.source);
-                // The number may be given anew: what it named lies in this frame.
-                builder.close(entry.source);
+                self.free.push(entry.chunk);
+                // The slot can be reused while this frame is still being built.
+                builder.forget_index(entry.chunk);
             }
             if builder.is_full() {
                 frames.push(std::mem::replace(&mut builder, Builder::new(self.app.clone())).finish());
@@ -284,47 +290,18 @@ impl Merge {
         frames
     }
 
-    /// Forgets the streams whose last line is older than this.
+    /// Drops the state of streams whose last line is older than this.
     pub(crate) fn forget(&mut self, before: Timestamp) {
         self.streams.retain(|_, keys| keys.last >= before);
     }
 }
 
-/// The most disorder seen lately: two spans, so that forgetting costs nothing.
-#[derive(Default)]
-struct Disorder {
-    now: Duration,
-    before: Duration,
-    since: Duration,
+/// Iterates over the end offsets of lines.
+fn line_ends(data: &[u8]) -> impl Iterator<Item = u32> {
+    memchr::memchr_iter(b'\n', data).map(|at| to_u32(at + 1))
 }
 
-impl Disorder {
-    fn note(&mut self, disorder: Duration, elapsed: Duration) {
-        self.forget(elapsed);
-        self.now = self.now.max(disorder);
-    }
-
-    fn forget(&mut self, elapsed: Duration) {
-        if elapsed >= self.since + LATELY {
-            let silent = elapsed >= self.since + LATELY * 2;
-            self.before = if silent { Duration::ZERO } else { self.now };
-            self.now = Duration::ZERO;
-            self.since = elapsed;
-        }
-    }
-
-    fn hold(&self) -> Duration {
-        let seen = self.now.max(self.before);
-        (seen + seen.min(MARGIN)).min(MOST)
-    }
-}
-
-/// Where each line ends.
-fn ends(data: &[u8]) -> impl Iterator<Item = u32> {
-    memchr::memchr_iter(b'\n', data).map(|at| narrow(at + 1))
-}
-
-/// How far a time lies behind another; nothing where it does not.
+/// Returns how far `time` is behind `head`, or zero.
 fn behind(head: Timestamp, time: Timestamp) -> Duration {
     Duration::from_nanos(u64::try_from(head.0.saturating_sub(time.0)).unwrap_or_default())
 }
@@ -332,6 +309,3 @@ fn behind(head: Timestamp, time: Timestamp) -> Duration {
 fn later(time: Timestamp, by: Duration) -> Timestamp {
     Timestamp(time.0.saturating_add(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX)))
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,4 @@
-//! The bus is read no faster than somebody takes what comes.
+//! Backpressure: a hub reads the bus no faster than its fastest tail reads the ring.
 
 use std::time::Duration;
 
@@ -6,58 +6,62 @@ use tokio::time::Instant;
 
 use crate::ring::Ring;
 
-/// How often it is looked whether the fastest reader has caught up.
-pub(crate) const LOOK: Duration = Duration::from_millis(5);
+/// How often a paused hub checks whether the fastest tail has caught up.
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Readers who take nothing for so long are not waited for.
+/// Tails that read nothing for this long do not pause the hub.
 const STALL: Duration = Duration::from_secs(5);
 
-/// Whether a hub is to wait for its readers before it takes more from the bus.
+/// Decides whether a hub pauses reading from the bus.
 ///
-/// After an outage the bus hands out in a second what was printed in a minute, which no client's connection takes: it would run through the ring, and a reader that did
-/// nothing wrong would be told of lines it missed. So the hub stays within half a ring of the fastest reader, and the bus keeps the rest: up to a limit, for who is slower
-/// than the app prints shall not be shown the past for ever.
+/// After an outage the bus delivers in a second what was logged in a minute, more than a client's
+/// connection takes. Without backpressure it would run through the ring and every tail would skip
+/// lines. So the hub stays within half a ring of its fastest tail, and the bus keeps the rest. The
+/// lag is limited by `max_lag`: a client slower than its app skips lines rather than falling behind
+/// without bound.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Backpressure {
     max_lag: Duration,
-    /// When a batch last came, and how old it was by then.
+    /// Arrival of the last batch, and its age at that time.
     last: Option<(Instant, Duration)>,
     furthest: u64,
-    /// When the fastest reader was last seen to move, while it is waited for.
-    moved: Option<Instant>,
+    /// When the fastest tail last advanced. `None` while the hub is not paused.
+    advanced: Option<Instant>,
 }
 
-impl Pace {
-    /// One that lets what comes grow so old at most.
+impl Backpressure {
     pub(crate) fn new(max_lag: Duration) -> Self {
         Self {
             max_lag,
             last: None,
             furthest: 0,
-            moved: None,
+            advanced: None,
         }
     }
 
-    /// Learns of a batch that was so old when it arrived.
-    pub(crate) fn saw(&mut self, age: Duration) {
+    /// Records the age of a batch that has just arrived.
+    pub(crate) fn record_age(&mut self, age: Duration) {
         self.last = Some((Instant::now(), age));
     }
 
-    /// Whether to take no more for now; to be asked again after [`LOOK`].
-    pub(crate) fn holds(&mut self, ring: &Ring, now: Instant) -> bool {
-        if !ring.is_ahead_of_all() {
-            self.moved = None;
+    /// Returns whether to pause. While it does, check again every [`CHECK_INTERVAL`].
+    pub(crate) fn is_paused(&mut self, ring: &Ring, now: Instant) -> bool {
+        if !ring.is_half_unread() {
+            self.advanced = None;
             return false;
         }
         let furthest = ring.furthest();
-        if self.moved.is_none() || std::mem::replace(&mut self.furthest, furthest) != furthest {
+        if self.advanced.is_none() || std::mem::replace(&mut self.furthest, furthest) != furthest {
             self.furthest = furthest;
-            self.moved = Some(now);
+            self.advanced = Some(now);
         }
-        let behind = self
+        let lag = self
             .last
             .map_or(Duration::ZERO, |(at, age)| now.duration_since(at) + age);
-        behind < self.max_lag && self.moved.is_some_and(|moved| now.duration_since(moved) < STALL)
+        lag < self.max_lag
+            && self
+                .advanced
+                .is_some_and(|advanced| now.duration_since(advanced) < STALL)
     }
 }
 
@@ -67,9 +71,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        charge::Kept,
+        charge::MemoryBudget,
         merge::Merge,
-        ring::{Bounds, Place},
+        ring::{RingLimits, RingPosition},
         testing::{event, metadata},
     };
 
@@ -87,43 +91,43 @@ mod tests {
         }
     }
 
-    fn ring() -> (Ring, Place) {
-        let bounds = Bounds {
+    fn ring() -> (Ring, RingPosition) {
+        let limits = RingLimits {
             own: 20_000,
-            all: 1 << 20,
+            total: 1 << 20,
             fair: 20_000,
         };
-        let ring = Ring::new(PublishTime(0), bounds, Kept::default());
-        let place = ring.end();
-        (ring, place)
+        let ring = Ring::new(PublishTime(0), limits, MemoryBudget::default());
+        let position = ring.end();
+        (ring, position)
     }
 
     #[test]
-    fn a_burst_waits_until_the_fastest_reader_has_taken_what_is_there() {
-        let (ring, mut place) = ring();
-        let (mut pace, now) = (Pace::new(MAX_LAG), Instant::now());
+    fn the_hub_pauses_until_the_fastest_tail_has_caught_up() {
+        let (ring, mut position) = ring();
+        let (mut backpressure, now) = (Backpressure::new(MAX_LAG), Instant::now());
         fill(&ring, 0..2);
-        assert!(!pace.holds(&ring, now), "there is room");
+        assert!(!backpressure.is_paused(&ring, now), "the ring has room");
         fill(&ring, 2..100);
-        assert!(pace.holds(&ring, now));
-        while !ring.take(place).frames.is_empty() {
-            place = ring.take(place).place;
+        assert!(backpressure.is_paused(&ring, now));
+        while !ring.read(position).frames.is_empty() {
+            position = ring.read(position).position;
         }
-        assert!(!pace.holds(&ring, now), "it has taken what was there");
+        assert!(!backpressure.is_paused(&ring, now), "the tail has read everything");
     }
 
     #[test]
-    fn readers_who_take_nothing_are_not_waited_for_nor_is_anybody_beyond_the_limit() {
-        let (ring, place) = ring();
-        let (mut pace, now) = (Pace::new(MAX_LAG), Instant::now());
+    fn the_hub_resumes_when_all_tails_stall_or_the_lag_limit_is_reached() {
+        let (ring, position) = ring();
+        let (mut backpressure, now) = (Backpressure::new(MAX_LAG), Instant::now());
         fill(&ring, 0..100);
-        assert!(pace.holds(&ring, now));
-        assert!(pace.holds(&ring, now + STALL / 2));
-        assert!(!pace.holds(&ring, now + STALL));
-        ring.take(place);
+        assert!(backpressure.is_paused(&ring, now));
+        assert!(backpressure.is_paused(&ring, now + STALL / 2));
+        assert!(!backpressure.is_paused(&ring, now + STALL));
+        ring.read(position);
         fill(&ring, 100..300);
-        assert!(pace.holds(&ring, now + STALL), "one that moves again is");
-        pace.saw(MAX_LAG);
-        assert!(!pace.holds(&ring, now + STALL));
+        assert!(backpressure.is_paused(&ring, now + STALL), "a tail advances again");
+        backpressure.record_age(MAX_LAG);
+        assert!(!backpressure.is_paused(&ring, now + STALL));
     }
 }

@@ -1,40 +1,48 @@
-//! Bytes that many readers are sent alike.
+//! Rendered bytes that many tails share.
 
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 
-use crate::{gzip::Block, ring::Mark};
+use crate::gzip::Block;
 
-/// Rendered bytes, and their compressed form once a reader has asked for it: made once, shared by all.
+/// Rendered bytes with their compressed form, which is made once and shared by all tails.
 #[derive(Clone)]
 pub(crate) struct Piece(Arc<Inner>);
 
 struct Inner {
     plain: Bytes,
     block: OnceLock<Block>,
-    message: OnceLock<(Arc<Mark>, Utf8Bytes)>,
+    message: OnceLock<(Arc<EncodedCursor>, Utf8Bytes)>,
+}
+
+/// A cursor encoded once for all tails at the same position.
+pub(crate) struct EncodedCursor {
+    pub(crate) text: String,
+    /// The cursor as the `id:` field of an event stream.
+    pub(crate) sse_id: Piece,
 }
 
 impl Piece {
-    /// The bytes as they are.
+    /// Returns the uncompressed bytes.
     pub(crate) fn plain(&self) -> &Bytes {
         &self.0.plain
     }
 
-    /// The bytes as a block of a gzip member.
+    /// Returns the bytes as a block of a gzip member.
     pub(crate) fn block(&self) -> &Block {
         self.0.block.get_or_init(|| Block::new(&self.0.plain))
     }
 
-    /// The bytes as a WebSocket's message with this cursor, put together by `new` where nobody has done it yet.
-    pub(crate) fn message(&self, mark: &Arc<Mark>, new: impl Fn() -> Utf8Bytes) -> Utf8Bytes {
-        let (known, message) = self.0.message.get_or_init(|| (Arc::clone(mark), new()));
-        if Arc::ptr_eq(known, mark) {
+    /// Returns the WebSocket message of these bytes and this cursor. The message built first is
+    /// cached, so tails at the same position share it.
+    pub(crate) fn message(&self, cursor: &Arc<EncodedCursor>, build: impl Fn() -> Utf8Bytes) -> Utf8Bytes {
+        let (cached, message) = self.0.message.get_or_init(|| (Arc::clone(cursor), build()));
+        if Arc::ptr_eq(cached, cursor) {
             message.clone()
         } else {
-            new()
+            build()
         }
     }
 }

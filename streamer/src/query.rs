@@ -1,4 +1,4 @@
-//! What a reading request asks for.
+//! Query parameters of `GET /api/apps/{app}/logs`.
 
 use std::sync::Arc;
 
@@ -11,109 +11,127 @@ use utoipa::IntoParams;
 use crate::{
     config::Config,
     error::ApiError,
-    filter::{self, Filter, Process},
+    filter::{self, Filter, ProcessPattern},
 };
 
-/// Lines of history where the request names no number: as Logplex.
+/// Default of `num_lines`, as in Logplex.
 const DEFAULT_NUM_LINES: u64 = 100;
 
-/// The longest value that is looked at.
+/// Longest value of a text parameter.
 const MAX_VALUE_BYTES: usize = 1000;
 
-/// How far ahead of ours the clock of whoever made a cursor can be.
-const SLACK: std::time::Duration = std::time::Duration::from_secs(60);
+/// How far ahead of this server's clock the time of a cursor may be.
+const MAX_CLOCK_SKEW: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// The query of `GET /api/apps/{app}/logs`, as it came.
+/// The query parameters as received.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct RawLogsQuery {
-    /// Whether to go on with what is printed from now on: `true`, `True`, `1`, or left out for yes; `false`, `False`, `0` for no.
+    /// Keep the response open and stream new lines: `true`, `True`, `1`, `false`, `False` or `0`.
+    #[param(default = "true", example = "false")]
     follow: Option<String>,
-    /// How many lines of history come first, counted behind all filters: 0 for none; left out, 100, or with `since` all. More than the server's limit means the limit.
+    /// Number of history lines to send first, counted after all filters; 0 sends none. The default is
+    /// 100, or all with `since`. Values above the server's limit (1,000,000) are lowered to it.
+    #[param(value_type = Option<u64>, minimum = 0, default = 100, example = 500)]
     num_lines: Option<String>,
-    /// Only lines printed at or after this: a time (RFC 3339), or how long ago (`15m`).
+    /// Send only lines with a timestamp at or after this: an RFC 3339 time, or an age such as `15m`.
+    #[param(example = "15m")]
     since: Option<String>,
-    /// Only lines printed at or before this, in the same forms. Following ends then.
+    /// Send only lines with a timestamp at or before this, in the same forms as `since`. A response
+    /// with `follow` ends at this time.
+    #[param(example = "2026-11-23T07:00:00Z")]
     until: Option<String>,
-    /// Only lines of this process, or with a `*` at its end of all that begin so.
+    /// Send only lines of this process, or with a trailing `*` of all processes with this prefix. At
+    /// most 1000 bytes.
+    #[param(min_length = 1, max_length = 1000, example = "web-*")]
     process: Option<String>,
-    /// Only lines of this origin: `app`, or the part of the platform that spoke.
+    /// Send only lines of this origin: `app`, or a part of the platform such as `tributary`. At most
+    /// 1000 bytes. `source` is an alias.
     #[serde(alias = "source")]
+    #[param(min_length = 1, max_length = 1000, example = "app")]
     origin: Option<String>,
-    /// Only lines that hold this text.
+    /// Send only lines that contain this text. At most 1000 bytes.
+    #[param(min_length = 1, max_length = 1000, example = "timeout")]
     contains: Option<String>,
-    /// Only lines that match this regular expression (syntax of the Rust crate `regex`: no look-around, no back-references).
+    /// Send only lines that match this regular expression, in the syntax of the Rust crate `regex`
+    /// (no look-around, no back-references). At most 1000 bytes.
+    #[param(max_length = 1000, example = "^GET /api/")]
     regex: Option<String>,
-    /// Only lines that name one of these levels, where they are JSON or logfmt: `trace`, `debug`, `info`, `warn`, `error`, `fatal`, separated by commas.
+    /// Send only JSON or logfmt lines of these levels, separated by commas: `trace`, `debug`, `info`,
+    /// `warn`, `error`, `fatal`.
+    #[param(example = "warn,error")]
     level: Option<String>,
-    /// Goes on where an earlier reading was, instead of beginning with `num_lines` lines. From an `id:` of the event stream, or a WebSocket's message.
+    /// Resume behind this cursor instead of sending `num_lines` lines of history: an `id:` of an event
+    /// stream, or `cursor` of a WebSocket message. At most 4 KiB.
+    #[param(max_length = 4096)]
     cursor: Option<String>,
-    /// Instead of a key: what a log session was opened with.
+    /// Token of a log session, instead of an API key.
     session: Option<String>,
 }
 
-/// The same, read.
+/// The parsed query parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct LogsQuery {
-    /// Go on after history.
     pub(crate) follow: bool,
-    /// Lines of history at most.
+    /// Maximum number of history lines.
     pub(crate) num_lines: u64,
-    /// What is wanted; `None`: everything.
+    /// `None` selects everything.
     pub(crate) filter: Option<Arc<Filter>>,
-    /// Where an earlier reading was.
     pub(crate) cursor: Option<Arc<Cursor>>,
 }
 
 impl LogsQuery {
-    /// Reads a request's query; `last_event_id` stands for a cursor that it does not name. Parameters that are not ours are left alone.
+    /// Parses a query. `last_event_id` replaces a missing `cursor`. Unknown parameters are ignored.
     ///
     /// # Errors
-    /// [`ApiError::Query`]: 422 with the reason.
-    pub(crate) fn read(
+    /// [`ApiError::InvalidParameter`].
+    pub(crate) fn parse(
         raw: Result<Query<RawLogsQuery>, QueryRejection>,
         last_event_id: Option<&str>,
         config: &Config,
     ) -> Result<Self, ApiError> {
-        let raw = raw.map_err(|_| wrong("query", "give each parameter once, percent-encoded"))?;
-        raw.0.read(last_event_id, config)
+        let raw =
+            raw.map_err(|_| ApiError::invalid("query", "cannot be parsed; give each parameter once, percent-encoded"))?;
+        raw.0.parse(last_event_id, config)
     }
 
-    /// Only lines printed since then.
     pub(crate) fn since(&self) -> Option<Timestamp> {
         self.filter.as_ref().and_then(|filter| filter.since)
     }
 
-    /// Only lines printed until then.
     pub(crate) fn until(&self) -> Option<Timestamp> {
         self.filter.as_ref().and_then(|filter| filter.until)
     }
 }
 
 impl RawLogsQuery {
-    /// The word of a log session.
+    /// Returns the token of a log session.
     pub(crate) fn session(&self) -> Option<&str> {
         self.session.as_deref()
     }
 
-    fn read(&self, last_event_id: Option<&str>, config: &Config) -> Result<LogsQuery, ApiError> {
+    fn parse(&self, last_event_id: Option<&str>, config: &Config) -> Result<LogsQuery, ApiError> {
         let follow = match self.follow.as_deref() {
             None | Some("true" | "True" | "1") => true,
             Some("false" | "False" | "0") => false,
-            Some(_) => return Err(wrong("follow", "give true or false")),
+            Some(text) => return Err(invalid("follow", text, "give true or false")),
         };
         let default = if self.since.is_some() {
             u64::MAX
         } else {
             DEFAULT_NUM_LINES
         };
-        let num_lines = self.num_lines.as_deref().map_or(Some(default), read_number);
-        let num_lines = num_lines.ok_or_else(|| wrong("num_lines", "give a number of lines, 0 or more"))?;
+        let num_lines = match self.num_lines.as_deref() {
+            Some(text) => {
+                parse_number(text).ok_or_else(|| invalid("num_lines", text, "give a number of lines, 0 or more"))?
+            }
+            None => default,
+        };
         let cursor = match (&self.cursor, last_event_id) {
-            (Some(text), _) => Some(read_cursor("cursor", text)?),
-            // An empty one is what a browser sends that was told to forget its own.
-            (None, Some(text)) if !text.is_empty() => Some(read_cursor("last-event-id", text)?),
+            (Some(text), _) => Some(parse_cursor("cursor", text)?),
+            // A browser sends an empty ID after an event that reset it.
+            (None, Some(text)) if !text.is_empty() => Some(parse_cursor("last-event-id", text)?),
             (None, _) => None,
         };
         Ok(LogsQuery {
@@ -126,21 +144,22 @@ impl RawLogsQuery {
 
     fn filter(&self) -> Result<Option<Filter>, ApiError> {
         let filter = Filter {
-            process: value("process", &self.process)?.map(Process::read),
-            origin: value("origin", &self.origin)?.map(str::to_owned),
-            contains: value("contains", &self.contains)?.map(|text| Finder::new(text).into_owned()),
+            process: text("process", &self.process)?.map(ProcessPattern::parse),
+            origin: text("origin", &self.origin)?.map(str::to_owned),
+            contains: text("contains", &self.contains)?.map(|text| Finder::new(text).into_owned()),
             regex: match &self.regex {
-                Some(pattern) => Some(filter::compile(pattern).map_err(|why| ApiError::query("regex", why))?),
+                Some(pattern) => Some(filter::compile(pattern).map_err(|reason| ApiError::invalid("regex", reason))?),
                 None => None,
             },
-            since: read_time("since", &self.since)?,
-            until: read_time("until", &self.until)?,
-            levels: self.level.as_deref().map(read_levels).transpose()?,
+            since: parse_time("since", &self.since)?,
+            until: parse_time("until", &self.until)?,
+            levels: self.level.as_deref().map(parse_levels).transpose()?,
         };
         if let (Some(since), Some(until)) = (filter.since, filter.until)
             && since > until
         {
-            return Err(wrong("until", "give a time after since"));
+            let text = self.until.as_deref().unwrap_or_default();
+            return Err(invalid("until", text, "give a time after since"));
         }
         let named = [
             &self.process,
@@ -155,49 +174,66 @@ impl RawLogsQuery {
     }
 }
 
-fn wrong(name: &'static str, reason: &'static str) -> ApiError {
-    ApiError::query(name, reason)
+/// Longest part of an invalid value that an error message quotes.
+const MAX_QUOTED_CHARS: usize = 60;
+
+fn invalid(name: &'static str, value: &str, advice: &str) -> ApiError {
+    let quoted: String = value.chars().take(MAX_QUOTED_CHARS).collect();
+    let dots = if quoted.len() < value.len() { "..." } else { "" };
+    ApiError::invalid(name, format!("invalid value '{quoted}{dots}'; {advice}"))
 }
 
-/// A value that has to hold something.
-fn value<'a>(name: &'static str, value: &'a Option<String>) -> Result<Option<&'a str>, ApiError> {
+/// Checks the length of a text parameter.
+fn text<'a>(name: &'static str, value: &'a Option<String>) -> Result<Option<&'a str>, ApiError> {
     match value.as_deref() {
-        Some("") => Err(wrong(name, "give a value, or leave it out")),
-        Some(text) if text.len() > MAX_VALUE_BYTES => Err(wrong(name, "give at most 1000 bytes")),
+        Some("") => Err(ApiError::invalid(
+            name,
+            "the value is empty; give a value or omit the parameter",
+        )),
+        Some(text) if text.len() > MAX_VALUE_BYTES => Err(ApiError::invalid(
+            name,
+            format!("the value has {} bytes; give at most {MAX_VALUE_BYTES}", text.len()),
+        )),
         value => Ok(value),
     }
 }
 
-/// A number of any size: what is too large for us is larger than any limit.
-fn read_number(text: &str) -> Option<u64> {
+/// Parses a number of any size; one that does not fit is larger than every limit.
+fn parse_number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.len() <= 100 && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
-/// A time, or how long ago.
-fn read_time(name: &'static str, text: &Option<String>) -> Result<Option<Timestamp>, ApiError> {
+/// Parses an RFC 3339 time or an age.
+fn parse_time(name: &'static str, text: &Option<String>) -> Result<Option<Timestamp>, ApiError> {
     let Some(text) = text.as_deref() else { return Ok(None) };
-    let ago = || {
-        let ago = humantime::parse_duration(text).ok()?;
-        let nanos = i64::try_from(ago.as_nanos()).ok()?;
+    let by_age = || {
+        let age = humantime::parse_duration(text).ok()?;
+        let nanos = i64::try_from(age.as_nanos()).ok()?;
         Some(Timestamp(Timestamp::now().0.saturating_sub(nanos)))
     };
-    // In a query, a plus that was not encoded reads as a space.
+    // A plus sign that was not percent-encoded decodes to a space.
     let time = Timestamp::parse(text).or_else(|| Timestamp::parse(&text.replace(' ', "+")));
-    let time = time.or_else(ago);
-    let reason = "give a time such as 2026-11-23T07:00:00Z, or how long ago: 15m";
-    time.map(Some).ok_or_else(|| wrong(name, reason))
+    let time = time.or_else(by_age);
+    let advice = "give an RFC 3339 time such as 2026-11-23T07:00:00Z, or an age such as 15m";
+    time.map(Some).ok_or_else(|| invalid(name, text, advice))
 }
 
-fn read_levels(text: &str) -> Result<Vec<Level>, ApiError> {
+fn parse_levels(text: &str) -> Result<Vec<Level>, ApiError> {
     let levels: Option<Vec<Level>> = text.split(',').take(20).map(|word| Level::named(word.trim())).collect();
-    levels.ok_or_else(|| wrong("level", "give trace, debug, info, warn, error or fatal"))
+    levels.ok_or_else(|| invalid("level", text, "give trace, debug, info, warn, error or fatal"))
 }
 
-fn read_cursor(name: &'static str, text: &str) -> Result<Cursor, ApiError> {
-    let cursor = Cursor::decode(text).map_err(|error| ApiError::query(name, error.to_string()))?;
-    if cursor.before > PublishTime::now().later_by(SLACK) {
-        return Err(wrong(name, "it is from the future"));
+fn parse_cursor(name: &'static str, text: &str) -> Result<Cursor, ApiError> {
+    let cursor = Cursor::decode(text).map_err(|_| {
+        let advice = "use a cursor of this API unchanged, or omit it to start with recent history";
+        invalid(name, text, advice)
+    })?;
+    if cursor.before > PublishTime::now().later_by(MAX_CLOCK_SKEW) {
+        return Err(ApiError::invalid(
+            name,
+            "the cursor's time is in the future; omit it to start with recent history",
+        ));
     }
     Ok(cursor)
 }
@@ -207,7 +243,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(query: &str) -> Result<LogsQuery, ApiError> {
+    fn parse(query: &str) -> Result<LogsQuery, ApiError> {
         let uri = format!(
             "/api/apps/a/logs?{}",
             query.replace(|c: char| c.is_control() || c == ' ' || !c.is_ascii(), "%")
@@ -215,11 +251,11 @@ mod tests {
         let Ok(uri) = uri.parse() else {
             return Err(ApiError::UnknownPath);
         };
-        LogsQuery::read(Query::try_from_uri(&uri), None, &Config::default())
+        LogsQuery::parse(Query::try_from_uri(&uri), None, &Config::default())
     }
 
     #[test]
-    fn the_spellings_of_every_client_are_understood() {
+    fn the_value_spellings_of_all_clients_are_accepted() {
         for (query, follow, num_lines) in [
             ("", true, 100),
             ("follow=True", true, 100),
@@ -230,28 +266,28 @@ mod tests {
             ("since=15m", true, 1_000_000),
             ("since=2026-11-23T07:00:00Z&num_lines=7", true, 7),
         ] {
-            let read = read(query).unwrap();
-            assert_eq!((read.follow, read.num_lines), (follow, num_lines), "{query}");
+            let parsed = parse(query).unwrap();
+            assert_eq!((parsed.follow, parsed.num_lines), (follow, num_lines), "{query}");
         }
     }
 
     #[test]
-    fn times_are_given_as_they_are_printed_or_as_how_long_ago() {
+    fn times_are_rfc_3339_or_ages() {
         let hour = Timestamp::parse("2026-11-23T07:00:00Z").unwrap();
         for query in [
             "since=2026-11-23T07:00:00Z",
             "since=2026-11-23T09:00:00%2B02:00",
             "since=2026-11-23T09:00:00+02:00",
         ] {
-            assert_eq!(read(query).unwrap().since(), Some(hour), "{query}");
+            assert_eq!(parse(query).unwrap().since(), Some(hour), "{query}");
         }
         let before = Timestamp::now().0 - 900_000_000_000;
-        let since = read("since=15m").unwrap().since().unwrap().0;
+        let since = parse("since=15m").unwrap().since().unwrap().0;
         assert!((before..=Timestamp::now().0 - 900_000_000_000).contains(&since));
     }
 
     #[test]
-    fn junk_is_refused_with_the_reason() {
+    fn invalid_values_are_rejected() {
         for query in [
             "num_lines=abc",
             "num_lines=-5",
@@ -275,20 +311,23 @@ mod tests {
             "cursor=abc",
             "cursor=AQD_________wEA",
         ] {
-            assert!(matches!(read(query), Err(ApiError::Query { .. })), "{query}");
+            assert!(
+                matches!(parse(query), Err(ApiError::InvalidParameter { .. })),
+                "{query}"
+            );
         }
     }
 
     proptest! {
         #[test]
-        fn no_query_is_too_strange(query in ".{0,80}") {
-            let _ = read(&query);
+        fn parsing_any_query_does_not_panic(query in ".{0,80}") {
+            let _ = parse(&query);
         }
 
         #[test]
-        fn no_value_is_too_strange(name in "num_lines|since|until|process|regex|level|cursor", value in ".{0,80}") {
+        fn parsing_any_value_does_not_panic(name in "num_lines|since|until|process|regex|level|cursor", value in ".{0,80}") {
             let encoded: String = value.bytes().map(|byte| format!("%{byte:02x}")).collect();
-            let _ = read(&format!("{name}={encoded}"));
+            let _ = parse(&format!("{name}={encoded}"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A record of each request: who came from where, what for, and what became of it. Never a key, a query or a line.
+//! The access log: client, method, path and status of each request, never its keys, query or lines.
 
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request},
@@ -8,20 +8,20 @@ use axum::{
 
 use crate::connection::Peer;
 
-/// Passes a request on and notes how it was answered; a tail's body is still to come then.
-pub(crate) async fn record(request: Request, next: Next) -> Response {
+/// Logs a request when its response starts; the body of a log response is still to be sent then.
+pub(crate) async fn log_request(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.0);
-    // The path without its query: session URLs carry their signature there.
-    let known = request.extensions().get::<MatchedPath>().is_some();
+    let is_known = request.extensions().get::<MatchedPath>().is_some();
+    // The query is omitted because it can contain a session token.
     let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     let status = response.status().as_u16();
     let peer = peer.map(|peer| peer.ip().to_canonical());
-    if known {
-        tracing::debug!(target: "streamer::access_log", %method, path, status, ?peer, "answered");
+    if is_known {
+        tracing::debug!(target: "streamer::access_log", %method, path, status, ?peer, "request served");
     } else {
-        tracing::debug!(target: "streamer::access_log", %method, status, ?peer, "answered a path that is not served");
+        tracing::debug!(target: "streamer::access_log", %method, status, ?peer, "request for unknown path");
     }
     response
 }

@@ -1,4 +1,4 @@
-//! The newest frames of an app, for any number of cursors.
+//! The newest frames of an app, read by any number of tails.
 
 use std::{
     collections::VecDeque,
@@ -12,138 +12,131 @@ use bus::PublishTime;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::{charge::Kept, format::sse, frame::Frame, ledger::Ledger, piece::Piece, settled::Settled};
+use crate::{
+    charge::MemoryBudget, format::sse, frame::Frame, ledger::Positions, piece::EncodedCursor, settled::Delivered,
+};
 
-/// Frames a reader takes at once: what one write can carry.
-const TAKE_FRAMES: usize = 64;
+/// Frames that a tail reads at once; about one write.
+const READ_FRAMES: usize = 64;
 
-/// Bounded in bytes: the oldest frames go, and a reader that still wanted them is told how many lines they had.
+/// A buffer of frames, limited in bytes. When it is full the oldest frames are evicted; a tail that
+/// had not read them learns how many lines they held.
 ///
-/// One lock for a look, however many lines; no queue and no copy for a reader.
+/// A read takes one shared lock however many lines it returns. Tails need no queue and no copy.
 pub(crate) struct Ring {
     inner: RwLock<Inner>,
-    /// The position behind the newest frame. Closed when the ring will get no more.
+    /// Index behind the newest frame.
     end: watch::Sender<u64>,
-    /// The furthest position that any reader has got to.
+    /// Highest index that any tail has reached.
     furthest: AtomicU64,
-    bounds: Bounds,
-    kept: Kept,
+    limits: RingLimits,
+    memory: MemoryBudget,
 }
 
-/// How many bytes rings may keep: their lines, and the renderings of those.
+/// Limits of rings in bytes, including cached renderings.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    /// One.
+pub(crate) struct RingLimits {
+    /// Limit of one ring.
     pub(crate) own: usize,
-    /// All together. Above it, those go first that keep more than `fair`.
-    pub(crate) all: usize,
-    /// What each may keep whatever the others do, beside its newest frame.
+    /// Limit of all rings. Above it, rings larger than `fair` evict frames.
+    pub(crate) total: usize,
+    /// Bytes that a ring may always keep, besides its newest frame.
     pub(crate) fair: usize,
 }
 
 struct Inner {
     frames: VecDeque<Arc<Frame>>,
-    /// The position of the oldest frame.
+    /// Index of the oldest frame.
     first: u64,
-    /// Lines of all frames that are gone.
-    lines_gone: u64,
-    /// Lines of all frames that are here.
-    lines_here: u64,
-    /// All that the bus took since then is here, or will be.
+    evicted_lines: u64,
+    held_lines: u64,
+    /// Everything published since then is in the ring or will be.
     complete_from: PublishTime,
-    ledger: Ledger,
-    /// The cursor behind the newest frame, once somebody asked for it.
-    cursor: OnceLock<Arc<Mark>>,
+    positions: Positions,
+    /// Cursor behind the newest frame, created on first use.
+    cursor: OnceLock<Arc<EncodedCursor>>,
 }
 
-/// A cursor, written once for all who are there.
-pub(crate) struct Mark {
-    /// As text.
-    pub(crate) cursor: String,
-    /// As an event stream's id.
-    pub(crate) id: Piece,
-}
-
-/// A place between two frames, and how many lines lie before it.
+/// A position between two frames, and the number of lines before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    position: u64,
+pub(crate) struct RingPosition {
+    index: u64,
     lines: u64,
 }
 
-/// What a reader finds.
-pub(crate) struct Taken {
-    /// Lines that went before the reader came for them.
-    pub(crate) missed: u64,
-    /// Frames, in order; none when the reader is at the end.
+/// The result of reading from a position.
+pub(crate) struct RingRead {
+    /// Lines that were evicted before the tail read them.
+    pub(crate) skipped: u64,
+    /// Frames in order; empty at the end of the ring.
     pub(crate) frames: Vec<Arc<Frame>>,
-    /// Behind them.
-    pub(crate) place: Place,
+    /// Position behind the frames.
+    pub(crate) position: RingPosition,
 }
 
-/// What is here.
+/// A copy of the ring's frames from some position to the end.
 pub(crate) struct Contents {
-    /// The frames from some place on.
     pub(crate) frames: Vec<Arc<Frame>>,
-    /// Behind them.
-    pub(crate) end: Place,
-    /// All that the bus took since then is among the ring's frames, or will be.
+    /// Position behind the frames.
+    pub(crate) end: RingPosition,
+    /// Everything published since then is in the whole ring or will be.
     pub(crate) complete_from: PublishTime,
 }
 
 impl Ring {
-    /// An empty one, of all that the bus takes from `since` on.
-    pub(crate) fn new(since: PublishTime, bounds: Bounds, kept: Kept) -> Self {
+    /// Creates an empty ring for everything published from `since` on.
+    pub(crate) fn new(since: PublishTime, limits: RingLimits, memory: MemoryBudget) -> Self {
         let inner = Inner {
             frames: VecDeque::new(),
             first: 0,
-            lines_gone: 0,
-            lines_here: 0,
+            evicted_lines: 0,
+            held_lines: 0,
             complete_from: since,
-            ledger: Ledger::new(since),
+            positions: Positions::new(since),
             cursor: OnceLock::new(),
         };
         Self {
             inner: RwLock::new(inner),
             end: watch::Sender::new(0),
             furthest: AtomicU64::new(0),
-            bounds,
-            kept,
+            limits,
+            memory,
         }
     }
 
-    /// Adds frames and wakes the readers, once for all of them.
+    /// Appends frames and wakes all tails once.
     pub(crate) fn extend(&self, frames: impl IntoIterator<Item = Frame>) {
         let mut inner = self.inner.write();
         for frame in frames {
-            frame.charge.keep(&self.kept);
-            inner.ledger.insert(&frame);
-            inner.lines_here += frame.lines();
+            frame.charge.count_in(&self.memory);
+            inner.positions.insert(&frame);
+            inner.held_lines += frame.lines();
             inner.frames.push_back(Arc::new(frame));
         }
         inner.cursor = OnceLock::new();
-        while self.is_over() && inner.frames.len() > 1 {
-            inner.let_oldest_go();
+        while self.is_over_limit() && inner.frames.len() > 1 {
+            inner.evict_oldest();
         }
-        let end = inner.end().position;
+        let end = inner.end().index;
         drop(inner);
         self.end.send_replace(end);
     }
 
-    fn is_over(&self) -> bool {
-        let own = self.kept.own();
-        own > self.bounds.own || (own > self.bounds.fair && self.kept.all() > self.bounds.all)
+    fn is_over_limit(&self) -> bool {
+        let own = self.memory.own();
+        own > self.limits.own || (own > self.limits.fair && self.memory.total() > self.limits.total)
     }
 
-    /// The place behind the newest frame.
-    pub(crate) fn end(&self) -> Place {
+    /// Returns the position behind the newest frame.
+    pub(crate) fn end(&self) -> RingPosition {
         self.inner.read().end()
     }
 
-    /// The newest frames that hold so many lines, where the ring still has so many, or ever had all.
+    /// Returns the newest frames that hold `lines` lines. `None` if the ring holds fewer and older
+    /// lines may exist.
     pub(crate) fn last_lines(&self, lines: u64) -> Option<Contents> {
         let inner = self.inner.read();
-        if inner.lines_here < lines && inner.complete_from > PublishTime(0) {
+        if inner.held_lines < lines && inner.complete_from > PublishTime(0) {
             return None;
         }
         let mut found = 0;
@@ -156,88 +149,90 @@ impl Ring {
         Some(inner.contents(inner.frames.len() - count))
     }
 
-    /// All frames from a place on. `None` where the ring's oldest lies behind it.
-    pub(crate) fn since(&self, place: Place) -> Option<Contents> {
+    /// Returns all frames from a position on. `None` if frames behind that position were evicted.
+    pub(crate) fn since(&self, position: RingPosition) -> Option<Contents> {
         let inner = self.inner.read();
-        let skip = place.position.checked_sub(inner.first)?;
+        let skip = position.index.checked_sub(inner.first)?;
         Some(inner.contents(usize::try_from(skip).unwrap_or(usize::MAX)))
     }
 
-    /// All frames.
+    /// Returns all frames.
     pub(crate) fn all(&self) -> Contents {
         self.inner.read().contents(0)
     }
 
-    /// The frames from a place on, as many as go into one write.
-    pub(crate) fn take(&self, from: Place) -> Taken {
+    /// Returns the frames from a position on, at most [`READ_FRAMES`] of them.
+    pub(crate) fn read(&self, from: RingPosition) -> RingRead {
         let inner = self.inner.read();
-        let skip = from.position.saturating_sub(inner.first);
-        let missed = if from.position < inner.first {
-            inner.lines_gone.saturating_sub(from.lines)
+        let skip = from.index.saturating_sub(inner.first);
+        let skipped = if from.index < inner.first {
+            inner.evicted_lines.saturating_sub(from.lines)
         } else {
             0
         };
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        let frames: Vec<_> = inner.frames.iter().skip(skip).take(TAKE_FRAMES).cloned().collect();
-        let lines = from.lines + missed + frames.iter().map(|frame| frame.lines()).sum::<u64>();
-        let position = from.position.max(inner.first) + frames.len() as u64;
-        self.furthest.fetch_max(position, Ordering::Relaxed);
-        Taken {
-            missed,
+        let frames: Vec<_> = inner.frames.iter().skip(skip).take(READ_FRAMES).cloned().collect();
+        let lines = from.lines + skipped + frames.iter().map(|frame| frame.lines()).sum::<u64>();
+        let index = from.index.max(inner.first) + frames.len() as u64;
+        self.furthest.fetch_max(index, Ordering::Relaxed);
+        RingRead {
+            skipped,
             frames,
-            place: Place { position, lines },
+            position: RingPosition { index, lines },
         }
     }
 
-    /// The furthest position that any reader has got to.
+    /// Returns the highest frame index that any tail has reached.
     pub(crate) fn furthest(&self) -> u64 {
         self.furthest.load(Ordering::Relaxed)
     }
 
-    /// Whether even the fastest reader has yet to take half of what fits here.
-    pub(crate) fn is_ahead_of_all(&self) -> bool {
+    /// Returns whether the ring is more than half full of frames that no tail has read.
+    pub(crate) fn is_half_unread(&self) -> bool {
         let inner = self.inner.read();
-        let waiting = inner.end().position.saturating_sub(self.furthest().max(inner.first));
-        self.kept.own() > self.bounds.own / 2 && waiting > inner.frames.len() as u64 / 2
+        let unread = inner.end().index.saturating_sub(self.furthest().max(inner.first));
+        self.memory.own() > self.limits.own / 2 && unread > inner.frames.len() as u64 / 2
     }
 
-    /// Whether all has come that a reader had from a read-back, or from another replica.
-    pub(crate) fn has(&self, read_back: Option<&Settled>, resumed: Option<&Settled>) -> bool {
-        self.inner.read().ledger.has(read_back, resumed)
+    /// Returns whether the ring has passed everything that a tail received from a history read or,
+    /// before it resumed, from another replica.
+    pub(crate) fn has(&self, history: Option<&Delivered>, resumed: Option<&Delivered>) -> bool {
+        self.inner.read().positions.has(history, resumed)
     }
 
-    /// The cursor of a reader that is at this place, where that is the end.
-    pub(crate) fn cursor(&self, place: Place) -> Option<Arc<Mark>> {
+    /// Returns the cursor of a tail at this position. `None` unless the position is the end.
+    pub(crate) fn cursor(&self, position: RingPosition) -> Option<Arc<EncodedCursor>> {
         let inner = self.inner.read();
-        let mark = || {
-            let cursor = inner.ledger.cursor(PublishTime::now()).encode();
-            let id = sse::id(&cursor).into();
-            Arc::new(Mark { cursor, id })
+        let encode = || {
+            let text = inner.positions.cursor(PublishTime::now()).encode();
+            let sse_id = sse::id(&text).into();
+            Arc::new(EncodedCursor { text, sse_id })
         };
-        (inner.end() == place).then(|| Arc::clone(inner.cursor.get_or_init(mark)))
+        (inner.end() == position).then(|| Arc::clone(inner.cursor.get_or_init(encode)))
     }
 
-    /// The bus is not heard any more (then since when), or is again: until then no cursor claims what came meanwhile.
-    pub(crate) fn hear(&self, lost: Option<PublishTime>) {
+    /// Records that the bus has been disconnected since some time, or is connected again (`None`).
+    /// While it is disconnected, cursors do not cover anything published since then.
+    pub(crate) fn set_disconnected(&self, since: Option<PublishTime>) {
         let mut inner = self.inner.write();
-        inner.ledger.hear(lost);
+        inner.positions.hear(since);
         inner.cursor = OnceLock::new();
     }
 
-    /// Of what the bus took before this, some is missing.
-    pub(crate) fn is_broken_before(&self, time: PublishTime) {
+    /// Records that batches published before this time may be missing from the ring.
+    pub(crate) fn set_incomplete_before(&self, time: PublishTime) {
         let mut inner = self.inner.write();
         inner.complete_from = inner.complete_from.max(time);
     }
 
-    /// Forgets what no cursor will name, and makes the next cursor anew. Call it now and then.
+    /// Drops streams too old for any cursor. Call it periodically.
     pub(crate) fn forget(&self, now: PublishTime) {
         let mut inner = self.inner.write();
-        inner.ledger.forget(now);
+        inner.positions.forget(now);
         inner.cursor = OnceLock::new();
     }
 
-    /// Tells when something is added.
+    /// Returns a receiver that is notified when frames are appended.
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.end.subscribe()
     }
@@ -246,15 +241,15 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         let frames = &self.inner.get_mut().frames;
-        frames.iter().for_each(|frame| frame.charge.let_go());
+        frames.iter().for_each(|frame| frame.charge.release());
     }
 }
 
 impl Inner {
-    fn end(&self) -> Place {
-        Place {
-            position: self.first + self.frames.len() as u64,
-            lines: self.lines_gone + self.lines_here,
+    fn end(&self) -> RingPosition {
+        RingPosition {
+            index: self.first + self.frames.len() as u64,
+            lines: self.evicted_lines + self.held_lines,
         }
     }
 
@@ -266,13 +261,13 @@ impl Inner {
         }
     }
 
-    fn let_oldest_go(&mut self) {
-        let Some(gone) = self.frames.pop_front() else { return };
-        gone.charge.let_go();
+    fn evict_oldest(&mut self) {
+        let Some(evicted) = self.frames.pop_front() else { return };
+        evicted.charge.release();
         self.first += 1;
-        self.lines_here -= gone.lines();
-        self.lines_gone += gone.lines();
-        if let Some(newest) = gone.newest() {
+        self.held_lines -= evicted.lines();
+        self.evicted_lines += evicted.lines();
+        if let Some(newest) = evicted.newest() {
             self.complete_from = self.complete_from.max(PublishTime(newest.0 + 1));
         }
     }

@@ -1,4 +1,4 @@
-//! What is served, and its description.
+//! The routes of the HTTP API and its OpenAPI description.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,63 +14,76 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     account, drains,
     error::ApiError,
-    hubs::Hubs,
     logs, record,
-    same_site::{self, Sites},
+    same_site::{self, AllowedOrigins},
     sessions,
+    state::AppState,
 };
 
-/// Browsers are to come with TLS alone, for a year (RFC 6797).
+/// Makes browsers use TLS for a year (RFC 6797).
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// How long a client may send nothing of a body.
-const BODY_WAIT: Duration = Duration::from_secs(10);
+/// Maximum time between two parts of a request body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest body that is read: several times the longest URL of a drain.
+/// Limit of a request body; several times the longest URL of a drain.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "Tributary",
-    description = "Reads apps' logs. What is missing is told, never left out in silence."
-))]
+#[openapi(
+    info(
+        title = "Tributary",
+        description = "Reads the logs of apps and manages their drains. If lines are lost, a gap notice appears at that \
+                       point in the stream, with the count and the reason."
+    ),
+    tags(
+        (name = "logs", description = "Reading logs"),
+        (name = "drains", description = "Forwarding logs to syslog and HTTPS receivers"),
+        (name = "account", description = "API keys"),
+        (name = "health", description = "Health of the server"),
+    )
+)]
 struct Description;
 
-/// Each route with its description.
-fn described() -> OpenApiRouter<Arc<Hubs>> {
+/// Returns the routes with their descriptions.
+fn described() -> OpenApiRouter<Arc<AppState>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(logs::logs))
-        .routes(routes!(sessions::open))
-        .routes(routes!(drains::list, drains::add, drains::remove))
-        .routes(routes!(drains::one::show))
-        .routes(routes!(drains::one::test))
+        .routes(routes!(sessions::create))
+        .routes(routes!(
+            drains::manage::list,
+            drains::manage::add,
+            drains::manage::remove
+        ))
+        .routes(routes!(drains::status::show))
+        .routes(routes!(drains::status::test))
         .routes(routes!(account::account))
         .routes(routes!(account::login))
         .routes(routes!(healthz))
         .routes(routes!(readyz))
 }
 
-/// The description of the API, as it is served under `/openapi.json`.
+/// Returns the OpenAPI description that is served as `/openapi.json`.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     described().into_openapi()
 }
 
-/// All that is served.
-pub(crate) fn router(hubs: Arc<Hubs>, sites: &Sites, secure: bool) -> Router {
+/// Returns the router with all middleware. `secure`: the server uses TLS.
+pub(crate) fn router(state: Arc<AppState>, origins: &AllowedOrigins, secure: bool) -> Router {
     let (router, description) = described().split_for_parts();
     let router = router
         .route("/openapi.json", axum::routing::get(|| async { Json(description) }))
         .fallback(|| async { ApiError::UnknownPath })
-        .method_not_allowed_fallback(|| async { ApiError::Method })
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(sites.cors())
+        .layer(origins.cors())
         .layer(axum::middleware::from_fn_with_state(
-            sites.clone(),
-            same_site::same_site,
+            origins.clone(),
+            same_site::check_origin,
         ))
-        .layer(axum::middleware::from_fn(record::record))
-        .layer(RequestBodyTimeoutLayer::new(BODY_WAIT))
-        .with_state(hubs);
+        .layer(axum::middleware::from_fn(record::log_request))
+        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+        .with_state(state);
     if secure {
         return router.layer(SetResponseHeaderLayer::overriding(
             header::STRICT_TRANSPORT_SECURITY,
@@ -80,22 +93,25 @@ pub(crate) fn router(hubs: Arc<Hubs>, sites: &Sites, secure: bool) -> Router {
     router
 }
 
-/// Says that the process runs.
-#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, description = "It runs", body = String)))]
+/// Check that the process is running
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, description = "The process is running", body = String)))]
 async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Says whether requests can be served: whether the bus answers.
+/// Check that the bus is available
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "health",
-    responses((status = 200, description = "The bus answers", body = String), (status = 503, description = "It does not", body = String))
+    responses(
+        (status = 200, description = "The bus is available", body = String),
+        (status = 503, description = "The bus is unavailable", body = String)
+    )
 )]
-async fn readyz(State(hubs): State<Arc<Hubs>>) -> (StatusCode, &'static str) {
-    match hubs.bus.check().await {
+async fn readyz(State(state): State<Arc<AppState>>) -> (StatusCode, &'static str) {
+    match state.hubs.bus.check().await {
         Ok(_) => (StatusCode::OK, "ok\n"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the bus does not answer\n"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the bus is unavailable\n"),
     }
 }

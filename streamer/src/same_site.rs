@@ -1,8 +1,13 @@
-//! Pages of other sites get nothing: a browser says where a page comes from that asks.
+//! Protection against requests that a browser sends for pages of other sites.
 //!
-//! A browser lets any page open a WebSocket anywhere, and send a form's kind of POST, with what it knows of the user's access; and a server on a loopback address that asks
-//! for no key is open to every page that this machine's browser shows. Programs send no `Origin`. A page can also make its own name lead to a loopback address, and so be of
-//! the site that it asks; so who asks for no key is asked by address, or by a name that was allowed.
+//! A browser lets any page open WebSockets and send form-like POST requests to any server, with the
+//! user's stored credentials. A server on a loopback address without authentication is reachable by
+//! every page in a browser on the same machine. Such requests carry an `Origin` header, which is
+//! checked here; other clients send none.
+//!
+//! With DNS rebinding, a page can point its own host name at a loopback address and so have the same
+//! origin as the server. Without authentication, the `Host` header must therefore be an IP address,
+//! `localhost` or an allowed origin.
 //!
 //! *Source*: RFC 6455, section 10.2; Fetch, section 3.2 (`Origin`).
 
@@ -18,52 +23,54 @@ use tower_http::cors::CorsLayer;
 
 use crate::error::ApiError;
 
-/// Whose pages may ask.
+/// Origins of pages that may send requests, besides the server's own.
 #[derive(Clone, Debug, Default)]
-pub struct Sites {
-    /// As a browser says it: `https://console.example.com`.
+pub struct AllowedOrigins {
+    /// Such as `https://console.example.com`.
     allowed: Arc<[String]>,
-    /// Whether a name that nobody allowed is refused.
-    names_refused: bool,
+    /// The `Host` header must be an address or an allowed origin.
+    check_host: bool,
 }
 
-/// No origin of a page.
+/// An invalid origin.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?}: give scheme and host as a browser says them, such as https://console.example.com")]
+#[error("invalid origin '{0}': give scheme and host without a path, such as https://console.example.com")]
 pub struct InvalidOrigin(String);
 
-impl Sites {
-    /// Pages of these sites may ask, besides the server's own.
+impl AllowedOrigins {
+    /// Allows origins of the form `http://HOST[:PORT]` or `https://HOST[:PORT]`.
     ///
     /// # Errors
-    /// [`InvalidOrigin`] where one is no `http://HOST[:PORT]` or `https://HOST[:PORT]`.
-    pub fn allowing(origins: &[String]) -> Result<Self, InvalidOrigin> {
-        let fits = |origin: &String| {
-            let read = origin.parse::<Uri>().ok();
-            read.is_some_and(|uri| {
-                let web = matches!(uri.scheme_str(), Some("http" | "https"));
-                web && uri
-                    .authority()
-                    .is_some_and(|host| origin.ends_with(&format!("://{host}")) && !host.as_str().contains('@'))
+    /// [`InvalidOrigin`] for any other form.
+    pub fn new(origins: &[String]) -> Result<Self, InvalidOrigin> {
+        let is_valid = |origin: &String| {
+            let uri = origin.parse::<Uri>().ok();
+            uri.is_some_and(|uri| {
+                let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+                is_http
+                    && uri
+                        .authority()
+                        .is_some_and(|host| origin.ends_with(&format!("://{host}")) && !host.as_str().contains('@'))
             })
         };
-        if let Some(wrong) = origins.iter().find(|origin| !fits(origin)) {
-            return Err(InvalidOrigin(wrong.clone()));
+        if let Some(invalid) = origins.iter().find(|origin| !is_valid(origin)) {
+            return Err(InvalidOrigin(invalid.clone()));
         }
         Ok(Self {
             allowed: origins.iter().map(|origin| origin.to_ascii_lowercase()).collect(),
-            names_refused: false,
+            check_host: false,
         })
     }
 
-    /// The same, and the server is asked by address alone, by `localhost`, or by the name of a site that was allowed.
+    /// Also requires a `Host` header that is an IP address, `localhost` or an allowed origin, which
+    /// prevents DNS rebinding.
     #[must_use]
-    pub fn by_address(mut self) -> Self {
-        self.names_refused = true;
+    pub fn with_host_check(mut self) -> Self {
+        self.check_host = true;
         self
     }
 
-    /// What tells a browser that these pages may.
+    /// Returns the layer that adds CORS headers for the allowed origins.
     pub(crate) fn cors(&self) -> CorsLayer {
         let allowed = self
             .allowed
@@ -79,33 +86,34 @@ impl Sites {
             ])
     }
 
+    /// Returns the error for a request that must be refused.
     fn refusal(&self, headers: &HeaderMap, uri: &Uri) -> Option<ApiError> {
-        let asked = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        // HTTP/2 has the host in the request's line.
-        let asked = asked.or_else(|| uri.authority().map(|authority| authority.as_str()));
-        if self.names_refused && asked.is_some_and(|asked| !is_address(asked) && !self.is_allowed_host(asked)) {
-            return Some(ApiError::OtherName);
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        // HTTP/2 sends the host as a pseudo-header.
+        let host = host.or_else(|| uri.authority().map(|authority| authority.as_str()));
+        if self.check_host && host.is_some_and(|host| !is_address(host) && !self.is_allowed_host(host)) {
+            return Some(ApiError::HostNotAllowed);
         }
         let origin = headers.get(header::ORIGIN)?;
         let page = origin
             .to_str()
             .ok()
             .and_then(|origin| origin.split_once("://").map(|(_, host)| (origin, host)));
-        match (page, asked) {
+        match (page, host) {
             (Some((origin, _)), _) if self.allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) => None,
-            (Some((_, page)), Some(asked)) if page.eq_ignore_ascii_case(asked) => None,
-            // `null` is a page of no site.
-            _ => Some(ApiError::OtherSite),
+            (Some((_, page_host)), Some(host)) if page_host.eq_ignore_ascii_case(host) => None,
+            // This includes the opaque origin `null`.
+            _ => Some(ApiError::OriginNotAllowed),
         }
     }
 
-    fn is_allowed_host(&self, asked: &str) -> bool {
+    fn is_allowed_host(&self, host: &str) -> bool {
         let hosts = self.allowed.iter().filter_map(|origin| origin.split_once("://"));
-        hosts.into_iter().any(|(_, host)| host.eq_ignore_ascii_case(asked))
+        hosts.into_iter().any(|(_, allowed)| allowed.eq_ignore_ascii_case(host))
     }
 }
 
-/// Whether a host is an address, or this machine's own name: then no page has made it lead here.
+/// Returns whether a host is an IP address or `localhost`, which DNS rebinding cannot use.
 fn is_address(host: &str) -> bool {
     let bracketed = host.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     let name = bracketed.map_or_else(|| host.split(':').next().unwrap_or_default(), |(address, _)| address);
@@ -113,9 +121,9 @@ fn is_address(host: &str) -> bool {
     local || name.parse::<IpAddr>().is_ok()
 }
 
-/// Refuses what a page of another site asks for.
-pub(crate) async fn same_site(State(sites): State<Sites>, request: Request, next: Next) -> Response {
-    match sites.refusal(request.headers(), request.uri()) {
+/// Refuses requests for pages of other sites.
+pub(crate) async fn check_origin(State(origins): State<AllowedOrigins>, request: Request, next: Next) -> Response {
+    match origins.refusal(request.headers(), request.uri()) {
         Some(refusal) => refusal.into_response(),
         None => next.run(request).await,
     }
@@ -125,21 +133,21 @@ pub(crate) async fn same_site(State(sites): State<Sites>, request: Request, next
 mod tests {
     use super::*;
 
-    fn refused(sites: &Sites, origin: Option<&str>, host: Option<&str>) -> bool {
+    fn is_refused(origins: &AllowedOrigins, origin: Option<&str>, host: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
         for (name, value) in [(header::ORIGIN, origin), (header::HOST, host)] {
             headers.extend(value.map(|value| (name, value.parse().unwrap())));
         }
-        sites
+        origins
             .refusal(&headers, &Uri::from_static("/api/apps/shop/logs"))
             .is_some()
     }
 
     #[test]
-    fn a_page_is_of_the_site_that_it_asks_or_of_one_that_was_allowed_or_it_is_refused() {
+    fn pages_of_the_same_or_an_allowed_origin_are_accepted() {
         let allowed = ["https://console.example.com".to_owned()];
-        let sites = Sites::allowing(&allowed).unwrap();
-        for (origin, host, foreign) in [
+        let origins = AllowedOrigins::new(&allowed).unwrap();
+        for (origin, host, refused) in [
             (None, Some("logs.example.com"), false),
             (Some("https://logs.example.com"), Some("logs.example.com"), false),
             (Some("https://LOGS.example.com"), Some("logs.example.com"), false),
@@ -151,30 +159,30 @@ mod tests {
             (Some("null"), Some("logs.example.com"), true),
             (Some("https://logs.example.com"), None, true),
         ] {
-            assert_eq!(refused(&sites, origin, host), foreign, "{origin:?} asks {host:?}");
+            assert_eq!(is_refused(&origins, origin, host), refused, "{origin:?} to {host:?}");
         }
         let headers = HeaderMap::from_iter([(header::ORIGIN, "https://a.example".parse().unwrap())]);
         assert!(
-            sites
+            origins
                 .refusal(&headers, &Uri::from_static("https://a.example/healthz"))
                 .is_none()
         );
-        for wrong in [
+        for invalid in [
             "console.example.com",
             "https://console.example.com/",
             "https://u@c.example",
             "*",
             "null",
         ] {
-            assert!(Sites::allowing(&[wrong.to_owned()]).is_err(), "{wrong}");
+            assert!(AllowedOrigins::new(&[invalid.to_owned()]).is_err(), "{invalid}");
         }
     }
 
     #[test]
-    fn who_asks_for_no_key_is_asked_by_address_or_by_an_allowed_name_alone() {
-        let sites = Sites::allowing(&["http://logs.internal:8080".to_owned()])
+    fn the_host_check_accepts_addresses_and_allowed_origins_only() {
+        let origins = AllowedOrigins::new(&["http://logs.internal:8080".to_owned()])
             .unwrap()
-            .by_address();
+            .with_host_check();
         for host in [
             "127.0.0.1:8080",
             "[::1]:8080",
@@ -182,7 +190,7 @@ mod tests {
             "a.localhost",
             "logs.internal:8080",
         ] {
-            assert!(!refused(&sites, None, Some(host)), "{host}");
+            assert!(!is_refused(&origins, None, Some(host)), "{host}");
         }
         for host in [
             "evil.example",
@@ -190,8 +198,11 @@ mod tests {
             "127.0.0.1.evil.example",
             "logs.internal",
         ] {
-            assert!(refused(&sites, None, Some(host)), "{host}");
-            assert!(refused(&sites, Some(&format!("http://{host}")), Some(host)), "{host}");
+            assert!(is_refused(&origins, None, Some(host)), "{host}");
+            assert!(
+                is_refused(&origins, Some(&format!("http://{host}")), Some(host)),
+                "{host}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Serves connections: HTTP/1.1 in plain, or within TLS HTTP/1.1 and HTTP/2, until told to stop.
+//! Serves connections: HTTP/1.1 without TLS, HTTP/1.1 and HTTP/2 with TLS.
 
 use std::{
     convert::Infallible,
@@ -12,7 +12,7 @@ use axum::{
     body::Body,
     extract::{ConnectInfo, Request},
     response::Response,
-    serve::Listener,
+    serve::Listener as _,
 };
 use hyper::{
     body::Incoming,
@@ -32,58 +32,58 @@ use tower::{Service, ServiceExt};
 use crate::{
     connection::{Connection, Connections, Peer},
     forwarded,
-    same_site::Sites,
+    same_site::AllowedOrigins,
     tls::Tls,
 };
 
-/// The most that is read of a request's head, and that waits to be written of an answer.
+/// Limit of a request's head, and of buffered output, in HTTP/1.1.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// The same of HTTP/2, in fields as they are decoded.
+/// Limit of a request's decoded header list in HTTP/2.
 const HEADER_LIST_BYTES: u32 = 32 * 1024;
 
-/// Requests at once on a connection of HTTP/2. A browser has six of HTTP/1.1.
+/// Concurrent requests on an HTTP/2 connection. A browser opens six HTTP/1.1 connections.
 const MAX_STREAMS: u32 = 64;
 
-/// A client of HTTP/2 that does not answer a ping is gone.
-const PING_EVERY: Duration = Duration::from_secs(30);
+/// Interval of HTTP/2 pings, which detect clients that are gone.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Where clients come in.
-pub struct Door {
-    pub(crate) listener: TcpListener,
+/// A listening socket with its TLS, proxy and origin settings.
+pub struct Listener {
+    pub(crate) tcp: TcpListener,
     pub(crate) tls: Option<Tls>,
     pub(crate) proxies: Vec<IpNet>,
-    pub(crate) sites: Sites,
+    pub(crate) origins: AllowedOrigins,
 }
 
-impl From<TcpListener> for Door {
-    /// In plain: for a loopback address, or behind a proxy that ends TLS.
-    fn from(listener: TcpListener) -> Self {
+impl From<TcpListener> for Listener {
+    /// Creates a listener without TLS, for a loopback address or behind a proxy that terminates TLS.
+    fn from(tcp: TcpListener) -> Self {
         Self {
-            listener,
+            tcp,
             tls: None,
             proxies: Vec::new(),
-            sites: Sites::default(),
+            origins: AllowedOrigins::default(),
         }
     }
 }
 
-impl Door {
-    /// With TLS.
+impl Listener {
+    /// Enables TLS.
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// Lets pages of these sites ask, besides the server's own.
+    /// Allows requests from pages of these origins, besides the server's own.
     #[must_use]
-    pub fn with_sites(mut self, sites: Sites) -> Self {
-        self.sites = sites;
+    pub fn with_origins(mut self, origins: AllowedOrigins) -> Self {
+        self.origins = origins;
         self
     }
 
-    /// Believes these proxies, and nobody else, whom a request came from (`X-Forwarded-For`).
+    /// Trusts `X-Forwarded-For` in requests from these proxies.
     #[must_use]
     pub fn with_proxies(mut self, proxies: Vec<IpNet>) -> Self {
         self.proxies = proxies;
@@ -91,17 +91,23 @@ impl Door {
     }
 }
 
-/// How clients are let in.
-pub(crate) struct Way {
+/// Settings of each connection.
+pub(crate) struct ConnectionSettings {
     pub(crate) tls: Option<Tls>,
     pub(crate) proxies: Arc<[IpNet]>,
-    /// See [`Config::head_wait`](crate::Config::head_wait).
-    pub(crate) head_wait: Duration,
+    /// See [`Config::header_timeout`](crate::Config::header_timeout).
+    pub(crate) header_timeout: Duration,
 }
 
-/// Takes connections until `shutdown`; returns when the last of them has ended. Connections outlive the call where it is dropped, and end by themselves.
-pub(crate) async fn serve<S>(mut connections: Connections, way: Way, service: S, shutdown: CancellationToken)
-where
+/// Accepts connections until `shutdown`, then waits for the open ones to end.
+///
+/// *Cancel safety*: connections continue after the call is dropped.
+pub(crate) async fn serve<S>(
+    mut connections: Connections,
+    settings: ConnectionSettings,
+    service: S,
+    shutdown: CancellationToken,
+) where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
@@ -111,32 +117,32 @@ where
             accepted = connections.accept() => accepted,
             () = shutdown.cancelled() => break,
         };
-        let client = Client {
+        let service = ConnectionService {
             peer,
-            head_wait: way.head_wait,
-            proxies: Arc::clone(&way.proxies),
+            header_timeout: settings.header_timeout,
+            proxies: Arc::clone(&settings.proxies),
             service: service.clone(),
             shutdown: shutdown.clone(),
         };
-        tasks.spawn(client.serve(connection, way.tls.as_ref().map(|tls| tls.acceptor().clone())));
+        tasks.spawn(service.serve(connection, settings.tls.as_ref().map(|tls| tls.acceptor().clone())));
     }
-    // Nobody new is kept waiting in the queue.
+    // Closes the socket, so that new clients are refused instead of queued.
     drop(connections);
     tasks.close();
     tasks.wait().await;
 }
 
-/// One connection's.
+/// Serves the requests of one connection.
 #[derive(Clone)]
-struct Client<S> {
+struct ConnectionService<S> {
     peer: SocketAddr,
-    head_wait: Duration,
+    header_timeout: Duration,
     proxies: Arc<[IpNet]>,
     service: S,
     shutdown: CancellationToken,
 }
 
-impl<S> Client<S>
+impl<S> ConnectionService<S>
 where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
@@ -145,11 +151,11 @@ where
         let Some(acceptor) = tls else {
             return self.http1(connection).await;
         };
-        match tokio::time::timeout(self.head_wait, acceptor.accept(connection)).await {
+        match tokio::time::timeout(self.header_timeout, acceptor.accept(connection)).await {
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => self.http2(stream).await,
             Ok(Ok(stream)) => self.http1(stream).await,
-            Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "no handshake"),
-            Err(_) => tracing::debug!(peer = %self.peer, "a handshake that takes too long"),
+            Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(peer = %self.peer, "TLS handshake timed out"),
         }
     }
 
@@ -157,25 +163,25 @@ where
         let shutdown = self.shutdown.clone();
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.head_wait)
+            .header_read_timeout(self.header_timeout)
             .max_buf_size(BUFFER_BYTES)
-            .serve_connection(TokioIo::new(stream), service_fn(move |request| self.answer(request)))
+            .serve_connection(TokioIo::new(stream), service_fn(move |request| self.call(request)))
             .with_upgrades();
-        note(gracefully(pin!(connection), |connection| connection.graceful_shutdown(), &shutdown).await);
+        log_error(gracefully(pin!(connection), |connection| connection.graceful_shutdown(), &shutdown).await);
     }
 
     async fn http2(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let shutdown = self.shutdown.clone();
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .keep_alive_interval(PING_EVERY)
+            .keep_alive_interval(PING_INTERVAL)
             .max_header_list_size(HEADER_LIST_BYTES)
             .max_concurrent_streams(MAX_STREAMS)
-            .serve_connection(TokioIo::new(stream), service_fn(move |request| self.answer(request)));
-        note(gracefully(pin!(connection), |connection| connection.graceful_shutdown(), &shutdown).await);
+            .serve_connection(TokioIo::new(stream), service_fn(move |request| self.call(request)));
+        log_error(gracefully(pin!(connection), |connection| connection.graceful_shutdown(), &shutdown).await);
     }
 
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Result<Response, Infallible>> + Send + use<S> {
+    fn call(&self, request: Request<Incoming>) -> impl Future<Output = Result<Response, Infallible>> + Send + use<S> {
         let mut request = request.map(Body::new);
         let client = forwarded::client(self.peer, request.headers(), &self.proxies);
         request.extensions_mut().insert(ConnectInfo(Peer(client)));
@@ -183,7 +189,7 @@ where
     }
 }
 
-/// Serves a connection to its end, and tells it when to begin nothing more.
+/// Serves a connection to its end; on `shutdown`, it accepts no further requests.
 async fn gracefully<C: Future>(
     mut connection: Pin<&mut C>,
     stop: impl FnOnce(Pin<&mut C>),
@@ -196,9 +202,9 @@ async fn gracefully<C: Future>(
     connection.await
 }
 
-/// A client that goes in the middle is nothing to tell an operator of.
-fn note(served: hyper::Result<()>) {
+/// Logs at debug level: clients that disconnect during a request are normal.
+fn log_error(served: hyper::Result<()>) {
     if let Err(error) = served {
-        tracing::debug!(%error, "a connection ended in the middle");
+        tracing::debug!(%error, "connection ended with an error");
     }
 }

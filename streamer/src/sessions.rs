@@ -1,70 +1,63 @@
-//! `POST /api/apps/{app}/log-sessions`: a link that opens an app's log for a short time, for browsers.
+//! `POST /api/apps/{app}/log-sessions`: short-lived links for browsers.
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{ConnectInfo, Path, State, rejection::PathRejection},
-    http::{HeaderMap, StatusCode},
-};
-use registry::Action;
+use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    connection::Peer,
-    error::{ApiError, ErrorBody},
-    hubs::Hubs,
+    error::ApiError,
+    extract::{AccessErrors, AppParam, Authorized, ReadLogs},
+    state::AppState,
 };
 
-/// An answer.
+/// The response.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Opened {
+pub(crate) struct SessionResponse {
     data: Session,
 }
 
 /// A link that opens a log.
 #[derive(Serialize, ToSchema)]
 struct Session {
-    /// Relative to this server: whoever has it reads the app's log, until then; parameters such as `num_lines` can be added.
+    /// URL path relative to this server. It reads the app's log without further authentication until it
+    /// expires; append query parameters such as `num_lines`.
+    #[schema(example = "/api/apps/shop/logs?session=…")]
     url: String,
-    /// When it opens nothing any more, seconds since 1970. What is open then goes on. None where no key is asked for.
+    /// When the link expires, in Unix seconds. Responses that are open then continue. Null if
+    /// authentication is disabled.
     expires_at: Option<u64>,
 }
 
-/// Opens a session: a link for an event stream or a WebSocket, which a browser cannot give a key.
+/// Create a log session
+///
+/// Returns a link for an event stream or a WebSocket, because browsers cannot send an API key with
+/// either.
 #[utoipa::path(
     post,
     path = "/api/apps/{app}/log-sessions",
     tag = "logs",
-    params(("app" = String, Path, description = "The app's name")),
-    responses(
-        (status = 201, description = "The link", body = Opened),
-        (status = 401, description = "No good key", body = ErrorBody),
-        (status = 404, description = "No such app, or none that the key may read", body = ErrorBody),
-        (status = 429, description = "Too many bad keys", body = ErrorBody),
-        (status = 503, description = "Who decides does not answer", body = ErrorBody),
-    )
+    params(AppParam),
+    responses((status = 201, description = "The link", body = SessionResponse), AccessErrors)
 )]
-pub(crate) async fn open(
-    State(hubs): State<Arc<Hubs>>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
-    headers: HeaderMap,
-    app: Result<Path<String>, PathRejection>,
-) -> Result<(StatusCode, Json<Opened>), ApiError> {
-    let (app, _pass) = hubs.access.enter(&headers, peer.ip(), app, Action::Read).await?;
-    let session = hubs.access.open_session(&headers, peer.ip(), &app)?;
-    // Names of apps are of characters that a path holds as they are.
+pub(crate) async fn create(
+    State(state): State<Arc<AppState>>,
+    request: Authorized<ReadLogs>,
+) -> Result<(StatusCode, Json<SessionResponse>), ApiError> {
+    let Authorized { app, client, .. } = request;
+    let session = state.access.create_session(&client.headers, client.address, &app)?;
+    // App names need no percent-encoding.
     let path = format!("/api/apps/{app}/logs");
     let data = match session {
-        Some((word, end)) => Session {
-            url: format!("{path}?session={word}"),
-            expires_at: Some(end),
+        Some((token, expires_at)) => Session {
+            url: format!("{path}?session={token}"),
+            expires_at: Some(expires_at),
         },
         None => Session {
             url: path,
             expires_at: None,
         },
     };
-    Ok((StatusCode::CREATED, Json(Opened { data })))
+    Ok((StatusCode::CREATED, Json(SessionResponse { data })))
 }

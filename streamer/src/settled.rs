@@ -9,11 +9,11 @@ use bus::{
     reassembly::{Event, Ranges, What},
 };
 
-use crate::frame::{GapRange, Lines, Told};
+use crate::line::{GapRange, Lines, NoticeLine};
 
 /// The seqs of every stream that were shown, or told to be missing.
 #[derive(Debug, Default)]
-pub(crate) struct Settled {
+pub(crate) struct Delivered {
     streams: HashMap<StreamKey, Known>,
     /// Of streams that are not known, all that the bus took before this is settled.
     before: PublishTime,
@@ -56,7 +56,7 @@ impl Known {
     }
 }
 
-impl From<&Cursor> for Settled {
+impl From<&Cursor> for Delivered {
     fn from(cursor: &Cursor) -> Self {
         let streams = cursor.streams.iter().map(|(key, position)| {
             let mut known = Known::default();
@@ -71,7 +71,7 @@ impl From<&Cursor> for Settled {
     }
 }
 
-impl Settled {
+impl Delivered {
     /// Notes what an event showed.
     pub(crate) fn insert(&mut self, key: StreamKey, event: &Event) {
         let known = self.streams.entry(key).or_default();
@@ -126,7 +126,7 @@ impl Settled {
     /// Takes lines for a reader that goes on from here: what is still to be shown, and before it the gap that these lines show, where they do.
     ///
     /// Nobody else declares that gap: who read for this reader joined the stream behind it.
-    pub(crate) fn go_on(&mut self, lines: &Lines) -> (Option<Told>, Vec<Range<u64>>) {
+    pub(crate) fn go_on(&mut self, lines: &Lines) -> (Option<NoticeLine>, Vec<Range<u64>>) {
         let rest = self.rest_of(lines);
         if rest.is_empty() {
             return (None, rest);
@@ -138,7 +138,7 @@ impl Settled {
         let missing = known.next..lines.seq;
         let gap = (!lines.late && !missing.is_empty()).then(|| {
             known.tell(missing.clone());
-            missing_told(lines, missing)
+            undelivered_before(lines, missing)
         });
         known.show(lines.seqs());
         (gap, rest)
@@ -156,9 +156,9 @@ impl Settled {
 }
 
 /// Tells that these seqs are missing before these lines.
-pub(crate) fn missing_told(lines: &Lines, seqs: Range<u64>) -> Told {
+pub(crate) fn undelivered_before(lines: &Lines, seqs: Range<u64>) -> NoticeLine {
     let (time, _) = lines.iter().next().map(|line| line.split()).unwrap_or_default();
-    Told {
+    NoticeLine {
         time,
         notice: notice::gap(lines.metadata, seqs.start, seqs.end - seqs.start, None),
         gap: Some(GapRange {

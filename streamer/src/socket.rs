@@ -6,100 +6,104 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use tokio::time::Instant;
 
 use crate::{
-    access::Pass,
+    access::Grant,
     format::websocket,
     limits::Admitted,
-    piece::Piece,
-    ring::Mark,
-    tail::{Tail, Turn},
+    piece::{EncodedCursor, Piece},
+    tail::{Output, Tail},
 };
 
-/// "Going away" (RFC 6455, 7.4.1): the server stops, or has no more; come again with the cursor.
-const AWAY: u16 = 1001;
+/// Close code "going away" (RFC 6455, section 7.4.1): the server stops; the client can resume.
+const GOING_AWAY: u16 = 1001;
 
-/// "Normal": all that was asked for has been sent.
-const NORMAL: u16 = 1000;
+/// Close code "normal closure": everything requested was sent.
+const NORMAL_CLOSURE: u16 = 1000;
 
-/// "Policy violation": the key is void.
-const VOID: u16 = 1008;
+/// Close code "policy violation": the permission has ended.
+const POLICY_VIOLATION: u16 = 1008;
 
-/// How long a client has to answer a close.
-const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// How long to wait for the client's close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The largest message that a client has a reason to send.
+/// Limit of a message from the client.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
-/// What is read at once of what a client says, which is next to nothing. The library's own 128 KiB are cleared for each look: a third of what a delivery cost.
+/// Read buffer of a connection. Clients send almost nothing, and the library clears the buffer before
+/// each read: its default of 128 KiB caused a third of the cost of a delivery.
 pub(crate) const READ_BUFFER_BYTES: usize = 1024;
 
-/// Sends a tail's lines, a message a turn, until it ends or the client goes. Until then it counts as admitted.
+/// Sends a tail as messages until the tail, the grant or the client ends.
 pub(crate) async fn serve(
     mut socket: WebSocket,
     mut tail: Tail,
-    mut pass: Pass,
+    mut grant: Grant,
     _admitted: Admitted,
     heartbeat: Duration,
 ) {
-    let mut sent = Instant::now();
+    let mut last_sent = Instant::now();
     loop {
         let next = tokio::select! {
-            // The key is void: what waits is not for its holder any more.
-            () = pass.ended() => return close(socket, VOID, "no access any more").await,
-            turn = tail.next() => Next::Turn(turn),
-            // Pings are answered below; what a client says otherwise is nothing to us.
-            heard = socket.recv() => match heard {
+            // Pending output is not sent once the permission has ended.
+            () = grant.ended() => return close(socket, POLICY_VIOLATION, "no access any more").await,
+            output = tail.next() => Next::Output(output),
+            // The library answers pings; other messages are ignored.
+            received = socket.recv() => match received {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => continue,
             },
-            () = tokio::time::sleep_until(sent + heartbeat) => Next::Beat,
+            () = tokio::time::sleep_until(last_sent + heartbeat) => Next::Heartbeat,
         };
-        sent = Instant::now();
-        let went = match next {
-            Next::Beat => socket.send(Message::Ping(Default::default())).await,
-            Next::Turn(turn) if turn.ended => return end(socket, turn).await,
-            Next::Turn(turn) => socket.send(Message::Text(message(&turn))).await,
+        last_sent = Instant::now();
+        let sent = match next {
+            Next::Heartbeat => socket.send(Message::Ping(Default::default())).await,
+            Next::Output(output) if output.ended => return end(socket, output).await,
+            Next::Output(output) => socket.send(Message::Text(message(&output))).await,
         };
-        if went.is_err() {
+        if sent.is_err() {
             return;
         }
     }
 }
 
 enum Next {
-    Turn(Turn),
-    Beat,
+    Output(Output),
+    Heartbeat,
 }
 
-async fn end(mut socket: WebSocket, turn: Turn) {
-    let code = if turn.mark.is_some() { AWAY } else { NORMAL };
-    if !turn.pieces.is_empty() || turn.mark.is_some() {
-        // A client that is gone needs no last message.
-        let _ = socket.send(Message::Text(message(&turn))).await;
+async fn end(mut socket: WebSocket, output: Output) {
+    let code = if output.cursor.is_some() {
+        GOING_AWAY
+    } else {
+        NORMAL_CLOSURE
+    };
+    if !output.pieces.is_empty() || output.cursor.is_some() {
+        // An error means that the client is gone.
+        let _ = socket.send(Message::Text(message(&output))).await;
     }
-    close(socket, code, if code == AWAY { "closing" } else { "" }).await;
+    close(socket, code, if code == GOING_AWAY { "closing" } else { "" }).await;
 }
 
-/// Says goodbye, and waits for the answer.
+/// Sends a close frame and waits for the client's.
 async fn close(mut socket: WebSocket, code: u16, reason: &'static str) {
     let frame = CloseFrame {
         code,
         reason: Utf8Bytes::from_static(reason),
     };
     if socket.send(Message::Close(Some(frame))).await.is_ok() {
-        // Its answer, or its going: whoever closes first without waiting may cut off the last lines.
-        let answer = async { while let Some(Ok(_)) = socket.recv().await {} };
-        let _ = tokio::time::timeout(CLOSE_WAIT, answer).await;
+        // Closing the connection without waiting could discard lines that are still in flight.
+        let closed = async { while let Some(Ok(_)) = socket.recv().await {} };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
     }
 }
 
-/// The message of a turn; one of a single piece is put together once for all who get it.
-fn message(turn: &Turn) -> Utf8Bytes {
-    let new = |pieces: &[Piece], mark: Option<&Mark>| {
+/// Builds the message of an output. A message of a single piece is shared by all tails.
+fn message(output: &Output) -> Utf8Bytes {
+    let build = |pieces: &[Piece], cursor: Option<&EncodedCursor>| {
         let lists = pieces.iter().map(|piece| &piece.plain()[..]);
-        Utf8Bytes::from(websocket::message(mark.map(|mark| mark.cursor.as_str()), lists))
+        Utf8Bytes::from(websocket::message(cursor.map(|cursor| cursor.text.as_str()), lists))
     };
-    match (turn.pieces.as_slice(), &turn.mark) {
-        ([piece], Some(mark)) => piece.message(mark, || new(&turn.pieces, Some(mark))),
-        (pieces, mark) => new(pieces, mark.as_deref()),
+    match (output.pieces.as_slice(), &output.cursor) {
+        ([piece], Some(cursor)) => piece.message(cursor, || build(&output.pieces, Some(cursor))),
+        (pieces, cursor) => build(pieces, cursor.as_deref()),
     }
 }

@@ -1,224 +1,140 @@
-//! One client's reading of one app: what came before, then a cursor into the ring.
+//! One client's read of one app: history first, then live lines.
+//!
+//! Depends on history and the hub; the protocol that carries the output is the caller's.
+
+mod live;
+mod output;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use bus::{AppName, Timestamp, notice};
-use prometheus_client::metrics::counter::Counter;
-use tokio::{sync::watch, time::Instant};
+use bus::AppName;
+use tokio::time::Instant;
 
+use self::live::Live;
+pub(crate) use self::output::Output;
 use crate::{
-    backlog::Backlog,
-    choose::Choose,
+    backlog::History,
+    choose::Selector,
     format::Format,
-    frame::{Frame, Told},
+    frame::Frame,
     hubs::Attached,
-    piece::Piece,
-    ring::{Mark, Place},
+    line::NoticeLine,
+    metrics::Metrics,
+    piece::{EncodedCursor, Piece},
 };
 
-/// Bytes after which a reader's turn is over: what a write can carry, and what is rendered for one reader at a time.
-const TURN_BYTES: usize = 256 * 1024;
+/// Bytes after which an output is complete: about one write, and the limit of what is rendered for
+/// one tail before others run.
+const OUTPUT_BYTES: usize = 256 * 1024;
 
-/// What a client still has to get, and where it goes on.
+/// A client's remaining history and its position among live lines.
 pub(crate) struct Tail {
     app: AppName,
     format: Format,
-    told: Vec<Told>,
-    backlog: VecDeque<Arc<Frame>>,
-    /// So many of the backlog's frames come from a read-back.
-    read_back: usize,
-    choose: Choose,
+    notices: Vec<NoticeLine>,
+    history: VecDeque<Arc<Frame>>,
+    /// Number of leading history frames that come from a history read.
+    read_frames: usize,
+    selector: Selector,
     live: Option<Live>,
 }
 
-/// Its place among the live lines.
-struct Live {
-    attached: Attached,
-    place: Place,
-    grown: watch::Receiver<u64>,
-    served: Timestamp,
-    overflowed: Counter,
-    /// When it ends of itself.
-    until: Option<Instant>,
-    /// It has been told where it is though nothing came.
-    caught_up: bool,
-}
-
-/// What a client is sent next.
-pub(crate) struct Turn {
-    /// In order. May be none.
-    pub(crate) pieces: Vec<Piece>,
-    /// Where the client is who has got them. `None` where more is waiting already.
-    pub(crate) mark: Option<Arc<Mark>>,
-    /// There will be no more.
-    pub(crate) ended: bool,
-}
-
 impl Tail {
-    /// A tail that ends behind its backlog.
-    pub(crate) fn ended(app: AppName, format: Format, backlog: Backlog) -> Self {
+    /// Creates a tail that ends behind its history.
+    pub(crate) fn finite(app: AppName, format: Format, history: History) -> Self {
         Self {
             app,
             format,
-            told: backlog.told,
-            backlog: backlog.frames.into(),
-            read_back: backlog.read_back,
-            choose: backlog.choose,
+            notices: history.notices,
+            history: history.frames.into(),
+            read_frames: history.read_frames,
+            selector: history.selector,
             live: None,
         }
     }
 
-    /// A tail that goes on with what comes, until then.
-    pub(crate) fn joined(
+    /// Creates a tail that continues with live lines, until `until`.
+    pub(crate) fn live(
         attached: Attached,
         format: Format,
-        mut backlog: Backlog,
+        mut history: History,
         until: Option<Instant>,
-        overflowed: Counter,
+        metrics: Metrics,
     ) -> Self {
-        let grown = attached.hub.ring.watch();
-        let place = backlog.place.take().unwrap_or_else(|| attached.hub.ring.end());
-        let app = attached.hub.app.clone();
+        let live = Live::new(attached, history.position.take(), until, metrics);
+        let app = live.app().clone();
         Self {
-            live: Some(Live {
-                attached,
-                place,
-                grown,
-                served: Timestamp::now(),
-                overflowed,
-                until,
-                caught_up: false,
-            }),
-            ..Self::ended(app, format, backlog)
+            live: Some(live),
+            ..Self::finite(app, format, history)
         }
     }
 
-    /// Waits until there is something to send.
+    /// Waits for the next output.
     ///
-    /// *Cancel safety*: nothing is lost when the call is dropped.
-    pub(crate) async fn next(&mut self) -> Turn {
-        if let Some(turn) = self.next_of_backlog() {
-            // Looking for lines takes time: others have their turn between two.
-            if self.choose.looks_at_lines() {
+    /// *Cancel safety*: dropping the call loses nothing.
+    pub(crate) async fn next(&mut self) -> Output {
+        if let Some(output) = self.next_of_history() {
+            // Filtering takes time; let other tasks run in between.
+            if self.selector.is_filtered() {
                 tokio::task::yield_now().await;
             }
-            return turn;
+            return output;
         }
         let Some(live) = &mut self.live else {
-            return Turn::end(Vec::new(), None);
+            return Output::last(Vec::new(), None);
         };
         loop {
-            let stopping = live.is_over();
-            live.grown.borrow_and_update();
-            let (pieces, more) = live.take(&self.app, &mut self.choose, self.format);
-            let ended = stopping && !more;
-            let caught_up = !more && !std::mem::replace(&mut live.caught_up, true);
-            if ended || caught_up || !pieces.is_empty() {
-                let mark = live.mark(&self.choose);
-                return Turn { pieces, mark, ended };
+            let over = live.is_over();
+            live.mark_seen();
+            let (pieces, more) = live.read(&mut self.selector, self.format);
+            let ended = over && !more;
+            let report_cursor = !more && live.report_cursor_once();
+            if ended || report_cursor || !pieces.is_empty() {
+                let cursor = live.cursor(&self.selector);
+                return Output { pieces, cursor, ended };
             }
             if more {
-                // It looked at lines and wants none of them: others have their turn first.
+                // Filtered frames took time and selected nothing; let other tasks run.
                 tokio::task::yield_now().await;
             } else if live.wait().await.is_err() {
-                return Turn::end(pieces, live.mark(&self.choose));
+                return Output::last(pieces, live.cursor(&self.selector));
             }
         }
     }
 
-    /// Where the client is, when it has got all there is.
-    pub(crate) fn mark(&self) -> Option<Arc<Mark>> {
-        let live = self.live.as_ref().filter(|_| self.backlog.is_empty())?;
-        live.mark(&self.choose)
+    /// Returns the current cursor. `None` until all history has been sent.
+    pub(crate) fn cursor(&self) -> Option<Arc<EncodedCursor>> {
+        let live = self.live.as_ref().filter(|_| self.history.is_empty())?;
+        live.cursor(&self.selector)
     }
 
-    fn next_of_backlog(&mut self) -> Option<Turn> {
+    fn next_of_history(&mut self) -> Option<Output> {
         let app = &self.app;
-        let told = self.told.drain(..).map(|told| said(app, told, self.format));
-        let mut pieces: Vec<Piece> = told.collect();
+        let notices = self.notices.drain(..);
+        let mut pieces: Vec<Piece> = notices
+            .map(|notice| Frame::notice(app, notice).piece(self.format).clone())
+            .collect();
         let mut bytes = 0;
-        while bytes < TURN_BYTES
-            && let Some(frame) = self.backlog.pop_front()
+        while bytes < OUTPUT_BYTES
+            && let Some(frame) = self.history.pop_front()
         {
-            let live = self.read_back == 0;
-            self.read_back = self.read_back.saturating_sub(1);
-            if let Some(piece) = self.choose.render(&frame, live, self.format) {
+            let live = self.read_frames == 0;
+            self.read_frames = self.read_frames.saturating_sub(1);
+            if let Some(piece) = self.selector.render(&frame, live, self.format) {
                 bytes += piece.plain().len();
                 pieces.push(piece);
-            } else if self.choose.looks_at_lines() {
+            } else if self.selector.is_filtered() {
                 break;
             }
         }
-        if pieces.is_empty() && self.backlog.is_empty() {
+        if pieces.is_empty() && self.history.is_empty() {
             return None;
         }
-        let ended = self.live.is_none() && self.backlog.is_empty();
-        Some(Turn {
+        let ended = self.live.is_none() && self.history.is_empty();
+        Some(Output {
             pieces,
-            mark: None,
+            cursor: None,
             ended,
         })
     }
-}
-
-impl Live {
-    /// Takes what the ring has; true where there was something.
-    fn take(&mut self, app: &AppName, choose: &mut Choose, format: Format) -> (Vec<Piece>, bool) {
-        let taken = self.attached.hub.ring.take(self.place);
-        self.place = taken.place;
-        let mut pieces = Vec::with_capacity(taken.frames.len());
-        if taken.missed > 0 {
-            self.overflowed.inc_by(taken.missed);
-            choose.overflowed();
-            let told = Told::now(notice::overflow(taken.missed, self.served));
-            pieces.push(said(app, told, format));
-        }
-        let rendered = taken
-            .frames
-            .iter()
-            .filter_map(|frame| choose.render(frame, true, format));
-        pieces.extend(rendered);
-        self.served = Timestamp::now();
-        (pieces, !taken.frames.is_empty() || taken.missed > 0)
-    }
-
-    /// The ring's cursor says where this reader is once the ring has brought what it had from elsewhere.
-    fn mark(&self, choose: &Choose) -> Option<Arc<Mark>> {
-        let ring = &self.attached.hub.ring;
-        choose.is_joined(ring).then(|| ring.cursor(self.place)).flatten()
-    }
-
-    fn is_over(&self) -> bool {
-        self.attached.hub.done.is_cancelled() || self.until.is_some_and(|until| until <= Instant::now())
-    }
-
-    /// Waits for more. An error: there will be none.
-    async fn wait(&mut self) -> Result<(), watch::error::RecvError> {
-        let until = self.until;
-        let over = async {
-            match until {
-                Some(until) => tokio::time::sleep_until(until).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            changed = self.grown.changed() => changed,
-            () = self.attached.hub.done.cancelled() => Ok(()),
-            () = over => Ok(()),
-        }
-    }
-}
-
-impl Turn {
-    pub(crate) fn end(pieces: Vec<Piece>, mark: Option<Arc<Mark>>) -> Self {
-        Self {
-            pieces,
-            mark,
-            ended: true,
-        }
-    }
-}
-
-fn said(app: &AppName, told: Told, format: Format) -> Piece {
-    Frame::told(app, told).piece(format).clone()
 }

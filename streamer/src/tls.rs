@@ -1,4 +1,4 @@
-//! TLS on the listener: certificate and key from files, read again when they change.
+//! TLS with certificate and key from files, which are reloaded when they change.
 
 use std::{
     io,
@@ -21,87 +21,88 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How often the files are looked at. A certificate is renewed weeks before its end.
-const LOOK: Duration = Duration::from_secs(2);
+/// Interval at which the files are checked for changes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What is spoken inside, as the client chooses (RFC 7301).
+/// Protocols offered with ALPN (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// A certificate and its key, as the files have them.
+/// A TLS configuration whose certificate is reloaded from files.
 pub struct Tls {
     acceptor: TlsAcceptor,
-    _looking: DropGuard,
+    _reload: DropGuard,
 }
 
-/// Why a certificate cannot be used.
+/// Why a certificate cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file is not there, or holds no PEM.
-    #[error("{path}: {reason}")]
+    /// A file cannot be read, or contains no PEM of the expected kind.
+    #[error("cannot load {path}: {reason}")]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         reason: String,
     },
-    /// The two do not belong together, or are of no kind that is known.
-    #[error("{certificate} and {key} do not make a certificate: {reason}")]
+    /// Certificate and key do not match, or their type is not supported.
+    #[error("certificate {certificate} and key {key} cannot be used together: {reason}")]
     Pair {
         /// The certificate's file.
         certificate: PathBuf,
-        /// The key's.
+        /// The key's file.
         key: PathBuf,
-        /// What is wrong with them.
+        /// The cause.
         reason: String,
     },
 }
 
-/// The two files.
+/// The files of certificate and key.
 #[derive(Clone)]
 struct Files {
     certificate: PathBuf,
     key: PathBuf,
 }
 
-/// What a change is seen by.
-type Seen = [Option<(SystemTime, u64)>; 2];
+/// Modification time and size of both files.
+type FileStates = [Option<(SystemTime, u64)>; 2];
 
-/// What clients are shown now.
+/// Resolves to the certificate loaded last.
 #[derive(Debug)]
-struct Shown(RwLock<Arc<CertifiedKey>>);
+struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0.read()))
     }
 }
 
 impl Tls {
-    /// Reads both, PEM, the certificate with its chain; and looks after them until it is dropped. What they are replaced with is shown to who connects from then on, and
-    /// where it cannot be used, what was good stays.
+    /// Loads a PEM certificate chain and its key, and reloads them when the files change, until the
+    /// value is dropped. New connections use the new certificate. If it cannot be loaded, the previous
+    /// one stays in use.
     ///
-    /// To be called within a runtime.
+    /// Call it within a Tokio runtime.
     ///
     /// # Errors
-    /// [`TlsError`]: which file, and what is wrong with it.
+    /// [`TlsError`] with the file and the cause.
     pub fn open(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, TlsError> {
         let files = Files {
             certificate: certificate.into(),
             key: key.into(),
         };
-        let seen = files.look();
-        let shown = Arc::new(Shown(RwLock::new(Arc::new(files.read()?))));
+        let states = files.states();
+        let current = Arc::new(CurrentCertificate(RwLock::new(Arc::new(files.read()?))));
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| files.pair(&error))?
+            .map_err(|error| files.pair_error(&error))?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
+            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(look_after(files, seen, shown)));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(reload(files, states, current)));
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
-            _looking: stop.drop_guard(),
+            _reload: stop.drop_guard(),
         })
     }
 
@@ -110,30 +111,30 @@ impl Tls {
     }
 }
 
-async fn look_after(files: Files, mut seen: Seen, shown: Arc<Shown>) {
+/// Reloads the files whenever they change.
+async fn reload(files: Files, mut states: FileStates, current: Arc<CurrentCertificate>) {
     loop {
-        tokio::time::sleep(LOOK).await;
-        let looked = files.clone();
-        // Small files on a local disk; yet a disk.
-        let Ok(now) = tokio::task::spawn_blocking(move || looked.look()).await else {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        let checked = files.clone();
+        let Ok(new) = tokio::task::spawn_blocking(move || checked.states()).await else {
             return;
         };
-        if std::mem::replace(&mut seen, now) == now {
+        if std::mem::replace(&mut states, new) == new {
             continue;
         }
         match files.read() {
-            Ok(read) => {
-                *shown.0.write() = Arc::new(read);
-                tracing::info!("the certificate was read again");
+            Ok(certificate) => {
+                *current.0.write() = Arc::new(certificate);
+                tracing::info!("certificate reloaded");
             }
-            // The next change may complete it: the two are written one after the other.
-            Err(error) => tracing::error!(%error, "the certificate stays the one that it was"),
+            // Usually temporary: certificate and key are replaced one after the other.
+            Err(error) => tracing::error!(%error, "certificate reload failed, keeping the previous one"),
         }
     }
 }
 
 impl Files {
-    fn look(&self) -> Seen {
+    fn states(&self) -> FileStates {
         [&self.certificate, &self.key].map(|path| {
             let metadata = std::fs::metadata(path).ok()?;
             Some((metadata.modified().ok()?, metadata.len()))
@@ -141,17 +142,17 @@ impl Files {
     }
 
     fn read(&self) -> Result<CertifiedKey, TlsError> {
-        let unreadable = |error| file(&self.certificate, &error);
+        let unreadable = |error| file_error(&self.certificate, &error);
         let chain = CertificateDer::pem_file_iter(&self.certificate).map_err(unreadable)?;
         let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(unreadable)?;
         if chain.is_empty() {
-            return Err(file(&self.certificate, &pem::Error::NoItemsFound));
+            return Err(file_error(&self.certificate, &pem::Error::NoItemsFound));
         }
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| file(&self.key, &error))?;
-        CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| self.pair(&error))
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| file_error(&self.key, &error))?;
+        CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| self.pair_error(&error))
     }
 
-    fn pair(&self, error: &rustls::Error) -> TlsError {
+    fn pair_error(&self, error: &rustls::Error) -> TlsError {
         TlsError::Pair {
             certificate: self.certificate.clone(),
             key: self.key.clone(),
@@ -160,11 +161,11 @@ impl Files {
     }
 }
 
-fn file(path: &Path, error: &pem::Error) -> TlsError {
+fn file_error(path: &Path, error: &pem::Error) -> TlsError {
     let reason = match error {
-        pem::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        pem::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => "no such file; check the path".to_owned(),
         pem::Error::Io(error) => error.to_string(),
-        _ => "it holds no PEM of the kind that is expected".to_owned(),
+        _ => "contains no PEM section of the expected kind".to_owned(),
     };
     TlsError::File {
         path: path.to_owned(),

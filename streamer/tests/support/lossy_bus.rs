@@ -1,4 +1,4 @@
-//! A bus whose readers can miss what another reader of it gets.
+//! A bus whose history reads can miss a batch.
 
 use std::sync::{
     Arc,
@@ -8,35 +8,36 @@ use std::sync::{
 use bus::{AppName, Batch, Bus, BusError, Embedded, Item, Reader, Start};
 use futures::{FutureExt, StreamExt, future, future::BoxFuture, stream};
 
-/// The embedded bus, of which the first readings back lack the batch of one seq: as a subscription lacks what was published while it was made and set back in time.
-pub struct Forgetful {
+/// The embedded bus, except that the first history reads lack one batch, as a Pub/Sub subscription can
+/// lack what is published while it is created and sought back in time.
+pub struct LossyBus {
     pub inner: Arc<Embedded>,
-    /// Which seq is forgotten.
+    /// Sequence number of the missing batch.
     pub seq: u64,
-    /// By how many readings back yet.
+    /// Number of history reads that still lack it.
     pub times: AtomicU64,
 }
 
-impl Forgetful {
-    fn forgets(&self, start: Start) -> bool {
-        let less = |times: u64| times.checked_sub(1);
+impl LossyBus {
+    fn drops_batch(&self, start: Start) -> bool {
+        let decrement = |times: u64| times.checked_sub(1);
         !matches!(start, Start::Now)
             && self
                 .times
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, decrement)
                 .is_ok()
     }
 }
 
-impl Bus for Forgetful {
+impl Bus for LossyBus {
     fn follow<'a>(&'a self, app: &'a AppName, start: Start) -> BoxFuture<'a, Result<Reader, BusError>> {
         async move {
             let mut reader = self.inner.follow(app, start).await?;
-            let (since, seq, forgets) = (reader.since(), self.seq, self.forgets(start));
+            let (since, seq, drops_batch) = (reader.since(), self.seq, self.drops_batch(start));
             let items = stream::poll_fn(move |context| Box::pin(reader.next()).poll_unpin(context));
             let kept = items.filter(move |item| {
-                let forgotten = matches!(item, Ok(Item::Delivery(delivery)) if delivery.batch.seq == seq);
-                future::ready(!(forgets && forgotten))
+                let is_target = matches!(item, Ok(Item::Delivery(delivery)) if delivery.batch.seq == seq);
+                future::ready(!(drops_batch && is_target))
             });
             Ok(Reader::new(kept.boxed(), since, false))
         }
