@@ -1,8 +1,9 @@
 //! One hub with many text tails: CPU time per delivery, and latency.
 //!
-//! `cargo bench -p streamer --bench fanout [-- TAILS LINES_PER_SECOND SECONDS STALLED]`, by default 1000
-//! tails, 100 lines/s and 10 s, without stalled tails that never read. Server and clients are two
-//! processes on one machine: CPU and memory are those of the server, latency is affected by both.
+//! `cargo bench -p streamer --bench fanout [-- TAILS LINES_PER_SECOND SECONDS STALLED]`, by default
+//! 1000 tails, 100 lines/s and 10 s, without stalled tails that never read. Server and clients are
+//! two processes on one machine: CPU and memory are those of the server, latency is affected by
+//! both.
 
 #![allow(clippy::unwrap_used, reason = "a panic reports why the benchmark cannot run")]
 
@@ -101,7 +102,8 @@ async fn connect(addr: &str) -> TcpStream {
     connection
 }
 
-/// Reads `lines` lines on each of `tails` connections; tells the distribution of their latencies. `stalled` more connections ask and never read.
+/// Reads `lines` lines on each of `tails` connections and prints the latencies. `stalled` more
+/// connections send a request and never read.
 async fn read(addr: &str, tails: u64, lines: u64, stalled: u64) {
     let mut unread = Vec::new();
     for _ in 0..stalled {

@@ -1,9 +1,10 @@
 //! Many WebSockets on one app, compared with nginx's nchan module.
 //!
-//! `cargo bench -p streamer --bench nchan [-- SOCKETS LINES_PER_SECOND SECONDS]`, by default 1000, 20 and
-//! 20, three rounds each. Requires Debian's `nginx` and `libnginx-mod-nchan`. nchan sends messages of 100
-//! bytes; the streamer sends the same text as JSON. CPU and memory are those of the server: for the
-//! streamer they include the durable bus and the publisher, for nginx its workers only.
+//! `cargo bench -p streamer --bench nchan [-- SOCKETS LINES_PER_SECOND SECONDS]`, by default 1000,
+//! 20 and 20, three rounds each. Requires Debian's `nginx` and `libnginx-mod-nchan`. nchan sends
+//! messages of 100 bytes; the streamer sends the same text as JSON. CPU and memory are those of the
+//! server: for the streamer they include the durable bus and the publisher, for nginx its workers
+//! only.
 
 #![allow(clippy::unwrap_used, reason = "a panic reports why the benchmark cannot run")]
 
@@ -106,7 +107,8 @@ async fn nchan(load: &Load) {
     .await;
 }
 
-/// Starts the readers in another process, publishes at a constant rate, and prints latency and cost.
+/// Starts the readers in another process, publishes at a constant rate, and prints latency and
+/// cost.
 async fn measure(name: &str, server: &[u32], url: &str, load: &Load, mut publish: impl AsyncFnMut(u64, &str)) {
     let idle: u64 = server.iter().copied().map(resident_kib).sum();
     let mut readers = Command::new(std::env::current_exe().unwrap())

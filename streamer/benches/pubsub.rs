@@ -1,10 +1,10 @@
-//! Latency on Google's Pub/Sub emulator: of the first line of a tail, and of live lines compared with a
-//! bare Pub/Sub client.
+//! Latency on Google's Pub/Sub emulator: of the first line of a tail, and of live lines compared
+//! with a bare Pub/Sub client.
 //!
-//! `cargo bench -p streamer --bench pubsub [-- LINES_PER_SECOND SECONDS]`, by default 50 lines/s for 20 s.
-//! The bare client uses the same client library, pulls from the same topic at the same time with another
-//! subscription, and discards the messages; the difference is the latency that the streamer adds.
-//! Everything but the emulator runs in one process.
+//! `cargo bench -p streamer --bench pubsub [-- LINES_PER_SECOND SECONDS]`, by default 50 lines/s
+//! for 20 s. The bare client uses the same client library, pulls from the same topic at the same
+//! time with another subscription, and discards the messages; the difference is the latency that
+//! the streamer adds. Everything but the emulator runs in one process.
 
 #![allow(clippy::unwrap_used, reason = "a panic reports why the benchmark cannot run")]
 
@@ -115,7 +115,8 @@ async fn live_lines(bus: &dyn Bus, addr: &str, host: &str, rate: u64, seconds: u
     );
 }
 
-/// Pulls and acknowledges messages until `lines` measured ones have arrived. Returns their latencies.
+/// Pulls and acknowledges messages until `lines` measured ones have arrived. Returns their
+/// latencies.
 async fn bare(host: &str, app: &AppName, lines: u64) -> JoinHandle<Vec<f64>> {
     let (endpoint, credentials) = (format!("http://{host}"), anonymous::Builder::new().build());
     let admin = SubscriptionAdmin::builder()

@@ -12,13 +12,13 @@ pub struct Config {
     /// Bytes that one hub keeps in its ring: lines and their cached renderings. A tail that falls
     /// behind by more skips lines (L11).
     pub ring_bytes: usize,
-    /// How far the fastest tail of an app may lag behind the bus before it skips lines. Until then the
-    /// hub pauses and the bus keeps what does not fit into the ring.
+    /// How far the fastest tail of an app may lag behind the bus before it skips lines. Until then
+    /// the hub pauses and the bus keeps what does not fit into the ring.
     pub max_lag: Duration,
     /// Bytes that all rings keep. Above it, large rings shrink.
     pub total_ring_bytes: usize,
-    /// Bytes of batches that one history read may hold. Above it, history is truncated to its newest
-    /// lines (L15).
+    /// Bytes of batches that one history read may hold. Above it, history is truncated to its
+    /// newest lines (L15).
     pub history_bytes: usize,
     /// Bytes of history that all tails together may hold until it is sent. Near it, a history read
     /// gets less than `history_bytes`.

@@ -11,8 +11,8 @@ use bus::{AppName, BusError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// An error response: a status and one line of ASCII JSON with a message. The Gigalixir client prints
-/// that line unchanged.
+/// An error response: a status and one line of ASCII JSON with a message. The Gigalixir client
+/// prints that line unchanged.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     /// The app does not exist, or the client may not read it; the response is the same.
@@ -120,8 +120,8 @@ struct Errors {
 }
 
 impl ApiError {
-    /// Creates an error about a parameter. Characters outside printable ASCII are replaced, because old
-    /// clients cannot print them.
+    /// Creates an error about a parameter. Characters outside printable ASCII are replaced, because
+    /// old clients cannot print them.
     pub(crate) fn invalid(name: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
         let reason = reason.into();
         let printable = |c: char| c.is_ascii() && !c.is_control();

@@ -1,55 +1,26 @@
 //! The HTTP server for logs: one hub per app that is being read, and any number of tails per hub.
 //!
 //! Reading order is data order: `hub` follows an app on the bus, `hub::merge` sorts its lines by
-//! timestamp, and `frame`s of them go into `hub::ring`. A `tail` is a position in the ring. It starts
-//! with `history`, from the ring or, for older lines, from the bus; `history::select` applies the
-//! client's filter. `http` sends the lines, rendered once per `format` for all tails, as a response body
-//! or a WebSocket. `access` authorizes requests.
+//! timestamp, and `frame`s of them go into `hub::ring`. A `tail` is a position in the ring. It
+//! starts with `history`, from the ring or, for older lines, from the bus; `history::select`
+//! applies the client's filter. `http` sends the lines, rendered once per `format` for all tails,
+//! as a response body or a WebSocket. `access` authorizes requests.
 
 mod access;
-mod account;
-mod app_hub;
-mod backlog;
-mod body;
-mod cached_history;
-mod charge;
-mod choose;
 mod config;
-mod connection;
-mod drains;
 mod error;
-mod extract;
-mod filter;
 mod format;
-mod forwarded;
 mod frame;
-mod gather;
-mod gzip;
 mod history;
+mod http;
 mod hub;
-mod hubs;
-mod ledger;
 mod limits;
 mod line;
-mod logs;
-mod merge;
 mod metrics;
-mod pace;
-mod piece;
 mod query;
-mod record;
-mod ring;
-mod routes;
-mod same_site;
-mod serve;
-mod sessions;
-mod settled;
-mod socket;
-mod state;
 mod tail;
 #[cfg(test)]
 mod testing;
-mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -59,17 +30,12 @@ use tokio_util::sync::CancellationToken;
 use tower::Layer;
 use tower_http::normalize_path::NormalizePathLayer;
 
-use connection::Connections;
-use serve::ConnectionSettings;
-use state::AppState;
+use self::http::{AppState, ConnectionSettings, Connections};
 
+pub use self::http::{AllowedOrigins, InvalidOrigin, Listener, Tls, TlsError, openapi};
 pub use access::{Access, InvalidWebhook, MAX_DRAINS};
 pub use config::Config;
 pub use metrics::Metrics;
-pub use routes::openapi;
-pub use same_site::{AllowedOrigins, InvalidOrigin};
-pub use serve::Listener;
-pub use tls::{Tls, TlsError};
 
 /// How long open responses may take to finish during shutdown. Kubernetes gives a pod 30 s.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -113,10 +79,10 @@ pub async fn run(
     };
     let state = AppState::new(config, access, bus, metrics, shutdown.clone());
     // The Gigalixir client's base URL can end in a slash; its paths then begin with two.
-    let router = routes::router(Arc::clone(&state), &origins, settings.tls.is_some());
+    let router = http::router(Arc::clone(&state), &origins, settings.tls.is_some());
     let service = NormalizePathLayer::trim_trailing_slash().layer(router);
     tokio::select! {
-        () = serve::serve(connections, settings, service, shutdown.clone()) => {}
+        () = http::serve(connections, settings, service, shutdown.clone()) => {}
         () = async { shutdown.cancelled().await; tokio::time::sleep(SHUTDOWN_TIMEOUT).await } => {
             tracing::warn!("shutdown timeout reached, closing open connections");
         }

@@ -46,7 +46,8 @@ pub(crate) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// Returns `count` lines of an event, starting with its line number `first`, found at `bytes` of its data.
+    /// Returns `count` lines of an event, starting with its line number `first`, found at `bytes`
+    /// of its data.
     pub(crate) fn of(key: StreamKey, event: &'a Event, first: u32, count: u32, bytes: Range<u32>) -> Self {
         let (data, part, late) = match &event.what {
             What::Lines { data, part, late, .. } => (&data[bytes.start as usize..bytes.end as usize], *part, *late),
@@ -99,7 +100,8 @@ pub(crate) struct NoticeLine {
     pub(crate) gap: Option<GapRange>,
 }
 
-/// Sequence numbers that were not delivered. An empty range is a gap of unknown size before `seqs.start`.
+/// Sequence numbers that were not delivered. An empty range is a gap of unknown size before
+/// `seqs.start`.
 #[derive(Clone, Debug)]
 pub(crate) struct GapRange {
     pub(crate) key: StreamKey,

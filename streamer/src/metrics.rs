@@ -7,7 +7,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// The streamer's metrics. Clones share their counters. Unregistered metrics count but are not exported.
+/// The streamer's metrics. Clones share their counters. Unregistered metrics count but are not
+/// exported.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     pub(crate) active_apps: Gauge,

@@ -98,7 +98,7 @@ async fn app_routes_return_404_with_another_apps_key_and_401_without_a_key() {
             let existing = path
                 .replace("{app}", "shop")
                 .replace("{id}", &fixture.drain.to_string());
-            let answer = fixture.request(asked, &existing, Some(&other), &body).await;
+            let answer = fixture.request(sent, &existing, Some(&other), &body).await;
             let missing = fixture
                 .request(
                     sent,
@@ -118,7 +118,7 @@ async fn app_routes_return_404_with_another_apps_key_and_401_without_a_key() {
             if sent.as_str() == method {
                 assert_eq!(answer.status, StatusCode::NOT_FOUND);
                 answer.assert_error("app not found");
-                let answer = fixture.request(asked, &existing, None, &body).await;
+                let answer = fixture.request(sent, &existing, None, &body).await;
                 assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
                 answer.assert_error("authentication required");
                 let challenge = answer.headers["www-authenticate"].to_str().unwrap();

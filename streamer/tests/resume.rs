@@ -1,4 +1,5 @@
-//! Resuming from a cursor, without gaps and repeats on any replica, and the number of history reads.
+//! Resuming from a cursor, without gaps and repeats on any replica, and the number of history
+//! reads.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
@@ -17,7 +18,8 @@ use support::*;
 const HOUR: Duration = Duration::from_secs(3600);
 const SSE: (&str, &str) = ("accept", "text/event-stream");
 
-/// Resumes from a cursor and reads `count` lines. Returns their sequence numbers and the last cursor.
+/// Resumes from a cursor and reads `count` lines. Returns their sequence numbers and the last
+/// cursor.
 async fn resume(stack: &Stack, cursor: &str, count: usize) -> (Vec<u64>, String) {
     let headers = [SSE, ("last-event-id", cursor)];
     stack.get_with("/api/apps/shop/logs", &headers).await.seqs(count).await

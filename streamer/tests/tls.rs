@@ -140,7 +140,8 @@ async fn a_replaced_certificate_is_reloaded_without_failed_requests() {
     for _ in 0..20 {
         assert_eq!(current(&identity).await, before);
     }
-    // Trust both certificates; replace the files while eight clients send requests and a tail is open.
+    // Trust both certificates; replace the files while eight clients send requests and a tail is
+    // open.
     let next = Identity::new();
     identity.roots.extend(next.roots.roots.iter().cloned());
     let roots = &identity.roots;

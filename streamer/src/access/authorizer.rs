@@ -86,8 +86,8 @@ impl Authorizer {
         }
     }
 
-    /// Returns the user name of the credentials; `Ok(None)` if they are invalid. `None` if the authorizer
-    /// does not report user names.
+    /// Returns the user name of the credentials; `Ok(None)` if they are invalid. `None` if the
+    /// authorizer does not report user names.
     pub(super) async fn user_name(&self, authorization: &str) -> Option<Result<Option<String>, AuthorizerError>> {
         match self {
             Self::Kubernetes(client) => {

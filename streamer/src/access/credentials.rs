@@ -11,8 +11,8 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// Parses the `Authorization` header: `Basic` with e-mail and key, as the Gigalixir client sends it,
-    /// or `Bearer` with the key. `None` if there is no such header.
+    /// Parses the `Authorization` header: `Basic` with e-mail and key, as the Gigalixir client
+    /// sends it, or `Bearer` with the key. `None` if there is no such header.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         authorization(headers).and_then(Self::parse)
     }
@@ -39,8 +39,8 @@ impl Credentials {
     }
 }
 
-/// Returns the value of the `Authorization` header. `None` if there is none or more than one: a proxy
-/// or an authorizer could use another of them than this server.
+/// Returns the value of the `Authorization` header. `None` if there is none or more than one: a
+/// proxy or an authorizer could use another of them than this server.
 pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;

@@ -153,7 +153,8 @@ impl ExternalAuth {
         decision.map_err(|_| ApiError::AuthorizerUnavailable)
     }
 
-    /// Makes a call within the limits of concurrency and time, and logs when an outage begins or ends.
+    /// Makes a call within the limits of concurrency and time, and logs when an outage begins or
+    /// ends.
     async fn call<T>(&self, call: impl Future<Output = Result<T, AuthorizerError>>) -> Result<T, AuthorizerError> {
         let with_permit = async {
             let _permit = self.calls.acquire().await;

@@ -1,8 +1,9 @@
 //! Authentication and authorization of requests.
 //!
 //! A request's credentials are checked against the API keys, or an external authorizer decides. An
-//! authorized request gets a [`Grant`] that ends when the permission does. Clients that keep sending
-//! invalid keys are throttled. An app that a client may not read looks like one that does not exist.
+//! authorized request gets a [`Grant`] that ends when the permission does. Clients that keep
+//! sending invalid keys are throttled. An app that a client may not read looks like one that does
+//! not exist.
 
 mod authorizer;
 mod credentials;
@@ -82,17 +83,18 @@ impl Access {
         Self::new(mode, Some(registry))
     }
 
-    /// Allows requests by the RBAC rules of a Kubernetes cluster: `get` on `pods/log` in the namespace
-    /// with the app's name to read its log, `update` on `drains.tributary.dev` to manage its drains.
+    /// Allows requests by the RBAC rules of a Kubernetes cluster: `get` on `pods/log` in the
+    /// namespace with the app's name to read its log, `update` on `drains.tributary.dev` to manage
+    /// its drains.
     ///
-    /// Decisions are cached for `cache_time`. An open response ends at most twice that long after the
-    /// permission is revoked.
+    /// Decisions are cached for `cache_time`. An open response ends at most twice that long after
+    /// the permission is revoked.
     pub fn kubernetes(client: kube::Client, registry: Option<Arc<dyn Registry>>, cache_time: Duration) -> Self {
         Self::external(Authorizer::Kubernetes(client), registry, cache_time)
     }
 
-    /// Allows requests by a webhook, which receives `{"app", "action", "authorization"}` and responds
-    /// 200, 401 or 404. Decisions are cached for `cache_time`.
+    /// Allows requests by a webhook, which receives `{"app", "action", "authorization"}` and
+    /// responds 200, 401 or 404. Decisions are cached for `cache_time`.
     ///
     /// # Errors
     /// [`InvalidWebhook`].
@@ -227,8 +229,8 @@ impl Access {
         }
     }
 
-    /// Creates the token of a log session for an authorized client, and returns it with its expiry in
-    /// Unix seconds. `None` if authentication is disabled.
+    /// Creates the token of a log session for an authorized client, and returns it with its expiry
+    /// in Unix seconds. `None` if authentication is disabled.
     ///
     /// # Errors
     /// Those of [`identify`](Self::identify).

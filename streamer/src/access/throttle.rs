@@ -14,12 +14,12 @@ use governor::{
 
 use crate::{error::ApiError, limits::client_network};
 
-/// Invalid keys allowed per minute from one client network, and repetitions of one invalid key; also
-/// the burst of both.
+/// Invalid keys allowed per minute from one client network, and repetitions of one invalid key;
+/// also the burst of both.
 const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
 
-/// Limit of tracked networks, and of tracked keys. Above it every failure is throttled; valid keys are
-/// not affected.
+/// Limit of tracked networks, and of tracked keys. Above it every failure is throttled; valid keys
+/// are not affected.
 const MAX_TRACKED: usize = 50_000;
 
 /// Value of `Retry-After` in seconds: by then one more attempt is allowed.

@@ -48,8 +48,8 @@ impl Format {
             .unwrap_or(Self::Text)
     }
 
-    /// Returns the `Content-Type`. For text it includes the charset, without which some clients decode
-    /// Latin-1.
+    /// Returns the `Content-Type`. For text it includes the charset, without which some clients
+    /// decode Latin-1.
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; charset=utf-8",

@@ -10,8 +10,8 @@ pub(super) fn write(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
     out.put_u8(b'\n');
 }
 
-/// Returns the last line of a response that the server ends. It contains the cursor to resume from and
-/// is the only line that is no log line.
+/// Returns the last line of a response that the server ends. It contains the cursor to resume from
+/// and is the only line that is no log line.
 pub(crate) fn closing(cursor: &str) -> Bytes {
     format!("{{\"closing\":true,\"cursor\":\"{cursor}\"}}\n").into()
 }

@@ -1,7 +1,7 @@
 //! `text/event-stream`: one JSON object per event. IDs are cursors, with which browsers resume.
 //!
-//! *Source*: WHATWG HTML, "Server-sent events". An `id` without `data` sets the next `Last-Event-ID`
-//! and dispatches no event.
+//! *Source*: WHATWG HTML, "Server-sent events". An `id` without `data` sets the next
+//! `Last-Event-ID` and dispatches no event.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

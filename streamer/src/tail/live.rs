@@ -7,14 +7,15 @@ use futures::future::OptionFuture;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    choose::Selector,
     format::Format,
-    frame::Frame,
-    hubs::Attached,
+    frame::{
+        Frame,
+        rendered::{EncodedCursor, Rendered},
+    },
+    history::Selector,
+    hub::{hubs::Attached, ring::RingPosition},
     line::NoticeLine,
     metrics::{Metrics, Reason},
-    piece::{EncodedCursor, Piece},
-    ring::RingPosition,
 };
 
 /// A position in the ring of the hub that the tail is attached to.
@@ -67,7 +68,7 @@ impl Live {
     }
 
     /// Renders the next frames. The second value is false if the ring had none.
-    pub(super) fn read(&mut self, selector: &mut Selector, format: Format) -> (Vec<Piece>, bool) {
+    pub(super) fn read(&mut self, selector: &mut Selector, format: Format) -> (Vec<Rendered>, bool) {
         let read = self.attached.hub.ring.read(self.position);
         self.position = read.position;
         let mut pieces = Vec::with_capacity(read.frames.len());
@@ -75,7 +76,7 @@ impl Live {
             self.metrics.count_gap(Reason::SlowClient, read.skipped);
             selector.set_fell_behind();
             let notice = NoticeLine::now(notice::overflow(read.skipped, self.last_read));
-            pieces.push(Frame::notice(self.app(), notice).piece(format).clone());
+            pieces.push(Frame::notice(self.app(), notice).rendered(format).clone());
         }
         let rendered = read
             .frames

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::piece::{EncodedCursor, Piece};
+use crate::frame::rendered::{EncodedCursor, Rendered};
 
 /// The next output of a tail.
 pub(crate) struct Output {
     /// In order; may be empty.
-    pub(crate) pieces: Vec<Piece>,
+    pub(crate) pieces: Vec<Rendered>,
     /// The cursor behind the pieces. `None` while more is available.
     pub(crate) cursor: Option<Arc<EncodedCursor>>,
     /// Nothing follows.
@@ -15,7 +15,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn last(pieces: Vec<Piece>, cursor: Option<Arc<EncodedCursor>>) -> Self {
+    pub(crate) fn last(pieces: Vec<Rendered>, cursor: Option<Arc<EncodedCursor>>) -> Self {
         Self {
             pieces,
             cursor,

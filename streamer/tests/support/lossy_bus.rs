@@ -8,8 +8,8 @@ use std::sync::{
 use bus::{AppName, Batch, Bus, BusError, Embedded, Item, Reader, Start};
 use futures::{FutureExt, StreamExt, future, future::BoxFuture, stream};
 
-/// The embedded bus, except that the first history reads lack one batch, as a Pub/Sub subscription can
-/// lack what is published while it is created and sought back in time.
+/// The embedded bus, except that the first history reads lack one batch, as a Pub/Sub subscription
+/// can lack what is published while it is created and sought back in time.
 pub struct LossyBus {
     pub inner: Arc<Embedded>,
     /// Sequence number of the missing batch.

@@ -290,8 +290,8 @@ impl Reading {
         }
     }
 
-    /// Reads `count` lines, and further if no cursor has been sent yet. Returns the sequence numbers and
-    /// the last cursor.
+    /// Reads `count` lines, and further if no cursor has been sent yet. Returns the sequence
+    /// numbers and the last cursor.
     pub async fn seqs(&mut self, count: usize) -> (Vec<u64>, String) {
         let (mut seqs, mut id) = (Vec::new(), None);
         while seqs.len() < count || id.is_none() {
