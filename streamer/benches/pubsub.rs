@@ -76,7 +76,7 @@ async fn first_lines(bus: &dyn Bus, addr: &str) {
 /// Measures the latency from publish to a bare client and to a tail.
 async fn live_lines(bus: &dyn Bus, addr: &str, host: &str, rate: u64, seconds: u64) {
     let lines = rate * seconds;
-    let metadata = metadata("way");
+    let metadata = metadata("live");
     bus.create(&metadata.app).await.unwrap();
     let bare = bare(host, &metadata.app, lines).await;
     let mut tail = Tail::open(addr, &metadata.app, 0).await;

@@ -95,12 +95,12 @@ impl Sorter {
         if at > Timestamp(i64::MIN) {
             self.keys.insert(key, at);
         }
-        self.hold(key, event, first_entry, wanted);
+        self.store(key, event, first_entry, wanted);
     }
 
-    /// Holds the event whose entries start at `first`. If few of its lines are wanted, holds copies
+    /// Stores the event whose entries start at `first`. If few of its lines are wanted, stores copies
     /// of those lines instead.
-    fn hold(&mut self, key: StreamKey, event: Event, first: usize, wanted: usize) {
+    fn store(&mut self, key: StreamKey, event: Event, first: usize, wanted: usize) {
         self.lines += (self.entries.len() - first) as u64;
         if wanted == 0 {
             return;

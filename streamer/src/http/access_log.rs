@@ -1,7 +1,7 @@
 //! The access log: client, method, path and status of each request, never its keys, query or lines.
 
 use axum::{
-    http::extract::{ConnectInfo, MatchedPath, Request},
+    extract::{ConnectInfo, MatchedPath, Request},
     middleware::Next,
     response::Response,
 };

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, convert::Infallible, marker::PhantomData, net::IpAddr, sync::Arc};
 
 use axum::{
-    http::extract::{ConnectInfo, FromRequestParts, Path},
+    extract::{ConnectInfo, FromRequestParts, Path},
     http::{HeaderMap, request::Parts},
     response::{IntoResponse, Response},
 };

@@ -89,7 +89,7 @@ mod tests {
         };
         for batch in batches {
             merge.push(event(&metadata("web"), batch * 10, &[0; 10], 0), now);
-            ring.extend(merge.take_all());
+            ring.extend(merge.release_all());
         }
     }
 

@@ -196,7 +196,7 @@ impl HubReader {
             self.serve();
         }
         self.merge_events();
-        let frames = self.merge.take_all();
+        let frames = self.merge.release_all();
         self.enqueue(frames);
         self.hub.ring.extend(self.pending.drain(..));
     }
@@ -287,7 +287,7 @@ impl HubReader {
         self.merge_events();
         let now = self.started.elapsed();
         if now >= self.next_wake {
-            let frames = self.merge.take(now);
+            let frames = self.merge.release(now);
             self.enqueue(frames);
         }
         if self.last_forget.elapsed() > FORGET_INTERVAL {

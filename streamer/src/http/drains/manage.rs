@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::{
     Json,
+    extract::{State, rejection::BytesRejection},
     http::StatusCode,
-    http::extract::{State, rejection::BytesRejection},
 };
 use bytes::Bytes;
 use registry::DrainUrl;

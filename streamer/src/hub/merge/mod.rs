@@ -227,7 +227,7 @@ impl Merge {
         }
     }
 
-    /// Returns when to call [`take`](Self::take), on the clock of [`Moment::elapsed`]. `None` if
+    /// Returns when to call [`release`](Self::release), on the clock of [`Moment::elapsed`]. `None` if
     /// nothing is pending.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let first = self.pending.first()?;
@@ -237,7 +237,7 @@ impl Merge {
     }
 
     /// Releases the lines whose reorder window is over.
-    pub(crate) fn take(&mut self, now: Duration) -> Vec<Frame> {
+    pub(crate) fn release(&mut self, now: Duration) -> Vec<Frame> {
         self.disorder.expire(now);
         let window = self.disorder.window();
         while let Some((when, head)) = self.steps.front().copied()
@@ -249,15 +249,15 @@ impl Merge {
         if self.bytes > MAX_BUFFERED_BYTES {
             self.watermark = self.head;
         }
-        self.take_up_to(self.watermark)
+        self.release_up_to(self.watermark)
     }
 
     /// Releases all lines.
-    pub(crate) fn take_all(&mut self) -> Vec<Frame> {
-        self.take_up_to(Timestamp(i64::MAX))
+    pub(crate) fn release_all(&mut self) -> Vec<Frame> {
+        self.release_up_to(Timestamp(i64::MAX))
     }
 
-    fn take_up_to(&mut self, watermark: Timestamp) -> Vec<Frame> {
+    fn release_up_to(&mut self, watermark: Timestamp) -> Vec<Frame> {
         self.is_sorted = true;
         // The sort is stable: entries with equal keys keep their stream order.
         if !self.pending.is_sorted_by_key(|entry| entry.key) {

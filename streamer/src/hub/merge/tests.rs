@@ -47,7 +47,7 @@ impl Fixture {
     /// Returns what is released by `now`: lines as `process:seq`, gaps as `process!seq`, late lines
     /// as `process~seq`.
     fn release(&mut self, now: i64) -> String {
-        let frames = self.merge.take(moment(now).elapsed);
+        let frames = self.merge.release(moment(now).elapsed);
         names(&frames).join(" ")
     }
 
@@ -114,9 +114,9 @@ fn the_window_is_as_long_as_recent_disorder() {
     for n in 0..40u64 {
         let printed = 10 * i64::try_from(n).unwrap();
         fixture.line(printed, &web, n, printed);
-        let came = printed - 50;
-        if came >= 0 {
-            fixture.line(printed, &job, n - 5, came);
+        let arrival = printed - 50;
+        if arrival >= 0 {
+            fixture.line(printed, &job, n - 5, arrival);
         }
         let released = fixture.release(printed);
         fixture
@@ -264,7 +264,7 @@ fn lines_are_released_early_when_too_many_bytes_are_buffered() {
         }
         fixture.event(1000, big);
     }
-    assert_eq!(names(&fixture.merge.take(Duration::from_secs(1))).len(), 17);
+    assert_eq!(names(&fixture.merge.release(Duration::from_secs(1))).len(), 17);
     assert_eq!(fixture.merge.bytes, 0);
 }
 
@@ -293,11 +293,11 @@ proptest! {
             released.extend(names.split_terminator(' ').map(|name| (now, name.to_owned())));
         }
         prop_assert_eq!(released.len(), arrived.len());
-        for (came, name) in &arrived {
+        for (arrival, name) in &arrived {
             let times: Vec<i64> = released.iter().filter(|(_, other)| other == name).map(|(when, _)| *when).collect();
             prop_assert_eq!(times.len(), 1);
             // This test releases lines at arrivals only, which are at most 30 ms apart.
-            prop_assert!(times[0] - came <= 1000 + 31, "{} ms", times[0] - came);
+            prop_assert!(times[0] - arrival <= 1000 + 31, "{} ms", times[0] - arrival);
         }
         for metadata in &origins {
             let seqs: Vec<u64> = released.iter().filter_map(|(_, name)| name.strip_prefix(&format!("{}:", metadata.process))?.parse().ok()).collect();
