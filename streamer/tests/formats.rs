@@ -127,8 +127,8 @@ async fn a_websocket_receives_messages_pings_and_a_close_frame() {
             Message::Text(text) => {
                 let message: serde_json::Value = serde_json::from_str(&text).unwrap();
                 cursor = message["cursor"].as_str().map(str::to_owned);
-                let lines = message["lines"].as_array().unwrap();
-                texts.extend(lines.iter().map(|line| line["text"].as_str().unwrap().to_owned()));
+                let received = message["lines"].as_array().unwrap();
+                texts.extend(received.iter().map(|line| line["text"].as_str().unwrap().to_owned()));
                 if texts.len() == 2 && cursor.is_some() {
                     stack.publish([lines(&web, 5, 6)]).await;
                 }

@@ -20,7 +20,7 @@ pub struct TestServer {
 impl TestServer {
     /// Starts a streamer without authentication on a free port.
     pub async fn start(bus: Arc<dyn Bus>) -> Self {
-        Self::asking(bus, streamer::Access::unauthenticated(None)).await
+        Self::with_access(bus, streamer::Access::unauthenticated(None)).await
     }
 
     /// Starts a streamer on a free port.
