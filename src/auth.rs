@@ -97,8 +97,8 @@ impl AuthArgs {
         client: Option<kube::Client>,
     ) -> anyhow::Result<Access> {
         Ok(match (&self.auth, registry) {
-            (Auth::None, registry) => Access::free(registry),
-            (Auth::Keys, Some(registry)) => Access::keys(registry),
+            (Auth::None, registry) => Access::unauthenticated(registry),
+            (Auth::Keys, Some(registry)) => Access::api_keys(registry),
             (Auth::Keys, None) => {
                 bail!(
                     "--auth keys: say where the keys are, with --registry file:PATH or --registry kubernetes:NAMESPACE"

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use collector::AppFrom;
 use ipnet::IpNet;
-use streamer::{Access, Door, Sites, Tls};
+use streamer::{Access, AllowedOrigins, Listener, Tls};
 use tokio::net::TcpListener;
 
 use crate::{auth::AuthArgs, registry::DrainArgs};
@@ -216,16 +216,16 @@ impl ReadArgs {
     ///
     /// # Errors
     /// One line that says what is wrong with certificate, key or sites.
-    pub(crate) fn door(&self, listener: TcpListener) -> anyhow::Result<Door> {
-        let sites = Sites::allowing(&self.allow_origin).context("--allow-origin")?;
+    pub(crate) fn door(&self, listener: TcpListener) -> anyhow::Result<Listener> {
+        let sites = AllowedOrigins::new(&self.allow_origin).context("--allow-origin")?;
         let sites = if self.auth.is_open_to_pages() {
-            sites.by_address()
+            sites.with_host_check()
         } else {
             sites
         };
-        let door = Door::from(listener)
+        let door = Listener::from(listener)
             .with_proxies(self.trusted_proxy.clone())
-            .with_sites(sites);
+            .with_origins(sites);
         let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) else {
             return Ok(door);
         };
@@ -260,7 +260,7 @@ impl ReadArgs {
             max_tails: self.max_tails,
             max_tails_per_app: self.max_tails_per_app,
             max_tails_per_address: self.max_tails_per_address,
-            linger: self.linger,
+            idle_subscription_timeout: self.linger,
             history,
             ..streamer::Config::default()
         }

@@ -1,10 +1,11 @@
-//! One hub, many text tails: what a delivery costs the server, and how long a line is on its way.
+//! One hub with many text tails: CPU time per delivery, and latency.
 //!
-//! `cargo bench -p streamer --bench fanout [-- TAILS LINES_PER_SECOND SECONDS DEAF]`, by default 1000 tails, 100 lines/s, 10 s, and 0 tails more that
-//! never read. Server and readers are two processes on
-//! one machine: the figures of CPU and memory are the server's alone, those of time hold for both sharing it.
+//! `cargo bench -p streamer --bench fanout [-- TAILS LINES_PER_SECOND SECONDS STALLED]`, by default
+//! 1000 tails, 100 lines/s and 10 s, without stalled tails that never read. Server and clients are
+//! two processes on one machine: CPU and memory are those of the server, latency is affected by
+//! both.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
+#![allow(clippy::unwrap_used, reason = "a panic reports why the benchmark cannot run")]
 
 mod support;
 
@@ -16,7 +17,7 @@ use std::{
 };
 
 use bus::{Batch, Bus, Content, Embedded, EmbeddedSettings, Timestamp};
-use support::{Served, at, cpu_seconds, metadata, printed_time, resident_kib, since};
+use support::{TestServer, cpu_seconds, metadata, millis_since, quantile, resident_kib, timestamp_of};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -26,28 +27,28 @@ const READERS: &str = "TRIBUTARY_BENCH_READERS";
 
 fn main() {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
-    let [tails, rate, seconds, deaf] =
+    let [tails, rate, seconds, stalled] =
         [(0, 1000), (1, 100), (2, 10), (3, 0)].map(|(at, default)| numbers.get(at).copied().unwrap_or(default));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap();
     match std::env::var(READERS) {
-        Ok(addr) => runtime.block_on(read(&addr, tails, rate * seconds, deaf)),
-        Err(_) => runtime.block_on(serve(tails, rate, seconds, deaf)),
+        Ok(addr) => runtime.block_on(read(&addr, tails, rate * seconds, stalled)),
+        Err(_) => runtime.block_on(serve(tails, rate, seconds, stalled)),
     }
 }
 
-async fn serve(tails: u64, rate: u64, seconds: u64, deaf: u64) {
+async fn serve(tails: u64, rate: u64, seconds: u64, stalled: u64) {
     let dir = tempfile::tempdir_in(".").unwrap();
     let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
-    let served = Served::start(Arc::clone(&bus) as Arc<dyn Bus>).await;
+    let served = TestServer::start(Arc::clone(&bus) as Arc<dyn Bus>).await;
     let metadata = metadata("bench");
     bus.create(&metadata.app).await.unwrap();
     let own = std::process::id();
     let idle_memory = resident_kib(own);
     let mut readers = Command::new(std::env::current_exe().unwrap())
-        .args([tails, rate, seconds, deaf].map(|n| n.to_string()))
+        .args([tails, rate, seconds, stalled].map(|n| n.to_string()))
         .env(READERS, &served.addr)
         .stdout(Stdio::piped())
         .spawn()
@@ -85,7 +86,7 @@ async fn serve(tails: u64, rate: u64, seconds: u64, deaf: u64) {
     let used = cpu_seconds(own) - cpu;
     let deliveries = (tails * rate * seconds) as f64;
     println!(
-        "server: {:.2} us CPU a delivery, {:.0} deliveries per CPU second, {memory:.1} KiB a tail",
+        "server: {:.2} us CPU per delivery, {:.0} deliveries per CPU second, {memory:.1} KiB per tail",
         used / deliveries * 1e6,
         deliveries / used
     );
@@ -101,59 +102,60 @@ async fn connect(addr: &str) -> TcpStream {
     connection
 }
 
-/// Reads `lines` lines on each of `tails` connections; tells the distribution of their ways. `deaf` more connections ask and never read.
-async fn read(addr: &str, tails: u64, lines: u64, deaf: u64) {
-    let mut silent = Vec::new();
-    for _ in 0..deaf {
-        silent.push(connect(addr).await);
+/// Reads `lines` lines on each of `tails` connections and prints the latencies. `stalled` more
+/// connections send a request and never read.
+async fn read(addr: &str, tails: u64, lines: u64, stalled: u64) {
+    let mut unread = Vec::new();
+    for _ in 0..stalled {
+        unread.push(connect(addr).await);
     }
     let mut tasks = Vec::new();
     for _ in 0..tails {
         let mut connection = connect(addr).await;
         let mut buffer = vec![0; 16 * 1024];
-        let begun = connection.read(&mut buffer).await.unwrap();
-        assert!(buffer[..begun].starts_with(b"HTTP/1.1 200"));
+        let count = connection.read(&mut buffer).await.unwrap();
+        assert!(buffer[..count].starts_with(b"HTTP/1.1 200"));
         tasks.push(tokio::spawn(async move {
-            let (mut seen, mut ways) = (0, Vec::with_capacity(usize::try_from(lines).unwrap()));
-            let mut begun = 0;
-            while seen < lines {
-                let got = connection.read(&mut buffer[begun..]).await.unwrap();
-                assert!(got > 0, "the stream ended after {seen} lines");
-                let end = begun + got;
+            let (mut received, mut latencies) = (0, Vec::with_capacity(usize::try_from(lines).unwrap()));
+            let mut filled = 0;
+            while received < lines {
+                let count = connection.read(&mut buffer[filled..]).await.unwrap();
+                assert!(count > 0, "the stream ended after {received} lines");
+                let end = filled + count;
                 let whole = buffer[..end]
                     .iter()
                     .rposition(|byte| *byte == b'\n')
                     .map_or(0, |at| at + 1);
                 for line in buffer[..whole].split(|byte| *byte == b'\n') {
-                    if let Some(printed) = printed_time(line) {
-                        ways.push(since(printed));
-                        seen += 1;
+                    if let Some(timestamp) = timestamp_of(line) {
+                        latencies.push(millis_since(timestamp));
+                        received += 1;
                     }
                 }
                 buffer.copy_within(whole..end, 0);
-                begun = end - whole;
+                filled = end - whole;
             }
-            ways
+            latencies
         }));
     }
     println!();
     std::io::Write::flush(&mut std::io::stdout()).unwrap();
-    let began = Instant::now();
-    let mut ways = Vec::new();
+    let started = Instant::now();
+    let mut latencies = Vec::new();
     for task in tasks {
-        ways.extend(task.await.unwrap());
+        latencies.extend(task.await.unwrap());
     }
-    ways.sort_by(f64::total_cmp);
-    let at = |part| at(&ways, part);
+    latencies.sort_by(f64::total_cmp);
+    let q = |q| quantile(&latencies, q);
     println!(
-        "{tails} tails and {deaf} that never read, {} lines in all in {:.1} s, none missing",
-        ways.len(),
-        began.elapsed().as_secs_f64()
+        "{tails} tails and {stalled} stalled ones, {} lines in {:.1} s, none lost",
+        latencies.len(),
+        started.elapsed().as_secs_f64()
     );
     println!(
-        "line to client: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
-        at(0.5),
-        at(0.99),
-        at(1.0)
+        "latency: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+        q(0.5),
+        q(0.99),
+        q(1.0)
     );
 }

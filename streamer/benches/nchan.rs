@@ -1,10 +1,12 @@
-//! One app's lines to many WebSockets, beside nginx's nchan module in the same run.
+//! Many WebSockets on one app, compared with nginx's nchan module.
 //!
-//! `cargo bench -p streamer --bench nchan [-- SOCKETS LINES_PER_SECOND SECONDS]`, by default 1000, 20 and 20, three turns each. Needs Debian's `nginx` and `libnginx-mod-nchan`.
-//! A line is a message of 100 bytes to nchan; from us it comes in its JSON. Figures of CPU and memory are the server's: with us the synced bus and its publisher
-//! included, with nginx all its processes, but not what publishes.
+//! `cargo bench -p streamer --bench nchan [-- SOCKETS LINES_PER_SECOND SECONDS]`, by default 1000,
+//! 20 and 20, three rounds each. Requires Debian's `nginx` and `libnginx-mod-nchan`. nchan sends
+//! messages of 100 bytes; the streamer sends the same text as JSON. CPU and memory are those of the
+//! server: for the streamer they include the durable bus and the publisher, for nginx its workers
+//! only.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
+#![allow(clippy::unwrap_used, reason = "a panic reports why the benchmark cannot run")]
 
 mod support;
 
@@ -16,7 +18,7 @@ use std::{
 };
 
 use bus::{Batch, Bus, Content, Embedded, EmbeddedSettings, Timestamp};
-use support::{Served, at, cpu_seconds, metadata, resident_kib, since};
+use support::{TestServer, cpu_seconds, metadata, millis_since, quantile, resident_kib};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -24,10 +26,10 @@ use tokio::{
 
 const READERS: &str = "TRIBUTARY_BENCH_READERS";
 
-/// What stands before the time in a line.
-const PRINTED: &[u8] = b"at=";
+/// Precedes the time in a line.
+const MARKER: &[u8] = b"at=";
 
-/// Digits of a time in nanoseconds.
+/// Number of digits of a time in nanoseconds.
 const DIGITS: usize = 19;
 
 fn main() {
@@ -43,7 +45,7 @@ fn main() {
         return runtime.block_on(read(&url, &load));
     }
     for _ in 0..3 {
-        runtime.block_on(ours(&load));
+        runtime.block_on(streamer(&load));
         runtime.block_on(nchan(&load));
     }
 }
@@ -60,10 +62,10 @@ impl Load {
     }
 }
 
-async fn ours(load: &Load) {
+async fn streamer(load: &Load) {
     let dir = tempfile::tempdir_in(".").unwrap();
     let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
-    let served = Served::start(Arc::clone(&bus) as Arc<dyn Bus>).await;
+    let served = TestServer::start(Arc::clone(&bus) as Arc<dyn Bus>).await;
     let metadata = metadata("bench");
     bus.create(&metadata.app).await.unwrap();
     let own = [std::process::id()];
@@ -89,20 +91,24 @@ async fn nchan(load: &Load) {
     let nginx = Nginx::start().await;
     let url = format!("{}/sub", nginx.addr);
     let mut publisher = TcpStream::connect(&nginx.addr).await.unwrap();
-    let mut answer = [0; 4096];
+    let mut response = [0; 4096];
     measure("nchan", &nginx.processes(), &url, load, async |_, line| {
         let request = format!(
             "POST /pub HTTP/1.1\r\nhost: bench\r\ncontent-length: {}\r\n\r\n{line}",
             line.len()
         );
         publisher.write_all(request.as_bytes()).await.unwrap();
-        let got = publisher.read(&mut answer).await.unwrap();
-        assert!(answer[..got].starts_with(b"HTTP/1.1 20"), "nchan took it");
+        let count = publisher.read(&mut response).await.unwrap();
+        assert!(
+            response[..count].starts_with(b"HTTP/1.1 20"),
+            "nchan accepted the message"
+        );
     })
     .await;
 }
 
-/// Readers in a process of their own, a line a tick, and what that cost the server.
+/// Starts the readers in another process, publishes at a constant rate, and prints latency and
+/// cost.
 async fn measure(name: &str, server: &[u32], url: &str, load: &Load, mut publish: impl AsyncFnMut(u64, &str)) {
     let idle: u64 = server.iter().copied().map(resident_kib).sum();
     let mut readers = Command::new(std::env::current_exe().unwrap())
@@ -119,7 +125,7 @@ async fn measure(name: &str, server: &[u32], url: &str, load: &Load, mut publish
     let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(load.rate).unwrap());
     for seq in 0..load.lines() {
         tick.tick().await;
-        let head = format!("{}{} n={seq} ", str::from_utf8(PRINTED).unwrap(), Timestamp::now().0);
+        let head = format!("{}{} n={seq} ", str::from_utf8(MARKER).unwrap(), Timestamp::now().0);
         publish(seq, &format!("{head:x<100}")).await;
     }
     let report = tokio::task::spawn_blocking(move || {
@@ -131,7 +137,7 @@ async fn measure(name: &str, server: &[u32], url: &str, load: &Load, mut publish
     print!("{name}: {}", report.await.unwrap());
     let (used, deliveries) = (cpu() - before, (load.sockets * load.lines()) as f64);
     println!(
-        "  {:.2} us CPU a delivery, {:.0} deliveries per CPU second; {:.1} KiB a socket, {:.1} MiB in all",
+        "  {:.2} us CPU per delivery, {:.0} deliveries per CPU second; {:.1} KiB per socket, {:.1} MiB in total",
         used / deliveries * 1e6,
         deliveries / used,
         full.saturating_sub(idle) as f64 / load.sockets as f64,
@@ -146,24 +152,24 @@ async fn read(url: &str, load: &Load) {
         let socket = open(addr, path).await;
         tasks.push(tokio::spawn(listen(socket, load.lines())));
     }
-    // An answer of 101 does not say that the subscription stands.
+    // The upgrade response does not imply that the subscription is active.
     tokio::time::sleep(Duration::from_secs(1)).await;
     println!();
     std::io::Write::flush(&mut std::io::stdout()).unwrap();
-    let began = Instant::now();
-    let mut ways = Vec::new();
+    let started = Instant::now();
+    let mut latencies = Vec::new();
     for task in tasks {
-        ways.extend(task.await.unwrap());
+        latencies.extend(task.await.unwrap());
     }
-    ways.sort_by(f64::total_cmp);
+    latencies.sort_by(f64::total_cmp);
     println!(
-        "{} lines to {} sockets in {:.1} s, none missing; line to client: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
-        ways.len(),
+        "{} lines to {} sockets in {:.1} s, none lost; latency: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+        latencies.len(),
         load.sockets,
-        began.elapsed().as_secs_f64(),
-        at(&ways, 0.5),
-        at(&ways, 0.99),
-        at(&ways, 1.0)
+        started.elapsed().as_secs_f64(),
+        quantile(&latencies, 0.5),
+        quantile(&latencies, 0.99),
+        quantile(&latencies, 1.0)
     );
 }
 
@@ -182,31 +188,31 @@ async fn open(addr: &str, path: &str) -> TcpStream {
     socket
 }
 
-/// How long each of so many lines was on its way; whatever frames they come in.
+/// Returns the latency of each line, independent of WebSocket framing.
 async fn listen(mut socket: TcpStream, lines: u64) -> Vec<f64> {
-    let mut ways = Vec::with_capacity(usize::try_from(lines).unwrap());
+    let mut latencies = Vec::with_capacity(usize::try_from(lines).unwrap());
     let mut buffer = vec![0; 16 * 1024];
-    let mut begun = 0;
-    while (ways.len() as u64) < lines {
-        let got = socket.read(&mut buffer[begun..]).await.unwrap();
-        assert!(got > 0, "ended after {} lines", ways.len());
-        let end = begun + got;
-        let mut taken = 0;
-        while let Some(found) = memchr::memmem::find(&buffer[taken..end], PRINTED) {
-            let from = taken + found + PRINTED.len();
+    let mut filled = 0;
+    while (latencies.len() as u64) < lines {
+        let count = socket.read(&mut buffer[filled..]).await.unwrap();
+        assert!(count > 0, "ended after {} lines", latencies.len());
+        let end = filled + count;
+        let mut parsed = 0;
+        while let Some(found) = memchr::memmem::find(&buffer[parsed..end], MARKER) {
+            let from = parsed + found + MARKER.len();
             if end < from + DIGITS {
                 break;
             }
-            let printed = str::from_utf8(&buffer[from..from + DIGITS]).unwrap();
-            ways.push(since(Timestamp(printed.parse().unwrap())));
-            taken = from + DIGITS;
+            let digits = str::from_utf8(&buffer[from..from + DIGITS]).unwrap();
+            latencies.push(millis_since(Timestamp(digits.parse().unwrap())));
+            parsed = from + DIGITS;
         }
-        // A time may be cut in two.
-        let kept = taken.max(end.saturating_sub(PRINTED.len() + DIGITS));
+        // A time may be split between two reads.
+        let kept = parsed.max(end.saturating_sub(MARKER.len() + DIGITS));
         buffer.copy_within(kept..end, 0);
-        begun = end - kept;
+        filled = end - kept;
     }
-    ways
+    latencies
 }
 
 struct Nginx {
@@ -216,7 +222,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// With as many workers as there are cores, as Debian has it.
+    /// Starts nginx with one worker per core, Debian's default.
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0")
@@ -241,7 +247,7 @@ impl Nginx {
             .arg("-c")
             .arg(&file)
             .spawn()
-            .expect("nginx is to be installed, with libnginx-mod-nchan");
+            .expect("install nginx and libnginx-mod-nchan");
         let deadline = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(&addr).await.is_err() {
             assert!(Instant::now() < deadline, "nginx listens within 10 s");
@@ -254,7 +260,7 @@ impl Nginx {
         }
     }
 
-    /// The workers; the master does nothing.
+    /// Returns the workers; the master is idle.
     fn processes(&self) -> Vec<u32> {
         let master = self.master.id();
         let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap();
@@ -264,7 +270,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // It ends its workers, who would outlive it if it were killed.
+        // On SIGTERM the master stops its workers; after SIGKILL they would continue.
         let _ = Command::new("kill").arg(self.master.id().to_string()).status();
         let _ = self.master.wait();
     }

@@ -1,10 +1,12 @@
-//! On Google's Pub/Sub emulator: how soon a first tail shows a line, and what the way from bus to client costs beside a bare client.
+//! Latency on Google's Pub/Sub emulator: of the first line of a tail, and of live lines compared
+//! with a bare Pub/Sub client.
 //!
-//! `cargo bench -p streamer --bench pubsub [-- LINES_PER_SECOND SECONDS]`, by default 50 lines/s for 20 s. The bare client is the same crate's, pulls from the
-//! same topic at the same time with a subscription of its own, and does nothing with what it gets: what the streamer's tail sees later than it is the streamer's.
-//! All is one process but the emulator, on one machine.
+//! `cargo bench -p streamer --bench pubsub [-- LINES_PER_SECOND SECONDS]`, by default 50 lines/s
+//! for 20 s. The bare client uses the same client library, pulls from the same topic at the same
+//! time with another subscription, and discards the messages; the difference is the latency that
+//! the streamer adds. Everything but the emulator runs in one process.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
+#![allow(clippy::unwrap_used, reason = "a panic reports why the benchmark cannot run")]
 
 #[path = "../../tests/support/emulator.rs"]
 mod emulator;
@@ -19,7 +21,7 @@ use bus::{AppName, Batch, Bus, Content, PubSub, PubSubSettings, StreamMetadata, 
 use emulator::Emulator;
 use google_cloud_auth::credentials::anonymous;
 use google_cloud_pubsub::client::{Subscriber, SubscriptionAdmin};
-use support::{Served, at, metadata, printed_time, since};
+use support::{TestServer, metadata, millis_since, quantile, timestamp_of};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -28,11 +30,11 @@ use tokio::{
 
 const PROJECT: &str = "bench";
 
-/// Apps whose first tail is timed.
+/// Number of apps whose first tail is measured.
 const APPS: usize = 20;
 
-/// What lines begin with that are counted, and those that are not.
-const COUNTED: &str = "counted";
+/// Prefixes of lines that are measured, and of those that are not.
+const MEASURED: &str = "measured";
 const WARM: &str = "warm";
 
 #[tokio::main]
@@ -46,74 +48,75 @@ async fn main() {
     let mut settings = PubSubSettings::new(PROJECT, "bench");
     settings.emulator = Some(emulator.host().to_owned());
     let bus = Arc::new(PubSub::open(settings).await.unwrap());
-    let served = Served::start(Arc::clone(&bus) as Arc<dyn Bus>).await;
+    let served = TestServer::start(Arc::clone(&bus) as Arc<dyn Bus>).await;
     first_lines(&*bus, &served.addr).await;
-    ways(&*bus, &served.addr, emulator.host(), rate, seconds).await;
+    live_lines(&*bus, &served.addr, emulator.host(), rate, seconds).await;
     served.stop().await;
     bus.close().await;
     emulator.stop().await;
 }
 
-/// From a request to the first byte of a line, of apps that nobody reads yet and that have spoken.
+/// Measures the time from a request to the first line, for apps with lines and without a hub.
 async fn first_lines(bus: &dyn Bus, addr: &str) {
-    let mut took = Vec::new();
+    let mut millis = Vec::new();
     for number in 0..APPS {
         let metadata = metadata(&format!("first-{number}"));
         bus.create(&metadata.app).await.unwrap();
         for seq in 0..10 {
-            publish(bus, &metadata, seq, COUNTED).await;
+            publish(bus, &metadata, seq, MEASURED).await;
         }
-        let began = Instant::now();
+        let started = Instant::now();
         let mut tail = Tail::open(addr, &metadata.app, 10).await;
         tail.stamp().await;
-        took.push(began.elapsed().as_secs_f64() * 1e3);
+        millis.push(started.elapsed().as_secs_f64() * 1e3);
     }
-    tell(&format!("first line of the first tail of {APPS} apps"), &mut took);
+    print_quantiles(&format!("first line of the first tail of {APPS} apps"), &mut millis);
 }
 
-/// From before a publish until a bare client has it, and until a tail has it.
-async fn ways(bus: &dyn Bus, addr: &str, host: &str, rate: u64, seconds: u64) {
+/// Measures the latency from publish to a bare client and to a tail.
+async fn live_lines(bus: &dyn Bus, addr: &str, host: &str, rate: u64, seconds: u64) {
     let lines = rate * seconds;
-    let metadata = metadata("way");
+    let metadata = metadata("live");
     bus.create(&metadata.app).await.unwrap();
     let bare = bare(host, &metadata.app, lines).await;
     let mut tail = Tail::open(addr, &metadata.app, 0).await;
     let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(rate).unwrap());
-    // A tail joins a stream that it finds at the lowest number it hears of within its hold: it is past that before anything is counted.
-    let (mut seq, mut seen) = (0, 0);
-    while seen < 3 * rate {
+    // A hub waits before it starts a stream; let that pass before lines are measured.
+    let (mut seq, mut received) = (0, 0);
+    while received < 3 * rate {
         tokio::select! {
             _ = tick.tick() => {
                 publish(bus, &metadata, seq, WARM).await;
                 seq += 1;
             }
-            _ = tail.stamp() => seen += 1,
+            _ = tail.stamp() => received += 1,
         }
     }
     let reader = tokio::spawn(async move {
-        let mut ways = Vec::new();
-        while (ways.len() as u64) < lines {
-            let (stamp, is_counted) = tail.stamp().await;
-            ways.extend(is_counted.then(|| since(stamp)));
+        let mut latencies = Vec::new();
+        while (latencies.len() as u64) < lines {
+            let (stamp, is_measured) = tail.stamp().await;
+            latencies.extend(is_measured.then(|| millis_since(stamp)));
         }
-        ways
+        latencies
     });
     for seq in seq..seq + lines {
         tick.tick().await;
-        publish(bus, &metadata, seq, COUNTED).await;
+        publish(bus, &metadata, seq, MEASURED).await;
     }
     let (mut of_tail, mut of_bare) = (reader.await.unwrap(), bare.await.unwrap());
-    tell("publish to a bare client", &mut of_bare);
-    tell("publish to a tail", &mut of_tail);
-    let ratio = |part| at(&of_tail, part) / at(&of_bare, part);
+    print_quantiles("publish to bare client", &mut of_bare);
+    print_quantiles("publish to tail", &mut of_tail);
+    let ratio = |q| quantile(&of_tail, q) / quantile(&of_bare, q);
     println!(
-        "a tail's way by a bare client's: p50 {:.2}, p99 {:.2}",
+        "tail latency / bare client latency: p50 {:.2}, p99 {:.2}",
         ratio(0.5),
         ratio(0.99)
     );
 }
 
-/// Pulls as many counted messages of the app's as there will be, each acknowledged as it comes.
+/// Pulls and acknowledges messages until `lines` measured ones have arrived. Returns their
+/// latencies.
 async fn bare(host: &str, app: &AppName, lines: u64) -> JoinHandle<Vec<f64>> {
     let (endpoint, credentials) = (format!("http://{host}"), anonymous::Builder::new().build());
     let admin = SubscriptionAdmin::builder()
@@ -130,17 +133,17 @@ async fn bare(host: &str, app: &AppName, lines: u64) -> JoinHandle<Vec<f64>> {
     let subscriber = subscriber.build().await.unwrap();
     tokio::spawn(async move {
         let mut messages = subscriber.subscribe(&name).build();
-        let mut ways = Vec::new();
-        while (ways.len() as u64) < lines {
+        let mut latencies = Vec::new();
+        while (latencies.len() as u64) < lines {
             let (message, handler) = messages.next().await.unwrap().unwrap();
             let line = std::str::from_utf8(&message.data).unwrap();
             let (stamp, text) = line.split_once(' ').unwrap();
-            if text.starts_with(COUNTED) {
-                ways.push(since(Timestamp::parse(stamp).unwrap()));
+            if text.starts_with(MEASURED) {
+                latencies.push(millis_since(Timestamp::parse(stamp).unwrap()));
             }
             handler.ack();
         }
-        ways
+        latencies
     })
 }
 
@@ -154,7 +157,7 @@ async fn publish(bus: &dyn Bus, metadata: &Arc<StreamMetadata>, seq: u64, text: 
     bus.publish(Batch { metadata, seq, content }).await.unwrap();
 }
 
-/// A plain HTTP client that follows an app.
+/// A plain HTTP client that tails an app.
 struct Tail {
     connection: TcpStream,
     read: Vec<u8>,
@@ -171,26 +174,26 @@ impl Tail {
         }
     }
 
-    /// The time in the next line, and whether it is one that counts.
+    /// Returns the timestamp of the next line and whether the line is measured.
     ///
-    /// *Cancel safety*: nothing is lost.
+    /// *Cancel safety*: dropping the call loses nothing.
     async fn stamp(&mut self) -> (Timestamp, bool) {
         loop {
             while let Some(end) = memchr::memchr(b'\n', &self.read) {
                 let line: Vec<u8> = self.read.drain(..=end).collect();
-                if let Some(printed) = printed_time(&line) {
-                    let is_counted = memchr::memmem::find(&line, COUNTED.as_bytes()).is_some();
-                    return (printed, is_counted);
+                if let Some(timestamp) = timestamp_of(&line) {
+                    let is_measured = memchr::memmem::find(&line, MEASURED.as_bytes()).is_some();
+                    return (timestamp, is_measured);
                 }
             }
-            let got = self.connection.read_buf(&mut self.read).await.unwrap();
-            assert!(got > 0, "the stream ended");
+            let count = self.connection.read_buf(&mut self.read).await.unwrap();
+            assert!(count > 0, "the stream ended");
         }
     }
 }
 
-fn tell(what: &str, millis: &mut [f64]) {
+fn print_quantiles(name: &str, millis: &mut [f64]) {
     millis.sort_by(f64::total_cmp);
-    let [p50, p99, max] = [0.5, 0.99, 1.0].map(|part| at(millis, part));
-    println!("{what}: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
+    let [p50, p99, max] = [0.5, 0.99, 1.0].map(|q| quantile(millis, q));
+    println!("{name}: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
 }

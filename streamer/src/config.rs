@@ -1,39 +1,45 @@
-//! What a streamer can be told.
+//! Configuration of the streamer.
 
 use std::time::Duration;
 
-/// A streamer's settings.
+/// Settings of a streamer.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The most lines of history one request can have; a larger `num_lines` means this many.
+    /// Maximum number of history lines per request. A larger `num_lines` is lowered to it.
     pub max_num_lines: u64,
-    /// How long the bus keeps a batch: how far history reaches, and how long a stream is remembered.
+    /// Retention of the bus: how far history reaches, and how long streams are tracked.
     pub history: Duration,
-    /// How many bytes a hub keeps for its tails: lines, and their renderings in the formats that are read. A tail that falls behind by more is told what it missed.
+    /// Bytes that one hub keeps in its ring: lines and their cached renderings. A tail that falls
+    /// behind by more skips lines (L11).
     pub ring_bytes: usize,
-    /// How far behind the bus an app's fastest reader may be before it is told what it missed. Until then the bus keeps for it what its hub has no room for.
+    /// How far the fastest tail of an app may lag behind the bus before it skips lines. Until then
+    /// the hub pauses and the bus keeps what does not fit into the ring.
     pub max_lag: Duration,
-    /// How many bytes all hubs keep together. Above it, those that keep much keep less.
-    pub rings_bytes: usize,
-    /// How many bytes of batches one reading of history may hold. What needs more is cut to its newest lines, and says so.
+    /// Bytes that all rings keep. Above it, large rings shrink.
+    pub total_ring_bytes: usize,
+    /// Bytes of batches that one history read may hold. Above it, history is truncated to its
+    /// newest lines (L15).
     pub history_bytes: usize,
-    /// How many bytes of history are held at once, of all readers to whom they are yet to be sent. Near it a reading may hold less.
-    pub histories_bytes: usize,
-    /// How long one reading of history may take. What takes longer is cut, and says so.
-    pub history_wait: Duration,
-    /// How long a client may take over TLS's handshake, and over the head of a request, also of the next one. Who sends a byte a second keeps nothing open for longer.
-    pub head_wait: Duration,
-    /// How long a hub stays after its last tail has gone.
-    pub linger: Duration,
-    /// How long a client is sent nothing at most, where its format has something that nobody sees: an event stream, a WebSocket, gzip.
+    /// Bytes of history that all tails together may hold until it is sent. Near it, a history read
+    /// gets less than `history_bytes`.
+    pub total_history_bytes: usize,
+    /// Limit on the duration of one history read. Above it, history is truncated (L15).
+    pub history_timeout: Duration,
+    /// Limit on the TLS handshake, and on receiving the head of each request.
+    pub header_timeout: Duration,
+    /// How long an app's subscription stays open after its last tail disconnects.
+    pub idle_subscription_timeout: Duration,
+    /// Maximum time without output in formats that have an invisible heartbeat: event streams,
+    /// WebSockets and gzip.
     pub heartbeat: Duration,
-    /// How long a client may take nothing of what waits for it before its connection is closed.
-    pub stall: Duration,
-    /// How many tails there may be.
+    /// A connection is closed if the client reads none of the pending output for this long.
+    pub stall_timeout: Duration,
+    /// Maximum number of open log requests.
     pub max_tails: usize,
-    /// How many of one app.
+    /// Maximum number of open log requests per app.
     pub max_tails_per_app: usize,
-    /// How many from one address (of IPv6: from one /64). This machine's own are not counted.
+    /// Maximum number of open log requests per client address (per /64 for IPv6). Requests from a
+    /// loopback address are not counted.
     pub max_tails_per_address: usize,
 }
 
@@ -44,14 +50,14 @@ impl Default for Config {
             history: Duration::from_secs(24 * 3600),
             ring_bytes: 8 << 20,
             max_lag: Duration::from_secs(60),
-            rings_bytes: 512 << 20,
+            total_ring_bytes: 512 << 20,
             history_bytes: 256 << 20,
-            histories_bytes: 1 << 30,
-            history_wait: Duration::from_secs(30),
-            head_wait: Duration::from_secs(20),
-            linger: Duration::from_secs(60),
+            total_history_bytes: 1 << 30,
+            history_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(20),
+            idle_subscription_timeout: Duration::from_secs(60),
             heartbeat: Duration::from_secs(15),
-            stall: Duration::from_secs(5 * 60),
+            stall_timeout: Duration::from_secs(5 * 60),
             max_tails: 50_000,
             max_tails_per_app: 20_000,
             max_tails_per_address: 200,

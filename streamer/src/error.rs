@@ -1,4 +1,4 @@
-//! What a client is told when it cannot have what it asked for.
+//! Error responses of the HTTP API.
 
 use std::borrow::Cow;
 
@@ -11,132 +11,134 @@ use bus::{AppName, BusError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// A refusal: a status, and one ASCII line of JSON that says why. The real client prints the line as it comes.
+/// An error response: a status and one line of ASCII JSON with a message. The Gigalixir client
+/// prints that line unchanged.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// No such app, or none that the asker may know of: the same answer.
-    #[error("app not found")]
+    /// The app does not exist, or the client may not read it; the response is the same.
+    #[error("app not found: check the name, and that your API key is for this app")]
     UnknownApp,
-    /// No such path.
-    #[error("not found: see /openapi.json for what there is")]
+    #[error("path not found: see /openapi.json for the API")]
     UnknownPath,
-    /// No such method on this path.
-    #[error("this path does not take that method: see /openapi.json")]
-    Method,
-    /// A value in the query that cannot be meant.
+    #[error("method not allowed on this path: see /openapi.json for the API")]
+    MethodNotAllowed,
+    /// A parameter or body field has an invalid value.
     #[error("{name}: {reason}")]
-    Query {
-        /// The parameter.
+    InvalidParameter {
         name: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the value, and what to do.
         reason: Cow<'static, str>,
     },
-    /// No key, or none that is good.
+    /// The request has no valid API key or token.
     #[error(
-        "no access: give your e-mail and your key with HTTP Basic (the Gigalixir client takes them from netrc), or the key as Bearer"
+        "authentication required: send your e-mail and API key with HTTP Basic (the Gigalixir client reads them from the netrc file), or the key as a Bearer token"
     )]
     Unauthorized,
-    /// A key that is good, but not for this.
-    #[error("your key may read this app's log, and not manage its drains")]
-    Forbidden,
-    /// A page of another site asks, through a browser.
-    #[error("pages of other sites are not served")]
-    OtherSite,
-    /// A name that a page of another site may have made lead here.
+    /// The API key is valid, but its role does not allow the action.
     #[error(
-        "asked for without keys by a name: use the address, or start the server with --allow-origin http://NAME:PORT, or ask for keys"
+        "permission denied: your API key may read the logs of this app but not manage its drains; use an owner's key"
     )]
-    OtherName,
-    /// One bad key after the other.
-    #[error("too many bad keys: wait a little, and look at the key in your netrc file")]
+    Forbidden,
+    /// A browser sent the request for a page of another site.
+    #[error(
+        "origin not allowed: requests from pages of other sites are refused; start the server with --allow-origin to allow one"
+    )]
+    OriginNotAllowed,
+    /// Without authentication, the `Host` header must not be a name that another site could have
+    /// pointed at this server.
+    #[error(
+        "host not allowed: without authentication, use the server's IP address or localhost, or start the server with --allow-origin http://NAME:PORT or with --auth"
+    )]
+    HostNotAllowed,
+    /// Too many requests with invalid keys.
+    #[error("too many requests with invalid API keys: wait {retry_after} s, and check the key in your netrc file")]
     Throttled {
-        /// Seconds until it may be worth another try.
+        /// Seconds for `Retry-After`.
         retry_after: u64,
     },
-    /// The app has no such drain.
-    #[error("no such drain of this app")]
+    #[error("no such drain in this app: list its drains with GET /api/apps/APP/drains")]
     UnknownDrain,
-    /// Nothing was configured to keep drains in.
-    #[error("this server keeps no drains: it was started without --registry")]
-    NoRegistry,
-    /// Nobody here tries drains.
-    #[error("this server tests no drains")]
-    NoProber,
-    /// Drains cannot be kept just now.
-    #[error("drains cannot be changed just now, try again; if it lasts, tell the platform's operator")]
-    Registry,
-    /// Nobody logs in here.
+    /// No registry is configured.
+    #[error("drains are not available: the server was started without --registry")]
+    DrainsDisabled,
+    /// No prober is configured.
+    #[error("drain tests are not available on this server")]
+    DrainTestsDisabled,
     #[error(
-        "there are no passwords here: ask the platform's operator for a key (tributary keys add), and put it into your netrc file"
+        "drains are temporarily unavailable: the registry cannot be read or written; try again, and contact the platform's operator if the error persists"
     )]
-    NoLogin,
-    /// Who decides knows nobody by name.
-    #[error("the platform's API decides here who may read, and knows whose key this is")]
-    NoAccount,
-    /// Who decides does not answer.
-    #[error("whether you may read this cannot be said just now, try again; if it lasts, tell the platform's operator")]
-    Undecided,
-    /// A body that is not read.
-    #[error("the body is larger than 16 KiB")]
+    RegistryUnavailable,
+    /// Logins with a password are not supported.
+    #[error(
+        "password login is not supported: ask the platform's operator for an API key (tributary keys add), and store it in your netrc file"
+    )]
+    PasswordLogin,
+    /// The authorizer does not report user names.
+    #[error("account details are not available: this server uses the platform's API for authorization")]
+    NoAccounts,
+    #[error(
+        "authorization is temporarily unavailable: the authorizer does not respond; try again, and contact the platform's operator if the error persists"
+    )]
+    AuthorizerUnavailable,
+    #[error("request body too large: send at most 16 KiB")]
     BodyTooLarge,
-    /// As many tails as there may be.
+    /// A limit is reached.
     #[error("{reason}")]
     TooMany {
-        /// Of whom there are too many, and how many.
+        /// Which limit, and its value.
         reason: String,
-        /// Seconds until it may be worth another try.
+        /// Seconds for `Retry-After`.
         retry_after: u64,
     },
-    /// The streamer is about to end.
-    #[error("this server is stopping, try again")]
-    Stopping,
-    /// The bus has no room for another reader: for the platform's operator to mend.
+    #[error("the server is shutting down: try again")]
+    ShuttingDown,
+    /// The bus refuses another subscription.
     #[error(
-        "the bus has reached a quota and takes no new reader for now, try again; if it lasts, tell the platform's operator"
+        "the bus has reached a quota and accepts no more readers: try again later, and contact the platform's operator if the error persists"
     )]
     Quota(#[source] BusError),
-    /// The bus does not answer as it should.
-    #[error("the bus is not available, try again")]
+    #[error("the bus is unavailable: try again")]
     Bus(#[source] BusError),
 }
 
-/// What a client can log in with (RFC 7617, RFC 6750).
+/// Authentication schemes (RFC 7617, RFC 6750).
 const CHALLENGE: HeaderValue =
     HeaderValue::from_static("Basic realm=\"tributary\", charset=\"UTF-8\", Bearer realm=\"tributary\"");
 
-/// The body of an error.
+/// The body of an error response.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     errors: Errors,
 }
 
-/// What is wrong, by field; the empty name for what concerns none.
+/// Messages by field. The only field is the empty name.
 #[derive(Serialize, ToSchema)]
 struct Errors {
     #[serde(rename = "")]
-    #[schema(rename = "")]
+    #[schema(rename = "", example = json!(["app not found"]))]
     general: Vec<String>,
 }
 
 impl ApiError {
-    /// A value that cannot be meant. What is wrong with it is told in ASCII: old clients trip over anything else.
-    pub(crate) fn query(name: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
+    /// Creates an error about a parameter. Characters outside printable ASCII are replaced, because
+    /// old clients cannot print them.
+    pub(crate) fn invalid(name: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
         let reason = reason.into();
-        let plain = |c: char| c.is_ascii() && !c.is_control();
-        let reason = if reason.chars().all(plain) {
+        let printable = |c: char| c.is_ascii() && !c.is_control();
+        let reason = if reason.chars().all(printable) {
             reason
         } else {
-            reason.replace(|c| !plain(c), "?").into()
+            reason.replace(|c| !printable(c), "?").into()
         };
-        Self::Query { name, reason }
+        Self::InvalidParameter { name, reason }
     }
 
-    /// An error that the bus gave for this app.
+    /// Converts an error that the bus returned for this app.
     pub(crate) fn from_bus(error: BusError, app: &AppName) -> Self {
         match error {
             BusError::UnknownApp(_) => Self::UnknownApp,
             error => {
-                tracing::warn!(%app, %error, "the bus failed a reader");
+                tracing::warn!(%app, %error, "bus request failed");
                 match error {
                     BusError::Quota(_) => Self::Quota(error),
                     error => Self::Bus(error),
@@ -150,19 +152,21 @@ impl ApiError {
             Self::UnknownApp
             | Self::UnknownPath
             | Self::UnknownDrain
-            | Self::NoRegistry
-            | Self::NoLogin
-            | Self::NoProber
-            | Self::NoAccount => StatusCode::NOT_FOUND,
+            | Self::DrainsDisabled
+            | Self::PasswordLogin
+            | Self::DrainTestsDisabled
+            | Self::NoAccounts => StatusCode::NOT_FOUND,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::OtherSite | Self::OtherName => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::OriginNotAllowed | Self::HostNotAllowed => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Query { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::InvalidParameter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooMany { .. } | Self::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Bus(_) | Self::Quota(_) | Self::Registry | Self::Stopping | Self::Undecided => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Bus(_)
+            | Self::Quota(_)
+            | Self::RegistryUnavailable
+            | Self::ShuttingDown
+            | Self::AuthorizerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -174,7 +178,7 @@ impl IntoResponse for ApiError {
                 general: vec![self.to_string()],
             },
         };
-        // With a charset: without one, clients fall back on Latin-1.
+        // Without a charset, some clients decode the body as Latin-1.
         let content_type = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
         let mut response = (self.status(), content_type, Json(body)).into_response();
         if matches!(self, Self::Unauthorized) {

@@ -1,48 +1,26 @@
-//! HTTP for people and programs: one hub per app that is being read, fanned out to tails.
+//! The HTTP server for logs: one hub per app that is being read, and any number of tails per hub.
 //!
-//! Reading order is data order: `hub` follows an app on the bus, `merge` puts what is settled in the order of its timestamps, in `frame`s that go into the `ring`. A
-//! `tail` is a cursor into the ring, begun by a `backlog` from the ring or from a read-back (`history`) of what the ring no longer has; it `choose`s what its reader
-//! wants, and hands it over, rendered once a `format` for all, as a `body` or a `socket`. `access` says who may.
+//! Reading order is data order: `hub` follows an app on the bus, `hub::merge` sorts its lines by
+//! timestamp, and `frame`s of them go into `hub::ring`. A `tail` is a position in the ring. It
+//! starts with `history`, from the ring or, for older lines, from the bus; `history::select`
+//! applies the client's filter. `http` sends the lines, rendered once per `format` for all tails,
+//! as a response body or a WebSocket. `access` authorizes requests.
 
 mod access;
-mod account;
-mod backlog;
-mod body;
-mod charge;
-mod choose;
 mod config;
-mod connection;
-mod drains;
 mod error;
-mod filter;
 mod format;
-mod forwarded;
 mod frame;
-mod gather;
-mod gzip;
 mod history;
+mod http;
 mod hub;
-mod hubs;
-mod ledger;
 mod limits;
-mod logs;
-mod merge;
+mod line;
 mod metrics;
-mod pace;
-mod piece;
 mod query;
-mod record;
-mod ring;
-mod routes;
-mod same_site;
-mod serve;
-mod sessions;
-mod settled;
-mod socket;
 mod tail;
 #[cfg(test)]
 mod testing;
-mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -52,69 +30,69 @@ use tokio_util::sync::CancellationToken;
 use tower::Layer;
 use tower_http::normalize_path::NormalizePathLayer;
 
-use connection::Connections;
-use serve::Way;
+use self::http::{AppState, ConnectionSettings, Connections};
 
+pub use self::http::{AllowedOrigins, InvalidOrigin, Listener, Tls, TlsError, openapi};
 pub use access::{Access, InvalidWebhook, MAX_DRAINS};
 pub use config::Config;
 pub use metrics::Metrics;
-pub use routes::openapi;
-pub use same_site::{InvalidOrigin, Sites};
-pub use serve::Door;
-pub use tls::{Tls, TlsError};
 
-/// How long tails have, once the streamer stops, to take what is theirs. Below the 30 s that Kubernetes gives a pod.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long open responses may take to finish during shutdown. Kubernetes gives a pod 30 s.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Takes the address that is to be served later: bind early, serve when the rest stands.
+/// Binds a listening socket, before the rest of the server is started.
 ///
 /// # Errors
-/// The system's: the port is taken, or may not be had.
+/// The error of the operating system, e.g. that the address is in use.
 pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(listen).await
 }
 
-/// Serves until `shutdown`; then every tail ends properly, with its last chunk, and so does this.
+/// Serves the HTTP API until `shutdown`. Open responses then get the lines published so far and end
+/// with their last chunk.
 ///
 /// # Errors
-/// The listener's, where it can accept no more.
+/// An error of the listening socket.
 pub async fn run(
     config: Config,
     access: Access,
-    door: impl Into<Door>,
+    listener: impl Into<Listener>,
     bus: Arc<dyn Bus>,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let Door {
-        listener,
+    let Listener {
+        tcp,
         tls,
         proxies,
-        sites,
-    } = door.into();
-    let way = Way {
+        origins,
+    } = listener.into();
+    let settings = ConnectionSettings {
         tls,
         proxies: proxies.into(),
-        head_wait: config.head_wait,
+        header_timeout: config.header_timeout,
     };
     let connections = Connections {
-        listener,
-        stall: config.stall,
+        listener: tcp,
+        stall_timeout: config.stall_timeout,
         stalled: metrics.stalled_connections.clone(),
     };
-    let hubs = hubs::Hubs::new(config, access, bus, metrics, shutdown.clone());
-    // The real client's base address may end in a slash, and so its paths begin with two.
-    let service =
-        NormalizePathLayer::trim_trailing_slash().layer(routes::router(Arc::clone(&hubs), &sites, way.tls.is_some()));
+    let state = AppState::new(config, access, bus, metrics, shutdown.clone());
+    // The Gigalixir client's base URL can end in a slash; its paths then begin with two.
+    let router = http::router(Arc::clone(&state), &origins, settings.tls.is_some());
+    let service = NormalizePathLayer::trim_trailing_slash().layer(router);
     tokio::select! {
-        () = serve::serve(connections, way, service, shutdown.clone()) => {}
-        () = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => {
-            tracing::warn!("clients that did not take their last lines in time are cut off");
+        () = http::serve(connections, settings, service, shutdown.clone()) => {}
+        () = async { shutdown.cancelled().await; tokio::time::sleep(SHUTDOWN_TIMEOUT).await } => {
+            tracing::warn!("shutdown timeout reached, closing open connections");
         }
     }
-    // WebSockets are nobody's connection any more: they are waited for here.
-    if tokio::time::timeout(DRAIN, hubs.close()).await.is_err() {
-        tracing::warn!("clients that did not take their last lines in time are cut off");
+    // WebSockets are detached from their connections, so `serve` does not wait for them.
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, state.hubs.close())
+        .await
+        .is_err()
+    {
+        tracing::warn!("shutdown timeout reached, closing open WebSockets");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! How many tails there may be.
+//! Limits on the number of open log requests.
 
 use std::{
     collections::HashMap,
@@ -12,39 +12,39 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::{config::Config, error::ApiError};
 
-/// Seconds until another try may be worth it, at least. Jittered: those who are refused together shall not come again together.
+/// Minimum value of `Retry-After` in seconds.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// How many more seconds at most.
+/// Random seconds added to `Retry-After`, so that refused clients do not return together.
 const RETRY_JITTER_SECONDS: u64 = 10;
 
-/// The tails that there are, by whom they are for.
+/// Counts open tails in total, per app and per client address.
 #[derive(Default)]
-pub(crate) struct Tails {
+pub(crate) struct TailLimits {
     counts: Mutex<Counts>,
 }
 
 #[derive(Default)]
 struct Counts {
-    all: usize,
+    total: usize,
     apps: HashMap<AppName, usize>,
     addresses: HashMap<IpAddr, usize>,
 }
 
-/// One tail, counted while it lives.
+/// Counts one tail until it is dropped.
 pub(crate) struct Admitted {
-    tails: Arc<Tails>,
+    limits: Arc<TailLimits>,
     app: AppName,
-    /// `None`: from this machine, which may have as many as it likes.
+    /// `None` for a loopback address, which has no limit.
     address: Option<IpAddr>,
     gauge: Gauge,
 }
 
-impl Tails {
-    /// Lets a tail in.
+impl TailLimits {
+    /// Admits a tail.
     ///
     /// # Errors
-    /// [`ApiError::TooMany`], with what there are too many of.
+    /// [`ApiError::TooMany`] with the limit that is reached.
     pub(crate) fn admit(
         self: &Arc<Self>,
         app: &AppName,
@@ -52,12 +52,12 @@ impl Tails {
         config: &Config,
         gauge: &Gauge,
     ) -> Result<Admitted, ApiError> {
-        let address = whose(peer);
+        let address = client_network(peer);
         let mut counts = self.counts.lock();
         let of_app = counts.apps.get(app).copied().unwrap_or_default();
         let of_address = address.and_then(|address| counts.addresses.get(&address).copied());
-        for (what, count, most) in [
-            ("on this server", counts.all, config.max_tails),
+        for (scope, count, limit) in [
+            ("on this server", counts.total, config.max_tails),
             ("of this app", of_app, config.max_tails_per_app),
             (
                 "from your address",
@@ -65,21 +65,21 @@ impl Tails {
                 config.max_tails_per_address,
             ),
         ] {
-            if count >= most {
+            if count >= limit {
                 return Err(ApiError::TooMany {
-                    reason: format!("too many tails {what}: {count} of {most}"),
+                    reason: format!("too many open log requests {scope}: {count} of {limit}; close one or retry later"),
                     retry_after: RETRY_AFTER_SECONDS + jitter(),
                 });
             }
         }
-        counts.all += 1;
+        counts.total += 1;
         *counts.apps.entry(app.clone()).or_default() += 1;
         if let Some(address) = address {
             *counts.addresses.entry(address).or_default() += 1;
         }
         gauge.inc();
         Ok(Admitted {
-            tails: Arc::clone(self),
+            limits: Arc::clone(self),
             app: app.clone(),
             address,
             gauge: gauge.clone(),
@@ -89,17 +89,17 @@ impl Tails {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut counts = self.tails.counts.lock();
-        counts.all -= 1;
-        leave(&mut counts.apps, &self.app);
+        let mut counts = self.limits.counts.lock();
+        counts.total -= 1;
+        decrement(&mut counts.apps, &self.app);
         if let Some(address) = &self.address {
-            leave(&mut counts.addresses, address);
+            decrement(&mut counts.addresses, address);
         }
         self.gauge.dec();
     }
 }
 
-fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
@@ -108,8 +108,9 @@ fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     }
 }
 
-/// Who stands behind an address: of IPv6, a customer has a /64. `None` for this machine itself.
-pub(crate) fn whose(peer: IpAddr) -> Option<IpAddr> {
+/// Returns the unit by which clients are limited: the IPv4 address or the IPv6 /64 network. `None`
+/// for a loopback address.
+pub(crate) fn client_network(peer: IpAddr) -> Option<IpAddr> {
     match peer.to_canonical() {
         address if address.is_loopback() => None,
         IpAddr::V6(address) => {
@@ -121,7 +122,7 @@ pub(crate) fn whose(peer: IpAddr) -> Option<IpAddr> {
 }
 
 fn jitter() -> u64 {
-    // The clock's own digits are random enough to spread clients.
+    // The sub-second part of the clock is random enough to spread clients.
     u64::from(std::time::UNIX_EPOCH.elapsed().unwrap_or_default().subsec_micros()) % RETRY_JITTER_SECONDS
 }
 
@@ -129,34 +130,40 @@ fn jitter() -> u64 {
 mod tests {
     use super::*;
 
-    fn admit(tails: &Arc<Tails>, app: &str, peer: &str) -> Result<Admitted, String> {
+    fn admit(limits: &Arc<TailLimits>, app: &str, peer: &str) -> Result<Admitted, String> {
         let config = Config {
             max_tails: 5,
             max_tails_per_app: 3,
             max_tails_per_address: 2,
             ..Config::default()
         };
-        let admitted = tails.admit(&app.parse().unwrap(), peer.parse().unwrap(), &config, &Gauge::default());
+        let admitted = limits.admit(&app.parse().unwrap(), peer.parse().unwrap(), &config, &Gauge::default());
         admitted.map_err(|error| error.to_string())
     }
 
     #[test]
-    fn each_bound_holds_and_who_leaves_makes_room() {
-        let tails = Arc::new(Tails::default());
-        let one = admit(&tails, "shop", "192.0.2.1").unwrap();
-        let two = admit(&tails, "blog", "192.0.2.1").unwrap();
-        let refused = |app, peer| admit(&tails, app, peer).err().unwrap();
+    fn each_limit_holds_and_a_closed_tail_makes_room() {
+        let limits = Arc::new(TailLimits::default());
+        let one = admit(&limits, "shop", "192.0.2.1").unwrap();
+        let two = admit(&limits, "blog", "192.0.2.1").unwrap();
+        let refused = |app, peer| admit(&limits, app, peer).err().unwrap();
         assert_eq!(
             refused("shop", "::ffff:192.0.2.1"),
-            "too many tails from your address: 2 of 2"
+            "too many open log requests from your address: 2 of 2; close one or retry later"
         );
-        let six = admit(&tails, "shop", "2001:db8::1").unwrap();
-        let local = admit(&tails, "shop", "127.0.0.1").unwrap();
-        assert_eq!(refused("shop", "127.0.0.1"), "too many tails of this app: 3 of 3");
-        let other = admit(&tails, "blog", "2001:db8::2").unwrap();
-        assert_eq!(refused("jobs", "::1"), "too many tails on this server: 5 of 5");
+        let six = admit(&limits, "shop", "2001:db8::1").unwrap();
+        let local = admit(&limits, "shop", "127.0.0.1").unwrap();
+        assert_eq!(
+            refused("shop", "127.0.0.1"),
+            "too many open log requests of this app: 3 of 3; close one or retry later"
+        );
+        let other = admit(&limits, "blog", "2001:db8::2").unwrap();
+        assert_eq!(
+            refused("jobs", "::1"),
+            "too many open log requests on this server: 5 of 5; close one or retry later"
+        );
         drop((one, two, six, local, other));
-        let _all: Vec<Admitted> = (0..3).map(|_| admit(&tails, "shop", "127.0.0.1").unwrap()).collect();
-        assert_eq!(tails.counts.lock().addresses.len(), 0, "what is gone is forgotten");
+        let _all: Vec<Admitted> = (0..3).map(|_| admit(&limits, "shop", "127.0.0.1").unwrap()).collect();
+        assert_eq!(limits.counts.lock().addresses.len(), 0, "closed tails are not tracked");
     }
 }

@@ -1,97 +1,160 @@
-//! What a streamer counts.
+//! Prometheus metrics of the streamer.
 
+use bus::{Gap, GapReason};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
-/// A streamer's metrics: clones count together. Unregistered, they are counted and not shown.
+/// The streamer's metrics. Clones share their counters. Unregistered metrics count but are not
+/// exported.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    pub(crate) hubs: Gauge,
+    pub(crate) active_apps: Gauge,
     pub(crate) tails: Gauge,
     pub(crate) lines: Counter,
     pub(crate) late_lines: Counter,
-    pub(crate) missing_lines: Family<Missing, Counter>,
-    pub(crate) unreadable_batches: Counter,
-    pub(crate) interruptions: Counter,
-    pub(crate) overflowed_lines: Counter,
-    pub(crate) read_backs: Counter,
+    lost_lines: Family<ReasonLabel, Counter>,
+    gaps: Family<ReasonLabel, Counter>,
+    pub(crate) subscription_resets: Counter,
+    pub(crate) history_reads: Counter,
     pub(crate) stalled_connections: Counter,
     pub(crate) ring_bytes: Gauge,
     pub(crate) history_bytes: Gauge,
 }
 
-/// Which lines are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct Missing {
-    pub(crate) cause: Cause,
+struct ReasonLabel {
+    reason: &'static str,
 }
 
-/// Who knows of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[expect(non_camel_case_types, reason = "printed as they are: label values are lower case")]
-pub(crate) enum Cause {
-    /// Nobody told: they did not arrive.
-    undelivered,
-    /// The collector told.
-    collector,
+/// Why lines of a stream were not delivered: the reasons that a collector records, then those that
+/// the streamer detects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Away,
+    Gone,
+    Rotated,
+    Spool,
+    Limit,
+    Refused,
+    /// Recorded by a collector with a reason that this version does not define.
+    Other,
+    /// Not delivered by the bus.
+    Undelivered,
+    /// The subscription was reset.
+    Interrupted,
+    /// Published in a format that this version cannot read.
+    Unreadable,
+    /// Skipped for one client that fell behind.
+    SlowClient,
+}
+
+impl Reason {
+    const ALL: [Self; 11] = [
+        Self::Away,
+        Self::Gone,
+        Self::Rotated,
+        Self::Spool,
+        Self::Limit,
+        Self::Refused,
+        Self::Other,
+        Self::Undelivered,
+        Self::Interrupted,
+        Self::Unreadable,
+        Self::SlowClient,
+    ];
+
+    /// Returns the reason of a gap event; one without a recorded gap was not delivered by the bus.
+    pub(crate) fn of(recorded: Option<&Gap>) -> Self {
+        match recorded.map(|gap| &gap.reason) {
+            None => Self::Undelivered,
+            Some(GapReason::Away) => Self::Away,
+            Some(GapReason::Gone) => Self::Gone,
+            Some(GapReason::Rotated) => Self::Rotated,
+            Some(GapReason::Spool) => Self::Spool,
+            Some(GapReason::Limit) => Self::Limit,
+            Some(GapReason::Refused) => Self::Refused,
+            Some(GapReason::Other(_)) => Self::Other,
+        }
+    }
+
+    fn label(self) -> ReasonLabel {
+        let reason = match self {
+            Self::Away => "away",
+            Self::Gone => "gone",
+            Self::Rotated => "rotated",
+            Self::Spool => "spool",
+            Self::Limit => "limit",
+            Self::Refused => "refused",
+            Self::Other => "other",
+            Self::Undelivered => "undelivered",
+            Self::Interrupted => "interrupted",
+            Self::Unreadable => "unreadable",
+            Self::SlowClient => "slow_client",
+        };
+        ReasonLabel { reason }
+    }
 }
 
 impl Metrics {
-    /// Metrics that are shown with this registry's, as `tributary_streamer_…`.
+    /// Registers the metrics under the prefix `tributary_streamer_`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        for reason in Reason::ALL {
+            metrics.record_gap(reason, 0, 0);
+        }
         let registry = registry.sub_registry_with_prefix("tributary_streamer");
-        registry.register("hubs", "Apps that are being read", metrics.hubs.clone());
-        registry.register("tails", "Clients that read an app", metrics.tails.clone());
-        registry.register("lines", "Lines that hubs have shown", metrics.lines.clone());
+        registry.register("active_apps", "Apps with an open hub", metrics.active_apps.clone());
+        registry.register("tails", "Open log requests", metrics.tails.clone());
+        registry.register("lines", "Lines delivered by hubs", metrics.lines.clone());
         registry.register(
             "late_lines",
-            "Lines shown after their gap was told",
+            "Lines delivered after a gap notice that covers them",
             metrics.late_lines.clone(),
         );
         registry.register(
-            "missing_lines",
-            "Lines told to be missing",
-            metrics.missing_lines.clone(),
+            "lost_lines",
+            "Lines not delivered to live tails, where the number is known",
+            metrics.lost_lines.clone(),
+        );
+        registry.register("gaps", "Gap notices sent to live tails", metrics.gaps.clone());
+        registry.register(
+            "subscription_resets",
+            "Subscriptions that were interrupted and reset",
+            metrics.subscription_resets.clone(),
         );
         registry.register(
-            "unreadable_batches",
-            "Batches left out: of a version that is not known",
-            metrics.unreadable_batches.clone(),
-        );
-        registry.register(
-            "interruptions",
-            "Readings of the bus that were interrupted, and told so",
-            metrics.interruptions.clone(),
-        );
-        registry.register(
-            "overflowed_lines",
-            "Lines that slow tails missed (L11)",
-            metrics.overflowed_lines.clone(),
-        );
-        registry.register(
-            "read_backs",
-            "Times that history was read from the bus",
-            metrics.read_backs.clone(),
+            "history_reads",
+            "Reads of history from the bus",
+            metrics.history_reads.clone(),
         );
         registry.register(
             "history_bytes",
-            "Bytes of history that are yet to be sent: lines and their renderings",
+            "Bytes of history held in memory until it is sent, including renderings",
             metrics.history_bytes.clone(),
         );
         registry.register(
             "ring_bytes",
-            "Bytes that all rings keep: lines and their renderings",
+            "Bytes of live lines held in memory, including renderings",
             metrics.ring_bytes.clone(),
         );
         registry.register(
             "stalled_connections",
-            "Connections closed because the client took nothing for too long",
+            "Connections closed because the client read nothing",
             metrics.stalled_connections.clone(),
         );
         metrics
+    }
+
+    /// Counts one gap and its lines; 0 lines if their number is unknown.
+    pub(crate) fn count_gap(&self, reason: Reason, lines: u64) {
+        self.record_gap(reason, 1, lines);
+    }
+
+    fn record_gap(&self, reason: Reason, gaps: u64, lines: u64) {
+        self.gaps.get_or_create(&reason.label()).inc_by(gaps);
+        self.lost_lines.get_or_create(&reason.label()).inc_by(lines);
     }
 }

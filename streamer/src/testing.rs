@@ -1,4 +1,4 @@
-//! Streams and lines for this crate's own tests.
+//! Streams and lines for unit tests.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use bus::{
     reassembly::{Event, EventKind},
 };
 
-use crate::frame::Line;
+use crate::line::Line;
 
-/// A process of the app `shop`.
+/// Returns a stream of a process of the app `shop`.
 pub(crate) fn metadata(process: &str) -> Arc<StreamMetadata> {
     let epoch = Epoch { millis: 1, random: 1 };
     Arc::new(StreamMetadata {
@@ -23,7 +23,7 @@ pub(crate) fn metadata(process: &str) -> Arc<StreamMetadata> {
     })
 }
 
-/// A line as it came.
+/// Returns a line with these raw bytes.
 pub(crate) fn line<'a>(metadata: &'a StreamMetadata, seq: u64, raw: &'a [u8]) -> Line<'a> {
     Line {
         metadata,
@@ -35,8 +35,9 @@ pub(crate) fn line<'a>(metadata: &'a StreamMetadata, seq: u64, raw: &'a [u8]) ->
     }
 }
 
-/// Lines printed at these milliseconds of 2026-11-23T07:00:00, saying their seqs, taken by the bus at `taken`.
-pub(crate) fn event(metadata: &Arc<StreamMetadata>, seq: u64, millis: &[i64], taken: i64) -> Event {
+/// Returns an event with one line per element of `millis`: its timestamp in milliseconds after
+/// 2026-11-23T07:00:00. The text of a line is its sequence number. `published` is in the same unit.
+pub(crate) fn event(metadata: &Arc<StreamMetadata>, seq: u64, millis: &[i64], published: i64) -> Event {
     let mut data = String::new();
     for (seq, millis) in (seq..).zip(millis) {
         let time = Timestamp((BASE_MILLIS + millis) * 1_000_000);
@@ -45,7 +46,7 @@ pub(crate) fn event(metadata: &Arc<StreamMetadata>, seq: u64, millis: &[i64], ta
     Event {
         metadata: Arc::clone(metadata),
         seq,
-        published: at(taken),
+        published: at(published),
         kind: EventKind::Lines {
             data: data.into(),
             lines: millis.len() as u64,
@@ -56,7 +57,7 @@ pub(crate) fn event(metadata: &Arc<StreamMetadata>, seq: u64, millis: &[i64], ta
     }
 }
 
-/// So many milliseconds after 2026-11-23T07:00:00, on the bus's time line.
+/// Returns the publish time that many milliseconds after 2026-11-23T07:00:00.
 pub(crate) fn at(millis: i64) -> PublishTime {
     PublishTime(u64::try_from((BASE_MILLIS + millis) * 1000).unwrap())
 }

@@ -1,6 +1,6 @@
-//! Who may do what: every route, by every method, for whoever has another app's key, or none.
+//! Authorization by API keys: every route and method with another app's key and without one.
 
-#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
 mod support;
 
@@ -11,9 +11,9 @@ use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use registry::{AddressPolicy, DEFAULT_KEY_LIFETIME, DrainUrl, FileRegistry, Grant, NewKey, Registry, Role};
-use streamer::{Access, Sites};
+use streamer::{Access, AllowedOrigins};
 use support::{
-    routes::{Answer, ROWS, Row},
+    routes::{Answer, ROUTES, RouteAccess},
     *,
 };
 use tempfile::TempDir;
@@ -21,20 +21,20 @@ use tokio_tungstenite::{connect_async, tungstenite::client::IntoClientRequest};
 
 const DRAIN: &str = "https://u:hunter2@example.com/logs";
 
-/// A streamer that asks for keys, with an app that has a line and a drain.
-struct House {
+/// A streamer with API keys, and an app with three lines and a drain.
+struct Fixture {
     stack: Stack,
     registry: Arc<FileRegistry>,
     drain: u32,
     _dir: TempDir,
 }
 
-impl House {
+impl Fixture {
     async fn open() -> Self {
         let dir = TempDir::new().unwrap();
         let opened = FileRegistry::open(dir.path().join("registry.json")).await.unwrap();
         let registry = Arc::new(opened);
-        let stack = Stack::start_asking(Access::keys(Arc::clone(&registry) as Arc<dyn Registry>)).await;
+        let stack = Stack::with_access(Access::api_keys(Arc::clone(&registry) as Arc<dyn Registry>)).await;
         stack.publish([lines(&stream("web-1", Duration::ZERO), 0, 3)]).await;
         let url = DrainUrl::parse(DRAIN, &AddressPolicy::default()).unwrap();
         let drain = registry.add_drain("shop", &url, 5).await.unwrap().id;
@@ -48,24 +48,24 @@ impl House {
 
     async fn key(&self, app: &str, role: Role, lifetime: Duration) -> NewKey {
         let app = app.to_owned();
-        let made = self
+        let key = self
             .registry
             .add_key("me@example.com", vec![Grant { app, role }], lifetime);
-        made.await.unwrap()
+        key.await.unwrap()
     }
 
     async fn owner(&self, app: &str) -> String {
         self.key(app, Role::Owner, DEFAULT_KEY_LIFETIME).await.key
     }
 
-    async fn ask(&self, method: &Method, path: &str, key: Option<&str>, body: &str) -> Answer {
+    async fn request(&self, method: &Method, path: &str, key: Option<&str>, body: &str) -> Answer {
         let authorization = key.map(|key| format!("Bearer {key}"));
-        self.stack.ask(method, path, authorization.as_deref(), body).await
+        self.stack.request(method, path, authorization.as_deref(), body).await
     }
 }
 
 #[test]
-fn every_route_has_a_row() {
+fn every_route_is_tested() {
     let described = serde_json::to_value(streamer::openapi()).unwrap();
     let mut routes = BTreeSet::new();
     for (path, methods) in described["paths"].as_object().unwrap() {
@@ -73,20 +73,20 @@ fn every_route_has_a_row() {
             routes.insert((method.to_uppercase(), path.clone()));
         }
     }
-    let rows = ROWS.map(|(method, path, _)| (method.to_owned(), path.to_owned()));
-    assert_eq!(routes, BTreeSet::from(rows));
+    let tested = ROUTES.map(|(method, path, _)| (method.to_owned(), path.to_owned()));
+    assert_eq!(routes, BTreeSet::from(tested));
 }
 
 #[tokio::test]
-async fn whatever_is_an_apps_is_hidden_from_another_apps_key_and_refused_without_one() {
-    let house = House::open().await;
-    let other = house.owner("blog").await;
-    let before = Arc::clone(&house.registry.drains().borrow());
-    for (method, path, row) in ROWS {
-        let Row::OfApp(body) = row else { continue };
-        let body = body.replace("DRAIN", &house.drain.to_string());
-        // The methods that are there, and those that are not.
-        let all = [
+async fn app_routes_return_404_with_another_apps_key_and_401_without_a_key() {
+    let fixture = Fixture::open().await;
+    let other = fixture.owner("blog").await;
+    let before = Arc::clone(&fixture.registry.drains().borrow());
+    for (method, path, row) in ROUTES {
+        let RouteAccess::App(body) = row else { continue };
+        let body = body.replace("DRAIN", &fixture.drain.to_string());
+        // Supported and unsupported methods.
+        let methods = [
             Method::GET,
             Method::POST,
             Method::PUT,
@@ -94,44 +94,46 @@ async fn whatever_is_an_apps_is_hidden_from_another_apps_key_and_refused_without
             Method::DELETE,
             Method::HEAD,
         ];
-        for asked in &all {
-            let there = path.replace("{app}", "shop").replace("{id}", &house.drain.to_string());
-            let answer = house.ask(asked, &there, Some(&other), &body).await;
-            let nowhere = house
-                .ask(
-                    asked,
+        for sent in &methods {
+            let existing = path
+                .replace("{app}", "shop")
+                .replace("{id}", &fixture.drain.to_string());
+            let answer = fixture.request(sent, &existing, Some(&other), &body).await;
+            let missing = fixture
+                .request(
+                    sent,
                     &path
                         .replace("{app}", "none-such")
-                        .replace("{id}", &house.drain.to_string()),
+                        .replace("{id}", &fixture.drain.to_string()),
                     Some(&other),
                     &body,
                 )
                 .await;
             assert_eq!(
                 (answer.status, &answer.body),
-                (nowhere.status, &nowhere.body),
-                "{asked} {path}"
+                (missing.status, &missing.body),
+                "{sent} {path}"
             );
-            assert!(answer.status.is_client_error(), "{asked} {path}: {answer:?}");
-            if asked.as_str() == method {
+            assert!(answer.status.is_client_error(), "{sent} {path}: {answer:?}");
+            if sent.as_str() == method {
                 assert_eq!(answer.status, StatusCode::NOT_FOUND);
-                answer.says("app not found");
-                let answer = house.ask(asked, &there, None, &body).await;
+                answer.assert_error("app not found");
+                let answer = fixture.request(sent, &existing, None, &body).await;
                 assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-                answer.says("no access");
+                answer.assert_error("authentication required");
                 let challenge = answer.headers["www-authenticate"].to_str().unwrap();
                 assert!(challenge.starts_with("Basic realm="), "{challenge}");
             }
         }
     }
-    assert_eq!(*house.registry.drains().borrow(), before, "nothing has changed");
-    house.stack.stop().await;
+    assert_eq!(*fixture.registry.drains().borrow(), before, "the drains are unchanged");
+    fixture.stack.stop().await;
 }
 
 #[tokio::test]
 async fn a_websocket_is_refused_before_the_upgrade() {
-    let house = House::open().await;
-    let other = house.owner("blog").await;
+    let fixture = Fixture::open().await;
+    let other = fixture.owner("blog").await;
     let upgrade = |key: &str| {
         let key = format!("Bearer {key}");
         let headers = [
@@ -147,30 +149,30 @@ async fn a_websocket_is_refused_before_the_upgrade() {
     for (key, status) in [("x".repeat(40), 401), (other, 404)] {
         let headers = upgrade(&key);
         let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let answer = house.stack.get_with("/api/apps/shop/logs", &headers).await;
+        let answer = fixture.stack.get_with("/api/apps/shop/logs", &headers).await;
         assert_eq!(answer.response.status(), status);
     }
-    house.stack.stop().await;
+    fixture.stack.stop().await;
 }
 
 #[tokio::test]
-async fn an_owner_lists_adds_and_removes_drains_as_the_client_asks_for_it() {
-    let house = House::open().await;
-    let key = house.owner("shop").await;
+async fn an_owner_lists_adds_and_removes_drains_as_the_gigalixir_client_does() {
+    let fixture = Fixture::open().await;
+    let key = fixture.owner("shop").await;
     let path = "/api/apps/shop/drains";
     let list = async || {
-        let answer = house.ask(&Method::GET, path, Some(&key), "").await;
+        let answer = fixture.request(&Method::GET, path, Some(&key), "").await;
         assert_eq!(answer.status, StatusCode::OK);
         let listed: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
         listed["data"].as_array().unwrap().clone()
     };
     let first = list().await;
     assert_eq!(first[0]["url"], DRAIN);
-    assert_eq!(first[0]["id"], house.drain);
+    assert_eq!(first[0]["id"], fixture.drain);
     assert!(first[0]["token"].as_str().unwrap().starts_with("d."));
     let add = async |url: &str| {
         let body = serde_json::json!({ "url": url }).to_string();
-        house.ask(&Method::POST, path, Some(&key), &body).await
+        fixture.request(&Method::POST, path, Some(&key), &body).await
     };
     assert_eq!(
         add("syslog+tls://logs.example.com:6514").await.status,
@@ -184,7 +186,7 @@ async fn an_owner_lists_adds_and_removes_drains_as_the_client_asks_for_it() {
     ] {
         let answer = add(url).await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{url}");
-        answer.says(word);
+        answer.assert_error(word);
     }
     for n in 0..3 {
         assert_eq!(
@@ -192,46 +194,50 @@ async fn an_owner_lists_adds_and_removes_drains_as_the_client_asks_for_it() {
             StatusCode::CREATED
         );
     }
-    add("https://example.com/6").await.says("5 drains already");
-    for id in [house.drain.to_string(), format!("\"{}\"", list().await[0]["id"])] {
+    add("https://example.com/6").await.assert_error("5 drains already");
+    for id in [fixture.drain.to_string(), format!("\"{}\"", list().await[0]["id"])] {
         let body = format!("{{\"drain_id\": {id}}}");
-        let answer = house.ask(&Method::DELETE, path, Some(&key), &body).await;
+        let answer = fixture.request(&Method::DELETE, path, Some(&key), &body).await;
         let known = answer.status == StatusCode::OK;
         assert!(known || answer.status == StatusCode::NOT_FOUND, "{answer:?}");
     }
-    assert!(list().await.iter().all(|drain| drain["id"] != house.drain));
+    assert!(list().await.iter().all(|drain| drain["id"] != fixture.drain));
     for body in ["", "{}", "nonsense", r#"{"drain_id": []}"#] {
-        let answer = house.ask(&Method::DELETE, path, Some(&key), body).await;
+        let answer = fixture.request(&Method::DELETE, path, Some(&key), body).await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
     }
-    let answer = house
-        .ask(&Method::DELETE, path, Some(&key), r#"{"drain_id": "x"}"#)
+    let answer = fixture
+        .request(&Method::DELETE, path, Some(&key), r#"{"drain_id": "x"}"#)
         .await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
-    let answer = house.ask(&Method::POST, path, Some(&key), &"x".repeat(17 * 1024)).await;
+    let answer = fixture
+        .request(&Method::POST, path, Some(&key), &"x".repeat(17 * 1024))
+        .await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
-    house.stack.stop().await;
+    fixture.stack.stop().await;
 }
 
 #[tokio::test]
-async fn a_collaborator_reads_the_log_and_leaves_the_drains_alone() {
-    let house = House::open().await;
-    let key = house.key("shop", Role::Collaborator, DEFAULT_KEY_LIFETIME).await.key;
-    let answer = house
-        .ask(&Method::GET, "/api/apps/shop/logs?follow=False", Some(&key), "")
+async fn a_collaborator_reads_the_log_but_cannot_manage_drains() {
+    let fixture = Fixture::open().await;
+    let key = fixture.key("shop", Role::Collaborator, DEFAULT_KEY_LIFETIME).await.key;
+    let answer = fixture
+        .request(&Method::GET, "/api/apps/shop/logs?follow=False", Some(&key), "")
         .await;
     assert_eq!((answer.status, answer.body.lines().count()), (StatusCode::OK, 3));
-    let answer = house.ask(&Method::GET, "/api/apps/shop/drains", Some(&key), "").await;
+    let answer = fixture
+        .request(&Method::GET, "/api/apps/shop/drains", Some(&key), "")
+        .await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
-    answer.says("may read this app's log");
-    house.stack.stop().await;
+    answer.assert_error("may read the logs of this app");
+    fixture.stack.stop().await;
 }
 
 #[tokio::test]
-async fn an_account_is_the_keys_own_and_a_login_is_told_how_it_is_done_here() {
-    let house = House::open().await;
-    let made = house.key("shop", Role::Owner, DEFAULT_KEY_LIFETIME).await;
-    let answer = house.ask(&Method::GET, "/api/users", Some(&made.key), "").await;
+async fn an_account_describes_the_key_and_password_login_is_refused() {
+    let fixture = Fixture::open().await;
+    let made = fixture.key("shop", Role::Owner, DEFAULT_KEY_LIFETIME).await;
+    let answer = fixture.request(&Method::GET, "/api/users", Some(&made.key), "").await;
     let account: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(account["data"]["email"], "me@example.com");
     assert_eq!(
@@ -240,76 +246,76 @@ async fn an_account_is_the_keys_own_and_a_login_is_told_how_it_is_done_here() {
     );
     assert!(!answer.body.contains(&made.key));
     assert_eq!(
-        house.ask(&Method::GET, "/api/users", None, "").await.status,
+        fixture.request(&Method::GET, "/api/users", None, "").await.status,
         StatusCode::UNAUTHORIZED
     );
-    let answer = house.ask(&Method::GET, "/api/login", None, "").await;
+    let answer = fixture.request(&Method::GET, "/api/login", None, "").await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
-    answer.says("no passwords here");
-    house.stack.stop().await;
+    answer.assert_error("password login is not supported");
+    fixture.stack.stop().await;
 }
 
 #[tokio::test]
-async fn an_app_that_only_a_key_names_is_an_empty_stream_that_waits() {
-    let house = House::open().await;
-    let key = house.owner("fresh").await;
+async fn a_tail_of_an_app_that_only_a_key_names_waits() {
+    let fixture = Fixture::open().await;
+    let key = fixture.owner("fresh").await;
     let bearer = format!("Bearer {key}");
-    let tail = house
+    let tail = fixture
         .stack
         .get_with("/api/apps/fresh/logs", &[("authorization", &bearer)])
         .await;
     assert_eq!(tail.response.status(), StatusCode::OK);
     drop(tail);
-    house.stack.stop().await;
+    fixture.stack.stop().await;
 }
 
 #[tokio::test]
-async fn a_key_that_is_revoked_or_over_ends_its_tails_properly_and_no_others() {
-    let house = House::open().await;
+async fn a_revoked_or_expired_key_ends_its_tails_and_no_others() {
+    let fixture = Fixture::open().await;
     let (made, stays) = (
-        house.key("shop", Role::Owner, DEFAULT_KEY_LIFETIME).await,
-        house.owner("shop").await,
+        fixture.key("shop", Role::Owner, DEFAULT_KEY_LIFETIME).await,
+        fixture.owner("shop").await,
     );
-    let short = house.key("shop", Role::Owner, Duration::from_secs(2)).await.key;
+    let short = fixture.key("shop", Role::Owner, Duration::from_secs(2)).await.key;
     let open = async |key: &str, accept: &str| {
         let bearer = format!("Bearer {key}");
         let headers = [("authorization", bearer.as_str()), ("accept", accept)];
-        let mut tail = house.stack.get_with("/api/apps/shop/logs", &headers).await;
+        let mut tail = fixture.stack.get_with("/api/apps/shop/logs", &headers).await;
         assert_eq!(tail.response.status(), StatusCode::OK);
         tail.line().await.expect("history");
         tail
     };
-    let mut over = open(&short, "text/plain").await;
-    over.read_to_end().await;
+    let mut expired = open(&short, "text/plain").await;
+    expired.read_to_end().await;
     let mut revoked = [
         open(&made.key, "text/plain").await,
         open(&made.key, "text/event-stream").await,
     ];
     let mut stayed = open(&stays, "text/plain").await;
-    house.registry.revoke_key(&made.info.id).await.unwrap();
+    fixture.registry.revoke_key(&made.info.id).await.unwrap();
     for tail in &mut revoked {
         tail.read_to_end().await;
     }
-    let answer = house
-        .ask(&Method::GET, "/api/apps/shop/logs", Some(&made.key), "")
+    let answer = fixture
+        .request(&Method::GET, "/api/apps/shop/logs", Some(&made.key), "")
         .await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    house
+    fixture
         .stack
         .publish([lines(&stream("web-1", Duration::ZERO), 3, 4)])
         .await;
     let last = stayed.lines(3).await;
-    assert_eq!(said(&last[2]), "3");
-    house.stack.stop().await;
+    assert_eq!(text_of(&last[2]), "3");
+    fixture.stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_of_another_site_reads_and_changes_nothing_though_the_browser_lends_it_the_key() {
-    let house = House::open().await;
-    let key = house.owner("shop").await;
-    let drains = format!("http://{}/api/apps/shop/drains", house.stack.addr);
+async fn requests_from_pages_of_other_sites_are_refused_despite_a_valid_key() {
+    let fixture = Fixture::open().await;
+    let key = fixture.owner("shop").await;
+    let drains = format!("http://{}/api/apps/shop/drains", fixture.stack.addr);
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let own = format!("http://{}", house.stack.addr);
+    let own = format!("http://{}", fixture.stack.addr);
     for (origin, status) in [("https://evil.example", 403), ("null", 403), (&*own, 201)] {
         let request = Request::post(&drains)
             .header("authorization", format!("Bearer {key}"))
@@ -318,31 +324,31 @@ async fn a_page_of_another_site_reads_and_changes_nothing_though_the_browser_len
                 b"{\"url\": \"https://logs.example.com/\"}",
             )))
             .unwrap();
-        let answered = tokio::time::timeout(BOUND, client.request(request))
+        let response = tokio::time::timeout(TIMEOUT, client.request(request))
             .await
             .unwrap()
             .unwrap();
-        assert_eq!(answered.status(), status, "{origin}");
+        assert_eq!(response.status(), status, "{origin}");
     }
     for (origin, refused) in [("https://evil.example", true), (&*own, false)] {
-        let mut request = format!("ws://{}/api/apps/shop/logs", house.stack.addr)
+        let mut request = format!("ws://{}/api/apps/shop/logs", fixture.stack.addr)
             .into_client_request()
             .unwrap();
         let headers = request.headers_mut();
         headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
         headers.insert("origin", origin.parse().unwrap());
-        let opened = tokio::time::timeout(BOUND, connect_async(request)).await.unwrap();
+        let opened = tokio::time::timeout(TIMEOUT, connect_async(request)).await.unwrap();
         assert_eq!(opened.is_err(), refused, "{origin}");
     }
-    house.stack.stop().await;
+    fixture.stack.stop().await;
 }
 
 #[tokio::test]
-async fn a_browser_is_told_that_pages_of_an_allowed_site_may_read_and_of_no_other() {
+async fn cors_headers_are_sent_for_allowed_origins_only() {
     let site = "https://console.example.com";
-    let stack = Stack::open_to(Sites::allowing(&[site.to_owned()]).unwrap().by_address()).await;
+    let stack = Stack::with_origins(AllowedOrigins::new(&[site.to_owned()]).unwrap().with_host_check()).await;
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let ask = async |method: Method, origin: &str, host: &str| {
+    let request = async |method: Method, origin: &str, host: &str| {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}/api/apps/shop/logs?follow=False", stack.addr))
@@ -352,14 +358,14 @@ async fn a_browser_is_told_that_pages_of_an_allowed_site_may_read_and_of_no_othe
             .header("access-control-request-headers", "authorization")
             .body(Full::new(Bytes::new()))
             .unwrap();
-        tokio::time::timeout(BOUND, client.request(request))
+        tokio::time::timeout(TIMEOUT, client.request(request))
             .await
             .unwrap()
             .unwrap()
     };
     stack.publish([lines(&stream("web-1", Duration::ZERO), 0, 1)]).await;
     for method in [Method::OPTIONS, Method::GET] {
-        let answer = ask(method, site, "127.0.0.1").await;
+        let answer = request(method, site, "127.0.0.1").await;
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.headers()["access-control-allow-origin"], site);
     }
@@ -367,7 +373,7 @@ async fn a_browser_is_told_that_pages_of_an_allowed_site_may_read_and_of_no_othe
         ("https://evil.example", "127.0.0.1"),
         ("http://evil.example", "evil.example"),
     ] {
-        let answer = ask(Method::GET, origin, host).await;
+        let answer = request(Method::GET, origin, host).await;
         assert_eq!(answer.status(), StatusCode::FORBIDDEN);
         assert!(answer.headers().get("access-control-allow-origin").is_none());
     }
@@ -375,29 +381,29 @@ async fn a_browser_is_told_that_pages_of_an_allowed_site_may_read_and_of_no_othe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_session_opens_one_app_for_who_has_its_link_and_ends_with_its_key() {
-    let house = House::open().await;
-    let made = house.key("shop", Role::Collaborator, DEFAULT_KEY_LIFETIME).await;
-    let answer = house
-        .ask(&Method::POST, "/api/apps/shop/log-sessions", Some(&made.key), "")
+async fn a_log_session_opens_one_app_and_ends_with_its_key() {
+    let fixture = Fixture::open().await;
+    let made = fixture.key("shop", Role::Collaborator, DEFAULT_KEY_LIFETIME).await;
+    let answer = fixture
+        .request(&Method::POST, "/api/apps/shop/log-sessions", Some(&made.key), "")
         .await;
     assert_eq!(answer.status, StatusCode::CREATED);
     assert!(!answer.body.contains(&made.key));
     let opened: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     let url = opened["data"]["url"].as_str().unwrap().to_owned();
-    let mut tail = house.stack.get(&format!("{url}&num_lines=2")).await;
+    let mut tail = fixture.stack.get(&format!("{url}&num_lines=2")).await;
     assert_eq!(tail.response.status(), StatusCode::OK);
     assert!(tail.line().await.is_some());
     let of_another = url.replace("/shop/", "/blog/");
     let changed = url.replace("session=", "session=A");
-    let elsewhere = url.replace("/logs?", "/drains?");
-    for refused in [&of_another, &changed, &elsewhere] {
-        let answer = house.ask(&Method::GET, refused, None, "").await;
+    let drains = url.replace("/logs?", "/drains?");
+    for refused in [&of_another, &changed, &drains] {
+        let answer = fixture.request(&Method::GET, refused, None, "").await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{refused}");
     }
-    house.registry.revoke_key(&made.info.id).await.unwrap();
+    fixture.registry.revoke_key(&made.info.id).await.unwrap();
     tail.read_to_end().await;
-    let answer = house.ask(&Method::GET, &url, None, "").await;
+    let answer = fixture.request(&Method::GET, &url, None, "").await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    house.stack.stop().await;
+    fixture.stack.stop().await;
 }

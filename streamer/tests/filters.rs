@@ -1,6 +1,6 @@
-//! Filter, then count; junk is refused with the reason.
+//! Filters, and errors for invalid parameters.
 
-#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
 mod support;
 
@@ -13,32 +13,32 @@ use support::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn texts(stack: &Stack, query: &str) -> Vec<String> {
+async fn history(stack: &Stack, query: &str) -> Vec<String> {
     let (status, body) = stack
         .get_all(&format!("/api/apps/shop/logs?follow=False&{query}"))
         .await;
     assert_eq!(status, StatusCode::OK, "{query}: {body}");
-    body.lines().map(|line| said(line).to_owned()).collect()
+    body.lines().map(|line| text_of(line).to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_filter_takes_what_it_names_and_lines_are_counted_behind_it() {
+async fn every_filter_selects_matching_lines_and_num_lines_counts_those() {
     let stack = Stack::start(Config::default()).await;
     let (web1, web2, job) = (stream("web-1", HOUR), stream("web-2", HOUR), stream("job", HOUR));
     stack
         .publish([
-            saying(
+            texts(
                 &web1,
                 0,
                 &["GET /a 200", r#"{"level":"error","msg":"x"}"#, "GET /b 500"],
             ),
-            saying_at(&web2, 0, 3, &["GET /c 200", "level=warn msg=slow"]),
-            saying_at(&job, 0, 5, &["GET nothing", r#"{"level":"info"}"#]),
+            texts_at(&web2, 0, 3, &["GET /c 200", "level=warn msg=slow"]),
+            texts_at(&job, 0, 5, &["GET nothing", r#"{"level":"info"}"#]),
         ])
         .await;
-    let all = texts(&stack, "").await;
+    let all = history(&stack, "").await;
     assert_eq!(all.len(), 7);
-    for (query, wanted) in [
+    for (query, expected) in [
         ("process=web-2", &all[3..5]),
         ("process=web-*", &all[..5]),
         ("process=web", &[]),
@@ -59,44 +59,44 @@ async fn every_filter_takes_what_it_names_and_lines_are_counted_behind_it() {
             &all[4..6],
         ),
     ] {
-        assert_eq!(texts(&stack, query).await, wanted, "{query}");
+        assert_eq!(history(&stack, query).await, expected, "{query}");
     }
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn history_is_filtered_before_it_is_counted_however_far_back_that_leads() {
+async fn filtered_history_reaches_back_as_far_as_needed() {
     let stack = Stack::start(Config::default()).await;
     let (web, job) = (stream("web", HOUR), stream("job", HOUR));
-    stack.publish([saying(&job, 0, &["needle 0", "needle 1"])]).await;
+    stack.publish([texts(&job, 0, &["needle 0", "needle 1"])]).await;
     for seq in (0..60_000).step_by(1000) {
         stack.publish([lines(&web, seq, seq + 1000)]).await;
     }
     assert_eq!(
-        texts(&stack, "contains=needle&num_lines=5").await,
+        history(&stack, "contains=needle&num_lines=5").await,
         ["needle 0", "needle 1"]
     );
     let mut tail = stack.get("/api/apps/shop/logs?regex=needle&num_lines=1").await;
-    assert_eq!(said(&tail.line().await.unwrap()), "needle 1");
-    // Of what is live, only what matches; from the ring too.
+    assert_eq!(text_of(&tail.line().await.unwrap()), "needle 1");
+    // Live lines are filtered too, also from the ring.
     stack
         .publish([
             lines(&web, 60_000, 60_050),
-            saying_at(&job, 2, 60_050, &["hay", "needle 3"]),
+            texts_at(&job, 2, 60_050, &["hay", "needle 3"]),
         ])
         .await;
-    assert_eq!(said(&tail.line().await.unwrap()), "needle 3");
-    let mut warm = stack.get("/api/apps/shop/logs?contains=needle&num_lines=2").await;
-    let found = warm.lines(2).await;
+    assert_eq!(text_of(&tail.line().await.unwrap()), "needle 3");
+    let mut joined = stack.get("/api/apps/shop/logs?contains=needle&num_lines=2").await;
+    let found = joined.lines(2).await;
     assert_eq!(
-        found.iter().map(|line| said(line)).collect::<Vec<_>>(),
+        found.iter().map(|line| text_of(line)).collect::<Vec<_>>(),
         ["needle 1", "needle 3"]
     );
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn since_is_how_long_ago_and_until_ends_a_tail() {
+async fn since_accepts_an_age_and_until_ends_a_tail() {
     let stack = Stack::start(Config::default()).await;
     let (old, new) = (stream("old", HOUR), stream("new", HOUR));
     stack.publish([lines(&old, 0, 50)]).await;
@@ -111,56 +111,66 @@ async fn since_is_how_long_ago_and_until_ends_a_tail() {
         ..lines(&new, 0, 1)
     };
     stack.publish([fresh]).await;
-    assert_eq!(texts(&stack, "since=15m").await, ["fresh"]);
+    assert_eq!(history(&stack, "since=15m").await, ["fresh"]);
     let soon = Timestamp(now.0 + 300_000_000);
     let mut tail = stack.get(&format!("/api/apps/shop/logs?since=15m&until={soon}")).await;
     assert_eq!(
-        tail.read_to_end().await.lines().map(said).collect::<Vec<_>>(),
+        tail.read_to_end().await.lines().map(text_of).collect::<Vec<_>>(),
         ["fresh"],
-        "and it ends"
+        "the tail ends"
     );
-    let mut over = stack.get("/api/apps/shop/logs?until=2026-11-23T07:00:00.001Z").await;
+    let mut past = stack.get("/api/apps/shop/logs?until=2026-11-23T07:00:00.001Z").await;
     assert_eq!(
-        over.read_to_end().await.lines().count(),
+        past.read_to_end().await.lines().count(),
         2,
-        "nothing can follow what is past"
+        "a past `until` ends the response after history"
     );
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gap_is_told_to_those_who_read_its_process() {
+async fn a_gap_notice_matches_if_its_stream_matches() {
     let stack = Stack::start(Config::default()).await;
     let (web, job) = (stream("web", HOUR), stream("job", HOUR));
     stack
-        .publish([
-            lines(&web, 0, 2),
-            loss(&web, 2, 4),
-            lines(&web, 4, 5),
-            lines(&job, 0, 1),
-        ])
+        .publish([lines(&web, 0, 2), gap(&web, 2, 4), lines(&web, 4, 5), lines(&job, 0, 1)])
         .await;
-    let of_web = texts(&stack, "process=web&contains=0").await;
+    let of_web = history(&stack, "process=web&contains=0").await;
     assert_eq!(of_web.len(), 2);
     assert!(of_web[1].starts_with("Error L12: 2 messages of web"), "{of_web:?}");
-    assert_eq!(texts(&stack, "process=job").await, ["0"]);
+    assert_eq!(history(&stack, "process=job").await, ["0"]);
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn junk_is_refused_in_one_ascii_line_that_says_why() {
+async fn invalid_parameters_return_one_ascii_line_with_the_cause() {
     let stack = Stack::start(Config::default()).await;
     stack.publish([lines(&stream("web", HOUR), 0, 1)]).await;
     for (query, reason) in [
-        ("since=yesterday", "since: give a time such as"),
-        ("until=soon", "until: give a time such as"),
-        ("since=5m&until=10m", "until: give a time after since"),
-        ("process=", "process: give a value"),
+        (
+            "since=yesterday",
+            "since: invalid value 'yesterday'; give an RFC 3339 time such as",
+        ),
+        (
+            "until=soon",
+            "until: invalid value 'soon'; give an RFC 3339 time such as",
+        ),
+        (
+            "since=5m&until=10m",
+            "until: invalid value '10m'; give a time after since",
+        ),
+        ("process=", "process: the value is empty; give a value"),
         ("regex=(", "regex: unclosed group"),
         ("regex=%C3%A4(", "regex: unclosed group"),
-        ("regex=(a%7B1000%7D)%7B1000%7D", "regex: it is too large when compiled"),
-        ("level=loud", "level: give trace, debug"),
-        ("cursor=nonsense", "cursor: not a cursor of this service"),
+        (
+            "regex=(a%7B1000%7D)%7B1000%7D",
+            "regex: the compiled expression is too large",
+        ),
+        ("level=loud", "level: invalid value 'loud'; give trace, debug"),
+        (
+            "cursor=nonsense",
+            "cursor: invalid value 'nonsense'; use a cursor of this API",
+        ),
         ("cursor=AQD__________wEA", "cursor: "),
     ] {
         let (status, body) = stack
@@ -168,8 +178,8 @@ async fn junk_is_refused_in_one_ascii_line_that_says_why() {
             .await;
         assert_eq!(status, 422, "{query}");
         let errors: serde_json::Value = serde_json::from_str(&body).unwrap();
-        let said = errors["errors"][""][0].as_str().unwrap();
-        assert!(said.starts_with(reason), "{query}: {body}");
+        let message = errors["errors"][""][0].as_str().unwrap();
+        assert!(message.starts_with(reason), "{query}: {body}");
         assert!(body.is_ascii() && !body.contains('\n'), "{query}: {body}");
     }
     let id = [("accept", "text/event-stream"), ("last-event-id", "nonsense")];

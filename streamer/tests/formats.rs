@@ -1,6 +1,6 @@
-//! One endpoint, four formats, each as it is asked for; live, compressed, and ended properly.
+//! The four output formats: content, compression, heartbeats and end.
 
-#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
 mod support;
 
@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Heartbeats that a test can wait for.
-fn lively() -> Config {
+/// Returns a configuration with a short heartbeat.
+fn short_heartbeat() -> Config {
     Config {
         heartbeat: Duration::from_millis(20),
         ..Config::default()
@@ -26,7 +26,7 @@ fn lively() -> Config {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ndjson_is_an_object_a_line_with_every_field() {
+async fn ndjson_has_one_object_per_line_with_every_field() {
     let stack = Stack::start(Config::default()).await;
     let web = stream("web", HOUR);
     let bytes = Batch {
@@ -35,9 +35,9 @@ async fn ndjson_is_an_object_a_line_with_every_field() {
             lines: 1,
             part: Some(bus::Part::More),
         },
-        ..saying(&web, 0, &["x"])
+        ..texts(&web, 0, &["x"])
     };
-    stack.publish([bytes, loss(&web, 1, 4), saying(&web, 4, &["b"])]).await;
+    stack.publish([bytes, gap(&web, 1, 4), texts(&web, 4, &["b"])]).await;
     let json = [("accept", "application/x-ndjson")];
     let mut reading = stack.get_with("/api/apps/shop/logs?follow=False", &json).await;
     assert_eq!(reading.response.headers()["content-type"], "application/x-ndjson");
@@ -70,7 +70,7 @@ async fn ndjson_is_an_object_a_line_with_every_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_comes_after_its_gap_was_told_is_marked_late() {
+async fn a_line_delivered_after_its_gap_notice_is_marked_late() {
     let stack = Stack::start(Config::default()).await;
     let web = stream("web", Duration::ZERO);
     stack.publish([lines(&web, 0, 1)]).await;
@@ -88,8 +88,8 @@ async fn a_line_that_comes_after_its_gap_was_told_is_marked_late() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_stream_says_where_it_is_and_beats() {
-    let stack = Stack::start(lively()).await;
+async fn an_event_stream_sends_cursors_and_heartbeats() {
+    let stack = Stack::start(short_heartbeat()).await;
     let web = stream("web", HOUR);
     stack.publish([lines(&web, 0, 5)]).await;
     let sse = [("accept", "text/event-stream")];
@@ -97,28 +97,28 @@ async fn an_event_stream_says_where_it_is_and_beats() {
     assert_eq!(tail.response.headers()["content-type"], "text/event-stream");
     assert_eq!(tail.event().await.unwrap().data.unwrap()["text"], "3");
     assert_eq!(tail.event().await.unwrap().data.unwrap()["text"], "4");
-    let told = tail.event().await.unwrap();
+    let event = tail.event().await.unwrap();
     assert!(
-        told.id.is_some() && told.data.is_none(),
-        "where history joins, though nothing is live yet"
+        event.id.is_some() && event.data.is_none(),
+        "a cursor behind history, before any live line"
     );
     assert_eq!(tail.line().await.unwrap(), ":", "a comment");
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_gets_messages_pings_and_a_proper_close() {
-    let stack = Stack::start(lively()).await;
+async fn a_websocket_receives_messages_pings_and_a_close_frame() {
+    let stack = Stack::start(short_heartbeat()).await;
     let web = stream("web", HOUR);
     stack.publish([lines(&web, 0, 5)]).await;
     let url = format!("ws://{}/api/apps/shop/logs?num_lines=2", stack.addr);
-    let (mut socket, answer) = tokio_tungstenite::connect_async(url).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let (mut socket, response) = tokio_tungstenite::connect_async(url).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     let mut texts = Vec::new();
     let mut pinged = false;
     let mut cursor = None;
     while texts.len() < 3 || !pinged || cursor.is_none() {
-        match tokio::time::timeout(BOUND, socket.next())
+        match tokio::time::timeout(TIMEOUT, socket.next())
             .await
             .unwrap()
             .unwrap()
@@ -127,8 +127,8 @@ async fn a_websocket_gets_messages_pings_and_a_proper_close() {
             Message::Text(text) => {
                 let message: serde_json::Value = serde_json::from_str(&text).unwrap();
                 cursor = message["cursor"].as_str().map(str::to_owned);
-                let got = message["lines"].as_array().unwrap();
-                texts.extend(got.iter().map(|line| line["text"].as_str().unwrap().to_owned()));
+                let received = message["lines"].as_array().unwrap();
+                texts.extend(received.iter().map(|line| line["text"].as_str().unwrap().to_owned()));
                 if texts.len() == 2 && cursor.is_some() {
                     stack.publish([lines(&web, 5, 6)]).await;
                 }
@@ -140,7 +140,7 @@ async fn a_websocket_gets_messages_pings_and_a_proper_close() {
     assert_eq!(texts, ["3", "4", "5"]);
     stack.shutdown.cancel();
     loop {
-        match tokio::time::timeout(BOUND, socket.next()).await.unwrap() {
+        match tokio::time::timeout(TIMEOUT, socket.next()).await.unwrap() {
             Some(Ok(Message::Close(Some(close)))) => break assert_eq!(u16::from(close.code), 1001),
             Some(Ok(_)) => {}
             other => panic!("{other:?}"),
@@ -150,7 +150,7 @@ async fn a_websocket_gets_messages_pings_and_a_proper_close() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_shutdown_every_format_ends_with_where_it_was() {
+async fn on_shutdown_every_format_ends_with_a_cursor() {
     let stack = Stack::start(Config::default()).await;
     let web = stream("web", HOUR);
     stack.publish([lines(&web, 0, 3)]).await;
@@ -171,20 +171,20 @@ async fn on_shutdown_every_format_ends_with_where_it_was() {
     let cursor = closing.id.unwrap();
     let last = objects.json().await;
     assert_eq!((&last["closing"], objects.line().await), (&true.into(), None));
-    // Either takes its reader on, here on another replica.
+    // Both cursors are valid, also on another replica.
     stack.publish([lines(&web, 3, 4)]).await;
     let replica = stack.replica(Config::default()).await;
     for cursor in [cursor.as_str(), last["cursor"].as_str().unwrap()] {
         let mut tail = replica.get(&format!("/api/apps/shop/logs?cursor={cursor}")).await;
-        assert_eq!(said(&tail.line().await.unwrap()), "3");
+        assert_eq!(text_of(&tail.line().await.unwrap()), "3");
     }
     stack.stop().await;
     replica.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gzip_is_one_member_that_any_decoder_reads_to_its_end() {
-    let stack = Stack::start(lively()).await;
+async fn a_gzip_body_is_one_complete_member() {
+    let stack = Stack::start(short_heartbeat()).await;
     let web = stream("web", HOUR);
     stack.publish([lines(&web, 0, 2000)]).await;
     let gzip = [("accept-encoding", "gzip, deflate")];
@@ -196,15 +196,15 @@ async fn gzip_is_one_member_that_any_decoder_reads_to_its_end() {
     let mut decoder = flate2::bufread::GzDecoder::new(&body[..]);
     let mut text = String::new();
     decoder.read_to_string(&mut text).unwrap();
-    assert!(decoder.into_inner().is_empty(), "nothing behind the member");
+    assert!(decoder.into_inner().is_empty(), "nothing follows the member");
     let (_, plain) = stack.get_all("/api/apps/shop/logs?follow=False&num_lines=1500").await;
     assert_eq!(text, plain);
     assert!(body.len() * 4 < plain.len(), "{} of {}", body.len(), plain.len());
-    // A tail: history, live lines and heartbeats, until the server ends it.
+    // A live tail with history, live lines and heartbeats, ended by the server.
     let tail = stack.get_with("/api/apps/shop/logs?num_lines=3", &gzip).await;
     stack.publish([lines(&web, 2000, 2002)]).await;
     let mut follower = stack.get("/api/apps/shop/logs?num_lines=1").await;
-    while said(&follower.line().await.unwrap()) != "2001" {}
+    while text_of(&follower.line().await.unwrap()) != "2001" {}
     stack.shutdown.cancel();
     let body = tail.response.into_body().collect().await.unwrap().to_bytes();
     let mut text = String::new();
@@ -212,15 +212,15 @@ async fn gzip_is_one_member_that_any_decoder_reads_to_its_end() {
     decoder.read_to_string(&mut text).unwrap();
     assert!(decoder.into_inner().is_empty());
     assert_eq!(
-        text.lines().map(said).collect::<Vec<_>>(),
+        text.lines().map(text_of).collect::<Vec<_>>(),
         ["1997", "1998", "1999", "2000", "2001"]
     );
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn curl_reads_compressed_lines_as_they_come() {
-    let stack = Stack::start(lively()).await;
+async fn curl_receives_compressed_lines_immediately() {
+    let stack = Stack::start(short_heartbeat()).await;
     let web = stream("web", HOUR);
     stack.publish([lines(&web, 0, 3)]).await;
     let url = format!("http://{}/api/apps/shop/logs", stack.addr);
@@ -231,27 +231,30 @@ async fn curl_reads_compressed_lines_as_they_come() {
         .spawn();
     let mut curl = match started {
         Ok(curl) => curl,
-        // A machine without curl has the decoder's test; where what CI runs is run, it has to be there.
+        // Optional on developers' machines, required in CI.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            assert!(std::env::var_os("TRIBUTARY_REQUIRE_CURL").is_none(), "no curl");
+            assert!(
+                std::env::var_os("TRIBUTARY_REQUIRE_CURL").is_none(),
+                "curl is not installed"
+            );
             return stack.stop().await;
         }
         Err(error) => panic!("{error}"),
     };
-    let mut printed = BufReader::new(curl.stdout.take().unwrap()).lines();
+    let mut output = BufReader::new(curl.stdout.take().unwrap()).lines();
     let mut next = async || {
-        let line = tokio::time::timeout(BOUND, printed.next_line()).await;
+        let line = tokio::time::timeout(TIMEOUT, output.next_line()).await;
         line.expect("a line in time").unwrap()
     };
     for seq in 0..3 {
-        assert_eq!(said(&next().await.unwrap()), seq.to_string());
+        assert_eq!(text_of(&next().await.unwrap()), seq.to_string());
     }
     for seq in 3..20 {
         stack.publish([lines(&web, seq, seq + 1)]).await;
-        assert_eq!(said(&next().await.unwrap()), seq.to_string(), "as it comes");
+        assert_eq!(text_of(&next().await.unwrap()), seq.to_string(), "immediately");
     }
     stack.shutdown.cancel();
     assert_eq!(next().await, None);
-    assert!(curl.wait().await.unwrap().success(), "the checksum is right");
+    assert!(curl.wait().await.unwrap().success(), "the checksum is valid");
     stack.stop().await;
 }

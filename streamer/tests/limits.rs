@@ -1,6 +1,6 @@
-//! Slow readers and many readers cost their bound and no more; who is refused is told why.
+//! Limits on tails, memory and slow clients.
 
-#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
 mod support;
 
@@ -16,11 +16,11 @@ use tokio::{
 const LOGS: &str = "/api/apps/shop/logs";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_tail_too_many_is_refused_with_the_reason_before_anything_is_sent() {
+async fn a_tail_above_the_limit_is_refused_before_the_response_starts() {
     let stack = Stack::start(Config {
         max_tails: 3,
         max_tails_per_app: 2,
-        // This machine's own are not counted: all of the tests' are.
+        // Does not apply to the loopback addresses of tests.
         max_tails_per_address: 1,
         ..Config::default()
     })
@@ -37,11 +37,17 @@ async fn one_tail_too_many_is_refused_with_the_reason_before_anything_is_sent() 
         .unwrap();
     assert!((5..=15).contains(&retry));
     let (_, body) = stack.get_all_unterminated(LOGS).await;
-    assert_eq!(body, r#"{"errors":{"":["too many tails of this app: 2 of 2"]}}"#);
+    assert_eq!(
+        body,
+        r#"{"errors":{"":["too many open log requests of this app: 2 of 2; close one or retry later"]}}"#
+    );
     let url = format!("ws://{}{LOGS}", stack.addr);
     let upgrade = tokio_tungstenite::connect_async(url).await.unwrap_err();
-    assert!(upgrade.to_string().contains("429"), "before the 101: {upgrade}");
-    // A request for an app that does not exist takes no place; a reading that has ended gives its place back.
+    assert!(
+        upgrade.to_string().contains("429"),
+        "refused before the upgrade: {upgrade}"
+    );
+    // Failed and completed requests do not count.
     assert_eq!(stack.get_all_unterminated("/api/apps/nope/logs").await.0, 404);
     drop(tails.pop());
     eventually(&stack, "tributary_streamer_tails", 1).await;
@@ -58,11 +64,11 @@ async fn eventually(stack: &Stack, metric: &str, value: u64) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(BOUND, there).await.expect(metric);
+    tokio::time::timeout(TIMEOUT, there).await.expect(metric);
 }
 
-/// A tail that sends its request and never reads.
-async fn deaf(stack: &Stack) -> TcpStream {
+/// Opens a tail that never reads its response.
+async fn stalled_tail(stack: &Stack) -> TcpStream {
     let mut connection = TcpStream::connect(stack.addr).await.unwrap();
     let request = format!("GET {LOGS}?num_lines=0 HTTP/1.1\r\nhost: x\r\n\r\n");
     connection.write_all(request.as_bytes()).await.unwrap();
@@ -70,33 +76,33 @@ async fn deaf(stack: &Stack) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_takes_nothing_is_closed_and_holds_up_nobody() {
+async fn a_stalled_client_is_disconnected_and_does_not_delay_others() {
     let stack = Stack::start(Config {
-        stall: Duration::from_millis(300),
+        stall_timeout: Duration::from_millis(300),
         ring_bytes: 1 << 20,
         ..Config::default()
     })
     .await;
     let web = stream("web", Duration::ZERO);
     stack.publish([lines(&web, 0, 1)]).await;
-    let mut deaf = [deaf(&stack).await, deaf(&stack).await];
+    let mut stalled = [stalled_tail(&stack).await, stalled_tail(&stack).await];
     let mut tail = stack.get(&format!("{LOGS}?num_lines=1")).await;
-    assert_eq!(said(&tail.line().await.unwrap()), "0");
+    assert_eq!(text_of(&tail.line().await.unwrap()), "0");
     eventually(&stack, "tributary_streamer_tails", 3).await;
     let mut next = 1;
-    // Until the sockets of those who do not read are full, and for as long as they may be.
+    // Publish until the sockets of the stalled clients are full and their timeout is over.
     while stack.metric("tributary_streamer_stalled_connections_total") < 2 {
         stack.publish([padded(&web, next, next + 100, 1000)]).await;
         for line in tail.lines(100).await {
-            assert_eq!(said(&line).trim_end_matches('x'), next.to_string());
+            assert_eq!(text_of(&line).trim_end_matches('x'), next.to_string());
             next += 1;
         }
     }
     eventually(&stack, "tributary_streamer_tails", 1).await;
-    for connection in &mut deaf {
+    for connection in &mut stalled {
         let mut rest = Vec::new();
-        // What the kernel held is still there; then the end, or a reset.
-        let _ = tokio::time::timeout(BOUND, connection.read_to_end(&mut rest))
+        // The kernel still delivers what it buffered, then the end or a reset.
+        let _ = tokio::time::timeout(TIMEOUT, connection.read_to_end(&mut rest))
             .await
             .expect("closed");
         assert!(
@@ -109,7 +115,7 @@ async fn who_takes_nothing_is_closed_and_holds_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_tail_is_told_how_much_it_missed_in_every_format() {
+async fn skipped_lines_are_reported_in_ndjson_and_counted() {
     let stack = Stack::start(Config {
         ring_bytes: 512 * 1024,
         ..Config::default()
@@ -124,7 +130,7 @@ async fn a_slow_tail_is_told_how_much_it_missed_in_every_format() {
     for seq in (1..total).step_by(1000) {
         stack.publish([padded(&web, seq, (seq + 1000).min(total), 500)]).await;
     }
-    let (mut next, mut missed) = (1, 0);
+    let (mut next, mut skipped) = (1, 0);
     while next < total {
         let line = tail.json().await;
         if let Some(seq) = line["seq"].as_u64() {
@@ -134,18 +140,21 @@ async fn a_slow_tail_is_told_how_much_it_missed_in_every_format() {
             assert_eq!(line["notice"]["code"], "L11");
             let count = line["notice"]["count"].as_u64().unwrap();
             next += count;
-            missed += count;
+            skipped += count;
         }
     }
-    assert!(missed > 0, "it was slow");
-    assert_eq!(stack.metric("tributary_streamer_overflowed_lines_total"), missed);
+    assert!(skipped > 0, "lines were skipped");
+    assert_eq!(
+        stack.metric("tributary_streamer_lost_lines_total{reason=\"slow_client\"}"),
+        skipped
+    );
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_rings_together_keep_no_more_than_they_may() {
+async fn all_rings_together_stay_within_their_limit() {
     let stack = Stack::start(Config {
-        rings_bytes: 2 << 20,
+        total_ring_bytes: 2 << 20,
         ..Config::default()
     })
     .await;
@@ -157,11 +166,14 @@ async fn all_rings_together_keep_no_more_than_they_may() {
         stack.publish([lines(&web, 0, 1)]).await;
         let path = format!("/api/apps/{app}/logs");
         let mut tail = stack.get(&path).await;
-        assert_eq!(said(&tail.line().await.unwrap()), "0");
+        assert_eq!(text_of(&tail.line().await.unwrap()), "0");
         for seq in (1..4001).step_by(100) {
             stack.publish([padded(&web, seq, seq + 100, 1000)]).await;
             for line in tail.lines(100).await {
-                assert!(!line.contains("tributary"), "who keeps up misses nothing: {line}");
+                assert!(
+                    !line.contains("tributary"),
+                    "a client that keeps up skips nothing: {line}"
+                );
             }
         }
         tails.push(tail);
@@ -171,31 +183,31 @@ async fn all_rings_together_keep_no_more_than_they_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn histories_that_nobody_takes_leave_the_next_a_little_and_say_that_they_are_cut() {
+async fn unread_histories_leave_a_minimum_budget_and_truncation_is_reported() {
     let stack = Stack::start(Config {
-        histories_bytes: 32 << 20,
+        total_history_bytes: 32 << 20,
         ..Config::default()
     })
     .await;
     let web = stream("web", Duration::from_secs(3600));
-    // 40 MB: more than all may hold.
+    // 40 MB, more than the limit of all histories.
     stack
         .publish((0..40).map(|batch| padded(&web, batch * 1000, batch * 1000 + 1000, 1000)))
         .await;
     let mut held = Vec::new();
     for _ in 0..8 {
-        // What the kernel takes for it is sent.
+        // A small receive buffer, so that the kernel takes little of the response.
         let reader = TcpSocket::new_v4().unwrap();
         reader.set_recv_buffer_size(4096).unwrap();
         let mut reader = reader.connect(stack.addr).await.unwrap();
-        let asked = "GET /api/apps/shop/logs?num_lines=40000&follow=False HTTP/1.1\r\nhost: x\r\n\r\n";
-        reader.write_all(asked.as_bytes()).await.unwrap();
+        let request = "GET /api/apps/shop/logs?num_lines=40000&follow=False HTTP/1.1\r\nhost: x\r\n\r\n";
+        reader.write_all(request.as_bytes()).await.unwrap();
         let mut head = [0; 12];
         reader.read_exact(&mut head).await.unwrap();
         assert!(head.ends_with(b"200"));
         held.push(reader);
     }
-    // A quarter of what was left each time, and its renderings as they were made.
+    // Each read gets a quarter of the remaining budget; renderings add to it.
     let bytes = stack.metric("tributary_streamer_history_bytes");
     assert!((8 << 20..48 << 20).contains(&bytes), "{bytes}");
     let (_, body) = stack.get_all("/api/apps/shop/logs?num_lines=40000&follow=False").await;
@@ -205,16 +217,16 @@ async fn histories_that_nobody_takes_leave_the_next_a_little_and_say_that_they_a
         body
     );
     let last = body.lines().last().unwrap();
-    assert!(said(last).starts_with("39999x"), "its newest: {last:.80}");
+    assert!(text_of(last).starts_with("39999x"), "the newest line: {last:.80}");
     drop(held);
     eventually(&stack, "tributary_streamer_history_bytes", 0).await;
     let (_, body) = stack.get_all("/api/apps/shop/logs?num_lines=500&follow=False").await;
-    assert!(!body.contains("Error"), "there is room again");
+    assert!(!body.contains("Error"), "the budget is free again");
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_trusted_proxy_the_limit_is_of_whom_it_names() {
+async fn behind_a_trusted_proxy_the_limit_applies_to_the_forwarded_address() {
     let stack = Stack::behind_proxies(Config {
         max_tails_per_address: 1,
         ..Config::default()

@@ -1,6 +1,6 @@
-//! TLS on the listener, and clients that take their time.
+//! TLS, and timeouts of slow clients.
 
-#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
 mod support;
 
@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// A certificate for `localhost`, written where a server reads it.
+/// A certificate for `localhost` in files.
 struct Identity {
     dir: TempDir,
     roots: RootCertStore,
@@ -40,7 +40,7 @@ impl Identity {
         self.dir.path().join(name)
     }
 
-    /// Replaces both files; the old certificate is believed on.
+    /// Replaces both files; the old certificate stays trusted.
     fn renew(&mut self) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         self.roots.add(made.cert.der().clone()).unwrap();
@@ -60,10 +60,10 @@ fn replace(path: &Path, text: &str) {
 }
 
 async fn bounded<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(BOUND, work).await.expect("in time")
+    tokio::time::timeout(TIMEOUT, work).await.expect("in time")
 }
 
-/// A connection that speaks this within TLS, if the server does.
+/// Opens a TLS connection that offers one protocol.
 async fn connect(stack: &Stack, roots: &RootCertStore, protocol: &[u8]) -> TlsStream<TcpStream> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -77,8 +77,8 @@ async fn connect(stack: &Stack, roots: &RootCertStore, protocol: &[u8]) -> TlsSt
     bounded(connector.connect(name, stream)).await.unwrap()
 }
 
-/// The answer's version, its HSTS, its body.
-async fn ask(stack: &Stack, roots: &RootCertStore, protocol: &[u8], path: &str) -> (Version, String, String) {
+/// Returns the version, HSTS header and body of a response.
+async fn get(stack: &Stack, roots: &RootCertStore, protocol: &[u8], path: &str) -> (Version, String, String) {
     let io = TokioIo::new(connect(stack, roots, protocol).await);
     let request = |uri: String| {
         Request::get(uri)
@@ -86,7 +86,7 @@ async fn ask(stack: &Stack, roots: &RootCertStore, protocol: &[u8], path: &str) 
             .body(Empty::<Bytes>::new())
             .unwrap()
     };
-    let asked = async {
+    let exchange = async {
         let response = if protocol == b"h2" {
             let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
                 .await
@@ -107,17 +107,17 @@ async fn ask(stack: &Stack, roots: &RootCertStore, protocol: &[u8], path: &str) 
         let hsts = parts.headers["strict-transport-security"].to_str().unwrap().to_owned();
         (parts.version, hsts, String::from_utf8(body.to_vec()).unwrap())
     };
-    bounded(asked).await
+    bounded(exchange).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_come_within_tls_by_either_version_of_http() {
+async fn tls_serves_http_1_and_http_2() {
     let identity = Identity::new();
     let stack = Stack::with_tls(Config::default(), identity.tls()).await;
     stack.publish([lines(&stream("web", Duration::ZERO), 0, 3)]).await;
     for (protocol, version) in [(&b"http/1.1"[..], Version::HTTP_11), (b"h2", Version::HTTP_2)] {
-        let (spoken, hsts, body) = ask(&stack, &identity.roots, protocol, "/api/apps/shop/logs?follow=False").await;
-        assert_eq!(spoken, version);
+        let (negotiated, hsts, body) = get(&stack, &identity.roots, protocol, "/api/apps/shop/logs?follow=False").await;
+        assert_eq!(negotiated, version);
         assert!(hsts.starts_with("max-age="));
         assert_eq!(body.lines().count(), 3);
     }
@@ -125,22 +125,23 @@ async fn lines_come_within_tls_by_either_version_of_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_is_replaced_is_shown_soon_and_no_request_fails_meanwhile() {
+async fn a_replaced_certificate_is_reloaded_without_failed_requests() {
     let mut identity = Identity::new();
     let stack = Stack::with_tls(Config::default(), identity.tls()).await;
-    let shown = async |identity: &Identity| {
-        let (version, _, body) = ask(&stack, &identity.roots, b"http/1.1", "/healthz").await;
+    let current = async |identity: &Identity| {
+        let (version, _, body) = get(&stack, &identity.roots, b"http/1.1", "/healthz").await;
         assert_eq!((version, &*body), (Version::HTTP_11, "ok\n"));
         let stream = connect(&stack, &identity.roots, b"http/1.1").await;
         stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
     };
-    let before = shown(&identity).await;
-    // What cannot be used is not: half a renewal.
+    let before = current(&identity).await;
+    // An incomplete renewal keeps the previous certificate.
     replace(&identity.path("cert.pem"), "no certificate");
     for _ in 0..20 {
-        assert_eq!(shown(&identity).await, before);
+        assert_eq!(current(&identity).await, before);
     }
-    // Both are believed from now on; the files are replaced while eight clients ask without a pause, and a tail is open.
+    // Trust both certificates; replace the files while eight clients send requests and a tail is
+    // open.
     let next = Identity::new();
     identity.roots.extend(next.roots.roots.iter().cloned());
     let roots = &identity.roots;
@@ -151,48 +152,51 @@ async fn a_certificate_that_is_replaced_is_shown_soon_and_no_request_fails_meanw
     let stop = std::cell::Cell::new(false);
     let clients = (0..8).map(async |n| {
         let protocol: &[u8] = if n % 2 == 0 { b"h2" } else { b"http/1.1" };
-        let mut asked = 0;
+        let mut requests = 0;
         while !stop.get() {
-            assert_eq!(ask(&stack, roots, protocol, "/healthz").await.2, "ok\n");
-            asked += 1;
+            assert_eq!(get(&stack, roots, protocol, "/healthz").await.2, "ok\n");
+            requests += 1;
         }
-        asked
+        requests
     });
     let swap = async {
         for name in ["key.pem", "cert.pem"] {
             std::fs::copy(next.path(name), next.path("copy")).unwrap();
             std::fs::rename(next.path("copy"), identity.path(name)).unwrap();
         }
-        while shown(&identity).await == before {}
+        while current(&identity).await == before {}
         stop.set(true);
     };
-    let (asked, ()) = bounded(async { tokio::join!(futures::future::join_all(clients), swap) }).await;
-    assert!(asked.iter().all(|asked| *asked > 1), "{asked:?}");
+    let (requests, ()) = bounded(async { tokio::join!(futures::future::join_all(clients), swap) }).await;
+    assert!(requests.iter().all(|count| *count > 1), "{requests:?}");
     stack.publish([lines(&stream("web", Duration::ZERO), 1, 2)]).await;
     let mut read = Vec::new();
     while !String::from_utf8_lossy(&read).contains("[web]: 1\n") {
         let mut piece = [0; 4096];
         let count = bounded(open.read(&mut piece)).await.unwrap();
-        assert_ne!(count, 0, "the tail goes on under the certificate that it began with");
+        assert_ne!(count, 0, "the tail continues with its certificate");
         read.extend_from_slice(&piece[..count]);
     }
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_of_another_certificate_is_refused_at_the_start() {
+async fn a_key_that_does_not_match_the_certificate_is_refused() {
     let (one, other) = (Identity::new(), Identity::new());
-    let refused = |certificate, key| Tls::open(certificate, key).err().unwrap().to_string();
-    let said = refused(one.path("cert.pem"), other.path("key.pem"));
-    assert!(said.contains("do not make a certificate"), "{said}");
-    let said = refused(one.path("cert.pem"), one.path("none.pem"));
-    assert!(said.contains("none.pem: there is no such file"), "{said}");
-    let said = refused(one.path("key.pem"), one.path("key.pem"));
-    assert!(said.contains("holds no PEM of the kind"), "{said}");
+    let error = |certificate, key| Tls::open(certificate, key).err().unwrap().to_string();
+    let message = error(one.path("cert.pem"), other.path("key.pem"));
+    assert!(message.contains("cannot be used together"), "{message}");
+    let message = error(one.path("cert.pem"), one.path("none.pem"));
+    assert!(message.contains("none.pem: no such file"), "{message}");
+    let message = error(one.path("key.pem"), one.path("key.pem"));
+    assert!(
+        message.contains("contains no PEM section of the expected kind"),
+        "{message}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_is_too_long_is_refused_and_a_plain_request_to_tls_ends() {
+async fn a_long_request_head_and_a_plain_request_to_tls_are_refused() {
     let identity = Identity::new();
     let (plain, tls) = (
         Stack::start(Config::default()).await,
@@ -202,22 +206,22 @@ async fn a_head_that_is_too_long_is_refused_and_a_plain_request_to_tls_ends() {
         "GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n",
         "x".repeat(200_000)
     );
-    for (stack, request, answer) in [
+    for (stack, request, expected) in [
         (&plain, &*long, "HTTP/1.1 431"),
         (&tls, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", ""),
     ] {
         let mut client = TcpStream::connect(stack.addr).await.unwrap();
         let (mut read, mut write) = client.split();
-        let mut answered = Vec::new();
-        // Either side may go before the other is done.
+        let mut response = Vec::new();
+        // Either side may close the connection first.
         let _ = tokio::join!(
             write.write_all(request.as_bytes()),
-            bounded(read.read_to_end(&mut answered))
+            bounded(read.read_to_end(&mut response))
         );
-        let answered = String::from_utf8_lossy(&answered);
+        let response = String::from_utf8_lossy(&response);
         assert!(
-            answered.starts_with(answer) && !answered.contains(" 200 "),
-            "{answered:?}"
+            response.starts_with(expected) && !response.contains(" 200 "),
+            "{response:?}"
         );
     }
     plain.stop().await;
@@ -225,9 +229,9 @@ async fn a_head_that_is_too_long_is_refused_and_a_plain_request_to_tls_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_takes_his_time_over_a_request_or_a_handshake_is_let_go() {
+async fn a_slow_request_head_or_handshake_is_disconnected() {
     let config = Config {
-        head_wait: Duration::from_millis(300),
+        header_timeout: Duration::from_millis(300),
         ..Config::default()
     };
     let identity = Identity::new();
@@ -235,34 +239,34 @@ async fn who_takes_his_time_over_a_request_or_a_handshake_is_let_go() {
         Stack::start(config).await,
         Stack::with_tls(config, identity.tls()).await,
     );
-    for (stack, begun) in [
+    for (stack, start) in [
         (&plain, &b""[..]),
         (&plain, b"GET /healthz HTTP/1.1\r\nhost:"),
         (&tls, b""),
         (&tls, b"\x16\x03\x01"),
     ] {
         let mut client = TcpStream::connect(stack.addr).await.unwrap();
-        client.write_all(begun).await.unwrap();
-        let mut answered = Vec::new();
-        bounded(client.read_to_end(&mut answered)).await.unwrap();
-        assert!(!String::from_utf8_lossy(&answered).contains(" 200 "));
+        client.write_all(start).await.unwrap();
+        let mut response = Vec::new();
+        bounded(client.read_to_end(&mut response)).await.unwrap();
+        assert!(!String::from_utf8_lossy(&response).contains(" 200 "));
     }
-    // Between two requests, too.
+    // Also between two requests.
     let mut client = TcpStream::connect(plain.addr).await.unwrap();
     client
         .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
         .unwrap();
-    let mut answered = Vec::new();
-    bounded(client.read_to_end(&mut answered)).await.unwrap();
-    assert!(answered.starts_with(b"HTTP/1.1 200"));
-    // A tail is an answer, and has all the time there is.
+    let mut response = Vec::new();
+    bounded(client.read_to_end(&mut response)).await.unwrap();
+    assert!(response.starts_with(b"HTTP/1.1 200"));
+    // The timeout does not apply to responses.
     plain.publish([lines(&stream("web", Duration::ZERO), 0, 1)]).await;
     let mut tail = plain.get("/api/apps/shop/logs").await;
     assert!(tail.line().await.is_some());
-    tokio::time::sleep(config.head_wait * 3).await;
+    tokio::time::sleep(config.header_timeout * 3).await;
     plain.publish([lines(&stream("web", Duration::ZERO), 0, 1)]).await;
-    assert!(tail.line().await.is_some(), "it goes on");
+    assert!(tail.line().await.is_some(), "the tail continues");
     plain.stop().await;
     tls.stop().await;
 }

@@ -160,6 +160,6 @@ async fn the_client_manages_drains_and_shows_whose_key_it_has() {
     let account: serde_json::Value = serde_json::from_str(&owner.succeeds(&["account"]).await).unwrap();
     assert_eq!(account["email"], "me@example.com");
     let said = owner.fails(&["login", "-e", "me@example.com", "-p", "x", "-y"]).await;
-    assert!(said.contains("there are no passwords here"), "{said}");
+    assert!(said.contains("password login is not supported"), "{said}");
     demo.terminate().await;
 }

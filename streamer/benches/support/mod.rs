@@ -1,7 +1,7 @@
-//! What the benchmarks share: a streamer, a stream to read, and what a client makes of a line.
+//! Helpers of the benchmarks: a streamer, a stream, and measurements.
 
-#![allow(dead_code, reason = "each benchmark takes what it needs")]
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
+#![allow(dead_code, reason = "each benchmark uses a part")]
+#![allow(clippy::unwrap_used, reason = "a panic reports why the benchmark cannot run")]
 
 use std::sync::Arc;
 
@@ -9,22 +9,22 @@ use bus::{Bus, Epoch, StreamId, StreamMetadata, Timestamp};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A streamer that runs.
-pub struct Served {
+/// A running streamer.
+pub struct TestServer {
     /// `IP:PORT`.
     pub addr: String,
     stop: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
 }
 
-impl Served {
-    /// Starts one on a free port that asks for no key.
+impl TestServer {
+    /// Starts a streamer without authentication on a free port.
     pub async fn start(bus: Arc<dyn Bus>) -> Self {
-        Self::asking(bus, streamer::Access::free(None)).await
+        Self::with_access(bus, streamer::Access::unauthenticated(None)).await
     }
 
-    /// Starts one on a free port.
-    pub async fn asking(bus: Arc<dyn Bus>, access: streamer::Access) -> Self {
+    /// Starts a streamer on a free port.
+    pub async fn with_access(bus: Arc<dyn Bus>, access: streamer::Access) -> Self {
         let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
@@ -33,14 +33,14 @@ impl Served {
         Self { addr, stop, task }
     }
 
-    /// Ends it.
+    /// Shuts the streamer down.
     pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }
 }
 
-/// A stream of an app.
+/// Returns a stream of an app.
 pub fn metadata(app: &str) -> Arc<StreamMetadata> {
     Arc::new(StreamMetadata {
         app: app.parse().unwrap(),
@@ -53,24 +53,24 @@ pub fn metadata(app: &str) -> Arc<StreamMetadata> {
     })
 }
 
-/// The time that stands in front of a printed line. `None`: it is none.
-pub fn printed_time(line: &[u8]) -> Option<Timestamp> {
+/// Returns the timestamp of a line in the text layout. `None` if it has none.
+pub fn timestamp_of(line: &[u8]) -> Option<Timestamp> {
     let zone = memchr::memmem::find(line, b"+00:00")?;
     let time = std::str::from_utf8(line.get(zone.checked_sub(26)?..zone)?).ok()?;
     Timestamp::parse(&format!("{time}Z"))
 }
 
-/// Milliseconds since a line was printed.
-pub fn since(printed: Timestamp) -> f64 {
-    (Timestamp::now().0 - printed.0) as f64 / 1e6
+/// Returns the milliseconds since a timestamp.
+pub fn millis_since(timestamp: Timestamp) -> f64 {
+    (Timestamp::now().0 - timestamp.0) as f64 / 1e6
 }
 
-/// The value below which such a part of them lies.
-pub fn at(sorted: &[f64], part: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * part) as usize]
+/// Returns a quantile of sorted values.
+pub fn quantile(sorted: &[f64], q: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * q) as usize]
 }
 
-/// CPU that a process has used, of system and user.
+/// Returns the user and system CPU time of a process in seconds.
 pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -78,7 +78,7 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     ticks / 100.0
 }
 
-/// A process's resident set.
+/// Returns the resident set size of a process in KiB.
 pub fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();

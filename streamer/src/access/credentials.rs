@@ -1,9 +1,9 @@
-//! What a request says about who asks.
+//! Credentials in a request.
 
 use axum::http::{HeaderMap, header};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// A key, and with Basic whose it is said to be.
+/// An API key or token, and with HTTP Basic the claimed e-mail of its holder.
 #[derive(PartialEq, Eq)]
 pub(super) struct Credentials {
     pub(super) email: Option<String>,
@@ -11,14 +11,13 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// What `Authorization` says: `Basic` of e-mail and key as the Gigalixir client sends it, or `Bearer` and the key.
-    ///
-    /// `None` where there is none, or one that says neither.
+    /// Parses the `Authorization` header: `Basic` with e-mail and key, as the Gigalixir client
+    /// sends it, or `Bearer` with the key. `None` if there is no such header.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         authorization(headers).and_then(Self::parse)
     }
 
-    /// The same, of the header's value.
+    /// Parses the value of an `Authorization` header.
     pub(super) fn parse(value: &str) -> Option<Self> {
         let (scheme, rest) = value.split_once(' ')?;
         let rest = rest.trim();
@@ -40,7 +39,8 @@ impl Credentials {
     }
 }
 
-/// The value that says who asks. `None` where there is none, or more than one: two could mean one thing to us and another to a proxy before us, or to who decides.
+/// Returns the value of the `Authorization` header. `None` if there is none or more than one: a
+/// proxy or an authorizer could use another of them than this server.
 pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;
@@ -51,21 +51,21 @@ pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn read(values: &[&str]) -> Option<(Option<String>, String)> {
+    fn parse(values: &[&str]) -> Option<(Option<String>, String)> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(header::AUTHORIZATION, value.parse().unwrap());
         }
-        Credentials::of(&headers).map(|read| (read.email, read.key))
+        Credentials::of(&headers).map(|credentials| (credentials.email, credentials.key))
     }
 
     #[test]
-    fn both_ways_to_send_a_key_are_read_and_nothing_else() {
+    fn basic_and_bearer_are_accepted_and_nothing_else() {
         let basic = (Some("a@b.example".to_owned()), "netrc-key".to_owned());
-        assert_eq!(read(&["Basic YUBiLmV4YW1wbGU6bmV0cmMta2V5"]), Some(basic.clone()));
-        assert_eq!(read(&["basic  YUBiLmV4YW1wbGU6bmV0cmMta2V5"]), Some(basic));
-        assert_eq!(read(&["BEARER key"]), Some((None, "key".to_owned())));
-        for nothing in [
+        assert_eq!(parse(&["Basic YUBiLmV4YW1wbGU6bmV0cmMta2V5"]), Some(basic.clone()));
+        assert_eq!(parse(&["basic  YUBiLmV4YW1wbGU6bmV0cmMta2V5"]), Some(basic));
+        assert_eq!(parse(&["BEARER key"]), Some((None, "key".to_owned())));
+        for invalid in [
             &[][..],
             &["Bearer"],
             &["Digest x"],
@@ -73,7 +73,7 @@ mod tests {
             &["Basic YQ=="],
             &["Bearer a", "Bearer b"],
         ] {
-            assert_eq!(read(nothing), None, "{nothing:?}");
+            assert_eq!(parse(invalid), None, "{invalid:?}");
         }
     }
 }

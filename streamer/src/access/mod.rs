@@ -1,46 +1,43 @@
-//! Who may do what: asked before anything else of a request is looked at.
+//! Authentication and authorization of requests.
 //!
-//! A request's `credentials` are looked up among the keys, or `elsewhere` an `authority` decides; who is let in gets a `pass`, which ends when the right does. Who fails
-//! again and again is `throttle`d. An app that one may not read answers as one that does not exist.
+//! A request's credentials are checked against the API keys, or an external authorizer decides. An
+//! authorized request gets a [`Grant`] that ends when the permission does. Clients that keep
+//! sending invalid keys are throttled. An app that a client may not read looks like one that does
+//! not exist.
 
-mod authority;
+mod authorizer;
 mod credentials;
-mod elsewhere;
-mod pass;
+mod external;
+mod grant;
 mod throttle;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use axum::{
-    extract::{Path, rejection::PathRejection},
-    http::HeaderMap,
-};
+use axum::http::HeaderMap;
 use bus::AppName;
 use registry::{Action, AddressPolicy, Drain, KeyHolder, ProbeReport, Prober, Registry};
 use tokio::sync::Semaphore;
 
-pub use authority::InvalidWebhook;
-pub(crate) use pass::Pass;
-
-use crate::{
-    access::{
-        authority::{Authority, Webhook},
-        credentials::{Credentials, authorization},
-        elsewhere::Elsewhere,
-    },
-    error::ApiError,
+pub use self::authorizer::InvalidWebhook;
+pub(crate) use self::grant::Grant;
+use self::{
+    authorizer::{Authorizer, Webhook},
+    credentials::{Credentials, authorization},
+    external::ExternalAuth,
+    throttle::Throttle,
 };
+use crate::error::ApiError;
 
-/// How many drains an app may have, unless told otherwise.
+/// Default limit of drains per app.
 pub const MAX_DRAINS: usize = 5;
 
-/// How many drains may be tried at once, and when it may be worth another try.
+/// Limit of concurrent drain tests, and the `Retry-After` of refused ones.
 const MAX_PROBES: usize = 16;
 const PROBE_RETRY_SECONDS: u64 = 5;
 
-/// Who may read, and where drains and keys are kept.
+/// Authorization of requests, and the registry of API keys and drains.
 pub struct Access {
-    asked: Asked,
+    mode: AuthMode,
     registry: Option<Arc<dyn Registry>>,
     addresses: AddressPolicy,
     max_drains: usize,
@@ -48,76 +45,81 @@ pub struct Access {
     probes: Semaphore,
 }
 
-/// Who is asked whether somebody may.
-enum Asked {
-    /// Nobody: whoever can connect may do everything.
-    Nobody,
-    /// The keys that this registry knows.
-    Keys {
+/// How requests are authorized.
+enum AuthMode {
+    /// Every request is allowed.
+    Disabled,
+    /// By the API keys of a registry.
+    ApiKeys {
         registry: Arc<dyn Registry>,
-        throttle: Box<throttle::Throttle>,
+        throttle: Box<Throttle>,
     },
-    /// Somebody else.
-    Elsewhere(Arc<Elsewhere>),
+    /// By an external authorizer.
+    External(Arc<ExternalAuth>),
 }
 
-/// Who asks.
-pub(crate) enum Who {
-    /// Nobody needs to say.
-    Anybody,
-    /// A key's holder.
-    Holder(KeyHolder),
-    /// Whom somebody else knows by this name.
-    Named(String),
+/// The sender of a request.
+pub(crate) enum Identity {
+    /// Authentication is disabled.
+    Anonymous,
+    /// The holder of an API key.
+    KeyHolder(KeyHolder),
+    /// A user name of the external authorizer.
+    User(String),
 }
 
 impl Access {
-    /// Everybody who can connect may do everything. Without a registry there are no drains.
-    pub fn free(registry: Option<Arc<dyn Registry>>) -> Self {
-        Self::new(Asked::Nobody, registry)
+    /// Allows every request. Without a registry there are no drains.
+    pub fn unauthenticated(registry: Option<Arc<dyn Registry>>) -> Self {
+        Self::new(AuthMode::Disabled, registry)
     }
 
-    /// Who has a key of this registry may do what the key is for.
-    pub fn keys(registry: Arc<dyn Registry>) -> Self {
-        let asked = Asked::Keys {
+    /// Allows requests by the API keys of this registry.
+    pub fn api_keys(registry: Arc<dyn Registry>) -> Self {
+        let mode = AuthMode::ApiKeys {
             registry: Arc::clone(&registry),
             throttle: Box::default(),
         };
-        Self::new(asked, Some(registry))
+        Self::new(mode, Some(registry))
     }
 
-    /// Whom a cluster's API knows by their token may do what its rules let them do: read the app that is called as a namespace with `get` on `pods/log` there, manage its
-    /// drains with `update` on `drains.tributary.dev`. A decision is good for `remembered`; an open tail ends at most twice that after the right has gone.
-    pub fn kubernetes(client: kube::Client, registry: Option<Arc<dyn Registry>>, remembered: Duration) -> Self {
-        Self::elsewhere(Authority::Kubernetes(client), registry, remembered)
+    /// Allows requests by the RBAC rules of a Kubernetes cluster: `get` on `pods/log` in the
+    /// namespace with the app's name to read its log, `update` on `drains.tributary.dev` to manage
+    /// its drains.
+    ///
+    /// Decisions are cached for `cache_time`. An open response ends at most twice that long after
+    /// the permission is revoked.
+    pub fn kubernetes(client: kube::Client, registry: Option<Arc<dyn Registry>>, cache_time: Duration) -> Self {
+        Self::external(Authorizer::Kubernetes(client), registry, cache_time)
     }
 
-    /// Whom this URL lets in may: it is sent `{"app", "action", "authorization"}` and answers 200, 401 or 404. A decision is good for `remembered`.
+    /// Allows requests by a webhook, which receives `{"app", "action", "authorization"}` and
+    /// responds 200, 401 or 404. Decisions are cached for `cache_time`.
     ///
     /// # Errors
-    /// What cannot be asked, in one line.
+    /// [`InvalidWebhook`].
     pub fn webhook(
         url: &str,
         registry: Option<Arc<dyn Registry>>,
-        remembered: Duration,
+        cache_time: Duration,
     ) -> Result<Self, InvalidWebhook> {
         let webhook = Webhook::new(url)?;
-        Ok(Self::elsewhere(
-            Authority::Webhook(Box::new(webhook)),
+        Ok(Self::external(
+            Authorizer::Webhook(Box::new(webhook)),
             registry,
-            remembered,
+            cache_time,
         ))
     }
 
-    fn elsewhere(authority: Authority, registry: Option<Arc<dyn Registry>>, remembered: Duration) -> Self {
+    fn external(authorizer: Authorizer, registry: Option<Arc<dyn Registry>>, cache_time: Duration) -> Self {
         let keys = registry.as_ref().map(|registry| registry.keys());
-        let elsewhere = Elsewhere::new(authority, remembered, keys);
-        Self::new(Asked::Elsewhere(Arc::new(elsewhere)), registry)
+        let external = ExternalAuth::new(authorizer, cache_time, keys);
+        Self::new(AuthMode::External(Arc::new(external)), registry)
     }
 
-    fn new(asked: Asked, registry: Option<Arc<dyn Registry>>) -> Self {
+    fn new(mode: AuthMode, registry: Option<Arc<dyn Registry>>) -> Self {
         Self {
-            asked,
+            mode,
             registry,
             addresses: AddressPolicy::default(),
             max_drains: MAX_DRAINS,
@@ -126,189 +128,197 @@ impl Access {
         }
     }
 
-    /// Lets drains lead to these addresses, and an app have so many of them.
+    /// Sets the addresses that drains may have, and the limit of drains per app.
     #[must_use]
-    pub fn with_drains(mut self, addresses: AddressPolicy, most: usize) -> Self {
-        (self.addresses, self.max_drains) = (addresses, most);
+    pub fn with_drains(mut self, addresses: AddressPolicy, max_drains: usize) -> Self {
+        (self.addresses, self.max_drains) = (addresses, max_drains);
         self
     }
 
-    /// Lets drains be tried by this one.
+    /// Sets the prober that tests drains.
     #[must_use]
     pub fn with_prober(mut self, prober: Arc<dyn Prober>) -> Self {
         self.prober = Some(prober);
         self
     }
 
-    /// Tries a drain.
+    /// Tests a drain.
     ///
     /// # Errors
-    /// [`ApiError::NoProber`] where nobody can, [`ApiError::TooMany`] where as many are tried as may be.
+    /// [`ApiError::DrainTestsDisabled`] without a prober, [`ApiError::TooMany`] at the limit of
+    /// concurrent tests.
     pub(crate) async fn probe(&self, drain: &Drain) -> Result<ProbeReport, ApiError> {
-        let prober = self.prober.as_ref().ok_or(ApiError::NoProber)?;
-        let _one = self.probes.try_acquire().map_err(|_| ApiError::TooMany {
-            reason: format!("{MAX_PROBES} drains are being tested already"),
+        let prober = self.prober.as_ref().ok_or(ApiError::DrainTestsDisabled)?;
+        let _permit = self.probes.try_acquire().map_err(|_| ApiError::TooMany {
+            reason: format!(
+                "too many drain tests: {MAX_PROBES} of {MAX_PROBES} running; retry in {PROBE_RETRY_SECONDS} s"
+            ),
             retry_after: PROBE_RETRY_SECONDS,
         })?;
         Ok(prober.probe(drain).await)
     }
 
-    /// Lets a request in that wants to do this to the app that its path names. What cannot be an app's name names none, to those who have a good key.
+    /// Authorizes an action on an app. `app` is `None` if the path contains no valid app name.
     ///
     /// # Errors
-    /// [`ApiError::Unauthorized`] without a good key, [`ApiError::Throttled`] after too many bad ones; [`ApiError::UnknownApp`] where the key is not for this app;
-    /// [`ApiError::Forbidden`] where it is, but not for this; [`ApiError::Undecided`] where who decides does not answer.
-    pub(crate) async fn enter(
+    /// - [`ApiError::Unauthorized`] without valid credentials
+    /// - [`ApiError::Throttled`] after too many invalid ones
+    /// - [`ApiError::UnknownApp`] if the credentials are not for this app
+    /// - [`ApiError::Forbidden`] if they are, but not for this action
+    /// - [`ApiError::AuthorizerUnavailable`]
+    pub(crate) async fn authorize(
         &self,
         headers: &HeaderMap,
         peer: IpAddr,
-        app: Result<Path<String>, PathRejection>,
+        app: Option<AppName>,
         action: Action,
-    ) -> Result<(AppName, Pass), ApiError> {
-        let app = named(app);
-        match &self.asked {
-            Asked::Nobody => app.map(|app| (app, Pass::free())).ok_or(ApiError::UnknownApp),
-            Asked::Keys { registry, throttle } => {
-                let holder = holder(&**registry, throttle, headers, peer)?;
+    ) -> Result<(AppName, Grant), ApiError> {
+        match &self.mode {
+            AuthMode::Disabled => app.map(|app| (app, Grant::unlimited())).ok_or(ApiError::UnknownApp),
+            AuthMode::ApiKeys { registry, throttle } => {
+                let holder = key_holder(&**registry, throttle, headers, peer)?;
                 let app = app.filter(|app| holder.is_allowed(Action::Read, app.as_str()));
                 let app = app.ok_or(ApiError::UnknownApp)?;
                 if !holder.is_allowed(action, app.as_str()) {
                     return Err(ApiError::Forbidden);
                 }
-                Ok((app, Pass::of(holder, registry.keys())))
+                Ok((app, Grant::of_key(holder, registry.keys())))
             }
-            Asked::Elsewhere(elsewhere) => {
+            AuthMode::External(external) => {
                 let authorization = authorization(headers);
-                // Nobody else is asked about what names no app.
-                let unnamed = authorization.map_or(ApiError::Unauthorized, |_| ApiError::UnknownApp);
-                let app = app.ok_or(unnamed)?;
-                elsewhere.enter(authorization, peer, &app, action).await?;
-                Ok((
-                    app.clone(),
-                    passed(elsewhere, authorization.unwrap_or_default(), app, action),
-                ))
+                // The authorizer is not called for an invalid app name.
+                let invalid_app = authorization.map_or(ApiError::Unauthorized, |_| ApiError::UnknownApp);
+                let app = app.ok_or(invalid_app)?;
+                external.authorize(authorization, peer, &app, action).await?;
+                let grant = external_grant(external, authorization.unwrap_or_default(), &app, action);
+                Ok((app, grant))
             }
         }
     }
 
-    /// Lets a request in that a session's word opens the log of the app for that its path names.
+    /// Authorizes reading an app's log with the token of a log session.
     ///
     /// # Errors
-    /// [`ApiError::Unauthorized`] where it does not, [`ApiError::Throttled`] after too many of those; as [`enter`](Self::enter) where who decides says no by now.
-    pub(crate) async fn enter_session(
+    /// [`ApiError::Unauthorized`] if the token is invalid, [`ApiError::Throttled`] after too many
+    /// invalid ones; with an external authorizer also those of [`authorize`](Self::authorize).
+    pub(crate) async fn authorize_session(
         &self,
-        word: &str,
+        token: &str,
         peer: IpAddr,
-        app: Result<Path<String>, PathRejection>,
-    ) -> Result<(AppName, Pass), ApiError> {
-        let app = named(app);
-        match &self.asked {
-            Asked::Nobody => app.map(|app| (app, Pass::free())).ok_or(ApiError::UnknownApp),
-            Asked::Keys { registry, throttle } => {
+        app: Option<AppName>,
+    ) -> Result<(AppName, Grant), ApiError> {
+        match &self.mode {
+            AuthMode::Disabled => app.map(|app| (app, Grant::unlimited())).ok_or(ApiError::UnknownApp),
+            AuthMode::ApiKeys { registry, throttle } => {
                 let keys = Arc::clone(&registry.keys().borrow());
-                let holder = app.as_ref().and_then(|app| keys.verify_session(word, app.as_str()));
+                let holder = app.as_ref().and_then(|app| keys.verify_session(token, app.as_str()));
                 match (app, holder) {
-                    (Some(app), Some(holder)) => Ok((app, Pass::of(holder, registry.keys()))),
-                    _ => Err(throttle.failed(peer, word)),
+                    (Some(app), Some(holder)) => Ok((app, Grant::of_key(holder, registry.keys()))),
+                    _ => Err(throttle.record_failure(peer, token)),
                 }
             }
-            Asked::Elsewhere(elsewhere) => {
-                let authorization = elsewhere.session(word, peer, app.as_ref())?;
+            AuthMode::External(external) => {
+                let authorization = external.open_session(token, peer, app.as_ref())?;
                 let app = app.ok_or(ApiError::UnknownApp)?;
-                elsewhere.enter(Some(&authorization), peer, &app, Action::Read).await?;
-                Ok((app.clone(), passed(elsewhere, &authorization, app, Action::Read)))
+                external
+                    .authorize(Some(&authorization), peer, &app, Action::Read)
+                    .await?;
+                let grant = external_grant(external, &authorization, &app, Action::Read);
+                Ok((app, grant))
             }
         }
     }
 
-    /// A session's word for this app, for who was let in to it, and when it ends. `None`: none is needed.
+    /// Creates the token of a log session for an authorized client, and returns it with its expiry
+    /// in Unix seconds. `None` if authentication is disabled.
     ///
     /// # Errors
-    /// As [`who`](Self::who).
-    pub(crate) fn open_session(
+    /// Those of [`identify`](Self::identify).
+    pub(crate) fn create_session(
         &self,
         headers: &HeaderMap,
         peer: IpAddr,
         app: &AppName,
     ) -> Result<Option<(String, u64)>, ApiError> {
-        match &self.asked {
-            Asked::Nobody => Ok(None),
-            Asked::Keys { registry, throttle } => {
-                let holder = holder(&**registry, throttle, headers, peer)?;
+        match &self.mode {
+            AuthMode::Disabled => Ok(None),
+            AuthMode::ApiKeys { registry, throttle } => {
+                let holder = key_holder(&**registry, throttle, headers, peer)?;
                 Ok(Some(registry.keys().borrow().create_session(&holder, app.as_str())))
             }
-            Asked::Elsewhere(elsewhere) => {
+            AuthMode::External(external) => {
                 let authorization = authorization(headers).ok_or(ApiError::Unauthorized)?;
-                Ok(Some(elsewhere.open_session(authorization, app)))
+                Ok(Some(external.create_session(authorization, app)))
             }
         }
     }
 
-    /// Who a request is from.
+    /// Returns the sender of a request.
     ///
     /// # Errors
-    /// [`ApiError::Unauthorized`] without a good key, [`ApiError::Throttled`] after too many bad ones, [`ApiError::NoAccount`] where who decides has no names.
-    pub(crate) async fn who(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Who, ApiError> {
-        match &self.asked {
-            Asked::Nobody => Ok(Who::Anybody),
-            Asked::Keys { registry, throttle } => holder(&**registry, throttle, headers, peer).map(Who::Holder),
-            Asked::Elsewhere(elsewhere) => elsewhere.name(authorization(headers), peer).await.map(Who::Named),
+    /// [`ApiError::Unauthorized`] without valid credentials, [`ApiError::Throttled`] after too many
+    /// invalid ones, [`ApiError::NoAccounts`] if the authorizer does not report user names.
+    pub(crate) async fn identify(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Identity, ApiError> {
+        match &self.mode {
+            AuthMode::Disabled => Ok(Identity::Anonymous),
+            AuthMode::ApiKeys { registry, throttle } => {
+                key_holder(&**registry, throttle, headers, peer).map(Identity::KeyHolder)
+            }
+            AuthMode::External(external) => external
+                .user_name(authorization(headers), peer)
+                .await
+                .map(Identity::User),
         }
     }
 
-    /// Whether who lets somebody in to this app says by that that it exists, though it has not spoken yet.
-    pub(crate) fn names(&self, app: &AppName) -> bool {
-        match &self.asked {
-            Asked::Nobody => false,
-            Asked::Keys { registry, .. } => registry.keys().borrow().contains_app(app.as_str()),
-            Asked::Elsewhere(elsewhere) => elsewhere.names_apps(),
+    /// Returns whether an authorized app exists even if it has no topic yet.
+    pub(crate) fn implies_existence(&self, app: &AppName) -> bool {
+        match &self.mode {
+            AuthMode::Disabled => false,
+            AuthMode::ApiKeys { registry, .. } => registry.keys().borrow().contains_app(app.as_str()),
+            AuthMode::External(external) => external.implies_existence(),
         }
     }
 
-    /// Where drains are kept.
+    /// Returns the registry of drains.
     ///
     /// # Errors
-    /// [`ApiError::NoRegistry`] where there is no place for them.
+    /// [`ApiError::DrainsDisabled`] without a registry.
     pub(crate) fn registry(&self) -> Result<&dyn Registry, ApiError> {
-        self.registry.as_deref().ok_or(ApiError::NoRegistry)
+        self.registry.as_deref().ok_or(ApiError::DrainsDisabled)
     }
 
-    /// Where drains may lead.
+    /// Returns the addresses that drains may have.
     pub(crate) fn addresses(&self) -> &AddressPolicy {
         &self.addresses
     }
 
-    /// How many an app may have.
+    /// Returns the limit of drains per app.
     pub(crate) fn max_drains(&self) -> usize {
         self.max_drains
     }
 }
 
-/// The app that a path names.
-fn named(app: Result<Path<String>, PathRejection>) -> Option<AppName> {
-    app.ok().and_then(|Path(app)| app.parse().ok())
+fn external_grant(external: &Arc<ExternalAuth>, authorization: &str, app: &AppName, action: Action) -> Grant {
+    Grant::of_authorizer(Arc::clone(external), authorization.to_owned(), app.clone(), action)
 }
 
-fn passed(elsewhere: &Arc<Elsewhere>, authorization: &str, app: AppName, action: Action) -> Pass {
-    Pass::decided(Arc::clone(elsewhere), authorization.to_owned(), app, action)
-}
-
-/// Whose key a request has.
-fn holder(
+/// Returns the holder of a request's API key.
+fn key_holder(
     registry: &dyn Registry,
-    throttle: &throttle::Throttle,
+    throttle: &Throttle,
     headers: &HeaderMap,
     peer: IpAddr,
 ) -> Result<KeyHolder, ApiError> {
-    // No key at all is how a client asks whether it needs one.
+    // Clients probe without credentials whether they need some; this is not a failure.
     let credentials = Credentials::of(headers).ok_or(ApiError::Unauthorized)?;
     let keys = Arc::clone(&registry.keys().borrow());
     match keys.authenticate(&credentials.key, credentials.email.as_deref()) {
         Some(holder) => {
-            tracing::debug!(key = holder.info().id, %peer, "a key was good");
+            tracing::debug!(key = holder.info().id, %peer, "API key accepted");
             Ok(holder)
         }
-        // A good key is let in whatever others do from the same address: only those that are bad count, and wait.
-        None => Err(throttle.failed(peer, &credentials.key)),
+        // Only invalid keys are throttled: valid ones work whatever else the same address sends.
+        None => Err(throttle.record_failure(peer, &credentials.key)),
     }
 }

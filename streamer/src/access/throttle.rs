@@ -1,6 +1,6 @@
-//! Who fails again and again has to wait.
+//! Throttling of clients that keep sending invalid keys.
 //!
-//! Keys cannot be guessed: what is held back here is work, and noise in the logs.
+//! Keys cannot be guessed; throttling limits the work and the log volume that such clients cause.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -12,22 +12,24 @@ use governor::{
     Quota, RateLimiter, clock::MonotonicClock, middleware::NoOpMiddleware, state::keyed::HashMapStateStore,
 };
 
-use crate::{error::ApiError, limits::whose};
+use crate::{error::ApiError, limits::client_network};
 
-/// How many bad keys a minute may come from one address (IPv6: one /64), and how often the same one, after as many at once.
-const FAILURES: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
+/// Invalid keys allowed per minute from one client network, and repetitions of one invalid key;
+/// also the burst of both.
+const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
 
-/// How many addresses, and how many keys, are remembered. Above it all who fail wait, and those who do not are let in as ever.
-const MAX_REMEMBERED: usize = 50_000;
+/// Limit of tracked networks, and of tracked keys. Above it every failure is throttled; valid keys
+/// are not affected.
+const MAX_TRACKED: usize = 50_000;
 
-/// Seconds until another try may be worth it: one more is allowed then.
+/// Value of `Retry-After` in seconds: by then one more attempt is allowed.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
 type Limiter = RateLimiter<u64, HashMapStateStore<u64>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
 
-/// Counts failures by address and by key.
+/// Rate limits of failures by client network and by key.
 pub(super) struct Throttle {
-    addresses: Limiter,
+    networks: Limiter,
     keys: Limiter,
     hasher: RandomState,
 }
@@ -36,13 +38,13 @@ impl Default for Throttle {
     fn default() -> Self {
         let limiter = || {
             RateLimiter::new(
-                Quota::per_minute(FAILURES),
+                Quota::per_minute(FAILURES_PER_MINUTE),
                 HashMapStateStore::default(),
                 MonotonicClock,
             )
         };
         Self {
-            addresses: limiter(),
+            networks: limiter(),
             keys: limiter(),
             hasher: RandomState::new(),
         }
@@ -50,59 +52,64 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// Notes a bad key; returns what its sender is told. This machine's own address is not counted, their keys are.
-    pub(super) fn failed(&self, peer: IpAddr, key: &str) -> ApiError {
-        let by_address = whose(peer).is_none_or(|address| allowed(&self.addresses, self.hasher.hash_one(address)));
-        let by_key = allowed(&self.keys, self.hasher.hash_one(key));
-        if by_address && by_key {
-            tracing::info!(%peer, "a key was refused");
+    /// Records an invalid key and returns the error for its sender. Loopback addresses are not
+    /// limited, but their keys are.
+    pub(super) fn record_failure(&self, peer: IpAddr, key: &str) -> ApiError {
+        let by_network =
+            client_network(peer).is_none_or(|network| is_allowed(&self.networks, self.hasher.hash_one(network)));
+        let by_key = is_allowed(&self.keys, self.hasher.hash_one(key));
+        if by_network && by_key {
+            tracing::info!(%peer, "invalid API key");
             return ApiError::Unauthorized;
         }
-        tracing::debug!(%peer, "a key was refused, as many before it");
+        tracing::debug!(%peer, "invalid API key, throttled");
         ApiError::Throttled {
             retry_after: RETRY_AFTER_SECONDS,
         }
     }
 }
 
-fn allowed(limiter: &Limiter, who: u64) -> bool {
-    if limiter.len() >= MAX_REMEMBERED {
+fn is_allowed(limiter: &Limiter, hash: u64) -> bool {
+    if limiter.len() >= MAX_TRACKED {
         limiter.retain_recent();
         limiter.shrink_to_fit();
-        if limiter.len() >= MAX_REMEMBERED {
+        if limiter.len() >= MAX_TRACKED {
             return false;
         }
     }
-    limiter.check_key(&who).is_ok()
+    limiter.check_key(&hash).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refused(throttle: &Throttle, peer: &str, key: &str) -> bool {
-        matches!(throttle.failed(peer.parse().unwrap(), key), ApiError::Throttled { .. })
+    fn is_throttled(throttle: &Throttle, peer: &str, key: &str) -> bool {
+        matches!(
+            throttle.record_failure(peer.parse().unwrap(), key),
+            ApiError::Throttled { .. }
+        )
     }
 
     #[test]
-    fn an_address_that_fails_again_and_again_waits_and_others_do_not() {
+    fn a_network_with_many_failures_is_throttled_and_others_are_not() {
         let throttle = Throttle::default();
-        // More than may be at once, and more than come free meanwhile.
-        let failed = (0..200).map(|n| refused(&throttle, "2001:db8::1", &n.to_string()));
+        // More than the burst, and more than the rate allows during the test.
+        let failed = (0..200).map(|n| is_throttled(&throttle, "2001:db8::1", &n.to_string()));
         let failed: Vec<bool> = failed.collect();
         assert!(!failed[0] && failed.contains(&true));
         assert!(
-            refused(&throttle, "2001:db8::2", "x") || refused(&throttle, "2001:db8::3", "y"),
+            is_throttled(&throttle, "2001:db8::2", "x") || is_throttled(&throttle, "2001:db8::3", "y"),
             "the same /64"
         );
-        assert!(!refused(&throttle, "192.0.2.1", "z"));
+        assert!(!is_throttled(&throttle, "192.0.2.1", "z"));
     }
 
     #[test]
-    fn a_key_that_fails_again_and_again_waits_wherever_it_comes_from() {
+    fn a_key_with_many_failures_is_throttled_from_every_address() {
         let throttle = Throttle::default();
-        let failed = (0..200u8).map(|n| refused(&throttle, &format!("192.0.2.{n}"), "the same"));
+        let failed = (0..200u8).map(|n| is_throttled(&throttle, &format!("192.0.2.{n}"), "the same"));
         assert!(failed.collect::<Vec<_>>().contains(&true));
-        assert!(!refused(&throttle, "192.0.2.250", "another"));
+        assert!(!is_throttled(&throttle, "192.0.2.250", "another"));
     }
 }

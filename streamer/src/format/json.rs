@@ -1,4 +1,4 @@
-//! A line as a JSON object. Bytes that are not UTF-8 are replaced (U+FFFD); text tails and drains get them as they are.
+//! Lines and notices as JSON objects. Bytes that are not UTF-8 are replaced by U+FFFD.
 
 use bus::{
     AppName, Fd, Part, Timestamp,
@@ -7,9 +7,9 @@ use bus::{
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 
-use crate::frame::{Line, Told};
+use crate::line::{Line, NoticeLine};
 
-/// A line.
+/// The object of a line.
 #[derive(Serialize)]
 struct JsonLine<'a> {
     time: &'a str,
@@ -27,7 +27,7 @@ struct JsonLine<'a> {
     late: bool,
 }
 
-/// A line of the platform's own. It has no number: what it says is missing stands in `notice`.
+/// The object of a notice. It has no sequence number; a gap is described in `notice`.
 #[derive(Serialize)]
 struct JsonNotice<'a> {
     time: &'a str,
@@ -45,7 +45,7 @@ pub(crate) fn write_line(out: &mut BytesMut, line: &Line) {
     write(
         out,
         &JsonLine {
-            time: &printed(line.raw, time),
+            time: &format_time(line.raw, time),
             app: metadata.app.as_str(),
             process: &metadata.process,
             origin: &metadata.origin,
@@ -66,22 +66,22 @@ pub(crate) fn write_line(out: &mut BytesMut, line: &Line) {
 }
 
 /// Appends a notice as an object, without a newline.
-pub(crate) fn write_notice(out: &mut BytesMut, app: &AppName, told: &Told) {
+pub(crate) fn write_notice(out: &mut BytesMut, app: &AppName, notice: &NoticeLine) {
     write(
         out,
         &JsonNotice {
-            time: &told.time.to_string(),
+            time: &notice.time.to_string(),
             app: app.as_str(),
             process: TRIBUTARY,
             origin: TRIBUTARY,
-            text: &told.notice.text,
-            notice: &told.notice,
+            text: &notice.notice.text,
+            notice: &notice.notice,
         },
     );
 }
 
-/// The usual form is copied, not printed anew.
-fn printed(raw: &[u8], time: Timestamp) -> std::borrow::Cow<'_, str> {
+/// Returns the time in RFC 3339. The usual form is copied from the raw line instead of formatted.
+fn format_time(raw: &[u8], time: Timestamp) -> std::borrow::Cow<'_, str> {
     const USUAL: usize = "2026-11-23T07:00:00.123456789Z".len();
     match raw.first_chunk::<USUAL>().map(|head| std::str::from_utf8(head)) {
         Some(Ok(head)) if head.ends_with('Z') && Timestamp::parse(head) == Some(time) => head.into(),
@@ -90,7 +90,7 @@ fn printed(raw: &[u8], time: Timestamp) -> std::borrow::Cow<'_, str> {
 }
 
 fn write(out: &mut BytesMut, object: &impl Serialize) {
-    // Neither these types nor memory can refuse.
+    // Serializing these types into memory cannot fail.
     let _ = serde_json::to_writer(out.writer(), object);
 }
 
@@ -101,7 +101,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_json_object_a_line(text in proptest::collection::vec(any::<u8>().prop_filter("one line", |b| *b != b'\n'), 0..60), stamped in any::<bool>()) {
+        fn any_bytes_become_one_json_object(text in proptest::collection::vec(any::<u8>().prop_filter("one line", |b| *b != b'\n'), 0..60), stamped in any::<bool>()) {
             let metadata = crate::testing::metadata("web");
             let time = if stamped { "2026-11-23T16:00:00.123456789+09:00 " } else { "" };
             let raw = [time.as_bytes(), &text, b"\n"].concat();

@@ -1,4 +1,6 @@
-//! The formats in which an app can be read: a file for each.
+//! The output formats: one module each.
+//!
+//! Depends on lines only.
 
 pub(crate) mod json;
 pub(crate) mod ndjson;
@@ -10,26 +12,26 @@ use axum::http::{HeaderMap, header};
 use bus::AppName;
 use bytes::BytesMut;
 
-use crate::frame::{Line, Told};
+use crate::line::{Line, NoticeLine};
 
-/// A format.
+/// An output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Logplex's layout: `2026-11-23T07:00:00.123456+00:00 myapp[web-7d4b9c-x2x9z]: text`.
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Ndjson,
-    /// Server-sent events: a JSON object an event.
+    /// Server-sent events, one JSON object each.
     Sse,
-    /// Text messages: `{"cursor":…,"lines":[…]}`.
+    /// WebSocket text messages: `{"cursor":…,"lines":[…]}`.
     WebSocket,
 }
 
 impl Format {
-    /// How many there are.
+    /// Number of formats.
     pub(crate) const COUNT: usize = 4;
 
-    /// The first of those named in `Accept` that is spoken; text, where none is.
+    /// Returns the first supported media type in `Accept`, or text.
     pub(crate) fn accepted(headers: &HeaderMap) -> Self {
         let accepts = headers.get_all(header::ACCEPT).iter();
         let mut names = accepts
@@ -46,7 +48,8 @@ impl Format {
             .unwrap_or(Self::Text)
     }
 
-    /// What the answer says it is. With a charset where it is text: without one, clients fall back on Latin-1.
+    /// Returns the `Content-Type`. For text it includes the charset, without which some clients
+    /// decode Latin-1.
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; charset=utf-8",
@@ -66,12 +69,12 @@ impl Format {
     }
 
     /// Appends a notice.
-    pub(crate) fn write_notice(self, out: &mut BytesMut, app: &AppName, told: &Told) {
+    pub(crate) fn write_notice(self, out: &mut BytesMut, app: &AppName, notice: &NoticeLine) {
         match self {
-            Self::Text => text::write_notice(out, app.as_str(), told),
-            Self::Ndjson => ndjson::write(out, |out| json::write_notice(out, app, told)),
-            Self::Sse => sse::write(out, |out| json::write_notice(out, app, told)),
-            Self::WebSocket => websocket::write(out, |out| json::write_notice(out, app, told)),
+            Self::Text => text::write_notice(out, app.as_str(), notice),
+            Self::Ndjson => ndjson::write(out, |out| json::write_notice(out, app, notice)),
+            Self::Sse => sse::write(out, |out| json::write_notice(out, app, notice)),
+            Self::WebSocket => websocket::write(out, |out| json::write_notice(out, app, notice)),
         }
     }
 }
@@ -81,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_format_of_accept_that_is_spoken_is_given() {
+    fn the_first_supported_media_type_in_accept_is_used() {
         for (accept, format) in [
             ("*/*", Format::Text),
             ("text/html, application/xhtml+xml", Format::Text),

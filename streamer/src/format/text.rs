@@ -1,21 +1,22 @@
-//! The text layout, Logplex's: `2026-11-23T07:00:00.123456+00:00 myapp[web-7d4b9c-x2x9z]: text`.
+//! Plain text in Logplex's layout:
+//! `2026-11-23T07:00:00.123456+00:00 myapp[web-7d4b9c-x2x9z]: text`.
 
 use bus::{Timestamp, notice::TRIBUTARY};
 use bytes::{BufMut, BytesMut};
 
-use crate::frame::{Line, Told};
+use crate::line::{Line, NoticeLine};
 
-/// `2026-11-23T07:00:00.123456`: what the layout and the log API have in common.
+/// Length of `2026-11-23T07:00:00.123456`, which this layout and the log API have in common.
 const COMMON_LEN: usize = 26;
 
-/// The usual form's timestamp and the space behind it: `2026-11-23T07:00:00.123456789Z `.
+/// Length of the usual timestamp and space of the log API: `2026-11-23T07:00:00.123456789Z `.
 const USUAL_LEN: usize = 31;
 
-/// Appends one line of a container.
+/// Appends a line.
 pub(super) fn write_line(out: &mut BytesMut, line: &Line) {
     let metadata = line.metadata;
     let text = match Timestamp::split_line(line.raw) {
-        // The usual form is copied, not printed anew.
+        // The usual form is copied instead of formatted.
         Some((_, text)) if line.raw.len() - text.len() == USUAL_LEN && line.raw[USUAL_LEN - 2] == b'Z' => {
             out.put_slice(&line.raw[..COMMON_LEN]);
             out.put_slice(b"+00:00");
@@ -33,16 +34,16 @@ pub(super) fn write_line(out: &mut BytesMut, line: &Line) {
     write_rest(out, metadata.app.as_str(), &metadata.process, text);
 }
 
-/// Appends one line of the platform's own.
-pub(super) fn write_notice(out: &mut BytesMut, app: &str, told: &Told) {
-    write_time(out, told.time);
-    write_rest(out, app, TRIBUTARY, told.notice.text.as_bytes());
+/// Appends a notice.
+pub(super) fn write_notice(out: &mut BytesMut, app: &str, notice: &NoticeLine) {
+    write_time(out, notice.time);
+    write_rest(out, app, TRIBUTARY, notice.notice.text.as_bytes());
     out.put_u8(b'\n');
 }
 
 fn write_time(out: &mut BytesMut, time: Timestamp) {
-    let printed = time.to_string();
-    let common = printed.as_bytes().get(..COMMON_LEN).unwrap_or_default();
+    let text = time.to_string();
+    let common = text.as_bytes().get(..COMMON_LEN).unwrap_or_default();
     out.put_slice(common);
     out.put_slice(b"+00:00");
 }
@@ -58,9 +59,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_time_is_printed_in_one() {
+    fn every_time_format_is_normalized() {
         let metadata = crate::testing::metadata("web");
-        for (line, printed) in [
+        for (line, expected) in [
             (
                 "2026-11-23T07:00:00.123456789Z a\n",
                 "2026-11-23T07:00:00.123456+00:00 shop[web]: a\n",
@@ -77,7 +78,7 @@ mod tests {
         ] {
             let mut out = BytesMut::new();
             write_line(&mut out, &crate::testing::line(&metadata, 0, line.as_bytes()));
-            assert_eq!(std::str::from_utf8(&out).unwrap(), printed);
+            assert_eq!(std::str::from_utf8(&out).unwrap(), expected);
         }
     }
 }

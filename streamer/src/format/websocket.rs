@@ -1,8 +1,9 @@
-//! A WebSocket's text messages: `{"cursor":…,"lines":[…]}`. The cursor is null where lines are still waiting behind the message.
+//! WebSocket text messages: `{"cursor":…,"lines":[…]}`. The cursor is null while more lines are
+//! available.
 
 use bytes::{BufMut, BytesMut};
 
-/// Appends what `write` writes as an element of a list; a comma goes before it where it is not the first.
+/// Appends the output of `write` as a list element, separated by a comma.
 pub(super) fn write(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
     if !out.is_empty() {
         out.put_u8(b',');
@@ -10,7 +11,7 @@ pub(super) fn write(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
     write(out);
 }
 
-/// A message of these lists of lines.
+/// Returns a message with the lines of all lists.
 pub(crate) fn message<'a>(cursor: Option<&str>, lists: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut message = match cursor {
         Some(cursor) => format!("{{\"cursor\":\"{cursor}\",\"lines\":["),

@@ -1,9 +1,9 @@
-//! A streamer on the embedded bus, on a port of its own, and a client that reads line by line.
+//! A streamer on the embedded bus, and a client that reads line by line.
 
-#![allow(dead_code, reason = "each test file takes what it needs")]
-#![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
-mod forgetful;
+mod lossy_bus;
 pub mod routes;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -20,15 +20,15 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use prometheus_client::registry::Registry;
-use streamer::{Access, Config, Door, Metrics, Sites, Tls};
+use streamer::{Access, AllowedOrigins, Config, Listener, Metrics, Tls};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use forgetful::Forgetful;
+use lossy_bus::LossyBus;
 
-/// Every wait's bound.
-pub const BOUND: Duration = Duration::from_secs(20);
+/// Limit of every wait.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct Stack {
     pub bus: Arc<Embedded>,
@@ -48,74 +48,108 @@ impl Stack {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), limits).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        Self::serve(config, Access::free(None), bus, read, Arc::new(dir), |door| door).await
+        Self::serve(
+            config,
+            Access::unauthenticated(None),
+            bus,
+            read,
+            Arc::new(dir),
+            |listener| listener,
+        )
+        .await
     }
 
-    /// One that believes this machine's proxies.
+    /// Starts a streamer that trusts proxies on loopback addresses.
     pub async fn behind_proxies(config: Config) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
         let proxies = vec!["127.0.0.0/8".parse().unwrap()];
-        let door = |door: Door| door.with_proxies(proxies);
-        Self::serve(config, Access::free(None), bus, read, Arc::new(dir), door).await
+        let configure = |listener: Listener| listener.with_proxies(proxies);
+        Self::serve(
+            config,
+            Access::unauthenticated(None),
+            bus,
+            read,
+            Arc::new(dir),
+            configure,
+        )
+        .await
     }
 
-    /// One that speaks TLS.
+    /// Starts a streamer with TLS.
     pub async fn with_tls(config: Config, tls: Tls) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        Self::serve(config, Access::free(None), bus, read, Arc::new(dir), |door| {
-            door.with_tls(tls)
-        })
+        Self::serve(
+            config,
+            Access::unauthenticated(None),
+            bus,
+            read,
+            Arc::new(dir),
+            |listener| listener.with_tls(tls),
+        )
         .await
     }
 
-    /// One that these sites' pages may ask.
-    pub async fn open_to(sites: Sites) -> Self {
+    /// Starts a streamer with allowed origins.
+    pub async fn with_origins(origins: AllowedOrigins) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        let door = |door: Door| door.with_sites(sites);
-        Self::serve(Config::default(), Access::free(None), bus, read, Arc::new(dir), door).await
+        let configure = |listener: Listener| listener.with_origins(origins);
+        Self::serve(
+            Config::default(),
+            Access::unauthenticated(None),
+            bus,
+            read,
+            Arc::new(dir),
+            configure,
+        )
+        .await
     }
 
-    /// One that asks for keys, and keeps drains.
-    pub async fn start_asking(access: Access) -> Self {
+    /// Starts a streamer with this authorization.
+    pub async fn with_access(access: Access) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        Self::serve(Config::default(), access, bus, read, Arc::new(dir), |door| door).await
+        Self::serve(Config::default(), access, bus, read, Arc::new(dir), |listener| listener).await
     }
 
-    /// One that reads a bus which forgets the batch of this seq for so many readings back.
-    pub async fn forgetting(seq: u64, times: u64) -> Self {
+    /// Starts a streamer whose first `times` history reads lack the batch `seq`.
+    pub async fn with_lossy_bus(seq: u64, times: u64) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
-        let read = Arc::new(Forgetful {
+        let read = Arc::new(LossyBus {
             inner: Arc::clone(&bus),
             seq,
             times: times.into(),
         });
         Self::serve(
             Config::default(),
-            Access::free(None),
+            Access::unauthenticated(None),
             bus,
             read,
             Arc::new(dir),
-            |door| door,
+            |listener| listener,
         )
         .await
     }
 
-    /// Another replica, on the same bus.
+    /// Starts another streamer on the same bus.
     pub async fn replica(&self, config: Config) -> Self {
         let bus = Arc::clone(&self.bus);
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        Self::serve(config, Access::free(None), bus, read, Arc::clone(&self._dir), |door| {
-            door
-        })
+        Self::serve(
+            config,
+            Access::unauthenticated(None),
+            bus,
+            read,
+            Arc::clone(&self._dir),
+            |listener| listener,
+        )
         .await
     }
 
@@ -125,15 +159,15 @@ impl Stack {
         bus: Arc<Embedded>,
         read: Arc<dyn Bus>,
         dir: Arc<TempDir>,
-        door: impl FnOnce(Door) -> Door,
+        configure: impl FnOnce(Listener) -> Listener,
     ) -> Self {
         let listener = streamer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let door = door(Door::from(listener));
+        let listener = configure(Listener::from(listener));
         let shutdown = CancellationToken::new();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let served = tokio::spawn(streamer::run(config, access, door, read, metrics, shutdown.clone()));
+        let served = tokio::spawn(streamer::run(config, access, listener, read, metrics, shutdown.clone()));
         Self {
             bus,
             addr,
@@ -144,7 +178,7 @@ impl Stack {
         }
     }
 
-    /// A metric's value now.
+    /// Returns the current value of a metric.
     pub fn metric(&self, name: &str) -> u64 {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
@@ -171,9 +205,9 @@ impl Stack {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = tokio::time::timeout(BOUND, client.request(request.body(Empty::new()).unwrap()))
+        let response = tokio::time::timeout(TIMEOUT, client.request(request.body(Empty::new()).unwrap()))
             .await
-            .expect("an answer in time")
+            .expect("a response in time")
             .unwrap();
         Reading {
             response,
@@ -181,48 +215,49 @@ impl Stack {
         }
     }
 
-    /// The whole body of an answer that ends.
+    /// Returns the whole body of a finite response.
     pub async fn get_all(&self, path: &str) -> (StatusCode, String) {
         let mut reading = self.get(path).await;
         let status = reading.response.status();
         (status, reading.read_to_end().await)
     }
 
-    /// The whole body of an answer that need not end in a newline.
+    /// Returns the whole body of a finite response that may lack the final newline.
     pub async fn get_all_unterminated(&self, path: &str) -> (u16, String) {
         let response = self.get(path).await.response;
         let status = response.status().as_u16();
-        let body = tokio::time::timeout(BOUND, response.into_body().collect())
+        let body = tokio::time::timeout(TIMEOUT, response.into_body().collect())
             .await
-            .expect("an end in time")
+            .expect("the end in time")
             .unwrap();
         (status, String::from_utf8(body.to_bytes().to_vec()).unwrap())
     }
 
     pub async fn stop(self) {
         self.shutdown.cancel();
-        tokio::time::timeout(BOUND, self.served)
+        tokio::time::timeout(TIMEOUT, self.served)
             .await
-            .expect("ends in time")
+            .expect("shutdown in time")
             .unwrap()
             .unwrap();
     }
 }
 
+/// A response that is read line by line.
 pub struct Reading {
     pub response: Response<hyper::body::Incoming>,
     rest: BytesMut,
 }
 
 impl Reading {
-    /// The next line, without its newline. `None` when the body has ended properly.
+    /// Returns the next line without its newline. `None` at the end of a complete body.
     pub async fn line(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line = self.rest.split_to(at + 1);
                 return Some(String::from_utf8_lossy(&line[..at]).into_owned());
             }
-            let frame = tokio::time::timeout(BOUND, self.response.frame())
+            let frame = tokio::time::timeout(TIMEOUT, self.response.frame())
                 .await
                 .expect("a line in time");
             match frame {
@@ -235,12 +270,12 @@ impl Reading {
         }
     }
 
-    /// The next JSON line.
+    /// Returns the next line as JSON.
     pub async fn json(&mut self) -> serde_json::Value {
         serde_json::from_str(&self.line().await.expect("more lines")).unwrap()
     }
 
-    /// The next event that is not a heartbeat. `None` when the body has ended properly.
+    /// Returns the next event that is not a heartbeat. `None` at the end of a complete body.
     pub async fn event(&mut self) -> Option<Event> {
         let mut event = Event::default();
         loop {
@@ -251,12 +286,13 @@ impl Reading {
                 Some(("data", data)) => event.data = Some(serde_json::from_str(data).unwrap()),
                 None if line.is_empty() && (event.id.is_some() || event.data.is_some()) => return Some(event),
                 None if line.is_empty() || line == ":" => {}
-                _ => panic!("no field of an event stream: {line:?}"),
+                _ => panic!("not an event stream field: {line:?}"),
             }
         }
     }
 
-    /// Seqs of so many events that are lines, and the last id so far, waited for where none has come yet.
+    /// Reads `count` lines, and further if no cursor has been sent yet. Returns the sequence
+    /// numbers and the last cursor.
     pub async fn seqs(&mut self, count: usize) -> (Vec<u64>, String) {
         let (mut seqs, mut id) = (Vec::new(), None);
         while seqs.len() < count || id.is_none() {
@@ -293,7 +329,7 @@ pub struct Event {
     pub data: Option<serde_json::Value>,
 }
 
-/// A stream of app `shop`, made this long ago.
+/// Returns a stream of the app `shop` with this age.
 pub fn stream(process: &str, age: Duration) -> Arc<StreamMetadata> {
     let millis = PublishTime::now().earlier_by(age).0 / 1000;
     Arc::new(StreamMetadata {
@@ -307,35 +343,42 @@ pub fn stream(process: &str, age: Duration) -> Arc<StreamMetadata> {
     })
 }
 
-/// Lines `from..to` of a stream, line `n` printed `n` milliseconds after the hour, saying `n`.
+/// Returns the lines `from..to` of a stream. The text of line `n` is `n`, its timestamp `n`
+/// milliseconds after the hour.
 pub fn lines(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
     spaced(metadata, from, to, 1)
 }
 
-/// The same, `millis` apart.
+/// Like [`lines`], but with `millis` between timestamps.
 pub fn spaced(metadata: &Arc<StreamMetadata>, from: u64, to: u64, millis: i64) -> Batch {
-    printed(metadata, from, to, millis, |seq| seq.to_string())
+    lines_with(metadata, from, to, millis, |seq| seq.to_string())
 }
 
-/// The same, each padded to `size` bytes with `x`.
+/// Like [`lines`], but with each text padded to `size` bytes with `x`.
 pub fn padded(metadata: &Arc<StreamMetadata>, from: u64, to: u64, size: usize) -> Batch {
-    printed(metadata, from, to, 1, |seq| format!("{seq:x<size$}"))
+    lines_with(metadata, from, to, 1, |seq| format!("{seq:x<size$}"))
 }
 
-/// The same, saying this.
-pub fn saying(metadata: &Arc<StreamMetadata>, seq: u64, texts: &[&str]) -> Batch {
-    saying_at(metadata, seq, seq, texts)
+/// Like [`lines`], but with these texts.
+pub fn texts(metadata: &Arc<StreamMetadata>, seq: u64, texts: &[&str]) -> Batch {
+    texts_at(metadata, seq, seq, texts)
 }
 
-/// The same, the first printed so many milliseconds after the hour.
-pub fn saying_at(metadata: &Arc<StreamMetadata>, seq: u64, millis: u64, texts: &[&str]) -> Batch {
+/// Like [`texts`], but the first timestamp is `millis` milliseconds after the hour.
+pub fn texts_at(metadata: &Arc<StreamMetadata>, seq: u64, millis: u64, texts: &[&str]) -> Batch {
     let text = |at: u64| texts[usize::try_from(at - millis).unwrap()].to_owned();
-    let batch = printed(metadata, millis, millis + texts.len() as u64, 1, text);
+    let batch = lines_with(metadata, millis, millis + texts.len() as u64, 1, text);
     Batch { seq, ..batch }
 }
 
-/// Lines that say this of their seqs, `millis` apart.
-pub fn printed(metadata: &Arc<StreamMetadata>, from: u64, to: u64, millis: i64, text: impl Fn(u64) -> String) -> Batch {
+/// Like [`spaced`], but with the text that `text` returns for each sequence number.
+pub fn lines_with(
+    metadata: &Arc<StreamMetadata>,
+    from: u64,
+    to: u64,
+    millis: i64,
+    text: impl Fn(u64) -> String,
+) -> Batch {
     let mut data = String::new();
     for seq in from..to {
         let time = Timestamp(1_795_417_200_000_000_000 + i64::try_from(seq).unwrap() * millis * 1_000_000);
@@ -353,9 +396,9 @@ pub fn printed(metadata: &Arc<StreamMetadata>, from: u64, to: u64, millis: i64, 
     }
 }
 
-/// A known loss of `from..to`.
-pub fn loss(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
-    let loss = Gap {
+/// Returns a recorded gap of `from..to`.
+pub fn gap(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
+    let gap = Gap {
         lines: to - from,
         reason: GapReason::Spool,
         from: None,
@@ -364,11 +407,11 @@ pub fn loss(metadata: &Arc<StreamMetadata>, from: u64, to: u64) -> Batch {
     Batch {
         metadata: Arc::clone(metadata),
         seq: from,
-        content: Content::Gap(loss),
+        content: Content::Gap(gap),
     }
 }
 
-/// What a text line says, behind its process.
-pub fn said(line: &str) -> &str {
+/// Returns the text of a line in the text layout.
+pub fn text_of(line: &str) -> &str {
     line.split_once("]: ").expect("the text layout").1
 }

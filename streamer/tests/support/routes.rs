@@ -1,15 +1,15 @@
-//! Every route, and how it is asked.
+//! All routes, and requests to them.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
-use super::{BOUND, Stack};
+use super::{Stack, TIMEOUT};
 
 impl Stack {
-    /// Asks, with this `Authorization`.
-    pub async fn ask(&self, method: &Method, path: &str, authorization: Option<&str>, body: &str) -> Answer {
+    /// Sends a request with this `Authorization` header.
+    pub async fn request(&self, method: &Method, path: &str, authorization: Option<&str>, body: &str) -> Answer {
         let client = Client::builder(TokioExecutor::new()).build_http();
         let mut request = Request::builder()
             .method(method)
@@ -18,7 +18,7 @@ impl Stack {
             request = request.header("authorization", authorization);
         }
         let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-        let asked = async {
+        let answer = async {
             let response = client.request(request).await.unwrap();
             let (parts, body) = response.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
@@ -28,7 +28,7 @@ impl Stack {
                 body: String::from_utf8(body.to_vec()).unwrap(),
             }
         };
-        tokio::time::timeout(BOUND, asked).await.expect("an answer in time")
+        tokio::time::timeout(TIMEOUT, answer).await.expect("a response in time")
     }
 }
 
@@ -40,47 +40,46 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// One ASCII line of JSON that says something.
-    pub fn says(&self, word: &str) {
+    /// Asserts that the body is one ASCII line of JSON with an error that contains `word`.
+    pub fn assert_error(&self, word: &str) {
         assert!(self.body.is_ascii() && !self.body.contains('\n'), "{self:?}");
         let body: serde_json::Value = serde_json::from_str(&self.body).unwrap();
-        let said = body["errors"][""][0].as_str().unwrap();
-        assert!(said.contains(word), "{word:?} in {said:?}");
+        let message = body["errors"][""][0].as_str().unwrap();
+        assert!(message.contains(word), "{word:?} in {message:?}");
         assert_eq!(self.headers["content-type"], "application/json; charset=utf-8");
         assert!(!self.body.contains("hunter2"));
     }
 }
 
-/// What a route is, to somebody without the right key.
+/// The authorization that a route requires.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Row {
-    /// An app's: asked for with this body.
-    OfApp(&'static str),
-    /// The holder's own.
-    OfHolder,
-    /// Anybody's.
-    Open,
+pub enum RouteAccess {
+    /// A permission for the app; the request has this body.
+    App(&'static str),
+    /// Any valid key.
+    AnyKey,
+    Public,
 }
 
-/// Every route. One that is missing here fails the test below.
-pub const ROWS: [(&str, &str, Row); 11] = [
-    ("POST", "/api/apps/{app}/log-sessions", Row::OfApp("")),
-    ("GET", "/api/apps/{app}/logs", Row::OfApp("")),
-    ("GET", "/api/apps/{app}/drains", Row::OfApp("")),
+/// All routes; a test compares them with the OpenAPI description.
+pub const ROUTES: [(&str, &str, RouteAccess); 11] = [
+    ("POST", "/api/apps/{app}/log-sessions", RouteAccess::App("")),
+    ("GET", "/api/apps/{app}/logs", RouteAccess::App("")),
+    ("GET", "/api/apps/{app}/drains", RouteAccess::App("")),
     (
         "POST",
         "/api/apps/{app}/drains",
-        Row::OfApp(r#"{"url": "https://evil.example.com/"}"#),
+        RouteAccess::App(r#"{"url": "https://evil.example.com/"}"#),
     ),
     (
         "DELETE",
         "/api/apps/{app}/drains",
-        Row::OfApp(r#"{"drain_id": "DRAIN"}"#),
+        RouteAccess::App(r#"{"drain_id": "DRAIN"}"#),
     ),
-    ("GET", "/api/apps/{app}/drains/{id}", Row::OfApp("")),
-    ("POST", "/api/apps/{app}/drains/{id}/test", Row::OfApp("")),
-    ("GET", "/api/users", Row::OfHolder),
-    ("GET", "/api/login", Row::Open),
-    ("GET", "/healthz", Row::Open),
-    ("GET", "/readyz", Row::Open),
+    ("GET", "/api/apps/{app}/drains/{id}", RouteAccess::App("")),
+    ("POST", "/api/apps/{app}/drains/{id}/test", RouteAccess::App("")),
+    ("GET", "/api/users", RouteAccess::AnyKey),
+    ("GET", "/api/login", RouteAccess::Public),
+    ("GET", "/healthz", RouteAccess::Public),
+    ("GET", "/readyz", RouteAccess::Public),
 ];

@@ -1,0 +1,281 @@
+//! Loads the history that a tail starts with: from the ring if it reaches back far enough,
+//! otherwise from the bus.
+
+use std::{sync::Arc, time::Duration};
+
+use bus::{AppName, BusError, PublishTime, notice};
+use tokio::time::Instant;
+
+use crate::{
+    frame::Frame,
+    history::{
+        read::{self, ReadRequest},
+        select::Selector,
+    },
+    hub::{
+        app_hub::Hub,
+        cached_history::{CachedHistory, HistorySegment},
+        delivered::Delivered,
+        hubs::Hubs,
+        ring::{Contents, RingPosition},
+    },
+    line::NoticeLine,
+    query::LogsQuery,
+};
+
+/// How long after a history read the ring can still repeat its lines; far above any delay of the
+/// bus.
+const REPEAT_PERIOD: Duration = Duration::from_secs(60);
+
+/// How much earlier than its publish time a line's timestamp can be and still be found by `since`.
+const PUBLISH_DELAY: Duration = Duration::from_secs(60);
+
+/// How long a history larger than a ring is cached, so that tails that connect together share it.
+const LARGE_CACHE_TIME: Duration = Duration::from_secs(10);
+
+/// History is read from this much before a cursor, because the cursors of the next tails are often
+/// slightly older.
+const CURSOR_MARGIN: Duration = Duration::from_secs(60);
+
+/// What a tail receives before live lines.
+pub(crate) struct History {
+    /// Sent first.
+    pub(crate) notices: Vec<NoticeLine>,
+    /// Frames, of which `selector` selects the lines.
+    pub(crate) frames: Vec<Arc<Frame>>,
+    /// Number of leading frames that come from a history read; the frames behind them may repeat
+    /// it.
+    pub(crate) read_frames: usize,
+    pub(crate) selector: Selector,
+    /// Where live lines begin in the ring.
+    pub(crate) position: Option<RingPosition>,
+}
+
+/// Loads history for a request that does not follow.
+///
+/// # Errors
+/// The error of the bus.
+pub(crate) async fn load(hubs: &Hubs, app: &AppName, query: &LogsQuery) -> Result<History, BusError> {
+    let mut segment = HistorySegment::default();
+    if query.cursor.is_some() || query.num_lines > 0 {
+        segment = read(hubs, app, query).await?;
+    }
+    let notices = std::mem::take(&mut segment.notices);
+    let frames = std::mem::take(&mut segment.frames);
+    let mut history = History {
+        notices,
+        read_frames: frames.len(),
+        frames,
+        selector: selector(query),
+        position: None,
+    };
+    history.report_expired_cursor(query, &segment);
+    history.keep_last(query).await;
+    Ok(history)
+}
+
+/// Loads history for a live tail. Each hub reads the bus once at a time.
+///
+/// If the read fails, a notice takes the place of the history.
+pub(crate) async fn load_for_tail(hubs: &Hubs, hub: &Arc<Hub>, query: &LogsQuery) -> History {
+    if query.cursor.is_none() && query.num_lines == 0 {
+        return History {
+            notices: Vec::new(),
+            frames: Vec::new(),
+            read_frames: 0,
+            selector: selector(query),
+            position: Some(hub.ring.end()),
+        };
+    }
+    if let Some(history) = from_hub(hub, query).await {
+        return history;
+    }
+    let _turn = hub.history_read.lock().await;
+    // The tail before this one may have read what this one needs.
+    if let Some(history) = from_hub(hub, query).await {
+        return history;
+    }
+    let position = hub.ring.end();
+    let segment = match read(hubs, &hub.app, query).await {
+        Ok(segment) => segment,
+        Err(error) => {
+            tracing::warn!(app = %hub.app, %error, "history read failed");
+            HistorySegment {
+                notices: vec![NoticeLine::now(notice::history_failed())],
+                reached: PublishTime::now(),
+                ..HistorySegment::default()
+            }
+        }
+    };
+    let cached = Arc::new(CachedHistory {
+        segment,
+        position,
+        created: Instant::now(),
+    });
+    if query.filter.is_none() || query.cursor.is_some() {
+        cache(hub, &cached, hubs.config.ring_bytes);
+    }
+    // If the ring has already evicted this position, the tail gets an L11 notice.
+    let contents = hub.ring.since(position);
+    let mut history = from_cached(cached, contents, query);
+    history.keep_last(query).await;
+    history
+}
+
+/// Caches a history read for later tails.
+fn cache(hub: &Arc<Hub>, cached: &Arc<CachedHistory>, small: usize) {
+    *hub.cached_history.lock() = Some(Arc::clone(cached));
+    if cached.segment.bytes() <= small {
+        return;
+    }
+    let (hub, cached) = (Arc::downgrade(hub), Arc::downgrade(cached));
+    tokio::spawn(async move {
+        tokio::time::sleep(LARGE_CACHE_TIME).await;
+        if let (Some(hub), Some(cached)) = (hub.upgrade(), cached.upgrade()) {
+            hub.cached_history
+                .lock()
+                .take_if(|current| Arc::ptr_eq(current, &cached));
+        }
+    });
+}
+
+async fn read(hubs: &Hubs, app: &AppName, query: &LogsQuery) -> Result<HistorySegment, BusError> {
+    // The semaphore is never closed.
+    let _permit = hubs.history_reads.acquire().await.map_err(|_| BusError::Closed)?;
+    hubs.metrics.history_reads.inc();
+    let request = match &query.cursor {
+        Some(cursor) => ReadRequest {
+            lines: u64::MAX,
+            since: Some(cursor.before.earlier_by(CURSOR_MARGIN)),
+            filter: None,
+        },
+        None => ReadRequest {
+            lines: query.num_lines,
+            since: published_since(query),
+            filter: query.filter.clone(),
+        },
+    };
+    read::read(&*hubs.bus, app, &request, hubs.history_budget(), &hubs.config).await
+}
+
+/// Returns the earliest publish time of lines that match `since`.
+fn published_since(query: &LogsQuery) -> Option<PublishTime> {
+    let micros = u64::try_from(query.since()?.0 / 1000).unwrap_or_default();
+    Some(PublishTime(micros).earlier_by(PUBLISH_DELAY))
+}
+
+fn selector(query: &LogsQuery) -> Selector {
+    Selector::new(query.filter.clone(), query.cursor.as_deref().map(Delivered::from))
+}
+
+/// Loads history from the hub: from its ring, or from its cached history and the ring behind it.
+/// `None` if neither reaches back far enough.
+async fn from_hub(hub: &Hub, query: &LogsQuery) -> Option<History> {
+    let needed = query
+        .cursor
+        .as_ref()
+        .map(|cursor| cursor.before)
+        .or_else(|| published_since(query));
+    let reaches = |complete_from: PublishTime| {
+        complete_from == PublishTime(0) || needed.is_some_and(|needed| complete_from <= needed)
+    };
+    if query.filter.is_none()
+        && query.cursor.is_none()
+        && let Some(contents) = hub.ring.last_lines(query.num_lines)
+    {
+        let mut history = from_ring(contents, query);
+        history.keep_last(query).await;
+        return Some(history);
+    }
+    let contents = hub.ring.all();
+    let enough = reaches(contents.complete_from);
+    let mut history = from_ring(contents, query);
+    if history.keep_last(query).await || enough {
+        return Some(history);
+    }
+    let cached = Arc::clone(hub.cached_history.lock().as_ref()?);
+    let contents = hub.ring.since(cached.position)?;
+    // Reading truncated history again would not return more.
+    let enough = cached.segment.complete_from.is_some_and(reaches) || cached.segment.truncated;
+    let mut history = from_cached(cached, Some(contents), query);
+    (history.keep_last(query).await || enough).then_some(history)
+}
+
+fn from_ring(contents: Contents, query: &LogsQuery) -> History {
+    let mut selector = selector(query);
+    // The replica that issued the cursor may have been ahead of this one.
+    selector.deduplicate_resumed(Instant::now() + REPEAT_PERIOD);
+    History {
+        notices: Vec::new(),
+        frames: contents.frames,
+        read_frames: 0,
+        selector,
+        position: Some(contents.end),
+    }
+}
+
+/// Combines cached history with the ring's contents behind it.
+fn from_cached(cached: Arc<CachedHistory>, contents: Option<Contents>, query: &LogsQuery) -> History {
+    let mut frames = cached.segment.frames.clone();
+    let read_frames = frames.len();
+    let mut position = cached.position;
+    if let Some(contents) = contents {
+        frames.extend(contents.frames);
+        position = contents.end;
+    }
+    let mut history = History {
+        notices: cached.segment.notices.clone(),
+        frames,
+        read_frames,
+        selector: selector(query),
+        position: Some(position),
+    };
+    history.report_expired_cursor(query, &cached.segment);
+    let until = cached.created + REPEAT_PERIOD;
+    history.selector.deduplicate(cached, until);
+    history
+}
+
+impl History {
+    /// Adds a notice if the cursor is older than the history that could be read: an unknown number
+    /// of lines between them is lost to this tail.
+    fn report_expired_cursor(&mut self, query: &LogsQuery, segment: &HistorySegment) {
+        let Some(cursor) = &query.cursor else { return };
+        let reached = match segment.complete_from {
+            Some(_) => segment.reached,
+            // The segment was truncated, and its start is unknown.
+            None => PublishTime::now(),
+        };
+        if reached > cursor.before {
+            self.notices
+                .push(NoticeLine::now(notice::cursor_expired(cursor.before, reached)));
+        }
+    }
+
+    /// Drops everything before the newest `num_lines` selected lines. Returns whether there are
+    /// that many.
+    async fn keep_last(&mut self, query: &LogsQuery) -> bool {
+        if query.cursor.is_some() {
+            return false;
+        }
+        let mut missing = query.num_lines;
+        let mut first = self.frames.len();
+        while first > 0 && missing > 0 {
+            first -= 1;
+            let frame = &self.frames[first];
+            let found = self.selector.count(frame, first >= self.read_frames);
+            if found > missing {
+                self.selector.skip(found - missing);
+            }
+            missing = missing.saturating_sub(found);
+            if self.selector.is_filtered() {
+                // Filtering a frame takes some hundred microseconds; let other tasks run in
+                // between.
+                tokio::task::yield_now().await;
+            }
+        }
+        self.frames.drain(..first);
+        self.read_frames = self.read_frames.saturating_sub(first);
+        missing == 0
+    }
+}

@@ -1,0 +1,217 @@
+//! Selects which lines of a frame one tail receives.
+
+use std::{collections::HashSet, ops::Range, sync::Arc};
+
+use bus::cursor::StreamKey;
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use crate::{
+    format::Format,
+    frame::{Frame, rendered::Rendered},
+    hub::{
+        cached_history::CachedHistory,
+        delivered::{Delivered, undelivered_before},
+        ring::Ring,
+    },
+    line::{Line, Lines, NoticeLine, Run},
+    query::filter::Filter,
+};
+
+/// The selection of one tail: its filter, and the lines that it has already received.
+///
+/// A tail that receives everything shares the rendering that the frame caches.
+pub(crate) struct Selector {
+    filter: Option<Arc<Filter>>,
+    /// History that the tail received; live frames may repeat it.
+    history: Option<Arc<CachedHistory>>,
+    /// Streams whose live lines have been joined to `history`.
+    joined: HashSet<StreamKey>,
+    /// Lines delivered before the tail resumed from a cursor, and since.
+    resumed: Option<Delivered>,
+    /// Live frames created from then on repeat nothing.
+    repeats_until: Instant,
+    /// Number of lines to skip first.
+    skip: u64,
+    /// An L11 notice was sent. It covers every stream, so later gaps may be part of it.
+    fell_behind: bool,
+}
+
+impl Selector {
+    pub(crate) fn new(filter: Option<Arc<Filter>>, resumed: Option<Delivered>) -> Self {
+        Self {
+            filter,
+            history: None,
+            joined: HashSet::new(),
+            resumed,
+            repeats_until: Instant::now(),
+            skip: 0,
+            fell_behind: false,
+        }
+    }
+
+    /// Drops lines of `history` from live frames that were created before `until`.
+    pub(crate) fn deduplicate(&mut self, history: Arc<CachedHistory>, until: Instant) {
+        self.history = Some(history);
+        self.repeats_until = until;
+    }
+
+    /// Drops lines delivered before the resume from live frames that were created before `until`.
+    pub(crate) fn deduplicate_resumed(&mut self, until: Instant) {
+        self.repeats_until = until;
+    }
+
+    /// Records that an L11 notice was sent.
+    pub(crate) fn set_fell_behind(&mut self) {
+        self.fell_behind = true;
+    }
+
+    /// Returns whether the ring has passed everything that this tail received from elsewhere, so
+    /// that the ring's cursor is valid for the tail.
+    pub(crate) fn is_joined(&self, ring: &Ring) -> bool {
+        let history = self.history.as_ref().map(|history| &history.segment.delivered);
+        (history.is_none() && self.resumed.is_none()) || ring.covers(history, self.resumed.as_ref())
+    }
+
+    /// Skips this many more lines.
+    pub(crate) fn skip(&mut self, lines: u64) {
+        self.skip += lines;
+    }
+
+    /// Returns whether single lines are filtered, which takes time.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.filter.is_some()
+    }
+
+    /// Returns how many lines of a frame are selected. `live`: the frame may repeat history.
+    ///
+    /// Not for tails that resume from a cursor.
+    pub(crate) fn count(&self, frame: &Frame, live: bool) -> u64 {
+        let history = self.repeated_history(frame, live);
+        if history.is_none() && self.filter.is_none() {
+            return frame.lines();
+        }
+        let runs = frame.runs().map(|run| match run {
+            Run::Lines(lines) => {
+                let rest = history.map(|delivered| delivered.rest_of(&lines));
+                self.selected(lines, rest.as_deref()).count() as u64
+            }
+            Run::Notice(_) => 0,
+        });
+        runs.sum()
+    }
+
+    /// Renders the selected lines of a frame. `None` if nothing is selected.
+    pub(crate) fn render(&mut self, frame: &Frame, live: bool, format: Format) -> Option<Rendered> {
+        if live && frame.created() >= self.repeats_until {
+            self.history = None;
+            self.joined = HashSet::new();
+            self.resumed = None;
+        }
+        let everything =
+            self.filter.is_none() && self.resumed.is_none() && self.repeated_history(frame, live).is_none();
+        if everything && self.skip == 0 {
+            return Some(frame.rendered(format).clone());
+        }
+        if everything && self.skip >= frame.lines() && frame.lines() > 0 {
+            self.skip -= frame.lines();
+            return None;
+        }
+        let mut out = BytesMut::new();
+        for run in frame.runs() {
+            match run {
+                Run::Lines(lines) => self.render_lines(&mut out, frame, lines, live, format),
+                Run::Notice(notice) => self.render_notice(&mut out, frame, notice, live, format),
+            }
+        }
+        (!out.is_empty()).then(|| Rendered::from(out.freeze()))
+    }
+
+    fn render_lines(&mut self, out: &mut BytesMut, frame: &Frame, lines: Lines, live: bool, format: Format) {
+        let rest = match &mut self.resumed {
+            Some(resumed) => {
+                let (gap, rest) = resumed.resume_with_lines(&lines);
+                let gap = gap.filter(|_| !self.fell_behind);
+                if let Some(gap) =
+                    gap.filter(|gap| self.filter.as_ref().is_none_or(|filter| filter.matches_notice(gap)))
+                {
+                    format.write_notice(out, frame.app(), &gap);
+                }
+                Some(rest)
+            }
+            None => {
+                self.render_gap_behind_history(out, frame, &lines, live, format);
+                self.repeated_history(frame, live)
+                    .map(|delivered| delivered.rest_of(&lines))
+            }
+        };
+        let mut skip = self.skip;
+        for line in self.selected(lines, rest.as_deref()) {
+            if skip > 0 {
+                skip -= 1;
+            } else {
+                format.write_line(out, &line);
+            }
+        }
+        self.skip = skip;
+    }
+
+    /// Renders the gap between history and a stream's first live lines. No event reports that gap,
+    /// because the hub joined the stream behind it.
+    fn render_gap_behind_history(
+        &mut self,
+        out: &mut BytesMut,
+        frame: &Frame,
+        lines: &Lines,
+        live: bool,
+        format: Format,
+    ) {
+        let Some(delivered) = self.repeated_history(frame, live) else {
+            return;
+        };
+        if self.fell_behind || lines.late || self.joined.contains(&lines.key) {
+            return;
+        }
+        let missing = delivered.missing_before(lines.key, lines.seq);
+        self.joined.insert(lines.key);
+        let notice = missing.map(|missing| undelivered_before(lines, missing));
+        if let Some(notice) =
+            notice.filter(|notice| self.filter.as_ref().is_none_or(|filter| filter.matches_notice(notice)))
+        {
+            format.write_notice(out, frame.app(), &notice);
+        }
+    }
+
+    fn render_notice(&mut self, out: &mut BytesMut, frame: &Frame, notice: &NoticeLine, live: bool, format: Format) {
+        let wanted = self.skip == 0 && self.filter.as_ref().is_none_or(|filter| filter.matches_notice(notice));
+        let is_new = match (&mut self.resumed, &notice.gap) {
+            (Some(resumed), Some(gap)) => resumed.resume_with_gap(gap),
+            (None, Some(gap)) => {
+                self.joined.insert(gap.key);
+                self.repeated_history(frame, live)
+                    .is_none_or(|delivered| !delivered.is_gap_reported(gap))
+            }
+            (_, None) => true,
+        };
+        if wanted && is_new {
+            format.write_notice(out, frame.app(), notice);
+        }
+    }
+
+    /// Iterates over the lines that match the filter. `rest`: sequence numbers not delivered yet.
+    fn selected<'a>(&'a self, lines: Lines<'a>, rest: Option<&'a [Range<u64>]>) -> impl Iterator<Item = Line<'a>> {
+        let filter = self.filter.as_deref();
+        let matches_stream = filter.is_none_or(|filter| filter.matches_stream(lines.metadata));
+        let nothing = !matches_stream || rest.is_some_and(<[_]>::is_empty);
+        let lines = (!nothing).then(|| lines.iter()).into_iter().flatten();
+        lines
+            .filter(move |line| rest.is_none_or(|rest| rest.iter().any(|seqs| seqs.contains(&line.seq))))
+            .filter(move |line| filter.is_none_or(|filter| filter.matches(line)))
+    }
+
+    /// Returns the history that this frame may repeat.
+    fn repeated_history(&self, frame: &Frame, live: bool) -> Option<&Delivered> {
+        let history = self.history.as_ref()?;
+        (live && frame.created() < self.repeats_until).then_some(&history.segment.delivered)
+    }
+}

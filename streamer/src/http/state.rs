@@ -1,0 +1,31 @@
+//! The state that all HTTP handlers share.
+
+use std::sync::Arc;
+
+use bus::Bus;
+use tokio_util::sync::CancellationToken;
+
+use crate::{access::Access, config::Config, hub::hubs::Hubs, limits::TailLimits, metrics::Metrics};
+
+/// Shared state of the HTTP server.
+pub(crate) struct AppState {
+    pub(crate) hubs: Arc<Hubs>,
+    pub(crate) access: Access,
+    pub(crate) tail_limits: Arc<TailLimits>,
+}
+
+impl AppState {
+    pub(crate) fn new(
+        config: Config,
+        access: Access,
+        bus: Arc<dyn Bus>,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            hubs: Hubs::new(config, bus, metrics, shutdown),
+            access,
+            tail_limits: Arc::default(),
+        })
+    }
+}

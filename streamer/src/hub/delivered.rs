@@ -1,0 +1,149 @@
+//! What a reader has got already: from the history, or before it reconnected with a cursor.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use bus::{
+    PublishTime, StreamProgress,
+    cursor::{Cursor, StreamKey},
+    notice,
+    reassembly::{Event, EventKind},
+};
+
+use crate::line::{GapRange, Lines, NoticeLine};
+
+/// The reader's progress in every stream.
+#[derive(Debug, Default)]
+pub(crate) struct Delivered {
+    streams: HashMap<StreamKey, StreamProgress>,
+    /// Of streams that are not listed, everything published before this is delivered.
+    before: PublishTime,
+}
+
+impl From<&Cursor> for Delivered {
+    fn from(cursor: &Cursor) -> Self {
+        Self {
+            streams: cursor.streams.iter().cloned().collect(),
+            before: cursor.before,
+        }
+    }
+}
+
+fn report(progress: &mut StreamProgress, gap: Range<u64>) {
+    if gap.is_empty() {
+        progress.skip_to(gap.start);
+        progress.report_unknown_gap(gap.start, None);
+    } else {
+        progress.report_gap(gap);
+    }
+}
+
+fn is_reported(progress: &StreamProgress, gap: &Range<u64>) -> bool {
+    if gap.is_empty() {
+        progress.has_unknown_gap(gap.start)
+    } else {
+        progress.is_processed(gap)
+    }
+}
+
+impl Delivered {
+    /// Records an event.
+    pub(crate) fn insert(&mut self, key: StreamKey, event: &Event) {
+        let progress = self.streams.entry(key).or_default();
+        progress.saw(event.published);
+        match event.kind {
+            EventKind::Lines { lines, .. } => progress.deliver(event.seq..event.seq + lines),
+            EventKind::Gap { lines, .. } => report(progress, event.seq..event.seq + lines),
+            EventKind::End => {}
+        }
+    }
+
+    /// Returns the sequence numbers that are still to be delivered, including late lines of
+    /// reported gaps.
+    pub(crate) fn rest_of(&self, lines: &Lines) -> Vec<Range<u64>> {
+        match self.streams.get(&lines.key) {
+            Some(progress) => progress.remaining_of(lines.seqs()),
+            None if lines.published < self.before => Vec::new(),
+            None => vec![lines.seqs()],
+        }
+    }
+
+    /// Returns whether a gap was reported.
+    pub(crate) fn is_gap_reported(&self, gap: &GapRange) -> bool {
+        match self.streams.get(&gap.key) {
+            // A gap of unknown size from before the cursor was reported there.
+            Some(progress) => is_reported(progress, &gap.seqs) || (gap.seqs.is_empty() && gap.published < self.before),
+            None => gap.published < self.before,
+        }
+    }
+
+    /// Returns the streams with batches published since then, and their next sequence numbers.
+    pub(crate) fn recent(&self, since: PublishTime) -> impl Iterator<Item = (StreamKey, u64)> + '_ {
+        let streams = self.streams.iter();
+        let recent = streams.filter(move |(_, progress)| progress.last_published() >= since);
+        recent.map(|(key, progress)| (*key, progress.next()))
+    }
+
+    /// Returns all streams and their next sequence numbers.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = (StreamKey, u64)> + '_ {
+        self.recent(PublishTime(0))
+    }
+
+    /// Returns the next sequence number of a stream; 0 if it is not listed.
+    pub(crate) fn next_of(&self, key: StreamKey) -> u64 {
+        self.streams.get(&key).map_or(0, StreamProgress::next)
+    }
+
+    /// Returns the sequence numbers between the progress of a listed stream and `seq`, the first one
+    /// that a new reading of the stream delivers.
+    pub(crate) fn missing_before(&self, key: StreamKey, seq: u64) -> Option<Range<u64>> {
+        let missing = self.streams.get(&key)?.next()..seq;
+        (!missing.is_empty()).then_some(missing)
+    }
+
+    /// Records lines for a reader that continues from here. Returns the part that is still to be
+    /// delivered, and the gap in front of it, if there is one.
+    ///
+    /// Reassembly does not report that gap: it joined the stream behind it.
+    pub(crate) fn resume_with_lines(&mut self, lines: &Lines) -> (Option<NoticeLine>, Vec<Range<u64>>) {
+        let rest = self.rest_of(lines);
+        if rest.is_empty() {
+            return (None, rest);
+        }
+        let progress = self
+            .streams
+            .entry(lines.key)
+            .or_insert_with(|| StreamProgress::joining_at(lines.seq));
+        let missing = progress.next()..lines.seq;
+        let gap = (!lines.late && !missing.is_empty()).then(|| {
+            progress.report_gap(missing.clone());
+            undelivered_before(lines, missing)
+        });
+        progress.deliver(lines.seqs());
+        (gap, rest)
+    }
+
+    /// Records a gap for a reader that continues from here. Returns whether it is to be reported.
+    pub(crate) fn resume_with_gap(&mut self, gap: &GapRange) -> bool {
+        let is_new = !self.is_gap_reported(gap);
+        if is_new {
+            report(self.streams.entry(gap.key).or_default(), gap.seqs.clone());
+        }
+        is_new
+    }
+}
+
+/// Creates the notice of a gap in front of these lines.
+pub(crate) fn undelivered_before(lines: &Lines, seqs: Range<u64>) -> NoticeLine {
+    let (time, _) = lines.iter().next().map(|line| line.split()).unwrap_or_default();
+    NoticeLine {
+        time,
+        notice: notice::gap(lines.metadata, seqs.start, seqs.end - seqs.start, None),
+        gap: Some(GapRange {
+            key: lines.key,
+            metadata: Arc::clone(lines.metadata),
+            seqs,
+            open: true,
+            published: lines.published,
+        }),
+    }
+}

@@ -1,0 +1,25 @@
+//! What a tail sends next.
+
+use std::sync::Arc;
+
+use crate::frame::rendered::{EncodedCursor, Rendered};
+
+/// The next output of a tail.
+pub(crate) struct Output {
+    /// In order; may be empty.
+    pub(crate) pieces: Vec<Rendered>,
+    /// The cursor behind the pieces. `None` while more is available.
+    pub(crate) cursor: Option<Arc<EncodedCursor>>,
+    /// Nothing follows.
+    pub(crate) ended: bool,
+}
+
+impl Output {
+    pub(crate) fn last(pieces: Vec<Rendered>, cursor: Option<Arc<EncodedCursor>>) -> Self {
+        Self {
+            pieces,
+            cursor,
+            ended: true,
+        }
+    }
+}
