@@ -19,7 +19,7 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::say;
+use crate::console as say;
 
 /// How long what a service stands on may take to answer; Kubernetes asks again every ten seconds.
 const READY_WAIT: Duration = Duration::from_secs(2);

@@ -1,34 +1,23 @@
 //! `tributary`: the one binary. Parses the command line, sets up telemetry and signals, runs what was asked for.
 
 mod admin;
-mod apps;
-mod auth;
-mod bus;
-mod check;
-mod client;
-mod collector;
-mod demo;
-mod drains;
+mod api_client;
+mod cmd;
+mod console;
+mod deadline;
 mod flags;
-mod keys;
-mod kubesim;
-mod logs;
-mod registry;
-mod say;
-mod server;
+mod kube_client;
 mod service;
-mod shutdown;
-mod sinks;
+mod signals;
 mod stack;
-mod streamer;
 mod telemetry;
-mod up;
-mod wait;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use cmd::{apps, check, collector, demo, drains, keys, kubesim, logs, sinks, streamer, up};
+use console as say;
 
 /// The log platform of a Kubernetes PaaS: every line delivered, or the reader is told how many are missing.
 #[derive(Parser)]
@@ -127,7 +116,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         .build()
         .context("cannot start threads")?;
     let outcome = runtime.block_on(async {
-        let shutdown = shutdown::on_signal()?;
+        let shutdown = signals::on_signal()?;
         let stop = shutdown.graceful.clone();
         let ran = async {
             match command {

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Ready},
-    bus::owner_name,
+    console as say,
     flags::StackArgs,
-    say,
+    flags::bus::owner_name,
     service::{self, Service},
 };
 

@@ -10,7 +10,7 @@ use ::registry::{FileRegistry, KubernetesRegistry, Registry};
 use anyhow::Context;
 use clap::Args;
 
-use crate::{client, sinks::SendArgs};
+use crate::{cmd::sinks::SendArgs, kube_client as client};
 
 /// The file of a data directory that holds drains and keys.
 const FILE: &str = "registry.json";

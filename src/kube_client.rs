@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow, bail};
 use http::Request;
 use kube::{Client, Config};
 
-use crate::wait::answered;
+use crate::deadline::answered;
 
 /// A client for the cluster of the current kubeconfig (`KUBECONFIG`, `~/.kube/config`, or the pod's own account), proved to be there and to let pods be listed.
 ///

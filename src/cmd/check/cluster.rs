@@ -18,8 +18,8 @@ use super::{
     report::{Report, count},
 };
 use crate::{
-    client::{self, innermost, refusal},
-    wait::answered,
+    deadline::answered,
+    kube_client::{self as client, innermost, refusal},
 };
 
 /// Pods of a page.

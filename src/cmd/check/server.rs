@@ -7,8 +7,8 @@ use http_body_util::BodyExt;
 
 use super::{clock::Clocks, report::Report};
 use crate::{
-    server::{Server, ServerArgs},
-    wait::answered,
+    api_client::{Server, ServerArgs},
+    deadline::answered,
 };
 
 /// Asks the streamer for its description.

@@ -1,8 +1,8 @@
 //! `tributary logs APP`: reads an app's log onto stdout, and goes on where it was when the connection breaks.
 
-mod events;
-mod place;
-mod print;
+mod printer;
+mod resume;
+mod sse;
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    say,
-    server::{Server, ServerArgs, encoded, refusal},
+    api_client::{Server, ServerArgs, encoded, refusal},
+    console as say,
 };
-use events::Events;
-use place::Place;
-use print::{Output, Printed, Printer};
+use printer::{Output, Printed, Printer};
+use resume::Place;
+use sse::Events;
 
 /// A server says something every 15 s: one that has been silent for so long is gone.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -174,7 +174,7 @@ impl Reader {
                     return Ok(if ended { Ended::Done } else { Ended::Broken });
                 }
                 if let Some(data) = event.data {
-                    let line = print::read(&data).context("the server sent what is no line")?;
+                    let line = printer::read(&data).context("the server sent what is no line")?;
                     if self.place.is_new(&line)
                         && let Printed::Unread = self.printer.line(&data, &line)?
                     {

@@ -14,7 +14,7 @@ use super::{
     clock::Clocks,
     report::{Report, millis},
 };
-use crate::bus::BusArgs;
+use crate::flags::bus::BusArgs;
 
 /// What the app of a check is called, before something random. It is there for as long as the check takes.
 const APP: &str = "tributary-check";

@@ -11,7 +11,10 @@ use anyhow::{Context, bail};
 use bus::AppName;
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::{flags::default_data_dir, registry::RegistryArgs, say};
+use crate::{
+    console as say,
+    flags::{default_data_dir, registry::RegistryArgs},
+};
 
 #[derive(Args)]
 pub(crate) struct KeysArgs {

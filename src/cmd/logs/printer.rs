@@ -81,7 +81,7 @@ impl Printer {
         let wrote = match self.output {
             Output::Json => writeln!(self.stdout, "{data}"),
             Output::Raw if line.stream.is_none() => {
-                crate::say::aside(&line.text);
+                crate::console::aside(&line.text);
                 Ok(())
             }
             Output::Raw => writeln!(self.stdout, "{}", line.text),
@@ -98,7 +98,7 @@ impl Printer {
         if self.output == Output::Text {
             printed(writeln!(self.stdout, "-- {what}"))
         } else {
-            crate::say::aside(&format!("tributary: {what}"));
+            crate::console::aside(&format!("tributary: {what}"));
             Ok(Printed::Well)
         }
     }

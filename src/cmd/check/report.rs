@@ -4,7 +4,7 @@ use std::{fmt::Display, time::Duration};
 
 use bus::notice::one_line;
 
-use crate::say;
+use crate::console as say;
 
 /// How many lines of each kind there were.
 #[derive(Default)]

@@ -7,10 +7,10 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client,
+    cmd::kubesim::SimulatedArgs,
+    console as say,
     flags::{Source, StackArgs},
-    kubesim::SimulatedArgs,
-    say,
+    kube_client as client,
     stack::Stack,
 };
 

@@ -4,7 +4,10 @@ use anyhow::bail;
 use bus::AppName;
 use clap::{Args, Subcommand};
 
-use crate::{bus::BusArgs, flags::KeepArgs, say};
+use crate::{
+    console as say,
+    flags::{KeepArgs, bus::BusArgs},
+};
 
 #[derive(Args)]
 pub(crate) struct AppsArgs {

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    say,
-    server::{Server, ServerArgs, encoded, refusal},
+    api_client::{Server, ServerArgs, encoded, refusal},
+    console as say,
 };
 
 /// How long a server may take; a test of a drain takes up to a minute.

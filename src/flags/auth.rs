@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use streamer::Access;
 
-use crate::client;
+use crate::kube_client as client;
 
 /// Who may read, and manage drains.
 #[derive(Args)]

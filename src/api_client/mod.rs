@@ -1,6 +1,6 @@
 //! A server that is asked: where it is, and what proves that one may.
 
-mod key;
+mod netrc;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -14,7 +14,7 @@ use hyper_util::{
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::client::innermost;
+use crate::kube_client::innermost;
 
 /// The most of an error's body that is looked at.
 const MAX_ERROR_BYTES: usize = 16 * 1024;
@@ -55,7 +55,7 @@ impl Server {
             bail!(wrong());
         }
         Ok(Self {
-            authorization: key::authorization(args.key.as_deref(), uri.host().unwrap_or_default()),
+            authorization: netrc::authorization(args.key.as_deref(), uri.host().unwrap_or_default()),
             client: client(&uri)?,
             url: url.to_owned(),
         })

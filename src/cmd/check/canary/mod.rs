@@ -23,9 +23,9 @@ use super::{
     report::{Report, millis},
 };
 use crate::{
-    client::refusal,
-    server::{self, Server, encoded},
-    wait::answered,
+    api_client::{self as server, Server, encoded},
+    deadline::answered,
+    kube_client::refusal,
 };
 use watch::{Seen, Times, WAY, Wanted, Watch};
 

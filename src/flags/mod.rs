@@ -11,7 +11,12 @@ use ipnet::IpNet;
 use streamer::{Access, Door, Sites, Tls};
 use tokio::net::TcpListener;
 
-use crate::{auth::AuthArgs, registry::DrainArgs};
+pub(crate) mod auth;
+pub(crate) mod bus;
+pub(crate) mod registry;
+
+use auth::AuthArgs;
+use registry::DrainArgs;
 
 /// What `up` and `demo` have in common: every service's flags.
 #[derive(Args)]

@@ -14,10 +14,10 @@ use clap::Args;
 use collector::AppFrom;
 
 use crate::{
-    bus::{BusArgs, BusName},
+    api_client::ServerArgs,
     flags::KeepArgs,
-    registry::RegistryArgs,
-    server::ServerArgs,
+    flags::bus::{BusArgs, BusName},
+    flags::registry::RegistryArgs,
 };
 use clock::Clocks;
 use report::{Report, count};

@@ -7,7 +7,7 @@ use clap::Args;
 use kubesim::{Cluster, Config, Scenario};
 use tokio_util::sync::CancellationToken;
 
-use crate::say;
+use crate::console as say;
 
 #[derive(Args)]
 pub(crate) struct KubesimArgs {

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
-    bus::BusArgs,
-    client,
+    flags::bus::BusArgs,
     flags::{AdminArgs, CollectArgs, KeepArgs, refuse},
+    kube_client as client,
     service::{self, Service},
     stack,
 };

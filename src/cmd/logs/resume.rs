@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bus::{cursor::Cursor, reassembly::Ranges};
 
-use super::print::Line;
+use super::printer::Line;
 
 /// A server tells a cursor once a second; what came since the last comes again behind it.
 #[derive(Default)]

@@ -5,7 +5,7 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use super::report::Report;
-use crate::client::refusal;
+use crate::kube_client::refusal;
 
 /// What a service needs to be allowed.
 struct Need {

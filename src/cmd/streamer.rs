@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Ready},
-    bus::{BusArgs, replica_name},
+    console as say,
+    flags::bus::{BusArgs, replica_name},
     flags::{AdminArgs, KeepArgs, ReadArgs, refuse},
-    say,
     service::{self, Service},
     stack,
 };

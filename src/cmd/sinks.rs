@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
-    bus::{BusArgs, replica_name},
+    cmd::streamer,
+    flags::bus::{BusArgs, replica_name},
+    flags::registry::RegistryArgs,
     flags::{AdminArgs, KeepArgs, refuse},
-    registry::RegistryArgs,
     service::{self, Service},
-    streamer,
 };
 
 /// Where probes ask, unless told otherwise.

@@ -6,9 +6,9 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client,
+    console as say,
     flags::{StackArgs, default_data_dir},
-    say,
+    kube_client as client,
     stack::Stack,
 };
 
