@@ -81,6 +81,9 @@ fn least_pause(rate: f64) -> Duration {
     }
 }
 
+/// A burst of more lines than this, such as a program's first one, causes no longer pause.
+const MAX_PACED_LINES: usize = 3;
+
 async fn write_script(mut script: Script, rate: f64, log: &Log) -> i32 {
     loop {
         match script.step() {
@@ -88,7 +91,7 @@ async fn write_script(mut script: Script, rate: f64, log: &Log) -> i32 {
                 for line in &lines {
                     log.append(|append| append.line(|out| out.extend_from_slice(line.as_bytes())));
                 }
-                let pause = script.pause() * lines.len() as f64 / rate;
+                let pause = script.pause() * lines.len().min(MAX_PACED_LINES) as f64 / rate;
                 sleep(Duration::from_secs_f64(pause)).await;
             }
             Step::Exit(code) => return code,
