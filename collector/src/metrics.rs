@@ -115,6 +115,30 @@ impl Metrics {
     /// Metrics that are shown with this registry's, as `tributary_collector_…`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        for reason in [
+            Ended::clean_end,
+            Ended::broken,
+            Ended::refused,
+            Ended::busy,
+            Ended::silent,
+            Ended::no_follow,
+            Ended::renewed,
+            Ended::changed,
+        ] {
+            drop(metrics.reconnects.get_or_create(&Again { reason }));
+        }
+        for reason in [
+            Reason::away,
+            Reason::gone,
+            Reason::rotated,
+            Reason::spool,
+            Reason::limit,
+            Reason::refused,
+            Reason::other,
+        ] {
+            drop(metrics.losses.get_or_create(&Lost { reason }));
+            drop(metrics.lost_lines.get_or_create(&Lost { reason }));
+        }
         let registry = registry.sub_registry_with_prefix("tributary_collector");
         registry.register("lines", "Lines that were read and numbered", metrics.lines.clone());
         registry.register("bytes", "Bytes of them, timestamps included", metrics.bytes.clone());

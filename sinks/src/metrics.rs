@@ -30,6 +30,9 @@ impl Metrics {
     /// Metrics that are shown with this registry's, as `tributary_sinks_…`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        for state in [DrainState::Connecting, DrainState::Connected, DrainState::Failing] {
+            drop(metrics.drains.get_or_create(&State { state: state.name() }));
+        }
         let registry = registry.sub_registry_with_prefix("tributary_sinks");
         registry.register("drains", "Drains that are read here, by state", metrics.drains.clone());
         registry.register(

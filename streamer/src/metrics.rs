@@ -43,6 +43,9 @@ impl Metrics {
     /// Metrics that are shown with this registry's, as `tributary_streamer_…`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        for cause in [Cause::undelivered, Cause::collector] {
+            drop(metrics.missing_lines.get_or_create(&Missing { cause }));
+        }
         let registry = registry.sub_registry_with_prefix("tributary_streamer");
         registry.register("hubs", "Apps that are being read", metrics.hubs.clone());
         registry.register("tails", "Clients that read an app", metrics.tails.clone());
