@@ -1,13 +1,13 @@
-//! Words for whoever started the program. Nobody need listen: a closed stdout or stderr stops nothing.
+//! Output on the terminal. A closed stdout or stderr is ignored, so that it stops no service.
 
 use std::io::{Write, stderr, stdout};
 
-/// Says a line on stderr.
-pub(crate) fn aside(line: &str) {
+/// Writes a line to stderr: progress, warnings and errors.
+pub(crate) fn eprintln_line(line: &str) {
     let _ = writeln!(stderr(), "{line}");
 }
 
-/// Says a line on stdout: what was asked for.
-pub(crate) fn answer(line: &str) {
+/// Writes a line to stdout: the output of the command.
+pub(crate) fn println_line(line: &str) {
     let _ = writeln!(stdout(), "{line}");
 }

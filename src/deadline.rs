@@ -1,15 +1,15 @@
-//! Questions that have to be answered in time.
+//! A deadline for requests.
 
 use std::time::Duration;
 
-/// How long an API or a server may take for an answer.
-const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// How long an API or a server may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The answer to a question, whatever it is.
+/// Waits up to 10 s for the answer to a request.
 ///
 /// # Errors
-/// That there was none in time, in words.
-pub(crate) async fn answered<T>(asked: impl Future<Output = T>) -> Result<T, String> {
-    let answer = tokio::time::timeout(ANSWER_WAIT, asked).await;
-    answer.map_err(|_| format!("nothing within {} s", ANSWER_WAIT.as_secs()))
+/// A description of the timeout, if there is no answer in time. The request is cancelled.
+pub(crate) async fn answered<T>(request: impl Future<Output = T>) -> Result<T, String> {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, request).await;
+    answer.map_err(|_| format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))
 }

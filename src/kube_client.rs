@@ -1,4 +1,4 @@
-//! The way to a cluster's API.
+//! Clients for the Kubernetes API.
 
 use std::{error::Error, net::SocketAddr};
 
@@ -8,70 +8,80 @@ use kube::{Client, Config};
 
 use crate::deadline::answered;
 
-/// A client for the cluster of the current kubeconfig (`KUBECONFIG`, `~/.kube/config`, or the pod's own account), proved to be there and to let pods be listed.
+/// Returns a client for the cluster of the current kubeconfig (`KUBECONFIG`, `~/.kube/config`, or the
+/// pod's service account), after a request that lists one pod.
 ///
 /// # Errors
-/// One line that says what to do, within ten seconds of an API that does not answer.
-pub(crate) async fn from_kubeconfig() -> anyhow::Result<Client> {
-    let config = config().await?;
+/// One line with the cause and what to do, at most 10 s after the API stops answering.
+pub(crate) async fn connect() -> anyhow::Result<Client> {
+    let config = infer_config().await?;
     let url = config.cluster_url.clone();
     let client = client(config)?;
-    ask(&client, &url.to_string()).await?;
+    probe(&client, &url.to_string()).await?;
     Ok(client)
 }
 
-/// The same, without a question: the API may come later than we do.
+/// Returns the same client without a request: the API may become available later.
 ///
 /// # Errors
-/// One line that says what to do, where there is no configuration, or none that can be used.
-pub(crate) async fn unasked() -> anyhow::Result<Client> {
-    client(config().await?)
+/// One line with the cause and what to do, if there is no usable kubeconfig.
+pub(crate) async fn without_probe() -> anyhow::Result<Client> {
+    client(infer_config().await?)
 }
 
-async fn config() -> anyhow::Result<Config> {
+async fn infer_config() -> anyhow::Result<Config> {
     Config::infer().await.map_err(|error| {
-        let place = std::env::var("KUBECONFIG").map_or_else(|_| "no KUBECONFIG, ~/.kube/config".to_owned(), |set| format!("KUBECONFIG={set}"));
+        let tried = std::env::var("KUBECONFIG").map_or_else(
+            |_| "KUBECONFIG is not set, tried ~/.kube/config".to_owned(),
+            |path| format!("KUBECONFIG={path}"),
+        );
         let cause = innermost(&error);
-        anyhow!("no cluster to read from: {place}: {cause} (set KUBECONFIG to a kubeconfig file, or try `tributary demo`, which brings its own)")
+        anyhow!(
+            "no Kubernetes cluster configured ({tried}: {cause}); set KUBECONFIG to a kubeconfig file, or try `tributary demo`, which needs no cluster"
+        )
     })
 }
 
 fn client(config: Config) -> anyhow::Result<Client> {
-    Client::try_from(config).map_err(|error| anyhow!("the kubeconfig cannot be used: {}", innermost(&error)))
+    Client::try_from(config).map_err(|error| {
+        anyhow!(
+            "cannot use the kubeconfig: {}; check it with `kubectl cluster-info`",
+            innermost(&error)
+        )
+    })
 }
 
-/// Proves that the API is there and lets pods be listed.
-async fn ask(client: &Client, url: &str) -> anyhow::Result<()> {
-    let look = Request::get("/api/v1/pods?limit=1")
+/// Lists one pod, to find a wrong address or a missing permission at start.
+async fn probe(client: &Client, url: &str) -> anyhow::Result<()> {
+    let request = Request::get("/api/v1/pods?limit=1")
         .body(Vec::new())
-        .context("cannot ask for pods")?;
-    let answer = answered(client.request_text(look)).await;
-    let silent = |why: String| {
-        anyhow!("the Kubernetes API at {url} does not answer: {why} (check KUBECONFIG and that the cluster is up)")
+        .context("cannot build the request for pods")?;
+    let unreachable = |cause: String| {
+        anyhow!("cannot reach the Kubernetes API at {url}: {cause}; check KUBECONFIG and that the cluster is up")
     };
-    match answer {
+    match answered(client.request_text(request)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(refused @ kube::Error::Api(_))) => {
-            let said = refusal(&refused);
+        Ok(Err(error @ kube::Error::Api(_))) => {
             bail!(
-                "the Kubernetes API at {url} refuses: {said} (this needs `list` and `watch` on pods and `get` on pods/log, in all namespaces)"
+                "the Kubernetes API at {url} refused to list pods: {}; grant `list` and `watch` on pods and `get` on pods/log in all namespaces",
+                api_error(&error)
             )
         }
-        Ok(Err(error)) => Err(silent(innermost(&error))),
-        Err(why) => Err(silent(why)),
+        Ok(Err(error)) => Err(unreachable(innermost(&error))),
+        Err(timeout) => Err(unreachable(timeout)),
     }
 }
 
-/// A client for an API without TLS or authentication: the simulated one.
+/// Returns a client for the simulated API, which has no TLS and no authentication.
 pub(crate) fn for_simulated(addr: SocketAddr) -> anyhow::Result<Client> {
     let url = format!("http://{addr}")
         .parse()
-        .context("the simulated cluster has no address")?;
-    Client::try_from(Config::new(url)).context("the simulated cluster cannot be reached")
+        .context("cannot build the URL of the simulated cluster")?;
+    Client::try_from(Config::new(url)).context("cannot build a client for the simulated cluster")
 }
 
-/// What the API says for itself, or why it says nothing.
-pub(crate) fn refusal(error: &kube::Error) -> String {
+/// Returns the message of an API error, or the cause if there was no answer.
+pub(crate) fn api_error(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if status.message.is_empty() => format!("status {}", status.code),
         kube::Error::Api(status) => status.message.clone(),
@@ -79,7 +89,7 @@ pub(crate) fn refusal(error: &kube::Error) -> String {
     }
 }
 
-/// The innermost cause, which is the one a user can do something about; those around it say the same again.
+/// Returns the innermost cause of an error: the outer ones repeat it.
 pub(crate) fn innermost(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {

@@ -1,39 +1,39 @@
-//! SIGTERM and Ctrl-C: finish what was accepted; again: leave at once.
+//! SIGTERM and SIGINT: the first starts a graceful shutdown, the second exits at once.
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::{StreamExt, wrappers::SignalStream};
 use tokio_util::sync::CancellationToken;
 
-/// What the signals ask for.
+/// The two stages of a shutdown.
 #[derive(Clone)]
 pub(crate) struct Shutdown {
-    /// The first SIGTERM or SIGINT: finish what was accepted, then end.
+    /// Cancelled by the first SIGTERM or SIGINT: finish accepted work, then exit.
     pub(crate) graceful: CancellationToken,
-    /// The second: end.
+    /// Cancelled by the second: exit at once.
     pub(crate) immediate: CancellationToken,
 }
 
-/// Watches the signals.
+/// Installs the signal handlers. Requires a Tokio runtime.
 ///
 /// # Errors
-/// Where the system lets no signal be watched.
-pub(crate) fn on_signal() -> anyhow::Result<Shutdown> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch SIGINT")?;
+/// Fails if the operating system refuses a handler.
+pub(crate) fn shutdown_on_signals() -> anyhow::Result<Shutdown> {
+    let terminate = signal(SignalKind::terminate()).context("cannot install a handler for SIGTERM")?;
+    let interrupt = signal(SignalKind::interrupt()).context("cannot install a handler for SIGINT")?;
+    let mut signals = SignalStream::new(terminate).merge(SignalStream::new(interrupt));
     let shutdown = Shutdown {
         graceful: CancellationToken::new(),
         immediate: CancellationToken::new(),
     };
-    let asked = shutdown.clone();
+    let tokens = shutdown.clone();
     tokio::spawn(async move {
-        for token in [asked.graceful, asked.immediate] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            tracing::info!("told to stop: what was accepted is finished first, unless told again");
-            token.cancel();
-        }
+        signals.next().await;
+        tracing::info!("graceful shutdown started, a second signal exits at once");
+        tokens.graceful.cancel();
+        signals.next().await;
+        tracing::info!("immediate shutdown");
+        tokens.immediate.cancel();
     });
     Ok(shutdown)
 }

@@ -1,22 +1,23 @@
-//! Who reads: a key from the command line or the environment, or what the netrc file says of the host.
+//! Credentials of the client commands: an API key, or the netrc entry for the server's host.
 
 use std::{env, fs, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// The header that proves it. `None` where nothing is known: then the server says whether it needs it.
+/// Returns the `Authorization` header, or `None` without a key and without a netrc entry: a server
+/// that requires a key answers 401 then.
 pub(super) fn authorization(key: Option<&str>, host: &str) -> Option<String> {
     if let Some(key) = key {
         return Some(format!("Bearer {key}"));
     }
-    let (login, password) = find(&fs::read_to_string(netrc()?).ok()?, host)?;
+    let (login, password) = find(&fs::read_to_string(netrc_path()?).ok()?, host)?;
     Some(format!("Basic {}", STANDARD.encode(format!("{login}:{password}"))))
 }
 
-/// The file, where other programs look for it.
-fn netrc() -> Option<PathBuf> {
-    let named = env::var_os("NETRC").filter(|path| !path.is_empty()).map(PathBuf::from);
-    named.or_else(|| {
+/// Returns the path that curl and Python use: `NETRC`, `~/.netrc` or `~/_netrc`.
+fn netrc_path() -> Option<PathBuf> {
+    let variable = env::var_os("NETRC").filter(|path| !path.is_empty()).map(PathBuf::from);
+    variable.or_else(|| {
         let home = PathBuf::from(env::var_os("HOME")?);
         [".netrc", "_netrc"]
             .map(|name| home.join(name))
@@ -25,7 +26,7 @@ fn netrc() -> Option<PathBuf> {
     })
 }
 
-/// Login and password of a host, or of `default`: the first that fits.
+/// Returns login and password of the first entry that matches the host, or of `default`.
 fn find(netrc: &str, host: &str) -> Option<(String, String)> {
     let mut words = netrc
         .lines()
@@ -35,23 +36,23 @@ fn find(netrc: &str, host: &str) -> Option<(String, String)> {
                 .map_or(line, |(before, _)| before)
         })
         .flat_map(str::split_whitespace);
-    let (mut fits, mut login, mut password) = (false, None, None);
+    let (mut matches, mut login, mut password) = (false, None, None);
     while let Some(word) = words.next() {
         match word {
             "machine" | "default" => {
-                if fits && password.is_some() {
+                if matches && password.is_some() {
                     break;
                 }
-                fits = word == "default" || words.next() == Some(host);
+                matches = word == "default" || words.next() == Some(host);
                 (login, password) = (None, None);
             }
             "login" => login = words.next(),
             "password" => password = words.next(),
-            // An account, or a macro: nothing to a log.
+            // `account` and `macdef` are ignored.
             _ => {}
         }
     }
-    let password = password.filter(|_| fits)?;
+    let password = password.filter(|_| matches)?;
     Some((login.unwrap_or_default().to_owned(), password.to_owned()))
 }
 
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_entry_that_fits_is_taken() {
+    fn the_first_matching_entry_is_used() {
         let netrc = "# machine 127.0.0.1 login no password no\nmachine a.example login u@x password one\n\
                      machine 127.0.0.1\n  login me@example.com\n  password key\nmachine 127.0.0.1 login b password c\n\
                      default login d password e";

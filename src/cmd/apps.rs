@@ -1,15 +1,23 @@
-//! `tributary apps`: the apps that a cluster's bus knows.
+//! `tributary apps`: lists and removes the apps of a bus.
 
 use anyhow::bail;
 use bus::AppName;
 use clap::{Args, Subcommand};
 
 use crate::{
-    console as say,
-    flags::{KeepArgs, bus::BusArgs},
+    console,
+    flags::{bus::BusArgs, storage::RetentionArgs},
 };
 
+/// Examples at the end of the help.
+const EXAMPLES: &str = "\
+Examples:
+  tributary apps list --bus pubsub:my-project
+  tributary apps remove shop --bus pubsub:my-project
+  tributary apps remove shop --with-drains --bus pubsub:my-project";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct AppsArgs {
     #[command(subcommand)]
     command: AppsCommand,
@@ -17,9 +25,13 @@ pub(crate) struct AppsArgs {
 
 #[derive(Subcommand)]
 enum AppsCommand {
-    /// Lists the apps that have a topic, and which of them have drains
+    /// List the apps that have a topic, and mark those with drains
+    #[command(after_help = "Examples:\n  tributary apps list --bus pubsub:my-project")]
     List(ListArgs),
-    /// Removes an app's topic, with its history and its drains' subscriptions; a pod of it that is still there makes it again
+    /// Remove an app's topic with its history and its drains' subscriptions; a running pod of the app creates it again
+    #[command(
+        after_help = "Examples:\n  tributary apps remove shop --bus pubsub:my-project\n  tributary apps remove shop --with-drains --bus pubsub:my-project"
+    )]
     Remove(RemoveArgs),
 }
 
@@ -28,31 +40,32 @@ struct ListArgs {
     #[command(flatten)]
     bus: BusArgs,
     #[command(flatten)]
-    keep: KeepArgs,
+    retention: RetentionArgs,
 }
 
 #[derive(Args)]
 struct RemoveArgs {
-    /// The app
+    /// Remove this app
+    #[arg(value_name = "APP")]
     app: AppName,
-    /// Remove it though it has drains: what they have not taken is lost
+    /// Remove an app that has drains; lines that they have not received are lost
     #[arg(long)]
     with_drains: bool,
     #[command(flatten)]
     bus: BusArgs,
     #[command(flatten)]
-    keep: KeepArgs,
+    retention: RetentionArgs,
 }
 
-/// Does what was asked for.
+/// Runs the command.
 pub(crate) async fn run(args: AppsArgs) -> anyhow::Result<()> {
     match args.command {
         AppsCommand::List(args) => {
-            let bus = args.bus.open("apps", args.keep.retention).await?;
-            let (apps, drained) = (bus.apps().await?, bus.subscribed().await?);
+            let bus = args.bus.open("apps", args.retention.retention).await?;
+            let (apps, with_drains) = (bus.apps().await?, bus.subscribed().await?);
             for app in apps {
-                let drains = if drained.contains(&app) { "drains" } else { "-" };
-                say::answer(&format!("{app}\t{drains}"));
+                let drains = if with_drains.contains(&app) { "drains" } else { "-" };
+                console::println_line(&format!("{app}\t{drains}"));
             }
             bus.close().await;
         }
@@ -60,17 +73,17 @@ pub(crate) async fn run(args: AppsArgs) -> anyhow::Result<()> {
             app,
             with_drains,
             bus,
-            keep,
+            retention,
         }) => {
-            let bus = bus.open("apps", keep.retention).await?;
+            let bus = bus.open("apps", retention.retention).await?;
             if !bus.apps().await?.contains(&app) {
-                bail!("{app}: no such app (`tributary apps list` shows them)");
+                bail!("app {app} not found on the bus; list the apps with `tributary apps list`");
             }
             if !with_drains && bus.subscribed().await?.contains(&app) {
-                bail!("{app} has drains: remove them first (`tributary drains remove`), or give --with-drains");
+                bail!("app {app} has drains; remove them with `tributary drains remove`, or pass --with-drains");
             }
             bus.remove(&app).await?;
-            say::aside(&format!("removed {app}"));
+            console::eprintln_line(&format!("removed app {app}"));
             bus.close().await;
         }
     }

@@ -1,4 +1,4 @@
-//! `tributary drains`: where an app's lines are forwarded.
+//! `tributary drains`: manages an app's drains.
 
 use std::time::Duration;
 
@@ -10,14 +10,24 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    api_client::{Server, ServerArgs, encoded, refusal},
-    console as say,
+    api_client::{Server, encoded, error_message},
+    console,
+    flags::server::ServerArgs,
 };
 
-/// How long a server may take; a test of a drain takes up to a minute.
-const ANSWER_WAIT: Duration = Duration::from_secs(90);
+/// How long a request may take; a test of a drain takes up to a minute.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Examples at the end of the help.
+const EXAMPLES: &str = "\
+Examples:
+  tributary drains add shop syslog+tls://logs.example.com:6514
+  tributary drains list shop
+  tributary drains test shop 1
+  tributary drains remove shop 1";
 
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct DrainsArgs {
     #[command(subcommand)]
     command: DrainsCommand,
@@ -25,21 +35,29 @@ pub(crate) struct DrainsArgs {
 
 #[derive(Subcommand)]
 enum DrainsCommand {
-    /// Lists an app's drains: id, URL and token
+    /// List an app's drains: id, URL and token
+    #[command(after_help = "Examples:\n  tributary drains list shop")]
     List(AppArgs),
-    /// Adds a drain and prints its id: syslog+tls://HOST:PORT, syslog+tcp://, syslog:// (UDP), https://
+    /// Add a drain and print its id
+    #[command(
+        after_help = "Examples:\n  tributary drains add shop syslog+tls://logs.example.com:6514\n  tributary drains add shop https://user:password@logs.example.com/ingest"
+    )]
     Add(AddArgs),
-    /// Removes a drain
+    /// Remove a drain
+    #[command(after_help = "Examples:\n  tributary drains remove shop 1")]
     Remove(DrainArgs),
-    /// Shows how a drain is: whether lines flow, how many, what went wrong last
+    /// Show a drain's state, counters and last error
+    #[command(after_help = "Examples:\n  tributary drains show shop 1")]
     Show(DrainArgs),
-    /// Tries a drain step by step, and sends one line; fails where a step does
+    /// Connect to a drain step by step and send one line; exit 1 if a step fails
+    #[command(after_help = "Examples:\n  tributary drains test shop 1")]
     Test(DrainArgs),
 }
 
 #[derive(Args)]
 struct AppArgs {
-    /// The app
+    /// Name of the app
+    #[arg(value_name = "APP")]
     app: String,
     #[command(flatten)]
     server: ServerArgs,
@@ -47,9 +65,11 @@ struct AppArgs {
 
 #[derive(Args)]
 struct AddArgs {
-    /// The app
+    /// Name of the app
+    #[arg(value_name = "APP")]
     app: String,
-    /// Where its lines are to go; docs/drains.md lists what can be said in it
+    /// URL of the receiver: syslog+tls://HOST:PORT, syslog+tcp://, syslog:// (UDP) or https://; see docs/developers/drains.md
+    #[arg(value_name = "URL")]
     url: String,
     #[command(flatten)]
     server: ServerArgs,
@@ -57,59 +77,45 @@ struct AddArgs {
 
 #[derive(Args)]
 struct DrainArgs {
-    /// The app
+    /// Name of the app
+    #[arg(value_name = "APP")]
     app: String,
-    /// Which drain, as `tributary drains list` shows it
+    /// Id of the drain, as printed by `tributary drains list`
+    #[arg(value_name = "ID")]
     id: u32,
     #[command(flatten)]
     server: ServerArgs,
 }
 
-/// A step of a test.
+/// One step of a drain test, as the server reports it.
 #[derive(Deserialize)]
-struct Step {
+struct ProbeStep {
     step: String,
     ok: bool,
     millis: u64,
     detail: String,
 }
 
-/// Does what was asked for.
+/// Runs the command.
 pub(crate) async fn run(args: DrainsArgs) -> anyhow::Result<()> {
     match args.command {
-        DrainsCommand::List(args) => {
-            for drain in ask(&args.server, Method::GET, &of(&args.app), None)
-                .await?
-                .as_array()
-                .into_iter()
-                .flatten()
-            {
-                let text = |name: &str| drain[name].as_str().unwrap_or_default();
-                say::answer(&format!("{}\t{}\t{}", drain["id"], text("url"), text("token")));
-            }
-            Ok(())
-        }
+        DrainsCommand::List(args) => list(&args).await,
         DrainsCommand::Add(args) => {
-            let added = ask(
-                &args.server,
-                Method::POST,
-                &of(&args.app),
-                Some(json!({"url": args.url})),
-            )
-            .await?;
-            say::answer(&added["id"].to_string());
+            let body = json!({"url": args.url});
+            let added = request(&args.server, Method::POST, &drains_path(&args.app), Some(body)).await?;
+            console::println_line(&added["id"].to_string());
             Ok(())
         }
         DrainsCommand::Remove(args) => {
-            let removed = json!({"drain_id": args.id});
-            ask(&args.server, Method::DELETE, &of(&args.app), Some(removed)).await?;
-            say::aside(&format!("removed the drain {} of {}", args.id, args.app));
+            let body = json!({"drain_id": args.id});
+            request(&args.server, Method::DELETE, &drains_path(&args.app), Some(body)).await?;
+            console::eprintln_line(&format!("removed drain {} of app {}", args.id, args.app));
             Ok(())
         }
         DrainsCommand::Show(args) => {
-            let shown = ask(&args.server, Method::GET, &one(&args), None).await?;
-            for (name, value) in shown.as_object().into_iter().flatten() {
-                say::answer(&format!("{name}\t{}", plain(value)));
+            let drain = request(&args.server, Method::GET, &drain_path(&args), None).await?;
+            for (name, value) in drain.as_object().into_iter().flatten() {
+                console::println_line(&format!("{name}\t{}", unquoted(value)));
             }
             Ok(())
         }
@@ -117,43 +123,52 @@ pub(crate) async fn run(args: DrainsArgs) -> anyhow::Result<()> {
     }
 }
 
+async fn list(args: &AppArgs) -> anyhow::Result<()> {
+    let drains = request(&args.server, Method::GET, &drains_path(&args.app), None).await?;
+    for drain in drains.as_array().into_iter().flatten() {
+        let text = |name: &str| drain[name].as_str().unwrap_or_default();
+        console::println_line(&format!("{}\t{}\t{}", drain["id"], text("url"), text("token")));
+    }
+    Ok(())
+}
+
 async fn test(args: &DrainArgs) -> anyhow::Result<()> {
-    let path = format!("{}/test", one(args));
-    let mut tested = ask(&args.server, Method::POST, &path, None).await?;
-    let steps: Vec<Step> =
-        serde_json::from_value(tested["steps"].take()).context("the server answered what is no test")?;
-    for Step {
+    let path = format!("{}/test", drain_path(args));
+    let mut report = request(&args.server, Method::POST, &path, None).await?;
+    let steps: Vec<ProbeStep> = serde_json::from_value(report["steps"].take())
+        .context("the server's response is not a test report; check --server")?;
+    for ProbeStep {
         step,
         ok,
         millis,
         detail,
     } in &steps
     {
-        let ok = if *ok { "ok" } else { "failed" };
-        say::answer(&format!("{step}\t{ok}\t{millis} ms\t{detail}"));
+        let result = if *ok { "ok" } else { "failed" };
+        console::println_line(&format!("{step}\t{result}\t{millis} ms\t{detail}"));
     }
     if let Some(failed) = steps.iter().find(|step| !step.ok) {
         bail!(
-            "the drain {} cannot be sent to: {}: {}",
+            "cannot send to drain {}: {} failed: {}",
             args.id,
             failed.step,
             failed.detail
         );
     }
-    say::answer(&format!("sent\t{}", plain(&tested["sent"]).trim_end()));
+    console::println_line(&format!("sent\t{}", unquoted(&report["sent"]).trim_end()));
     Ok(())
 }
 
-fn of(app: &str) -> String {
+fn drains_path(app: &str) -> String {
     format!("/api/apps/{}/drains", encoded(app))
 }
 
-fn one(args: &DrainArgs) -> String {
-    format!("{}/{}", of(&args.app), args.id)
+fn drain_path(args: &DrainArgs) -> String {
+    format!("{}/{}", drains_path(&args.app), args.id)
 }
 
-/// A value without JSON's quotes.
-fn plain(value: &Value) -> String {
+/// Formats a JSON value without quotes, and null as `-`.
+fn unquoted(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => "-".to_owned(),
@@ -161,32 +176,39 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// The `data` of an answer.
-async fn ask(args: &ServerArgs, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+/// Sends a request and returns the `data` of the response.
+async fn request(args: &ServerArgs, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
     let server = Server::new(args)?;
     let mut request = server.request(method, path);
     if body.is_some() {
         request = request.header(header::CONTENT_TYPE, "application/json");
     }
     let body = body.map(|body| body.to_string()).unwrap_or_default();
-    let asked = async {
+    let exchange = async {
         let response = server
             .send(request, body)
             .await
             .map_err(|error| server.unreachable(&error))?;
         let status = response.status();
         if !status.is_success() {
-            bail!("{}", refusal(status, response.into_body()).await);
+            bail!("{}", error_message(status, response.into_body()).await);
         }
         let body = response
             .into_body()
             .collect()
             .await
-            .context("the connection broke")?
+            .with_context(|| format!("the connection to {} broke", args.server))?
             .to_bytes();
-        let mut answer: Value = serde_json::from_slice(&body).context("the server answered what is no JSON")?;
-        Ok(answer["data"].take())
+        let mut response: Value = serde_json::from_slice(&body)
+            .with_context(|| format!("the response of {} is not JSON; check --server", args.server))?;
+        Ok(response["data"].take())
     };
-    let asked = tokio::time::timeout(ANSWER_WAIT, asked).await;
-    asked.unwrap_or_else(|_| bail!("{} does not answer within {} s", args.server, ANSWER_WAIT.as_secs()))
+    let exchange = tokio::time::timeout(ANSWER_TIMEOUT, exchange).await;
+    exchange.unwrap_or_else(|_| {
+        bail!(
+            "no answer from {} within {} s; check that the server is not overloaded",
+            args.server,
+            ANSWER_TIMEOUT.as_secs()
+        )
+    })
 }

@@ -1,4 +1,4 @@
-//! `tributary keys`: who may read.
+//! `tributary keys`: manages API keys.
 
 use std::{
     path::PathBuf,
@@ -7,16 +7,25 @@ use std::{
 };
 
 use ::registry::{Grant, KeyInfo, Registry, Role};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bus::AppName;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
-    console as say,
-    flags::{default_data_dir, registry::RegistryArgs},
+    console,
+    flags::{registry::RegistryArgs, storage::default_data_dir, validation::reject},
 };
 
+/// Examples at the end of the help.
+const EXAMPLES: &str = "\
+Examples:
+  tributary keys add --email me@example.com --app shop
+  tributary keys add --email me@example.com --app shop --role collaborator --expires-in 30d
+  tributary keys list --registry kubernetes:tributary
+  tributary keys revoke 3f2a";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct KeysArgs {
     #[command(subcommand)]
     command: KeysCommand,
@@ -24,63 +33,69 @@ pub(crate) struct KeysArgs {
 
 #[derive(Subcommand)]
 enum KeysCommand {
-    /// Makes a key and prints it, alone and only now: it is not kept
+    /// Create a key and print it; it cannot be printed again
+    #[command(
+        after_help = "Examples:\n  tributary keys add --email me@example.com --app shop\n  tributary keys add --email me@example.com --app shop --app mailer --role collaborator"
+    )]
     Add(AddArgs),
-    /// Lists keys, without the keys themselves
+    /// List keys: id, e-mail address, apps and expiry, without the secret
+    #[command(after_help = "Examples:\n  tributary keys list\n  tributary keys list --registry kubernetes:tributary")]
     List(ListArgs),
-    /// Makes a key good for nothing, within a second, also for what is being read with it
+    /// Revoke a key; its open streams end within a second
+    #[command(after_help = "Examples:\n  tributary keys revoke 3f2a")]
     Revoke(RevokeArgs),
 }
 
 #[derive(Args)]
 struct AddArgs {
-    /// Whose it is: what the Gigalixir client has as `login` in netrc
+    /// E-mail address of the owner: the `login` in ~/.netrc
     #[arg(long, value_name = "EMAIL")]
     email: String,
-    /// An app that it is for; may be given again
+    /// Grant access to this app; repeatable
     #[arg(long = "app", value_name = "APP", required = true)]
     apps: Vec<AppName>,
-    /// What its holder may do: an owner reads the log and manages drains, a collaborator reads the log
-    #[arg(long, value_enum, default_value_t = RoleArg::Owner)]
+    /// Role of the key on its apps
+    #[arg(long, value_name = "ROLE", value_enum, default_value_t = RoleArg::Owner)]
     role: RoleArg,
-    /// How long it is good for
-    #[arg(long, value_name = "TIME", default_value = "365d", value_parser = humantime::parse_duration)]
+    /// Expire the key after this time
+    #[arg(long, value_name = "TIME", default_value = "365d", value_parser = crate::flags::values::duration)]
     expires_in: Duration,
     #[command(flatten)]
-    place: PlaceArgs,
+    location: LocationArgs,
 }
 
 #[derive(Args)]
 struct ListArgs {
     #[command(flatten)]
-    place: PlaceArgs,
+    location: LocationArgs,
 }
 
 #[derive(Args)]
 struct RevokeArgs {
-    /// Which, as `tributary keys list` shows it
+    /// Id of the key, as printed by `tributary keys list`
     #[arg(value_name = "ID")]
     id: String,
     #[command(flatten)]
-    place: PlaceArgs,
+    location: LocationArgs,
 }
 
-/// Where keys are kept.
+/// Where keys are stored.
 #[derive(Args)]
-struct PlaceArgs {
+#[command(next_help_heading = "Storage")]
+struct LocationArgs {
     #[command(flatten)]
     registry: RegistryArgs,
-    /// The data directory of `up` or `demo` [default: $XDG_DATA_HOME/tributary, or ~/.local/share/tributary]
+    /// Use registry.json in this data directory of `up` or `demo` [default: $XDG_DATA_HOME/tributary or ~/.local/share/tributary]
     #[arg(long, env = "TRIBUTARY_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 
-/// What a key's holder may do.
+/// The value of `--role`.
 #[derive(Clone, Copy, ValueEnum)]
 enum RoleArg {
-    /// Reads the log and manages drains
+    /// Read logs and manage drains
     Owner,
-    /// Reads the log
+    /// Read logs
     Collaborator,
 }
 
@@ -93,79 +108,93 @@ impl From<RoleArg> for Role {
     }
 }
 
-impl PlaceArgs {
+impl LocationArgs {
     async fn open(self) -> anyhow::Result<Arc<dyn Registry>> {
-        let data_dir = match (&self.registry.registry, self.data_dir) {
-            (Some(_), _) => None,
-            (None, Some(dir)) => Some(dir),
-            (None, None) => Some(default_data_dir()?),
-        };
-        let opened = self.registry.open(data_dir.as_deref()).await?;
-        opened.context(
-            "say where the keys are, with --registry file:PATH, --registry kubernetes:NAMESPACE or --data-dir DIR",
-        )
+        let data_dir = self.data_dir()?;
+        let registry = self.registry.open(data_dir.as_deref()).await?;
+        registry.context(NO_REGISTRY)
+    }
+
+    /// Opens a registry that exists; creates nothing.
+    async fn open_existing(self) -> anyhow::Result<Arc<dyn Registry>> {
+        let data_dir = self.data_dir()?;
+        let registry = self.registry.open_existing(data_dir.as_deref()).await?;
+        registry.context(NO_REGISTRY)
+    }
+
+    fn data_dir(&self) -> anyhow::Result<Option<PathBuf>> {
+        match (&self.registry.registry, &self.data_dir) {
+            (Some(_), _) => Ok(None),
+            (None, Some(dir)) => Ok(Some(dir.clone())),
+            (None, None) => default_data_dir().map(Some),
+        }
     }
 }
 
-/// Does what was asked for.
+const NO_REGISTRY: &str =
+    "no registry set: use --registry file:PATH, --registry kubernetes:NAMESPACE or --data-dir DIR";
+
+/// Runs the command.
 pub(crate) async fn run(args: KeysArgs) -> anyhow::Result<()> {
     match args.command {
         KeysCommand::Add(args) => add(args).await,
         KeysCommand::List(args) => list(args).await,
         KeysCommand::Revoke(args) => {
-            let registry = args.place.open().await?;
+            let registry = args.location.open_existing().await?;
             let revoked = registry.revoke_key(&args.id).await?;
-            say::aside(&format!("revoked the key {} of {}", revoked.id, revoked.email));
+            console::eprintln_line(&format!("revoked key {} of {}", revoked.id, revoked.email));
             Ok(())
         }
     }
 }
 
 async fn add(args: AddArgs) -> anyhow::Result<()> {
-    // A colon would end the user's name in HTTP Basic, a blank the word in netrc.
-    let fits = |c: char| !c.is_whitespace() && !c.is_control() && c != ':';
-    if !args.email.contains('@') || !args.email.chars().all(fits) {
-        bail!(
-            "--email {:?}: give an e-mail address such as me@example.com",
+    let mut errors = Vec::new();
+    // A colon ends the user name in HTTP Basic; white space ends a word in netrc.
+    let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != ':';
+    if !args.email.contains('@') || !args.email.chars().all(allowed) {
+        errors.push(format!(
+            "--email {:?}: expected an e-mail address such as me@example.com",
             args.email
-        );
+        ));
     }
     if args.expires_in.is_zero() {
-        bail!("--expires-in 0s: a key that is never good is of no use");
+        errors.push("--expires-in 0s: set a time above 0, such as 30d".to_owned());
     }
+    reject(errors)?;
     let role = Role::from(args.role);
     let grant = |app: &AppName| Grant {
         app: app.to_string(),
         role,
     };
     let grants = args.apps.iter().map(grant).collect();
-    let registry = args.place.open().await?;
-    let made = registry.add_key(&args.email, grants, args.expires_in).await?;
-    say::answer(&made.key);
-    say::aside(&format!(
-        "this is shown once: the key {} of {}",
-        made.info.id, made.info.email
+    let registry = args.location.open().await?;
+    let created = registry.add_key(&args.email, grants, args.expires_in).await?;
+    console::println_line(&created.key);
+    console::eprintln_line(&format!(
+        "created key {} of {}; store it now, it cannot be printed again",
+        created.info.id, created.info.email
     ));
     Ok(())
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let registry = args.place.open().await?;
+    let registry = args.location.open_existing().await?;
     let keys = Arc::clone(&registry.keys().borrow());
     for key in keys.list() {
-        say::answer(&line(&key));
+        console::println_line(&row(&key));
     }
     Ok(())
 }
 
-/// A key in one line, its fields between tabs.
-fn line(key: &KeyInfo) -> String {
+/// Formats a key as one line of tab-separated fields.
+fn row(key: &KeyInfo) -> String {
     let grants = key.grants.iter().map(|grant| match grant.role {
         Role::Owner => grant.app.clone(),
         Role::Collaborator => format!("{} (collaborator)", grant.app),
     });
-    let ends = UNIX_EPOCH + Duration::from_secs(key.expires);
-    let state = if ends <= SystemTime::now() {
+    let expiry = UNIX_EPOCH + Duration::from_secs(key.expires);
+    let state = if expiry <= SystemTime::now() {
         "expired"
     } else {
         "expires"
@@ -175,6 +204,6 @@ fn line(key: &KeyInfo) -> String {
         key.id,
         key.email,
         grants.collect::<Vec<_>>().join(", "),
-        humantime::format_rfc3339_seconds(ends)
+        humantime::format_rfc3339_seconds(expiry)
     )
 }

@@ -1,4 +1,4 @@
-//! How readers prove who they are.
+//! Authentication and authorization of readers.
 
 use std::{net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 
@@ -7,43 +7,45 @@ use anyhow::{Context, bail};
 use clap::Args;
 use streamer::Access;
 
-use crate::kube_client as client;
+use crate::kube_client;
 
-/// Who may read, and manage drains.
+/// Who may read logs and manage drains.
 #[derive(Args)]
+#[command(next_help_heading = "Auth & TLS")]
 pub(crate) struct AuthArgs {
-    /// Who may read, and manage drains: `none`, `keys`, `kubernetes` or `webhook=URL`
+    /// Authenticate clients with `none`, `keys`, `kubernetes` or `webhook=URL`
     ///
-    /// `none`: everybody who can connect may do everything; on a loopback address only. `keys`: who has a key, as `tributary keys add` makes them: HTTP Basic with e-mail and
-    /// key, or Bearer with the key. `kubernetes`: who has a token that the cluster knows, Bearer or the password of Basic: reads an app with the right to `get pods/log` in the
-    /// namespace that is called as the app, manages its drains with `update drains.tributary.dev` there. `webhook=URL`: whom the platform's API lets in: it is sent a POST of
-    /// `{"app", "action", "authorization"}`, action `read` or `drains`, and answers 200, 401 or 404.
-    #[arg(long, env = "TRIBUTARY_AUTH", value_name = "HOW", default_value = "none")]
+    /// none: no authentication; requires a loopback --listen address. keys: API keys made with
+    /// `tributary keys add`. kubernetes: bearer tokens of the cluster, authorized by RBAC. webhook: a
+    /// POST to URL decides. See docs/operators/security.md.
+    #[arg(long, env = "TRIBUTARY_AUTH", value_name = "MODE", default_value = "none")]
     auth: Auth,
-    /// With `--auth none`, listen on any address all the same: for networks where everybody may read everything
-    #[arg(long, env = "TRIBUTARY_AUTH_NONE_ANYWHERE")]
-    auth_none_anywhere: bool,
-    /// How long what the cluster or the webhook says is good for; what is being read ends at most twice that after the right has gone
+    /// Allow `--auth none` on any address: everyone who can connect reads every app
+    #[arg(long, env = "TRIBUTARY_ALLOW_UNAUTHENTICATED", alias = "auth-none-anywhere")]
+    allow_unauthenticated: bool,
+    /// Cache decisions of the cluster or the webhook for this long
+    ///
+    /// An open stream ends at most twice this time after its right was revoked.
     #[arg(
         long,
         env = "TRIBUTARY_AUTH_CACHE",
         value_name = "TIME",
         default_value = "5s",
-        value_parser = humantime::parse_duration
+        value_parser = crate::flags::values::duration
     )]
     auth_cache: Duration,
 }
 
-/// How readers prove who they are.
+/// An authentication mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Auth {
-    /// They need not.
+    /// No authentication.
     None,
-    /// With a key of the registry.
+    /// API keys of the registry.
     Keys,
-    /// With a token of the cluster.
+    /// Tokens of the cluster.
     Kubernetes,
-    /// With whatever this URL knows.
+    /// An external authorizer at this URL.
     Webhook(String),
 }
 
@@ -56,63 +58,64 @@ impl FromStr for Auth {
             ("keys", _) => Ok(Self::Keys),
             ("kubernetes", _) => Ok(Self::Kubernetes),
             (_, Some(url)) => Ok(Self::Webhook(url.to_owned())),
-            _ => Err("give none, keys, kubernetes or webhook=URL".to_owned()),
+            _ => Err("expected none, keys, kubernetes or webhook=URL".to_owned()),
         }
     }
 }
 
 impl AuthArgs {
-    /// Whether readers need a key of the registry.
-    pub(crate) fn asks_for_keys(&self) -> bool {
+    /// Returns whether readers need an API key of the registry.
+    pub(crate) fn requires_keys(&self) -> bool {
         self.auth == Auth::Keys
     }
 
-    /// Whether any page that a browser on this machine shows could read everything, if it made its name lead here.
-    pub(crate) fn is_open_to_pages(&self) -> bool {
-        self.auth == Auth::None && !self.auth_none_anywhere
+    /// Returns whether the server must reject host names, as a protection against DNS rebinding: a
+    /// page in a local browser could read everything otherwise.
+    pub(crate) fn requires_host_check(&self) -> bool {
+        self.auth == Auth::None && !self.allow_unauthenticated
     }
 
-    /// What cannot be meant of who listens here.
-    pub(crate) fn mistake(&self, listen: SocketAddr) -> Option<String> {
+    /// Returns one message for each invalid value, given the address of the listener.
+    pub(crate) fn validation_errors(&self, listen: SocketAddr) -> Vec<String> {
+        let mut errors = Vec::new();
         if self.auth_cache < Duration::from_millis(100) || self.auth_cache > Duration::from_secs(3600) {
-            let given = humantime::format_duration(self.auth_cache);
-            return Some(format!("--auth-cache {given}: give between 100ms and 1h"));
+            let value = humantime::format_duration(self.auth_cache);
+            errors.push(format!("--auth-cache {value}: set a time from 100ms to 1h"));
         }
-        let open = self.auth == Auth::None && !self.auth_none_anywhere && !listen.ip().is_loopback();
-        open.then(|| {
-            format!(
-                "--listen {listen}: with --auth none everybody who can connect reads every app: listen on a loopback address such as 127.0.0.1:8080, or ask for keys with --auth keys"
-            )
-        })
+        if self.requires_host_check() && !listen.ip().is_loopback() {
+            errors.push(format!(
+                "--listen {listen}: with --auth none every client that can connect reads every app; use a loopback address such as 127.0.0.1:8080, or require keys with --auth keys"
+            ));
+        }
+        errors
     }
 
-    /// Who may do what, by the keys of this registry, or by what this cluster says (none: that of the current kubeconfig).
+    /// Returns the access rules. `kubernetes` is the cluster that decides with `--auth kubernetes`;
+    /// `None` means that of the current kubeconfig.
     ///
     /// # Errors
-    /// One line that says what to do.
+    /// One line with the flag and what to do.
     pub(crate) async fn access(
         &self,
         registry: Option<Arc<dyn Registry>>,
-        client: Option<kube::Client>,
+        kubernetes: Option<kube::Client>,
     ) -> anyhow::Result<Access> {
         Ok(match (&self.auth, registry) {
             (Auth::None, registry) => Access::free(registry),
             (Auth::Keys, Some(registry)) => Access::keys(registry),
             (Auth::Keys, None) => {
-                bail!(
-                    "--auth keys: say where the keys are, with --registry file:PATH or --registry kubernetes:NAMESPACE"
-                )
+                bail!("--auth keys needs a registry; set --registry file:PATH or --registry kubernetes:NAMESPACE")
             }
             (Auth::Kubernetes, registry) => {
-                let client = match client {
+                let client = match kubernetes {
                     Some(client) => client,
-                    None => client::unasked().await?,
+                    None => kube_client::without_probe().await?,
                 };
                 Access::kubernetes(client, registry, self.auth_cache)
             }
             (Auth::Webhook(url), registry) => {
-                // The URL is not shown: a password may stand in it.
-                Access::webhook(url, registry, self.auth_cache).context("--auth webhook=URL")?
+                // The URL may contain a password, so the error does not repeat it.
+                Access::webhook(url, registry, self.auth_cache).context("cannot use --auth webhook=URL")?
             }
         })
     }

@@ -1,4 +1,4 @@
-//! The bus that a service of a cluster stands on.
+//! The bus that the services of a cluster share.
 
 use std::{net::SocketAddr, path::Path, str::FromStr, sync::Arc, time::Duration};
 
@@ -6,18 +6,21 @@ use anyhow::Context;
 use bus::{Bus, PubSub, PubSubSettings};
 use clap::Args;
 
-/// Which bus.
+/// The value of `--bus`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BusName {
     /// Google Pub/Sub, in these projects.
     PubSub(Vec<String>),
 }
 
+/// The bus of a service.
 #[derive(Args)]
+#[command(next_help_heading = "Storage")]
 pub(crate) struct BusArgs {
-    /// The bus: `pubsub:PROJECT`, Google Pub/Sub (or, with PUBSUB_EMULATOR_HOST, its emulator)
+    /// Use this bus: `pubsub:PROJECT[,PROJECT…]`, Google Pub/Sub or the emulator at $PUBSUB_EMULATOR_HOST
     ///
-    /// For more than 10,000 apps `pubsub:PROJECT,PROJECT,…`, the same of every service: an app stays in the project that has its topic, new ones are spread, and a project that is full is passed over.
+    /// Give every service the same projects. An app stays in the project that has its topic; new apps
+    /// are spread over the projects, and full projects are skipped. See docs/operators/scaling.md.
     #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS")]
     bus: BusName,
 }
@@ -31,10 +34,10 @@ impl FromStr for BusName {
                 Ok(Self::PubSub(projects.split(',').map(str::to_owned).collect()))
             }
             Some(("embedded", _)) => Err(
-                "an embedded store belongs to one process: `tributary up --data-dir DIR` runs all of it in one, services of a cluster meet on pubsub:PROJECT"
+                "an embedded bus belongs to one process: `tributary up --data-dir DIR` runs all services in one process, separate services share pubsub:PROJECT"
                     .to_owned(),
             ),
-            _ => Err("give pubsub:PROJECT or pubsub:PROJECT,PROJECT,…".to_owned()),
+            _ => Err("expected pubsub:PROJECT or pubsub:PROJECT,PROJECT,…".to_owned()),
         }
     }
 }
@@ -46,15 +49,15 @@ impl From<BusName> for BusArgs {
 }
 
 impl BusArgs {
-    /// Opens the bus; asks nothing of it yet, so that services start in any order.
+    /// Opens the bus without a request, so that services start in any order.
     ///
     /// # Errors
-    /// One line that says what to do.
+    /// One line with the value of `--bus` and the cause.
     pub(crate) async fn open(&self, replica: &str, retention: Duration) -> anyhow::Result<Arc<dyn Bus>> {
         self.open_with(self.settings(replica, retention)).await
     }
 
-    /// How it would be opened.
+    /// Returns the settings that [`open`](Self::open) uses.
     pub(crate) fn settings(&self, replica: &str, retention: Duration) -> PubSubSettings {
         let BusName::PubSub(projects) = &self.bus;
         PubSubSettings {
@@ -63,10 +66,10 @@ impl BusArgs {
         }
     }
 
-    /// Opens it with other settings.
+    /// Opens the bus with other settings.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// The same as [`open`](Self::open).
     pub(crate) async fn open_with(&self, settings: PubSubSettings) -> anyhow::Result<Arc<dyn Bus>> {
         let projects = settings.projects.join(",");
         let opened = PubSub::open(settings).await;
@@ -75,12 +78,13 @@ impl BusArgs {
     }
 }
 
-/// What tells this process from the others on the bus: the machine's name and where it listens, which both stay when it is started again.
+/// Returns the default name of a replica on the bus: host name and port, which stay the same over a
+/// restart.
 pub(crate) fn replica_name(listen: SocketAddr) -> String {
     format!("{}-{}", host_name(), listen.port())
 }
 
-/// What tells who uses a data directory from the others: one process at a time has its bus.
+/// Returns the name of the process that owns a data directory: one process at a time uses it.
 pub(crate) fn owner_name(data_dir: &Path) -> String {
     format!("{}-{}", host_name(), data_dir.display()).replace('/', "_")
 }

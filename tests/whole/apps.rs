@@ -29,7 +29,7 @@ async fn apps_are_listed_and_removed_and_one_with_drains_only_when_that_is_meant
     assert!(removed, "{said}");
     assert_eq!(apps(&["list"]).await.1, "");
     let (removed, _, said) = apps(&["remove", "shop"]).await;
-    assert!(!removed && said.contains("no such app"), "{said}");
+    assert!(!removed && said.contains("app shop not found"), "{said}");
     streamer.terminate().await;
     emulator.stop().await;
 }

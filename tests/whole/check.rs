@@ -31,7 +31,7 @@ struct Setup<'a> {
 impl Setup<'_> {
     /// Exit code 0 and no fault, or 1 and at least one; and what was said.
     async fn check(&self) -> (bool, String) {
-        let mut args = vec!["check", "--wait", "10s", "--bus", self.bus, "--server", self.server];
+        let mut args = vec!["check", "--timeout", "10s", "--bus", self.bus, "--server", self.server];
         args.extend(["--registry", self.registry]);
         args.extend(self.key.into_iter().flat_map(|key| ["--key", key]));
         args.extend(
@@ -45,7 +45,7 @@ impl Setup<'_> {
         let aside = String::from_utf8(done.stderr).unwrap();
         assert_eq!(aside.lines().count(), 1, "{aside}");
         assert!(matches!(done.status.code(), Some(0 | 1)), "{aside}");
-        assert_eq!(done.status.success(), !said.contains("FAULT"), "{said}");
+        assert_eq!(done.status.success(), !said.contains("FAIL"), "{said}");
         (done.status.success(), said)
     }
 
@@ -67,7 +67,7 @@ impl Setup<'_> {
         let (good, said) = self.check().await;
         let named = said
             .lines()
-            .any(|line| line.starts_with("FAULT") && words.iter().all(|word| line.contains(word)));
+            .any(|line| line.starts_with("FAIL") && words.iter().all(|word| line.contains(word)));
         assert!(!good && named, "{words:?} in\n{said}");
     }
 }
@@ -131,17 +131,16 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         "bus", "cluster", "rights", "pods", "registry", "streamer", "canary", "clock",
     ] {
         assert!(
-            said.lines()
-                .any(|line| line.starts_with(&format!("ok         {part} "))),
+            said.lines().any(|line| line.starts_with(&format!("OK    {part:<10} "))),
             "{part} in\n{said}"
         );
     }
     let canary = said.lines().find(|line| line.contains("canary")).unwrap();
     for hop in [
-        "the log API after",
+        "in the log API after",
         "accepted by the bus after",
-        "read from it after",
-        "the streamer after",
+        "read from the bus after",
+        "sent by the streamer after",
     ] {
         assert!(canary.contains(hop), "{canary}");
     }
@@ -164,7 +163,7 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         emulator: &closed,
         ..good.clone()
     }
-    .finds(&["bus", "cannot be asked", "is the emulator up"])
+    .finds(&["bus", "cannot look up a topic", "check that the emulator is up"])
     .await;
     // It takes a connection, and says nothing.
     Setup {
@@ -185,7 +184,11 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         bus: "pubsub:other",
         ..good.clone()
     }
-    .finds(&["canary", "no topic of load", "is its --bus this one?"])
+    .finds(&[
+        "canary",
+        "no topic of app load",
+        "check that a collector runs on its node with this --bus",
+    ])
     .await;
     // One of two has no room.
     Setup {
@@ -193,14 +196,14 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         bus: "pubsub:whole,full",
         ..good.clone()
     }
-    .finds(&["pubsub:full", "a topic cannot be made", "quota"])
+    .finds(&["pubsub:full", "cannot create or remove a topic", "quota"])
     .await;
     // The API server is down, or there is no kubeconfig.
     Setup {
         kubeconfig: &gone,
         ..good.clone()
     }
-    .finds(&["cluster", "does not answer"])
+    .finds(&["cluster", "cannot reach the Kubernetes API"])
     .await;
     Setup {
         kubeconfig: "/none-such",
@@ -226,7 +229,7 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         server: &api,
         ..good.clone()
     }
-    .finds(&["streamer", "is no streamer"])
+    .finds(&["streamer", "is not a streamer"])
     .await;
     // The registry's file is damaged.
     Setup {
@@ -252,7 +255,11 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         server: &other_server,
         ..good.clone()
     }
-    .finds(&["streamer", "does not know load", "is its --bus this one?"])
+    .finds(&[
+        "streamer",
+        "app load not found",
+        "check that the streamer has this --bus",
+    ])
     .await;
     other.terminate().await;
 
@@ -267,16 +274,20 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         key: Some("wrong"),
         ..keyed_setup.clone()
     }
-    .finds(&["streamer", "the key is refused"])
+    .finds(&["streamer", "the API key was rejected"])
     .await;
     let (is_good, said) = keyed_setup.check().await;
-    assert!(is_good && said.contains("a key is asked for"), "{said}");
+    assert!(is_good && said.contains("requires an API key"), "{said}");
     keyed.terminate().await;
 
     // No collector runs.
     collector.terminate().await;
-    good.finds(&["canary", "did not reach the bus", "is a collector running on node-1"])
-        .await;
+    good.finds(&[
+        "canary",
+        "did not reach the bus",
+        "check that a collector runs on node-1",
+    ])
+    .await;
 
     serving.terminate().await;
     cluster.stop().await;
@@ -321,7 +332,9 @@ async fn a_right_that_is_missing_is_named_with_whose_it_is_to_have() {
         (
             "",
             all,
-            Some("system:serviceaccount:tributary:collector may not get pods/log in all namespaces: no line is read"),
+            Some(
+                "system:serviceaccount:tributary:collector may not get pods/log in all namespaces: the collector cannot read logs",
+            ),
         ),
         (
             reads,
@@ -346,7 +359,7 @@ async fn a_right_that_is_missing_is_named_with_whose_it_is_to_have() {
             let args = [
                 &[
                     "check",
-                    "--wait",
+                    "--timeout",
                     "1s",
                     "--server",
                     "http://127.0.0.1:1",
@@ -362,26 +375,26 @@ async fn a_right_that_is_missing_is_named_with_whose_it_is_to_have() {
         let said = check("admin", &["--accounts", "tributary"]).await;
         match missing {
             None => assert!(
-                said.contains("ok         rights     the accounts of tributary: 14 as needed"),
+                said.contains("OK    rights     the service accounts of tributary have all 14 rights they need"),
                 "{said}"
             ),
             Some(missing) => assert!(
                 said.lines()
-                    .any(|line| line.starts_with("FAULT      rights") && line.contains(missing)),
+                    .any(|line| line.starts_with("FAIL  rights") && line.contains(missing)),
                 "{said}"
             ),
         }
         // Who may nothing is told what the check itself lacks.
         let said = check("stranger", &[]).await;
         for fault in [
-            "rights     who checks may not list pods in all namespaces",
-            "pods       they cannot be listed: pods is forbidden: User \"system:serviceaccount:tributary:stranger\" cannot list",
-            "registry   drains and keys cannot be had",
+            "rights     the caller may not list pods in all namespaces",
+            "pods       cannot list pods: pods is forbidden: User \"system:serviceaccount:tributary:stranger\" cannot list",
+            "registry   cannot open the registry",
         ] {
-            assert!(said.contains(&format!("FAULT      {fault}")), "{fault} in\n{said}");
+            assert!(said.contains(&format!("FAIL  {fault}")), "{fault} in\n{said}");
         }
         assert!(
-            check("nobody", &[]).await.contains("FAULT      cluster"),
+            check("nobody", &[]).await.contains("FAIL  cluster"),
             "a token that nobody has"
         );
         cluster.stop().await;

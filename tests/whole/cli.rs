@@ -25,38 +25,190 @@ fn kubeconfig(dir: &TempDir, server: &str) -> String {
     path.display().to_string()
 }
 
-fn refused(output: &Output, says: &[&str]) {
+/// Asserts a failure with one line on stderr that contains all of these texts.
+fn assert_error(output: &Output, texts: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{stderr}");
-    let told: Vec<&str> = stderr.lines().collect();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let lines: Vec<&str> = stderr.lines().collect();
     assert!(
-        told.len() == 1 && told[0].starts_with("tributary: "),
+        lines.len() == 1 && lines[0].starts_with("tributary: "),
         "one line: {stderr}"
     );
-    for word in says {
-        assert!(told[0].contains(word), "{word:?} in {stderr}");
+    for text in texts {
+        assert!(lines[0].contains(text), "{text:?} in {stderr}");
     }
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
+/// Asserts a usage error: clap's message, at most one tip, exit code 2.
+fn assert_usage_error(output: &Output, texts: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.starts_with("error: ") && stderr.contains("For more information, try '--help'."),
+        "{stderr}"
+    );
+    assert!(stderr.matches("tip:").count() <= 1, "{stderr}");
+    for text in texts {
+        assert!(stderr.contains(text), "{text:?} in {stderr}");
+    }
+}
+
 #[tokio::test]
-async fn a_command_line_that_cannot_be_meant_is_explained() {
-    for (args, says) in [
-        (&["demo", "--lisen", "127.0.0.1:0"][..], &["--lisen", "--listen"][..]),
+async fn a_usage_error_is_explained_with_the_right_tip() {
+    for (args, texts) in [
+        (
+            &["demo", "--lisen", "127.0.0.1:0"][..],
+            &["--lisen", "tip: a similar argument exists: '--listen'"][..],
+        ),
         (&["demo", "--listen", "here"], &["--listen", "here"]),
-        (&["up", "--retention", "soon"], &["--retention", "soon"]),
+        (&["up", "--retention", "soon"], &["--retention", "soon", "such as 30s"]),
         (&["up", "--app-from", "pod"], &["--app-from", "label:KEY"]),
         (&["up", "--source", "disk"], &["--source", "api", "files"]),
-        (&["lgs", "shop"], &["lgs", "logs"]),
+        (&["up", "--max-tails", "0"], &["--max-tails", "0 is not in 1.."]),
+        (&["lgs", "shop"], &["lgs", "tip: a similar subcommand exists: 'logs'"]),
         (&["logs"], &["<APP>"]),
-        (&[], &["tributary --help"]),
     ] {
-        let output = run(args, &[]).await;
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        refused(&output, says);
+        assert_usage_error(&run(args, &[]).await, texts);
     }
+    let unknown = run(&["logs", "--folow"], &[]).await;
+    let stderr = String::from_utf8_lossy(&unknown.stderr);
+    assert!(
+        !stderr.contains("-- --folow"),
+        "no tip to pass a flag as a value: {stderr}"
+    );
+}
+
+#[tokio::test]
+async fn help_is_printed_without_arguments_and_is_grouped_with_examples() {
+    let bare = run(&[], &[]).await;
+    let help = String::from_utf8_lossy(&bare.stderr).into_owned();
+    assert!(
+        help.contains("Usage: tributary <COMMAND>") && help.contains("Examples:"),
+        "{help}"
+    );
     let help = run(&["--help"], &[]).await;
     assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("demo"));
+    let help = run(&["up", "--help"], &[]).await;
+    let help = String::from_utf8(help.stdout).unwrap();
+    let mut rest = &*help;
+    for heading in [
+        "Reading:",
+        "Auth & TLS:",
+        "Drains:",
+        "Collecting:",
+        "Storage:",
+        "Admin:",
+        "Examples:",
+    ] {
+        let at = rest
+            .find(&format!("\n{heading}\n"))
+            .unwrap_or_else(|| panic!("{heading} in order in {help}"));
+        rest = &rest[at + 1..];
+    }
+    for subcommand in [
+        "demo",
+        "up",
+        "collector",
+        "streamer",
+        "sinks",
+        "kubesim",
+        "logs",
+        "apps",
+        "check",
+        "drains",
+        "keys",
+        "completions",
+        "man",
+    ] {
+        let help = run(&[subcommand, "--help"], &[]).await;
+        let help = String::from_utf8(help.stdout).unwrap();
+        assert!(help.contains("\nExamples:\n  tributary "), "{subcommand}: {help}");
+    }
+}
+
+#[tokio::test]
+async fn old_flag_names_are_still_accepted() {
+    for args in [&["up", "--linger", "x"][..], &["check", "--wait", "x"]] {
+        assert_usage_error(&run(args, &[]).await, &["invalid value 'x'", "such as 30s"]);
+    }
+    let both = ["up", "--remove-gone-apps", "--auth-none-anywhere", "--retention", "1s"];
+    assert_usage_error(&run(&both, &[]).await, &["error: --retention 1s: set at least 1m"]);
+}
+
+#[tokio::test]
+async fn completions_and_man_pages_are_generated() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell], &[]).await;
+        assert!(script.status.success());
+        let script = String::from_utf8(script.stdout).unwrap();
+        assert!(
+            script.contains("kubeconfig-out") && script.contains("drains"),
+            "{shell}"
+        );
+    }
+    let dir = TempDir::new().unwrap();
+    let pages = dir.path().join("man1");
+    let written = run(&["man", &pages.display().to_string()], &[]).await;
+    assert!(written.status.success());
+    for page in ["tributary.1", "tributary-logs.1", "tributary-drains-add.1"] {
+        assert!(
+            std::fs::read_to_string(pages.join(page)).unwrap().contains(".TH"),
+            "{page}"
+        );
+    }
+    let file = dir.path().join("file").display().to_string();
+    std::fs::write(&file, "").unwrap();
+    assert_error(&run(&["man", &file], &[]).await, &[&file, "cannot write man pages"]);
+}
+
+#[tokio::test]
+async fn a_misspelt_variable_is_named_at_start() {
+    let dir = TempDir::new().unwrap();
+    let registry = format!("file:{}", dir.path().join("registry.json").display());
+    let add = [
+        "keys",
+        "add",
+        "--email",
+        "a@b.example",
+        "--app",
+        "shop",
+        "--registry",
+        &registry,
+    ];
+    let output = run(&add, &[("TRIBUTARY_RETENTIN", "1d"), ("TRIBUTARY_KEY", "x")]).await;
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    let warnings: Vec<&str> = stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert_eq!(
+        warnings,
+        [
+            "warning: the environment variable TRIBUTARY_RETENTIN is ignored: unknown name, did you mean TRIBUTARY_RETENTION?"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn commands_that_only_read_create_no_registry() {
+    let dir = TempDir::new().unwrap();
+    let missing = dir.path().join("typo");
+    let data = missing.display().to_string();
+    let registry = format!("file:{data}/registry.json");
+    for args in [
+        &["keys", "list", "--data-dir", &data][..],
+        &["keys", "list", "--registry", &registry],
+        &["keys", "revoke", "1", "--data-dir", &data],
+    ] {
+        assert_error(
+            &run(args, &[]).await,
+            &["no registry at", &data, "--data-dir", "keys add"],
+        );
+        assert!(!missing.exists(), "{args:?}");
+    }
+    let check = ["check", "--server", "http://127.0.0.1:1", "--registry", &registry];
+    let stdout = String::from_utf8(run(&check, &[("KUBECONFIG", "/none-such")]).await.stdout).unwrap();
+    assert!(stdout.contains("FAIL  registry   no registry at"), "{stdout}");
+    assert!(!missing.exists());
 }
 
 #[tokio::test]
@@ -76,7 +228,7 @@ async fn an_api_that_never_answers_can_be_left_with_one_signal() {
 }
 
 #[tokio::test]
-async fn all_settings_that_cannot_be_meant_are_named_at_once() {
+async fn all_invalid_settings_are_reported_at_once() {
     let output = run(
         &[
             "demo",
@@ -90,7 +242,7 @@ async fn all_settings_that_cannot_be_meant_are_named_at_once() {
         &[],
     )
     .await;
-    refused(
+    assert_usage_error(
         &output,
         &[
             "--listen 0.0.0.0:0",
@@ -110,13 +262,13 @@ async fn without_a_kubeconfig_the_user_is_told_what_to_set() {
         &[("HOME", &home)],
     )
     .await;
-    refused(&output, &["KUBECONFIG", "tributary demo"]);
+    assert_error(&output, &["KUBECONFIG", "tributary demo"]);
     let output = run(
         &["up", "--listen", "127.0.0.1:0", "--data-dir", &home],
         &[("HOME", &home), ("KUBECONFIG", "/nowhere")],
     )
     .await;
-    refused(&output, &["KUBECONFIG", "/nowhere"]);
+    assert_error(&output, &["KUBECONFIG", "/nowhere"]);
 }
 
 #[tokio::test]
@@ -127,7 +279,10 @@ async fn an_api_that_does_not_answer_is_named() {
     let data = dir.path().join("data").display().to_string();
     let args = ["up", "--listen", "127.0.0.1:0", "--data-dir", &data];
     let output = run(&args, &[("KUBECONFIG", &kubeconfig)]).await;
-    refused(&output, &[&server, "check KUBECONFIG"]);
+    assert_error(
+        &output,
+        &[&server, "cannot reach the Kubernetes API", "check KUBECONFIG"],
+    );
 }
 
 #[tokio::test]
@@ -135,9 +290,14 @@ async fn a_port_that_is_taken_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let output = run(&["demo", "--listen", &addr], &[]).await;
-    refused(&output, &[&addr, "--listen"]);
+    assert_error(
+        &output,
+        &[&format!(
+            "cannot bind {addr}: address already in use; choose another address or port with --listen"
+        )],
+    );
     let output = run(&["kubesim", "--listen", &addr], &[]).await;
-    refused(&output, &[&addr]);
+    assert_error(&output, &[&addr]);
 }
 
 #[tokio::test]
@@ -147,7 +307,7 @@ async fn a_log_directory_that_cannot_be_made_is_named() {
     std::fs::write(&file, "").unwrap();
     let pods = file.join("pods").display().to_string();
     let output = run(&["kubesim", "--pod-log-dir", &pods], &[]).await;
-    refused(&output, &[&pods, "--pod-log-dir"]);
+    assert_error(&output, &[&pods, "--pod-log-dir"]);
 }
 
 #[tokio::test]
@@ -156,12 +316,12 @@ async fn a_data_directory_in_use_or_not_usable_is_named() {
     let data = dir.path().join("data").display().to_string();
     let demo = Tributary::start(&["demo", "--listen", "127.0.0.1:0", "--data-dir", &data], &[]).await;
     let output = run(&["demo", "--listen", "127.0.0.1:0", "--data-dir", &data], &[]).await;
-    refused(&output, &[&data, "in use by another process", "--data-dir"]);
+    assert_error(&output, &[&data, "in use by another process", "--data-dir"]);
     demo.terminate().await;
     let file = dir.path().join("file").display().to_string();
     std::fs::write(&file, "").unwrap();
     let output = run(&["demo", "--listen", "127.0.0.1:0", "--data-dir", &file], &[]).await;
-    refused(&output, &[&file, "--data-dir"]);
+    assert_error(&output, &[&file, "--data-dir"]);
 }
 
 #[tokio::test]
@@ -170,9 +330,9 @@ async fn a_scenario_that_cannot_be_played_is_explained() {
     let file = dir.path().join("scenario.toml").display().to_string();
     std::fs::write(&file, "[[pods]]\nnamespace = 'a'\nname = 'b'\nreplica = 3\n").unwrap();
     let output = run(&["kubesim", "--scenario", &file], &[]).await;
-    refused(&output, &[&file, "replica"]);
+    assert_error(&output, &[&file, "replica"]);
     let output = run(&["demo", "--listen", "127.0.0.1:0", "--scenario", "/nowhere"], &[]).await;
-    refused(&output, &["/nowhere"]);
+    assert_error(&output, &["/nowhere"]);
 }
 
 #[tokio::test]
@@ -188,20 +348,20 @@ async fn logs_prints_what_was_asked_for_and_says_what_it_cannot_have() {
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(stdout.lines().count(), 5);
     stdout.lines().for_each(|line| assert_eq!(take_apart(line).app, "shop"));
-    refused(
+    assert_error(
         &run(&["logs", "nope", "--server", &server], &[]).await,
         &["nope", "app not found"],
     );
-    refused(
+    assert_error(
         &run(&["logs", "shop", "--server", "127.0.0.1"], &[]).await,
         &["--server 127.0.0.1"],
     );
-    refused(
+    assert_error(
         &run(&["logs", "shop", "--server", "ftp://127.0.0.1"], &[]).await,
         &["--server ftp://127.0.0.1"],
     );
     let nobody = format!("http://127.0.0.1:{}", dead_port());
-    refused(
+    assert_error(
         &run(&["logs", "shop", "--server", &nobody], &[]).await,
         &[&nobody, "--server"],
     );

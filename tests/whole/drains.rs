@@ -110,7 +110,7 @@ async fn what_cannot_be_is_refused_in_one_line_that_says_why() {
     // Nobody listens there.
     let id = succeeds(&demo, &["add", "shop", "syslog+tcp://127.0.0.1:1"]).await;
     let said = fails(&demo, &["test", "shop", id.trim()]).await;
-    assert!(said.contains("cannot be sent to: connect: "), "{said}");
+    assert!(said.contains("connect failed: "), "{said}");
     // The app is told in its own log.
     let mut told = demo.get("/api/apps/shop/logs").await;
     bounded("a notice", async {

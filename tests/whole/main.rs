@@ -21,6 +21,7 @@ mod monitoring;
 mod name_server;
 mod projects;
 mod pypi;
+mod reference;
 mod replicas;
 mod rights;
 mod sinks;

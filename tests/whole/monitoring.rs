@@ -112,7 +112,7 @@ async fn metrics_are_called_as_prometheus_would_have_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_explained_and_every_rule_asks_for_one_that_there_is() {
     let read = |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
-    let (explained, alerts) = (read("docs/metrics.md"), read("deploy/monitoring/alerts.yaml"));
+    let (explained, alerts) = (read("docs/reference/metrics.md"), read("deploy/monitoring/alerts.yaml"));
     let mut demo = start_demo(&["--admin-listen", "127.0.0.1:0"]).await;
     let admin = demo.other_addr().await;
     let shown = Reading::open(admin, "/metrics").await.rest().await;
@@ -127,7 +127,7 @@ async fn every_metric_is_explained_and_every_rule_asks_for_one_that_there_is() {
     for name in &names {
         assert!(
             explained.contains(&format!("`{name}")),
-            "{name} is not in docs/metrics.md"
+            "{name} is not in docs/reference/metrics.md"
         );
     }
     let rules: Value = serde_saphyr::from_str(&alerts).unwrap();

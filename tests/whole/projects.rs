@@ -145,7 +145,7 @@ async fn projects_that_cannot_be_meant_are_refused() {
     for (bus, told) in [
         ("pubsub:one,", "\"\" is not"),
         ("pubsub:one,one", "given twice"),
-        ("pubsub:", "give pubsub:PROJECT"),
+        ("pubsub:", "expected pubsub:PROJECT"),
     ] {
         let refused = run(&["streamer", "--bus", bus, "--listen", "127.0.0.1:0"], &[]).await;
         let said = String::from_utf8_lossy(&refused.stderr);

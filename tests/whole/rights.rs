@@ -124,7 +124,7 @@ impl Stage {
         env.insert("PUBSUB_EMULATOR_HOST".to_owned(), emulator.host().to_owned());
         env.insert("TRIBUTARY_ALLOW_ADDRESS".to_owned(), "127.0.0.0/8".to_owned());
         if account == "check" {
-            args.extend(["--wait", "1s"].map(str::to_owned));
+            args.extend(["--timeout", "1s"].map(str::to_owned));
         }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let env: Vec<(&str, &str)> = env
@@ -186,8 +186,8 @@ fn works(account: &str, said: &[String]) -> bool {
     match account {
         "collector" => says("following"),
         "streamer" => says("listening on"),
-        "sinks" => says("drains are known"),
-        "check" => says("ok         rights     the accounts of tributary"),
+        "sinks" => says("drains loaded"),
+        "check" => says("OK    rights     the service accounts of tributary have all"),
         other => panic!("{other} is no service"),
     }
 }

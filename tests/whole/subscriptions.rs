@@ -100,7 +100,7 @@ async fn after_two_hundred_tails_of_fifty_apps_no_subscription_is_left_nor_after
     };
     let cluster = Cluster::start(&apps(1, 1)).await;
     let collector = collector(&cluster, &emulator).await;
-    let flags = ["--linger", "1s", "--replica-name", "streamer-0"];
+    let flags = ["--idle-subscription-timeout", "1s", "--replica-name", "streamer-0"];
     let first = streamer(&emulator, &flags).await;
     let open = tails(&first).await;
     // One an app; those that read history back go as soon as they have.
@@ -165,7 +165,7 @@ async fn for_five_minutes_tails_of_fifty_apps_come_and_go_and_none_misses_a_line
     };
     let cluster = Cluster::start(&apps(20_000, 20)).await;
     let collector = collector(&cluster, &emulator).await;
-    let streamer = streamer(&emulator, &["--linger", "1s"]).await;
+    let streamer = streamer(&emulator, &["--idle-subscription-timeout", "1s"]).await;
     drop(tails(&streamer).await);
     let until = Instant::now() + Duration::from_secs(300);
     let tails = (0..APPS * 2).map(|n| comes_and_goes(&streamer, n % APPS, until));

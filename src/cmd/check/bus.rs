@@ -1,4 +1,4 @@
-//! Whether the bus answers, and lets a batch be published and read: in each project.
+//! Checks each project of the bus: publishes a batch and reads it back.
 
 use std::{
     sync::Arc,
@@ -16,31 +16,31 @@ use super::{
 };
 use crate::flags::bus::BusArgs;
 
-/// What the app of a check is called, before something random. It is there for as long as the check takes.
+/// Prefix of the temporary app; a random suffix follows.
 const APP: &str = "tributary-check";
 
-/// How long a batch may be on its way.
-const WAY: Duration = Duration::from_secs(20);
+/// How long a batch may take from publisher to reader.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What is done with a project, and what it takes.
+/// The operation that failed.
 #[derive(Clone, Copy)]
-enum Step {
-    Answer,
-    Create,
-    Follow,
+enum Operation {
+    Connect,
+    CreateTopic,
+    Subscribe,
     Publish,
-    Read,
+    Pull,
 }
 
-/// Tries each project. The bus, where all of it can be used.
-pub(super) async fn look(
+/// Checks each project. Returns the bus if all projects work.
+pub(super) async fn check(
     report: &mut Report,
     clocks: &mut Clocks,
     args: Option<BusArgs>,
     retention: Duration,
 ) -> Option<Arc<dyn Bus>> {
     let Some(args) = args else {
-        report.unchecked("bus", "none was named (--bus)");
+        report.skip("bus", "no bus set; set --bus to check it");
         return None;
     };
     let settings = args.settings("check", retention);
@@ -50,17 +50,17 @@ pub(super) async fn look(
             projects: vec![project.clone()],
             ..settings.clone()
         };
-        match try_project(clocks, alone).await {
-            Ok(took) => report.ok(
+        match check_project(clocks, alone).await {
+            Ok(elapsed) => report.ok(
                 "bus",
                 format!(
-                    "pubsub:{project}: a batch is published and read back in {}",
-                    millis(took)
+                    "pubsub:{project}: published and read back a batch in {}",
+                    millis(elapsed)
                 ),
             ),
-            Err(fault) => {
+            Err(problem) => {
                 usable = false;
-                report.fault("bus", format!("pubsub:{project}: {fault}"));
+                report.fail("bus", format!("pubsub:{project}: {problem}"));
             }
         }
     }
@@ -70,55 +70,63 @@ pub(super) async fn look(
     match args.open_with(settings).await {
         Ok(bus) => Some(bus),
         Err(error) => {
-            report.fault("bus", format!("{error:#}"));
+            report.fail("bus", format!("{error:#}"));
             None
         }
     }
 }
 
-async fn try_project(clocks: &mut Clocks, settings: PubSubSettings) -> Result<Duration, String> {
+async fn check_project(clocks: &mut Clocks, settings: PubSubSettings) -> Result<Duration, String> {
     let emulator = settings.emulator.clone();
     let bus = PubSub::open(settings).await.map_err(|error| error.to_string())?;
-    let tried = try_bus(clocks, &bus).await;
+    let checked = round_trip(clocks, &bus).await;
     bus.close().await;
-    tried.map_err(|(step, error)| fault(step, &error, emulator.as_deref()))
+    checked.map_err(|(operation, error)| describe(operation, &error, emulator.as_deref()))
 }
 
-async fn try_bus(clocks: &mut Clocks, bus: &dyn Bus) -> Result<Duration, (Step, BusError)> {
-    let at = |step: Step| move |error| (step, error);
-    bus.check().await.map_err(at(Step::Answer))?;
+async fn round_trip(clocks: &mut Clocks, bus: &dyn Bus) -> Result<Duration, (Operation, BusError)> {
+    let during = |operation: Operation| move |error| (operation, error);
+    bus.check().await.map_err(during(Operation::Connect))?;
     let app: AppName = format!("{APP}-{:08x}", rand::random::<u32>())
         .parse()
-        .map_err(|error: bus::InvalidAppName| (Step::Create, BusError::Refused(error.to_string())))?;
-    bus.create(&app).await.map_err(at(Step::Create))?;
-    let tried = async {
-        let mut reader = bus.follow(&app, Start::Now).await.map_err(at(Step::Follow))?;
-        let (began, asked) = (Instant::now(), SystemTime::now());
-        bus.publish(batch(&app).map_err(at(Step::Publish))?)
+        .map_err(|error: bus::InvalidAppName| (Operation::CreateTopic, BusError::Refused(error.to_string())))?;
+    bus.create(&app).await.map_err(during(Operation::CreateTopic))?;
+    let result = async {
+        let mut reader = bus
+            .follow(&app, Start::Now)
             .await
-            .map_err(at(Step::Publish))?;
-        let answered = SystemTime::now();
-        let published = tokio::time::timeout(WAY, read(&mut reader)).await;
-        let silent = |_| BusError::Unavailable(format!("what was published did not come within {} s", WAY.as_secs()));
+            .map_err(during(Operation::Subscribe))?;
+        let (started, sent) = (Instant::now(), SystemTime::now());
+        bus.publish(batch(&app).map_err(during(Operation::Publish))?)
+            .await
+            .map_err(during(Operation::Publish))?;
+        let received = SystemTime::now();
+        let published = tokio::time::timeout(DELIVERY_TIMEOUT, first_batch(&mut reader)).await;
+        let timeout = |_| {
+            BusError::Unavailable(format!(
+                "the published batch did not arrive within {} s",
+                DELIVERY_TIMEOUT.as_secs()
+            ))
+        };
         let published = published
-            .map_err(silent)
+            .map_err(timeout)
             .and_then(|read| read)
-            .map_err(at(Step::Read))?;
-        clocks.heard(
+            .map_err(during(Operation::Pull))?;
+        clocks.record(
             "the bus",
             UNIX_EPOCH + Duration::from_micros(published),
-            (asked, answered),
+            (sent, received),
             Duration::ZERO,
         );
-        Ok(began.elapsed())
+        Ok(started.elapsed())
     };
-    let tried = tried.await;
-    let removed = bus.remove(&app).await.map_err(at(Step::Create));
-    tried.and_then(|took| removed.map(|()| took))
+    let result = result.await;
+    let removed = bus.remove(&app).await.map_err(during(Operation::CreateTopic));
+    result.and_then(|elapsed| removed.map(|()| elapsed))
 }
 
-/// Reads up to the first batch; returns when the bus accepted it, in microseconds.
-async fn read(reader: &mut Reader) -> Result<u64, BusError> {
+/// Reads up to the first batch. Returns its publish time in microseconds since 1970.
+async fn first_batch(reader: &mut Reader) -> Result<u64, BusError> {
     loop {
         match reader.next().await {
             Some(Ok(Item::Delivery(delivery))) => return Ok(delivery.published.0),
@@ -139,30 +147,30 @@ fn batch(app: &AppName) -> Result<Batch, BusError> {
     })
 }
 
-/// What failed, and what to do.
-fn fault(step: Step, error: &BusError, emulator: Option<&str>) -> String {
-    let (what, rights) = match step {
-        Step::Answer => ("it cannot be asked for a topic", "pubsub.topics.get"),
-        Step::Create => (
-            "a topic cannot be made, or removed",
+/// Describes a failure: the operation, the cause and what to do.
+fn describe(operation: Operation, error: &BusError, emulator: Option<&str>) -> String {
+    let (failure, rights) = match operation {
+        Operation::Connect => ("cannot look up a topic", "pubsub.topics.get"),
+        Operation::CreateTopic => (
+            "cannot create or remove a topic",
             "pubsub.topics.create and pubsub.topics.delete",
         ),
-        Step::Follow => (
-            "a subscription cannot be made",
+        Operation::Subscribe => (
+            "cannot create a subscription",
             "pubsub.subscriptions.create and pubsub.topics.attachSubscription",
         ),
-        Step::Publish => ("nothing can be published", "pubsub.topics.publish"),
-        Step::Read => ("nothing can be read", "pubsub.subscriptions.consume"),
+        Operation::Publish => ("cannot publish", "pubsub.topics.publish"),
+        Operation::Pull => ("cannot read from a subscription", "pubsub.subscriptions.consume"),
     };
     let advice = match (error, emulator) {
-        (BusError::Denied(_), _) => format!("give the account the right {rights}"),
+        (BusError::Denied(_), _) => format!("grant the account {rights}"),
         (BusError::Quota(_), _) => {
-            "raise the project's quota, or name another project beside it (--bus pubsub:ONE,OTHER)".to_owned()
+            "raise the project's quota, or add a second project: --bus pubsub:ONE,OTHER".to_owned()
         }
-        (_, Some(host)) => format!("is the emulator up at PUBSUB_EMULATOR_HOST={host}?"),
+        (_, Some(host)) => format!("check that the emulator is up at PUBSUB_EMULATOR_HOST={host}"),
         _ => {
-            "is that the project's id, its Pub/Sub API enabled, and pubsub.googleapis.com reached from here?".to_owned()
+            "check the project id, that its Pub/Sub API is enabled, and that pubsub.googleapis.com is reachable from here".to_owned()
         }
     };
-    format!("{what}: {error} ({advice})")
+    format!("{failure}: {error}; {advice}")
 }

@@ -1,4 +1,5 @@
-//! Whether the clocks of those who take part agree: lines are merged by their nodes' stamps, and leases and keys are good for a time.
+//! Compares the clocks of the deployment: lines are merged by their nodes' timestamps, and leases and
+//! keys expire by time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,62 +7,66 @@ use http::{HeaderMap, header};
 
 use super::report::Report;
 
-/// Further apart than this is a fault. A `Date` header tells whole seconds, and an answer takes its time.
+/// Largest accepted difference. A `Date` header has a resolution of one second, and a response takes
+/// time.
 const TOLERANCE: Duration = Duration::from_secs(3);
 
-/// Others' clocks, beside this machine's.
+/// Readings of other clocks, relative to this machine's.
 #[derive(Default)]
 pub(super) struct Clocks(Vec<Clock>);
 
 struct Clock {
-    whose: String,
-    /// In milliseconds; above 0: ahead of this machine's.
+    name: String,
+    /// Milliseconds ahead of this machine's clock; negative if behind.
     ahead: i64,
 }
 
 impl Clocks {
-    /// Somebody said that it was so late, between these two times of this machine's. `grain` is how coarsely they say it.
-    pub(super) fn heard(
+    /// Records a reading that was taken between `sent` and `received` of this machine's clock, with a
+    /// given resolution.
+    pub(super) fn record(
         &mut self,
-        whose: impl Into<String>,
-        told: SystemTime,
-        (asked, answered): (SystemTime, SystemTime),
-        grain: Duration,
+        name: impl Into<String>,
+        reading: SystemTime,
+        (sent, received): (SystemTime, SystemTime),
+        resolution: Duration,
     ) {
-        let (told, asked, answered) = (millis(told), millis(asked), millis(answered));
-        let grain = i64::try_from(grain.as_millis()).unwrap_or_default();
-        // Anything between is as good as exact.
-        let ahead = match told {
-            told if told + grain < asked => told + grain - asked,
-            told if told > answered => told - answered,
+        let (reading, sent, received) = (unix_millis(reading), unix_millis(sent), unix_millis(received));
+        let resolution = i64::try_from(resolution.as_millis()).unwrap_or_default();
+        // A reading within the span counts as exact.
+        let ahead = match reading {
+            reading if reading + resolution < sent => reading + resolution - sent,
+            reading if reading > received => reading - received,
             _ => 0,
         };
         self.0.push(Clock {
-            whose: whose.into(),
+            name: name.into(),
             ahead,
         });
     }
 
-    /// The same of an HTTP answer's `Date`, which tells whole seconds (RFC 9110, section 6.6.1). Without one nothing was said.
-    pub(super) fn heard_date(&mut self, whose: &str, headers: &HeaderMap, times: (SystemTime, SystemTime)) {
+    /// Records the `Date` header of a response; without one there is no reading.
+    ///
+    /// *Source*: RFC 9110, section 6.6.1.
+    pub(super) fn record_date(&mut self, name: &str, headers: &HeaderMap, span: (SystemTime, SystemTime)) {
         let date = headers.get(header::DATE).and_then(|date| date.to_str().ok());
-        if let Some(told) = date.and_then(|date| httpdate::parse_http_date(date).ok()) {
-            self.heard(whose, told, times, Duration::from_secs(1));
+        if let Some(date) = date.and_then(|date| httpdate::parse_http_date(date).ok()) {
+            self.record(name, date, span, Duration::from_secs(1));
         }
     }
 
-    /// Tells which are off.
-    pub(super) fn tell(self, report: &mut Report) {
+    /// Reports the clocks that differ.
+    pub(super) fn report(self, report: &mut Report) {
         let tolerance = i64::try_from(TOLERANCE.as_millis()).unwrap_or_default();
         let (good, off): (Vec<&Clock>, Vec<&Clock>) = self.0.iter().partition(|clock| clock.ahead.abs() <= tolerance);
-        let names = |clocks: &[&Clock]| clocks.iter().map(|clock| &*clock.whose).collect::<Vec<_>>().join(", ");
+        let names = |clocks: &[&Clock]| clocks.iter().map(|clock| &*clock.name).collect::<Vec<_>>().join(", ");
         if good.is_empty() && off.len() > 1 {
             let seconds = off[0].ahead as f64 / 1000.0;
-            let way = if seconds > 0.0 { "behind" } else { "ahead of" };
-            report.fault(
+            let direction = if seconds > 0.0 { "behind" } else { "ahead of" };
+            report.fail(
                 "clock",
                 format!(
-                    "this machine's clock is {:.1} s {way} all others ({}): set it (NTP)",
+                    "this machine's clock is {:.1} s {direction} all others ({}); synchronize it with NTP",
                     seconds.abs(),
                     names(&off)
                 ),
@@ -70,23 +75,23 @@ impl Clocks {
         }
         for clock in off {
             let seconds = clock.ahead as f64 / 1000.0;
-            let way = if seconds > 0.0 { "ahead of" } else { "behind" };
-            report.fault(
+            let direction = if seconds > 0.0 { "ahead of" } else { "behind" };
+            report.fail(
                 "clock",
                 format!(
-                    "the clock of {} is {:.1} s {way} this machine's: lines are merged by their times, so set it (NTP)",
-                    clock.whose,
+                    "the clock of {} is {:.1} s {direction} this machine's; lines are merged by time, so synchronize it with NTP",
+                    clock.name,
                     seconds.abs()
                 ),
             );
         }
         if !good.is_empty() {
-            report.ok("clock", format!("this machine's agrees with that of {}", names(&good)));
+            report.ok("clock", format!("this machine and {} agree", names(&good)));
         }
     }
 }
 
-fn millis(time: SystemTime) -> i64 {
+fn unix_millis(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Whether the Kubernetes API answers, which containers there are, and whether each has a collector.
+//! Checks the Kubernetes API, lists the running containers, and finds apps without a collector.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,76 +19,76 @@ use super::{
 };
 use crate::{
     deadline::answered,
-    kube_client::{self as client, innermost, refusal},
+    kube_client::{self, api_error, innermost},
 };
 
-/// Pods of a page.
+/// Pods per page of a list request.
 const PAGE: u32 = 500;
 
-/// A container that runs for so long has been seen by its collector.
-const SEEN_AFTER: Duration = Duration::from_secs(20);
+/// A collector finds a container within this time.
+const DISCOVERY_TIME: Duration = Duration::from_secs(20);
 
-/// Of a long list, so many are named.
-const NAMED: usize = 5;
+/// A verdict names at most this many apps.
+const MAX_NAMED: usize = 5;
 
-/// Asks the API for its version.
-pub(super) async fn look(report: &mut Report, clocks: &mut Clocks) -> Option<Client> {
-    let client = match client::unasked().await {
+/// Requests the version of the API server. Returns a client if it answers.
+pub(super) async fn check(report: &mut Report, clocks: &mut Clocks) -> Option<Client> {
+    let client = match kube_client::without_probe().await {
         Ok(client) => client,
         Err(error) => {
-            report.fault("cluster", format!("{error:#}"));
+            report.fail("cluster", format!("{error:#}"));
             return None;
         }
     };
-    match asked(&client, clocks).await {
+    match request_version(&client, clocks).await {
         Ok(version) => {
-            report.ok("cluster", format!("the Kubernetes API answers, {version}"));
+            report.ok("cluster", format!("the Kubernetes API answers, version {version}"));
             Some(client)
         }
-        Err(why) => {
-            report.fault(
+        Err(cause) => {
+            report.fail(
                 "cluster",
-                format!("the Kubernetes API does not answer: {why} (KUBECONFIG names another)"),
+                format!("cannot reach the Kubernetes API: {cause}; check KUBECONFIG and that the cluster is up"),
             );
             None
         }
     }
 }
 
-async fn asked(client: &Client, clocks: &mut Clocks) -> Result<String, String> {
+async fn request_version(client: &Client, clocks: &mut Clocks) -> Result<String, String> {
     let request = Request::get("/version")
         .body(Body::empty())
         .map_err(|error| error.to_string())?;
-    let asked = SystemTime::now();
-    let answer = answered(client.send(request))
+    let sent = SystemTime::now();
+    let response = answered(client.send(request))
         .await?
         .map_err(|error| innermost(&error))?;
-    clocks.heard_date("the API server", answer.headers(), (asked, SystemTime::now()));
-    if !answer.status().is_success() {
-        return Err(format!("it answers {} to a question for its version", answer.status()));
+    clocks.record_date("the API server", response.headers(), (sent, SystemTime::now()));
+    if !response.status().is_success() {
+        return Err(format!("/version returned {}", response.status()));
     }
-    let body = answered(answer.into_body().collect()).await?;
+    let body = answered(response.into_body().collect()).await?;
     let body = body.map_err(|error| error.to_string())?.to_bytes();
     let version: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
     let version = version["gitVersion"].as_str();
     version
         .map(str::to_owned)
-        .ok_or_else(|| "what it says of its version is none".to_owned())
+        .ok_or_else(|| "the response to /version has no gitVersion".to_owned())
 }
 
-/// The containers that run and are collected. Of which no line can have come, that is told: where their app has no topic.
+/// Returns the running containers that collectors read, and reports apps that have no topic.
 pub(super) async fn containers(
     report: &mut Report,
     client: &Client,
     app_from: &AppFrom,
     bus: Option<&dyn bus::Bus>,
 ) -> Vec<Instance> {
-    let pods = match pods(client).await {
+    let pods = match list_pods(client).await {
         Ok(pods) => pods,
-        Err(why) => {
-            report.fault(
+        Err(cause) => {
+            report.fail(
                 "pods",
-                format!("they cannot be listed: {why} (deploy/base/rbac.yaml has the rules)"),
+                format!("cannot list pods: {cause}; apply the rules in deploy/base/rbac.yaml"),
             );
             return Vec::new();
         }
@@ -96,10 +96,10 @@ pub(super) async fn containers(
     let running: Vec<(Instance, bool)> = pods
         .iter()
         .flat_map(|pod| {
-            let is_old = is_old(pod);
+            let is_discovered = is_discovered(pod);
             collector::collected(pod, app_from)
                 .into_iter()
-                .map(move |instance| (instance, is_old))
+                .map(move |instance| (instance, is_discovered))
         })
         .collect();
     let apps: BTreeSet<&AppName> = running.iter().map(|(instance, _)| &instance.app).collect();
@@ -111,55 +111,55 @@ pub(super) async fn containers(
     match bus {
         None => report.ok("pods", found),
         Some(bus) => match bus.apps().await {
-            Ok(known) => tell_unread(report, &running, &known, &found),
-            Err(error) => report.fault(
+            Ok(topics) => report_missing_topics(report, &running, &topics, &found),
+            Err(error) => report.fail(
                 "pods",
-                format!("{found}, but the bus does not tell its topics: {error}"),
+                format!("{found}, but cannot list the topics of the bus: {error}; check the verdict of the bus"),
             ),
         },
     }
     running.into_iter().map(|(instance, _)| instance).collect()
 }
 
-/// Which apps have no topic, though their containers have run for a while.
-fn tell_unread(report: &mut Report, running: &[(Instance, bool)], known: &[AppName], found: &str) {
-    let mut unread: BTreeMap<&AppName, BTreeSet<&str>> = BTreeMap::new();
-    for (instance, is_old) in running {
-        if *is_old && known.binary_search(&instance.app).is_err() {
-            unread.entry(&instance.app).or_default().insert(&instance.node);
+/// Reports apps that have no topic although a collector should have found their containers.
+fn report_missing_topics(report: &mut Report, running: &[(Instance, bool)], topics: &[AppName], found: &str) {
+    let mut missing: BTreeMap<&AppName, BTreeSet<&str>> = BTreeMap::new();
+    for (instance, is_discovered) in running {
+        if *is_discovered && topics.binary_search(&instance.app).is_err() {
+            missing.entry(&instance.app).or_default().insert(&instance.node);
         }
     }
-    if unread.is_empty() {
-        report.ok("pods", format!("{found}, none without a topic"));
+    if missing.is_empty() {
+        report.ok("pods", format!("{found}, all apps have a topic"));
         return;
     }
-    let named: Vec<String> = unread
+    let named: Vec<String> = missing
         .iter()
-        .take(NAMED)
+        .take(MAX_NAMED)
         .map(|(app, nodes)| format!("{app} (on {})", nodes.iter().copied().collect::<Vec<_>>().join(", ")))
         .collect();
-    let more = unread.len().saturating_sub(NAMED);
+    let more = missing.len().saturating_sub(MAX_NAMED);
     let more = if more > 0 {
         format!(" and {more} more")
     } else {
         String::new()
     };
-    report.fault(
+    report.fail(
         "pods",
         format!(
-            "{found}, but {} without a topic on this bus: {}{more} (is a collector running on that node, and is its --bus this one?)",
-            count(unread.len(), "app"),
+            "{found}, but {} without a topic on this bus: {}{more}; check that a collector runs on that node with this --bus",
+            count(missing.len(), "app"),
             named.join(", ")
         ),
     );
 }
 
-async fn pods(client: &Client) -> Result<Vec<Pod>, String> {
+async fn list_pods(client: &Client) -> Result<Vec<Pod>, String> {
     let api: Api<Pod> = Api::all(client.clone());
     let (mut pods, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
     loop {
         let page = answered(api.list(&params)).await?;
-        let page = page.map_err(|error| refusal(&error))?;
+        let page = page.map_err(|error| api_error(&error))?;
         pods.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
@@ -168,10 +168,10 @@ async fn pods(client: &Client) -> Result<Vec<Pod>, String> {
     }
 }
 
-fn is_old(pod: &Pod) -> bool {
+fn is_discovered(pod: &Pod) -> bool {
     let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
     started.is_some_and(|started| {
         let started = SystemTime::from(started.0);
-        started.elapsed().is_ok_and(|age| age > SEEN_AFTER)
+        started.elapsed().is_ok_and(|age| age > DISCOVERY_TIME)
     })
 }

@@ -1,4 +1,4 @@
-//! `tributary check`: looks at a deployment as an operator would, from its bus to a line's whole way, and says what is wrong.
+//! `tributary check`: checks a deployment end to end and reports problems.
 
 mod bus;
 mod canary;
@@ -13,56 +13,78 @@ use std::time::Duration;
 use clap::Args;
 use collector::AppFrom;
 
-use crate::{
-    api_client::ServerArgs,
-    flags::KeepArgs,
-    flags::bus::{BusArgs, BusName},
-    flags::registry::RegistryArgs,
+use crate::flags::{
+    bus::{BusArgs, BusName},
+    registry::RegistryArgs,
+    server::ServerArgs,
+    storage::RetentionArgs,
 };
 use clock::Clocks;
 use report::{Report, count};
 
+/// Examples at the end of the help.
+const EXAMPLES: &str = "\
+Examples:
+  tributary check
+  tributary check --bus pubsub:my-project --server http://streamer.tributary:8080
+  tributary check --bus pubsub:my-project --registry kubernetes:tributary --accounts tributary";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct CheckArgs {
-    /// The bus: `pubsub:PROJECT` or `pubsub:PROJECT,PROJECT,…` [default: none is looked at, as with `tributary up`, which has one of its own]
-    #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS")]
+    /// Check this bus: `pubsub:PROJECT[,PROJECT…]` [default: no bus, as with `tributary up`, which embeds one]
+    #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS", help_heading = "Storage")]
     bus: Option<BusName>,
     #[command(flatten)]
-    keep: KeepArgs,
+    retention: RetentionArgs,
     #[command(flatten)]
     registry: RegistryArgs,
     #[command(flatten)]
     server: ServerArgs,
-    /// What names a pod's app: `namespace`, or `label:KEY`
-    #[arg(long, env = "TRIBUTARY_APP_FROM", value_name = "FROM", default_value = "namespace")]
-    app_from: AppFrom,
-    /// Also look whether the accounts `collector`, `streamer` and `sinks` of this namespace have the rights they need, as deploy/ gives them; needs the right to ask (`create`
-    /// `subjectaccessreviews`) [default: the rights of who checks alone]
-    #[arg(long, env = "TRIBUTARY_ACCOUNTS", value_name = "NAMESPACE")]
-    accounts: Option<String>,
-    /// How long to wait for a container to print the line whose way is measured
+    /// Name a pod's app after its `namespace` or its `label:KEY`
     #[arg(
         long,
+        env = "TRIBUTARY_APP_FROM",
+        value_name = "RULE",
+        default_value = "namespace",
+        help_heading = "Collecting"
+    )]
+    app_from: AppFrom,
+    /// Check the rights of the service accounts in this namespace; requires `create` on subjectaccessreviews [default: only the caller's rights]
+    #[arg(
+        long,
+        env = "TRIBUTARY_ACCOUNTS",
+        value_name = "NAMESPACE",
+        help_heading = "Auth & TLS"
+    )]
+    accounts: Option<String>,
+    /// Wait this long for a container to print the line that is traced
+    #[arg(
+        long,
+        alias = "wait",
         value_name = "TIME",
         default_value = "20s",
-        value_parser = humantime::parse_duration
+        value_parser = crate::flags::values::duration
     )]
-    wait: Duration,
+    timeout: Duration,
 }
 
-/// Looks at everything, tells it, and ends; what one part is missing keeps no other from being looked at.
+/// Runs every check; a failure of one part does not skip the others.
+///
+/// # Errors
+/// Fails if at least one verdict is FAIL.
 pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<()> {
     let (mut report, mut clocks) = (Report::default(), Clocks::default());
-    let bus = bus::look(
+    let bus = bus::check(
         &mut report,
         &mut clocks,
         args.bus.clone().map(BusArgs::from),
-        args.keep.retention,
+        args.retention.retention,
     )
     .await;
-    let cluster = cluster::look(&mut report, &mut clocks).await;
+    let cluster = cluster::check(&mut report, &mut clocks).await;
     if let Some(cluster) = &cluster {
-        rights::look(
+        rights::check(
             &mut report,
             cluster,
             args.accounts.as_deref(),
@@ -74,38 +96,41 @@ pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<()> {
         Some(cluster) => cluster::containers(&mut report, cluster, &args.app_from, bus.as_deref()).await,
         None => Vec::new(),
     };
-    registry(&mut report, &args.registry).await;
-    let server = server::look(&mut report, &mut clocks, &args.server).await;
+    check_registry(&mut report, &args.registry).await;
+    let server = server::check(&mut report, &mut clocks, &args.server).await;
     match &cluster {
         Some(cluster) if !containers.is_empty() => {
-            let way = canary::Way {
+            let canary = canary::Canary {
                 cluster,
                 bus: bus.as_deref(),
                 server: server.as_ref(),
-                wait: args.wait,
+                timeout: args.timeout,
             };
-            way.look(&mut report, &mut clocks, containers).await;
+            canary.check(&mut report, &mut clocks, containers).await;
         }
-        _ => report.unchecked("canary", "no container to read a line of"),
+        _ => report.skip(
+            "canary",
+            "no container to trace a line of; deploy an app and run the check again",
+        ),
     }
-    clocks.tell(&mut report);
+    clocks.report(&mut report);
     if let Some(bus) = bus {
         bus.close().await;
     }
     report.conclude()
 }
 
-/// Whether drains and keys can be had.
-async fn registry(report: &mut Report, args: &RegistryArgs) {
-    match args.open(None).await {
-        Ok(None) => report.unchecked("registry", "none was named (--registry)"),
+/// Opens the registry and counts its drains and keys.
+async fn check_registry(report: &mut Report, args: &RegistryArgs) {
+    match args.open_existing(None).await {
+        Ok(None) => report.skip("registry", "no registry set; set --registry to check it"),
         Ok(Some(registry)) => {
             let (drains, keys) = (registry.drains().borrow().len(), registry.keys().borrow().list().len());
             report.ok(
                 "registry",
-                format!("{}, {}", count(drains, "drain"), count(keys, "key")),
+                format!("readable, {}, {}", count(drains, "drain"), count(keys, "key")),
             );
         }
-        Err(error) => report.fault("registry", format!("{error:#}")),
+        Err(error) => report.fail("registry", format!("{error:#}")),
     }
 }

@@ -1,57 +1,74 @@
-//! What was found, a line each.
+//! The verdicts of a check, one per line.
 
 use std::{fmt::Display, time::Duration};
 
 use bus::notice::one_line;
 
-use crate::console as say;
+use crate::console;
 
-/// How many lines of each kind there were.
+/// Prints verdicts and counts them.
 #[derive(Default)]
 pub(super) struct Report {
-    faults: usize,
-    unchecked: usize,
+    warnings: usize,
+    failures: usize,
+    skipped: usize,
 }
 
 impl Report {
-    /// It is as it should be.
-    pub(super) fn ok(&mut self, part: &str, said: impl Display) {
-        say::answer(&format!("ok         {part:<10} {said}"));
+    /// The part works.
+    pub(super) fn ok(&mut self, part: &str, detail: impl Display) {
+        print("OK", part, detail);
     }
 
-    /// It is not, and what to do.
-    pub(super) fn fault(&mut self, part: &str, said: impl Display) {
-        self.faults += 1;
-        say::answer(&format!("FAULT      {part:<10} {}", one_line(&said.to_string())));
+    /// The part works, but an operator should act.
+    pub(super) fn warn(&mut self, part: &str, detail: impl Display) {
+        self.warnings += 1;
+        print("WARN", part, detail);
     }
 
-    /// It was not looked at, and why.
-    pub(super) fn unchecked(&mut self, part: &str, said: impl Display) {
-        self.unchecked += 1;
-        say::answer(&format!("unchecked  {part:<10} {}", one_line(&said.to_string())));
+    /// The part does not work; the detail says what to do.
+    pub(super) fn fail(&mut self, part: &str, detail: impl Display) {
+        self.failures += 1;
+        print("FAIL", part, detail);
     }
 
-    /// All of it in a word.
+    /// The part was not checked, with the reason.
+    pub(super) fn skip(&mut self, part: &str, detail: impl Display) {
+        self.skipped += 1;
+        print("SKIP", part, detail);
+    }
+
+    /// Prints a summary on stderr.
     ///
     /// # Errors
-    /// Where there was a fault.
+    /// Fails if there was a failure.
     pub(super) fn conclude(self) -> anyhow::Result<()> {
-        match (self.faults, self.unchecked) {
-            (0, 0) => say::aside("no fault"),
-            (0, unchecked) => say::aside(&format!("no fault, {unchecked} not checked")),
-            (1, _) => anyhow::bail!("1 fault"),
-            (faults, _) => anyhow::bail!("{faults} faults"),
+        let more = [(self.warnings, "warning"), (self.skipped, "part")]
+            .into_iter()
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, noun)| match noun {
+                "part" => format!(", {} skipped", count(number, noun)),
+                _ => format!(", {}", count(number, noun)),
+            })
+            .collect::<String>();
+        if self.failures > 0 {
+            anyhow::bail!("check found {}{more}", count(self.failures, "failure"));
         }
+        console::eprintln_line(&format!("check found no failures{more}"));
         Ok(())
     }
 }
 
-/// So many of these.
-pub(super) fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+fn print(verdict: &str, part: &str, detail: impl Display) {
+    console::println_line(&format!("{verdict:<4}  {part:<10} {}", one_line(&detail.to_string())));
 }
 
-/// A time as people read it, in whole milliseconds.
+/// Formats a number with its noun in the singular or the plural.
+pub(super) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Formats a duration in whole milliseconds.
 pub(super) fn millis(time: Duration) -> String {
     format!("{} ms", time.as_millis())
 }

@@ -1,87 +1,90 @@
-//! Whether the accounts may do what they have to: those of the services, or that of who checks.
+//! Checks RBAC rights: those of the service accounts, or the caller's.
 
 use http::Request;
 use kube::Client;
 use serde_json::{Value, json};
 
 use super::report::Report;
-use crate::kube_client::refusal;
+use crate::kube_client::api_error;
 
-/// What a service needs to be allowed.
+/// A rule that a service account needs.
 struct Need {
     /// The account in deploy/base/rbac.yaml.
     account: &'static str,
     resource: &'static str,
     subresource: &'static str,
     verbs: &'static [&'static str],
-    /// Of the registry's namespace; else of all.
-    of_registry: bool,
+    /// Whether the rule covers the registry's namespace only, instead of all namespaces.
+    in_registry_namespace: bool,
 }
 
-/// All of them, as deploy/base/rbac.yaml gives them.
+/// The rules of deploy/base/rbac.yaml.
 const NEEDS: [Need; 4] = [
     Need {
         account: "collector",
         resource: "pods",
         subresource: "",
         verbs: &["list", "watch"],
-        of_registry: false,
+        in_registry_namespace: false,
     },
     Need {
         account: "collector",
         resource: "pods",
         subresource: "log",
         verbs: &["get"],
-        of_registry: false,
+        in_registry_namespace: false,
     },
     Need {
         account: "streamer",
         resource: "secrets",
         subresource: "",
         verbs: &["get", "list", "watch", "create", "update", "delete"],
-        of_registry: true,
+        in_registry_namespace: true,
     },
     Need {
         account: "sinks",
         resource: "secrets",
         subresource: "",
         verbs: &["get", "list", "watch", "create", "update"],
-        of_registry: true,
+        in_registry_namespace: true,
     },
 ];
 
-/// Asks the API for each right: of the accounts of a namespace, or else, as far as the check needs them, of who asks. `registry` is the namespace of the Secrets, where they are
-/// in such.
-pub(super) async fn look(report: &mut Report, client: &Client, accounts: Option<&str>, registry: Option<&str>) {
+/// Checks each right: of the accounts in a namespace, or of the caller, as far as the check itself
+/// needs them. `registry` is the namespace of the registry's Secrets.
+pub(super) async fn check(report: &mut Report, client: &Client, accounts: Option<&str>, registry: Option<&str>) {
     let registry = registry.or(accounts);
-    let mut allowed = 0;
+    let mut granted = 0;
     for need in &NEEDS {
-        // Who checks reads containers; the registry is opened as itself.
-        let whose = match accounts {
+        let user = match accounts {
             Some(namespace) => Some(format!("system:serviceaccount:{namespace}:{}", need.account)),
-            None if need.of_registry => continue,
+            // The caller's access to the registry is checked by opening it.
+            None if need.in_registry_namespace => continue,
             None => None,
         };
         for verb in need.verbs {
-            match is_allowed(client, whose.as_deref(), need, verb, registry).await {
-                Ok(true) => allowed += 1,
-                Ok(false) => report.fault("rights", need.missing(whose.as_deref(), verb, registry)),
-                Err(why) => {
-                    report.fault(
+            match is_allowed(client, user.as_deref(), need, verb, registry).await {
+                Ok(true) => granted += 1,
+                Ok(false) => report.fail("rights", need.missing(user.as_deref(), verb, registry)),
+                Err(cause) => {
+                    report.fail(
                         "rights",
-                        format!("the API does not tell who may {verb} {}: {why}", need.name()),
+                        format!(
+                            "cannot review access to {verb} {}: {cause}; grant the caller `create` on subjectaccessreviews",
+                            need.name()
+                        ),
                     );
                     return;
                 }
             }
         }
     }
-    if allowed > 0 {
-        let whose = accounts.map_or_else(
-            || "who checks".to_owned(),
-            |namespace| format!("the accounts of {namespace}"),
+    if granted > 0 {
+        let subject = accounts.map_or_else(
+            || "the caller has".to_owned(),
+            |namespace| format!("the service accounts of {namespace} have"),
         );
-        report.ok("rights", format!("{whose}: {allowed} as needed"));
+        report.ok("rights", format!("{subject} all {granted} rights they need"));
     }
 }
 
@@ -93,42 +96,45 @@ impl Need {
         }
     }
 
-    fn missing(&self, whose: Option<&str>, verb: &str, registry: Option<&str>) -> String {
+    fn missing(&self, user: Option<&str>, verb: &str, registry: Option<&str>) -> String {
         let scope = match registry {
-            Some(namespace) if self.of_registry => format!("in the namespace {namespace}"),
+            Some(namespace) if self.in_registry_namespace => format!("in the namespace {namespace}"),
             _ => "in all namespaces".to_owned(),
         };
         format!(
-            "{} may not {verb} {} {scope}: {} (deploy/base/rbac.yaml has the rule)",
-            whose.unwrap_or("who checks"),
+            "{} may not {verb} {} {scope}: {}; apply the rule in deploy/base/rbac.yaml",
+            user.unwrap_or("the caller"),
             self.name(),
             match (self.account, self.subresource) {
-                ("collector", "log") => "no line is read",
-                ("collector", _) => "no container is found",
-                ("streamer", _) => "drains and keys cannot be kept",
-                _ => "drains cannot be read, or shared",
+                ("collector", "log") => "the collector cannot read logs",
+                ("collector", _) => "the collector cannot find containers",
+                ("streamer", _) => "the streamer cannot store drains and keys",
+                _ => "sinks cannot read drains or take leases",
             }
         )
     }
 }
 
-/// *Source*: `SelfSubjectAccessReview` of who asks, `SubjectAccessReview` of others (`authorization.k8s.io/v1`).
+/// Asks the API server whether a user, or the caller, may do something.
+///
+/// *Source*: Kubernetes API, `SubjectAccessReview` and `SelfSubjectAccessReview`
+/// (`authorization.k8s.io/v1`).
 async fn is_allowed(
     client: &Client,
-    whose: Option<&str>,
+    user: Option<&str>,
     need: &Need,
     verb: &str,
     registry: Option<&str>,
 ) -> Result<bool, String> {
-    let namespace = registry.filter(|_| need.of_registry).unwrap_or_default();
-    let asked =
+    let namespace = registry.filter(|_| need.in_registry_namespace).unwrap_or_default();
+    let attributes =
         json!({"verb": verb, "resource": need.resource, "subresource": need.subresource, "namespace": namespace});
-    let (kind, spec) = match whose {
+    let (kind, spec) = match user {
         Some(user) => (
             "SubjectAccessReview",
-            json!({"user": user, "resourceAttributes": asked}),
+            json!({"user": user, "resourceAttributes": attributes}),
         ),
-        None => ("SelfSubjectAccessReview", json!({"resourceAttributes": asked})),
+        None => ("SelfSubjectAccessReview", json!({"resourceAttributes": attributes})),
     };
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec});
     let path = format!("/apis/authorization.k8s.io/v1/{}s", kind.to_lowercase());
@@ -136,6 +142,6 @@ async fn is_allowed(
     let request = request
         .body(review.to_string().into_bytes())
         .map_err(|error| error.to_string())?;
-    let review: Value = client.request(request).await.map_err(|error| refusal(&error))?;
+    let review: Value = client.request(request).await.map_err(|error| api_error(&error))?;
     Ok(review["status"]["allowed"] == true)
 }

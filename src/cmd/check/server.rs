@@ -1,4 +1,4 @@
-//! Whether the streamer answers, and is one.
+//! Checks that a streamer answers at `--server`.
 
 use std::time::SystemTime;
 
@@ -6,50 +6,49 @@ use http::Method;
 use http_body_util::BodyExt;
 
 use super::{clock::Clocks, report::Report};
-use crate::{
-    api_client::{Server, ServerArgs},
-    deadline::answered,
-};
+use crate::{api_client::Server, deadline::answered, flags::server::ServerArgs};
 
-/// Asks the streamer for its description.
-pub(super) async fn look(report: &mut Report, clocks: &mut Clocks, args: &ServerArgs) -> Option<Server> {
+/// Requests the streamer's API description. Returns a client if it is a streamer.
+pub(super) async fn check(report: &mut Report, clocks: &mut Clocks, args: &ServerArgs) -> Option<Server> {
     let server = match Server::new(args) {
         Ok(server) => server,
         Err(error) => {
-            report.fault("streamer", format!("{error:#}"));
+            report.fail("streamer", format!("{error:#}"));
             return None;
         }
     };
-    match asked(&server, clocks).await {
+    match request_description(&server, clocks).await {
         Ok(()) => {
             report.ok("streamer", format!("{} answers", args.server));
             Some(server)
         }
-        Err(why) => {
-            report.fault("streamer", format!("{}: {why}", args.server));
+        Err(problem) => {
+            report.fail("streamer", format!("{}: {problem}", args.server));
             None
         }
     }
 }
 
-async fn asked(server: &Server, clocks: &mut Clocks) -> Result<(), String> {
-    let asked = SystemTime::now();
-    let answer = answered(server.send(server.request(Method::GET, "/openapi.json"), String::new())).await;
-    let answer = answer.map_err(|why| format!("{why}: is it overloaded, or stopped?"))?;
-    let answer = answer.map_err(|why| format!("it cannot be reached: {why} (is a streamer running there, and its Service's selector right? --server names another place)"))?;
-    clocks.heard_date("the streamer", answer.headers(), (asked, SystemTime::now()));
-    let status = answer.status();
-    let body = answered(answer.into_body().collect()).await;
+async fn request_description(server: &Server, clocks: &mut Clocks) -> Result<(), String> {
+    let sent = SystemTime::now();
+    let response = answered(server.send(server.request(Method::GET, "/openapi.json"), String::new())).await;
+    let response = response.map_err(|timeout| format!("{timeout}; check that the streamer is not overloaded"))?;
+    let response = response.map_err(|cause| {
+        format!("cannot be reached: {cause}; check that a streamer runs there and that its Service's selector matches, or set another URL with --server")
+    })?;
+    clocks.record_date("the streamer", response.headers(), (sent, SystemTime::now()));
+    let status = response.status();
+    let body = answered(response.into_body().collect()).await;
     let body = body
         .ok()
         .and_then(Result::ok)
         .map(|body| body.to_bytes())
         .unwrap_or_default();
-    let described: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-    match described {
-        Some(described) if described["paths"]["/api/apps/{app}/logs"].is_object() => Ok(()),
+    let description: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+    match description {
+        Some(description) if description["paths"]["/api/apps/{app}/logs"].is_object() => Ok(()),
         _ => Err(format!(
-            "it answers {status}, but is no streamer (--server names another place)"
+            "returned {status} and is not a streamer; set the streamer's URL with --server"
         )),
     }
 }

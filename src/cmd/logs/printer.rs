@@ -1,4 +1,4 @@
-//! Lines on stdout, as whoever looks at them wants them.
+//! Prints lines to stdout in the chosen format.
 
 use std::{
     borrow::Cow,
@@ -9,18 +9,20 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde::Deserialize;
 
-/// How lines are printed.
+use crate::console;
+
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
     /// `TIME APP[PROCESS]: TEXT`
     Text,
-    /// A JSON object a line
+    /// One JSON object per line
     Json,
-    /// The text alone; what the platform says of its own goes to stderr
+    /// The text alone; platform messages go to stderr
     Raw,
 }
 
-/// A line, as it is sent.
+/// A line, as the server sends it.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Line<'a> {
     #[serde(borrow)]
@@ -37,35 +39,35 @@ pub(super) struct Line<'a> {
     pub(super) seq: Option<u64>,
 }
 
-/// Reads a line.
+/// Parses a line.
 ///
 /// # Errors
-/// What is wrong with it.
-pub(super) fn read(data: &str) -> serde_json::Result<Line<'_>> {
+/// Fails if the data is not a JSON object with the fields of a line.
+pub(super) fn parse(data: &str) -> serde_json::Result<Line<'_>> {
     serde_json::from_str(data)
 }
 
-/// What became of a print.
+/// Result of a write to stdout.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Printed {
-    Well,
-    /// Whoever read stdout has seen enough.
-    Unread,
+    Written,
+    /// The reader of stdout is gone.
+    Closed,
 }
 
-/// Prints lines; they are seen when it is flushed, into a pipe too.
+/// Prints lines; they appear when the printer is flushed.
 pub(super) struct Printer {
     output: Output,
     colours: bool,
     stdout: BufWriter<Stdout>,
 }
 
-/// Colours that can be read on dark and on light.
+/// Colours that are legible on dark and on light backgrounds.
 const COLOURS: [u8; 6] = [31, 32, 33, 34, 35, 36];
 
 impl Printer {
     pub(super) fn new(output: Output) -> Self {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             output,
             colours: !plain && io::stdout().is_terminal(),
@@ -73,56 +75,59 @@ impl Printer {
         }
     }
 
-    /// Prints a line; `data` is it as it was sent.
+    /// Prints a line. `data` is the JSON object as it was received.
     ///
     /// # Errors
-    /// Where it cannot be printed.
+    /// Fails if stdout cannot be written, a closed pipe apart.
     pub(super) fn line(&mut self, data: &str, line: &Line) -> anyhow::Result<Printed> {
-        let wrote = match self.output {
+        let written = match self.output {
             Output::Json => writeln!(self.stdout, "{data}"),
             Output::Raw if line.stream.is_none() => {
-                crate::console::aside(&line.text);
+                console::eprintln_line(&line.text);
                 Ok(())
             }
             Output::Raw => writeln!(self.stdout, "{}", line.text),
             Output::Text => {
-                let text = layout(line, self.colours);
+                let text = format_text(line, self.colours);
                 writeln!(self.stdout, "{text}")
             }
         };
-        printed(wrote)
+        printed(written)
     }
 
-    /// Says something about the log in its place, where people read it; on stderr where programs do.
-    pub(super) fn say(&mut self, what: &str) -> anyhow::Result<Printed> {
+    /// Prints a remark of the client: among the lines in text output, otherwise on stderr.
+    ///
+    /// # Errors
+    /// The same as [`line`](Self::line).
+    pub(super) fn remark(&mut self, text: &str) -> anyhow::Result<Printed> {
         if self.output == Output::Text {
-            printed(writeln!(self.stdout, "-- {what}"))
+            printed(writeln!(self.stdout, "-- {text}"))
         } else {
-            crate::console::aside(&format!("tributary: {what}"));
-            Ok(Printed::Well)
+            console::eprintln_line(&format!("tributary: {text}"));
+            Ok(Printed::Written)
         }
     }
 
-    /// Shows what was printed.
+    /// Flushes the printed lines.
     ///
     /// # Errors
-    /// Where it cannot be printed.
+    /// The same as [`line`](Self::line).
     pub(super) fn flush(&mut self) -> anyhow::Result<Printed> {
         printed(self.stdout.flush())
     }
 }
 
-fn printed(wrote: io::Result<()>) -> anyhow::Result<Printed> {
-    match wrote {
-        Ok(()) => Ok(Printed::Well),
-        // `| head` has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Printed::Unread),
-        Err(error) => Err(error).context("cannot print"),
+fn printed(written: io::Result<()>) -> anyhow::Result<Printed> {
+    match written {
+        Ok(()) => Ok(Printed::Written),
+        // For example, `| head` has ended.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Printed::Closed),
+        Err(error) => Err(error).context("cannot write to stdout"),
     }
 }
 
-/// The streamer's text layout: microseconds, and always `+00:00`.
-fn layout(line: &Line, colours: bool) -> String {
+/// Formats a line as the streamer's text format does: microseconds, and always `+00:00`.
+fn format_text(line: &Line, colours: bool) -> String {
     let time = line
         .time
         .get(.."2026-11-23T07:00:00.123456".len())
@@ -143,14 +148,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_laid_out_as_the_streamer_does() {
+    fn text_output_equals_the_text_format_of_the_streamer() {
         let data = r#"{"time":"2026-11-23T07:00:00.123456789Z","app":"shop","process":"web","origin":"app","stream":"s","seq":1,"text":"a \"b\""}"#;
-        let line = read(data).unwrap();
+        let line = parse(data).unwrap();
         assert_eq!(
-            layout(&line, false),
+            format_text(&line, false),
             "2026-11-23T07:00:00.123456+00:00 shop[web]: a \"b\""
         );
-        let coloured = layout(&line, true);
+        let coloured = format_text(&line, true);
         assert!(
             coloured.starts_with("\x1b[3") && coloured.ends_with("shop[web]:\x1b[0m a \"b\""),
             "{coloured}"

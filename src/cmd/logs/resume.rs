@@ -1,4 +1,4 @@
-//! Where a reader is in a log: the last cursor, and what it has printed behind it.
+//! The position of the client in the log: the last cursor, and the lines printed since.
 
 use std::collections::HashMap;
 
@@ -6,26 +6,29 @@ use bus::{cursor::Cursor, reassembly::Ranges};
 
 use super::printer::Line;
 
-/// A server tells a cursor once a second; what came since the last comes again behind it.
+/// Resumes a stream without repeating lines. The server sends a cursor about once a second; after a
+/// reconnect, lines behind the last cursor arrive again.
 #[derive(Default)]
-pub(super) struct Place {
+pub(super) struct ResumePosition {
     cursor: Option<String>,
     printed: HashMap<String, Ranges>,
 }
 
-impl Place {
-    /// From where to go on.
+impl ResumePosition {
+    /// Returns the cursor to resume at.
     pub(super) fn cursor(&self) -> Option<&str> {
         self.cursor.as_deref()
     }
 
-    /// Lines were printed and no cursor was told: a reading that begins anew may begin too late.
-    pub(super) fn may_have_missed(&self) -> bool {
+    /// Returns whether lines were printed before the first cursor: a new request without a cursor may
+    /// begin behind them.
+    pub(super) fn may_have_gap(&self) -> bool {
         self.cursor.is_none() && !self.printed.is_empty()
     }
 
-    /// Notes a line. False where it was printed already. A notice has no number, and is always news.
-    pub(super) fn is_new(&mut self, line: &Line) -> bool {
+    /// Records a line and returns whether it is new. A platform message without a sequence number is
+    /// always new.
+    pub(super) fn insert(&mut self, line: &Line) -> bool {
         let (Some(stream), Some(seq)) = (line.stream.as_deref(), line.seq) else {
             return true;
         };
@@ -42,10 +45,10 @@ impl Place {
         }
     }
 
-    /// The server told a cursor.
-    pub(super) fn told(&mut self, cursor: Option<String>) {
+    /// Records a cursor from the server.
+    pub(super) fn set_cursor(&mut self, cursor: Option<String>) {
         let Some(cursor) = cursor else { return };
-        // A coarse one names no streams: what was printed has to be remembered beyond it.
+        // A coarse cursor names no streams, so printed lines stay recorded.
         if Cursor::decode(&cursor).is_ok_and(|cursor| !cursor.coarse) {
             self.printed.clear();
         }
@@ -66,22 +69,22 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_printed_once_also_when_it_comes_again_behind_a_cursor() {
-        let mut place = Place::default();
-        assert!(place.is_new(&line(1)) && place.is_new(&line(2)) && !place.is_new(&line(1)));
-        assert!(place.may_have_missed());
+    fn a_line_that_arrives_again_behind_a_cursor_is_printed_once() {
+        let mut position = ResumePosition::default();
+        assert!(position.insert(&line(1)) && position.insert(&line(2)) && !position.insert(&line(1)));
+        assert!(position.may_have_gap());
         let mut cursor = Cursor {
             coarse: true,
             ..Cursor::default()
         };
-        place.told(Some(cursor.encode()));
-        assert!(!place.is_new(&line(2)), "a coarse cursor settles nothing");
+        position.set_cursor(Some(cursor.encode()));
+        assert!(!position.insert(&line(2)), "a coarse cursor covers no line");
         cursor.coarse = false;
-        place.told(Some(cursor.encode()));
+        position.set_cursor(Some(cursor.encode()));
         assert!(
-            place.is_new(&line(2)),
-            "an exact one does: the server sends nothing twice"
+            position.insert(&line(2)),
+            "an exact cursor covers all lines: the server repeats none"
         );
-        assert!(!place.may_have_missed() && place.cursor() == Some(cursor.encode().as_str()));
+        assert!(!position.may_have_gap() && position.cursor() == Some(cursor.encode().as_str()));
     }
 }

@@ -1,4 +1,4 @@
-//! Which line's way is measured, and when it was where: told what comes, it says when it is done.
+//! Chooses the line that is traced, and records when it passed each hop.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,34 +7,34 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long places have to show a first line.
-const WARMING: Duration = Duration::from_secs(5);
+/// How long the hops have to show a first line.
+const WARM_UP: Duration = Duration::from_secs(5);
 
-/// How long a line may take on its way.
-pub(super) const WAY: Duration = Duration::from_secs(20);
+/// How long the traced line may take to pass all hops.
+pub(super) const TRACE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Lines of each place that are remembered until the one whose way is measured is known.
-const REMEMBERED: usize = 100_000;
+/// Lines per hop that are remembered until the traced line is chosen.
+const MAX_REMEMBERED: usize = 100_000;
 
-/// A line: who printed it, and what the log API prints of it.
+/// A line: the container's key, and the line as the log API prints it.
 pub(super) type Line = (String, String);
 
-/// A line at one of the places.
-pub(super) enum Seen {
+/// A line at one of the hops.
+pub(super) enum Sighting {
     Api(Line),
-    /// When the bus accepted it.
+    /// With the time when the bus accepted it.
     Bus(Line, SystemTime),
     Streamer(Line),
 }
 
-/// Where a container's lines are to come, beside the log API.
+/// The hops that a container's lines must pass, besides the log API.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Wanted {
+pub(super) struct Hops {
     pub(super) bus: bool,
     pub(super) streamer: bool,
 }
 
-/// When a line was where.
+/// When the traced line passed each hop.
 pub(super) struct Times {
     pub(super) api: SystemTime,
     pub(super) accepted: Option<SystemTime>,
@@ -42,91 +42,93 @@ pub(super) struct Times {
     pub(super) streamer: Option<SystemTime>,
 }
 
-/// Waits for a line that the API shows, then for the same one elsewhere.
+/// Waits for a line in the log API, then for the same line at the other hops.
 ///
-/// The first reader of a container waits for what it does not know yet, so the line is one that comes when each place has shown one of that container, or has had its time.
+/// The first reader of an app waits for the reorder window, so the traced line is one that arrives
+/// after each hop has shown a line of that container, or after the warm-up.
 pub(super) struct Watch {
-    wanted: HashMap<String, Wanted>,
-    chosen: Option<(Line, SystemTime)>,
-    /// The newest that could have been, for want of a better one.
+    hops: HashMap<String, Hops>,
+    traced: Option<(Line, SystemTime)>,
+    /// The newest line before the warm-up ended, in case there is no later one.
     newest: Option<(Line, SystemTime)>,
     bus: HashMap<Line, (SystemTime, SystemTime)>,
     streamer: HashMap<Line, SystemTime>,
-    shown: HashSet<(Place, String)>,
-    warm_by: Option<Instant>,
-    until: Instant,
+    warm: HashSet<(Hop, String)>,
+    warm_up_ends: Option<Instant>,
+    deadline: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Place {
+enum Hop {
     Bus,
     Streamer,
 }
 
 impl Watch {
-    /// Of these containers, waiting so long for one to print.
-    pub(super) fn new(wanted: HashMap<String, Wanted>, wait: Duration, now: Instant) -> Self {
+    /// Watches these containers and waits up to `timeout` for one to print.
+    pub(super) fn new(hops: HashMap<String, Hops>, timeout: Duration, now: Instant) -> Self {
         Self {
-            wanted,
-            chosen: None,
+            hops,
+            traced: None,
             newest: None,
             bus: HashMap::new(),
             streamer: HashMap::new(),
-            shown: HashSet::new(),
-            warm_by: None,
-            until: now + wait,
+            warm: HashSet::new(),
+            warm_up_ends: None,
+            deadline: now + timeout,
         }
     }
 
-    /// When to give up waiting, and ask [`overdue`](Self::overdue).
-    pub(super) fn until(&self) -> Instant {
-        self.until
+    /// Returns when to stop waiting and call [`choose_late`](Self::choose_late).
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
     }
 
-    /// Whether the line has been wherever it is to come.
+    /// Returns whether the traced line has passed all hops.
     pub(super) fn is_done(&self) -> bool {
-        let Some((line, _)) = &self.chosen else { return false };
-        let wanted = self.wanted.get(&line.0).copied().unwrap_or_default();
-        (!wanted.bus || self.bus.contains_key(line)) && (!wanted.streamer || self.streamer.contains_key(line))
+        let Some((line, _)) = &self.traced else { return false };
+        let hops = self.hops.get(&line.0).copied().unwrap_or_default();
+        (!hops.bus || self.bus.contains_key(line)) && (!hops.streamer || self.streamer.contains_key(line))
     }
 
-    /// A line came.
-    pub(super) fn saw(&mut self, seen: Seen, now: Instant, time: SystemTime) {
-        match seen {
-            Seen::Api(line) => self.saw_printed(line, now, time),
-            Seen::Bus(line, accepted) => {
-                self.shown.insert((Place::Bus, line.0.clone()));
-                if self.bus.len() < REMEMBERED {
+    /// Records a line at a hop.
+    pub(super) fn record(&mut self, sighting: Sighting, now: Instant, time: SystemTime) {
+        match sighting {
+            Sighting::Api(line) => self.record_printed(line, now, time),
+            Sighting::Bus(line, accepted) => {
+                self.warm.insert((Hop::Bus, line.0.clone()));
+                if self.bus.len() < MAX_REMEMBERED {
                     self.bus.insert(line, (accepted, time));
                 }
             }
-            Seen::Streamer(line) => {
-                self.shown.insert((Place::Streamer, line.0.clone()));
-                if self.streamer.len() < REMEMBERED {
+            Sighting::Streamer(line) => {
+                self.warm.insert((Hop::Streamer, line.0.clone()));
+                if self.streamer.len() < MAX_REMEMBERED {
                     self.streamer.insert(line, time);
                 }
             }
         }
     }
 
-    fn saw_printed(&mut self, line: Line, now: Instant, time: SystemTime) {
-        if self.chosen.is_some() {
+    fn record_printed(&mut self, line: Line, now: Instant, time: SystemTime) {
+        if self.traced.is_some() {
             return;
         }
-        let wanted = self.wanted.get(&line.0).copied().unwrap_or_default();
-        let has_shown = |place| self.shown.contains(&(place, line.0.clone()));
-        let is_warm = (!wanted.bus || has_shown(Place::Bus)) && (!wanted.streamer || has_shown(Place::Streamer));
-        if is_warm || *self.warm_by.get_or_insert(now + WARMING) <= now {
+        let hops = self.hops.get(&line.0).copied().unwrap_or_default();
+        let is_warm = |hop| self.warm.contains(&(hop, line.0.clone()));
+        let all_warm = (!hops.bus || is_warm(Hop::Bus)) && (!hops.streamer || is_warm(Hop::Streamer));
+        if all_warm || *self.warm_up_ends.get_or_insert(now + WARM_UP) <= now {
             self.choose((line, time), now);
         } else {
             self.newest = Some((line, time));
         }
     }
 
-    /// The time is over. Whether to go on all the same, with a line that came too early.
-    pub(super) fn overdue(&mut self, now: Instant) -> bool {
+    /// At the deadline: chooses the newest line of the warm-up, if no line was chosen. Returns whether
+    /// to wait for it.
+    pub(super) fn choose_late(&mut self, now: Instant) -> bool {
         match self.newest.take() {
-            Some(newest) if self.chosen.is_none() => {
+            Some(newest) if self.traced.is_none() => {
                 self.choose(newest, now);
                 true
             }
@@ -135,14 +137,14 @@ impl Watch {
     }
 
     fn choose(&mut self, line: (Line, SystemTime), now: Instant) {
-        self.chosen = Some(line);
-        self.until = now + WAY;
+        self.traced = Some(line);
+        self.deadline = now + TRACE_TIMEOUT;
     }
 
-    /// The line, where it was to come, and when it was there. `None`: nobody printed.
-    pub(super) fn end(self) -> Option<(Line, Wanted, Times)> {
-        let (line, api) = self.chosen.or(self.newest)?;
-        let wanted = self.wanted.get(&line.0).copied().unwrap_or_default();
+    /// Returns the traced line, its hops and its times; `None` if no container printed.
+    pub(super) fn finish(self) -> Option<(Line, Hops, Times)> {
+        let (line, api) = self.traced.or(self.newest)?;
+        let hops = self.hops.get(&line.0).copied().unwrap_or_default();
         let (accepted, bus) = self.bus.get(&line).copied().unzip();
         let streamer = self.streamer.get(&line).copied();
         let times = Times {
@@ -151,7 +153,7 @@ impl Watch {
             bus,
             streamer,
         };
-        Some((line, wanted, times))
+        Some((line, hops, times))
     }
 }
 
@@ -159,7 +161,7 @@ impl Watch {
 mod tests {
     use super::*;
 
-    const BOTH: Wanted = Wanted {
+    const BOTH: Hops = Hops {
         bus: true,
         streamer: true,
     };
@@ -170,53 +172,53 @@ mod tests {
 
     fn watch() -> (Watch, Instant, SystemTime) {
         let now = Instant::now();
-        let wanted = HashMap::from([("shop web".to_owned(), BOTH)]);
-        (Watch::new(wanted, Duration::from_secs(20), now), now, SystemTime::now())
+        let hops = HashMap::from([("shop web".to_owned(), BOTH)]);
+        (Watch::new(hops, Duration::from_secs(20), now), now, SystemTime::now())
     }
 
     #[test]
-    fn a_line_is_chosen_when_all_places_have_shown_one_and_its_times_are_its_own() {
+    fn the_traced_line_comes_after_all_hops_are_warm_and_has_its_own_times() {
         let (mut watch, now, time) = watch();
-        watch.saw(Seen::Api(line(0)), now, time);
-        watch.saw(Seen::Bus(line(0), time), now, time);
-        watch.saw(Seen::Streamer(line(0)), now, time);
-        assert!(!watch.is_done(), "it waited for what the reader did not know");
+        watch.record(Sighting::Api(line(0)), now, time);
+        watch.record(Sighting::Bus(line(0), time), now, time);
+        watch.record(Sighting::Streamer(line(0)), now, time);
+        assert!(!watch.is_done(), "a line of the warm-up is not traced");
         let later = |millis| time + Duration::from_millis(millis);
-        // The bus may be quicker than our own look at the API.
-        watch.saw(Seen::Bus(line(1), later(1)), now, later(2));
-        watch.saw(Seen::Api(line(1)), now, later(3));
-        watch.saw(Seen::Api(line(2)), now, later(4));
+        // The bus may show a line before the log API does.
+        watch.record(Sighting::Bus(line(1), later(1)), now, later(2));
+        watch.record(Sighting::Api(line(1)), now, later(3));
+        watch.record(Sighting::Api(line(2)), now, later(4));
         assert!(!watch.is_done());
-        watch.saw(Seen::Streamer(line(1)), now, later(5));
+        watch.record(Sighting::Streamer(line(1)), now, later(5));
         assert!(watch.is_done());
-        let (chosen, _, times) = watch.end().unwrap();
-        assert_eq!(chosen, line(1));
+        let (traced, _, times) = watch.finish().unwrap();
+        assert_eq!(traced, line(1));
         let all = (times.api, times.accepted, times.bus, times.streamer);
         assert_eq!(all, (later(3), Some(later(1)), Some(later(2)), Some(later(5))));
     }
 
     #[test]
-    fn a_place_that_shows_nothing_is_waited_for_and_then_missing() {
+    fn a_hop_that_shows_nothing_is_waited_for_and_then_missing() {
         let (mut watch, now, time) = watch();
-        watch.saw(Seen::Api(line(0)), now, time);
-        watch.saw(Seen::Bus(line(0), time), now, time);
-        watch.saw(Seen::Api(line(1)), now + WARMING, time);
-        assert_eq!(watch.until(), now + WARMING + WAY);
-        watch.saw(Seen::Bus(line(1), time), now, time);
-        assert!(!watch.is_done() && !watch.overdue(now + WARMING + WAY));
-        let (chosen, wanted, times) = watch.end().unwrap();
-        assert_eq!(chosen, line(1));
-        assert!(wanted.streamer && times.streamer.is_none() && times.bus.is_some());
+        watch.record(Sighting::Api(line(0)), now, time);
+        watch.record(Sighting::Bus(line(0), time), now, time);
+        watch.record(Sighting::Api(line(1)), now + WARM_UP, time);
+        assert_eq!(watch.deadline(), now + WARM_UP + TRACE_TIMEOUT);
+        watch.record(Sighting::Bus(line(1), time), now, time);
+        assert!(!watch.is_done() && !watch.choose_late(now + WARM_UP + TRACE_TIMEOUT));
+        let (traced, hops, times) = watch.finish().unwrap();
+        assert_eq!(traced, line(1));
+        assert!(hops.streamer && times.streamer.is_none() && times.bus.is_some());
     }
 
     #[test]
-    fn who_prints_one_line_and_no_more_is_measured_by_that() {
+    fn a_container_that_prints_a_single_line_is_traced_by_it() {
         let (mut watch, now, time) = watch();
-        assert!(!watch.overdue(now), "nobody printed");
-        watch.saw(Seen::Api(line(0)), now, time);
-        assert!(watch.overdue(now + WAY));
-        watch.saw(Seen::Bus(line(0), time), now, time);
-        watch.saw(Seen::Streamer(line(0)), now, time);
+        assert!(!watch.choose_late(now), "no line was printed");
+        watch.record(Sighting::Api(line(0)), now, time);
+        assert!(watch.choose_late(now + TRACE_TIMEOUT));
+        watch.record(Sighting::Bus(line(0), time), now, time);
+        watch.record(Sighting::Streamer(line(0)), now, time);
         assert!(watch.is_done());
     }
 }
