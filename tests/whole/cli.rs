@@ -1,4 +1,4 @@
-//! What is wrong is said in one line that says what to do.
+//! Help, usage errors, and errors in one line that says what to do.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -8,13 +8,13 @@ use tempfile::TempDir;
 
 use crate::{demo::start_demo, support::*};
 
-/// Nothing answers there: the port of a listener that is gone.
-fn dead_port() -> u16 {
+/// Returns the port of a closed listener.
+fn closed_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// A kubeconfig for a server without TLS or authentication.
+/// Writes a kubeconfig for a server without TLS and authentication.
 fn kubeconfig(dir: &TempDir, server: &str) -> String {
     let path = dir.path().join("kubeconfig");
     let text = format!(
@@ -212,19 +212,19 @@ async fn commands_that_only_read_create_no_registry() {
 }
 
 #[tokio::test]
-async fn an_api_that_never_answers_can_be_left_with_one_signal() {
+async fn one_signal_ends_a_start_that_waits_for_the_api() {
     let dir = TempDir::new().unwrap();
-    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let kubeconfig = kubeconfig(&dir, &format!("http://{}", mute.local_addr().unwrap()));
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let kubeconfig = kubeconfig(&dir, &format!("http://{}", silent.local_addr().unwrap()));
     let data = dir.path().join("data").display().to_string();
-    let up = start(
+    let up = start_detached(
         &["up", "--listen", "127.0.0.1:0", "--data-dir", &data],
         &[("KUBECONFIG", &kubeconfig)],
     );
-    // It asks, and so has taken its signals in hand.
-    let mute = tokio::task::spawn_blocking(move || mute.accept().unwrap());
-    let _connection = bounded("a connection", mute).await.unwrap();
-    up.end().await;
+    // It has connected, so its signal handlers are installed.
+    let silent = tokio::task::spawn_blocking(move || silent.accept().unwrap());
+    let _connection = bounded("a connection", silent).await.unwrap();
+    up.terminate().await;
 }
 
 #[tokio::test]
@@ -254,7 +254,7 @@ async fn all_invalid_settings_are_reported_at_once() {
 }
 
 #[tokio::test]
-async fn without_a_kubeconfig_the_user_is_told_what_to_set() {
+async fn without_a_kubeconfig_the_error_names_the_variable() {
     let home = TempDir::new().unwrap();
     let home = home.path().display().to_string();
     let output = run(
@@ -272,9 +272,9 @@ async fn without_a_kubeconfig_the_user_is_told_what_to_set() {
 }
 
 #[tokio::test]
-async fn an_api_that_does_not_answer_is_named() {
+async fn an_unreachable_api_is_reported_with_its_url() {
     let dir = TempDir::new().unwrap();
-    let server = format!("http://127.0.0.1:{}", dead_port());
+    let server = format!("http://127.0.0.1:{}", closed_port());
     let kubeconfig = kubeconfig(&dir, &server);
     let data = dir.path().join("data").display().to_string();
     let args = ["up", "--listen", "127.0.0.1:0", "--data-dir", &data];
@@ -286,9 +286,9 @@ async fn an_api_that_does_not_answer_is_named() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = taken.local_addr().unwrap().to_string();
+async fn a_port_in_use_is_reported_with_the_flag() {
+    let in_use = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = in_use.local_addr().unwrap().to_string();
     let output = run(&["demo", "--listen", &addr], &[]).await;
     assert_error(
         &output,
@@ -301,7 +301,7 @@ async fn a_port_that_is_taken_is_named() {
 }
 
 #[tokio::test]
-async fn a_log_directory_that_cannot_be_made_is_named() {
+async fn an_unusable_log_directory_is_reported() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -311,7 +311,7 @@ async fn a_log_directory_that_cannot_be_made_is_named() {
 }
 
 #[tokio::test]
-async fn a_data_directory_in_use_or_not_usable_is_named() {
+async fn a_data_directory_that_is_in_use_or_unusable_is_reported() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data").display().to_string();
     let demo = Tributary::start(&["demo", "--listen", "127.0.0.1:0", "--data-dir", &data], &[]).await;
@@ -325,7 +325,7 @@ async fn a_data_directory_in_use_or_not_usable_is_named() {
 }
 
 #[tokio::test]
-async fn a_scenario_that_cannot_be_played_is_explained() {
+async fn an_invalid_scenario_is_reported_with_its_position() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("scenario.toml").display().to_string();
     std::fs::write(&file, "[[pods]]\nnamespace = 'a'\nname = 'b'\nreplica = 3\n").unwrap();
@@ -336,7 +336,7 @@ async fn a_scenario_that_cannot_be_played_is_explained() {
 }
 
 #[tokio::test]
-async fn logs_prints_what_was_asked_for_and_says_what_it_cannot_have() {
+async fn logs_prints_lines_and_reports_unknown_apps_and_servers() {
     let demo = start_demo(&[]).await;
     let server = format!("http://{}", demo.addr);
     let mut tail = demo.get("/api/apps/shop/logs").await;
@@ -347,7 +347,7 @@ async fn logs_prints_what_was_asked_for_and_says_what_it_cannot_have() {
     assert!(output.status.success());
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(stdout.lines().count(), 5);
-    stdout.lines().for_each(|line| assert_eq!(take_apart(line).app, "shop"));
+    stdout.lines().for_each(|line| assert_eq!(parse_line(line).app, "shop"));
     assert_error(
         &run(&["logs", "nope", "--server", &server], &[]).await,
         &["nope", "app not found"],
@@ -360,23 +360,23 @@ async fn logs_prints_what_was_asked_for_and_says_what_it_cannot_have() {
         &run(&["logs", "shop", "--server", "ftp://127.0.0.1"], &[]).await,
         &["--server ftp://127.0.0.1"],
     );
-    let nobody = format!("http://127.0.0.1:{}", dead_port());
+    let closed = format!("http://127.0.0.1:{}", closed_port());
     assert_error(
-        &run(&["logs", "shop", "--server", &nobody], &[]).await,
-        &[&nobody, "--server"],
+        &run(&["logs", "shop", "--server", &closed], &[]).await,
+        &[&closed, "--server"],
     );
     demo.terminate().await;
 }
 
 #[tokio::test]
-async fn a_terminal_that_is_gone_stops_no_service() {
+async fn a_closed_terminal_stops_no_service() {
     let demo = Tributary::start(&["demo", "--listen", "127.0.0.1:0"], &[("RUST_LOG", "info")]).await;
     let addr = demo.addr;
-    // It has more to say: its other listener, what it follows, and what to try.
-    let demo = demo.deafen();
+    // It still prints its admin address, log events and the introduction.
+    let demo = demo.close_output();
     let server = format!("http://{addr}");
     let read = async {
-        // An app is not known before its first pod has been seen.
+        // An app exists once its first pod was found.
         while !run(&["logs", "shop", "-n", "1", "--no-follow", "--server", &server], &[])
             .await
             .status
@@ -384,5 +384,5 @@ async fn a_terminal_that_is_gone_stops_no_service() {
         {}
     };
     bounded("an app to read", read).await;
-    demo.end().await;
+    demo.terminate().await;
 }

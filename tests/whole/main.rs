@@ -1,4 +1,4 @@
-//! The whole, through its public doors: the binary, HTTP, kubectl. A file per promise.
+//! End-to-end tests through the public interfaces: the binary, HTTP and kubectl.
 
 mod access;
 mod api;
@@ -12,6 +12,7 @@ mod description;
 mod drains;
 #[path = "../support/emulator.rs"]
 mod emulator;
+mod examples;
 mod gigalixir;
 mod image;
 mod logs;

@@ -1,9 +1,11 @@
-//! A line's whole way: from the container runtime's stamp, through the log API, collector, bus and streamer, to a client that follows.
+//! Latency from the container runtime's timestamp, through the log API, collector, bus and streamer, to
+//! a live tail.
 //!
-//! `cargo bench --bench way [-- [neighbour] SECONDS]`, with `neighbour` that of a quiet app, alone and beside a loud one. Runs `tributary demo` as a process of its own and reads it as a client would; figures of CPU and memory are that process's,
-//! simulated node included.
+//! `cargo bench --bench latency [-- [neighbour] SECONDS]`; `neighbour` measures a quiet app alone and
+//! beside a loud one. The benchmark runs `tributary demo` as a separate process and reads it as a client
+//! does. CPU and memory are those of that process, including the simulated node.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
+#![allow(clippy::unwrap_used, reason = "a failed benchmark should panic")]
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -19,8 +21,8 @@ fn main() {
     if std::env::args().any(|arg| arg == "neighbour") {
         return neighbour(seconds);
     }
-    way(6, 50, seconds);
-    way(6, 3_333, seconds);
+    latency(6, 50, seconds);
+    latency(6, 3_333, seconds);
 }
 
 struct Demo {
@@ -69,7 +71,7 @@ impl Demo {
         line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
     }
 
-    /// A follower's connection, behind the answer's first bytes.
+    /// Opens a live tail and reads the status line of the response.
     fn follow(&self, num_lines: u64) -> TcpStream {
         loop {
             let mut connection = TcpStream::connect(&self.addr).unwrap();
@@ -91,20 +93,20 @@ impl Demo {
 struct Measured {
     /// From the request to the first line.
     first: Duration,
-    /// From the runtime's stamp to the client, in milliseconds, sorted.
-    ways: Vec<f64>,
-    /// Of one core.
+    /// From the runtime's timestamp to the client, in milliseconds, sorted.
+    latencies: Vec<f64>,
+    /// Share of one core.
     cpu: f64,
     resident_mib: f64,
 }
 
 impl Measured {
     fn at(&self, part: f64) -> f64 {
-        self.ways[((self.ways.len() - 1) as f64 * part) as usize]
+        self.latencies[((self.latencies.len() - 1) as f64 * part) as usize]
     }
 }
 
-/// One pod's plan, of an app of its own.
+/// Returns the scenario of one app.
 fn pod(app: &str, replicas: u64, rate: u64, size: u64) -> String {
     format!(
         "[[pods]]\nnamespace = \"{app}\"\nname = \"web\"\nreplicas = {replicas}\n\
@@ -112,19 +114,19 @@ fn pod(app: &str, replicas: u64, rate: u64, size: u64) -> String {
     )
 }
 
-/// Follows the app `bench` for so long.
+/// Follows the app `bench` for this many seconds.
 fn measure(pods: &str, seconds: u64) -> Measured {
     let dir = tempfile::tempdir().unwrap();
     let scenario = dir.path().join("scenario.toml");
     std::fs::write(&scenario, format!("seed = 1\n{pods}")).unwrap();
     let demo = Demo::start(&scenario.display().to_string());
     std::thread::sleep(Duration::from_secs(2));
-    let began = Instant::now();
+    let started = Instant::now();
     let mut connection = demo.follow(10);
     let mut buffer = vec![0; 256 * 1024];
     let mut first = None;
     let mut filled = 0;
-    let mut ways = Vec::new();
+    let mut latencies = Vec::new();
     let cpu = demo.cpu_seconds();
     let until = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < until {
@@ -139,30 +141,30 @@ fn measure(pods: &str, seconds: u64) -> Measured {
         for line in buffer[..whole].split(|byte| *byte == b'\n') {
             if let Some(at) = line.windows(6).position(|window| window == b"+00:00") {
                 let stamp = format!("{}Z", std::str::from_utf8(&line[at - 26..at]).unwrap());
-                first.get_or_insert_with(|| began.elapsed());
-                ways.push((now.0 - Timestamp::parse(&stamp).unwrap().0) as f64 / 1e6);
+                first.get_or_insert_with(|| started.elapsed());
+                latencies.push((now.0 - Timestamp::parse(&stamp).unwrap().0) as f64 / 1e6);
             }
         }
         buffer.copy_within(whole..end, 0);
         filled = end - whole;
     }
-    // The history at the beginning is older than its way.
-    let mut ways = ways.split_off(ways.len().min(50));
-    ways.sort_by(f64::total_cmp);
+    // The history at the beginning would count as late.
+    let mut latencies = latencies.split_off(latencies.len().min(50));
+    latencies.sort_by(f64::total_cmp);
     Measured {
         first: first.unwrap(),
-        ways,
+        latencies,
         cpu: (demo.cpu_seconds() - cpu) / seconds as f64,
         resident_mib: demo.resident_mib(),
     }
 }
 
-fn way(containers: u64, rate: u64, seconds: u64) {
+fn latency(containers: u64, rate: u64, seconds: u64) {
     let measured = measure(&pod("bench", containers, rate, 100), seconds);
     println!(
         "{containers} containers, {} lines/s in all, {} lines",
         containers * rate,
-        measured.ways.len()
+        measured.latencies.len()
     );
     println!(
         "  first line of the first tail after {:.1} ms",
@@ -171,7 +173,7 @@ fn way(containers: u64, rate: u64, seconds: u64) {
     report(&measured);
 }
 
-/// A quiet app, alone and beside one that prints 30 MB a second, in turns.
+/// Measures a quiet app alone and beside one that prints 30 MB/s, three times each.
 fn neighbour(seconds: u64) {
     let quiet = pod("bench", 1, 50, 100);
     let loud = pod("loud", 3, 10_000, 1_000);
@@ -185,7 +187,7 @@ fn neighbour(seconds: u64) {
 
 fn report(measured: &Measured) {
     println!(
-        "  runtime's stamp to client: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+        "  runtime's timestamp to client: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
         measured.at(0.5),
         measured.at(0.99),
         measured.at(1.0)
