@@ -1,9 +1,9 @@
-//! Latency from the container runtime's timestamp, through the log API, collector, bus and streamer, to
-//! a live tail.
+//! Latency from the container runtime's timestamp, through the log API, collector, bus and
+//! streamer, to a live tail.
 //!
-//! `cargo bench --bench latency [-- [neighbour] SECONDS]`; `neighbour` measures a quiet app alone and
-//! beside a loud one. The benchmark runs `tributary demo` as a separate process and reads it as a client
-//! does. CPU and memory are those of that process, including the simulated node.
+//! `cargo bench --bench latency [-- [neighbour] SECONDS]`; `neighbour` measures a quiet app alone
+//! and beside a loud one. The benchmark runs `tributary demo` as a separate process and reads it as
+//! a client does. CPU and memory are those of that process, including the simulated node.
 
 #![allow(clippy::unwrap_used, reason = "a failed benchmark should panic")]
 

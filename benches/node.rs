@@ -1,12 +1,13 @@
 //! Lost lines between a node and a client under faults, compared with `kubectl logs -f` of the same
 //! containers.
 //!
-//! `cargo bench --bench node -- [api|files] [LINES] [calm|kill]`: six containers print LINES (50,000)
-//! numbered lines each, 20,000 per second in total, into log files that rotate at 1 MiB, while follows
-//! end, break, or stay on a rotated file. With `calm` there are no faults and files rotate at 10 MiB, the
-//! kubelet's default. With `kill` the API server and the kubelet restart too, and `tributary up` is
-//! killed with SIGKILL five times. A client reads with `tributary logs -o json`, which reconnects. A lost
-//! line counts as reported if a gap notice stands between its neighbours.
+//! `cargo bench --bench node -- [api|files] [LINES] [calm|kill]`: six containers print LINES
+//! (50,000) numbered lines each, 20,000 per second in total, into log files that rotate at 1 MiB,
+//! while follows end, break, or stay on a rotated file. With `calm` there are no faults and files
+//! rotate at 10 MiB, the kubelet's default. With `kill` the API server and the kubelet restart too,
+//! and `tributary up` is killed with SIGKILL five times. A client reads with `tributary logs -o
+//! json`, which reconnects. A lost line counts as reported if a gap notice stands between its
+//! neighbours.
 
 #![allow(clippy::unwrap_used, reason = "a failed benchmark should panic")]
 

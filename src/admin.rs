@@ -58,8 +58,8 @@ pub(crate) fn ready(bus: &Arc<dyn Bus>, kubernetes: Option<kube::Client>, stoppi
     })
 }
 
-/// Binds the admin listener. Without an address it takes the default port on loopback, or a free one
-/// if that port is in use: a missing admin port must not prevent a start.
+/// Binds the admin listener. Without an address it takes the default port on loopback, or a free
+/// one if that port is in use: a missing admin port must not prevent a start.
 ///
 /// # Errors
 /// One line that names the address and the flag.

@@ -50,7 +50,7 @@ fn warning(name: &str, known: &BTreeSet<String>) -> String {
     }
 }
 
-/// Returns the variables that the flags of a command and of its subcommands read.
+/// Collects the variables that the flags of a command and of its subcommands read.
 fn collect(command: &Command, known: &mut BTreeSet<String>) {
     let variables = command.get_arguments().filter_map(|flag| flag.get_env());
     known.extend(variables.map(|name| name.to_string_lossy().into_owned()));

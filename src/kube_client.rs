@@ -1,6 +1,8 @@
 //! Clients for the Kubernetes API.
 
-use std::{error::Error, net::SocketAddr};
+use std::error::Error;
+#[cfg(feature = "demo")]
+use std::net::SocketAddr;
 
 use anyhow::{Context, anyhow, bail};
 use http::Request;
@@ -8,8 +10,8 @@ use kube::{Client, Config};
 
 use crate::deadline::answered;
 
-/// Returns a client for the cluster of the current kubeconfig (`KUBECONFIG`, `~/.kube/config`, or the
-/// pod's service account), after a request that lists one pod.
+/// Returns a client for the cluster of the current kubeconfig (`KUBECONFIG`, `~/.kube/config`, or
+/// the pod's service account), after a request that lists one pod.
 ///
 /// # Errors
 /// One line with the cause and what to do, at most 10 s after the API stops answering.
@@ -72,6 +74,7 @@ async fn probe(client: &Client, url: &str) -> anyhow::Result<()> {
     }
 }
 
+#[cfg(feature = "demo")]
 /// Returns a client for the simulated API, which has no TLS and no authentication.
 pub(crate) fn for_simulated(addr: SocketAddr) -> anyhow::Result<Client> {
     let url = format!("http://{addr}")

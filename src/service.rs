@@ -65,8 +65,8 @@ impl Service {
     }
 }
 
-/// Runs services until `shutdown` or until one fails, then stops all of them one after the other, in
-/// this order, so that the last output of one reaches the next.
+/// Runs services until `shutdown` or until one fails, then stops all of them one after the other,
+/// in this order, so that the last output of one reaches the next.
 ///
 /// # Errors
 /// The first failure.

@@ -1,10 +1,13 @@
 //! All services in one process: bus, collector, streamer and sinks.
 
-use std::{path::Path, sync::Arc, time::Duration};
+#[cfg(feature = "demo")]
+use std::time::Duration;
+use std::{path::Path, sync::Arc};
 
 use anyhow::Context;
 use bus::{Bus, Embedded, Limits};
 use prometheus_client::registry::Registry as MetricsRegistry;
+#[cfg(feature = "demo")]
 use registry::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -18,15 +21,20 @@ use crate::{
 const ADMIN_PORT: u16 = 9601;
 
 /// How often, and how long, [`Stack::wait_for_apps`] polls the bus.
+#[cfg(feature = "demo")]
 const APPS_POLL: Duration = Duration::from_millis(5);
+#[cfg(feature = "demo")]
 const APPS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The running services. They stop in the reverse of the order of the data, so that readers receive
-/// the last lines.
+/// The running services. They stop in the order in which lines pass them, so that readers receive the
+/// last lines.
 pub(crate) struct Stack {
     url: String,
+    #[cfg(feature = "demo")]
     admin_url: String,
+    #[cfg(feature = "demo")]
     bus: Arc<dyn Bus>,
+    #[cfg(feature = "demo")]
     registry: Option<Arc<dyn Registry>>,
     collector: Service,
     streamer: Service,
@@ -50,6 +58,7 @@ impl Stack {
         let (listener, url) = (args.read.listener(listener)?, args.read.url(addr));
         console::eprintln_line(&format!("listening on {url}"));
         let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
+        #[cfg(feature = "demo")]
         let admin_addr = admin_listener
             .local_addr()
             .context("cannot read the address of the admin listener")?;
@@ -86,8 +95,11 @@ impl Stack {
         );
         Ok(Self {
             url,
+            #[cfg(feature = "demo")]
             admin_url: format!("http://{admin_addr}"),
+            #[cfg(feature = "demo")]
             bus,
+            #[cfg(feature = "demo")]
             registry,
             collector,
             streamer,
@@ -101,16 +113,19 @@ impl Stack {
         &self.url
     }
 
+    #[cfg(feature = "demo")]
     /// Returns the URL of the admin listener.
     pub(crate) fn admin_url(&self) -> &str {
         &self.admin_url
     }
 
+    #[cfg(feature = "demo")]
     /// Returns the registry of drains and keys.
     pub(crate) fn registry(&self) -> Option<&Arc<dyn Registry>> {
         self.registry.as_ref()
     }
 
+    #[cfg(feature = "demo")]
     /// Waits up to two seconds until the bus has these apps.
     pub(crate) async fn wait_for_apps(&self, apps: &[String]) {
         let all_present = async {

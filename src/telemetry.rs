@@ -4,8 +4,8 @@ use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
 
-/// Default filter of the services. The events of the embedded store and of the Kubernetes client are
-/// left out: the collector reports their failures itself.
+/// Default filter of the services. The events of the embedded store and of the Kubernetes client
+/// are left out: the collector reports their failures itself.
 pub(crate) const SERVICE_FILTER: &str = "warn,tributary=info,collector=info,streamer=info,bus=info,kube_client=off,kube_runtime=off,fjall=error,lsm_tree=error";
 
 /// Default filter of commands that are used at a terminal.

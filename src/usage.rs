@@ -13,7 +13,8 @@ const USAGE: u8 = 2;
 pub(crate) fn report(mut error: clap::Error) -> ExitCode {
     let suggests_flag = error.get(ContextKind::SuggestedArg).is_some();
     if suggests_flag || is_unknown_flag(&error) {
-        // clap also suggests to pass an unknown flag as a value (`-- --lisen`), which is never meant.
+        // clap also suggests to pass an unknown flag as a value (`-- --lisen`), which is never
+        // meant.
         error.remove(ContextKind::Suggested);
     }
     let rendered = error.render();

@@ -86,8 +86,8 @@ pub(crate) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// Builds a client that trusts the system's certificate authorities (`SSL_CERT_FILE` overrides them).
-/// They are read for https only.
+/// Builds a client that trusts the system's certificate authorities (`SSL_CERT_FILE` overrides
+/// them). They are read for https only.
 fn client(uri: &Uri) -> anyhow::Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>> {
     let config = rustls::ClientConfig::builder();
     let config = if uri.scheme_str() == Some("https") {

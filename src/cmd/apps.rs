@@ -28,7 +28,8 @@ enum AppsCommand {
     /// List the apps that have a topic, and mark those with drains
     #[command(after_help = "Examples:\n  tributary apps list --bus pubsub:my-project")]
     List(ListArgs),
-    /// Remove an app's topic with its history and its drains' subscriptions; a running pod of the app creates it again
+    /// Remove an app's topic with its history and its drains' subscriptions; a running pod of the
+    /// app creates it again
     #[command(
         after_help = "Examples:\n  tributary apps remove shop --bus pubsub:my-project\n  tributary apps remove shop --with-drains --bus pubsub:my-project"
     )]

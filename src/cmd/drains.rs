@@ -68,7 +68,8 @@ struct AddArgs {
     /// Name of the app
     #[arg(value_name = "APP")]
     app: String,
-    /// URL of the receiver: syslog+tls://HOST:PORT, syslog+tcp://, syslog:// (UDP) or https://; see docs/developers/drains.md
+    /// URL of the receiver: syslog+tls://HOST:PORT, syslog+tcp://, syslog:// (UDP) or https://; see
+    /// docs/developers/drains.md
     #[arg(value_name = "URL")]
     url: String,
     #[command(flatten)]

@@ -85,7 +85,8 @@ struct RevokeArgs {
 struct LocationArgs {
     #[command(flatten)]
     registry: RegistryArgs,
-    /// Use registry.json in this data directory of `up` or `demo` [default: $XDG_DATA_HOME/tributary or ~/.local/share/tributary]
+    /// Use registry.json in this data directory of `up` or `demo` [default:
+    /// $XDG_DATA_HOME/tributary or ~/.local/share/tributary]
     #[arg(long, env = "TRIBUTARY_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }

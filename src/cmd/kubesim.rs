@@ -17,7 +17,8 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct KubesimArgs {
-    /// Serve the simulated API on this address, without authentication unless the scenario enables it; port 0 means any free port
+    /// Serve the simulated API on this address, without authentication unless the scenario enables
+    /// it; port 0 means any free port
     #[arg(
         long,
         env = "TRIBUTARY_KUBESIM_LISTEN",
@@ -25,7 +26,8 @@ pub(crate) struct KubesimArgs {
         default_value = "127.0.0.1:0"
     )]
     listen: SocketAddr,
-    /// Write the containers' log files to this directory too, laid out and rotated as in /var/log/pods
+    /// Write the containers' log files to this directory too, laid out and rotated as in
+    /// /var/log/pods
     #[arg(long, env = "TRIBUTARY_POD_LOG_DIR", value_name = "DIR")]
     pod_log_dir: Option<PathBuf>,
     #[command(flatten)]

@@ -4,9 +4,11 @@ mod apps;
 mod check;
 mod collector;
 mod completions;
+#[cfg(feature = "demo")]
 mod demo;
 mod drains;
 mod keys;
+#[cfg(feature = "demo")]
 mod kubesim;
 mod logs;
 mod man;
@@ -45,6 +47,7 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run all services in one process on a simulated Kubernetes cluster
+    #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     /// Run all services in one process on the cluster of the current kubeconfig
     Up(up::UpArgs),
@@ -55,6 +58,7 @@ enum Command {
     /// Forward lines from the bus to drains
     Sinks(sinks::SinksArgs),
     /// Run a simulated Kubernetes cluster for kubectl and tests
+    #[cfg(feature = "demo")]
     Kubesim(kubesim::KubesimArgs),
     /// Stream the logs of an app
     Logs(logs::LogsArgs),
@@ -87,18 +91,20 @@ impl Cli {
         }
     }
 
-    /// Runs the subcommand. The services return after `graceful` is cancelled; the other commands are
-    /// dropped by the caller.
+    /// Runs the subcommand. The services return after `graceful` is cancelled; the other commands
+    /// are dropped by the caller.
     ///
     /// # Errors
     /// One line with what failed, the cause and what to do.
     pub(crate) async fn run(self, graceful: CancellationToken) -> anyhow::Result<()> {
         match self.command {
+            #[cfg(feature = "demo")]
             Command::Demo(args) => demo::run(args, graceful).await,
             Command::Up(args) => up::run(args, graceful).await,
             Command::Collector(args) => collector::run(args, graceful).await,
             Command::Streamer(args) => streamer::run(args, graceful).await,
             Command::Sinks(args) => sinks::run(args, graceful).await,
+            #[cfg(feature = "demo")]
             Command::Kubesim(args) => kubesim::run(args, graceful).await,
             Command::Logs(args) => logs::run(args, graceful).await,
             Command::Apps(args) => apps::run(args).await,

@@ -36,7 +36,8 @@ Examples:
 pub(crate) struct SinksArgs {
     #[command(flatten)]
     send: SendArgs,
-    /// Send the share of drains of replica I of N, counted from 0: of three replicas 0/3, 1/3 and 2/3
+    /// Send the share of drains of replica I of N, counted from 0: of three replicas 0/3, 1/3 and
+    /// 2/3
     #[arg(
         long,
         env = "TRIBUTARY_REPLICA",
@@ -53,7 +54,8 @@ pub(crate) struct SinksArgs {
     retention: RetentionArgs,
     #[command(flatten)]
     admin: AdminArgs,
-    /// Name this replica: unique among running replicas and stable over restarts [default: host name and port of the admin listener]
+    /// Name this replica: unique among running replicas and stable over restarts [default: host
+    /// name and port of the admin listener]
     #[arg(long, env = "TRIBUTARY_REPLICA_NAME", value_name = "NAME", help_heading = "Admin")]
     replica_name: Option<String>,
 }

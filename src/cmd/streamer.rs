@@ -43,7 +43,8 @@ pub(crate) struct StreamerArgs {
     retention: RetentionArgs,
     #[command(flatten)]
     admin: AdminArgs,
-    /// Name this replica on the bus: unique among running replicas and stable over restarts [default: host name and port of --listen]
+    /// Name this replica on the bus: unique among running replicas and stable over restarts
+    /// [default: host name and port of --listen]
     #[arg(long, env = "TRIBUTARY_REPLICA_NAME", value_name = "NAME", help_heading = "Admin")]
     replica_name: Option<String>,
 }

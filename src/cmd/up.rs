@@ -24,7 +24,8 @@ Examples:
 pub(crate) struct UpArgs {
     #[command(flatten)]
     stack: StackArgs,
-    /// Store lines, checkpoints and the registry in this directory [default: $XDG_DATA_HOME/tributary or ~/.local/share/tributary]
+    /// Store lines, checkpoints and the registry in this directory [default:
+    /// $XDG_DATA_HOME/tributary or ~/.local/share/tributary]
     #[arg(long, env = "TRIBUTARY_DATA_DIR", value_name = "DIR", help_heading = "Storage")]
     data_dir: Option<PathBuf>,
 }

@@ -16,8 +16,8 @@ pub(crate) struct AuthArgs {
     /// Authenticate clients with `none`, `keys`, `kubernetes` or `webhook=URL`
     ///
     /// none: no authentication; requires a loopback --listen address. keys: API keys made with
-    /// `tributary keys add`. kubernetes: bearer tokens of the cluster, authorized by RBAC. webhook: a
-    /// POST to URL decides. See docs/operators/security.md.
+    /// `tributary keys add`. kubernetes: bearer tokens of the cluster, authorized by RBAC. webhook:
+    /// a POST to URL decides. See docs/operators/security.md.
     #[arg(long, env = "TRIBUTARY_AUTH", value_name = "MODE", default_value = "none")]
     auth: Auth,
     /// Allow `--auth none` on any address: everyone who can connect reads every app
@@ -65,6 +65,7 @@ impl FromStr for Auth {
 
 impl AuthArgs {
     /// Returns whether readers need an API key of the registry.
+    #[cfg(feature = "demo")]
     pub(crate) fn requires_keys(&self) -> bool {
         self.auth == Auth::Keys
     }

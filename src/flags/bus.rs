@@ -17,10 +17,12 @@ pub(crate) enum BusName {
 #[derive(Args)]
 #[command(next_help_heading = "Storage")]
 pub(crate) struct BusArgs {
-    /// Use this bus: `pubsub:PROJECT[,PROJECT…]`, Google Pub/Sub or the emulator at $PUBSUB_EMULATOR_HOST
+    /// Use this bus: `pubsub:PROJECT[,PROJECT…]`, Google Pub/Sub or the emulator at
+    /// $PUBSUB_EMULATOR_HOST
     ///
-    /// Give every service the same projects. An app stays in the project that has its topic; new apps
-    /// are spread over the projects, and full projects are skipped. See docs/operators/scaling.md.
+    /// Give every service the same projects. An app stays in the project that has its topic; new
+    /// apps are spread over the projects, and full projects are skipped. See
+    /// docs/operators/scaling.md.
     #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS")]
     bus: BusName,
 }

@@ -23,7 +23,8 @@ pub(crate) struct DrainArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Drains")]
 pub(crate) struct SendArgs {
-    /// Allow drains in this network, such as 10.1.0.0/16; repeatable [default: public addresses only]
+    /// Allow drains in this network, such as 10.1.0.0/16; repeatable [default: public addresses
+    /// only]
     #[arg(long, env = "TRIBUTARY_ALLOW_ADDRESS", value_name = "CIDR", value_delimiter = ',')]
     allow_address: Vec<IpNet>,
     /// Trust these certificate authorities (PEM) for TLS drains, besides the system's

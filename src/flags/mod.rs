@@ -9,6 +9,7 @@ pub(crate) mod drains;
 pub(crate) mod reading;
 pub(crate) mod registry;
 pub(crate) mod server;
+#[cfg(feature = "demo")]
 pub(crate) mod simulation;
 pub(crate) mod stack;
 pub(crate) mod storage;

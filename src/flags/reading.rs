@@ -84,7 +84,8 @@ pub(crate) struct ReadArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Auth & TLS")]
 pub(crate) struct TlsArgs {
-    /// Serve TLS with this certificate chain (PEM), reloaded when the file changes [default: plain HTTP]
+    /// Serve TLS with this certificate chain (PEM), reloaded when the file changes [default: plain
+    /// HTTP]
     #[arg(long, env = "TRIBUTARY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// Use this private key (PEM) with --tls-cert
@@ -93,7 +94,8 @@ pub(crate) struct TlsArgs {
     /// Trust X-Forwarded-For from proxies in this network, such as 10.0.0.0/8; repeatable
     #[arg(long, env = "TRIBUTARY_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
     trusted_proxy: Vec<IpNet>,
-    /// Allow requests from pages of this origin, such as https://console.example.com; repeatable [default: the server's own origin]
+    /// Allow requests from pages of this origin, such as https://console.example.com; repeatable
+    /// [default: the server's own origin]
     ///
     /// With --auth none the Host header must be an IP address, localhost or an allowed origin
     /// (DNS-rebinding protection).

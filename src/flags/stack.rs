@@ -20,7 +20,8 @@ pub(crate) struct StackArgs {
     pub(crate) collect: CollectArgs,
     #[command(flatten)]
     pub(crate) retention: RetentionArgs,
-    /// Keep at most this many bytes of lines; apps above an even share lose their oldest lines first
+    /// Keep at most this many bytes of lines; apps above an even share lose their oldest lines
+    /// first
     #[arg(
         long,
         env = "TRIBUTARY_RETENTION_BYTES",

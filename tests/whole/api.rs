@@ -27,8 +27,8 @@ pub struct Api {
 }
 
 impl Api {
-    /// Starts a cluster with an app `load` and the service accounts of these objects. The accounts have
-    /// only the rights that are applied later.
+    /// Starts a cluster with an app `load` and the service accounts of these objects. The accounts
+    /// have only the rights that are applied later.
     pub async fn start(objects: &[Value]) -> Self {
         let all = ["*".to_owned()];
         let everything = Rule {

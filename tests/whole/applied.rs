@@ -1,6 +1,6 @@
-//! Applies the manifests to a simulated API, and with `--dry-run=server` to the cluster of KUBECONFIG.
-//! With TRIBUTARY_TEST_APPLY=1 that cluster runs the overlay `emulator` during the test; the image must
-//! be imported before.
+//! Applies the manifests to a simulated API, and with `--dry-run=server` to the cluster of
+//! KUBECONFIG. With TRIBUTARY_TEST_APPLY=1 that cluster runs the overlay `emulator` during the
+//! test; the image must be imported before.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 

@@ -29,7 +29,8 @@ struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Runs the check; asserts exit code 0 without a FAIL, or 1 with at least one. Returns success and output.
+    /// Runs the check; asserts exit code 0 without a FAIL, or 1 with at least one. Returns success
+    /// and output.
     async fn check(&self) -> (bool, String) {
         let mut args = vec!["check", "--timeout", "10s", "--bus", self.bus, "--server", self.server];
         args.extend(["--registry", self.registry]);
@@ -49,7 +50,8 @@ impl Setup<'_> {
         (done.status.success(), output)
     }
 
-    /// Asserts that there is no failure. Retries: a busy test machine makes a deployment slow, which is one.
+    /// Asserts that there is no failure. Retries: a busy test machine makes a deployment slow,
+    /// which is one.
     async fn assert_no_failure(&self) -> String {
         let mut last = String::new();
         for _ in 0..TRIES {

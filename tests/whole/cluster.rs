@@ -123,7 +123,8 @@ async fn a_streamer_that_shuts_down_is_not_ready_while_a_client_is_still_connect
     let collector = collector(&cluster, &emulator).await;
     drop(first_tail(&streamer).await);
     assert_eq!(ResponseLines::open(admin, "/readyz").await.status(), 200);
-    // The streamer waits for the answer to a WebSocket close frame, which this client does not send.
+    // The streamer waits for the answer to a WebSocket close frame, which this client does not
+    // send.
     let mut reader = TcpStream::connect(streamer.addr).await.unwrap();
     let request = "GET /api/apps/load/logs?num_lines=0 HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                  sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

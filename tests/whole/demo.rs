@@ -210,7 +210,8 @@ async fn the_demo_serves_the_same_lines_as_kubectl() {
             for more in [&["--previous"][..], &[]] {
                 theirs.extend(kubectl_logs(&kubeconfig, app, &pod, more).await);
             }
-            // kubectl runs later, so it may have newer lines, and of the crashing pod only two instances.
+            // kubectl runs later, so it may have newer lines, and of the crashing pod only two
+            // instances.
             let crashes = pod.starts_with("reports");
             let Some(last) = theirs.iter().position(|line| Some(line) == ours.last()) else {
                 assert!(crashes, "kubectl has our last line of {pod}");

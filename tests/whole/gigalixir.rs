@@ -40,8 +40,8 @@ impl User {
         }
     }
 
-    /// Prepares the client. GIGALIXIR_ENV=test disables its error reporting; `--env prod` makes it use the
-    /// configured host all the same.
+    /// Prepares the client. GIGALIXIR_ENV=test disables its error reporting; `--env prod` makes it
+    /// use the configured host all the same.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.client);
         command

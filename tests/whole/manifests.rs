@@ -1,5 +1,5 @@
-//! The manifests in deploy/: every overlay renders, matches the API server's schema, and confines its
-//! pods; its services, started with the flags and variables of the manifests, deliver a line.
+//! The manifests in deploy/: every overlay renders, matches the API server's schema, and confines
+//! its pods; its services, started with the flags and variables of the manifests, deliver a line.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 

@@ -1,5 +1,5 @@
-//! Compares the clocks of the deployment: lines are merged by their nodes' timestamps, and leases and
-//! keys expire by time.
+//! Compares the clocks of the deployment: lines are merged by their nodes' timestamps, and leases
+//! and keys expire by time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,8 +7,8 @@ use http::{HeaderMap, header};
 
 use super::report::Report;
 
-/// Largest accepted difference. A `Date` header has a resolution of one second, and a response takes
-/// time.
+/// Largest accepted difference. A `Date` header has a resolution of one second, and a response
+/// takes time.
 const TOLERANCE: Duration = Duration::from_secs(3);
 
 /// Readings of other clocks, relative to this machine's.
@@ -22,8 +22,8 @@ struct Clock {
 }
 
 impl Clocks {
-    /// Records a reading that was taken between `sent` and `received` of this machine's clock, with a
-    /// given resolution.
+    /// Records a reading that was taken between `sent` and `received` of this machine's clock, with
+    /// a given resolution.
     pub(super) fn record(
         &mut self,
         name: impl Into<String>,

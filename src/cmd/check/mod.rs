@@ -32,7 +32,8 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CheckArgs {
-    /// Check this bus: `pubsub:PROJECT[,PROJECT…]` [default: no bus, as with `tributary up`, which embeds one]
+    /// Check this bus: `pubsub:PROJECT[,PROJECT…]` [default: no bus, as with `tributary up`, which
+    /// embeds one]
     #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS", help_heading = "Storage")]
     bus: Option<BusName>,
     #[command(flatten)]
@@ -50,7 +51,8 @@ pub(crate) struct CheckArgs {
         help_heading = "Collecting"
     )]
     app_from: AppFrom,
-    /// Check the rights of the service accounts in this namespace; requires `create` on subjectaccessreviews [default: only the caller's rights]
+    /// Check the rights of the service accounts in this namespace; requires `create` on
+    /// subjectaccessreviews [default: only the caller's rights]
     #[arg(
         long,
         env = "TRIBUTARY_ACCOUNTS",

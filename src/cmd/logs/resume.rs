@@ -20,14 +20,14 @@ impl ResumePosition {
         self.cursor.as_deref()
     }
 
-    /// Returns whether lines were printed before the first cursor: a new request without a cursor may
-    /// begin behind them.
+    /// Returns whether lines were printed before the first cursor: a new request without a cursor
+    /// may begin behind them.
     pub(super) fn may_have_gap(&self) -> bool {
         self.cursor.is_none() && !self.printed.is_empty()
     }
 
-    /// Records a line and returns whether it is new. A platform message without a sequence number is
-    /// always new.
+    /// Records a line and returns whether it is new. A platform message without a sequence number
+    /// is always new.
     pub(super) fn insert(&mut self, line: &Line) -> bool {
         let (Some(stream), Some(seq)) = (line.stream.as_deref(), line.seq) else {
             return true;

@@ -124,8 +124,8 @@ impl Watch {
         }
     }
 
-    /// At the deadline: chooses the newest line of the warm-up, if no line was chosen. Returns whether
-    /// to wait for it.
+    /// At the deadline: chooses the newest line of the warm-up, if no line was chosen. Returns
+    /// whether to wait for it.
     pub(super) fn choose_late(&mut self, now: Instant) -> bool {
         match self.newest.take() {
             Some(newest) if self.traced.is_none() => {
