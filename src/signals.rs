@@ -29,7 +29,7 @@ pub(crate) fn shutdown_on_signals() -> anyhow::Result<Shutdown> {
     let tokens = shutdown.clone();
     tokio::spawn(async move {
         signals.next().await;
-        tracing::info!("graceful shutdown started, a second signal exits at once");
+        tracing::info!("graceful shutdown started");
         tokens.graceful.cancel();
         signals.next().await;
         tracing::info!("immediate shutdown");

@@ -32,16 +32,17 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CheckArgs {
-    /// Check this bus: `pubsub:PROJECT[,PROJECT…]` [default: no bus, as with `tributary up`, which
-    /// embeds one]
-    #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS", help_heading = "Storage")]
-    bus: Option<BusName>,
-    #[command(flatten)]
-    retention: RetentionArgs,
-    #[command(flatten)]
-    registry: RegistryArgs,
     #[command(flatten)]
     server: ServerArgs,
+    /// Wait this long for a container to print the line that is traced
+    #[arg(
+        long,
+        alias = "wait",
+        value_name = "TIME",
+        default_value = "20s",
+        value_parser = crate::flags::values::duration
+    )]
+    timeout: Duration,
     /// Name a pod's app after its `namespace` or its `label:KEY`
     #[arg(
         long,
@@ -60,15 +61,14 @@ pub(crate) struct CheckArgs {
         help_heading = "Auth & TLS"
     )]
     accounts: Option<String>,
-    /// Wait this long for a container to print the line that is traced
-    #[arg(
-        long,
-        alias = "wait",
-        value_name = "TIME",
-        default_value = "20s",
-        value_parser = crate::flags::values::duration
-    )]
-    timeout: Duration,
+    /// Check this bus: `pubsub:PROJECT[,PROJECT…]` [default: no bus, as with `tributary up`, which
+    /// embeds one]
+    #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS", help_heading = "Storage")]
+    bus: Option<BusName>,
+    #[command(flatten)]
+    retention: RetentionArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 /// Runs every check; a failure of one part does not skip the others.

@@ -16,6 +16,9 @@ pod or a drain as a label, so the number of series does not grow with the platfo
 generated: `cargo run -- reference metrics`.
 ";
 
+/// Registers the metrics of a service.
+type Register = fn(&mut Registry);
+
 /// A metric, as the exposition describes it.
 #[derive(Default)]
 struct Metric {
@@ -31,7 +34,7 @@ struct Metric {
 /// Fails if a metric cannot be encoded.
 pub(super) fn page() -> anyhow::Result<String> {
     let mut page = INTRODUCTION.to_owned();
-    let services: [(&str, fn(&mut Registry)); 3] = [
+    let services: [(&str, Register); 3] = [
         ("Collector", |registry| drop(collector::Metrics::register(registry))),
         ("Streamer", |registry| drop(streamer::Metrics::register(registry))),
         ("Sinks", |registry| drop(sinks::Metrics::register(registry))),
