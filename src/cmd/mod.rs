@@ -1,4 +1,5 @@
-//! The command line: one file or folder per subcommand.
+//! The command line: one file or folder per subcommand. A subcommand uses the shared flags and the
+//! modules of the binary, never another subcommand.
 
 mod apps;
 mod check;

@@ -1,5 +1,5 @@
 //! Flags that several subcommands share, one file per topic. Each file turns its flags into the
-//! settings of a library crate.
+//! settings of a library crate. Flags do not depend on a subcommand.
 
 pub(crate) mod admin;
 pub(crate) mod auth;

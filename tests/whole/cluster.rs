@@ -58,7 +58,7 @@ async fn a_live_tail_and_later_history_have_every_line_once_and_in_order() {
     let mut tail = first_tail(&streamer).await;
     let mut seen = Numbered::default();
     while seen.total() < expected() {
-        seen.take(&tail.line().await.expect("more lines"));
+        seen.record(&tail.line().await.expect("more lines"));
     }
     drop(tail);
     collector.terminate().await;
@@ -67,7 +67,7 @@ async fn a_live_tail_and_later_history_have_every_line_once_and_in_order() {
         .get_lines(&format!("/api/apps/load/logs?num_lines={}&follow=False", LINES * 2))
         .await
     {
-        history.take(&line);
+        history.record(&line);
     }
     assert_eq!(history.total(), expected(), "every line exactly once in the history");
     streamer.terminate().await;
@@ -89,13 +89,13 @@ async fn an_outage_of_the_bus_for_twenty_seconds_loses_no_line() {
     let mut tail = first_tail(&streamer).await;
     let mut seen = Numbered::default();
     while seen.total() < expected() / 4 {
-        seen.take(&tail.line().await.expect("more lines"));
+        seen.record(&tail.line().await.expect("more lines"));
     }
     emulator.pause().await;
     tokio::time::sleep(OUTAGE).await;
     emulator.resume().await;
     while seen.total() < expected() {
-        seen.take(&tail.line().await.expect("more lines"));
+        seen.record(&tail.line().await.expect("more lines"));
     }
     drop(tail);
     let mut history = Numbered::default();
@@ -104,7 +104,7 @@ async fn an_outage_of_the_bus_for_twenty_seconds_loses_no_line() {
         .get_lines(&path)
         .await
         .iter()
-        .for_each(|line| history.take(line));
+        .for_each(|line| history.record(line));
     assert_eq!(history.total(), expected(), "every line exactly once in the history");
     collector.terminate().await;
     streamer.terminate().await;

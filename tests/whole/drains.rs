@@ -143,7 +143,7 @@ pub struct Received {
 }
 
 impl Received {
-    pub fn take(&mut self, line: &str) {
+    pub fn record(&mut self, line: &str) {
         let fields: Vec<&str> = line.split(' ').collect();
         let seq = fields.get(8).and_then(|seq| seq.parse::<usize>().ok());
         // A line cut off by a kill is resent.
@@ -189,7 +189,7 @@ async fn a_drain_receives_every_line_through_five_kills() {
         };
         bounded("more lines", async {
             while all.count < until {
-                all.take(&lines.recv().await.unwrap());
+                all.record(&lines.recv().await.unwrap());
             }
         })
         .await;

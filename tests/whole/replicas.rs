@@ -57,7 +57,7 @@ impl Disruptions {
 struct Printed(BTreeMap<String, BTreeMap<u64, u64>>);
 
 impl Printed {
-    fn take(&mut self, line: &str) {
+    fn record(&mut self, line: &str) {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         let (Some(process), Some(seq)) = (line["process"].as_str(), line["seq"].as_u64()) else {
             panic!("unexpected gap: {line}");
@@ -92,7 +92,7 @@ async fn assert_every_line_once(disruptions: Disruptions) {
     let mut events = disruptions.events.into_iter();
     while printed.total() < CONTAINERS * lines {
         let line = tokio::time::timeout_at(next, logs.line()).await.ok();
-        line.iter().for_each(|line| printed.take(line));
+        line.iter().for_each(|line| printed.record(line));
         if Instant::now() < next {
             continue;
         }

@@ -76,7 +76,7 @@ async fn scaling_from_three_replicas_to_two_and_back_loses_no_line() {
             let mut all = Received::default();
             all.unordered = true;
             while all.count < LINES {
-                all.take(&lines.recv().await.unwrap());
+                all.record(&lines.recv().await.unwrap());
             }
             all
         }));

@@ -79,7 +79,7 @@ pub fn numbered() -> String {
 pub struct Numbered(HashMap<String, u64>);
 
 impl Numbered {
-    pub fn take(&mut self, line: &str) {
+    pub fn record(&mut self, line: &str) {
         let line = parse_line(line);
         assert_ne!(line.process, "tributary", "unexpected gap: {}", line.text);
         let seq: u64 = line
@@ -109,7 +109,7 @@ async fn every_line_of_six_loud_containers_arrives_once_and_in_order() {
     let mut tail = first_tail(&up).await;
     let mut seen = Numbered::default();
     while seen.total() < expected() {
-        seen.take(&tail.line().await.expect("more lines"));
+        seen.record(&tail.line().await.expect("more lines"));
     }
     assert_eq!(seen.0.len() as u64, CONTAINERS);
     drop(tail);
@@ -134,7 +134,7 @@ async fn after_two_kills_the_history_has_every_line_once() {
     let mut seen = Numbered::default();
     let mut tail = first_tail(&up).await;
     while seen.total() < expected() {
-        seen.take(&tail.line().await.expect("more lines"));
+        seen.record(&tail.line().await.expect("more lines"));
     }
     drop(tail);
     let mut history = Numbered::default();
@@ -142,7 +142,7 @@ async fn after_two_kills_the_history_has_every_line_once() {
         .get_lines(&format!("/api/apps/load/logs?num_lines={}&follow=False", LINES * 2))
         .await
     {
-        history.take(&line);
+        history.record(&line);
     }
     assert_eq!(history.total(), expected(), "every line exactly once in the history");
     up.terminate().await;
