@@ -15,7 +15,7 @@ pub(crate) const COMMAND_FILTER: &str = "warn,kube_client=off,kube_runtime=off,f
 pub(crate) const NO_EVENTS: &str = "off";
 
 /// Installs the global subscriber. Colours are used only on a terminal and only if `NO_COLOR` is
-/// empty or unset (no-color.org).
+/// empty or unset (<https://no-color.org>).
 pub(crate) fn start(default_filter: &str) {
     let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
