@@ -1,12 +1,15 @@
-//! What is lost between a node and a client while things go wrong, beside `kubectl logs -f` of the same containers.
+//! Lost lines between a node and a client under faults, compared with `kubectl logs -f` of the same
+//! containers.
 //!
-//! `cargo bench --bench node -- [api|files] [LINES] [calm|kill]`: six containers print LINES numbered lines each (50,000), 20,000 a second in all, into log files that are
-//! rotated at 1 MiB, while follows end, break off, or sit on a rotated file; with `calm` nothing goes wrong, and files
-//! are rotated at 10 MiB, a kubelet's default; with `kill` the API server and the kubelet restart, too, and collector, bus and streamer are killed with -9
-//! five times. A client reads with `tributary logs -o json`, which comes back after each. Every missing line is looked up: it counts as told where a notice stands
-//! between its neighbours.
+//! `cargo bench --bench node -- [api|files] [LINES] [calm|kill]`: six containers print LINES
+//! (50,000) numbered lines each, 20,000 per second in total, into log files that rotate at 1 MiB,
+//! while follows end, break, or stay on a rotated file. With `calm` there are no faults and files
+//! rotate at 10 MiB, the kubelet's default. With `kill` the API server and the kubelet restart too,
+//! and `tributary up` is killed with SIGKILL five times. A client reads with `tributary logs -o
+//! json`, which reconnects. A lost line counts as reported if a gap notice stands between its
+//! neighbours.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should say so")]
+#![allow(clippy::unwrap_used, reason = "a failed benchmark should panic")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,13 +25,13 @@ use serde_json::Value;
 
 const CONTAINERS: usize = 6;
 
-/// Lines a second, of all.
+/// Lines per second of all containers.
 const RATE: usize = 20_000;
 
-/// After so long without a line nothing more comes.
+/// The run ends after this long without a line.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Between two kills.
+/// Interval of the kills.
 const KILL_EVERY: Duration = Duration::from_secs(5);
 
 const KILLS: usize = 5;
@@ -44,27 +47,27 @@ fn main() {
     };
     let lines = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(50_000);
     let has = |word: &str| args.iter().any(|arg| arg == word);
-    let weather = match (has("calm"), has("kill")) {
-        (true, _) => Weather::Calm,
-        (_, true) => Weather::Kills,
-        _ => Weather::Rough,
+    let faults = match (has("calm"), has("kill")) {
+        (true, _) => Faults::None,
+        (_, true) => Faults::Kills,
+        _ => Faults::Streams,
     };
-    run(source, lines, weather);
+    run(source, lines, faults);
 }
 
-/// What goes wrong meanwhile.
+/// Faults during a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Weather {
-    Calm,
-    Rough,
+enum Faults {
+    None,
+    Streams,
     Kills,
 }
 
-fn run(source: &str, lines: u64, weather: Weather) {
-    let kill = weather == Weather::Kills;
+fn run(source: &str, lines: u64, faults: Faults) {
+    let kill = faults == Faults::Kills;
     let dir = tempfile::tempdir().unwrap();
     let scenario = dir.path().join("scenario.toml");
-    std::fs::write(&scenario, scenario_of(lines, weather)).unwrap();
+    std::fs::write(&scenario, scenario_of(lines, faults)).unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
     let mut node = Command::new(BIN);
     node.arg("kubesim").arg("--scenario").arg(&scenario);
@@ -85,11 +88,11 @@ fn run(source: &str, lines: u64, weather: Weather) {
         .map(|pod| (follow(dir.path(), pod), dir.path().join(pod_file(pod))))
         .collect();
 
-    let began = Instant::now();
+    let started = Instant::now();
     let (mut seen, mut kills, mut resident) = (Seen::default(), 0, 0);
     while let Ok(line) = ours.recv_timeout(SILENCE) {
         seen.add(&line);
-        if kill && kills < KILLS && began.elapsed() > KILL_EVERY * u32::try_from(kills + 1).unwrap() {
+        if kill && kills < KILLS && started.elapsed() > KILL_EVERY * u32::try_from(kills + 1).unwrap() {
             resident = resident.max(up.peak_kib());
             up.0.kill().unwrap();
             up.0.wait().unwrap();
@@ -101,34 +104,34 @@ fn run(source: &str, lines: u64, weather: Weather) {
         }
     }
     resident = resident.max(up.peak_kib());
-    let missing = seen.missing(lines);
+    let (lost, reported) = seen.lost(lines);
     println!(
-        "{source}, {kills} kills: {} lines of {}, {} repeated, {} missing, of them {} told; at most {} MB resident",
+        "{source}, {kills} kills: {} lines of {}, {} repeated, {} lost, {} of them reported; at most {} MB resident",
         seen.distinct(),
         lines * CONTAINERS as u64,
         seen.repeated,
-        missing.0,
-        missing.1,
+        lost,
+        reported,
         resident / 1024
     );
-    let mut lost = Vec::new();
+    let mut lost_by_kubectl = Vec::new();
     for (mut follow, file) in kubectl {
         assert!(follow.0.wait().unwrap().success());
         let all = std::fs::read_to_string(file).unwrap();
         let numbers: BTreeSet<u64> = all.lines().filter_map(number).collect();
-        lost.push(lines - numbers.len() as u64);
+        lost_by_kubectl.push(lines - numbers.len() as u64);
     }
     println!(
-        "kubectl logs -f: {} missing, {lost:?} by container",
-        lost.iter().sum::<u64>()
+        "kubectl logs -f: {} lost, {lost_by_kubectl:?} by container",
+        lost_by_kubectl.iter().sum::<u64>()
     );
 }
 
-/// The pods begin once all who read are there.
-fn scenario_of(lines: u64, weather: Weather) -> String {
+/// Returns the scenario of a run.
+fn scenario_of(lines: u64, faults: Faults) -> String {
     let rate = RATE / CONTAINERS;
     let seconds = lines as usize / rate;
-    let (rotate, check) = if weather == Weather::Calm {
+    let (rotate, check) = if faults == Faults::None {
         (10 << 20, 10)
     } else {
         (1 << 20, 3)
@@ -138,7 +141,7 @@ fn scenario_of(lines: u64, weather: Weather) -> String {
          [[pods]]\nnamespace = \"bench\"\nname = \"web\"\nreplicas = {CONTAINERS}\n\
          [[pods.containers]]\nname = \"web\"\nlines = {lines}\nrate = {rate}\nsize = 100\ntext = \"n={{seq}} \"\n"
     );
-    if weather == Weather::Calm {
+    if faults == Faults::None {
         return text;
     }
     let mut fault = |at: usize, kind: &str| text += &format!("[[faults]]\nat = \"{at}s\"\nkind = {kind}\n");
@@ -148,8 +151,8 @@ fn scenario_of(lines: u64, weather: Weather) -> String {
     {
         fault(at, &format!("\"{kind}\""));
     }
-    if weather == Weather::Kills {
-        // Not with a kill: `up` does not begin without the API.
+    if faults == Faults::Kills {
+        // Not during a kill: `up` cannot start without the API.
         fault(12, "\"api-down\"\nfor = \"1s\"");
         fault(17, "\"kubelet-down\"\nfor = \"1s\"");
     }
@@ -174,7 +177,7 @@ fn logs(addr: &str) -> Command {
     logs
 }
 
-/// Reads the app from its first line on.
+/// Starts a client that reads from the first line on.
 fn client(addr: &str, lines: mpsc::Sender<Value>) -> Process {
     let mut logs = Command::new(BIN);
     logs.args(["logs", "bench", "-o", "json", "-n", "1000000", "--server"])
@@ -214,7 +217,7 @@ fn pods(kubeconfig: &Path) -> Vec<String> {
     names
 }
 
-/// Into a file, so that nothing holds it up, as a person would who starts it again when it says that it cannot, or was cut off.
+/// Follows a pod with kubectl into a file, and restarts kubectl when it fails or is cut off.
 fn follow(dir: &Path, pod: &str) -> Process {
     let script = r#"until kubectl --kubeconfig "$0" -n bench logs -f "$1" >> "$2"; do sleep 0.1; done"#;
     let mut shell = Command::new("sh");
@@ -228,18 +231,18 @@ fn follow(dir: &Path, pod: &str) -> Process {
     )
 }
 
-/// What `kubectl get -o name` prints holds a slash.
+/// Replaces the slash in a name of `kubectl get -o name`.
 fn pod_file(pod: &str) -> String {
     pod.replace('/', "-")
 }
 
-/// What the client was shown.
+/// The lines that the client received.
 #[derive(Default)]
 struct Seen {
-    /// By process: each line's number, and whether a notice of its stream stands before it.
+    /// By process: each line's number, and whether a gap notice of its stream precedes it.
     numbers: BTreeMap<String, BTreeMap<u64, bool>>,
-    /// Container instances of which a notice came, and no line since.
-    told: BTreeSet<String>,
+    /// Container instances with a gap notice and no line since.
+    pending_notices: BTreeSet<String>,
     repeated: u64,
 }
 
@@ -247,13 +250,13 @@ impl Seen {
     fn add(&mut self, line: &Value) {
         let text = |key: &str| line[key].as_str().unwrap_or_default();
         if let Some(stream) = line["notice"]["stream"].as_str() {
-            self.told.insert(instance(stream));
+            self.pending_notices.insert(instance(stream));
             return;
         }
         let Some(number) = number(text("text")) else { return };
-        let told = self.told.remove(&instance(text("stream")));
+        let is_reported = self.pending_notices.remove(&instance(text("stream")));
         let numbers = self.numbers.entry(text("process").to_owned()).or_default();
-        self.repeated += u64::from(numbers.insert(number, told).is_some());
+        self.repeated += u64::from(numbers.insert(number, is_reported).is_some());
     }
 
     fn distinct(&self) -> usize {
@@ -265,23 +268,23 @@ impl Seen {
         self.numbers.len() == CONTAINERS && self.numbers.values().all(last)
     }
 
-    /// How many are missing, and how many of them are told.
-    fn missing(&self, lines: u64) -> (u64, u64) {
-        let (mut missing, mut told) = (0, 0);
+    /// Returns the number of lost lines, and how many of them a gap notice reports.
+    fn lost(&self, lines: u64) -> (u64, u64) {
+        let (mut lost, mut reported) = (0, 0);
         for numbers in self.numbers.values() {
             let mut next = 0;
-            for (number, is_told) in numbers {
-                missing += number - next;
-                told += if *is_told { number - next } else { 0 };
+            for (number, is_reported) in numbers {
+                lost += number - next;
+                reported += if *is_reported { number - next } else { 0 };
                 next = number + 1;
             }
-            missing += lines - next;
+            lost += lines - next;
         }
-        (missing + lines * (CONTAINERS - self.numbers.len()) as u64, told)
+        (lost + lines * (CONTAINERS - self.numbers.len()) as u64, reported)
     }
 }
 
-/// A stream's id without its epoch: behind a hole that nobody can measure a new stream goes on.
+/// Returns a stream id without its epoch: after a gap of unknown size a new epoch starts.
 fn instance(stream: &str) -> String {
     stream
         .rsplit_once('/')

@@ -1,4 +1,4 @@
-//! A service as a task that is told to stop and waited for.
+//! A service as a task with a stop token and a shutdown deadline.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-/// How long a service has to finish what it accepted. Two in turn stay below the 30 s that Kubernetes gives a pod.
-const DRAIN: Duration = Duration::from_secs(12);
+/// Shutdown deadline of one service. Two in turn stay below the 30 s that Kubernetes gives a pod.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(12);
 
-/// A service that runs.
+/// A running service.
 pub(crate) struct Service {
     name: &'static str,
     stop: CancellationToken,
@@ -18,7 +18,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts it; it has to end when `stop` is cancelled.
+    /// Spawns a service, which must return when `stop` is cancelled.
     pub(crate) fn start(
         name: &'static str,
         stop: CancellationToken,
@@ -31,10 +31,10 @@ impl Service {
         }
     }
 
-    /// Returns what it means that the service ended without being told to.
+    /// Waits for the service to end before it was stopped, which is a failure.
     async fn failure(&mut self) -> anyhow::Error {
         match (&mut self.task).await {
-            Ok(Ok(())) => anyhow!("the {} ended without being told to", self.name),
+            Ok(Ok(())) => anyhow!("the {} ended unexpectedly", self.name),
             ended => self
                 .outcome(ended)
                 .err()
@@ -47,11 +47,15 @@ impl Service {
         if self.task.is_finished() {
             return Ok(());
         }
-        match tokio::time::timeout(DRAIN, &mut self.task).await {
+        match tokio::time::timeout(SHUTDOWN_DEADLINE, &mut self.task).await {
             Ok(ended) => self.outcome(ended),
             Err(_) => {
                 self.task.abort();
-                Err(anyhow!("the {} did not finish within {} s", self.name, DRAIN.as_secs()))
+                Err(anyhow!(
+                    "the {} did not stop within {} s",
+                    self.name,
+                    SHUTDOWN_DEADLINE.as_secs()
+                ))
             }
         }
     }
@@ -61,7 +65,8 @@ impl Service {
     }
 }
 
-/// Runs services until told to stop, or until one fails; then stops them, one after the other in this order, so that what the first still hands over reaches the next.
+/// Runs services until `shutdown` or until one fails, then stops all of them one after the other,
+/// in this order, so that the last output of one reaches the next.
 ///
 /// # Errors
 /// The first failure.

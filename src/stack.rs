@@ -1,38 +1,41 @@
-//! The services of one machine, in one process: bus, collector, streamer, sinks.
+//! All services in one process: bus, collector, streamer and sinks.
 
 #[cfg(feature = "demo")]
 use std::time::Duration;
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use anyhow::Context;
 use bus::{Bus, BusAddress, BusSettings};
-use futures::FutureExt;
-use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use prometheus_client::registry::Registry as MetricsRegistry;
+#[cfg(feature = "demo")]
+use registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::{self, Ready},
-    bus::owner_name,
-    flags::StackArgs,
-    say,
+    admin, console,
+    flags::{bus::owner_name, stack::StackArgs},
     service::{self, Service},
 };
 
-/// Where probes ask, unless told otherwise.
+/// Default port of the admin listener.
 const ADMIN_PORT: u16 = 9601;
 
-/// How often, and how long, a demo looks whether its apps have been seen.
+/// How often, and how long, [`Stack::wait_for_apps`] polls the bus.
 #[cfg(feature = "demo")]
 const APPS_POLL: Duration = Duration::from_millis(5);
 #[cfg(feature = "demo")]
-const APPS_WAIT: Duration = Duration::from_secs(2);
+const APPS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What runs. Stops in the reverse of the order in which it started, so that readers see the last lines.
+/// The running services. They stop in the order in which lines pass them, so that readers receive the
+/// last lines.
 pub(crate) struct Stack {
     url: String,
     #[cfg(feature = "demo")]
+    admin_url: String,
+    #[cfg(feature = "demo")]
     bus: Arc<dyn Bus>,
+    #[cfg(feature = "demo")]
+    registry: Option<Arc<dyn Registry>>,
     collector: Service,
     streamer: Service,
     sinks: Option<Service>,
@@ -40,55 +43,64 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// Opens everything that can fail for want of a right or a place, then starts the services.
+    /// Opens everything that can fail, then starts the services.
     ///
     /// # Errors
-    /// One line that says what to do.
-    pub(crate) async fn start(args: &StackArgs, data_dir: &Path, client: kube::Client) -> anyhow::Result<Self> {
+    /// One line with the value, the cause and what to do.
+    pub(crate) async fn start(args: &StackArgs, data_dir: &Path, kubernetes: kube::Client) -> anyhow::Result<Self> {
         let bus = open_bus(args, data_dir).await?;
-        let keeper = args.read.drains.registry.open(Some(data_dir)).await?;
-        let drained = keeper.clone();
-        let access = args.read.access(keeper, Some(client.clone())).await?;
-        let listener = listen(args.read.listen).await?;
-        let addr = listener.local_addr().context("the listener has no address")?;
-        let (door, url) = (args.read.door(listener)?, args.read.url(addr));
-        say::aside(&format!("listening on {url}"));
+        let registry = args.registry.open(Some(data_dir)).await?;
+        let access = args.read.access(registry.clone(), Some(kubernetes.clone())).await?;
+        let listener = args.read.bind().await?;
+        let addr = listener
+            .local_addr()
+            .context("cannot read the address of the listener")?;
+        let (listener, url) = (args.read.listener(listener)?, args.read.url(addr));
+        console::eprintln_line(&format!("listening on {url}"));
         let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
-        let mut registry = Registry::default();
+        #[cfg(feature = "demo")]
+        let admin_addr = admin_listener
+            .local_addr()
+            .context("cannot read the address of the admin listener")?;
+        let mut metrics = MetricsRegistry::default();
         let streamer_stop = CancellationToken::new();
-        let ready = ready(Arc::clone(&bus), client.clone(), streamer_stop.clone());
-        let mut config = args.collect.config(data_dir, args.keep.retention);
-        config.metrics = collector::Metrics::register(&mut registry);
+        let ready = admin::ready(&bus, Some(kubernetes.clone()), streamer_stop.clone());
+        let mut config = args.collect.config(data_dir, args.retention.retention);
+        config.metrics = collector::Metrics::register(&mut metrics);
         let (collector_bus, collector_stop) = (Arc::clone(&bus), CancellationToken::new());
         let stop = collector_stop.clone();
         let collector = Service::start("collector", collector_stop, async move {
-            Ok(collector::run(config, client, collector_bus, stop).await?)
+            Ok(collector::run(config, kubernetes, collector_bus, stop).await?)
         });
-        let config = args.read.config(args.keep.retention);
-        let metrics = streamer::Metrics::register(&mut registry);
+        let config = args.read.config(args.retention.retention);
+        let streamer_metrics = streamer::Metrics::register(&mut metrics);
         let (streamer_bus, stop) = (Arc::clone(&bus), streamer_stop.clone());
         let streamer = Service::start("streamer", streamer_stop, async move {
-            Ok(streamer::run(config, access, door, streamer_bus, metrics, stop).await?)
+            Ok(streamer::run(config, access, listener, streamer_bus, streamer_metrics, stop).await?)
         });
-        let sinks = drained.map(|drained| {
+        let sinks = registry.clone().map(|registry| {
             let holder = owner_name(data_dir);
-            let config = args.read.drains.send.config(args.keep.retention, holder);
-            let metrics = sinks::Metrics::register(&mut registry);
+            let config = args.read.drains.send.config(args.retention.retention, holder);
+            let sinks_metrics = sinks::Metrics::register(&mut metrics);
             let (bus, stop) = (Arc::clone(&bus), CancellationToken::new());
             Service::start("sinks", stop.clone(), async move {
-                Ok(sinks::run(config, drained, bus, metrics, stop).await?)
+                Ok(sinks::run(config, registry, bus, sinks_metrics, stop).await?)
             })
         });
         let admin_stop = CancellationToken::new();
         let admin = Service::start(
             "admin listener",
             admin_stop.clone(),
-            admin::run(admin_listener, registry, ready, admin_stop),
+            admin::run(admin_listener, metrics, ready, admin_stop),
         );
         Ok(Self {
             url,
             #[cfg(feature = "demo")]
+            admin_url: format!("http://{admin_addr}"),
+            #[cfg(feature = "demo")]
             bus,
+            #[cfg(feature = "demo")]
+            registry,
             collector,
             streamer,
             sinks,
@@ -96,31 +108,43 @@ impl Stack {
         })
     }
 
-    /// Where readers connect: scheme, address and port.
+    /// Returns the URL of the streamer: scheme, address and port.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Waits until these apps can be read, but not for long: what does not come, the reader is told.
     #[cfg(feature = "demo")]
+    /// Returns the URL of the admin listener.
+    pub(crate) fn admin_url(&self) -> &str {
+        &self.admin_url
+    }
+
+    #[cfg(feature = "demo")]
+    /// Returns the registry of drains and keys.
+    pub(crate) fn registry(&self) -> Option<&Arc<dyn Registry>> {
+        self.registry.as_ref()
+    }
+
+    #[cfg(feature = "demo")]
+    /// Waits up to two seconds until the bus has these apps.
     pub(crate) async fn wait_for_apps(&self, apps: &[String]) {
-        let there = async {
+        let all_present = async {
             while !self
                 .bus
                 .apps()
                 .await
-                .is_ok_and(|known| apps.iter().all(|app| known.iter().any(|k| k.as_str() == app)))
+                .is_ok_and(|present| apps.iter().all(|app| present.iter().any(|name| name.as_str() == app)))
             {
                 tokio::time::sleep(APPS_POLL).await;
             }
         };
-        let _ = tokio::time::timeout(APPS_WAIT, there).await;
+        let _ = tokio::time::timeout(APPS_TIMEOUT, all_present).await;
     }
 
-    /// Runs until told to stop, or until a service fails; then stops the rest.
+    /// Runs until `shutdown` or until a service fails, then stops all services.
     ///
     /// # Errors
-    /// The failure.
+    /// The first failure.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let services = [self.collector, self.streamer]
             .into_iter()
@@ -130,47 +154,20 @@ impl Stack {
     }
 }
 
-/// Ready is what stands on a bus and an API that answer, and is not about to stop.
-pub(crate) fn ready(bus: Arc<dyn Bus>, client: kube::Client, stopping: CancellationToken) -> Ready {
-    Arc::new(move || {
-        let (bus, client, stopping) = (Arc::clone(&bus), client.clone(), stopping.clone());
-        async move {
-            if stopping.is_cancelled() {
-                return Err("it is stopping".to_owned());
-            }
-            bus.check().await.map_err(|error| error.to_string())?;
-            let api = client.apiserver_version().await;
-            api.map(drop)
-                .map_err(|error| format!("the Kubernetes API does not answer: {error}"))
-        }
-        .boxed()
-    })
-}
-
-pub(crate) async fn listen(listen: SocketAddr) -> anyhow::Result<TcpListener> {
-    streamer::bind(listen).await.with_context(|| {
-        format!("cannot listen on {listen} (another program may have the port: choose one with --listen, port 0 takes a free one)")
-    })
-}
-
 async fn open_bus(args: &StackArgs, data_dir: &Path) -> anyhow::Result<Arc<dyn Bus>> {
     let dir = data_dir.join("bus");
-    std::fs::create_dir_all(&dir).with_context(|| {
+    let context = || {
         format!(
-            "cannot make the data directory {} (choose another with --data-dir)",
+            "cannot use the data directory {}; choose another one with --data-dir",
             data_dir.display()
         )
-    })?;
+    };
+    std::fs::create_dir_all(&dir).with_context(context)?;
     let settings = BusSettings {
-        retention: args.keep.retention,
+        retention: args.retention.retention,
         retention_bytes: args.retention_bytes.as_u64(),
         ..BusSettings::new(owner_name(data_dir))
     };
     let opened = BusAddress::Embedded(dir).open(&settings).await;
-    opened.with_context(|| {
-        format!(
-            "cannot use the data directory {} (choose another with --data-dir)",
-            data_dir.display()
-        )
-    })
+    opened.with_context(context)
 }

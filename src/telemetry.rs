@@ -1,28 +1,29 @@
-//! Events on stderr, as many as `RUST_LOG` asks for.
+//! Log events on stderr, filtered by `RUST_LOG`.
 
 use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
 
-/// What is told where `RUST_LOG` is not set: what an operator wants to know. The store's own lifecycle is none of it,
-/// and what the Kubernetes client complains of, the collector tells in its own words.
-pub(crate) const OPERATOR: &str = "warn,tributary=info,collector=info,streamer=info,bus=info,kube_client=off,kube_runtime=off,fjall=error,lsm_tree=error";
+/// Default filter of the services. The events of the embedded store and of the Kubernetes client
+/// are left out: the collector reports their failures itself.
+pub(crate) const SERVICE_FILTER: &str = "warn,tributary=info,collector=info,streamer=info,bus=info,kube_client=off,kube_runtime=off,fjall=error,lsm_tree=error";
 
-/// The same for somebody at a terminal who wants to see lines, not lifecycles.
-pub(crate) const VISITOR: &str = "warn,kube_client=off,kube_runtime=off,fjall=error,lsm_tree=error";
+/// Default filter of commands that are used at a terminal.
+pub(crate) const COMMAND_FILTER: &str = "warn,kube_client=off,kube_runtime=off,fjall=error,lsm_tree=error";
 
-/// Where a command tells itself what is wrong, in its own words.
-pub(crate) const SILENT: &str = "off";
+/// Default filter of commands that report every problem in their own output.
+pub(crate) const NO_EVENTS: &str = "off";
 
-/// Starts telling. Colour only on a terminal, and not where `NO_COLOR` is set (no-color.org).
+/// Installs the global subscriber. Colours are used only on a terminal and only if `NO_COLOR` is
+/// empty or unset (<https://no-color.org>).
 pub(crate) fn start(default_filter: &str) {
-    let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(colour)
+        .with_ansi(colours)
         .with_writer(stderr)
-        // Where stderr is gone, a complaint about it would be a panic.
+        // A write error on a closed stderr would panic otherwise.
         .log_internal_errors(false)
         .init();
 }

@@ -1,6 +1,6 @@
-//! Google's Pub/Sub emulator, the real one, on a port of its own. It ends with the test process, however that ends.
+//! Google's Pub/Sub emulator on a free port. It ends with the test process.
 
-#![allow(dead_code, reason = "each test binary takes what it needs")]
+#![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
 use std::{
@@ -16,13 +16,13 @@ use tokio::{
     process::{Child, ChildStdin, Command},
 };
 
-/// Set where a missing emulator is a failure, rather than tests left out.
+/// If set, a missing emulator fails the tests instead of skipping them.
 const REQUIRED: &str = "TRIBUTARY_REQUIRE_EMULATOR";
 
-/// Where the Cloud SDK keeps it, below its root.
+/// Path of the emulator in the Cloud SDK.
 const WITHIN_SDK: &str = "platform/pubsub-emulator/bin/cloud-pubsub-emulator";
 
-/// Where distributions put the Cloud SDK.
+/// Paths of the Cloud SDK in distributions.
 const SDK_ROOTS: [&str; 4] = [
     "/usr/lib/google-cloud-sdk",
     "/opt/google-cloud-sdk",
@@ -30,7 +30,7 @@ const SDK_ROOTS: [&str; 4] = [
     "/snap/google-cloud-cli/current",
 ];
 
-/// A Java machine on a loaded test machine takes its time.
+/// A Java process starts slowly on a busy test machine.
 const START_WAIT: Duration = Duration::from_secs(90);
 
 /// A running emulator.
@@ -38,12 +38,12 @@ pub struct Emulator {
     host: String,
     pid: String,
     shell: Child,
-    /// While this is open, the emulator lives: the shell around it waits for its end.
+    /// The shell kills the emulator when this is closed.
     _alive: ChildStdin,
 }
 
 impl Emulator {
-    /// Starts one. `None`, and a line on stderr, where it is not installed.
+    /// Starts an emulator; `None`, with a line on stderr, if it is not installed.
     pub async fn start() -> Option<Self> {
         let Some(program) = find() else {
             assert!(
@@ -61,7 +61,7 @@ impl Emulator {
         panic!("the emulator does not start");
     }
 
-    /// On a port that was free a moment ago; `None` where somebody was quicker.
+    /// Starts on a port that was free; `None` if another process took it.
     async fn try_start(program: &Path) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let script = r#""$0" --host=127.0.0.1 --port="$1" >/dev/null 2>&1 & echo $!; cat >/dev/null; kill -KILL $!"#;
@@ -96,22 +96,22 @@ impl Emulator {
         tokio::time::timeout(START_WAIT, answers).await.ok().map(|()| emulator)
     }
 
-    /// `HOST:PORT`, as `PUBSUB_EMULATOR_HOST` has it.
+    /// Returns `HOST:PORT` for `PUBSUB_EMULATOR_HOST`.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Stops it where it is: it answers nothing, and forgets nothing.
+    /// Pauses the process: it keeps its state and answers nothing.
     pub async fn pause(&self) {
         self.signal("STOP").await;
     }
 
-    /// Lets it go on.
+    /// Resumes the process.
     pub async fn resume(&self) {
         self.signal("CONT").await;
     }
 
-    /// Ends it, with all it knew.
+    /// Kills the process; its state is lost.
     pub async fn stop(mut self) {
         drop(self._alive);
         self.shell.wait().await.unwrap();
@@ -126,7 +126,7 @@ impl Emulator {
     }
 
     async fn answers(&self) -> bool {
-        let asked = async {
+        let request = async {
             let mut connection = TcpStream::connect(&self.host).await?;
             connection
                 .write_all(b"GET / HTTP/1.1\r\nhost: emulator\r\n\r\n")
@@ -135,7 +135,7 @@ impl Emulator {
             connection.read_exact(&mut answer).await?;
             std::io::Result::Ok(answer == *b"HTTP/1.1 200")
         };
-        let answer = tokio::time::timeout(Duration::from_secs(2), asked).await;
+        let answer = tokio::time::timeout(Duration::from_secs(2), request).await;
         matches!(answer, Ok(Ok(true)))
     }
 }
@@ -150,7 +150,7 @@ fn find() -> Option<PathBuf> {
         .find(|path| path.exists());
     within.or_else(|| {
         let path = std::env::var_os("PATH")?;
-        let mut places = std::env::split_paths(&path).map(|dir| dir.join("cloud-pubsub-emulator"));
-        places.find(|path| path.exists())
+        let mut paths = std::env::split_paths(&path).map(|dir| dir.join("cloud-pubsub-emulator"));
+        paths.find(|path| path.exists())
     })
 }

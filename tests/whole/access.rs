@@ -1,4 +1,4 @@
-//! Who may read, where a cluster keeps the keys, or decides itself.
+//! API keys in the cluster's Secrets, and authorization by the cluster.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -18,7 +18,7 @@ const USERS: &str = r#"
     reads = ["other"]
 "#;
 
-/// `up` on this cluster, with these flags.
+/// Starts `up` on a cluster.
 async fn up(cluster: &Cluster, flags: &[&str]) -> Tributary {
     let data_dir = cluster.dir.path().join("data").display().to_string();
     let mut args = vec!["up", "--listen", "127.0.0.1:0", "--data-dir", &data_dir];
@@ -26,7 +26,7 @@ async fn up(cluster: &Cluster, flags: &[&str]) -> Tributary {
     Tributary::start(&args, &[("KUBECONFIG", &cluster.kubeconfig)]).await
 }
 
-/// What `tributary logs` says with this key, once the app is known.
+/// Runs `tributary logs` with a key; returns whether it succeeded, and its output.
 async fn logs(up: &Tributary, key: &str) -> (bool, String) {
     let server = format!("http://{}", up.addr);
     let args = [
@@ -45,18 +45,18 @@ async fn logs(up: &Tributary, key: &str) -> (bool, String) {
     (read.status.success(), text(read.stdout) + &text(read.stderr))
 }
 
-async fn until_a_line(up: &Tributary, key: &str) {
+async fn wait_for_line(up: &Tributary, key: &str) {
     bounded("a line", async { while !logs(up, key).await.1.contains("]: line ") {} }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_in_the_clusters_secrets_opens_its_app_until_it_is_revoked() {
+async fn a_key_in_secrets_grants_access_to_its_app_until_it_is_revoked() {
     let cluster = Cluster::start(&writers(1, 1_000_000, 100)).await;
-    let place = ["--registry", "kubernetes:tributary"];
+    let location = ["--registry", "kubernetes:tributary"];
     let env = [("KUBECONFIG", &*cluster.kubeconfig)];
-    let up = up(&cluster, &["--auth", "keys", place[0], place[1]]).await;
+    let up = up(&cluster, &["--auth", "keys", location[0], location[1]]).await;
     let keys = async |args: &[&str]| {
-        let args: Vec<&str> = ["keys"].iter().chain(args).chain(&place).copied().collect();
+        let args: Vec<&str> = ["keys"].iter().chain(args).chain(&location).copied().collect();
         let done = run(&args, &env).await;
         assert!(
             done.status.success(),
@@ -66,23 +66,26 @@ async fn a_key_in_the_clusters_secrets_opens_its_app_until_it_is_revoked() {
         String::from_utf8(done.stdout).unwrap()
     };
     let key = keys(&["add", "--email", "me@example.com", "--app", "load"]).await;
-    until_a_line(&up, key.trim()).await;
+    wait_for_line(&up, key.trim()).await;
     let listed = keys(&["list"]).await;
     let id = listed.split('\t').next().unwrap();
     keys(&["revoke", id]).await;
-    bounded("no access any more", async { while logs(&up, key.trim()).await.0 {} }).await;
+    bounded("the key to be rejected", async {
+        while logs(&up, key.trim()).await.0 {}
+    })
+    .await;
     up.terminate().await;
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_of_the_cluster_opens_the_namespaces_that_it_may_read() {
+async fn a_cluster_token_grants_access_to_the_namespaces_it_may_read() {
     let cluster = Cluster::start(&(writers(1, 1_000_000, 100) + USERS)).await;
     let up = up(&cluster, &["--auth", "kubernetes"]).await;
-    until_a_line(&up, "token-of-load").await;
-    for (token, word) in [("token-of-other", "app not found"), ("token-of-nobody", "no access")] {
-        let (read, said) = logs(&up, token).await;
-        assert!(!read && said.contains(word), "{said}");
+    wait_for_line(&up, "token-of-load").await;
+    for (token, word) in [("token-of-other", "app not found"), ("unknown-token", "no access")] {
+        let (read, output) = logs(&up, token).await;
+        assert!(!read && output.contains(word), "{output}");
     }
     up.terminate().await;
     cluster.stop().await;

@@ -1,4 +1,4 @@
-//! The API server as a cluster's own programs and kubectl reach it: over TLS, with a certificate of the cluster's own authority, and asking who they are.
+//! A simulated API server over TLS with authentication, as pods and kubectl reach it.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -12,22 +12,23 @@ use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::{manifests::of_kind, support::*, up::writers};
 
-/// Where the services run.
+/// Namespace of the services.
 pub const NAMESPACE: &str = "tributary";
 
-/// Who may do everything.
+/// User with all rights.
 const ADMIN: &str = "admin";
 
-/// A simulated cluster whose API asks who one is, and the way to it.
+/// A simulated cluster with authentication, and its TLS proxy.
 pub struct Api {
     pub cluster: Cluster,
     pub port: u16,
-    /// Of its certificate, PEM.
+    /// Certificate authority of the proxy, PEM.
     pub authority: String,
 }
 
 impl Api {
-    /// One with an app `load`, and with the service accounts of these objects; they have the rights that are applied to it, and no other.
+    /// Starts a cluster with an app `load` and the service accounts of these objects. The accounts
+    /// have only the rights that are applied later.
     pub async fn start(objects: &[Value]) -> Self {
         let all = ["*".to_owned()];
         let everything = Rule {
@@ -42,7 +43,7 @@ impl Api {
             rules: vec![everything],
             ..User::default()
         };
-        // A token is the account's name.
+        // The token of an account is its name.
         let accounts = of_kind(objects, "ServiceAccount").map(|account| {
             let name = account["metadata"]["name"].as_str().unwrap();
             User {
@@ -60,13 +61,13 @@ impl Api {
         let cluster = kubesim::start(Config { listen, scenario }).await.unwrap();
         let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         Self {
-            port: tls_in_front_of(cluster.addr(), &identity).await.port(),
+            port: start_tls_proxy(cluster.addr(), &identity).await.port(),
             authority: identity.cert.pem(),
             cluster,
         }
     }
 
-    /// How an account reaches it.
+    /// Returns a kubeconfig for an account.
     pub fn kubeconfig(&self, account: &str) -> String {
         let (port, authority) = (self.port, BASE64_STANDARD.encode(&self.authority));
         let kubeconfig = json!({
@@ -78,22 +79,22 @@ impl Api {
         kubeconfig.to_string()
     }
 
-    /// `kubectl apply` by who may do everything.
+    /// Runs `kubectl apply` with all rights and returns its output.
     pub async fn apply(&self, objects: &[&Value]) -> String {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
-        // It keeps no schemas.
-        let (applied, said) = kubectl(
+        // The simulated API serves no schemas.
+        let (applied, output) = kubectl(
             &self.kubeconfig(ADMIN),
             &["apply", "--validate=false", "-f", "-"],
             &list,
         )
         .await;
-        assert!(applied, "{said}");
-        said
+        assert!(applied, "{output}");
+        output
     }
 }
 
-/// What kubectl says with this kubeconfig, and whether it went well.
+/// Runs kubectl; returns whether it succeeded, and its output.
 pub async fn kubectl(kubeconfig: &str, args: &[&str], stdin: &str) -> (bool, String) {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("kubeconfig");
@@ -101,7 +102,7 @@ pub async fn kubectl(kubeconfig: &str, args: &[&str], stdin: &str) -> (bool, Str
     let mut child = Command::new("kubectl")
         .arg("--kubeconfig")
         .arg(file)
-        // What it remembers of a server, it remembers of its port.
+        // kubectl caches discovery by address, and ports are reused.
         .arg("--cache-dir")
         .arg(dir.path())
         .args(args)
@@ -112,11 +113,11 @@ pub async fn kubectl(kubeconfig: &str, args: &[&str], stdin: &str) -> (bool, Str
         .spawn()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
-    // One that does not read it says why.
+    // Fails if kubectl exits early; its output has the cause.
     let _ = input.write_all(stdin.as_bytes()).await;
     drop(input);
     let done = tokio::time::timeout(BOUND * 6, child.wait_with_output()).await;
     let done = done.expect("kubectl in time").unwrap();
-    let said = [done.stdout, done.stderr].map(|said| String::from_utf8(said).unwrap());
-    (done.status.success(), said.concat())
+    let output = [done.stdout, done.stderr].map(|text| String::from_utf8(text).unwrap());
+    (done.status.success(), output.concat())
 }

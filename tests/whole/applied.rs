@@ -1,5 +1,6 @@
-//! The manifests, applied: to a simulated API; and to that of a cluster of one's own, which KUBECONFIG names: it is asked whether it would take them. With
-//! TRIBUTARY_TEST_APPLY=1 it does take the overlay `emulator`, with the image imported before, for as long as the test runs.
+//! Applies the manifests to a simulated API, and with `--dry-run=server` to the cluster of
+//! KUBECONFIG. With TRIBUTARY_TEST_APPLY=1 that cluster runs the overlay `emulator` during the
+//! test; the image must be imported before.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -13,29 +14,29 @@ use crate::{
     manifests::{OVERLAYS, rendered},
 };
 
-/// Says that the cluster may be written to.
+/// Allows the tests to write to the cluster.
 const APPLY: &str = "TRIBUTARY_TEST_APPLY";
 
-/// An image is pulled, an emulator starts.
+/// Timeout of a rollout: an image is pulled and an emulator starts.
 const ROLLOUT: &str = "--timeout=300s";
 
-/// The namespace of the app that is read.
+/// Namespace of the app under test.
 const APP: &str = "tributary-test";
 
-/// Each wait's bound: above what kubectl itself waits for.
+/// Bound of every wait, above kubectl's own timeout.
 const BOUND: Duration = Duration::from_secs(330);
 
-/// The cluster that the caller named. `None`, and a line on stderr, where there is none.
+/// Returns the kubeconfig of KUBECONFIG; `None`, with a line on stderr, if it is not set.
 fn kubeconfig() -> Option<String> {
     let named = std::env::var("KUBECONFIG").ok().filter(|named| !named.is_empty());
     if named.is_none() {
-        eprintln!("skipped: KUBECONFIG names no cluster");
+        eprintln!("skipped: KUBECONFIG is not set");
     }
     named.map(|path| std::fs::read_to_string(path).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_overlay_is_applied_and_applied_again_nothing_changes() {
+async fn every_overlay_applies_and_a_second_apply_changes_nothing() {
     if !has_kubectl().await {
         return;
     }
@@ -43,28 +44,29 @@ async fn every_overlay_is_applied_and_applied_again_nothing_changes() {
         let objects = rendered(overlay).await;
         let all: Vec<&Value> = objects.iter().collect();
         let api = Api::start(&objects).await;
-        for (said, times) in [
+        for (result, output) in [
             (" created", api.apply(&all).await),
             (" unchanged", api.apply(&all).await),
         ] {
-            // A namespace is its name here; and of a budget kubectl always sends the selector again.
-            let told = |line: &&str| line.contains(".k8s.io/") || line.contains("apps/") || line.starts_with("service");
-            let lines: Vec<&str> = times.lines().filter(told).collect();
+            // kubectl reports namespaces and disruption budgets as changed on every apply.
+            let counted =
+                |line: &&str| line.contains(".k8s.io/") || line.contains("apps/") || line.starts_with("service");
+            let lines: Vec<&str> = output.lines().filter(counted).collect();
             assert!(
-                lines.len() > 15 && lines.iter().all(|line| line.ends_with(said)),
-                "{overlay}: {times}"
+                lines.len() > 15 && lines.iter().all(|line| line.ends_with(result)),
+                "{overlay}: {output}"
             );
         }
         for (account, may, may_not) in ACCOUNTS {
-            answers(&api.kubeconfig("admin"), account, may, true).await;
-            answers(&api.kubeconfig("admin"), account, may_not, false).await;
+            assert_access(&api.kubeconfig("admin"), account, may, true).await;
+            assert_access(&api.kubeconfig("admin"), account, may_not, false).await;
         }
         api.cluster.shutdown().await;
     }
 }
 
-/// What an API says of whether an account may do that: a verb, a resource, and a namespace or `-A`.
-async fn answers(kubeconfig: &str, account: &str, actions: &[&str], answer: bool) {
+/// Asserts the answers of access reviews. An action is a verb, a resource, and a namespace or `-A`.
+async fn assert_access(kubeconfig: &str, account: &str, actions: &[&str], allowed: bool) {
     for action in actions {
         let words: Vec<&str> = action.split(' ').collect();
         let (resource, subresource) = words[1].split_once('/').unwrap_or((words[1], ""));
@@ -77,23 +79,23 @@ async fn answers(kubeconfig: &str, account: &str, actions: &[&str], answer: bool
             },
         });
         let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-        let (asked, said) = kubectl(kubeconfig, &["create", "--raw", path, "-f", "-"], &review.to_string()).await;
-        assert!(asked, "{said}");
-        let review: Value = serde_json::from_str(&said).unwrap();
+        let (created, output) = kubectl(kubeconfig, &["create", "--raw", path, "-f", "-"], &review.to_string()).await;
+        assert!(created, "{output}");
+        let review: Value = serde_json::from_str(&output).unwrap();
         assert_eq!(
             review["status"]["allowed"] == true,
-            answer,
-            "{account} {action}: {said}"
+            allowed,
+            "{account} {action}: {output}"
         );
     }
 }
 
 #[tokio::test]
-async fn its_api_server_would_take_every_overlay() {
+async fn the_api_server_of_kubeconfig_accepts_every_overlay() {
     let Some(kubeconfig) = kubeconfig() else { return };
     for overlay in OVERLAYS {
         let mut objects = rendered(overlay).await;
-        // A namespace that is not made cannot hold anything, so this asks for one that there is.
+        // A dry run creates no namespace, so the objects move to one that exists.
         objects.retain(|object| object["kind"] != "Namespace");
         for object in &mut objects {
             if object["metadata"]["namespace"].is_string() {
@@ -101,17 +103,17 @@ async fn its_api_server_would_take_every_overlay() {
             }
         }
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
-        let (taken, said) = kubectl(
+        let (accepted, output) = kubectl(
             &kubeconfig,
             &["apply", "--dry-run=server", "--validate=strict", "-f", "-"],
             &list,
         )
         .await;
-        assert!(taken && !said.contains("Warning"), "{overlay}: {said}");
+        assert!(accepted && !output.contains("Warning"), "{overlay}: {output}");
     }
 }
 
-/// What an account may do, and some of what it may not.
+/// Actions that an account may do, and some that it may not.
 const ACCOUNTS: [(&str, &[&str], &[&str]); 4] = [
     (
         "collector",
@@ -136,23 +138,23 @@ const ACCOUNTS: [(&str, &[&str], &[&str]); 4] = [
 ];
 
 #[tokio::test]
-async fn it_runs_the_overlay_emulator_and_a_line_of_an_app_comes_through_the_service() {
+async fn the_cluster_of_kubeconfig_runs_the_emulator_overlay_and_serves_a_line() {
     if std::env::var_os(APPLY).is_none_or(|value| value != "1") {
-        eprintln!("skipped: {APPLY}=1 does not allow to write to a cluster");
+        eprintln!("skipped: {APPLY}=1 is not set");
         return;
     }
     let Some(kubeconfig) = kubeconfig() else { return };
-    let asked = async |args: &str| kubectl(&kubeconfig, &args.split_whitespace().collect::<Vec<_>>(), "").await;
-    let done = async |args: &str| {
-        let (went_well, said) = asked(args).await;
-        assert!(went_well, "kubectl {args}: {said}");
-        said
+    let run = async |args: &str| kubectl(&kubeconfig, &args.split_whitespace().collect::<Vec<_>>(), "").await;
+    let succeed = async |args: &str| {
+        let (succeeded, output) = run(args).await;
+        assert!(succeeded, "kubectl {args}: {output}");
+        output
     };
     let overlay = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/overlays/emulator");
-    done(&format!("apply -k {overlay}")).await;
+    succeed(&format!("apply -k {overlay}")).await;
     for (account, may, may_not) in ACCOUNTS {
-        answers(&kubeconfig, account, may, true).await;
-        answers(&kubeconfig, account, may_not, false).await;
+        assert_access(&kubeconfig, account, may, true).await;
+        assert_access(&kubeconfig, account, may_not, false).await;
     }
     for workload in [
         "deployment/pubsub-emulator",
@@ -160,12 +162,12 @@ async fn it_runs_the_overlay_emulator_and_a_line_of_an_app_comes_through_the_ser
         "deployment/streamer",
         "statefulset/sinks",
     ] {
-        done(&format!("-n tributary rollout status {workload} {ROLLOUT}")).await;
+        succeed(&format!("-n tributary rollout status {workload} {ROLLOUT}")).await;
     }
-    // An app that says something: the one image that is surely there.
-    done(&format!("create namespace {APP}")).await;
+    // An app that prints, from the one image that the cluster has.
+    succeed(&format!("create namespace {APP}")).await;
     let image = format!("tributary:{}", env!("CARGO_PKG_VERSION"));
-    done(&format!(
+    succeed(&format!(
         "-n {APP} run canary --image={image} --image-pull-policy=IfNotPresent -- kubesim"
     ))
     .await;
@@ -173,7 +175,7 @@ async fn it_runs_the_overlay_emulator_and_a_line_of_an_app_comes_through_the_ser
         "/api/v1/namespaces/tributary/services/streamer:http/proxy/api/apps/{APP}/logs?num_lines=10&follow=false"
     );
     let read = async {
-        while !asked(&format!("get --raw {path}"))
+        while !run(&format!("get --raw {path}"))
             .await
             .1
             .contains(&format!("{APP}[canary]: listening on"))
@@ -182,12 +184,16 @@ async fn it_runs_the_overlay_emulator_and_a_line_of_an_app_comes_through_the_ser
         }
     };
     tokio::time::timeout(BOUND, read).await.expect("a line of the app");
-    done("-n tributary create job check-by-test --from=cronjob/check").await;
-    let (good, said) = asked(&format!(
+    succeed("-n tributary create job check-by-test --from=cronjob/check").await;
+    let (completed, output) = run(&format!(
         "-n tributary wait --for=condition=complete job/check-by-test {ROLLOUT}"
     ))
     .await;
-    assert!(good, "{said}: {}", asked("-n tributary logs job/check-by-test").await.1);
-    done(&format!("delete namespace {APP} {ROLLOUT}")).await;
-    done(&format!("delete -k {overlay} {ROLLOUT}")).await;
+    assert!(
+        completed,
+        "{output}: {}",
+        run("-n tributary logs job/check-by-test").await.1
+    );
+    succeed(&format!("delete namespace {APP} {ROLLOUT}")).await;
+    succeed(&format!("delete -k {overlay} {ROLLOUT}")).await;
 }

@@ -1,4 +1,4 @@
-//! The apps of a cluster's bus, as its operator lists and removes them.
+//! `tributary apps`: lists and removes the apps of a bus.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::{cluster::streamer, drains::succeeds, emulator::Emulator, support::*};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn apps_are_listed_and_removed_and_one_with_drains_only_when_that_is_meant() {
+async fn apps_are_listed_and_removed_and_an_app_with_drains_requires_a_flag() {
     let Some(emulator) = Emulator::start().await else {
         return;
     };
@@ -23,13 +23,13 @@ async fn apps_are_listed_and_removed_and_one_with_drains_only_when_that_is_meant
     assert_eq!(apps(&["list"]).await.1, "");
     succeeds(&streamer, &["add", "shop", "syslog+tcp://127.0.0.1:1"]).await;
     assert_eq!(apps(&["list"]).await.1, "shop\tdrains\n");
-    let (removed, _, said) = apps(&["remove", "shop"]).await;
-    assert!(!removed && said.contains("shop has drains"), "{said}");
-    let (removed, _, said) = apps(&["remove", "shop", "--with-drains"]).await;
-    assert!(removed, "{said}");
+    let (removed, _, output) = apps(&["remove", "shop"]).await;
+    assert!(!removed && output.contains("shop has drains"), "{output}");
+    let (removed, _, output) = apps(&["remove", "shop", "--with-drains"]).await;
+    assert!(removed, "{output}");
     assert_eq!(apps(&["list"]).await.1, "");
-    let (removed, _, said) = apps(&["remove", "shop"]).await;
-    assert!(!removed && said.contains("no such app"), "{said}");
+    let (removed, _, output) = apps(&["remove", "shop"]).await;
+    assert!(!removed && output.contains("app shop not found"), "{output}");
     streamer.terminate().await;
     emulator.stop().await;
 }

@@ -1,4 +1,4 @@
-//! `tributary check` finds what is wrong with a deployment, and nothing where nothing is.
+//! `tributary check` reports the fault of a broken deployment, and none of a working one.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -11,12 +11,12 @@ use tokio::net::TcpListener;
 use crate::{
     cluster::{collector, streamer},
     emulator::Emulator,
-    projects::{forwarded, with_a_full_project},
+    projects::{forwarded, proxy_with_full_project},
     support::*,
     up::{Cluster, writers},
 };
 
-/// What is given to a check. Each set-up differs from a good one in one thing.
+/// The arguments of a check. Each test case differs from the working setup in one field.
 #[derive(Clone)]
 struct Setup<'a> {
     emulator: &'a str,
@@ -29,9 +29,10 @@ struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Exit code 0 and no fault, or 1 and at least one; and what was said.
+    /// Runs the check; asserts exit code 0 without a FAIL, or 1 with at least one. Returns success
+    /// and output.
     async fn check(&self) -> (bool, String) {
-        let mut args = vec!["check", "--wait", "10s", "--bus", self.bus, "--server", self.server];
+        let mut args = vec!["check", "--timeout", "10s", "--bus", self.bus, "--server", self.server];
         args.extend(["--registry", self.registry]);
         args.extend(self.key.into_iter().flat_map(|key| ["--key", key]));
         args.extend(
@@ -41,46 +42,47 @@ impl Setup<'_> {
         );
         let env = [("PUBSUB_EMULATOR_HOST", self.emulator), ("KUBECONFIG", self.kubeconfig)];
         let done = run(&args, &env).await;
-        let said = String::from_utf8(done.stdout).unwrap();
-        let aside = String::from_utf8(done.stderr).unwrap();
-        assert_eq!(aside.lines().count(), 1, "{aside}");
-        assert!(matches!(done.status.code(), Some(0 | 1)), "{aside}");
-        assert_eq!(done.status.success(), !said.contains("FAULT"), "{said}");
-        (done.status.success(), said)
+        let output = String::from_utf8(done.stdout).unwrap();
+        let summary = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(summary.lines().count(), 1, "{summary}");
+        assert!(matches!(done.status.code(), Some(0 | 1)), "{summary}");
+        assert_eq!(done.status.success(), !output.contains("FAIL"), "{output}");
+        (done.status.success(), output)
     }
 
-    /// No fault: but a machine that is busy for a moment is a slow deployment, which is one.
-    async fn finds_nothing(&self) -> String {
+    /// Asserts that there is no failure. Retries: a busy test machine makes a deployment slow,
+    /// which is one.
+    async fn assert_no_failure(&self) -> String {
         let mut last = String::new();
         for _ in 0..TRIES {
-            let (is_good, said) = self.check().await;
+            let (is_good, output) = self.check().await;
             if is_good {
-                return said;
+                return output;
             }
-            last = said;
+            last = output;
         }
         panic!("{last}");
     }
 
-    /// The one fault, or those that follow from it, of a broken set-up is named by a line with all of these.
-    async fn finds(&self, words: &[&str]) {
-        let (good, said) = self.check().await;
-        let named = said
+    /// Asserts that a FAIL line contains all of these texts.
+    async fn assert_failure(&self, texts: &[&str]) {
+        let (good, output) = self.check().await;
+        let reported = output
             .lines()
-            .any(|line| line.starts_with("FAULT") && words.iter().all(|word| line.contains(word)));
-        assert!(!good && named, "{words:?} in\n{said}");
+            .any(|line| line.starts_with("FAIL") && texts.iter().all(|text| line.contains(text)));
+        assert!(!good && reported, "{texts:?} in\n{output}");
     }
 }
 
-/// A port where nobody listens, for as long as this is held.
+/// Returns a port without a listener, reserved while the listener is held.
 async fn closed_port() -> (std::net::TcpListener, String) {
-    // Bound and not listened on would do, but no library offers it: a listener on another address of loopback keeps the port from being given away.
+    // A listener on another loopback address keeps the port from being assigned to another process.
     let held = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
     let port = held.local_addr().unwrap().port();
     (held, format!("127.0.0.1:{port}"))
 }
 
-/// An API whose clock is a minute and a half behind, in front of this one.
+/// Starts a proxy for an API whose Date header is 90 s behind.
 async fn with_a_slow_clock(api: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -99,14 +101,14 @@ async fn with_a_slow_clock(api: SocketAddr) -> SocketAddr {
     addr
 }
 
-/// How often a good deployment is looked at, until there is no fault.
+/// Attempts until a working deployment has no failure.
 pub const TRIES: usize = 3;
 
-/// Two containers that print, and what reads them.
+/// Containers that print.
 const PODS: u64 = 2;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() {
+async fn a_working_deployment_has_no_failure_and_each_broken_one_reports_its_own() {
     let Some(emulator) = Emulator::start().await else {
         return;
     };
@@ -126,29 +128,30 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         accounts: None,
     };
     drop(crate::up::first_tail(&serving).await);
-    let said = good.finds_nothing().await;
+    let output = good.assert_no_failure().await;
     for part in [
         "bus", "cluster", "rights", "pods", "registry", "streamer", "canary", "clock",
     ] {
         assert!(
-            said.lines()
-                .any(|line| line.starts_with(&format!("ok         {part} "))),
-            "{part} in\n{said}"
+            output
+                .lines()
+                .any(|line| line.starts_with(&format!("OK    {part:<10} "))),
+            "{part} in\n{output}"
         );
     }
-    let canary = said.lines().find(|line| line.contains("canary")).unwrap();
+    let canary = output.lines().find(|line| line.contains("canary")).unwrap();
     for hop in [
-        "the log API after",
+        "in the log API after",
         "accepted by the bus after",
-        "read from it after",
-        "the streamer after",
+        "read from the bus after",
+        "sent by the streamer after",
     ] {
         assert!(canary.contains(hop), "{canary}");
     }
 
     let (_held, closed) = closed_port().await;
-    let (_mute, mute) = mute_port().await;
-    let full = with_a_full_project(&emulator).await.to_string();
+    let (_silent, silent) = silent_port().await;
+    let full = proxy_with_full_project(&emulator).await.to_string();
     let slow = with_a_slow_clock(cluster.addr()).await.to_string();
     let kubeconfig = |name: &str, addr: &str| {
         let text = std::fs::read_to_string(&cluster.kubeconfig).unwrap();
@@ -164,76 +167,80 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         emulator: &closed,
         ..good.clone()
     }
-    .finds(&["bus", "cannot look up a topic", "check that the emulator is running"])
+    .assert_failure(&["bus", "cannot look up a topic", "check that the emulator is up"])
     .await;
-    // It takes a connection, and says nothing.
+    // The emulator accepts connections and never answers.
     Setup {
-        emulator: &mute,
+        emulator: &silent,
         ..good.clone()
     }
-    .finds(&["bus", "no answer within 10 s"])
+    .assert_failure(&["bus", "no answer within 10 s"])
     .await;
-    // That is no project's id.
+    // The project id is invalid.
     Setup {
         bus: "pubsub:My Project",
         ..good.clone()
     }
-    .finds(&["bus", "is not a Google Cloud project's id"])
+    .assert_failure(&["bus", "is not a Google Cloud project's id"])
     .await;
-    // A project that collectors do not publish to.
+    // The collectors publish to another project.
     Setup {
         bus: "pubsub:other",
         ..good.clone()
     }
-    .finds(&["canary", "no topic of load", "is its --bus this one?"])
+    .assert_failure(&[
+        "canary",
+        "no topic of app load",
+        "check that a collector runs on its node with this --bus",
+    ])
     .await;
-    // One of two has no room.
+    // One of two projects is full.
     Setup {
         emulator: &full,
         bus: "pubsub:whole,full",
         ..good.clone()
     }
-    .finds(&["pubsub:full", "cannot create or delete a topic", "quota"])
+    .assert_failure(&["pubsub:full", "cannot create or remove a topic", "quota"])
     .await;
     // The API server is down, or there is no kubeconfig.
     Setup {
         kubeconfig: &gone,
         ..good.clone()
     }
-    .finds(&["cluster", "does not answer"])
+    .assert_failure(&["cluster", "cannot reach the Kubernetes API"])
     .await;
     Setup {
         kubeconfig: "/none-such",
         ..good.clone()
     }
-    .finds(&["cluster", "KUBECONFIG=/none-such"])
+    .assert_failure(&["cluster", "KUBECONFIG=/none-such"])
     .await;
     // A clock is off.
     Setup {
         kubeconfig: &slow,
         ..good.clone()
     }
-    .finds(&["clock", "the API server", "behind"])
+    .assert_failure(&["clock", "the API server", "behind"])
     .await;
-    // The streamer is down, or something else stands there.
+    // The streamer is down, or another server has its address.
     Setup {
         server: &closed_server,
         ..good.clone()
     }
-    .finds(&["streamer", "cannot be reached"])
+    .assert_failure(&["streamer", "cannot be reached"])
     .await;
     Setup {
         server: &api,
         ..good.clone()
     }
-    .finds(&["streamer", "is no streamer"])
+    .assert_failure(&["streamer", "is not a streamer"])
     .await;
     // The registry's file is damaged.
     Setup {
         registry: &broken,
         ..good.clone()
     }
-    .finds(&["registry", "cannot read the registry file"])
+    .assert_failure(&["registry", "cannot read the registry file"])
     .await;
 
     // The streamer reads another bus.
@@ -252,11 +259,15 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         server: &other_server,
         ..good.clone()
     }
-    .finds(&["streamer", "does not know load", "is its --bus this one?"])
+    .assert_failure(&[
+        "streamer",
+        "app load not found",
+        "check that the streamer has this --bus",
+    ])
     .await;
     other.terminate().await;
 
-    // Keys are asked for.
+    // The streamer requires keys.
     let keyed = streamer(&emulator, &["--registry", &registry, "--auth", "keys"]).await;
     let keyed_server = format!("http://{}", keyed.addr);
     let keyed_setup = Setup {
@@ -267,30 +278,34 @@ async fn a_good_deployment_has_no_fault_and_each_broken_one_has_its_own_named() 
         key: Some("wrong"),
         ..keyed_setup.clone()
     }
-    .finds(&["streamer", "the key is refused"])
+    .assert_failure(&["streamer", "the API key was rejected"])
     .await;
-    let (is_good, said) = keyed_setup.check().await;
-    assert!(is_good && said.contains("a key is asked for"), "{said}");
+    let (is_good, output) = keyed_setup.check().await;
+    assert!(is_good && output.contains("requires an API key"), "{output}");
     keyed.terminate().await;
 
     // No collector runs.
     collector.terminate().await;
-    good.finds(&["canary", "did not reach the bus", "is a collector running on node-1"])
-        .await;
+    good.assert_failure(&[
+        "canary",
+        "did not reach the bus",
+        "check that a collector runs on node-1",
+    ])
+    .await;
 
     serving.terminate().await;
     cluster.stop().await;
     emulator.stop().await;
 }
 
-/// A port that takes connections and never says a word.
-async fn mute_port() -> (TcpListener, String) {
+/// Returns a port that accepts connections and never answers.
+async fn silent_port() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     (listener, addr)
 }
 
-/// Accounts as deploy/ has them, but that some rights are missing.
+/// The accounts of deploy/ with these rights of the collector and of Secrets.
 fn accounts(collector: &str, secrets: &str) -> String {
     let user = |name: &str, rules: &str| {
         format!("[[users]]\nname = \"system:serviceaccount:tributary:{name}\"\ntoken = \"{name}\"\n{rules}\n")
@@ -313,7 +328,7 @@ fn accounts(collector: &str, secrets: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_right_that_is_missing_is_named_with_whose_it_is_to_have() {
+async fn a_missing_right_is_reported_with_its_account() {
     let all = "\"get\", \"list\", \"watch\", \"create\", \"update\", \"delete\"";
     let reads = "[[users.rules]]\ngroups = [\"\"]\nresources = [\"pods/log\"]\nverbs = [\"get\"]\n";
     for (collector, secrets, missing) in [
@@ -321,7 +336,9 @@ async fn a_right_that_is_missing_is_named_with_whose_it_is_to_have() {
         (
             "",
             all,
-            Some("system:serviceaccount:tributary:collector may not get pods/log in all namespaces: no line is read"),
+            Some(
+                "system:serviceaccount:tributary:collector may not get pods/log in all namespaces: the collector cannot read logs",
+            ),
         ),
         (
             reads,
@@ -346,7 +363,7 @@ async fn a_right_that_is_missing_is_named_with_whose_it_is_to_have() {
             let args = [
                 &[
                     "check",
-                    "--wait",
+                    "--timeout",
                     "1s",
                     "--server",
                     "http://127.0.0.1:1",
@@ -359,30 +376,31 @@ async fn a_right_that_is_missing_is_named_with_whose_it_is_to_have() {
             let done = run(&args, &[("KUBECONFIG", &as_user(token))]).await;
             String::from_utf8(done.stdout).unwrap()
         };
-        let said = check("admin", &["--accounts", "tributary"]).await;
+        let output = check("admin", &["--accounts", "tributary"]).await;
         match missing {
             None => assert!(
-                said.contains("ok         rights     the accounts of tributary: 14 as needed"),
-                "{said}"
+                output.contains("OK    rights     the service accounts of tributary have all 14 rights they need"),
+                "{output}"
             ),
             Some(missing) => assert!(
-                said.lines()
-                    .any(|line| line.starts_with("FAULT      rights") && line.contains(missing)),
-                "{said}"
+                output
+                    .lines()
+                    .any(|line| line.starts_with("FAIL  rights") && line.contains(missing)),
+                "{output}"
             ),
         }
-        // Who may nothing is told what the check itself lacks.
-        let said = check("stranger", &[]).await;
-        for fault in [
-            "rights     who checks may not list pods in all namespaces",
-            "pods       they cannot be listed: pods is forbidden: User \"system:serviceaccount:tributary:stranger\" cannot list",
-            "registry   drains and keys cannot be had",
+        // A caller without rights learns which ones the check itself needs.
+        let output = check("stranger", &[]).await;
+        for failure in [
+            "rights     the caller may not list pods in all namespaces",
+            "pods       cannot list pods: pods is forbidden: User \"system:serviceaccount:tributary:stranger\" cannot list",
+            "registry   cannot open the registry",
         ] {
-            assert!(said.contains(&format!("FAULT      {fault}")), "{fault} in\n{said}");
+            assert!(output.contains(&format!("FAIL  {failure}")), "{failure} in\n{output}");
         }
         assert!(
-            check("nobody", &[]).await.contains("FAULT      cluster"),
-            "a token that nobody has"
+            check("unknown", &[]).await.contains("FAIL  cluster"),
+            "an unknown token"
         );
         cluster.stop().await;
     }

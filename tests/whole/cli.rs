@@ -1,4 +1,4 @@
-//! What is wrong is said in one line that says what to do.
+//! Help, usage errors, and errors in one line that says what to do.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -8,13 +8,13 @@ use tempfile::TempDir;
 
 use crate::{demo::start_demo, support::*};
 
-/// Nothing answers there: the port of a listener that is gone.
-fn dead_port() -> u16 {
+/// Returns the port of a closed listener.
+fn closed_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// A kubeconfig for a server without TLS or authentication.
+/// Writes a kubeconfig for a server without TLS and authentication.
 fn kubeconfig(dir: &TempDir, server: &str) -> String {
     let path = dir.path().join("kubeconfig");
     let text = format!(
@@ -25,58 +25,210 @@ fn kubeconfig(dir: &TempDir, server: &str) -> String {
     path.display().to_string()
 }
 
-fn refused(output: &Output, says: &[&str]) {
+/// Asserts a failure with one line on stderr that contains all of these texts.
+fn assert_error(output: &Output, texts: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{stderr}");
-    let told: Vec<&str> = stderr.lines().collect();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let lines: Vec<&str> = stderr.lines().collect();
     assert!(
-        told.len() == 1 && told[0].starts_with("tributary: "),
+        lines.len() == 1 && lines[0].starts_with("tributary: "),
         "one line: {stderr}"
     );
-    for word in says {
-        assert!(told[0].contains(word), "{word:?} in {stderr}");
+    for text in texts {
+        assert!(lines[0].contains(text), "{text:?} in {stderr}");
     }
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
-#[tokio::test]
-async fn a_command_line_that_cannot_be_meant_is_explained() {
-    for (args, says) in [
-        (&["demo", "--lisen", "127.0.0.1:0"][..], &["--lisen", "--listen"][..]),
-        (&["demo", "--listen", "here"], &["--listen", "here"]),
-        (&["up", "--retention", "soon"], &["--retention", "soon"]),
-        (&["up", "--app-from", "pod"], &["--app-from", "label:KEY"]),
-        (&["up", "--source", "disk"], &["--source", "api", "files"]),
-        (&["lgs", "shop"], &["lgs", "logs"]),
-        (&["logs"], &["<APP>"]),
-        (&[], &["tributary --help"]),
-    ] {
-        let output = run(args, &[]).await;
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        refused(&output, says);
+/// Asserts a usage error: clap's message, at most one tip, exit code 2.
+fn assert_usage_error(output: &Output, texts: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.starts_with("error: ") && stderr.contains("For more information, try '--help'."),
+        "{stderr}"
+    );
+    assert!(stderr.matches("tip:").count() <= 1, "{stderr}");
+    for text in texts {
+        assert!(stderr.contains(text), "{text:?} in {stderr}");
     }
-    let help = run(&["--help"], &[]).await;
-    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("demo"));
 }
 
 #[tokio::test]
-async fn an_api_that_never_answers_can_be_left_with_one_signal() {
+async fn a_usage_error_is_explained_with_the_right_tip() {
+    for (args, texts) in [
+        (
+            &["demo", "--lisen", "127.0.0.1:0"][..],
+            &["--lisen", "tip: a similar argument exists: '--listen'"][..],
+        ),
+        (&["demo", "--listen", "here"], &["--listen", "here"]),
+        (&["up", "--retention", "soon"], &["--retention", "soon", "such as 30s"]),
+        (&["up", "--app-from", "pod"], &["--app-from", "label:KEY"]),
+        (&["up", "--source", "disk"], &["--source", "api", "files"]),
+        (&["up", "--max-tails", "0"], &["--max-tails", "0 is not in 1.."]),
+        (&["lgs", "shop"], &["lgs", "tip: a similar subcommand exists: 'logs'"]),
+        (&["logs"], &["<APP>"]),
+    ] {
+        assert_usage_error(&run(args, &[]).await, texts);
+    }
+    let unknown = run(&["logs", "--folow"], &[]).await;
+    let stderr = String::from_utf8_lossy(&unknown.stderr);
+    assert!(
+        !stderr.contains("-- --folow"),
+        "no tip to pass a flag as a value: {stderr}"
+    );
+}
+
+#[tokio::test]
+async fn help_is_printed_without_arguments_and_is_grouped_with_examples() {
+    let bare = run(&[], &[]).await;
+    let help = String::from_utf8_lossy(&bare.stderr).into_owned();
+    assert!(
+        help.contains("Usage: tributary <COMMAND>") && help.contains("Examples:"),
+        "{help}"
+    );
+    let help = run(&["--help"], &[]).await;
+    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("demo"));
+    let help = run(&["up", "--help"], &[]).await;
+    let help = String::from_utf8(help.stdout).unwrap();
+    let mut rest = &*help;
+    for heading in [
+        "Reading:",
+        "Auth & TLS:",
+        "Drains:",
+        "Collecting:",
+        "Storage:",
+        "Admin:",
+        "Examples:",
+    ] {
+        let at = rest
+            .find(&format!("\n{heading}\n"))
+            .unwrap_or_else(|| panic!("{heading} in order in {help}"));
+        rest = &rest[at + 1..];
+    }
+    for subcommand in [
+        "demo",
+        "up",
+        "collector",
+        "streamer",
+        "sinks",
+        "kubesim",
+        "logs",
+        "apps",
+        "check",
+        "drains",
+        "keys",
+        "completions",
+        "man",
+    ] {
+        let help = run(&[subcommand, "--help"], &[]).await;
+        let help = String::from_utf8(help.stdout).unwrap();
+        assert!(help.contains("\nExamples:\n  tributary "), "{subcommand}: {help}");
+    }
+}
+
+#[tokio::test]
+async fn old_flag_names_are_still_accepted() {
+    for args in [&["up", "--linger", "x"][..], &["check", "--wait", "x"]] {
+        assert_usage_error(&run(args, &[]).await, &["invalid value 'x'", "such as 30s"]);
+    }
+    let both = ["up", "--remove-gone-apps", "--auth-none-anywhere", "--retention", "1s"];
+    assert_usage_error(&run(&both, &[]).await, &["error: --retention 1s: set at least 1m"]);
+}
+
+#[tokio::test]
+async fn completions_and_man_pages_are_generated() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell], &[]).await;
+        assert!(script.status.success());
+        let script = String::from_utf8(script.stdout).unwrap();
+        assert!(
+            script.contains("kubeconfig-out") && script.contains("drains"),
+            "{shell}"
+        );
+    }
     let dir = TempDir::new().unwrap();
-    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let kubeconfig = kubeconfig(&dir, &format!("http://{}", mute.local_addr().unwrap()));
+    let pages = dir.path().join("man1");
+    let written = run(&["man", &pages.display().to_string()], &[]).await;
+    assert!(written.status.success());
+    for page in ["tributary.1", "tributary-logs.1", "tributary-drains-add.1"] {
+        assert!(
+            std::fs::read_to_string(pages.join(page)).unwrap().contains(".TH"),
+            "{page}"
+        );
+    }
+    let file = dir.path().join("file").display().to_string();
+    std::fs::write(&file, "").unwrap();
+    assert_error(&run(&["man", &file], &[]).await, &[&file, "cannot write man pages"]);
+}
+
+#[tokio::test]
+async fn a_misspelt_variable_is_named_at_start() {
+    let dir = TempDir::new().unwrap();
+    let registry = format!("file:{}", dir.path().join("registry.json").display());
+    let add = [
+        "keys",
+        "add",
+        "--email",
+        "a@b.example",
+        "--app",
+        "shop",
+        "--registry",
+        &registry,
+    ];
+    let output = run(&add, &[("TRIBUTARY_RETENTIN", "1d"), ("TRIBUTARY_KEY", "x")]).await;
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    let warnings: Vec<&str> = stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert_eq!(
+        warnings,
+        [
+            "warning: the environment variable TRIBUTARY_RETENTIN is ignored: unknown name, did you mean TRIBUTARY_RETENTION?"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn commands_that_only_read_create_no_registry() {
+    let dir = TempDir::new().unwrap();
+    let missing = dir.path().join("typo");
+    let data = missing.display().to_string();
+    let registry = format!("file:{data}/registry.json");
+    for args in [
+        &["keys", "list", "--data-dir", &data][..],
+        &["keys", "list", "--registry", &registry],
+        &["keys", "revoke", "1", "--data-dir", &data],
+    ] {
+        assert_error(
+            &run(args, &[]).await,
+            &["no registry at", &data, "--data-dir", "keys add"],
+        );
+        assert!(!missing.exists(), "{args:?}");
+    }
+    let check = ["check", "--server", "http://127.0.0.1:1", "--registry", &registry];
+    let stdout = String::from_utf8(run(&check, &[("KUBECONFIG", "/none-such")]).await.stdout).unwrap();
+    assert!(stdout.contains("FAIL  registry   no registry at"), "{stdout}");
+    assert!(!missing.exists());
+}
+
+#[tokio::test]
+async fn one_signal_ends_a_start_that_waits_for_the_api() {
+    let dir = TempDir::new().unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let kubeconfig = kubeconfig(&dir, &format!("http://{}", silent.local_addr().unwrap()));
     let data = dir.path().join("data").display().to_string();
-    let up = start(
+    let up = start_detached(
         &["up", "--listen", "127.0.0.1:0", "--data-dir", &data],
         &[("KUBECONFIG", &kubeconfig)],
     );
-    // It asks, and so has taken its signals in hand.
-    let mute = tokio::task::spawn_blocking(move || mute.accept().unwrap());
-    let _connection = bounded("a connection", mute).await.unwrap();
-    up.end().await;
+    // It has connected, so its signal handlers are installed.
+    let silent = tokio::task::spawn_blocking(move || silent.accept().unwrap());
+    let _connection = bounded("a connection", silent).await.unwrap();
+    up.terminate().await;
 }
 
 #[tokio::test]
-async fn all_settings_that_cannot_be_meant_are_named_at_once() {
+async fn all_invalid_settings_are_reported_at_once() {
     let output = run(
         &[
             "demo",
@@ -90,7 +242,7 @@ async fn all_settings_that_cannot_be_meant_are_named_at_once() {
         &[],
     )
     .await;
-    refused(
+    assert_usage_error(
         &output,
         &[
             "--listen 0.0.0.0:0",
@@ -102,7 +254,7 @@ async fn all_settings_that_cannot_be_meant_are_named_at_once() {
 }
 
 #[tokio::test]
-async fn without_a_kubeconfig_the_user_is_told_what_to_set() {
+async fn without_a_kubeconfig_the_error_names_the_variable() {
     let home = TempDir::new().unwrap();
     let home = home.path().display().to_string();
     let output = run(
@@ -110,73 +262,81 @@ async fn without_a_kubeconfig_the_user_is_told_what_to_set() {
         &[("HOME", &home)],
     )
     .await;
-    refused(&output, &["KUBECONFIG", "tributary demo"]);
+    assert_error(&output, &["KUBECONFIG", "tributary demo"]);
     let output = run(
         &["up", "--listen", "127.0.0.1:0", "--data-dir", &home],
         &[("HOME", &home), ("KUBECONFIG", "/nowhere")],
     )
     .await;
-    refused(&output, &["KUBECONFIG", "/nowhere"]);
+    assert_error(&output, &["KUBECONFIG", "/nowhere"]);
 }
 
 #[tokio::test]
-async fn an_api_that_does_not_answer_is_named() {
+async fn an_unreachable_api_is_reported_with_its_url() {
     let dir = TempDir::new().unwrap();
-    let server = format!("http://127.0.0.1:{}", dead_port());
+    let server = format!("http://127.0.0.1:{}", closed_port());
     let kubeconfig = kubeconfig(&dir, &server);
     let data = dir.path().join("data").display().to_string();
     let args = ["up", "--listen", "127.0.0.1:0", "--data-dir", &data];
     let output = run(&args, &[("KUBECONFIG", &kubeconfig)]).await;
-    refused(&output, &[&server, "check KUBECONFIG"]);
+    assert_error(
+        &output,
+        &[&server, "cannot reach the Kubernetes API", "check KUBECONFIG"],
+    );
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = taken.local_addr().unwrap().to_string();
+async fn a_port_in_use_is_reported_with_the_flag() {
+    let in_use = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = in_use.local_addr().unwrap().to_string();
     let output = run(&["demo", "--listen", &addr], &[]).await;
-    refused(&output, &[&addr, "--listen"]);
+    assert_error(
+        &output,
+        &[&format!(
+            "cannot bind {addr}: address already in use; choose another address or port with --listen"
+        )],
+    );
     let output = run(&["kubesim", "--listen", &addr], &[]).await;
-    refused(&output, &[&addr]);
+    assert_error(&output, &[&addr]);
 }
 
 #[tokio::test]
-async fn a_log_directory_that_cannot_be_made_is_named() {
+async fn an_unusable_log_directory_is_reported() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
     let pods = file.join("pods").display().to_string();
     let output = run(&["kubesim", "--pod-log-dir", &pods], &[]).await;
-    refused(&output, &[&pods, "--pod-log-dir"]);
+    assert_error(&output, &[&pods, "--pod-log-dir"]);
 }
 
 #[tokio::test]
-async fn a_data_directory_in_use_or_not_usable_is_named() {
+async fn a_data_directory_that_is_in_use_or_unusable_is_reported() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data").display().to_string();
     let demo = Tributary::start(&["demo", "--listen", "127.0.0.1:0", "--data-dir", &data], &[]).await;
     let output = run(&["demo", "--listen", "127.0.0.1:0", "--data-dir", &data], &[]).await;
-    refused(&output, &[&data, "in use by another process", "--data-dir"]);
+    assert_error(&output, &[&data, "in use by another process", "--data-dir"]);
     demo.terminate().await;
     let file = dir.path().join("file").display().to_string();
     std::fs::write(&file, "").unwrap();
     let output = run(&["demo", "--listen", "127.0.0.1:0", "--data-dir", &file], &[]).await;
-    refused(&output, &[&file, "--data-dir"]);
+    assert_error(&output, &[&file, "--data-dir"]);
 }
 
 #[tokio::test]
-async fn a_scenario_that_cannot_be_played_is_explained() {
+async fn an_invalid_scenario_is_reported_with_its_position() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("scenario.toml").display().to_string();
     std::fs::write(&file, "[[pods]]\nnamespace = 'a'\nname = 'b'\nreplica = 3\n").unwrap();
     let output = run(&["kubesim", "--scenario", &file], &[]).await;
-    refused(&output, &[&file, "replica"]);
+    assert_error(&output, &[&file, "replica"]);
     let output = run(&["demo", "--listen", "127.0.0.1:0", "--scenario", "/nowhere"], &[]).await;
-    refused(&output, &["/nowhere"]);
+    assert_error(&output, &["/nowhere"]);
 }
 
 #[tokio::test]
-async fn logs_prints_what_was_asked_for_and_says_what_it_cannot_have() {
+async fn logs_prints_lines_and_reports_unknown_apps_and_servers() {
     let demo = start_demo(&[]).await;
     let server = format!("http://{}", demo.addr);
     let mut tail = demo.get("/api/apps/shop/logs").await;
@@ -187,36 +347,36 @@ async fn logs_prints_what_was_asked_for_and_says_what_it_cannot_have() {
     assert!(output.status.success());
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(stdout.lines().count(), 5);
-    stdout.lines().for_each(|line| assert_eq!(take_apart(line).app, "shop"));
-    refused(
+    stdout.lines().for_each(|line| assert_eq!(parse_line(line).app, "shop"));
+    assert_error(
         &run(&["logs", "nope", "--server", &server], &[]).await,
         &["nope", "app not found"],
     );
-    refused(
+    assert_error(
         &run(&["logs", "shop", "--server", "127.0.0.1"], &[]).await,
         &["--server 127.0.0.1"],
     );
-    refused(
+    assert_error(
         &run(&["logs", "shop", "--server", "ftp://127.0.0.1"], &[]).await,
         &["--server ftp://127.0.0.1"],
     );
-    let nobody = format!("http://127.0.0.1:{}", dead_port());
-    refused(
-        &run(&["logs", "shop", "--server", &nobody], &[]).await,
-        &[&nobody, "--server"],
+    let closed = format!("http://127.0.0.1:{}", closed_port());
+    assert_error(
+        &run(&["logs", "shop", "--server", &closed], &[]).await,
+        &[&closed, "--server"],
     );
     demo.terminate().await;
 }
 
 #[tokio::test]
-async fn a_terminal_that_is_gone_stops_no_service() {
+async fn a_closed_terminal_stops_no_service() {
     let demo = Tributary::start(&["demo", "--listen", "127.0.0.1:0"], &[("RUST_LOG", "info")]).await;
     let addr = demo.addr;
-    // It has more to say: its other listener, what it follows, and what to try.
-    let demo = demo.deafen();
+    // It still prints its admin address, log events and the introduction.
+    let demo = demo.close_output();
     let server = format!("http://{addr}");
     let read = async {
-        // An app is not known before its first pod has been seen.
+        // An app exists once its first pod was found.
         while !run(&["logs", "shop", "-n", "1", "--no-follow", "--server", &server], &[])
             .await
             .status
@@ -224,5 +384,5 @@ async fn a_terminal_that_is_gone_stops_no_service() {
         {}
     };
     bounded("an app to read", read).await;
-    demo.end().await;
+    demo.terminate().await;
 }

@@ -1,4 +1,4 @@
-//! Collector and streamer as services of their own, which meet on Pub/Sub.
+//! Collector and streamer as separate services on Pub/Sub.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -47,39 +47,39 @@ pub async fn streamer(emulator: &Emulator, flags: &[&str]) -> Tributary {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_services_on_pubsub_show_every_line_once_and_in_order_also_to_who_comes_late() {
+async fn a_live_tail_and_later_history_have_every_line_once_and_in_order() {
     let Some(emulator) = Emulator::start().await else {
         return;
     };
     let cluster = Cluster::start(&numbered()).await;
-    // The streamer first: it waits for an app that nobody has collected yet.
+    // The streamer starts first and waits for the app.
     let streamer = streamer(&emulator, &[]).await;
     let collector = collector(&cluster, &emulator).await;
     let mut tail = first_tail(&streamer).await;
     let mut seen = Numbered::default();
     while seen.total() < expected() {
-        seen.take(&tail.line().await.expect("more lines"));
+        seen.record(&tail.line().await.expect("more lines"));
     }
     drop(tail);
     collector.terminate().await;
-    let mut late = Numbered::default();
+    let mut history = Numbered::default();
     for line in streamer
         .get_lines(&format!("/api/apps/load/logs?num_lines={}&follow=False", LINES * 2))
         .await
     {
-        late.take(&line);
+        history.record(&line);
     }
-    assert_eq!(late.total(), expected(), "each exactly once, also read back");
+    assert_eq!(history.total(), expected(), "every line exactly once in the history");
     streamer.terminate().await;
     cluster.stop().await;
     emulator.stop().await;
 }
 
-/// How long the bus is away in the middle of the load.
-const AWAY: Duration = Duration::from_secs(20);
+/// Outage of the bus in the middle of the load.
+const OUTAGE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bus_that_is_away_for_twenty_seconds_midway_costs_nobody_a_line() {
+async fn an_outage_of_the_bus_for_twenty_seconds_loses_no_line() {
     let Some(emulator) = Emulator::start().await else {
         return;
     };
@@ -89,19 +89,23 @@ async fn a_bus_that_is_away_for_twenty_seconds_midway_costs_nobody_a_line() {
     let mut tail = first_tail(&streamer).await;
     let mut seen = Numbered::default();
     while seen.total() < expected() / 4 {
-        seen.take(&tail.line().await.expect("more lines"));
+        seen.record(&tail.line().await.expect("more lines"));
     }
     emulator.pause().await;
-    tokio::time::sleep(AWAY).await;
+    tokio::time::sleep(OUTAGE).await;
     emulator.resume().await;
     while seen.total() < expected() {
-        seen.take(&tail.line().await.expect("more lines"));
+        seen.record(&tail.line().await.expect("more lines"));
     }
     drop(tail);
-    let mut late = Numbered::default();
+    let mut history = Numbered::default();
     let path = format!("/api/apps/load/logs?num_lines={}&follow=False", LINES * 2);
-    streamer.get_lines(&path).await.iter().for_each(|line| late.take(line));
-    assert_eq!(late.total(), expected(), "each exactly once, also read back");
+    streamer
+        .get_lines(&path)
+        .await
+        .iter()
+        .for_each(|line| history.record(line));
+    assert_eq!(history.total(), expected(), "every line exactly once in the history");
     collector.terminate().await;
     streamer.terminate().await;
     cluster.stop().await;
@@ -109,48 +113,49 @@ async fn a_bus_that_is_away_for_twenty_seconds_midway_costs_nobody_a_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_streamer_that_is_told_to_stop_is_not_ready_while_a_reader_takes_its_last_lines() {
+async fn a_streamer_that_shuts_down_is_not_ready_while_a_client_is_still_connected() {
     let Some(emulator) = Emulator::start().await else {
         return;
     };
     let cluster = Cluster::start(&numbered()).await;
     let mut streamer = streamer(&emulator, &[]).await;
-    let admin = streamer.other_addr().await;
+    let admin = streamer.admin_addr().await;
     let collector = collector(&cluster, &emulator).await;
     drop(first_tail(&streamer).await);
-    assert_eq!(Reading::open(admin, "/readyz").await.status(), 200);
-    // One that is told of the end and does not answer: a WebSocket's close wants an answer, which is waited for.
+    assert_eq!(ResponseLines::open(admin, "/readyz").await.status(), 200);
+    // The streamer waits for the answer to a WebSocket close frame, which this client does not
+    // send.
     let mut reader = TcpStream::connect(streamer.addr).await.unwrap();
-    let asked = "GET /api/apps/load/logs?num_lines=0 HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+    let request = "GET /api/apps/load/logs?num_lines=0 HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                  sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    reader.write_all(asked.as_bytes()).await.unwrap();
+    reader.write_all(request.as_bytes()).await.unwrap();
     let mut head = [0; 12];
     bounded("an answer", reader.read_exact(&mut head)).await.unwrap();
     assert!(head.ends_with(b"101"));
-    streamer.tell_to_stop().await;
+    streamer.send_sigterm().await;
     bounded("not ready", async {
-        while Reading::open(admin, "/readyz").await.status() != 503 {
+        while ResponseLines::open(admin, "/readyz").await.status() != 503 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
     .await;
-    // It goes, and so may the streamer.
+    // The streamer ends once the client has disconnected.
     drop(reader);
-    streamer.ended().await;
+    streamer.wait_for_exit().await;
     collector.terminate().await;
     cluster.stop().await;
     emulator.stop().await;
 }
 
 #[tokio::test]
-async fn services_of_a_cluster_refuse_a_store_that_belongs_to_one_process() {
+async fn separate_services_reject_an_embedded_bus() {
     for service in ["collector", "streamer"] {
         let output = run(&[service, "--bus", "embedded:/tmp/x"], &[]).await;
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert!(
-            said.lines().count() == 1 && said.contains("belongs to one process"),
-            "{said}"
+            stderr.starts_with("error: ") && stderr.contains("belongs to one process"),
+            "{stderr}"
         );
     }
 }

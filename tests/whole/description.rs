@@ -1,4 +1,4 @@
-//! The API as it describes itself, taken at its word by schemathesis.
+//! The API's own description, tested by schemathesis.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -10,11 +10,11 @@ use crate::{demo::demo_with_key, pypi::Program, support::*};
 
 static SCHEMATHESIS: Program = Program::new("schemathesis==4.32.5", "schemathesis", "TRIBUTARY_REQUIRE_SCHEMATHESIS");
 
-/// An app that there is, and answers that end; all else is made up.
+/// Fixes the app and ends the responses; schemathesis generates the other parameters.
 const KNOWN: &str = "[parameters]\n\"path.app\" = \"shop\"\n\"query.follow\" = \"false\"\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_description_allows_is_no_failure_of_the_server() {
+async fn no_request_that_the_description_allows_causes_a_server_error() {
     let Some(program) = SCHEMATHESIS.installed().await else {
         return;
     };
@@ -23,7 +23,7 @@ async fn whatever_the_description_allows_is_no_failure_of_the_server() {
     let known = dir.path().join("known.toml");
     std::fs::write(&known, KNOWN).unwrap();
     let server = format!("http://{}", demo.addr);
-    // With the app's name, and with names that are made up.
+    // With the app's name, and with generated names.
     for config in [Some(&known), None] {
         let mut command = Command::new(program);
         if let Some(config) = config {
@@ -44,8 +44,8 @@ async fn whatever_the_description_allows_is_no_failure_of_the_server() {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let output = bounded("schemathesis", command.output()).await.unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("Tested: 11"), "{said}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && stdout.contains("Tested: 11"), "{stdout}");
     }
     demo.terminate().await;
 }

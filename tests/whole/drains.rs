@@ -1,4 +1,4 @@
-//! Drains, as an app's owner uses them: added, shown, tested, removed; and what they carry.
+//! `tributary drains`, and delivery to drains.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -16,7 +16,7 @@ use crate::{
     up::{Cluster, expected, numbered},
 };
 
-/// `tributary drains …` against this server.
+/// Runs `tributary drains` against a server.
 async fn drains(server: &Tributary, args: &[&str]) -> Output {
     let url = format!("http://{}", server.addr);
     let args: Vec<&str> = ["drains"]
@@ -41,13 +41,13 @@ pub async fn succeeds(server: &Tributary, args: &[&str]) -> String {
 async fn fails(server: &Tributary, args: &[&str]) -> String {
     let done = drains(server, args).await;
     assert_eq!(done.status.code(), Some(1), "{args:?}");
-    let said = String::from_utf8(done.stderr).unwrap();
-    assert_eq!(said.lines().count(), 1, "one line: {said:?}");
-    said
+    let output = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(output.lines().count(), 1, "one line: {output:?}");
+    output
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_adds_a_drain_sees_lines_flow_and_removes_it() {
+async fn a_drain_is_added_receives_lines_is_tested_and_removed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = format!("syslog+tcp://{}?framing=lf", listener.local_addr().unwrap());
     let demo = start_demo(&["--allow-address", "127.0.0.0/8"]).await;
@@ -91,7 +91,7 @@ async fn an_owner_adds_a_drain_sees_lines_flow_and_removes_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_is_refused_in_one_line_that_says_why() {
+async fn invalid_drains_are_rejected_with_one_line() {
     let demo = start_demo(&["--allow-address", "127.0.0.0/8"]).await;
     for (args, word) in [
         (&["add", "shop", "syslog://10.0.0.1:514"][..], "public addresses only"),
@@ -104,28 +104,23 @@ async fn what_cannot_be_is_refused_in_one_line_that_says_why() {
         (&["test", "none-such", "1"], "no such drain"),
         (&["remove", "shop", "1"], "no such drain"),
     ] {
-        let said = fails(&demo, args).await;
-        assert!(said.contains(word), "{args:?}: {said}");
+        let output = fails(&demo, args).await;
+        assert!(output.contains(word), "{args:?}: {output}");
     }
-    // Nobody listens there.
+    // No listener at this address.
     let id = succeeds(&demo, &["add", "shop", "syslog+tcp://127.0.0.1:1"]).await;
-    let said = fails(&demo, &["test", "shop", id.trim()]).await;
-    assert!(said.contains("cannot be sent to: connect: "), "{said}");
-    // The app is told in its own log.
-    let mut told = demo.get("/api/apps/shop/logs").await;
+    let output = fails(&demo, &["test", "shop", id.trim()]).await;
+    assert!(output.contains("connect failed: "), "{output}");
+    // The app's log has a notice about the drain.
+    let mut log = demo.get("/api/apps/shop/logs").await;
     bounded("a notice", async {
-        while !told
-            .line()
-            .await
-            .unwrap()
-            .contains("shop[tributary]: Error L13: drain ")
-        {}
+        while !log.line().await.unwrap().contains("shop[tributary]: Error L13: drain ") {}
     })
     .await;
     demo.terminate().await;
 }
 
-/// Lines that come on whatever connections, in the order of each.
+/// Accepts connections and sends their lines to a channel.
 pub async fn receive(listener: TcpListener, lines: mpsc::Sender<String>) {
     while let Ok((stream, _)) = listener.accept().await {
         let lines = lines.clone();
@@ -138,41 +133,41 @@ pub async fn receive(listener: TcpListener, lines: mpsc::Sender<String>) {
     }
 }
 
-/// Which lines of which process have come.
+/// The lines received of each process.
 #[derive(Default)]
 pub struct Received {
     seen: HashMap<String, Vec<bool>>,
     pub count: u64,
-    /// Whether lines may come before those in front of them.
+    /// Whether lines may arrive out of order.
     pub unordered: bool,
 }
 
 impl Received {
-    pub fn take(&mut self, line: &str) {
+    pub fn record(&mut self, line: &str) {
         let fields: Vec<&str> = line.split(' ').collect();
         let seq = fields.get(8).and_then(|seq| seq.parse::<usize>().ok());
-        // What was cut off when its sender was killed comes again.
+        // A line cut off by a kill is resent.
         let (Some(process), Some(seq), 100..) = (fields.get(3), seq, line.len()) else {
             return;
         };
-        assert_ne!(*process, "tributary", "nothing is lost: {line}");
+        assert_ne!(*process, "tributary", "unexpected gap: {line}");
         let seen = self.seen.entry((*process).to_owned()).or_default();
         seen.resize(seen.len().max(seq + 1), false);
         assert!(
             self.unordered || seq == 0 || seen[seq - 1],
-            "{process}: {seq} before the one in front of it"
+            "{process}: {seq} before its predecessor"
         );
         self.count += u64::from(!std::mem::replace(&mut seen[seq], true));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_five_times_every_line_reaches_the_drain() {
+async fn a_drain_receives_every_line_through_five_kills() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = format!("syslog+tcp://{}?framing=lf", listener.local_addr().unwrap());
     let (received, mut lines) = mpsc::channel(10_000);
     let receiving = tokio::spawn(receive(listener, received));
-    // The drain is there before the first line.
+    // The pods start after the drain was added.
     let cluster =
         Cluster::start(&numbered().replace("name = \"writer\"", "name = \"writer\"\nstart_after = \"2s\"")).await;
     let data_dir = cluster.dir.path().join("data").display().to_string();
@@ -194,7 +189,7 @@ async fn killed_five_times_every_line_reaches_the_drain() {
         };
         bounded("more lines", async {
             while all.count < until {
-                all.take(&lines.recv().await.unwrap());
+                all.record(&lines.recv().await.unwrap());
             }
         })
         .await;

@@ -1,4 +1,4 @@
-//! The Gigalixir client from PyPI, unmodified, as its users run it.
+//! The unmodified Gigalixir client from PyPI.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -15,13 +15,13 @@ use tokio::{
 
 use crate::{demo::demo_with_key, pypi::Program, support::*};
 
-/// The last release that is a client; 2.0.0 fetches one.
+/// The last release in Python; 2.0.0 downloads a binary.
 static CLIENT: Program = Program::new("gigalixir==1.16.1", "gigalixir", "TRIBUTARY_REQUIRE_GIGALIXIR");
 
-/// Where nobody listens: a test dials nobody else.
+/// A drain without a listener.
 const DRAIN: &str = "syslog+tls://127.0.0.1:1";
 
-/// Somebody with the client, and perhaps a key in netrc.
+/// A user of the client with a key in netrc.
 struct User {
     client: &'static Path,
     server: String,
@@ -40,7 +40,8 @@ impl User {
         }
     }
 
-    /// In the environment `test` the client reports no errors to its makers; `--env prod` makes it look at the address all the same.
+    /// Prepares the client. GIGALIXIR_ENV=test disables its error reporting; `--env prod` makes it
+    /// use the configured host all the same.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.client);
         command
@@ -60,25 +61,25 @@ impl User {
         bounded("the client's end", self.command(args).output()).await.unwrap()
     }
 
-    /// Runs it, and returns what it prints.
+    /// Runs the client and returns its stdout.
     async fn succeeds(&self, args: &[&str]) -> String {
         let output = self.run(args).await;
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{args:?}: {said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{args:?}: {stderr}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs it, and returns what it says against it.
+    /// Runs the client, asserts exit code 1, and returns its one line on stderr.
     async fn fails(&self, args: &[&str]) -> String {
         let output = self.run(args).await;
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
-        assert_eq!(said.lines().count(), 1, "one line: {said:?}");
-        said
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "one line: {stderr:?}");
+        stderr
     }
 }
 
-/// A demo that asks for keys, and an owner of its app `shop`.
+/// Starts a demo with `--auth keys`, with an owner of its app `shop`.
 async fn open(client: &'static Path) -> (TempDir, Tributary, User) {
     let (dir, demo, key) = demo_with_key().await;
     let owner = User::new(client, &demo, &key);
@@ -90,7 +91,7 @@ async fn open(client: &'static Path) -> (TempDir, Tributary, User) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_client_shows_logs_and_what_is_wrong_in_our_words() {
+async fn the_client_prints_logs_and_the_server_s_error_messages() {
     let Some(client) = CLIENT.installed().await else { return };
     let (_dir, demo, owner) = open(client).await;
     let mut lines = String::new();
@@ -101,15 +102,15 @@ async fn the_client_shows_logs_and_what_is_wrong_in_our_words() {
     })
     .await;
     assert_eq!(lines.lines().count(), 5);
-    lines.lines().for_each(|line| assert_eq!(take_apart(line).app, "shop"));
-    let said = owner.fails(&["logs", "-a", "mailer", "-t"]).await;
-    assert!(said.contains("app not found"), "another's app: {said}");
-    let said = owner.fails(&["logs", "-a", "shop", "-n", "abc", "-t"]).await;
-    assert!(said.contains("num_lines: give a number"), "{said}");
+    lines.lines().for_each(|line| assert_eq!(parse_line(line).app, "shop"));
+    let output = owner.fails(&["logs", "-a", "mailer", "-t"]).await;
+    assert!(output.contains("app not found"), "an app of another owner: {output}");
+    let output = owner.fails(&["logs", "-a", "shop", "-n", "abc", "-t"]).await;
+    assert!(output.contains("num_lines: give a number"), "{output}");
     let stranger = User::new(client, &demo, "0123456789012345678901234567890123456789");
-    let said = stranger.fails(&["logs", "-a", "shop", "-t"]).await;
-    assert!(said.contains("you do not have access"), "{said}");
-    // Following, until the server goes: an end in good order.
+    let output = stranger.fails(&["logs", "-a", "shop", "-t"]).await;
+    assert!(output.contains("you do not have access"), "{output}");
+    // A live tail ends without an error when the server shuts down.
     let mut following = owner
         .command(&["logs", "-a", "shop"])
         .stdout(Stdio::piped())
@@ -117,20 +118,20 @@ async fn the_client_shows_logs_and_what_is_wrong_in_our_words() {
         .unwrap();
     let mut shown = BufReader::new(following.stdout.take().unwrap()).lines();
     let line = bounded("a line", shown.next_line()).await.unwrap().unwrap();
-    assert_eq!(take_apart(&line).app, "shop");
-    demo.tell_to_stop().await;
+    assert_eq!(parse_line(&line).app, "shop");
+    demo.send_sigterm().await;
     let ended = async {
         while let Some(line) = shown.next_line().await.unwrap() {
-            assert_eq!(take_apart(&line).app, "shop");
+            assert_eq!(parse_line(&line).app, "shop");
         }
         following.wait().await.unwrap()
     };
     assert!(bounded("the end", ended).await.success());
-    demo.ended().await;
+    demo.wait_for_exit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_client_manages_drains_and_shows_whose_key_it_has() {
+async fn the_client_manages_drains_and_shows_the_account() {
     let Some(client) = CLIENT.installed().await else { return };
     let (_dir, demo, owner) = open(client).await;
     let listed = async || -> serde_json::Value {
@@ -142,24 +143,24 @@ async fn the_client_manages_drains_and_shows_whose_key_it_has() {
     assert_eq!(drains[0]["url"], DRAIN);
     assert!(drains[0]["token"].as_str().unwrap().starts_with("d."));
     let id = drains[0]["id"].as_u64().unwrap().to_string();
-    let said = owner.fails(&["drains:add", "-a", "shop", DRAIN]).await;
-    assert!(said.contains("already has a drain with this URL"), "{said}");
-    let said = owner
+    let output = owner.fails(&["drains:add", "-a", "shop", DRAIN]).await;
+    assert!(output.contains("already has a drain with this URL"), "{output}");
+    let output = owner
         .fails(&["drains:add", "-a", "shop", "https://u:hunter2@10.0.0.1/"])
         .await;
     assert!(
-        said.contains("public addresses only") && !said.contains("hunter2"),
-        "{said}"
+        output.contains("public addresses only") && !output.contains("hunter2"),
+        "{output}"
     );
-    let said = owner.fails(&["drains", "-a", "mailer"]).await;
-    assert!(said.contains("app not found"), "{said}");
+    let output = owner.fails(&["drains", "-a", "mailer"]).await;
+    assert!(output.contains("app not found"), "{output}");
     owner.succeeds(&["drains:remove", "-a", "shop", &id]).await;
-    let said = owner.fails(&["drains:remove", "-a", "shop", &id]).await;
-    assert!(said.contains("no such drain"), "{said}");
+    let output = owner.fails(&["drains:remove", "-a", "shop", &id]).await;
+    assert!(output.contains("no such drain"), "{output}");
     assert_eq!(listed().await, serde_json::json!([]));
     let account: serde_json::Value = serde_json::from_str(&owner.succeeds(&["account"]).await).unwrap();
     assert_eq!(account["email"], "me@example.com");
-    let said = owner.fails(&["login", "-e", "me@example.com", "-p", "x", "-y"]).await;
-    assert!(said.contains("password login is not supported"), "{said}");
+    let output = owner.fails(&["login", "-e", "me@example.com", "-p", "x", "-y"]).await;
+    assert!(output.contains("there are no passwords here"), "{output}");
     demo.terminate().await;
 }

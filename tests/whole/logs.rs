@@ -1,4 +1,4 @@
-//! `tributary logs`: every line once through kills of the server; as it was asked for; ended quietly.
+//! `tributary logs`: resumes through kills of the server, output formats, credentials and TLS.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -16,16 +16,16 @@ const CONTAINERS: u64 = 4;
 const LINES: u64 = 5000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_killed_again_and_again_costs_the_reader_no_line_and_repeats_none() {
+async fn repeated_kills_of_the_server_neither_lose_nor_repeat_a_line() {
     let cluster = Cluster::start(&writers(CONTAINERS, LINES, 1000)).await;
     let data_dir = cluster.dir.path().join("data");
-    let front = Front::start().await;
+    let proxy = TcpProxy::start().await;
     let mut up = cluster.up(&data_dir).await;
-    front.lead_to(up.addr);
+    proxy.forward_to(up.addr);
     drop(first_tail(&up).await);
-    let server = format!("http://{}", front.addr);
+    let server = format!("http://{}", proxy.addr);
     let args = ["logs", "load", "-n", "1000000", "-o", "json", "--server", &server];
-    let mut logs = printing(&args, &[]);
+    let mut logs = start_client(&args, &[]);
     let (mut next, mut total): (HashMap<String, u64>, u64) = (HashMap::new(), 0);
     while total < CONTAINERS * LINES {
         let line: serde_json::Value = serde_json::from_str(&logs.line().await).unwrap();
@@ -37,7 +37,7 @@ async fn a_server_that_is_killed_again_and_again_costs_the_reader_no_line_and_re
         if [1000, 5000, 9000].contains(&total) {
             up.kill().await;
             up = cluster.up(&data_dir).await;
-            front.lead_to(up.addr);
+            proxy.forward_to(up.addr);
         }
     }
     logs.interrupt().await;
@@ -46,17 +46,17 @@ async fn a_server_that_is_killed_again_and_again_costs_the_reader_no_line_and_re
 }
 
 #[tokio::test]
-async fn lines_are_printed_as_they_are_asked_for() {
+async fn lines_are_filtered_and_formatted_by_the_flags() {
     let demo = start_demo(&[]).await;
     let server = format!("http://{}", demo.addr);
     let mut tail = demo.get("/api/apps/shop/logs").await;
-    let mut spoke: HashMap<String, u64> = HashMap::new();
+    let mut printed: HashMap<String, u64> = HashMap::new();
     for _ in 0..40 {
         let line = tail.line().await.unwrap();
-        *spoke.entry(take_apart(&line).process.to_owned()).or_default() += 1;
+        *printed.entry(parse_line(&line).process.to_owned()).or_default() += 1;
     }
-    let (process, lines) = spoke.into_iter().max_by_key(|(_, lines)| *lines).unwrap();
-    assert!(lines >= 3, "three pods speak");
+    let (process, lines) = printed.into_iter().max_by_key(|(_, lines)| *lines).unwrap();
+    assert!(lines >= 3, "one of three pods prints several lines");
     let read = async |more: &[&str]| {
         let args = [&["logs", "shop", "--no-follow", "--server", &server], more].concat();
         let output = run(&args, &[]).await;
@@ -72,7 +72,7 @@ async fn lines_are_printed_as_they_are_asked_for() {
     let text = read(&["-n", "3", "--process", &process]).await;
     assert_eq!(text.len(), 3);
     text.iter()
-        .for_each(|line| assert_eq!(take_apart(line).process, process));
+        .for_each(|line| assert_eq!(parse_line(line).process, process));
     let json = read(&["-n", "3", "-o", "json"]).await;
     for line in &json {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -84,33 +84,33 @@ async fn lines_are_printed_as_they_are_asked_for() {
     let raw = read(&["-n", "2", "-o", "raw"]).await;
     assert!(raw.len() == 2 && raw.iter().all(|line| !line.contains("shop[")));
     let refused = run(&["logs", "shop", "--grep", "(", "--server", &server], &[]).await;
-    let said = String::from_utf8(refused.stderr).unwrap();
+    let output = String::from_utf8(refused.stderr).unwrap();
     assert!(
-        !refused.status.success() && said.contains("regex: unclosed group"),
-        "{said}"
+        !refused.status.success() && output.contains("regex: unclosed group"),
+        "{output}"
     );
     drop(tail);
     demo.terminate().await;
 }
 
 #[tokio::test]
-async fn who_has_seen_enough_ends_it_quietly() {
+async fn a_closed_pipe_or_ctrl_c_ends_the_command_with_exit_code_0() {
     let demo = start_demo(&[]).await;
     let server = format!("http://{}", demo.addr);
-    let mut logs = printing(&["logs", "shop", "--server", &server], &[]);
+    let mut logs = start_client(&["logs", "shop", "--server", &server], &[]);
     logs.line().await;
     // As `| head` does.
     drop(logs.stdout);
     let status = bounded("the end", logs.child.wait()).await.unwrap();
     assert!(status.success(), "{status}");
-    let mut logs = printing(&["logs", "shop", "--server", &server], &[]);
+    let mut logs = start_client(&["logs", "shop", "--server", &server], &[]);
     logs.line().await;
     logs.interrupt().await;
     demo.terminate().await;
 }
 
 #[tokio::test]
-async fn the_key_comes_from_a_flag_or_from_netrc() {
+async fn the_key_is_read_from_a_flag_or_from_netrc() {
     let home = TempDir::new().unwrap();
     std::fs::write(
         home.path().join(".netrc"),
@@ -125,7 +125,7 @@ async fn the_key_comes_from_a_flag_or_from_netrc() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = format!("http://{}", listener.local_addr().unwrap());
         let args = [&["logs", "shop", "--server", &server], more].concat();
-        let asked = async {
+        let received = async {
             let (connection, _) = listener.accept().await.unwrap();
             let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(connection));
             loop {
@@ -136,20 +136,20 @@ async fn the_key_comes_from_a_flag_or_from_netrc() {
             }
         };
         let env = [("HOME", home.as_str()), ("NETRC", "")];
-        let (_output, asked) = tokio::join!(run(&args, &env), bounded("a request", asked));
-        assert_eq!(asked, sent);
+        let (_output, received) = tokio::join!(run(&args, &env), bounded("a request", received));
+        assert_eq!(received, sent);
     }
 }
 
 #[tokio::test]
-async fn over_https_the_machine_s_roots_say_who_is_believed() {
+async fn https_requires_a_certificate_of_a_trusted_authority() {
     let demo = start_demo(&[]).await;
     let dir = TempDir::new().unwrap();
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let roots = dir.path().join("roots.pem");
     std::fs::write(&roots, identity.cert.pem()).unwrap();
     let roots = roots.display().to_string();
-    let port = tls_in_front_of(demo.addr, &identity).await.port();
+    let port = start_tls_proxy(demo.addr, &identity).await.port();
     let named = format!("https://localhost:{port}");
     let read = async |server: &str, roots: &str| {
         let args = ["logs", "shop", "-n", "1", "--server", server, "--no-follow"];
@@ -158,20 +158,20 @@ async fn over_https_the_machine_s_roots_say_who_is_believed() {
     let mut tail = demo.get("/api/apps/shop/logs").await;
     tail.line().await.unwrap();
     let output = read(&named, &roots).await;
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1);
-    // Another name than the certificate's, and a certificate that nobody vouches for.
+    // A wrong host name, and an untrusted certificate.
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let others = dir.path().join("others.pem");
     std::fs::write(&others, other.cert.pem()).unwrap();
     let unnamed = format!("https://127.0.0.1:{port}");
     for (server, roots) in [(&unnamed, &roots), (&named, &others.display().to_string())] {
         let output = read(server, roots).await;
-        let said = String::from_utf8(output.stderr).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(
-            !output.status.success() && said.contains(server.as_str()) && said.contains("certificate"),
-            "{said}"
+            !output.status.success() && stderr.contains(server.as_str()) && stderr.contains("certificate"),
+            "{stderr}"
         );
         assert!(output.stdout.is_empty());
     }

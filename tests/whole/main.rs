@@ -1,4 +1,4 @@
-//! The whole, through its public doors: the binary, HTTP, kubectl. A file per promise.
+//! End-to-end tests through the public interfaces: the binary, HTTP and kubectl.
 
 mod access;
 mod api;
@@ -12,6 +12,7 @@ mod description;
 mod drains;
 #[path = "../support/emulator.rs"]
 mod emulator;
+mod examples;
 mod gigalixir;
 mod image;
 mod logs;
@@ -21,6 +22,7 @@ mod monitoring;
 mod name_server;
 mod projects;
 mod pypi;
+mod reference;
 mod replicas;
 mod rights;
 mod sinks;

@@ -1,4 +1,5 @@
-//! What `deploy/` says: every overlay renders, as the API server's schema has it; what runs is confined; and its services, started with the flags and variables that stand there, carry a line.
+//! The manifests in deploy/: every overlay renders, matches the API server's schema, and confines
+//! its pods; its services, started with the flags and variables of the manifests, deliver a line.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -18,7 +19,7 @@ use crate::{
 
 pub const OVERLAYS: [&str; 3] = ["gke", "emulator", "files"];
 
-/// An overlay, as kubectl renders it.
+/// Renders an overlay with kubectl.
 pub async fn rendered_text(overlay: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("deploy/overlays")
@@ -30,7 +31,7 @@ pub async fn rendered_text(overlay: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Its objects.
+/// Returns the objects of an overlay.
 pub async fn rendered(overlay: &str) -> Vec<Value> {
     rendered_text(overlay)
         .await
@@ -43,7 +44,7 @@ pub fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = 
     objects.iter().filter(move |object| object["kind"] == kind)
 }
 
-/// Our own workloads, not the emulator's: each with its pod.
+/// Returns our own workloads, without the emulator's, each with its pod template.
 fn workloads(objects: &[Value]) -> impl Iterator<Item = (&str, &Value)> {
     let all = objects
         .iter()
@@ -64,14 +65,14 @@ pub fn strings(list: &Value) -> Vec<String> {
         .collect()
 }
 
-/// A container, and the objects that it may name.
+/// A container, and the objects that it may refer to.
 pub struct Manifest<'a> {
     name: &'a str,
     container: &'a Value,
     objects: &'a [Value],
 }
 
-/// The pod that runs under this account.
+/// Returns the pod template of a service account.
 pub fn pod<'a>(objects: &'a [Value], account: &str) -> &'a Value {
     let templates = objects.iter().flat_map(|object| {
         let spec = &object["spec"];
@@ -84,7 +85,7 @@ pub fn pod<'a>(objects: &'a [Value], account: &str) -> &'a Value {
     pod.unwrap()
 }
 
-/// Its container.
+/// Returns the container of a service account's pod.
 pub fn container<'a>(objects: &'a [Value], account: &'a str) -> Manifest<'a> {
     Manifest {
         name: account,
@@ -93,7 +94,7 @@ pub fn container<'a>(objects: &'a [Value], account: &'a str) -> Manifest<'a> {
     }
 }
 
-/// How it is started: its flags, and the variables that do not come from the pod.
+/// Returns the flags and environment variables of a container.
 pub fn started(
     Manifest {
         name,
@@ -104,7 +105,7 @@ pub fn started(
     let mut env = HashMap::new();
     for from in container["envFrom"].as_array().unwrap() {
         let map = of_kind(objects, "ConfigMap").find(|map| map["metadata"]["name"] == from["configMapRef"]["name"]);
-        for (name, value) in map.expect("the map that it names")["data"].as_object().unwrap() {
+        for (name, value) in map.expect("the ConfigMap of envFrom")["data"].as_object().unwrap() {
             env.insert(name.clone(), value.as_str().unwrap().to_owned());
         }
     }
@@ -127,7 +128,7 @@ pub fn started(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_overlay_renders_and_what_runs_in_it_is_confined() {
+async fn every_overlay_renders_and_its_pods_are_confined() {
     if !has_kubectl().await {
         return;
     }
@@ -142,7 +143,7 @@ async fn every_overlay_renders_and_what_runs_in_it_is_confined() {
             assert_eq!(confined["readOnlyRootFilesystem"], true, "{overlay} {name}");
             assert_eq!(confined["allowPrivilegeEscalation"], false);
             assert_eq!(strings(&confined["capabilities"]["drop"]), ["ALL"]);
-            // Root owns what the collector reads and keeps on its node; nobody else is root.
+            // The collector reads files of root; all others run as another user.
             let is_root = confined["runAsUser"] == 0;
             assert!(is_root == (name == "collector") && (is_root || pod["securityContext"]["runAsNonRoot"] == true));
             for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
@@ -156,7 +157,7 @@ async fn every_overlay_renders_and_what_runs_in_it_is_confined() {
                 .find(|account| account["metadata"]["name"] == pod["serviceAccountName"]);
             assert!(account.is_some(), "{overlay} {name}");
         }
-        // What a budget or a policy names is there.
+        // Selectors of disruption budgets and Services match a pod template.
         for kind in ["PodDisruptionBudget", "Service"] {
             for object in of_kind(&objects, kind) {
                 let selector = &object["spec"]["selector"];
@@ -176,23 +177,23 @@ async fn every_overlay_renders_and_what_runs_in_it_is_confined() {
         assert_eq!(
             env["TRIBUTARY_REPLICA"],
             format!("0/{replicas}"),
-            "{overlay}: as many as there are"
+            "{overlay}: the number of replicas"
         );
     }
 }
 
-/// Checks manifests by the schema of the API server's releases.
+/// Validates manifests against the schemas of Kubernetes releases.
 static KUBERNETES_VALIDATE: Program = Program::new(
     "kubernetes-validate==1.37.0",
     "kubernetes-validate",
     "TRIBUTARY_REQUIRE_KUBERNETES_VALIDATE",
 );
 
-/// The oldest release that the manifests are for (`apps.kubernetes.io/pod-index`), and the newest that is known.
+/// The oldest supported release (`apps.kubernetes.io/pod-index`), and the newest known one.
 const RELEASES: [&str; 2] = ["1.28", "1.37"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_overlay_is_what_the_schema_of_old_and_new_releases_takes() {
+async fn every_overlay_matches_the_schemas_of_old_and_new_releases() {
     if !has_kubectl().await {
         return;
     }
@@ -212,10 +213,10 @@ async fn every_overlay_is_what_the_schema_of_old_and_new_releases_takes() {
     };
     for release in RELEASES {
         for overlay in OVERLAYS {
-            let (good, said) = check(overlay, &rendered_text(overlay).await, release).await;
-            assert!(good, "{overlay} for {release}: {said}");
+            let (valid, output) = check(overlay, &rendered_text(overlay).await, release).await;
+            assert!(valid, "{overlay} for {release}: {output}");
         }
-        // It does look.
+        // The validator detects a wrong field.
         let wrong = rendered_text("gke")
             .await
             .replace("terminationGracePeriodSeconds", "terminationGracePeriod");
@@ -224,7 +225,7 @@ async fn every_overlay_is_what_the_schema_of_old_and_new_releases_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flags_and_variables_of_every_overlay_are_ones_that_the_binary_takes() {
+async fn the_binary_accepts_the_flags_and_variables_of_every_overlay() {
     if !has_kubectl().await {
         return;
     }
@@ -232,7 +233,7 @@ async fn flags_and_variables_of_every_overlay_are_ones_that_the_binary_takes() {
         let objects = rendered(overlay).await;
         for name in ["collector", "streamer", "sinks"] {
             let (args, mut env) = started(container(&objects, name));
-            // Nothing is reached: what is told is about that, and not about a flag.
+            // The only error is the missing kubeconfig.
             env.insert("KUBECONFIG".to_owned(), "/none-such".to_owned());
             let args: Vec<String> = args
                 .iter()
@@ -247,15 +248,15 @@ async fn flags_and_variables_of_every_overlay_are_ones_that_the_binary_takes() {
                 .map(|(name, value)| (name.as_str(), value.as_str()))
                 .collect();
             let ended = run(&args, &env).await;
-            let said = String::from_utf8(ended.stderr).unwrap();
-            assert_eq!(ended.status.code(), Some(1), "{overlay} {name}: {said}");
-            assert!(said.contains("KUBECONFIG"), "{overlay} {name}: {said}");
+            let output = String::from_utf8(ended.stderr).unwrap();
+            assert_eq!(ended.status.code(), Some(1), "{overlay} {name}: {output}");
+            assert!(output.contains("KUBECONFIG"), "{overlay} {name}: {output}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_services_of_the_emulators_overlay_carry_a_line_from_a_pod_to_a_reader() {
+async fn the_services_of_the_emulator_overlay_deliver_a_line() {
     if !has_kubectl().await {
         return;
     }
@@ -268,7 +269,7 @@ async fn the_services_of_the_emulators_overlay_carry_a_line_from_a_pod_to_a_read
     let start = |name: &'static str| {
         let (mut args, mut env) = started(container(&objects, name));
         for arg in &mut args {
-            // On loopback, on ports that are free; and on this machine's disk.
+            // Free ports on loopback, and a temporary data directory.
             if arg.starts_with("0.0.0.0:") {
                 "127.0.0.1:0".clone_into(arg);
             } else if arg == "/var/lib/tributary" {

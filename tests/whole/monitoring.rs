@@ -1,4 +1,4 @@
-//! What operators look at: metrics that are explained, and rules and panels that ask for those.
+//! Metrics, alert rules and the dashboard agree with each other and with the docs.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -12,18 +12,18 @@ use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::{demo::start_demo, support::*};
 
-/// Set where a missing promtool is a failure, rather than tests left out.
+/// If set, a missing promtool fails the tests instead of skipping them.
 const REQUIRED: &str = "TRIBUTARY_REQUIRE_PROMTOOL";
 
-/// Where tests/support/install-promtool puts it.
+/// Path that tests/support/install-promtool installs to.
 const INSTALLED: &str = "/opt/tributary-promtool/usr/bin/promtool";
 
-/// Where it is. `None`, and a line on stderr, where it is not.
-async fn promtool() -> Option<PathBuf> {
-    for place in ["promtool", INSTALLED] {
-        let tried = Command::new(place).arg("--version").output().await;
+/// Returns the path of promtool; `None`, with a line on stderr, if it is not installed.
+pub async fn promtool() -> Option<PathBuf> {
+    for path in ["promtool", INSTALLED] {
+        let tried = Command::new(path).arg("--version").output().await;
         if tried.is_ok_and(|tried| tried.status.success()) {
-            return Some(place.into());
+            return Some(path.into());
         }
     }
     assert!(
@@ -39,7 +39,7 @@ fn monitoring() -> PathBuf {
 }
 
 #[tokio::test]
-async fn promtool_takes_the_rules_and_each_rings_for_what_it_is_about_and_for_nothing_else() {
+async fn promtool_accepts_the_rules_and_their_tests_pass() {
     let Some(promtool) = promtool().await else { return };
     for (verb, file) in [("check", "alerts.yaml"), ("test", "alerts_test.yaml")] {
         let done = Command::new(&promtool)
@@ -47,12 +47,12 @@ async fn promtool_takes_the_rules_and_each_rings_for_what_it_is_about_and_for_no
             .current_dir(monitoring())
             .output();
         let done = bounded("promtool", done).await.unwrap();
-        let said = [done.stdout, done.stderr]
-            .map(|said| String::from_utf8(said).unwrap())
+        let output = [done.stdout, done.stderr]
+            .map(|text| String::from_utf8(text).unwrap())
             .concat();
-        assert!(done.status.success() && said.contains("SUCCESS"), "{said}");
+        assert!(done.status.success() && output.contains("SUCCESS"), "{output}");
     }
-    // A rule that nobody tries is none.
+    // Every rule has a test that it fires and a test that it does not.
     let (rules, tests) = ["alerts.yaml", "alerts_test.yaml"]
         .map(|file| std::fs::read_to_string(monitoring().join(file)).unwrap())
         .into();
@@ -62,24 +62,24 @@ async fn promtool_takes_the_rules_and_each_rings_for_what_it_is_about_and_for_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_are_called_as_prometheus_would_have_it() {
+async fn metric_names_follow_the_conventions_of_prometheus() {
     let Some(promtool) = promtool().await else { return };
     let mut demo = start_demo(&["--admin-listen", "127.0.0.1:0"]).await;
-    let admin = demo.other_addr().await;
-    let shown = Reading::open(admin, "/metrics").await.rest().await;
-    // promtool reads the older format, where a counter's name is told in full.
-    let counters: Vec<&str> = shown
+    let admin = demo.admin_addr().await;
+    let exposition = ResponseLines::open(admin, "/metrics").await.rest().await;
+    // promtool reads the older text format, where the TYPE line has the full name of a counter.
+    let counters: Vec<&str> = exposition
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
         .collect();
-    let older: Vec<String> = shown
+    let older: Vec<String> = exposition
         .lines()
         .filter(|line| *line != "# EOF")
         .map(|line| {
-            let told = counters
+            let counter = counters
                 .iter()
                 .find(|name| line.starts_with('#') && line.split(' ').nth(2) == Some(name));
-            told.map_or_else(
+            counter.map_or_else(
                 || line.to_owned(),
                 |name| line.replacen(name, &format!("{name}_total"), 1),
             )
@@ -99,24 +99,24 @@ async fn metrics_are_called_as_prometheus_would_have_it() {
         .unwrap();
     drop(stdin);
     let done = bounded("promtool", child.wait_with_output()).await.unwrap();
-    let said = [done.stdout, done.stderr]
-        .map(|said| String::from_utf8(said).unwrap())
+    let output = [done.stdout, done.stderr]
+        .map(|text| String::from_utf8(text).unwrap())
         .concat();
     assert!(
-        done.status.success() && said.is_empty() && counters.len() > 10,
-        "{said}"
+        done.status.success() && output.is_empty() && counters.len() > 10,
+        "{output}"
     );
     demo.terminate().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_is_explained_and_every_rule_asks_for_one_that_there_is() {
+async fn every_metric_is_documented_and_every_rule_and_panel_uses_documented_metrics() {
     let read = |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
-    let (explained, alerts) = (read("docs/metrics.md"), read("deploy/monitoring/alerts.yaml"));
+    let (page, alerts) = (read("docs/reference/metrics.md"), read("deploy/monitoring/alerts.yaml"));
     let mut demo = start_demo(&["--admin-listen", "127.0.0.1:0"]).await;
-    let admin = demo.other_addr().await;
-    let shown = Reading::open(admin, "/metrics").await.rest().await;
-    let types = shown.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let admin = demo.admin_addr().await;
+    let exposition = ResponseLines::open(admin, "/metrics").await.rest().await;
+    let types = exposition.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let names: Vec<String> = types
         .map(|described| match described.split_once(' ').unwrap() {
             (name, "counter") => format!("{name}_total"),
@@ -126,8 +126,8 @@ async fn every_metric_is_explained_and_every_rule_asks_for_one_that_there_is() {
     assert!(names.len() > 25, "{names:?}");
     for name in &names {
         assert!(
-            explained.contains(&format!("`{name}")),
-            "{name} is not in docs/metrics.md"
+            page.contains(&format!("`{name}")),
+            "{name} is not in docs/reference/metrics.md"
         );
     }
     let rules: Value = serde_saphyr::from_str(&alerts).unwrap();
@@ -138,7 +138,7 @@ async fn every_metric_is_explained_and_every_rule_asks_for_one_that_there_is() {
             runbook.contains(&format!("`{alert}`")),
             "{alert} is not in docs/operations.md"
         );
-        asks_for_what_is_explained(alert, expr, &explained);
+        assert_documented(alert, expr, &page);
     }
     let dashboard: Value = serde_json::from_str(&read("deploy/monitoring/dashboard.json")).unwrap();
     for panel in dashboard["panels"].as_array().unwrap() {
@@ -146,25 +146,20 @@ async fn every_metric_is_explained_and_every_rule_asks_for_one_that_there_is() {
             panel["title"].as_str().unwrap(),
             panel["targets"][0]["expr"].as_str().unwrap(),
         );
-        asks_for_what_is_explained(title, expr, &explained);
+        assert_documented(title, expr, &page);
     }
     demo.terminate().await;
 }
 
-/// Every metric of an expression stands in the page, a histogram's parts by its name.
-fn asks_for_what_is_explained(what: &str, expr: &str, explained: &str) {
+/// Asserts that the page lists every metric of an expression; a bucket counts as its histogram.
+fn assert_documented(what: &str, expr: &str, page: &str) {
     let words = expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let metrics: Vec<&str> = words.filter(|word| word.starts_with("tributary_")).collect();
-    // Prometheus itself knows whether a service answers.
-    assert!(
-        !metrics.is_empty() || expr.starts_with("up{"),
-        "{what} asks for nothing"
-    );
+    // `up` is a metric of Prometheus itself.
+    assert!(!metrics.is_empty() || expr.starts_with("up{"), "{what} uses no metric");
     for metric in metrics {
         let name = metric.strip_suffix("_bucket").unwrap_or(metric);
-        let ends = ["`", "{"]
-            .iter()
-            .any(|end| explained.contains(&format!("`{name}{end}")));
-        assert!(ends, "{what} asks for {metric}");
+        let is_listed = ["`", "{"].iter().any(|end| page.contains(&format!("`{name}{end}")));
+        assert!(is_listed, "{what} uses {metric}");
     }
 }

@@ -1,4 +1,4 @@
-//! Apps beyond what one project holds: a full one is passed over, and readers find every app.
+//! Several Pub/Sub projects: a full project is skipped, and readers find every app.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -23,12 +23,12 @@ use crate::{emulator::Emulator, support::*, up::Cluster};
 
 const APPS: usize = 6;
 
-/// What the service says of a project that has all the topics it may have.
+/// Error of a project that has reached its limit of topics.
 const FULL: &str = r#"{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED",
     "message": "Your project has exceeded a limit: (type=\"topics-per-project\", current=10000, maximum=10000)."}}"#;
 
-/// The emulator, but that the project `full` takes no more topics of apps.
-pub async fn with_a_full_project(emulator: &Emulator) -> SocketAddr {
+/// Starts a proxy for the emulator that rejects new topics of apps in the project `full`.
+pub async fn proxy_with_full_project(emulator: &Emulator) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, host) = (listener.local_addr().unwrap(), emulator.host().to_owned());
     tokio::spawn(async move {
@@ -37,7 +37,7 @@ pub async fn with_a_full_project(emulator: &Emulator) -> SocketAddr {
             tokio::spawn(async move {
                 let mut first = [0; 3];
                 if client.peek(&mut first).await.is_ok() && first == *b"PRI" {
-                    // gRPC: publishing and pulling.
+                    // gRPC is forwarded as it is.
                     let mut server = TcpStream::connect(host).await.unwrap();
                     let _ = copy_bidirectional(&mut client, &mut server).await;
                     return;
@@ -61,10 +61,10 @@ async fn answer(request: Request<Incoming>, host: String) -> Result<Response<For
     Ok(forwarded(request, &host).await)
 }
 
-/// An answer's body, as it comes.
+/// A forwarded body.
 pub type Forwarded = BoxBody<Bytes, hyper::Error>;
 
-/// What the server behind answers.
+/// Forwards a request.
 pub async fn forwarded(request: Request<Incoming>, host: &str) -> Response<Forwarded> {
     let (mut head, body) = request.into_parts();
     let path = head.uri.path_and_query().unwrap().clone();
@@ -75,11 +75,11 @@ pub async fn forwarded(request: Request<Incoming>, host: &str) -> Response<Forwa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_project_is_passed_over_and_every_app_is_read() {
+async fn a_full_project_is_skipped_and_every_app_is_read() {
     let Some(emulator) = Emulator::start().await else {
         return;
     };
-    let host = with_a_full_project(&emulator).await.to_string();
+    let host = proxy_with_full_project(&emulator).await.to_string();
     let pods: String = (0..APPS)
         .map(|n| {
             format!(
@@ -100,7 +100,7 @@ async fn a_full_project_is_passed_over_and_every_app_is_read() {
         &data_dir,
     ];
     let collector = Tributary::start(&collector, &env).await;
-    // In another order, which says nothing.
+    // The order of the projects has no meaning.
     let streamer = [
         "streamer",
         "--bus",
@@ -124,7 +124,7 @@ async fn a_full_project_is_passed_over_and_every_app_is_read() {
         .await;
         for seq in 0..50 {
             let line = tail.line().await.unwrap();
-            assert!(take_apart(&line).text.starts_with(&format!("line {seq}")), "{line}");
+            assert!(parse_line(&line).text.starts_with(&format!("line {seq}")), "{line}");
         }
     }
     let list = async |project: &str| {
@@ -141,14 +141,17 @@ async fn a_full_project_is_passed_over_and_every_app_is_read() {
 }
 
 #[tokio::test]
-async fn projects_that_cannot_be_meant_are_refused() {
-    for (bus, told) in [
-        ("pubsub:one,", "a project id is empty"),
+async fn invalid_project_lists_are_rejected() {
+    for (bus, message) in [
+        ("pubsub:one,", "\"\" is not"),
         ("pubsub:one,one", "given twice"),
-        ("pubsub:", "use pubsub:PROJECT"),
+        ("pubsub:", "expected pubsub:PROJECT"),
     ] {
-        let refused = run(&["streamer", "--bus", bus, "--listen", "127.0.0.1:0"], &[]).await;
-        let said = String::from_utf8_lossy(&refused.stderr);
-        assert!(!refused.status.success() && said.contains(told), "{bus}: {said}");
+        let rejected = run(&["streamer", "--bus", bus, "--listen", "127.0.0.1:0"], &[]).await;
+        let output = String::from_utf8_lossy(&rejected.stderr);
+        assert!(
+            !rejected.status.success() && output.contains(message),
+            "{bus}: {output}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Programs from PyPI, each in an environment of its own that stays for the next run.
+//! Programs from PyPI, each in its own virtual environment, kept between runs.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -10,12 +10,12 @@ use std::{
 
 use tokio::{process::Command, sync::OnceCell};
 
-/// A program of a package, at one release.
+/// A program of a package at a fixed release.
 pub struct Program {
     /// `name==release`.
     pub release: &'static str,
     pub name: &'static str,
-    /// The variable that makes its absence a failure.
+    /// If this variable is set, a missing program fails the tests.
     pub required_by: &'static str,
     installed: OnceCell<Option<PathBuf>>,
 }
@@ -30,7 +30,7 @@ impl Program {
         }
     }
 
-    /// Where it is. `None`, with a line that says so, where it cannot be had.
+    /// Returns the path; `None`, with a line on stderr, if the program cannot be installed.
     pub async fn installed(&self) -> Option<&Path> {
         let installed = self.installed.get_or_init(|| async {
             let installed = self.install().await;
@@ -46,27 +46,27 @@ impl Program {
 
     async fn install(&self) -> Result<PathBuf, String> {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(self.release);
-        let (program, whole) = (home.join("bin").join(self.name), home.join("whole"));
-        if whole.exists() {
+        let (program, complete) = (home.join("bin").join(self.name), home.join("complete"));
+        if complete.exists() {
             return Ok(program);
         }
         let python = home.join("bin/python");
-        step(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home)).await?;
+        run_step(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home)).await?;
         let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-        step(Command::new(python).args(pip).arg(self.release)).await?;
-        std::fs::write(whole, "").map_err(|error| error.to_string())?;
+        run_step(Command::new(python).args(pip).arg(self.release)).await?;
+        std::fs::write(complete, "").map_err(|error| error.to_string())?;
         Ok(program)
     }
 }
 
-async fn step(command: &mut Command) -> Result<(), String> {
+async fn run_step(command: &mut Command) -> Result<(), String> {
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(Duration::from_secs(180), output).await;
-    let output = output.map_err(|_| "not within three minutes".to_owned())?;
+    let output = output.map_err(|_| "no result within three minutes".to_owned())?;
     let output = output.map_err(|error| error.to_string())?;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(said.lines().last().unwrap_or("it failed").to_owned())
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(stderr.lines().last().unwrap_or("it failed").to_owned())
 }

@@ -1,4 +1,4 @@
-//! Each right that the manifests give is needed: without it the service that has it says, by name, what it may not do.
+//! Every right in the manifests is needed: without it, the service reports the missing right.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -21,13 +21,13 @@ use crate::{
     support::*,
 };
 
-/// Drains are shared by the replicas of sinks.
+/// Enough drains that some belong to the first replica of sinks.
 const DRAINS: usize = 12;
 
-/// Variants at once: each is a cluster and a service.
+/// Concurrent test cases; each has a cluster and a service.
 const AT_ONCE: usize = 4;
 
-/// What a rule of a role lets an account do that it is bound to.
+/// A right that a role grants to an account.
 #[derive(Clone, Debug)]
 struct Right {
     account: String,
@@ -38,7 +38,7 @@ struct Right {
     verb: String,
 }
 
-/// The rights of all accounts.
+/// Returns the rights of all accounts.
 fn rights(objects: &[Value]) -> Vec<Right> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let mut rights = Vec::new();
@@ -49,7 +49,7 @@ fn rights(objects: &[Value]) -> Vec<Right> {
     }) {
         let role = (text(&binding["roleRef"]["kind"]), text(&binding["roleRef"]["name"]));
         let bound = of_kind(objects, &role.0).find(|object| object["metadata"]["name"] == *role.1);
-        for (rule, given) in bound.expect("the role that it names")["rules"]
+        for (rule, given) in bound.expect("the role of the binding")["rules"]
             .as_array()
             .unwrap()
             .iter()
@@ -72,14 +72,14 @@ fn rights(objects: &[Value]) -> Vec<Right> {
     rights
 }
 
-/// A cluster of its own.
+/// A cluster of one test case.
 struct Stage {
     api: Api,
     dir: TempDir,
 }
 
 impl Stage {
-    /// With the roles of these objects applied to it, but for what is `missing`.
+    /// Starts a cluster with the roles of these objects, without the right `missing`.
     async fn new(objects: &[Value], missing: Option<&Right>) -> Self {
         let mut roles: Vec<Value> = objects.to_vec();
         roles.retain(|object| object["apiVersion"] == "rbac.authorization.k8s.io/v1");
@@ -97,8 +97,8 @@ impl Stage {
         }
     }
 
-    /// Somebody else's look at the registry, who may everything: drains are there before the service is, so many that some are the first replica's.
-    async fn with_drains(&self) {
+    /// Adds drains to the registry with all rights, before the service starts.
+    async fn add_drains(&self) {
         let kubeconfig = Kubeconfig::from_yaml(&self.api.kubeconfig("admin")).unwrap();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         let client = kube::Client::try_from(config.unwrap()).unwrap();
@@ -108,8 +108,8 @@ impl Stage {
         }
     }
 
-    /// Starts what an account's pod runs, uses it, and waits until it has said this. `None`: until it works.
-    async fn until_it_says(&self, objects: &[Value], emulator: &Emulator, account: &str, words: Option<&str>) {
+    /// Starts an account's service, uses it, and waits until it prints `text`, or until it works.
+    async fn assert_prints(&self, objects: &[Value], emulator: &Emulator, account: &str, text: Option<&str>) {
         let (mut args, mut env) = started(container(objects, account));
         for arg in &mut args {
             if arg.starts_with("0.0.0.0:") {
@@ -124,7 +124,7 @@ impl Stage {
         env.insert("PUBSUB_EMULATOR_HOST".to_owned(), emulator.host().to_owned());
         env.insert("TRIBUTARY_ALLOW_ADDRESS".to_owned(), "127.0.0.0/8".to_owned());
         if account == "check" {
-            args.extend(["--wait", "1s"].map(str::to_owned));
+            args.extend(["--timeout", "1s"].map(str::to_owned));
         }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let env: Vec<(&str, &str)> = env
@@ -142,20 +142,20 @@ impl Stage {
                     Ok(Some(line)) = stdout.next_line() => line,
                     else => return false,
                 };
-                let is_it = words.is_some_and(|words| line.replace('\\', "").contains(words));
+                let found = text.is_some_and(|text| line.replace('\\', "").contains(text));
                 if let (Some(addr), "streamer") = (line.strip_prefix("listening on http://"), account)
                     && all.is_empty()
                 {
                     use_streamer(addr.parse().unwrap()).await;
                 }
                 all.push(line);
-                if is_it || (words.is_none() && works(account, &all)) {
+                if found || (text.is_none() && works(account, &all)) {
                     return true;
                 }
             }
         };
         let found = tokio::time::timeout(BOUND, found).await;
-        assert_eq!(found, Ok(true), "{account} {words:?}: {all:#?}");
+        assert_eq!(found, Ok(true), "{account} {text:?}: {all:#?}");
         child.kill().await.unwrap();
     }
 }
@@ -165,7 +165,7 @@ fn url(port: usize) -> DrainUrl {
     DrainUrl::parse(&format!("syslog+tcp://127.0.0.1:{port}"), &addresses).unwrap()
 }
 
-/// Adds two drains and removes them: all that the streamer does with its rights.
+/// Adds and removes two drains, which uses all rights of the streamer.
 async fn use_streamer(addr: SocketAddr) {
     let server = format!("http://{addr}");
     let drains = async |args: &[&str]| {
@@ -180,20 +180,20 @@ async fn use_streamer(addr: SocketAddr) {
     }
 }
 
-/// Whether a service said that it does what it is for.
-fn works(account: &str, said: &[String]) -> bool {
-    let says = |words: &str| said.iter().any(|line| line.contains(words));
+/// Returns whether the output shows that a service works.
+fn works(account: &str, output: &[String]) -> bool {
+    let prints = |text: &str| output.iter().any(|line| line.contains(text));
     match account {
-        "collector" => says("following"),
-        "streamer" => says("listening on"),
-        "sinks" => says("drains are known"),
-        "check" => says("ok         rights     the accounts of tributary"),
-        other => panic!("{other} is no service"),
+        "collector" => prints("following"),
+        "streamer" => prints("listening on"),
+        "sinks" => prints("drains loaded"),
+        "check" => prints("OK    rights     the service accounts of tributary have all"),
+        other => panic!("{other} is not a service"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_right_of_each_account_is_needed_and_what_is_missing_is_named() {
+async fn every_right_of_every_account_is_needed_and_reported_when_missing() {
     if !has_kubectl().await {
         return;
     }
@@ -203,26 +203,26 @@ async fn each_right_of_each_account_is_needed_and_what_is_missing_is_named() {
     let objects = rendered("emulator").await;
     let rights = rights(&objects);
     assert_eq!(rights.len(), 19, "{rights:#?}");
-    // With all of them everybody works.
-    let with_all = ["collector", "streamer", "sinks", "check"]
+    // With all rights every service works.
+    let complete = ["collector", "streamer", "sinks", "check"]
         .map(|account| (account.to_owned(), None))
         .into_iter();
     let without = rights.iter().map(|right| (right.account.clone(), Some(right.clone())));
     let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let tried = with_all.chain(without).map(|(account, missing)| {
+    let tried = complete.chain(without).map(|(account, missing)| {
         let (objects, emulator, turns) = (&objects, &emulator, Arc::clone(&turns));
         async move {
             let _turn = turns.acquire().await.unwrap();
             let stage = Stage::new(objects, missing.as_ref()).await;
-            // Where the registry is begun is not what is tried: but for `create`, it is there.
-            let is_begun = missing
+            // The registry exists already, unless the test case is about `create`.
+            let exists = missing
                 .as_ref()
                 .is_none_or(|right| right.verb != "create" || right.resource != "secrets");
-            if is_begun && ["sinks", "check"].contains(&&*account) {
-                stage.with_drains().await;
+            if exists && ["sinks", "check"].contains(&&*account) {
+                stage.add_drains().await;
             }
-            let words = missing.map(|right| format!("cannot {} resource \"{}\"", right.verb, right.resource));
-            stage.until_it_says(objects, emulator, &account, words.as_deref()).await;
+            let text = missing.map(|right| format!("cannot {} resource \"{}\"", right.verb, right.resource));
+            stage.assert_prints(objects, emulator, &account, text.as_deref()).await;
             stage.api.cluster.shutdown().await;
         }
     });

@@ -1,4 +1,4 @@
-//! `tributary sinks` as services of their own on Pub/Sub: three become two, and three again, under load.
+//! Replicas of `tributary sinks` on Pub/Sub, scaled down and up under load.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -14,25 +14,25 @@ use crate::{
     up::{Cluster, first_tail, writers},
 };
 
-/// What is printed, and how fast: for half a minute, while replicas come and go.
+/// The app prints for half a minute while replicas start and stop.
 const LINES: u64 = 6_000;
 const RATE: u64 = 200;
 
-/// At the emulator a message that an ended reader had comes again late.
+/// The emulator redelivers the messages of an ended subscriber late.
 const WAIT: Duration = Duration::from_secs(400);
 
 const DRAINS: usize = 4;
 
-/// Waits until so many more lines were printed.
-async fn printed(log: &mut Reading, lines: u64) {
+/// Waits for this many lines.
+async fn wait_for_lines(log: &mut ResponseLines, lines: u64) {
     for _ in 0..lines {
         log.line().await.expect("more lines");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes four minutes: the emulator hands out late what an ended reader had"]
-async fn three_replicas_become_two_and_three_again_and_every_line_arrives() {
+#[ignore = "takes four minutes: the emulator redelivers late"]
+async fn scaling_from_three_replicas_to_two_and_back_loses_no_line() {
     let Some(emulator) = Emulator::start().await else {
         return;
     };
@@ -72,26 +72,26 @@ async fn three_replicas_become_two_and_three_again_and_every_line_arrives() {
     let mut reading = Vec::new();
     for (mut lines, _) in receivers {
         reading.push(tokio::spawn(async move {
-            // The emulator hands out late what an ended reader had: behind what a drain waits for, it comes out of order.
+            // The emulator redelivers late, so lines may arrive out of order.
             let mut all = Received::default();
             all.unordered = true;
             while all.count < LINES {
-                all.take(&lines.recv().await.unwrap());
+                all.record(&lines.recv().await.unwrap());
             }
             all
         }));
     }
     let mut three = vec![start(0, 3).await, start(1, 3).await, start(2, 3).await];
     let mut log = first_tail(&streamer).await;
-    printed(&mut log, LINES / 4).await;
-    // As a StatefulSet is scaled down: the last goes, then each is started anew.
+    wait_for_lines(&mut log, LINES / 4).await;
+    // A StatefulSet scales down: the last replica stops, then the others restart.
     three.pop().unwrap().terminate().await;
     let mut two = Vec::new();
     for (index, service) in three.into_iter().enumerate() {
         service.terminate().await;
         two.push(start(index, 2).await);
     }
-    printed(&mut log, LINES / 4).await;
+    wait_for_lines(&mut log, LINES / 4).await;
     let mut again = vec![start(2, 3).await];
     for (index, service) in two.into_iter().enumerate() {
         service.terminate().await;

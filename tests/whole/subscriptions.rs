@@ -1,4 +1,4 @@
-//! Readers come and go by the hundred, and leave nothing behind on Pub/Sub.
+//! Hundreds of live tails leave no subscription behind on Pub/Sub.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -18,7 +18,7 @@ use crate::{
 const APPS: usize = 50;
 const TAILS_OF_EACH: usize = 4;
 
-/// Apps that say so many lines each, at such a rate, and stay.
+/// Returns a scenario of apps that print this many lines at this rate and keep running.
 fn apps(lines: u64, rate: u64) -> String {
     let pod = |app: usize| {
         format!(
@@ -39,13 +39,13 @@ fn apps(lines: u64, rate: u64) -> String {
     format!("seed = 1\n{pods}")
 }
 
-/// The subscriptions of readers, and what their replicas show of their life, as the emulator lists them.
-async fn left(emulator: &Emulator) -> Vec<String> {
+/// Lists the subscriptions of tails and the heartbeats of replicas on the emulator.
+async fn subscriptions(emulator: &Emulator) -> Vec<String> {
     let host = emulator.host().parse().unwrap();
     let mut names = Vec::new();
     let mut token = String::new();
     loop {
-        let page = Reading::open(
+        let page = ResponseLines::open(
             host,
             &format!("/v1/projects/whole/subscriptions?pageSize=1000&pageToken={token}"),
         )
@@ -60,9 +60,9 @@ async fn left(emulator: &Emulator) -> Vec<String> {
     }
 }
 
-async fn until_left(emulator: &Emulator, wanted: impl Fn(&[String]) -> bool) {
-    bounded("the subscriptions' end", async {
-        while !wanted(&left(emulator).await) {
+async fn wait_for_subscriptions(emulator: &Emulator, wanted: impl Fn(&[String]) -> bool) {
+    bounded("the subscriptions", async {
+        while !wanted(&subscriptions(emulator).await) {
             tokio::task::yield_now().await;
         }
     })
@@ -73,8 +73,8 @@ fn is_tail(name: &str) -> bool {
     name.contains("/tributary-tail.")
 }
 
-/// A tail of each app, several times over, each with its first line.
-async fn tails(streamer: &Tributary) -> Vec<Reading> {
+/// Opens several tails of each app and waits for their first lines.
+async fn tails(streamer: &Tributary) -> Vec<ResponseLines> {
     let tail = async |app: usize| {
         let path = format!("/api/apps/app-{app}/logs");
         let mut tail = bounded("the app", async {
@@ -94,61 +94,61 @@ async fn tails(streamer: &Tributary) -> Vec<Reading> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_two_hundred_tails_of_fifty_apps_no_subscription_is_left_nor_after_a_kill() {
+async fn two_hundred_tails_of_fifty_apps_leave_no_subscription_even_after_a_kill() {
     let Some(emulator) = Emulator::start().await else {
         return;
     };
     let cluster = Cluster::start(&apps(1, 1)).await;
     let collector = collector(&cluster, &emulator).await;
-    let flags = ["--linger", "1s", "--replica-name", "streamer-0"];
+    let flags = ["--idle-subscription-timeout", "1s", "--replica-name", "streamer-0"];
     let first = streamer(&emulator, &flags).await;
     let open = tails(&first).await;
-    // One an app; those that read history back go as soon as they have.
-    until_left(&emulator, |names| {
+    // One per app; subscriptions for history are deleted after use.
+    wait_for_subscriptions(&emulator, |names| {
         names.iter().filter(|name| is_tail(name)).count() == APPS
     })
     .await;
     drop(open);
-    until_left(&emulator, |names| !names.iter().any(|name| is_tail(name))).await;
-    // Killed with all of them open, and started again.
+    wait_for_subscriptions(&emulator, |names| !names.iter().any(|name| is_tail(name))).await;
+    // Killed with all tails open, and started again.
     let open = tails(&first).await;
     first.kill().await;
     drop(open);
     assert!(
-        left(&emulator).await.iter().any(|name| is_tail(name)),
+        subscriptions(&emulator).await.iter().any(|name| is_tail(name)),
         "a kill leaves them behind"
     );
     let second = streamer(&emulator, &flags).await;
-    until_left(&emulator, |names| !names.iter().any(|name| is_tail(name))).await;
+    wait_for_subscriptions(&emulator, |names| !names.iter().any(|name| is_tail(name))).await;
     let open = tails(&second).await;
     drop(open);
     second.terminate().await;
     assert_eq!(
-        left(&emulator).await,
+        subscriptions(&emulator).await,
         Vec::<String>::new(),
-        "an orderly end leaves nothing at all"
+        "a graceful shutdown deletes everything"
     );
     collector.terminate().await;
     cluster.stop().await;
     emulator.stop().await;
 }
 
-/// One tail after the other of one app, each for a while: what it shows begins anywhere and has no hole and no repeat.
-async fn comes_and_goes(streamer: &Tributary, app: usize, until: Instant) -> usize {
+/// Opens one tail after the other; each starts anywhere and has no gap and no repeat.
+async fn open_tails_in_turn(streamer: &Tributary, app: usize, until: Instant) -> usize {
     let (path, mut shown) = (format!("/api/apps/app-{app}/logs?num_lines=10"), 0);
     while Instant::now() < until {
         let mut tail = streamer.get(&path).await;
         assert_eq!(tail.status(), 200);
         let mut next = None;
-        let stay = Duration::from_millis(rand::random_range(200..6000));
-        let leave = Instant::now() + stay;
+        let duration = Duration::from_millis(rand::random_range(200..6000));
+        let leave = Instant::now() + duration;
         while let Ok(line) = tokio::time::timeout_at(leave, tail.line()).await {
             let line = line.expect("more lines");
             let number = line
                 .rsplit("hello ")
                 .next()
                 .and_then(|number| number.parse::<u64>().ok());
-            let number = number.unwrap_or_else(|| panic!("nothing is missing: {line}"));
+            let number = number.unwrap_or_else(|| panic!("unexpected gap: {line}"));
             assert!(next.is_none_or(|next| next == number), "{next:?}, and then {line}");
             next = Some(number + 1);
             shown += 1;
@@ -159,20 +159,20 @@ async fn comes_and_goes(streamer: &Tributary, app: usize, until: Instant) -> usi
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes five minutes"]
-async fn for_five_minutes_tails_of_fifty_apps_come_and_go_and_none_misses_a_line() {
+async fn tails_that_open_and_close_for_five_minutes_have_no_gap() {
     let Some(emulator) = Emulator::start().await else {
         return;
     };
     let cluster = Cluster::start(&apps(20_000, 20)).await;
     let collector = collector(&cluster, &emulator).await;
-    let streamer = streamer(&emulator, &["--linger", "1s"]).await;
+    let streamer = streamer(&emulator, &["--idle-subscription-timeout", "1s"]).await;
     drop(tails(&streamer).await);
     let until = Instant::now() + Duration::from_secs(300);
-    let tails = (0..APPS * 2).map(|n| comes_and_goes(&streamer, n % APPS, until));
+    let tails = (0..APPS * 2).map(|n| open_tails_in_turn(&streamer, n % APPS, until));
     let shown: usize = join_all(tails).await.into_iter().sum();
     assert!(shown > 100_000, "{shown}");
     streamer.terminate().await;
-    assert_eq!(left(&emulator).await, Vec::<String>::new());
+    assert_eq!(subscriptions(&emulator).await, Vec::<String>::new());
     collector.terminate().await;
     cluster.stop().await;
     emulator.stop().await;

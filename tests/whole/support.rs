@@ -1,4 +1,4 @@
-//! The binary as a process, a reader of its HTTP, and a bound on every wait.
+//! The binary as a process, HTTP responses line by line, and a bound on every wait.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -19,10 +19,10 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout, Command},
 };
 
-/// Every wait's bound. Wide: a debug build on a busy machine must not fail by it.
+/// Bound of every wait; long enough for a debug build on a busy machine.
 pub const BOUND: Duration = Duration::from_secs(60);
 
-/// Waits, but not for ever.
+/// Waits, and panics after [`BOUND`].
 pub async fn bounded<T>(what: &str, wait: impl Future<Output = T>) -> T {
     match tokio::time::timeout(BOUND, wait).await {
         Ok(done) => done,
@@ -30,7 +30,7 @@ pub async fn bounded<T>(what: &str, wait: impl Future<Output = T>) -> T {
     }
 }
 
-/// A `tributary …` that serves. Killed when dropped.
+/// A running `tributary` service. Killed when dropped.
 pub struct Tributary {
     child: Child,
     pub addr: SocketAddr,
@@ -39,25 +39,25 @@ pub struct Tributary {
 }
 
 impl Tributary {
-    /// Starts it and waits until it says where it listens.
+    /// Starts a service and waits until it prints its address.
     pub async fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
         Self::of(command(args, env)).await
     }
 
-    /// The same of a command that becomes it.
+    /// Starts a service from a command.
     pub async fn of(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let addr = bounded("listening", async {
-            let mut said = Vec::new();
+            let mut output = Vec::new();
             while let Some(line) = stderr.next_line().await.unwrap() {
                 if let Some(addr) = line.strip_prefix("listening on http://") {
                     return addr.parse().unwrap();
                 }
-                said.push(line);
+                output.push(line);
             }
-            panic!("{:?} ended: {said:?}", command.as_std());
+            panic!("{:?} ended: {output:?}", command.as_std());
         })
         .await;
         Self {
@@ -68,19 +68,19 @@ impl Tributary {
         }
     }
 
-    /// SIGTERM: it has to end by itself, with exit code 0, having finished what it accepted.
+    /// Sends SIGTERM and waits for exit code 0.
     pub async fn terminate(self) {
-        self.tell_to_stop().await;
-        self.ended().await;
+        self.send_sigterm().await;
+        self.wait_for_exit().await;
     }
 
-    /// SIGTERM, without waiting for what comes of it.
-    pub async fn tell_to_stop(&self) {
+    /// Sends SIGTERM without waiting.
+    pub async fn send_sigterm(&self) {
         send_sigterm(&self.child).await;
     }
 
-    /// Where else it says that it listens.
-    pub async fn other_addr(&mut self) -> SocketAddr {
+    /// Returns the next address that the service prints: that of its admin listener.
+    pub async fn admin_addr(&mut self) -> SocketAddr {
         bounded("listening", async {
             loop {
                 let line = self.stderr.next_line().await.unwrap().expect("it runs");
@@ -92,64 +92,64 @@ impl Tributary {
         .await
     }
 
-    /// Waits for its end, with exit code 0.
-    pub async fn ended(mut self) {
-        let mut said = Vec::new();
+    /// Waits for exit code 0.
+    pub async fn wait_for_exit(mut self) {
+        let mut output = Vec::new();
         let status = bounded("the end after SIGTERM", async {
             while let Some(line) = self.stderr.next_line().await.unwrap() {
-                said.push(line);
+                output.push(line);
             }
             self.child.wait().await.unwrap()
         })
         .await;
-        assert!(status.success(), "{status}: {said:?}");
+        assert!(status.success(), "{status}: {output:?}");
     }
 
-    /// Closes what it prints to.
-    pub fn deafen(self) -> Deafened {
-        Deafened(self.child)
+    /// Closes its stdout and stderr.
+    pub fn close_output(self) -> Detached {
+        Detached(self.child)
     }
 
-    /// SIGKILL, and nothing is left of it when this returns.
+    /// Sends SIGKILL and waits for the exit.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
-    pub async fn get(&self, path: &str) -> Reading {
-        Reading::open(self.addr, path).await
+    pub async fn get(&self, path: &str) -> ResponseLines {
+        ResponseLines::open(self.addr, path).await
     }
 
-    /// Lines of an answer that ends.
+    /// Returns all lines of a response that ends.
     pub async fn get_lines(&self, path: &str) -> Vec<String> {
-        let mut reading = self.get(path).await;
+        let mut response = self.get(path).await;
         let mut lines = Vec::new();
-        while let Some(line) = reading.line().await {
+        while let Some(line) = response.line().await {
             lines.push(line);
         }
         lines
     }
 }
 
-/// Starts a `tributary …` without waiting for a word of it.
-pub fn start(args: &[&str], env: &[(&str, &str)]) -> Deafened {
+/// Starts `tributary` without reading its output.
+pub fn start_detached(args: &[&str], env: &[(&str, &str)]) -> Detached {
     let mut command = command(args, env);
-    Deafened(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    Detached(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 
-/// A `tributary …` that prints, and is read line by line.
-pub struct Printing {
+/// A running client command whose stdout is read line by line.
+pub struct ClientProcess {
     pub child: Child,
     pub stdout: Lines<BufReader<ChildStdout>>,
 }
 
-/// Starts a `tributary …` for what it prints.
-pub fn printing(args: &[&str], env: &[(&str, &str)]) -> Printing {
+/// Starts a client command.
+pub fn start_client(args: &[&str], env: &[(&str, &str)]) -> ClientProcess {
     let mut child = command(args, env).stderr(Stdio::inherit()).spawn().unwrap();
     let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-    Printing { child, stdout }
+    ClientProcess { child, stdout }
 }
 
-impl Printing {
+impl ClientProcess {
     pub async fn line(&mut self) -> String {
         bounded("a line", self.stdout.next_line())
             .await
@@ -157,7 +157,7 @@ impl Printing {
             .expect("more lines")
     }
 
-    /// Ctrl-C: it ends quietly.
+    /// Sends SIGINT and waits for exit code 0.
     pub async fn interrupt(mut self) {
         let pid = self.child.id().unwrap();
         let kill = Command::new("sh")
@@ -171,41 +171,41 @@ impl Printing {
     }
 }
 
-/// An address that stays while what stands behind it comes and goes.
-pub struct Front {
+/// A TCP proxy at a fixed address whose target can change.
+pub struct TcpProxy {
     pub addr: SocketAddr,
-    behind: tokio::sync::watch::Sender<Option<SocketAddr>>,
+    target: tokio::sync::watch::Sender<Option<SocketAddr>>,
 }
 
-impl Front {
+impl TcpProxy {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (behind, now) = tokio::sync::watch::channel(None);
+        let (target, current) = tokio::sync::watch::channel(None);
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                let now = *now.borrow();
+                let current = *current.borrow();
                 tokio::spawn(async move {
-                    let Some(addr) = now else { return };
+                    let Some(addr) = current else { return };
                     let Ok(mut server) = tokio::net::TcpStream::connect(addr).await else {
                         return;
                     };
-                    // Either side's end is the other's.
+                    // The end of one connection closes the other.
                     let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
                 });
             }
         });
-        Self { addr, behind }
+        Self { addr, target }
     }
 
-    /// What connects from now on gets there.
-    pub fn lead_to(&self, addr: SocketAddr) {
-        self.behind.send_replace(Some(addr));
+    /// Forwards new connections to this address.
+    pub fn forward_to(&self, addr: SocketAddr) {
+        self.target.send_replace(Some(addr));
     }
 }
 
-/// What ends TLS and hands on what is inside.
-pub async fn tls_in_front_of(addr: SocketAddr, identity: &rcgen::CertifiedKey<rcgen::KeyPair>) -> SocketAddr {
+/// Starts a proxy that terminates TLS in front of an address.
+pub async fn start_tls_proxy(addr: SocketAddr, identity: &rcgen::CertifiedKey<rcgen::KeyPair>) -> SocketAddr {
     let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -216,12 +216,12 @@ pub async fn tls_in_front_of(addr: SocketAddr, identity: &rcgen::CertifiedKey<rc
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let front = listener.local_addr().unwrap();
+    let proxy = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // A client that does not believe us goes.
+                // The client rejected the certificate.
                 let Ok(mut client) = acceptor.accept(client).await else {
                     return;
                 };
@@ -230,15 +230,15 @@ pub async fn tls_in_front_of(addr: SocketAddr, identity: &rcgen::CertifiedKey<rc
             });
         }
     });
-    front
+    proxy
 }
 
-/// A `tributary …` to whom nobody listens.
-pub struct Deafened(Child);
+/// A running `tributary` without a reader of its output.
+pub struct Detached(Child);
 
-impl Deafened {
-    /// SIGTERM: exit code 0 all the same.
-    pub async fn end(mut self) {
+impl Detached {
+    /// Sends SIGTERM and waits for exit code 0.
+    pub async fn terminate(mut self) {
         send_sigterm(&self.0).await;
         let status = bounded("the end after SIGTERM", self.0.wait()).await.unwrap();
         assert!(status.success(), "{status}");
@@ -255,12 +255,12 @@ async fn send_sigterm(child: &Child) {
     assert!(kill.success());
 }
 
-/// Runs a `tributary …` that ends.
+/// Runs `tributary` to its end.
 pub async fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
     bounded("the end", command(args, env).output()).await.unwrap()
 }
 
-/// A `tributary …`, killed when dropped.
+/// Prepares `tributary`; the process is killed when dropped.
 pub fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
     command
@@ -275,19 +275,25 @@ pub fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
     command
 }
 
-/// An answer, line by line.
-pub struct Reading {
+/// An HTTP response, read line by line.
+pub struct ResponseLines {
     body: Incoming,
     status: u16,
     rest: Vec<u8>,
     at: usize,
 }
 
-impl Reading {
+impl ResponseLines {
     pub async fn open(addr: SocketAddr, path: &str) -> Self {
+        Self::open_as(addr, path, "*/*").await
+    }
+
+    /// Requests a path in this media type.
+    pub async fn open_as(addr: SocketAddr, path: &str, media_type: &str) -> Self {
         let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-        let uri = format!("http://{addr}{path}").parse().unwrap();
-        let response = bounded("an answer", client.get(uri)).await.unwrap();
+        let request = http::Request::get(format!("http://{addr}{path}")).header("accept", media_type);
+        let request = request.body(Empty::new()).unwrap();
+        let response = bounded("a response", client.request(request)).await.unwrap();
         let status = response.status().as_u16();
         Self {
             status,
@@ -301,14 +307,14 @@ impl Reading {
         self.status
     }
 
-    /// What is left of it, to its end.
+    /// Returns the rest of the body.
     pub async fn rest(self) -> String {
-        let body = bounded("the rest", self.body.collect()).await.expect("a proper end");
+        let body = bounded("the rest", self.body.collect()).await.expect("a complete body");
         let rest = [&self.rest[self.at..], &body.to_bytes()].concat();
         String::from_utf8(rest).unwrap()
     }
 
-    /// The next line, without its newline. `None` when the body has ended properly.
+    /// Returns the next line without its newline; `None` at the end of a complete body.
     pub async fn line(&mut self) -> Option<String> {
         loop {
             let fresh = &self.rest[self.at..];
@@ -322,9 +328,9 @@ impl Reading {
             match bounded("a line", self.body.frame()).await {
                 Some(frame) => self
                     .rest
-                    .extend_from_slice(frame.expect("a proper end").data_ref().unwrap()),
+                    .extend_from_slice(frame.expect("a complete body").data_ref().unwrap()),
                 None => {
-                    assert!(self.rest.is_empty(), "whole lines only");
+                    assert!(self.rest.is_empty(), "only complete lines");
                     return None;
                 }
             }
@@ -332,7 +338,7 @@ impl Reading {
     }
 }
 
-/// A line of the text layout, taken apart.
+/// The fields of a line in the text format.
 pub struct TextLine<'a> {
     pub time: &'a str,
     pub app: &'a str,
@@ -340,7 +346,7 @@ pub struct TextLine<'a> {
     pub text: &'a str,
 }
 
-pub fn take_apart(line: &str) -> TextLine<'_> {
+pub fn parse_line(line: &str) -> TextLine<'_> {
     let (time, rest) = line.split_once(' ').expect("a time");
     let (app, rest) = rest.split_once('[').expect("an app");
     let (process, text) = rest.split_once("]: ").expect("a process");

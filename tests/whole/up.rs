@@ -1,4 +1,4 @@
-//! `tributary up` on a cluster: every line once, in order, through kills.
+//! `tributary up` on a simulated cluster: every line once and in order, through kills.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -11,7 +11,7 @@ use crate::support::*;
 const CONTAINERS: u64 = 6;
 pub const LINES: u64 = 200_000;
 
-/// A simulated cluster of its own process, which outlives those that read it.
+/// A simulated cluster in its own process.
 pub struct Cluster {
     kubesim: Tributary,
     pub kubeconfig: String,
@@ -32,7 +32,7 @@ impl Cluster {
         }
     }
 
-    /// Where the API listens.
+    /// Returns the address of the API.
     pub fn addr(&self) -> SocketAddr {
         self.kubesim.addr
     }
@@ -49,7 +49,7 @@ impl Cluster {
     }
 }
 
-/// Containers of an app `load` that print so many numbered lines each, at such a rate, and stay.
+/// Returns a scenario of the app `load`: containers that print numbered lines and keep running.
 pub fn writers(containers: u64, lines: u64, rate: u64) -> String {
     format!(
         r#"
@@ -69,19 +69,19 @@ pub fn writers(containers: u64, lines: u64, rate: u64) -> String {
     )
 }
 
-/// Six of them, 20,000 lines a second in all.
+/// Six containers with 20,000 lines per second in total.
 pub fn numbered() -> String {
     writers(CONTAINERS, LINES / CONTAINERS, 20_000 / CONTAINERS)
 }
 
-/// Counts the lines of each process, which must be numbered from 0 without a hole or a repeat.
+/// Counts the lines of each process and asserts that their numbers have no gap and no repeat.
 #[derive(Default)]
 pub struct Numbered(HashMap<String, u64>);
 
 impl Numbered {
-    pub fn take(&mut self, line: &str) {
-        let line = take_apart(line);
-        assert_ne!(line.process, "tributary", "nothing is lost: {}", line.text);
+    pub fn record(&mut self, line: &str) {
+        let line = parse_line(line);
+        assert_ne!(line.process, "tributary", "unexpected gap: {}", line.text);
         let seq: u64 = line
             .text
             .split_whitespace()
@@ -103,13 +103,13 @@ pub fn expected() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_line_of_six_loud_containers_is_seen_once_and_in_order() {
+async fn every_line_of_six_loud_containers_arrives_once_and_in_order() {
     let cluster = Cluster::start(&numbered()).await;
     let up = cluster.up(&cluster.dir.path().join("data")).await;
     let mut tail = first_tail(&up).await;
     let mut seen = Numbered::default();
     while seen.total() < expected() {
-        seen.take(&tail.line().await.expect("more lines"));
+        seen.record(&tail.line().await.expect("more lines"));
     }
     assert_eq!(seen.0.len() as u64, CONTAINERS);
     drop(tail);
@@ -118,13 +118,13 @@ async fn every_line_of_six_loud_containers_is_seen_once_and_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_twice_and_started_again_every_line_is_still_there_once() {
+async fn after_two_kills_the_history_has_every_line_once() {
     let cluster = Cluster::start(&numbered()).await;
     let data_dir = cluster.dir.path().join("data");
     for part in [4, 2] {
         let up = cluster.up(&data_dir).await;
         let mut tail = first_tail(&up).await;
-        // Some way into the load; what was seen before a kill is read again below.
+        // Part of the load; the lines before a kill are read again below.
         for _ in 0..expected() / part / 2 {
             tail.line().await.expect("more lines");
         }
@@ -134,23 +134,23 @@ async fn killed_twice_and_started_again_every_line_is_still_there_once() {
     let mut seen = Numbered::default();
     let mut tail = first_tail(&up).await;
     while seen.total() < expected() {
-        seen.take(&tail.line().await.expect("more lines"));
+        seen.record(&tail.line().await.expect("more lines"));
     }
     drop(tail);
-    let mut read_back = Numbered::default();
+    let mut history = Numbered::default();
     for line in up
         .get_lines(&format!("/api/apps/load/logs?num_lines={}&follow=False", LINES * 2))
         .await
     {
-        read_back.take(&line);
+        history.record(&line);
     }
-    assert_eq!(read_back.total(), expected(), "each exactly once, also read back");
+    assert_eq!(history.total(), expected(), "every line exactly once in the history");
     up.terminate().await;
     cluster.stop().await;
 }
 
-/// A tail from the first line on, as soon as the app is known.
-pub async fn first_tail(up: &Tributary) -> Reading {
+/// Opens a tail from the first line on, as soon as the app exists.
+pub async fn first_tail(up: &Tributary) -> ResponseLines {
     bounded("the app", async {
         loop {
             let tail = up.get("/api/apps/load/logs?num_lines=1000000").await;

@@ -89,6 +89,9 @@ fn min_pause(rate: f64) -> Duration {
     }
 }
 
+/// A burst of more lines than this, such as a program's first one, causes no longer pause.
+const MAX_PACED_LINES: usize = 3;
+
 async fn run_program(mut program: ProgramRun, rate: f64, log: &ContainerLog) -> i32 {
     loop {
         match program.next_event() {
@@ -96,7 +99,7 @@ async fn run_program(mut program: ProgramRun, rate: f64, log: &ContainerLog) -> 
                 for line in &lines {
                     log.append(|append| append.line(|out| out.extend_from_slice(line.as_bytes())));
                 }
-                let pause = program.pause() * lines.len() as f64 / rate;
+                let pause = program.pause() * lines.len().min(MAX_PACED_LINES) as f64 / rate;
                 sleep(Duration::from_secs_f64(pause)).await;
             }
             ProgramEvent::Exit(code) => return code,
