@@ -131,12 +131,12 @@ async fn every_metric_is_documented_and_every_rule_and_panel_uses_documented_met
         );
     }
     let rules: Value = serde_saphyr::from_str(&alerts).unwrap();
-    let runbook = read("docs/operations.md");
+    let runbook = read("docs/operators/runbook.md");
     for rule in rules["groups"][0]["rules"].as_array().unwrap() {
         let (alert, expr) = (rule["alert"].as_str().unwrap(), rule["expr"].as_str().unwrap());
         assert!(
             runbook.contains(&format!("`{alert}`")),
-            "{alert} is not in docs/operations.md"
+            "{alert} is not in docs/operators/runbook.md"
         );
         assert_documented(alert, expr, &page);
     }
