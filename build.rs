@@ -1,4 +1,4 @@
-//! Sets `TRIBUTARY_VERSION`: the package version and, where it is known, the git commit.
+//! Sets `VERSION_WITH_COMMIT`: the package version and, where it is known, the git commit.
 
 use std::{
     env,
@@ -22,7 +22,7 @@ fn main() {
         Some(commit) => format!("{version} ({})", commit.get(..DIGITS).unwrap_or(&commit)),
         None => version,
     };
-    println!("cargo::rustc-env=TRIBUTARY_VERSION={version}");
+    println!("cargo::rustc-env=VERSION_WITH_COMMIT={version}");
 }
 
 /// The commit of this package's own repository; `None` without git, or in a source archive that was

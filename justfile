@@ -41,7 +41,7 @@ deny:
 
 # The book in docs/ (needs mdbook)
 book:
-    mdbook build
+    mdbook build docs
 
 # The image from the profile `dist`, its sizes, and the tests that run it (needs root)
 image:

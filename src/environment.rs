@@ -14,8 +14,8 @@ const RENAMED: [(&str, &str); 3] = [
     ("TRIBUTARY_AUTH_NONE_ANYWHERE", "TRIBUTARY_ALLOW_UNAUTHENTICATED"),
 ];
 
-/// Prefixes of variables that only the tests read.
-const OF_TESTS: [&str; 2] = ["TRIBUTARY_REQUIRE_", "TRIBUTARY_TEST_"];
+/// Prefixes of variables that only the build and the tests read.
+const OF_DEVELOPMENT: [&str; 3] = ["TRIBUTARY_COMMIT", "TRIBUTARY_REQUIRE_", "TRIBUTARY_TEST_"];
 
 /// Names less similar than this are not suggested.
 const MIN_SIMILARITY: f64 = 0.8;
@@ -26,7 +26,7 @@ pub(crate) fn warnings(tree: &Command, names: impl Iterator<Item = String>) -> V
     collect(tree, &mut known);
     names
         .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
-        .filter(|name| !OF_TESTS.iter().any(|prefix| name.starts_with(prefix)) && !is_service_link(name))
+        .filter(|name| !OF_DEVELOPMENT.iter().any(|prefix| name.starts_with(prefix)) && !is_service_link(name))
         .map(|name| warning(&name, &known))
         .collect()
 }

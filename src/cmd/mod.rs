@@ -35,7 +35,7 @@ Examples:
 #[derive(Parser)]
 #[command(
     name = "tributary",
-    version = env!("TRIBUTARY_VERSION"),
+    version = env!("VERSION_WITH_COMMIT"),
     max_term_width = 100,
     arg_required_else_help = true,
     after_help = EXAMPLES

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Path of a static binary; `deploy/image/build-binary` builds one.
-const BINARY: &str = "TRIBUTARY_STATIC_BINARY";
+const BINARY: &str = "TRIBUTARY_TEST_STATIC_BINARY";
 
 /// If set, a missing binary fails the tests instead of skipping them.
 const REQUIRED: &str = "TRIBUTARY_REQUIRE_IMAGE";
