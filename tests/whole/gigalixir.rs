@@ -106,10 +106,10 @@ async fn the_client_prints_logs_and_the_server_s_error_messages() {
     let output = owner.fails(&["logs", "-a", "mailer", "-t"]).await;
     assert!(output.contains("app not found"), "an app of another owner: {output}");
     let output = owner.fails(&["logs", "-a", "shop", "-n", "abc", "-t"]).await;
-    assert!(output.contains("num_lines: give a number"), "{output}");
+    assert!(output.contains("num_lines: invalid value"), "{output}");
     let stranger = User::new(client, &demo, "0123456789012345678901234567890123456789");
     let output = stranger.fails(&["logs", "-a", "shop", "-t"]).await;
-    assert!(output.contains("you do not have access"), "{output}");
+    assert!(output.contains("authentication required"), "{output}");
     // A live tail ends without an error when the server shuts down.
     let mut following = owner
         .command(&["logs", "-a", "shop"])
@@ -161,6 +161,6 @@ async fn the_client_manages_drains_and_shows_the_account() {
     let account: serde_json::Value = serde_json::from_str(&owner.succeeds(&["account"]).await).unwrap();
     assert_eq!(account["email"], "me@example.com");
     let output = owner.fails(&["login", "-e", "me@example.com", "-p", "x", "-y"]).await;
-    assert!(output.contains("there are no passwords here"), "{output}");
+    assert!(output.contains("password login is not supported"), "{output}");
     demo.terminate().await;
 }
