@@ -258,7 +258,7 @@ async fn a_forged_cursor_is_harmless() {
     let web = stream("web", HOUR);
     stack.publish([lines(&web, 0, 10)]).await;
     let forge = |before: u64, next: u64| {
-        let position = StreamProgress::new(next, [0..next.min(3)]);
+        let position = StreamProgress::new(next, std::iter::once(0..next.min(3)));
         let cursor = Cursor {
             before: PublishTime(before),
             streams: vec![(StreamKey::of(&web.stream), position)],
