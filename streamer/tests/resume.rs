@@ -215,9 +215,10 @@ async fn a_cursor_older_than_history_is_reported() {
         notice["text"]
             .as_str()
             .unwrap()
-            .contains("history no longer reaches back"),
+            .contains("the cursor is older than the stored history"),
         "{notice}"
     );
+    assert_eq!(notice["notice"]["reason"], "expired");
     let gap = reading.json().await;
     assert!(gap["notice"]["count"].is_u64(), "{gap}");
     let (first, count) = (&gap["notice"]["first"], gap["notice"]["count"].as_u64().unwrap());
