@@ -18,14 +18,14 @@ pub enum AckOutcome {
 }
 
 impl Ack {
-    /// Creates an acknowledgement that reports its outcome to `settle`, which must not block.
-    pub fn new(settle: impl FnOnce(AckOutcome) + Send + Sync + 'static) -> Self {
-        Self(Some(Box::new(settle)))
+    /// Creates an acknowledgement that reports its outcome to `on_outcome`, which must not block.
+    pub fn new(on_outcome: impl FnOnce(AckOutcome) + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(on_outcome)))
     }
 
     /// Acknowledges the delivery: the bus does not redeliver it.
     pub fn ack(mut self) {
-        self.settle(AckOutcome::Acked);
+        self.report(AckOutcome::Acked);
     }
 
     /// Asks the bus to redeliver the message.
@@ -33,21 +33,21 @@ impl Ack {
         drop(self);
     }
 
-    fn settle(&mut self, outcome: AckOutcome) {
-        if let Some(settle) = self.0.take() {
-            settle(outcome);
+    fn report(&mut self, outcome: AckOutcome) {
+        if let Some(on_outcome) = self.0.take() {
+            on_outcome(outcome);
         }
     }
 }
 
 impl Drop for Ack {
     fn drop(&mut self) {
-        self.settle(AckOutcome::Nacked);
+        self.report(AckOutcome::Nacked);
     }
 }
 
 impl fmt::Debug for Ack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Ack(open)" } else { "Ack(settled)" })
+        f.write_str(if self.0.is_some() { "Ack(open)" } else { "Ack(done)" })
     }
 }

@@ -219,9 +219,9 @@ pub fn rate_limited(rate: u64, burst: u64) -> Notice {
 /// (L10); 0 lines: their number is unknown.
 pub fn drain_overflow(lines: u64, from: PublishTime, to: PublishTime) -> Notice {
     let count = match lines {
-        0 => "an unknown number of messages".to_owned(),
-        1 => "1 message".to_owned(),
-        n => format!("{n} messages"),
+        0 => "an unknown number of lines".to_owned(),
+        1 => "1 line".to_owned(),
+        n => format!("{n} lines"),
     };
     let (from, to) = (Timestamp::from(from), Timestamp::from(to));
     let text = format!(
@@ -235,8 +235,9 @@ pub fn drain_overflow(lines: u64, from: PublishTime, to: PublishTime) -> Notice 
 /// Reports lines that the receiver of a drain rejected (L13).
 pub fn drain_rejected(about: DrainNotice<'_>, lines: u64) -> Notice {
     let DrainNotice { drain, url, cause, .. } = about;
-    let (times, noun) = (times(about.times), if lines == 1 { "line" } else { "lines" });
-    let text = format!("Error L13: {lines} {noun} lost: drain {drain} ({url}) rejected them{times}: {cause}");
+    let times = times(about.times);
+    let (noun, pronoun) = if lines == 1 { ("line", "it") } else { ("lines", "them") };
+    let text = format!("Error L13: {lines} {noun} lost: drain {drain} ({url}) rejected {pronoun}{times}: {cause}");
     Notice {
         count: Some(lines),
         ..Notice::new("L13", "rejected", &text)

@@ -58,7 +58,7 @@ impl StreamProgress {
     }
 
     /// Records the publish time of a batch of the stream.
-    pub fn saw(&mut self, published: PublishTime) {
+    pub fn record_published(&mut self, published: PublishTime) {
         self.last_published = self.last_published.max(published);
     }
 
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(progress.remaining_of(3..12), [3..5, 10..12]);
         progress.report_gap(10..15);
         progress.deliver(15..20);
-        assert_eq!(progress.gaps().collect::<Vec<_>>(), [10..15]);
+        assert_eq!(progress.gaps().collect::<Vec<_>>(), std::slice::from_ref(&(10..15)));
         assert!(progress.is_processed(&(5..20)));
         progress.deliver(12..13);
         assert_eq!(progress.gaps().collect::<Vec<_>>(), [10..12, 13..15]);

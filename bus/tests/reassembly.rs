@@ -11,7 +11,7 @@ use std::{
 
 use bus::{
     Ack, AckOutcome, Batch, PublishTime,
-    reassembly::{EventKind, GapTimeouts, Reassembly},
+    reassembly::{EventKind, GapTimeouts, REORDER_WINDOW, Reassembly},
 };
 use support::*;
 

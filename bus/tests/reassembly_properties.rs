@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use bus::{
     Content,
-    reassembly::{EventKind, GapTimeouts, Reassembly},
+    reassembly::{EventKind, GapTimeouts, REORDER_WINDOW, Reassembly},
 };
 use proptest::prelude::*;
 use support::*;

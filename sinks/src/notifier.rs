@@ -3,7 +3,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus::{Batch, Bus, Content, Epoch, StreamId, StreamMetadata, Timestamp, notice::one_line};
+use bus::{
+    Batch, Bus, Epoch, StreamId, StreamMetadata, Timestamp,
+    notice::{self, DrainNotice, Notice},
+};
 use futures::future::OptionFuture;
 use registry::Drain;
 use tokio::{
@@ -114,50 +117,36 @@ impl Publisher {
             let now = Instant::now();
             for (kind, pending) in &mut pending {
                 if pending.times > 0 && pending.not_before.is_none_or(|time| time <= now) {
-                    let text = self.text(*kind, pending);
+                    let notice = self.notice(*kind, pending);
                     *pending = Pending {
                         not_before: Some(now + interval),
                         ..Pending::default()
                     };
-                    self.publish(&text).await;
+                    self.publish(notice).await;
                 }
             }
         }
     }
 
-    fn text(&self, kind: ProblemKind, problems: &Pending) -> String {
-        let Pending {
-            times, lines, error, ..
-        } = problems;
-        let (drain, url) = (self.drain, &self.url);
-        let times = if *times > 1 {
-            format!(" ({times} times)")
-        } else {
-            String::new()
+    fn notice(&self, kind: ProblemKind, problems: &Pending) -> Notice {
+        let about = DrainNotice {
+            drain: self.drain,
+            url: &self.url,
+            times: problems.times,
+            cause: &problems.error,
         };
         match kind {
-            ProblemKind::Rejected => {
-                let noun = if *lines == 1 { "line" } else { "lines" };
-                format!("Error L13: {lines} {noun} of drain {drain} ({url}) lost: rejected{times}: {error}")
-            }
-            ProblemKind::Failing => {
-                format!("Error L13: drain {drain} ({url}) failed{times}, lines are kept and sent later: {error}")
-            }
-            // Heroku's format.
-            ProblemKind::Tls => format!("Error L14 (certificate validation): error={error:?} uri=\"{url}\"{times}"),
+            ProblemKind::Rejected => notice::drain_rejected(about, problems.lines),
+            ProblemKind::Failing => notice::drain_failing(about),
+            ProblemKind::Tls => notice::drain_certificate(about),
         }
     }
 
-    async fn publish(&mut self, text: &str) {
-        let text = one_line(text);
+    async fn publish(&mut self, notice: Notice) {
         let batch = Batch {
             metadata: Arc::clone(&self.metadata),
             seq: self.seq,
-            content: Content::Lines {
-                data: format!("{} {text}\n", Timestamp::now()).into(),
-                lines: 1,
-                part: None,
-            },
+            content: notice.into_content(Timestamp::now()),
         };
         let published = timeout(PUBLISH_TIMEOUT, self.bus.publish(batch)).await;
         match published {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{
     Ack, BusError, PublishTime, Reader, ReaderItem, StreamId, Timestamp,
-    notice::{self, TRIBUTARY},
+    notice::{self, Notice, TRIBUTARY},
     reassembly::{Event, EventKind, GapTimeouts, Now, Reassembly, Receipt},
 };
 use futures::future::OptionFuture;
@@ -67,14 +67,7 @@ struct Overflow {
 impl DrainReader {
     /// Reads a subscription for a drain.
     pub(crate) fn new(reader: Reader, drain: &registry::Drain, config: ReaderConfig, stats: Arc<DrainStats>) -> Self {
-        let patience = if reader.in_order() {
-            GapTimeouts::InOrder
-        } else {
-            GapTimeouts::Drain {
-                ack_deadline: reader.ack_deadline(),
-            }
-        };
-        let reassembly = Reassembly::new(patience, reader.since(), config.retention);
+        let reassembly = Reassembly::new(GapTimeouts::for_drain(&reader), reader.since(), config.retention);
         let now = Instant::now();
         let mut new = Self {
             reader,
@@ -166,8 +159,7 @@ impl DrainReader {
             }
             ReaderItem::Unreadable(unreadable) => {
                 self.stats.add_gap(LossReason::Unreadable, 0);
-                let text = notice::unreadable(&unreadable).text;
-                self.push_notice(&text, PublishTime::now(), None);
+                self.push_notice(&notice::unreadable(&unreadable), PublishTime::now(), None);
             }
             ReaderItem::Interrupted { from, to } => self.on_interruption(from, to),
             ReaderItem::CaughtUp => {}
@@ -211,7 +203,7 @@ impl DrainReader {
                         published: event.published,
                     });
                 }
-                EventKind::Gap { lines, gap: loss } => self.on_gap(&event, *lines, loss.as_ref(), receipt),
+                EventKind::Gap { lines, gap } => self.on_gap(&event, *lines, gap.as_ref(), receipt),
                 EventKind::End => self.reassembly.acknowledge(&receipt),
             }
         }
@@ -222,17 +214,18 @@ impl DrainReader {
             (None, Some(_), Some(overflow)) => overflow.lines += lines,
             (None, Some((from, _)), None) => {
                 self.stats.add_gap(LossReason::Retention, lines);
-                self.push_notice(&overflow_text(lines, from, event.published), event.published, None);
+                let notice = notice::drain_overflow(lines, from, event.published);
+                self.push_notice(&notice, event.published, None);
             }
             (None, None, _) => {
                 self.stats.add_gap(LossReason::Undelivered, lines);
-                let text = notice::gap(&event.metadata, event.seq, lines, None).text;
-                self.push_notice(&text, event.published, None);
+                let notice = notice::gap(&event.metadata, event.seq, lines, None);
+                self.push_notice(&notice, event.published, None);
             }
             (Some(gap), ..) => {
                 self.stats.add_gap(LossReason::from(&gap.reason), lines);
-                let text = notice::gap(&event.metadata, event.seq, lines, Some(gap)).text;
-                self.push_notice(&text, event.published, Some(receipt));
+                let notice = notice::gap(&event.metadata, event.seq, lines, Some(gap));
+                self.push_notice(&notice, event.published, Some(receipt));
             }
         }
     }
@@ -240,19 +233,19 @@ impl DrainReader {
     fn report_overflow(&mut self) {
         let Some(overflow) = self.overflow.take() else { return };
         self.stats.add_gap(LossReason::Retention, overflow.lines);
-        let text = overflow_text(overflow.lines, overflow.from, overflow.to);
-        let piece = self.notice(&text, overflow.to, None);
+        let notice = notice::drain_overflow(overflow.lines, overflow.from, overflow.to);
+        let piece = self.piece(&notice, overflow.to, None);
         self.queue.insert_at_stop(piece);
     }
 
-    fn push_notice(&mut self, text: &str, published: PublishTime, receipt: Option<Receipt>) {
-        let piece = self.notice(text, published, receipt);
+    fn push_notice(&mut self, notice: &Notice, published: PublishTime, receipt: Option<Receipt>) {
+        let piece = self.piece(notice, published, receipt);
         self.queue.push(piece);
     }
 
-    fn notice(&self, text: &str, published: PublishTime, receipt: Option<Receipt>) -> Piece {
+    fn piece(&self, notice: &Notice, published: PublishTime, receipt: Option<Receipt>) -> Piece {
         Piece {
-            data: format!("{} {text}\n", Timestamp::now()).into(),
+            data: format!("{} {}\n", Timestamp::now(), notice.text).into(),
             lines: 1,
             rendered_once: 0,
             header: Arc::clone(&self.notice_header),
@@ -281,17 +274,4 @@ impl DrainReader {
         self.headers.insert(event.metadata.stream.clone(), Arc::clone(&header));
         header
     }
-}
-
-/// *Source*: Heroku Dev Center, Error Codes: L10.
-fn overflow_text(lines: u64, from: PublishTime, to: PublishTime) -> String {
-    let count = match lines {
-        0 => "an unknown number of messages".to_owned(),
-        1 => "1 message".to_owned(),
-        n => format!("{n} messages"),
-    };
-    let (from, to) = (Timestamp::from(from), Timestamp::from(to));
-    format!(
-        "Error L10 (output buffer overflow): {count} dropped since {from}, until {to}: no longer retained by the bus"
-    )
 }

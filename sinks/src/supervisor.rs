@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bus::rendezvous;
 use futures::future::join_all;
 use registry::{DELIVERED_INTERVAL, Drain, DrainReport, Drains, LEASE_DURATION, LEASE_RENEW_INTERVAL};
 use tokio::{
@@ -211,18 +212,10 @@ impl Supervisor {
     }
 }
 
-/// Whether rendezvous hashing assigns a drain to this replica: the one with the highest score. If a
-/// replica is added or removed, only its own drains move.
+/// Returns whether a drain belongs to this replica. Adding or removing a replica moves only that
+/// replica's drains.
 fn is_assigned(drain: u32, Replica { index, count }: Replica) -> bool {
-    let score = |replica: u32| (splitmix64(u64::from(drain) << 32 | u64::from(replica)), replica);
-    (0..count).max_by_key(|replica| score(*replica)) == Some(index)
-}
-
-/// The finalizer of SplitMix64, which gives adjacent numbers unrelated hashes.
-fn splitmix64(mut number: u64) -> u64 {
-    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
+    rendezvous::owner(drain, 0..count) == Some(index as usize)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod support;
 
 use std::{collections::HashMap, time::Duration};
 
-use bus::{Bus, ReaderItem, Start};
+use bus::{Bus, Content, ReaderItem, Start};
 use registry::{DrainState, Registry};
 use sinks::Config;
 use support::{
@@ -164,6 +164,10 @@ async fn two_rejecting_drains_cause_one_notice_each_and_no_loop() {
     while let Some(Ok(item)) = bounded("the log", reader.next()).await {
         match item {
             ReaderItem::Delivery(delivery) if delivery.batch.metadata.origin == "tributary" => {
+                let Content::Message { message, .. } = &delivery.batch.content else {
+                    panic!("{:?}", delivery.batch)
+                };
+                assert_eq!((&*message.code, &*message.reason), ("L13", "rejected"));
                 notices.push((
                     delivery.batch.metadata.about.clone(),
                     String::from_utf8(delivery.batch.data().to_vec()).unwrap(),

@@ -51,7 +51,7 @@ async fn the_first_line_counts_the_lines_beyond_retention() {
         if message.text.starts_with("Error L10 (output buffer overflow): ") {
             assert_eq!((message.pri, &*message.app_name), (172, "tributary"));
             assert!(
-                message.text.contains(" messages dropped since 2") && message.text.contains(", until 2"),
+                message.text.contains(" lines dropped between 2") && message.text.contains(" and 2"),
                 "{}",
                 message.text
             );
@@ -86,7 +86,7 @@ async fn a_drain_that_was_not_run_for_longer_than_the_retention_gets_a_notice_wi
     receiver.until(11).await;
     let first = receiver.messages()[0].text.clone();
     assert!(
-        first.contains("Error L10") && first.contains("an unknown number of messages dropped since"),
+        first.contains("Error L10") && first.contains("an unknown number of lines dropped between"),
         "{first}"
     );
     sinks.stop().await;

@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use bus::{
-    Part, PublishTime, StreamMetadata, Timestamp,
+    Part, PlatformMessage, PublishTime, StreamMetadata, Timestamp,
     cursor::StreamKey,
     notice::{self, Notice},
     reassembly::{Event, EventKind},
@@ -17,6 +17,8 @@ pub(crate) struct Line<'a> {
     pub(crate) part: Option<Part>,
     /// Delivered after a gap notice that covers it.
     pub(crate) late: bool,
+    /// Set if the line is a published platform message.
+    pub(crate) message: Option<&'a PlatformMessage>,
     /// Publish time of the line's batch; the time of a line without a timestamp.
     pub(crate) published: PublishTime,
     /// The line as the log API returned it, with its timestamp and newline.
@@ -42,6 +44,8 @@ pub(crate) struct Lines<'a> {
     pub(crate) published: PublishTime,
     pub(crate) part: Option<Part>,
     pub(crate) late: bool,
+    /// Set if this is a published platform message; `count` is then 1.
+    pub(crate) message: Option<&'a PlatformMessage>,
     data: &'a [u8],
 }
 
@@ -49,11 +53,18 @@ impl<'a> Lines<'a> {
     /// Returns `count` lines of an event, starting with its line number `first`, found at `bytes`
     /// of its data.
     pub(crate) fn of(key: StreamKey, event: &'a Event, first: u32, count: u32, bytes: Range<u32>) -> Self {
-        let (data, part, late) = match &event.kind {
-            EventKind::Lines { data, part, late, .. } => {
-                (&data[bytes.start as usize..bytes.end as usize], *part, *late)
+        let (data, part, late, message) = match &event.kind {
+            EventKind::Lines {
+                data,
+                part,
+                late,
+                message,
+                ..
+            } => {
+                let data = &data[bytes.start as usize..bytes.end as usize];
+                (data, *part, *late, message.as_deref())
             }
-            EventKind::Gap { .. } | EventKind::End => (&[][..], None, false),
+            EventKind::Gap { .. } | EventKind::End => (&[][..], None, false, None),
         };
         Self {
             key,
@@ -63,6 +74,7 @@ impl<'a> Lines<'a> {
             published: event.published,
             part,
             late,
+            message,
             data,
         }
     }
@@ -80,6 +92,7 @@ impl<'a> Lines<'a> {
             seq,
             part: self.part,
             late: self.late,
+            message: self.message,
             published: self.published,
             raw: &self.data[std::mem::replace(&mut start, end)..end],
         })
@@ -92,7 +105,7 @@ pub(crate) enum Run<'a> {
     Notice(&'a NoticeLine),
 }
 
-/// A notice and the position at which it is shown.
+/// A notice and its position.
 #[derive(Clone, Debug)]
 pub(crate) struct NoticeLine {
     /// Time printed in front of the notice.
@@ -126,18 +139,18 @@ impl NoticeLine {
 
     /// Creates the notice of a gap event.
     pub(crate) fn gap(key: StreamKey, event: &Event, time: Timestamp) -> Self {
-        let (lines, loss) = match &event.kind {
-            EventKind::Gap { lines, gap: loss } => (*lines, loss.as_ref()),
+        let (lines, gap) = match &event.kind {
+            EventKind::Gap { lines, gap } => (*lines, gap.as_ref()),
             EventKind::Lines { .. } | EventKind::End => (0, None),
         };
         Self {
             time,
-            notice: notice::gap(&event.metadata, event.seq, lines, loss),
+            notice: notice::gap(&event.metadata, event.seq, lines, gap),
             gap: Some(GapRange {
                 key,
                 metadata: Arc::clone(&event.metadata),
                 seqs: event.seq..event.seq + lines,
-                open: loss.is_none(),
+                open: gap.is_none(),
                 published: event.published,
             }),
         }

@@ -30,6 +30,7 @@ pub(crate) fn line<'a>(metadata: &'a StreamMetadata, seq: u64, raw: &'a [u8]) ->
         seq,
         part: None,
         late: false,
+        message: None,
         published: PublishTime(0),
         raw,
     }

@@ -180,8 +180,8 @@ async fn an_owner_lists_adds_and_removes_drains_as_the_gigalixir_client_does() {
     );
     for (url, word) in [
         (DRAIN, "already"),
-        ("syslog://127.0.0.1:514", "private network"),
-        ("https://hunter2@localhost/", "this machine"),
+        ("syslog://127.0.0.1:514", "loopback, private or reserved address"),
+        ("https://hunter2@localhost/", "loopback, private or reserved address"),
         ("gopher://hunter2.example.com", "scheme"),
     ] {
         let answer = add(url).await;
@@ -194,7 +194,7 @@ async fn an_owner_lists_adds_and_removes_drains_as_the_gigalixir_client_does() {
             StatusCode::CREATED
         );
     }
-    add("https://example.com/6").await.assert_error("5 drains already");
+    add("https://example.com/6").await.assert_error("5 drains, the maximum");
     for id in [fixture.drain.to_string(), format!("\"{}\"", list().await[0]["id"])] {
         let body = format!("{{\"drain_id\": {id}}}");
         let answer = fixture.request(&Method::DELETE, path, Some(&key), &body).await;

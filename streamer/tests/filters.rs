@@ -137,7 +137,7 @@ async fn a_gap_notice_matches_if_its_stream_matches() {
         .await;
     let of_web = history(&stack, "process=web&contains=0").await;
     assert_eq!(of_web.len(), 2);
-    assert!(of_web[1].starts_with("Error L12: 2 messages of web"), "{of_web:?}");
+    assert!(of_web[1].starts_with("Error L12: 2 lines of web"), "{of_web:?}");
     assert_eq!(history(&stack, "process=job").await, ["0"]);
     stack.stop().await;
 }

@@ -6,7 +6,7 @@ mod support;
 
 use std::{io::Read, process::Stdio, time::Duration};
 
-use bus::{Batch, Content};
+use bus::{Batch, Content, StreamMetadata, Timestamp, notice};
 use futures::StreamExt;
 use http::StatusCode;
 use http_body_util::BodyExt;
@@ -58,14 +58,61 @@ async fn ndjson_has_one_object_per_line_with_every_field() {
         notice["text"]
             .as_str()
             .unwrap()
-            .starts_with("Error L12: 3 messages of web dropped")
+            .starts_with("Error L12: 3 lines of web dropped (seq 1 to 3)")
     );
     assert_eq!(
         notice["notice"],
-        serde_json::json!({"code": "L12", "reason": "the collector's spool was full", "stream": id, "first": 1, "count": 3})
+        serde_json::json!({"code": "L12", "reason": "spool", "stream": id, "first": 1, "count": 3})
     );
     assert_eq!(reading.json().await["text"], "b");
     assert_eq!(reading.line().await, None);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_platform_message_has_its_code_and_reason_in_json_formats() {
+    let stack = Stack::start(Config::default()).await;
+    let stream = stream("tributary", HOUR).stream.clone();
+    let message = |seq| Batch {
+        metadata: StreamMetadata::tributary("shop".parse().unwrap(), stream.clone(), "node-1").into(),
+        seq,
+        content: notice::rate_limited(1000, 4000).into_content(Timestamp(0)),
+    };
+    let text = notice::rate_limited(1000, 4000).text;
+    let expected = |seq: u64| {
+        serde_json::json!({
+            "time": "1970-01-01T00:00:00.000000000Z", "app": "shop", "process": "tributary", "origin": "tributary",
+            "stream": stream.as_str(), "seq": seq, "text": text,
+            "notice": {"code": "L12", "reason": "limit", "count": null},
+        })
+    };
+    stack.publish([message(0)]).await;
+    let (json, sse) = ([("accept", "application/x-ndjson")], [("accept", "text/event-stream")]);
+    let mut objects = stack.get_with("/api/apps/shop/logs", &json).await;
+    let mut events = stack.get_with("/api/apps/shop/logs", &sse).await;
+    let url = format!("ws://{}/api/apps/shop/logs?num_lines=1", stack.addr);
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    let first = tokio::time::timeout(TIMEOUT, socket.next()).await.unwrap();
+    let first = first.unwrap().unwrap().into_text().unwrap();
+    let first: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert_eq!(first["lines"], serde_json::json!([expected(0)]));
+    let mut plain = stack.get("/api/apps/shop/logs").await;
+    for seq in 0..2 {
+        if seq == 1 {
+            stack.publish([message(1)]).await;
+        }
+        assert_eq!(objects.json().await, expected(seq));
+        let event = loop {
+            if let Some(object) = events.event().await.unwrap().data {
+                break object;
+            }
+        };
+        assert_eq!(event, expected(seq));
+        assert_eq!(
+            plain.line().await.unwrap(),
+            format!("1970-01-01T00:00:00.000000+00:00 shop[tributary]: {text}")
+        );
+    }
     stack.stop().await;
 }
 

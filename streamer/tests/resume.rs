@@ -215,9 +215,10 @@ async fn a_cursor_older_than_history_is_reported() {
         notice["text"]
             .as_str()
             .unwrap()
-            .contains("history no longer reaches back"),
+            .contains("the cursor is older than the stored history"),
         "{notice}"
     );
+    assert_eq!(notice["notice"]["reason"], "expired");
     let gap = reading.json().await;
     assert!(gap["notice"]["count"].is_u64(), "{gap}");
     let (first, count) = (&gap["notice"]["first"], gap["notice"]["count"].as_u64().unwrap());
@@ -258,7 +259,7 @@ async fn a_forged_cursor_is_harmless() {
     let web = stream("web", HOUR);
     stack.publish([lines(&web, 0, 10)]).await;
     let forge = |before: u64, next: u64| {
-        let position = StreamProgress::new(next, [0..next.min(3)]);
+        let position = StreamProgress::new(next, std::iter::once(0..next.min(3)));
         let cursor = Cursor {
             before: PublishTime(before),
             streams: vec![(StreamKey::of(&web.stream), position)],

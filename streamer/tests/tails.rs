@@ -142,11 +142,11 @@ async fn each_gap_is_reported_once_between_its_neighbouring_lines() {
     let expected = [
         "0",
         "1",
-        "Error L12: 10 messages of web dropped, seq 2 to 11: the collector's spool was full",
+        "Error L12: 10 lines of web dropped (seq 2 to 11): the collector's spool was full",
         "12",
-        "Error L13: 7 messages of web lost, seq 13 to 19: they did not arrive",
+        "Error L13: 7 lines of web lost (seq 13 to 19): not delivered by the bus",
         "20",
-        "Error L12: an unknown number of messages of web dropped before seq 21: the collector's spool was full",
+        "Error L12: an unknown number of lines of web dropped before seq 21: the collector's spool was full",
         "21",
     ];
     let (_, history) = stack.get_all("/api/apps/shop/logs?follow=False").await;
@@ -159,7 +159,7 @@ async fn each_gap_is_reported_once_between_its_neighbouring_lines() {
     stack.publish([gap(&web, 22, 23), lines(&web, 23, 24)]).await;
     let live = tail.lines(2).await;
     assert!(
-        live[0].contains(" shop[tributary]: Error L12: 1 message of web dropped, seq 22"),
+        live[0].contains(" shop[tributary]: Error L12: 1 line of web dropped (seq 22)"),
         "{}",
         live[0]
     );
@@ -178,10 +178,7 @@ async fn a_gap_precedes_the_next_line_even_if_the_hub_has_no_earlier_line_of_the
     first.unwrap();
     second.unwrap();
     let live = tail.lines(2).await;
-    assert!(
-        text_of(&live[0]).starts_with("Error L12: 2 messages of web"),
-        "{live:?}"
-    );
+    assert!(text_of(&live[0]).starts_with("Error L12: 2 lines of web"), "{live:?}");
     assert_eq!(text_of(&live[1]), "3");
     stack.stop().await;
 }
@@ -449,7 +446,7 @@ async fn a_batch_missing_from_one_history_read_is_reread_or_reported() {
         assert_eq!(notices.len(), gaps, "{notices:?}");
         notices
             .iter()
-            .for_each(|notice| assert!(notice.contains("10 messages of web lost, seq 20 to 29"), "{notice}"));
+            .for_each(|notice| assert!(notice.contains("10 lines of web lost (seq 20 to 29)"), "{notice}"));
         stack.stop().await;
     }
 }

@@ -65,13 +65,13 @@ impl CatchUp {
     }
 
     /// Records the arrival of a batch.
-    pub(super) fn saw_batch(&mut self, published: PublishTime, now: Instant) {
+    pub(super) fn record_batch(&mut self, published: PublishTime, now: Instant) {
         self.last_arrival = now;
         self.reordered |= self.previous.is_some_and(|previous| published < previous);
     }
 
     /// Records the arrival of a marker of any reader.
-    pub(super) fn saw_marker(&mut self, marker: &str, published: PublishTime) -> CatchUpStep {
+    pub(super) fn record_marker(&mut self, marker: &str, published: PublishTime) -> CatchUpStep {
         if marker != self.marker() {
             return CatchUpStep::Wait;
         }
@@ -123,44 +123,44 @@ mod tests {
     #[test]
     fn history_is_complete_when_nothing_older_arrives_between_two_markers() {
         let (mut catch_up, now, first) = start();
-        catch_up.saw_batch(PublishTime(50), now);
+        catch_up.record_batch(PublishTime(50), now);
         assert_eq!(
-            catch_up.saw_marker(&first, PublishTime(100)),
+            catch_up.record_marker(&first, PublishTime(100)),
             CatchUpStep::PublishMarker
         );
         let second = catch_up.next_marker(now);
-        catch_up.saw_batch(PublishTime(120), now);
-        assert_eq!(catch_up.saw_marker(&second, PublishTime(130)), CatchUpStep::Done);
+        catch_up.record_batch(PublishTime(120), now);
+        assert_eq!(catch_up.record_marker(&second, PublishTime(130)), CatchUpStep::Done);
     }
 
     #[test]
     fn a_marker_that_overtook_older_messages_is_repeated() {
         let (mut catch_up, now, first) = start();
         assert_eq!(
-            catch_up.saw_marker(&first, PublishTime(100)),
+            catch_up.record_marker(&first, PublishTime(100)),
             CatchUpStep::PublishMarker
         );
         let second = catch_up.next_marker(now);
-        catch_up.saw_batch(PublishTime(40), now);
+        catch_up.record_batch(PublishTime(40), now);
         assert_eq!(
-            catch_up.saw_marker(&second, PublishTime(130)),
+            catch_up.record_marker(&second, PublishTime(130)),
             CatchUpStep::PublishMarker
         );
         let third = catch_up.next_marker(now);
-        catch_up.saw_batch(PublishTime(140), now);
-        assert_eq!(catch_up.saw_marker(&third, PublishTime(150)), CatchUpStep::Done);
+        catch_up.record_batch(PublishTime(140), now);
+        assert_eq!(catch_up.record_marker(&third, PublishTime(150)), CatchUpStep::Done);
     }
 
     #[test]
     fn foreign_and_repeated_markers_are_ignored() {
         let (mut catch_up, now, first) = start();
-        assert_eq!(catch_up.saw_marker("another's", PublishTime(90)), CatchUpStep::Wait);
+        assert_eq!(catch_up.record_marker("another's", PublishTime(90)), CatchUpStep::Wait);
         assert_eq!(
-            catch_up.saw_marker(&first, PublishTime(100)),
+            catch_up.record_marker(&first, PublishTime(100)),
             CatchUpStep::PublishMarker
         );
         catch_up.next_marker(now);
-        assert_eq!(catch_up.saw_marker(&first, PublishTime(100)), CatchUpStep::Wait);
+        assert_eq!(catch_up.record_marker(&first, PublishTime(100)), CatchUpStep::Wait);
     }
 
     #[test]
@@ -168,9 +168,9 @@ mod tests {
         let (mut catch_up, now, _) = start();
         assert_eq!(catch_up.check_deadline(now + MAX_IDLE / 2), CatchUpStep::Wait);
         assert_eq!(catch_up.check_deadline(now + MAX_IDLE), CatchUpStep::TimedOut);
-        catch_up.saw_batch(PublishTime(1), now + MAX_IDLE / 2);
+        catch_up.record_batch(PublishTime(1), now + MAX_IDLE / 2);
         assert_eq!(catch_up.check_deadline(now + MAX_IDLE), CatchUpStep::Wait);
-        catch_up.saw_batch(PublishTime(1), now + MAX_DURATION);
+        catch_up.record_batch(PublishTime(1), now + MAX_DURATION);
         assert_eq!(catch_up.check_deadline(now + MAX_DURATION), CatchUpStep::TimedOut);
     }
 }

@@ -218,13 +218,13 @@ impl Feed {
         match message::decode(message, published, ack) {
             Decoded::Item(item) => {
                 if let Some(catch_up) = &mut self.catch_up {
-                    catch_up.saw_batch(published, Instant::now());
+                    catch_up.record_batch(published, Instant::now());
                 }
                 self.send(item).await
             }
             Decoded::Marker(text) => {
                 let catch_up = self.catch_up.as_mut();
-                match catch_up.map_or(CatchUpStep::Wait, |catch_up| catch_up.saw_marker(&text, published)) {
+                match catch_up.map_or(CatchUpStep::Wait, |catch_up| catch_up.record_marker(&text, published)) {
                     CatchUpStep::PublishMarker => self.publish_marker().await,
                     CatchUpStep::Done => self.finish_catch_up().await?,
                     CatchUpStep::Wait | CatchUpStep::TimedOut => {}

@@ -117,7 +117,7 @@ impl Stream {
 
     /// Processes a batch.
     pub(super) fn push(&mut self, batch: Batch, ack: Option<Ack>, arrival: Arrival, events: &mut VecDeque<Event>) {
-        self.progress.saw(arrival.published);
+        self.progress.record_published(arrival.published);
         let seq = batch.seq;
         let buffered = |data, lines, part, message| Buffered {
             data,

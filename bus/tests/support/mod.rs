@@ -14,9 +14,6 @@ use bytes::Bytes;
 /// The time at which all tests start.
 pub const START: PublishTime = PublishTime(1_800_000_000_000_000);
 
-/// Reorder window of tails.
-pub const REORDER_WINDOW: Duration = Duration::from_secs(1);
-
 /// Length of the history.
 pub const HISTORY: Duration = Duration::from_secs(3600);
 

@@ -166,7 +166,7 @@ impl FileFollower {
                     reading.scan_now(self.is_polling());
                 }
                 () = task::yield_now(), if reading.may_have_data && has_room => self.read_next(&mut reading),
-                Some(()) = OptionFuture::from(reading.settle_at.map(sleep_until)) => reading.wake(),
+                Some(()) = OptionFuture::from(reading.complete_at.map(sleep_until)) => reading.wake(),
                 Some(()) = OptionFuture::from(ends_at.map(sleep_until)) => {
                     // A final scan, independent of inotify events.
                     reading.scan_now(self.is_polling());
@@ -265,7 +265,7 @@ impl FileFollower {
                 }
                 self.note_position(&mut reading.tail, false);
             }
-            Ok(ReadOutcome::Settling(until)) => (reading.may_have_data, reading.settle_at) = (false, Some(until)),
+            Ok(ReadOutcome::Settling(until)) => (reading.may_have_data, reading.complete_at) = (false, Some(until)),
             Ok(ReadOutcome::Next { after_gap }) => {
                 if after_gap {
                     tracing::warn!(stream = %self.stdout.id(), "gap detected, log files removed before they were read");

@@ -32,7 +32,7 @@ pub struct ReadState {
     /// Everything was read.
     pub is_idle: bool,
     /// When a file that was read to its end counts as complete.
-    pub settle_at: Option<Instant>,
+    pub complete_at: Option<Instant>,
     /// Time of the last data or of the last state change.
     pub quiet_since: Instant,
     /// Time of the next directory scan.
@@ -49,7 +49,7 @@ impl ReadState {
             is_failing: false,
             may_have_data: true,
             is_idle: false,
-            settle_at: None,
+            complete_at: None,
             quiet_since: now,
             // Covers changes from before the directory was watched.
             next_scan: now,
@@ -82,7 +82,7 @@ impl ReadState {
 
     /// Schedules a read.
     pub fn wake(&mut self) {
-        (self.may_have_data, self.is_idle, self.settle_at) = (true, false, None);
+        (self.may_have_data, self.is_idle, self.complete_at) = (true, false, None);
     }
 
     /// Opens new files and returns whether there are any.

@@ -233,10 +233,10 @@ impl Tail {
             None => return ReadOutcome::Idle,
         };
         let front = &mut self.files[0];
-        let settled = front.since + SETTLE;
-        if !front.is_sealed && now < settled {
+        let complete_at = front.since + SETTLE;
+        if !front.is_sealed && now < complete_at {
             front.is_settling = true;
-            return ReadOutcome::Settling(settled);
+            return ReadOutcome::Settling(complete_at);
         }
         self.finish_rest(assembler);
         self.files.pop_front();

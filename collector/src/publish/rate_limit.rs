@@ -6,7 +6,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus::{AppName, Batch, Bus, Content, Epoch, StreamId, StreamMetadata, Timestamp, notice::TRIBUTARY};
+use bus::{
+    AppName, Batch, Bus, Epoch, StreamId, StreamMetadata, Timestamp,
+    notice::{self, Notice, TRIBUTARY},
+};
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -40,17 +43,15 @@ struct Bucket {
 impl RateLimits {
     /// Creates the limits, and the task that publishes messages about exceeded limits.
     pub fn new(rate: u64, burst: u64, node: &str, bus: Arc<dyn Bus>) -> (Self, impl Future<Output = ()> + use<>) {
-        let (notices, last_notice) = mpsc::channel(WAITING_NOTICES);
-        let text = format!(
-            "Error L12 (Rate limit) -> This app exceeds its rate limit of {rate} bytes per second per node (burst {burst} bytes): lines above it are dropped"
-        );
+        let (notices, queued) = mpsc::channel(WAITING_NOTICES);
+        let notice = notice::rate_limited(rate, burst);
         let limits = Self {
             rate: rate as f64,
             burst: burst as f64,
             buckets: Mutex::default(),
             notices,
         };
-        (limits, publish_notices(last_notice, text, node.to_owned(), bus))
+        (limits, publish_notices(queued, notice, node.to_owned(), bus))
     }
 
     /// Returns how many of these bytes, in whole lines, may pass now.
@@ -108,8 +109,8 @@ fn whole_lines(data: &[u8], tokens: f64, is_full: bool) -> usize {
 
 /// Publishes messages about exceeded limits, in this collector's own stream of each app.
 async fn publish_notices(
-    mut last_notice: mpsc::Receiver<(AppName, Timestamp)>,
-    text: String,
+    mut queued: mpsc::Receiver<(AppName, Timestamp)>,
+    notice: Notice,
     node: String,
     bus: Arc<dyn Bus>,
 ) {
@@ -118,16 +119,12 @@ async fn publish_notices(
         return;
     };
     let mut seqs: HashMap<AppName, u64> = HashMap::new();
-    while let Some((app, at)) = last_notice.recv().await {
+    while let Some((app, at)) = queued.recv().await {
         let seq = seqs.entry(app.clone()).or_default();
         let batch = Batch {
             metadata: Arc::new(StreamMetadata::tributary(app, stream.clone(), &node)),
             seq: *seq,
-            content: Content::Lines {
-                data: format!("{at} {text}\n").into(),
-                lines: 1,
-                part: None,
-            },
+            content: notice.clone().into_content(at),
         };
         // The sequence number is used only once the bus has the line.
         if publish(&*bus, &batch).await {
@@ -156,8 +153,8 @@ mod tests {
     use super::*;
 
     fn limits(rate: u64, burst: u64) -> RateLimits {
-        let (notices, last_notice) = mpsc::channel(1);
-        drop(last_notice);
+        let (notices, queued) = mpsc::channel(1);
+        drop(queued);
         RateLimits {
             rate: rate as f64,
             burst: burst as f64,

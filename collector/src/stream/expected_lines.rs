@@ -1,4 +1,4 @@
-//! Lines that a rotation probe saw in the current file and that must therefore still arrive.
+//! Lines that a rotation probe read from the current file and that must therefore still arrive.
 
 use std::collections::VecDeque;
 

@@ -35,7 +35,7 @@ impl Stream {
         self.expected_lines.clear();
     }
 
-    /// Expects a line that a rotation probe saw, unless it was read already.
+    /// Expects a line that a rotation probe read, unless it was read already.
     pub fn expect_line(&mut self, line: expected_lines::ExpectedLine) {
         if self
             .confirmed

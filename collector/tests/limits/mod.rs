@@ -81,7 +81,7 @@ async fn rate_limited_lines_are_counted_exactly_and_the_limit_is_reported() {
     assert_eq!(
         notice.texts,
         [
-            "Error L12 (Rate limit) -> This app exceeds its rate limit of 50000 bytes per second per node (burst 200000 bytes): lines above it are dropped"
+            "Error L12 (Rate limit) -> This app exceeds its limit of 50000 bytes per second and node (burst: 200000 bytes); excess lines are dropped"
         ]
     );
     collector.stop().await;

@@ -84,11 +84,18 @@ impl Receiver {
         let listener = socket.listen(128).unwrap();
         let addr = listener.local_addr().unwrap();
         let (mode, modes) = watch::channel(Mode::Read);
-        let (tls, shown) = watch::channel(tls);
+        let (tls, tls_changes) = watch::channel(tls);
         let (counted, count) = watch::channel(0);
         let (refusing, refused) = watch::channel(0);
         let messages = Arc::default();
-        let accepting = tokio::spawn(accept(listener, shown, modes, Arc::clone(&messages), counted, refusing));
+        let accepting = tokio::spawn(accept(
+            listener,
+            tls_changes,
+            modes,
+            Arc::clone(&messages),
+            counted,
+            refusing,
+        ));
         Self {
             addr,
             received: messages,
@@ -167,10 +174,10 @@ async fn accept(
             refusing.send_modify(|refused| *refused += 1);
             continue;
         }
-        let shown = tls.borrow().clone();
+        let acceptor = tls.borrow().clone();
         let (modes, messages, counted) = (modes.clone(), Arc::clone(&messages), Arc::clone(&counted));
         tokio::spawn(async move {
-            match shown {
+            match acceptor {
                 None => {
                     let stream = read(stream, modes, messages, counted).await;
                     stream.into_iter().for_each(reset);

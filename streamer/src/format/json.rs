@@ -25,9 +25,12 @@ struct JsonLine<'a> {
     part: Option<&'static str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     late: bool,
+    /// Set if the line is a published platform message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<Notice>,
 }
 
-/// The object of a notice. It has no sequence number; a gap is described in `notice`.
+/// The object of a notice of the streamer. It has no sequence number; a gap is described in `notice`.
 #[derive(Serialize)]
 struct JsonNotice<'a> {
     time: &'a str,
@@ -41,6 +44,7 @@ struct JsonNotice<'a> {
 /// Appends a line as an object, without a newline.
 pub(crate) fn write_line(out: &mut BytesMut, line: &Line) {
     let (time, text) = line.split();
+    let text = String::from_utf8_lossy(text);
     let metadata = line.metadata;
     write(
         out,
@@ -51,7 +55,7 @@ pub(crate) fn write_line(out: &mut BytesMut, line: &Line) {
             origin: &metadata.origin,
             stream: metadata.stream.as_str(),
             seq: line.seq,
-            text: &String::from_utf8_lossy(text),
+            text: &text,
             fd: metadata.fd.map(|fd| match fd {
                 Fd::Out => "out",
                 Fd::Err => "err",
@@ -61,6 +65,7 @@ pub(crate) fn write_line(out: &mut BytesMut, line: &Line) {
                 Part::Last => "last",
             }),
             late: line.late,
+            notice: line.message.map(|message| Notice::from_message(message, &text)),
         },
     );
 }

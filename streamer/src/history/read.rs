@@ -6,7 +6,7 @@ use bus::{
     AppName, Bus, BusError, Delivery, PublishTime, Reader, ReaderItem, Start,
     cursor::StreamKey,
     notice,
-    reassembly::{Now, Reassembly},
+    reassembly::{GapTimeouts, Now, REORDER_WINDOW, Reassembly},
 };
 use tokio::time::Instant;
 
@@ -16,7 +16,6 @@ use crate::{
     hub::{
         cached_history::{HistoryBudget, HistorySegment},
         delivered::Delivered,
-        reader::gap_timeouts,
     },
     line::NoticeLine,
     query::filter::Filter,
@@ -28,9 +27,6 @@ const LOOKBACKS: [Duration; 3] = [
     Duration::from_secs(10 * 60),
     Duration::from_secs(2 * 3600),
 ];
-
-/// How long to wait for missing sequence numbers after the bus has caught up.
-const GAP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// If sequence numbers are still missing, everything published from this long before the read is
 /// read once more: a subscription can miss what is published while it is created and sought back in
@@ -195,7 +191,8 @@ impl<'a> HistoryReader<'a> {
             Start::At(requested) => self.reached == PublishTime(0) || self.reached > requested,
             Start::Now | Start::Oldest => true,
         };
-        let mut reassembly = TimedReassembly::new(Reassembly::new(gap_timeouts(&reader), reader.since(), history));
+        let mut reassembly =
+            TimedReassembly::new(Reassembly::new(GapTimeouts::for_tail(&reader), reader.since(), history));
         while let Some(item) = reader.next().await.transpose()? {
             if let ReaderItem::CaughtUp = item {
                 break;
@@ -224,7 +221,7 @@ impl<'a> HistoryReader<'a> {
     /// Waits for missing sequence numbers: the bus delivers over several connections, and one that
     /// has caught up says nothing about the others.
     async fn wait_for_gaps(&mut self, reader: &mut Reader, reassembly: &mut TimedReassembly) -> Result<(), BusError> {
-        let limit = Instant::now() + GAP_TIMEOUT;
+        let limit = Instant::now() + REORDER_WINDOW;
         while reassembly.inner.has_open_gaps()
             && let Ok(Some(item)) = tokio::time::timeout_at(limit, reader.next()).await
         {

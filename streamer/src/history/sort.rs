@@ -139,6 +139,7 @@ impl Sorter {
                 seq: event.seq + u64::from(line),
                 part: None,
                 late: false,
+                message: None,
                 published: event.published,
                 raw,
             })

@@ -167,6 +167,6 @@ async fn open(state: &AppState, app: AppName, format: Format, query: &LogsQuery)
 /// passed.
 fn live_until(until: Timestamp) -> Option<Instant> {
     let left = u64::try_from(until.0.saturating_sub(Timestamp::now().0)).ok()?;
-    let delivery = crate::hub::reader::GAP_TIMEOUT * 2;
+    let delivery = bus::reassembly::REORDER_WINDOW * 2;
     Instant::now().checked_add(std::time::Duration::from_nanos(left) + delivery)
 }

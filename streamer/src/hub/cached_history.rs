@@ -22,7 +22,7 @@ pub(crate) struct HistoryBudget {
 /// The result of a history read.
 #[derive(Default)]
 pub(crate) struct HistorySegment {
-    /// Notices shown before the lines.
+    /// Notices that precede the lines.
     pub(crate) notices: Vec<NoticeLine>,
     /// The lines, oldest first.
     pub(crate) frames: Vec<Arc<Frame>>,

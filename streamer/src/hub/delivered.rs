@@ -49,7 +49,7 @@ impl Delivered {
     /// Records an event.
     pub(crate) fn insert(&mut self, key: StreamKey, event: &Event) {
         let progress = self.streams.entry(key).or_default();
-        progress.saw(event.published);
+        progress.record_published(event.published);
         match event.kind {
             EventKind::Lines { lines, .. } => progress.deliver(event.seq..event.seq + lines),
             EventKind::Gap { lines, .. } => report(progress, event.seq..event.seq + lines),

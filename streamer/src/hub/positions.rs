@@ -37,13 +37,13 @@ impl Positions {
             match run {
                 Run::Lines(lines) => {
                     let progress = self.streams.entry(lines.key).or_default();
-                    progress.saw(lines.published);
+                    progress.record_published(lines.published);
                     progress.deliver(lines.seqs());
                 }
                 Run::Notice(notice) => {
                     let Some(gap) = &notice.gap else { continue };
                     let progress = self.streams.entry(gap.key).or_default();
-                    progress.saw(gap.published);
+                    progress.record_published(gap.published);
                     if gap.open {
                         progress.report_gap(gap.seqs.clone());
                     } else {
@@ -68,11 +68,12 @@ impl Positions {
     /// been ahead; history from before the ring began is never recorded here.
     pub(crate) fn covers(&self, read_back: Option<&Delivered>, resumed: Option<&Delivered>) -> bool {
         let is_recorded = |key, next| self.streams.get(&key).is_some_and(|progress| progress.next() >= next);
-        let mut from_history = read_back.into_iter().flat_map(|shown| shown.recent(self.since));
+        let mut from_history = read_back.into_iter().flat_map(|delivered| delivered.recent(self.since));
         let mut resumed = resumed.into_iter().flat_map(Delivered::streams);
         from_history.all(|(key, next)| is_recorded(key, next))
-            && resumed
-                .all(|(key, next)| is_recorded(key, next) || read_back.is_some_and(|shown| shown.next_of(key) >= next))
+            && resumed.all(|(key, next)| {
+                is_recorded(key, next) || read_back.is_some_and(|delivered| delivered.next_of(key) >= next)
+            })
     }
 
     /// Returns the cursor behind everything recorded.

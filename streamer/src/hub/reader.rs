@@ -2,10 +2,11 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bus::{
     AppName, Bus, BusError, PublishTime, Reader, ReaderItem, Start,
     notice::{self, Notice},
-    reassembly::{EventKind, GapTimeouts, Now, Reassembly},
+    reassembly::{EventKind, GapTimeouts, Now, REORDER_WINDOW, Reassembly},
 };
 use futures::future::OptionFuture;
 use tokio::{sync::watch, time::Instant};
@@ -23,10 +24,6 @@ use crate::{
     line::NoticeLine,
     metrics::{Metrics, Reason},
 };
-
-/// How long a live batch is waited for where the bus does not guarantee order: the maximum delay
-/// that a lost batch causes.
-pub(crate) const GAP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Items read from the bus in one pass before tails are served.
 const BATCH_ITEMS: usize = 256;
@@ -57,8 +54,11 @@ const FAIR_BYTES: usize = 256 * 1024;
 /// Interval at which state older than the history is dropped.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
-/// First and longest delay between attempts to follow the app again.
-const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Longest first delay between attempts to follow the app again; it doubles with every attempt.
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Longest delay between attempts to follow the app again.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// When a hub may be removed from the list of hubs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub(crate) async fn open(
     let task = HubReader {
         hub: Arc::clone(&hub),
         bus,
-        reassembly: Reassembly::new(gap_timeouts(&reader), reader.since(), config.history),
+        reassembly: Reassembly::new(GapTimeouts::for_tail(&reader), reader.since(), config.history),
         reader,
         merge: Merge::new(hub.app.clone()),
         notices: Vec::new(),
@@ -128,17 +128,6 @@ pub(crate) async fn open(
         metrics,
     };
     Ok((hub, task))
-}
-
-/// Returns how long to wait for missing sequence numbers.
-pub(crate) fn gap_timeouts(reader: &Reader) -> GapTimeouts {
-    if reader.in_order() {
-        GapTimeouts::InOrder
-    } else {
-        GapTimeouts::Tail {
-            reorder_window: GAP_TIMEOUT,
-        }
-    }
 }
 
 impl HubReader {
@@ -161,7 +150,7 @@ impl HubReader {
                     Some(Ok(item)) => self.handle(item),
                     Some(Err(error)) => {
                         tracing::warn!(app = %self.hub.app, %error, "subscription failed, reopening");
-                        self.hub.ring.set_disconnected(Some(PublishTime::now().earlier_by(GAP_TIMEOUT * 2)));
+                        self.hub.ring.set_disconnected(Some(PublishTime::now().earlier_by(REORDER_WINDOW * 2)));
                         if !self.reopen(&shutdown).await {
                             break;
                         }
@@ -330,13 +319,13 @@ impl HubReader {
         cached.take_if(|cached| self.hub.ring.since(cached.position).is_none());
     }
 
-    fn count(&self, what: &EventKind) {
-        match what {
+    fn count(&self, kind: &EventKind) {
+        match kind {
             EventKind::Lines { lines, late, .. } => {
                 self.metrics.lines.inc_by(*lines);
                 self.metrics.late_lines.inc_by(if *late { *lines } else { 0 });
             }
-            EventKind::Gap { lines, gap: loss } => self.metrics.count_gap(Reason::of(loss.as_ref()), *lines),
+            EventKind::Gap { lines, gap } => self.metrics.count_gap(Reason::of(gap.as_ref()), *lines),
             EventKind::End => {}
         }
     }
@@ -344,14 +333,13 @@ impl HubReader {
     /// Follows the app again from shortly before the newest batch; reassembly drops the repeats.
     /// Returns false on shutdown or a permanent error.
     async fn reopen(&mut self, shutdown: &CancellationToken) -> bool {
-        let (mut delay, max_delay) = RETRY_DELAYS;
+        let mut delays = retry_delays();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(delay) => {}
+                () = tokio::time::sleep(delays.next().unwrap_or(MAX_RETRY_DELAY)) => {}
                 () = shutdown.cancelled() => return false,
             }
-            delay = (delay * 2).min(max_delay);
-            let start = Start::At(self.newest.earlier_by(GAP_TIMEOUT * 2));
+            let start = Start::At(self.newest.earlier_by(REORDER_WINDOW * 2));
             match self.bus.follow(&self.hub.app, start).await {
                 Ok(reader) => {
                     self.reader = reader;
@@ -369,6 +357,17 @@ impl HubReader {
             bus: PublishTime::now(),
         }
     }
+}
+
+/// Returns the delays between attempts to follow the app again: exponential backoff with jitter, so
+/// that the hubs do not reopen together. The lower half of a delay is fixed, the upper half random.
+fn retry_delays() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(FIRST_RETRY_DELAY / 2)
+        .with_max_delay(MAX_RETRY_DELAY / 2)
+        .with_jitter()
+        .without_max_times()
+        .build()
 }
 
 /// Returns once there has been no tail for this long.

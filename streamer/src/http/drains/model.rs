@@ -15,7 +15,7 @@ pub(crate) struct Data<T> {
 /// A drain.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct DrainSummary {
-    /// ID by which the drain is shown, tested and removed.
+    /// ID with which you read, test and remove the drain.
     #[schema(minimum = 1, maximum = 2_147_483_647u32, example = 1234)]
     id: u32,
     /// Token that identifies the drain to its receiver.
