@@ -38,11 +38,17 @@ pub struct BusSettings {
 
 /// The text is not an address of a bus.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid bus {text:?}: {reason}; use {FORMS}")]
+#[error("{reason}; use {}", if *is_shared { SHARED_FORMS } else { FORMS })]
 pub struct InvalidBusAddress {
-    text: String,
     reason: &'static str,
+    /// Whether only a bus that several processes can share is accepted.
+    is_shared: bool,
 }
+
+#[cfg(feature = "pubsub")]
+const SHARED_FORMS: &str = "pubsub:PROJECT[,PROJECT…]";
+#[cfg(not(feature = "pubsub"))]
+const SHARED_FORMS: &str = "a binary that was built with the feature `pubsub`";
 
 #[cfg(feature = "pubsub")]
 const FORMS: &str = "pubsub:PROJECT[,PROJECT…] or embedded:DIR";
@@ -109,9 +115,22 @@ impl BusAddress {
         }
     }
 
-    /// Returns whether several processes can use the bus at the same time.
-    pub fn is_shared(&self) -> bool {
-        !matches!(self, Self::Embedded(_))
+    /// Parses the address of a bus that several processes can use at the same time.
+    ///
+    /// # Errors
+    /// [`InvalidBusAddress`], also for an embedded bus.
+    pub fn parse_shared(text: &str) -> Result<Self, InvalidBusAddress> {
+        let invalid = |reason| InvalidBusAddress {
+            reason,
+            is_shared: true,
+        };
+        match text.parse() {
+            Ok(Self::Embedded(_)) => Err(invalid(
+                "an embedded bus belongs to one process: `tributary up --data-dir DIR` runs all services in one process",
+            )),
+            Ok(address) => Ok(address),
+            Err(InvalidBusAddress { reason, .. }) => Err(invalid(reason)),
+        }
     }
 }
 
@@ -120,8 +139,8 @@ impl FromStr for BusAddress {
 
     fn from_str(text: &str) -> Result<Self, InvalidBusAddress> {
         let invalid = |reason| InvalidBusAddress {
-            text: text.to_owned(),
             reason,
+            is_shared: false,
         };
         match text.split_once(':') {
             #[cfg(feature = "pubsub")]
@@ -158,7 +177,7 @@ mod tests {
         for text in ["pubsub:one", "pubsub:one,two", "embedded:/var/lib/bus"] {
             let address: BusAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
-            assert_eq!(address.is_shared(), text.starts_with("pubsub:"));
+            assert_eq!(BusAddress::parse_shared(text).is_ok(), text.starts_with("pubsub:"));
         }
         let both: BusAddress = "pubsub:one,two".parse().unwrap();
         let parts: Vec<String> = both.parts().iter().map(BusAddress::to_string).collect();
@@ -169,7 +188,9 @@ mod tests {
     fn an_invalid_address_is_rejected_with_the_valid_forms() {
         for text in ["", "nats", "kafka:x", "pubsub:", "pubsub:one,,two", "embedded:"] {
             let error = text.parse::<BusAddress>().unwrap_err().to_string();
-            assert!(error.contains(text) && error.contains("use pubsub:PROJECT"), "{error}");
+            assert!(error.contains("use pubsub:PROJECT"), "{error}");
+            let error = BusAddress::parse_shared(text).unwrap_err().to_string();
+            assert!(error.ends_with("use pubsub:PROJECT[,PROJECT…]"), "{error}");
         }
     }
 }

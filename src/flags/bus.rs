@@ -16,22 +16,8 @@ pub(crate) struct BusArgs {
     /// Give every service the same projects. An app stays in the project that has its topic; new
     /// apps are spread over the projects, and full projects are skipped. See
     /// docs/operators/scaling.md.
-    #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS", value_parser = shared_address)]
+    #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS", value_parser = BusAddress::parse_shared)]
     bus: BusAddress,
-}
-
-/// Parses the address of a bus that several processes can share.
-pub(crate) fn shared_address(text: &str) -> Result<BusAddress, String> {
-    let address: BusAddress = text
-        .parse()
-        .map_err(|error: bus::InvalidBusAddress| error.to_string())?;
-    if address.is_shared() {
-        Ok(address)
-    } else {
-        Err(format!(
-            "{address} belongs to one process: `tributary up --data-dir DIR` runs all services in one process; separate services share pubsub:PROJECT"
-        ))
-    }
 }
 
 impl From<BusAddress> for BusArgs {

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     /// The app does not exist, or the client may not read it; the response is the same.
-    #[error("app not found: check the name, and that your API key is for this app")]
+    #[error("app not found: check the name, and that your API key or token is for this app")]
     UnknownApp,
     #[error("path not found: see /openapi.json for the API")]
     UnknownPath,
@@ -31,12 +31,12 @@ pub(crate) enum ApiError {
     },
     /// The request has no valid API key or token.
     #[error(
-        "authentication required: send your e-mail and API key with HTTP Basic (the Gigalixir client reads them from the netrc file), or the key as a Bearer token"
+        "authentication required: send your API key or token as a Bearer token, or your e-mail and the key with HTTP Basic (the Gigalixir client reads them from the netrc file)"
     )]
     Unauthorized,
     /// The API key is valid, but its role does not allow the action.
     #[error(
-        "permission denied: your API key may read the logs of this app but not manage its drains; use an owner's key"
+        "permission denied: your API key or token may read the logs of this app but not manage its drains; use an owner's key"
     )]
     Forbidden,
     /// A browser sent the request for a page of another site.

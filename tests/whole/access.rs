@@ -83,7 +83,10 @@ async fn a_cluster_token_grants_access_to_the_namespaces_it_may_read() {
     let cluster = Cluster::start(&(writers(1, 1_000_000, 100) + USERS)).await;
     let up = up(&cluster, &["--auth", "kubernetes"]).await;
     wait_for_line(&up, "token-of-load").await;
-    for (token, word) in [("token-of-other", "app not found"), ("unknown-token", "authentication required")] {
+    for (token, word) in [
+        ("token-of-other", "app not found"),
+        ("unknown-token", "authentication required"),
+    ] {
         let (read, output) = logs(&up, token).await;
         assert!(!read && output.contains(word), "{output}");
     }

@@ -167,7 +167,7 @@ async fn a_working_deployment_has_no_failure_and_each_broken_one_reports_its_own
         emulator: &closed,
         ..good.clone()
     }
-    .assert_failure(&["bus", "cannot look up a topic", "check that the emulator is up"])
+    .assert_failure(&["bus", "cannot look up a topic", "check that the emulator is running"])
     .await;
     // The emulator accepts connections and never answers.
     Setup {

@@ -316,7 +316,7 @@ async fn a_data_directory_that_is_in_use_or_unusable_is_reported() {
     let data = dir.path().join("data").display().to_string();
     let demo = Tributary::start(&["demo", "--listen", "127.0.0.1:0", "--data-dir", &data], &[]).await;
     let output = run(&["demo", "--listen", "127.0.0.1:0", "--data-dir", &data], &[]).await;
-    assert_error(&output, &[&data, "in use by another process", "--data-dir"]);
+    assert_error(&output, &[&data, "another process is using it", "--data-dir"]);
     demo.terminate().await;
     let file = dir.path().join("file").display().to_string();
     std::fs::write(&file, "").unwrap();

@@ -100,7 +100,7 @@ impl Follower {
     /// Reads until the end of the stream is on the bus and the pod no longer lists the instance.
     /// Returns false if the collector shuts down first.
     pub async fn run(mut self) -> bool {
-        tracing::info!(stream = %self.stream.id(), app = %self.instance.app, process = self.instance.process, "container followed");
+        tracing::info!(stream = %self.stream.id(), app = %self.instance.app, process = self.instance.process, "following container");
         if self.stream.is_finished() || self.read_log().await {
             self.idle_guard = None;
             if !self.stream.drain_until(&self.shutdown).await {

@@ -13,12 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use collector::AppFrom;
 
-use crate::flags::{
-    bus::{BusArgs, shared_address},
-    registry::RegistryArgs,
-    server::ServerArgs,
-    storage::RetentionArgs,
-};
+use crate::flags::{bus::BusArgs, registry::RegistryArgs, server::ServerArgs, storage::RetentionArgs};
 use clock::Clocks;
 use report::{Report, count};
 
@@ -63,7 +58,7 @@ pub(crate) struct CheckArgs {
     accounts: Option<String>,
     /// Check this bus: `pubsub:PROJECT[,PROJECT…]` [default: no bus, as with `tributary up`, which
     /// embeds one]
-    #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS", help_heading = "Storage", value_parser = shared_address)]
+    #[arg(long, env = "TRIBUTARY_BUS", value_name = "BUS", help_heading = "Storage", value_parser = ::bus::BusAddress::parse_shared)]
     bus: Option<::bus::BusAddress>,
     #[command(flatten)]
     retention: RetentionArgs,
