@@ -8,7 +8,7 @@ use crate::{
     ack::Ack,
     app::AppName,
     origin::TRIBUTARY,
-    stream::StreamId,
+    stream_id::StreamId,
     time::{PublishTime, Timestamp},
 };
 

@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::{progress::StreamProgress, stream::StreamId, time::PublishTime};
+use crate::{progress::StreamProgress, stream_id::StreamId, time::PublishTime};
 
 /// Maximum length of a cursor's text. Longer cursors do not fit headers and query strings, so they
 /// are written without their streams ([coarse](Cursor::coarse)).

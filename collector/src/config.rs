@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use crate::{metrics::Metrics, status::Status};
+use crate::{metrics::Metrics, progress::Status};
 
 /// Below the kubelet's limit of four hours.
 const RENEW_AFTER: Duration = Duration::from_secs(3 * 3600);

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::Backoff,
+    context::Shared,
     notifier::{Notifier, ProblemKind},
     reader::{DrainReader, ReaderConfig},
     render::MessageFormat,
-    shared::Shared,
     stats::DrainStats,
     transport::{
         error::DeliveryError,

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{config::Replica, drain, shared::Shared, stats::DrainStats};
+use crate::{config::Replica, context::Shared, drain, stats::DrainStats};
 
 /// The interval at which reports are compared and gauges are set. Changes of state are reported at
 /// once.

@@ -14,11 +14,11 @@ mod frame;
 mod history;
 mod http;
 mod hub;
-mod limits;
 mod line;
 mod metrics;
 mod query;
 mod tail;
+mod tail_limits;
 #[cfg(test)]
 mod testing;
 

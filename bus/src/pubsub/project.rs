@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    admin::{Admin, Limit},
+    admin_client::{Admin, Limit},
     clients::Clients,
     durable::Reservations,
     failure::Failure,

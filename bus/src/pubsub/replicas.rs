@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::{
-    admin::Admin,
+    admin_client::Admin,
     failure::Failure,
     names::{Names, Purpose},
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
-use super::{admin::Admin, failure::Failure, names::Names, replicas::Replicas};
+use super::{admin_client::Admin, failure::Failure, names::Names, replicas::Replicas};
 use crate::{AppName, PublishTime};
 
 /// A reader's own subscription. Dropping it deletes it in the background.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     batch::{Gap, Part, PlatformMessage, StreamMetadata},
-    stream::StreamId,
+    stream_id::StreamId,
     time::PublishTime,
 };
 

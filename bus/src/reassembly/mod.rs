@@ -39,7 +39,7 @@ pub use timeouts::{CLOCK_TOLERANCE, GapTimeouts, LIVE_AGE, Now, REORDER_WINDOW};
 
 use crate::{
     batch::{Content, Delivery},
-    stream::StreamId,
+    stream_id::StreamId,
     time::PublishTime,
 };
 use delay::Delay;

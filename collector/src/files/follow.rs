@@ -22,9 +22,9 @@ use crate::{
     idle_metrics::IdleGuard,
     instance::ContainerState,
     metrics::Metrics,
+    progress::Status,
     publish::checkpoint::CheckpointStore,
     state_watch::{state_changed, wait_until_absent},
-    status::Status,
     stream::Stream,
 };
 

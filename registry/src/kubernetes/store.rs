@@ -22,8 +22,8 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    objects::{self, Content},
-    secrets::{REQUEST_TIMEOUT, Secrets, Write},
+    secret_client::{REQUEST_TIMEOUT, Secrets, Write},
+    secret_layout::{self, Content},
     watch::{WatchedState, watch_secrets},
 };
 use crate::{
@@ -83,8 +83,11 @@ impl KubernetesRegistry {
 
     /// The leases and reports of the Secret that a drain belongs to.
     async fn leases_of(&self, drain: u32) -> Result<Option<Leases>, RegistryError> {
-        let secret = self.secrets.get(&objects::leases_name(drain % LEASE_SECRETS)).await?;
-        let leases = secret.as_ref().map(objects::read_leases).transpose();
+        let secret = self
+            .secrets
+            .get(&secret_layout::leases_name(drain % LEASE_SECRETS))
+            .await?;
+        let leases = secret.as_ref().map(secret_layout::read_leases).transpose();
         leases.map_err(|reason| {
             self.secrets.error(format!(
                 "the Secret of the drain's lease is corrupt: {reason}; delete it"
@@ -110,7 +113,7 @@ impl KubernetesRegistry {
         let known = Arc::clone(&self.state.drains().borrow());
         let (known, change) = (&known, &change);
         let updates = by_secret.into_iter().map(|(index, drains)| async move {
-            let name = objects::leases_name(index);
+            let name = secret_layout::leases_name(index);
             let change = |leases: Option<Leases>| {
                 let mut leases = leases.unwrap_or_default();
                 let removed = leases.remove_stale(known, SystemTime::now());
@@ -118,7 +121,7 @@ impl KubernetesRegistry {
                 Ok((result, (changed || removed).then_some(Write::Put(leases))))
             };
             self.secrets
-                .update(&name, objects::read_leases, objects::leases, change)
+                .update(&name, secret_layout::read_leases, secret_layout::leases, change)
                 .await
         });
         try_join_all(updates).await
@@ -145,10 +148,10 @@ impl Registry for KubernetesRegistry {
                 drains.push(drain.clone());
                 Ok((drain, Some(Write::Put(drains))))
             };
-            let name = objects::drains_name(&app);
+            let name = secret_layout::drains_name(&app);
             let changed = self
                 .secrets
-                .update(&name, objects::read_drains, objects::drains, change);
+                .update(&name, secret_layout::read_drains, secret_layout::drains, change);
             let drain = changed.await?;
             Self::wait_visible(self.drains(), |drains| drains.contains_key(&drain.id)).await;
             Ok(drain)
@@ -170,10 +173,10 @@ impl Registry for KubernetesRegistry {
                 };
                 Ok(((), Some(next)))
             };
-            let name = objects::drains_name(&app);
+            let name = secret_layout::drains_name(&app);
             let changed = self
                 .secrets
-                .update(&name, objects::read_drains, objects::drains, change);
+                .update(&name, secret_layout::read_drains, secret_layout::drains, change);
             changed.await?;
             Self::wait_visible(self.drains(), |drains| !drains.contains_key(&id)).await;
             Ok(())
@@ -265,7 +268,7 @@ impl Registry for KubernetesRegistry {
                     .error("the Secret with the HMAC secret of the keys was deleted; restore it, or restart to create a new one, which makes all keys invalid")
             })?;
             let (key, stored) = NewKey::generate(&secret, &email, grants, lifetime);
-            let object = objects::key(&objects::key_name(&key.info.id), &stored);
+            let object = secret_layout::key(&secret_layout::key_name(&key.info.id), &stored);
             let params = PostParams::default();
             let added = self.secrets.request(self.secrets.api.create(&params, &object)).await?;
             added.ok_or_else(|| self.secrets.error("the namespace does not exist"))?;
@@ -288,9 +291,9 @@ impl Registry for KubernetesRegistry {
             if id.is_empty() || !is_hex {
                 return Err(RegistryError::UnknownKey);
             }
-            let name = objects::key_name(&id);
+            let name = secret_layout::key_name(&id);
             let secret = self.secrets.get(&name).await?.ok_or(RegistryError::UnknownKey)?;
-            let Ok(Some(Content::Key(stored))) = objects::read(&secret) else {
+            let Ok(Some(Content::Key(stored))) = secret_layout::read(&secret) else {
                 return Err(self.secrets.error(format!("the Secret {name} is corrupt; delete it")));
             };
             let params = DeleteParams::default();

@@ -17,8 +17,8 @@ use crate::{
         gzip::{self, Member},
         rendered::Rendered,
     },
-    limits::Admitted,
     tail::{Output, Tail},
+    tail_limits::Admitted,
 };
 
 /// Minimum time between two cursors in an event stream.

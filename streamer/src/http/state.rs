@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bus::Bus;
 use tokio_util::sync::CancellationToken;
 
-use crate::{access::Access, config::Config, hub::hubs::Hubs, limits::TailLimits, metrics::Metrics};
+use crate::{access::Access, config::Config, hub::hubs::Hubs, metrics::Metrics, tail_limits::TailLimits};
 
 /// Shared state of the HTTP server.
 pub(crate) struct AppState {

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    admin::publish_time,
+    admin_client::publish_time,
     attachment::{AttachmentChange, AttachmentMonitor},
     catch_up::{self, CatchUp, CatchUpStep},
     durable::Durable,

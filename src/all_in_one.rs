@@ -12,8 +12,8 @@ use registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin, console,
-    flags::{bus::owner_name, stack::StackArgs},
+    admin_listener, console,
+    flags::{all_in_one::StackArgs, bus::owner_name},
     service::{self, Service},
 };
 
@@ -57,14 +57,14 @@ impl Stack {
             .context("cannot read the address of the listener")?;
         let (listener, url) = (args.read.listener(listener)?, args.read.url(addr));
         console::eprintln_line(&format!("listening on {url}"));
-        let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
+        let admin_listener = admin_listener::bind(args.admin.admin_listen, ADMIN_PORT).await?;
         #[cfg(feature = "demo")]
         let admin_addr = admin_listener
             .local_addr()
             .context("cannot read the address of the admin listener")?;
         let mut metrics = MetricsRegistry::default();
         let streamer_stop = CancellationToken::new();
-        let ready = admin::ready(&bus, Some(kubernetes.clone()), streamer_stop.clone());
+        let ready = admin_listener::ready(&bus, Some(kubernetes.clone()), streamer_stop.clone());
         let mut config = args.collect.config(data_dir, args.retention.retention);
         config.metrics = collector::Metrics::register(&mut metrics);
         let (collector_bus, collector_stop) = (Arc::clone(&bus), CancellationToken::new());
@@ -91,7 +91,7 @@ impl Stack {
         let admin = Service::start(
             "admin listener",
             admin_stop.clone(),
-            admin::run(admin_listener, metrics, ready, admin_stop),
+            admin_listener::run(admin_listener, metrics, ready, admin_stop),
         );
         Ok(Self {
             url,

@@ -14,9 +14,9 @@ use tokio::{
 };
 
 use crate::{
-    api::Api,
     demo::has_kubectl,
     emulator::Emulator,
+    kubernetes_api::Api,
     manifests::{container, of_kind, rendered, started, strings},
     support::*,
 };
