@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin_listener, console,
     flags::{all_in_one::StackArgs, bus::owner_name},
+    readiness,
     service::{self, Service},
 };
 
@@ -64,7 +65,7 @@ impl Stack {
             .context("cannot read the address of the admin listener")?;
         let mut metrics = MetricsRegistry::default();
         let streamer_stop = CancellationToken::new();
-        let ready = admin_listener::ready(&bus, Some(kubernetes.clone()), streamer_stop.clone());
+        let ready = readiness::ready(&bus, Some(kubernetes.clone()), streamer_stop.clone());
         let mut config = args.collect.config(data_dir, args.retention.retention);
         config.metrics = collector::Metrics::register(&mut metrics);
         let (collector_bus, collector_stop) = (Arc::clone(&bus), CancellationToken::new());

@@ -3,11 +3,13 @@
 mod admin_listener;
 mod all_in_one;
 mod api_client;
+mod bind_error;
 mod cmd;
 mod console;
 mod deadline;
 mod flags;
 mod kube_client;
+mod readiness;
 mod service;
 mod signals;
 mod telemetry;

@@ -19,7 +19,6 @@ mod encoding;
 mod error;
 mod level;
 pub mod notice;
-mod origin;
 mod progress;
 #[cfg(feature = "pubsub")]
 mod pubsub;

@@ -147,7 +147,7 @@ impl StreamProgress {
     /// Returns whether this gap of unknown size in front of `seq` was reported.
     pub fn has_reported(&self, seq: u64, gap: &Gap) -> bool {
         let mut reported = self.unknown_gaps.iter();
-        reported.any(|(at, known)| *at == seq && known.as_ref() == Some(gap))
+        reported.any(|(at, reported_gap)| *at == seq && reported_gap.as_ref() == Some(gap))
     }
 }
 

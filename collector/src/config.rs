@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use crate::{metrics::Metrics, progress::Status};
+use crate::{metrics::Metrics, progress::Progress};
 
 /// Below the kubelet's limit of four hours.
 const RENEW_AFTER: Duration = Duration::from_secs(3 * 3600);
@@ -55,7 +55,7 @@ pub struct Config {
     /// app).
     pub topic_gc: Option<TopicGc>,
     /// Progress of the collector; keep a clone to read it.
-    pub status: Status,
+    pub progress: Progress,
     /// Metrics of the collector.
     pub metrics: Metrics,
 }
@@ -79,7 +79,7 @@ impl Config {
             app_burst: 0,
             spool_bytes: DEFAULT_SPOOL_BYTES,
             topic_gc: None,
-            status: Status::default(),
+            progress: Progress::default(),
             metrics: Metrics::default(),
         }
     }

@@ -37,7 +37,7 @@ pub use error::CollectorError;
 pub use instance::{ContainerState, Instance, InstanceKey};
 pub use metrics::Metrics;
 pub use pods::instances::running_instances;
-pub use progress::Status;
+pub use progress::Progress;
 
 use pods::{PodWatch, topic_gc::TopicCollector};
 use publish::{checkpoint::CheckpointStore, context::PublishContext, rate_limit::RateLimits, spool::Spool};

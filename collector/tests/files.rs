@@ -54,7 +54,7 @@ async fn every_line_is_read_once_and_outputs_are_separate_streams() {
         stream.assert_no_gaps();
     }
     assert!(!harness.bus.overlapped.load(Ordering::SeqCst));
-    assert_eq!(collector.status.unrecognized_lines(), 0);
+    assert_eq!(collector.progress.unrecognized_lines(), 0);
     collector.stop().await;
 }
 

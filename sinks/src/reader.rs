@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     budget::MemoryBudget,
-    metrics::LossReason,
+    metrics::GapLabel,
     queue::{Piece, SendQueue},
     render::{MessageFormat, StreamHeader, may_contain_level},
     stats::DrainStats,
@@ -158,7 +158,7 @@ impl DrainReader {
                 self.process_events();
             }
             ReaderItem::Unreadable(unreadable) => {
-                self.stats.add_gap(LossReason::Unreadable, 0);
+                self.stats.add_gap(GapLabel::Unreadable, 0);
                 self.push_notice(&notice::unreadable(&unreadable), PublishTime::now(), None);
             }
             ReaderItem::Interrupted { from, to } => self.on_interruption(from, to),
@@ -213,17 +213,17 @@ impl DrainReader {
         match (gap, self.interrupted, &mut self.overflow) {
             (None, Some(_), Some(overflow)) => overflow.lines += lines,
             (None, Some((from, _)), None) => {
-                self.stats.add_gap(LossReason::Retention, lines);
+                self.stats.add_gap(GapLabel::Retention, lines);
                 let notice = notice::drain_overflow(lines, from, event.published);
                 self.push_notice(&notice, event.published, None);
             }
             (None, None, _) => {
-                self.stats.add_gap(LossReason::Undelivered, lines);
+                self.stats.add_gap(GapLabel::Undelivered, lines);
                 let notice = notice::gap(&event.metadata, event.seq, lines, None);
                 self.push_notice(&notice, event.published, None);
             }
             (Some(gap), ..) => {
-                self.stats.add_gap(LossReason::from(&gap.reason), lines);
+                self.stats.add_gap(GapLabel::from(&gap.reason), lines);
                 let notice = notice::gap(&event.metadata, event.seq, lines, Some(gap));
                 self.push_notice(&notice, event.published, Some(receipt));
             }
@@ -232,7 +232,7 @@ impl DrainReader {
 
     fn report_overflow(&mut self) {
         let Some(overflow) = self.overflow.take() else { return };
-        self.stats.add_gap(LossReason::Retention, overflow.lines);
+        self.stats.add_gap(GapLabel::Retention, overflow.lines);
         let notice = notice::drain_overflow(overflow.lines, overflow.from, overflow.to);
         let piece = self.piece(&notice, overflow.to, None);
         self.queue.insert_at_stop(piece);

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin_listener,
     flags::{admin::AdminArgs, bus::BusArgs, collecting::CollectArgs, storage::RetentionArgs, validation::reject},
-    kube_client,
+    kube_client, readiness,
     service::{self, Service},
 };
 
@@ -83,7 +83,7 @@ pub(crate) async fn run(args: CollectorArgs, shutdown: CancellationToken) -> any
     let admin_listener = admin_listener::bind(args.admin.admin_listen, ADMIN_PORT).await?;
     let mut metrics = Registry::default();
     let (collector_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
-    let ready = admin_listener::ready(&bus, Some(kubernetes.clone()), collector_stop.clone());
+    let ready = readiness::ready(&bus, Some(kubernetes.clone()), collector_stop.clone());
     let mut config = args.collect.config(&args.data_dir, args.retention.retention);
     config.metrics = collector::Metrics::register(&mut metrics);
     let (collector_bus, stop) = (Arc::clone(&bus), collector_stop.clone());

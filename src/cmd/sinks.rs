@@ -18,6 +18,7 @@ use crate::{
         storage::RetentionArgs,
         validation::reject,
     },
+    readiness,
     service::{self, Service},
 };
 
@@ -92,7 +93,7 @@ pub(crate) async fn run(args: SinksArgs, shutdown: CancellationToken) -> anyhow:
     let bus = args.bus.open(&holder, args.retention.retention).await?;
     let mut metrics = Registry::default();
     let (sinks_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
-    let ready = admin_listener::ready(&bus, None, sinks_stop.clone());
+    let ready = readiness::ready(&bus, None, sinks_stop.clone());
     let config = Config {
         replica: args.replica.0,
         ..args.send.config(args.retention.retention, holder)

@@ -17,6 +17,7 @@ use crate::{
         storage::RetentionArgs,
         validation::reject,
     },
+    readiness,
     service::{self, Service},
 };
 
@@ -67,7 +68,7 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     let admin_listener = admin_listener::bind(args.admin.admin_listen, ADMIN_PORT).await?;
     let mut metrics = Registry::default();
     let (streamer_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
-    let ready = admin_listener::ready(&bus, None, streamer_stop.clone());
+    let ready = readiness::ready(&bus, None, streamer_stop.clone());
     let config = args.read.config(args.retention.retention);
     let streamer_metrics = streamer::Metrics::register(&mut metrics);
     let (streamer_bus, stop) = (Arc::clone(&bus), streamer_stop.clone());

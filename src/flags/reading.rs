@@ -10,7 +10,7 @@ use streamer::{Access, AllowedOrigins, Listener, Tls};
 use tokio::net::TcpListener;
 
 use crate::{
-    admin_listener::bind_error,
+    bind_error::bind_error,
     flags::{auth::AuthArgs, drains::DrainArgs},
 };
 

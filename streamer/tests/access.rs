@@ -198,8 +198,8 @@ async fn an_owner_lists_adds_and_removes_drains_as_the_gigalixir_client_does() {
     for id in [fixture.drain.to_string(), format!("\"{}\"", list().await[0]["id"])] {
         let body = format!("{{\"drain_id\": {id}}}");
         let answer = fixture.request(&Method::DELETE, path, Some(&key), &body).await;
-        let known = answer.status == StatusCode::OK;
-        assert!(known || answer.status == StatusCode::NOT_FOUND, "{answer:?}");
+        let is_removed = answer.status == StatusCode::OK;
+        assert!(is_removed || answer.status == StatusCode::NOT_FOUND, "{answer:?}");
     }
     assert!(list().await.iter().all(|drain| drain["id"] != fixture.drain));
     for body in ["", "{}", "nonsense", r#"{"drain_id": []}"#] {

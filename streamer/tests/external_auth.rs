@@ -40,7 +40,7 @@ enum TestAuthorizer {
 #[derive(Default)]
 struct Platform {
     allowed: Mutex<HashSet<(String, String, String)>>,
-    known: Mutex<HashSet<String>>,
+    valid_credentials: Mutex<HashSet<String>>,
     calls: AtomicUsize,
     is_down: AtomicBool,
 }
@@ -52,7 +52,7 @@ async fn decide(State(platform): State<Arc<Platform>>, Json(body): Json<Value>) 
     }
     let text = |name: &str| body[name].as_str().unwrap().to_owned();
     let (app, action, authorization) = (text("app"), text("action"), text("authorization"));
-    if !platform.known.lock().contains(&authorization) {
+    if !platform.valid_credentials.lock().contains(&authorization) {
         return StatusCode::UNAUTHORIZED;
     }
     match platform.allowed.lock().contains(&(authorization, app, action)) {
@@ -97,7 +97,7 @@ impl TestAuthorizer {
         match self {
             Self::Kubernetes(cluster) => cluster.set_users(apps.iter().map(|app| owner(app)).collect()),
             Self::Webhook(platform, _) => {
-                *platform.known.lock() = apps.iter().map(|app| bearer(app)).collect();
+                *platform.valid_credentials.lock() = apps.iter().map(|app| bearer(app)).collect();
                 let permissions = apps
                     .iter()
                     .flat_map(|app| ["read", "drains"].map(|action| (app, action)));

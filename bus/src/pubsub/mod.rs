@@ -32,6 +32,7 @@ mod pull;
 mod reader_task;
 mod replicas;
 mod settings;
+mod subscription_factory;
 mod temporary;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};

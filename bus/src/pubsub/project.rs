@@ -13,7 +13,7 @@ use super::{
     publish::{Budget, Publishers},
     replicas::{Replicas, SWEEP_INTERVAL},
     settings::PubSubSettings,
-    temporary::SubscriptionFactory,
+    subscription_factory::SubscriptionFactory,
 };
 use crate::{AppName, Batch, BusError, PublishTime};
 

@@ -110,14 +110,14 @@ impl KubernetesRegistry {
         for drain in drains {
             by_secret.entry(drain % LEASE_SECRETS).or_default().push(*drain);
         }
-        let known = Arc::clone(&self.state.drains().borrow());
-        let (known, change) = (&known, &change);
+        let existing_drains = Arc::clone(&self.state.drains().borrow());
+        let (existing_drains, change) = (&existing_drains, &change);
         let updates = by_secret.into_iter().map(|(index, drains)| async move {
             let name = secret_layout::leases_name(index);
             let change = |leases: Option<Leases>| {
                 let mut leases = leases.unwrap_or_default();
-                let removed = leases.remove_stale(known, SystemTime::now());
-                let (result, changed) = change(&mut leases, &drains, known);
+                let removed = leases.remove_stale(existing_drains, SystemTime::now());
+                let (result, changed) = change(&mut leases, &drains, existing_drains);
                 Ok((result, (changed || removed).then_some(Write::Put(leases))))
             };
             self.secrets
@@ -140,11 +140,11 @@ impl Registry for KubernetesRegistry {
     fn add_drain(&self, app: &str, url: &DrainUrl, max: usize) -> BoxFuture<'_, Result<Drain, RegistryError>> {
         let (app, url) = (app.to_owned(), url.clone());
         async move {
-            let known = Arc::clone(&self.drains().borrow());
+            let existing_drains = Arc::clone(&self.drains().borrow());
             let change = |drains: Option<Vec<Drain>>| {
                 let mut drains = drains.unwrap_or_default();
                 Drain::check_new(drains.iter(), url.as_str(), max)?;
-                let drain = Drain::new(&app, url.as_str(), |id| known.contains_key(&id));
+                let drain = Drain::new(&app, url.as_str(), |id| existing_drains.contains_key(&id));
                 drains.push(drain.clone());
                 Ok((drain, Some(Write::Put(drains))))
             };
@@ -187,8 +187,8 @@ impl Registry for KubernetesRegistry {
     fn acquire_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<Vec<u32>, RegistryError>> {
         let (holder, wanted, now) = (holder.to_owned(), drains.to_vec(), SystemTime::now());
         async move {
-            let acquire = |leases: &mut Leases, wanted: &[u32], known: &Drains| {
-                let acquired = leases.acquire(&holder, wanted, known, now);
+            let acquire = |leases: &mut Leases, wanted: &[u32], existing_drains: &Drains| {
+                let acquired = leases.acquire(&holder, wanted, existing_drains, now);
                 let changed = !acquired.is_empty();
                 (acquired, changed)
             };
@@ -210,10 +210,10 @@ impl Registry for KubernetesRegistry {
         async move {
             let drains: Vec<u32> = delivered.iter().map(|(drain, _)| *drain).collect();
             let delivered: BTreeMap<u32, SystemTime> = delivered.into_iter().collect();
-            let deliver = |leases: &mut Leases, drains: &[u32], known: &Drains| {
+            let deliver = |leases: &mut Leases, drains: &[u32], existing_drains: &Drains| {
                 let mut due = false;
                 for (drain, at) in drains.iter().filter_map(|drain| delivered.get_key_value(drain)) {
-                    due |= known.contains_key(drain) && leases.record_delivered(*drain, *at);
+                    due |= existing_drains.contains_key(drain) && leases.record_delivered(*drain, *at);
                 }
                 ((), due)
             };
@@ -234,10 +234,10 @@ impl Registry for KubernetesRegistry {
         async move {
             let drains: Vec<u32> = reports.iter().map(|(drain, _)| *drain).collect();
             let reports: BTreeMap<u32, DrainReport> = reports.into_iter().collect();
-            let report = |leases: &mut Leases, drains: &[u32], known: &Drains| {
+            let report = |leases: &mut Leases, drains: &[u32], existing_drains: &Drains| {
                 let mut changed = false;
                 for (drain, report) in drains.iter().filter_map(|drain| reports.get_key_value(drain)) {
-                    changed |= known.contains_key(drain) && leases.record_report(*drain, report.clone());
+                    changed |= existing_drains.contains_key(drain) && leases.record_report(*drain, report.clone());
                 }
                 ((), changed)
             };

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{connect::Connection, error::DeliveryError, outcome::Outcome};
-use crate::{metrics::LossReason, queue::Rendered, reader::DrainReader, stats::DrainStats};
+use crate::{metrics::GapLabel, queue::Rendered, reader::DrainReader, stats::DrainStats};
 
 /// The maximum size of a frame in bytes and in messages, as in Logplex.
 const FRAME_BYTES: usize = 102_400;
@@ -160,7 +160,7 @@ impl FrameSender {
                         413
                     };
                     let lines = frame.rendered.lines;
-                    stats.add_gap(LossReason::Rejected, lines);
+                    stats.add_gap(GapLabel::Rejected, lines);
                     reader.confirm(frame.pieces);
                     on_rejection(Rejection { lines, status });
                 }
