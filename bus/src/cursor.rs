@@ -8,7 +8,7 @@ use crate::{progress::StreamProgress, stream_id::StreamId, time::PublishTime};
 /// are written without their streams ([coarse](Cursor::coarse)).
 pub const MAX_CURSOR_CHARS: usize = 4096;
 
-/// First byte of the encoded form. Another value is not a cursor.
+/// First byte of the encoded form. Text that starts with another byte is rejected.
 const VERSION: u8 = 1;
 
 /// Flag of a cursor whose streams were omitted.

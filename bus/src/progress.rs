@@ -8,7 +8,7 @@ use crate::{batch::Gap, ranges::Ranges, time::PublishTime};
 ///
 /// *Shape*: the next sequence number `next`. Every sequence number below it is in one of three
 /// states: delivered (the default), reported as a gap, or skipped, because the reader joined the
-/// stream behind it. Lines of the last two states may still arrive late.
+/// stream after it. Lines of the last two states may still arrive late.
 ///
 /// *Invariants*: `unreported ⊆ undelivered ⊆ 0..next`. `next` and `last_published` never decrease.
 ///

@@ -24,7 +24,7 @@ pub struct Config {
     /// Label selector for pods, with the syntax of `kubectl -l`. Pods with the annotation
     /// `tributary.dev/exclude: "true"` are never collected.
     pub pod_selector: Option<String>,
-    /// Label selector for namespaces. Needs the right to list namespaces.
+    /// Label selector for namespaces. Needs permission to list namespaces.
     pub namespace_selector: Option<String>,
     /// Directory for checkpoints and spool, created if it does not exist. Belongs to one collector
     /// at a time.
@@ -51,7 +51,7 @@ pub struct Config {
     /// are dropped and recorded as a gap. At least 4 MiB.
     pub spool_bytes: u64,
     /// Deletes topics of apps that no longer exist in the cluster; `None`: never. Requires a bus
-    /// that only this cluster uses, and the right to list namespaces (or pods, if a label names the
+    /// that only this cluster uses, and permission to list namespaces (or pods, if a label names the
     /// app).
     pub topic_gc: Option<TopicGc>,
     /// Progress of the collector; keep a clone to read it.

@@ -161,7 +161,7 @@ impl Metrics {
         );
         registry.register(
             "lost_lines",
-            "Lines not delivered to a receiver, by reason, where their number is known",
+            "Lines not delivered to a receiver, by reason; gaps of unknown size are not counted",
             metrics.lost_lines.clone(),
         );
         registry.register(

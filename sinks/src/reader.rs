@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     budget::MemoryBudget,
     metrics::GapLabel,
-    queue::{Piece, SendQueue},
+    queue::{QueueItem, SendQueue},
     render::{MessageFormat, StreamHeader, may_contain_level},
     stats::DrainStats,
 };
@@ -192,7 +192,7 @@ impl DrainReader {
             match &event.kind {
                 EventKind::Lines { data, lines, .. } => {
                     let header = self.header(&event);
-                    self.queue.push(Piece {
+                    self.queue.push(QueueItem {
                         data: data.clone(),
                         lines: *lines,
                         rendered_once: 0,
@@ -234,17 +234,17 @@ impl DrainReader {
         let Some(overflow) = self.overflow.take() else { return };
         self.stats.add_gap(GapLabel::Retention, overflow.lines);
         let notice = notice::drain_overflow(overflow.lines, overflow.from, overflow.to);
-        let piece = self.piece(&notice, overflow.to, None);
-        self.queue.insert_at_stop(piece);
+        let item = self.item(&notice, overflow.to, None);
+        self.queue.insert_at_stop(item);
     }
 
     fn push_notice(&mut self, notice: &Notice, published: PublishTime, receipt: Option<Receipt>) {
-        let piece = self.piece(notice, published, receipt);
-        self.queue.push(piece);
+        let item = self.item(notice, published, receipt);
+        self.queue.push(item);
     }
 
-    fn piece(&self, notice: &Notice, published: PublishTime, receipt: Option<Receipt>) -> Piece {
-        Piece {
+    fn item(&self, notice: &Notice, published: PublishTime, receipt: Option<Receipt>) -> QueueItem {
+        QueueItem {
             data: format!("{} {}\n", Timestamp::now(), notice.text).into(),
             lines: 1,
             rendered_once: 0,
@@ -256,11 +256,11 @@ impl DrainReader {
         }
     }
 
-    /// Confirms the first pieces, counted since the connection began: their lines are delivered or
+    /// Confirms the first items, counted since the connection began: their lines are delivered or
     /// lost. Returns the number of their lines without platform messages.
-    pub(crate) fn confirm(&mut self, pieces: u64) -> u64 {
+    pub(crate) fn confirm(&mut self, items: u64) -> u64 {
         let reassembly = &mut self.reassembly;
-        self.queue.confirm(pieces, |receipt| reassembly.acknowledge(receipt))
+        self.queue.confirm(items, |receipt| reassembly.acknowledge(receipt))
     }
 
     fn header(&mut self, event: &Event) -> Arc<StreamHeader> {

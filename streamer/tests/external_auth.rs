@@ -235,7 +235,7 @@ async fn permitted_clients_read_and_manage_and_others_get_app_not_found(fixture:
                 .await;
             assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {path}");
             answer.assert_error("app not found");
-            for unknown in [None, Some("Bearer nobody"), Some("Basic %%")] {
+            for unknown in [None, Some("Bearer invalid"), Some("Basic %%")] {
                 let answer = fixture.stack.request(&method, &path, unknown, &body).await;
                 let hidden = app == "no%20name" && answer.status == StatusCode::NOT_FOUND;
                 assert!(

@@ -20,11 +20,11 @@ mod monitoring;
 #[path = "../support/name_server.rs"]
 mod name_server;
 mod openapi;
+mod permissions;
 mod projects;
 mod pypi;
 mod reference;
 mod replicas;
-mod rights;
 mod sinks;
 mod subscriptions;
 mod support;

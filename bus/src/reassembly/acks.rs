@@ -63,7 +63,7 @@ impl Acks {
         }
     }
 
-    /// Acknowledges a gap that was reported at `seq`: at the gap's own start, or behind those of
+    /// Acknowledges a gap that was reported at `seq`: at the gap's own start, or after those of
     /// its lines that arrived.
     pub(super) fn acknowledge_gap(&mut self, seq: u64, gap: &Gap) {
         let found = self.gaps.iter_mut().find(|recorded| {

@@ -94,8 +94,8 @@ impl Stream {
         self.progress.last_published()
     }
 
-    /// Returns since when the stream waits for missing lines, and whether in a backlog. `None` if
-    /// nothing is known to be missing.
+    /// Returns the time since which the stream has waited for missing lines, and whether it reads a
+    /// backlog. `None` if it waits for none.
     pub(super) fn waits_since(&mut self) -> Option<(Duration, bool)> {
         if !self.is_blocked() {
             return None;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::support::{Harness, in_time};
 
-/// Each instance of a container that is always restarted is a complete stream of its own.
+/// Each instance of a container that is always restarted is a separate, complete stream.
 pub async fn instances_are_separate_streams(harness: Harness) {
     let collector = harness.collect().await;
     for _ in 0..2 {

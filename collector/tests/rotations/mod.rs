@@ -1,4 +1,4 @@
-//! Log rotation: unreadable files are recorded once, in their place, and nothing else is.
+//! Log rotation: unreadable files are recorded once, at their position, and nothing else is.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -52,8 +52,8 @@ struct Frame {
     id: String,
     body: Bytes,
     rendered: Rendered,
-    /// The number of pieces in frames up to and including this one.
-    pieces: u64,
+    /// The number of items in frames up to and including this one.
+    items: u64,
     is_sent: bool,
 }
 
@@ -147,7 +147,7 @@ impl FrameSender {
             match response {
                 Response::Accepted(_) => {
                     stats.add_delivered(frame.rendered.lines);
-                    reader.confirm(frame.pieces);
+                    reader.confirm(frame.items);
                 }
                 Response::TooLarge if frame.rendered.messages > 1 => {
                     self.max_frame_bytes = (frame.body.len() / 2).clamp(1, self.max_frame_bytes);
@@ -161,7 +161,7 @@ impl FrameSender {
                     };
                     let lines = frame.rendered.lines;
                     stats.add_gap(GapLabel::Rejected, lines);
-                    reader.confirm(frame.pieces);
+                    reader.confirm(frame.items);
                     on_rejection(Rejection { lines, status });
                 }
             }
@@ -212,12 +212,12 @@ impl FrameSender {
 
 impl Frame {
     /// A frame with a new id.
-    fn new(body: Bytes, rendered: Rendered, pieces: u64) -> Self {
+    fn new(body: Bytes, rendered: Rendered, items: u64) -> Self {
         Self {
             id: format!("{:032X}", rand::random::<u128>()),
             body,
             rendered,
-            pieces,
+            items,
             is_sent: false,
         }
     }

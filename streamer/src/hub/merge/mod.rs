@@ -66,7 +66,7 @@ pub(crate) struct Merge {
 struct StreamKeys {
     /// Key of the last line or gap.
     last: Timestamp,
-    /// Key of the last gap, behind which late lines are placed.
+    /// Key of the last gap, after which late lines are placed.
     gap: Timestamp,
     /// When the first event arrived.
     since: Duration,
@@ -134,7 +134,7 @@ impl Merge {
         }
     }
 
-    /// Adds late lines. They are released directly behind their gap.
+    /// Adds late lines. They are released directly after their gap.
     fn push_late(&mut self, key: StreamKey, event: Event) {
         let at = self.streams.get(&key).map_or(MIN_KEY, |keys| keys.gap);
         let first = self.pending.len();
