@@ -52,6 +52,7 @@ impl Stack {
         let bus = open_bus(args, data_dir).await?;
         let registry = args.registry.open(Some(data_dir)).await?;
         let access = args.read.access(registry.clone(), Some(kubernetes.clone())).await?;
+        let drains = args.read.drain_service(registry.clone())?;
         let listener = args.read.bind().await?;
         let addr = listener
             .local_addr()
@@ -77,7 +78,7 @@ impl Stack {
         let streamer_metrics = streamer::Metrics::register(&mut metrics);
         let (streamer_bus, stop) = (Arc::clone(&bus), streamer_stop.clone());
         let streamer = Service::start("streamer", streamer_stop, async move {
-            Ok(streamer::run(config, access, listener, streamer_bus, streamer_metrics, stop).await?)
+            Ok(streamer::run(config, access, drains, listener, streamer_bus, streamer_metrics, stop).await?)
         });
         let sinks = registry.clone().map(|registry| {
             let holder = owner_name(data_dir);

@@ -57,7 +57,8 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     reject(errors)?;
     let listener = args.read.bind().await?;
     let registry = args.registry.open(None).await?;
-    let access = args.read.access(registry, None).await?;
+    let access = args.read.access(registry.clone(), None).await?;
+    let drains = args.read.drain_service(registry)?;
     let addr = listener
         .local_addr()
         .context("cannot read the address of the listener")?;
@@ -73,7 +74,7 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     let streamer_metrics = streamer::Metrics::register(&mut metrics);
     let (streamer_bus, stop) = (Arc::clone(&bus), streamer_stop.clone());
     let streamer = Service::start("streamer", streamer_stop, async move {
-        Ok(streamer::run(config, access, listener, streamer_bus, streamer_metrics, stop).await?)
+        Ok(streamer::run(config, access, drains, listener, streamer_bus, streamer_metrics, stop).await?)
     });
     let (housekeeping_bus, housekeeping_stop) = (Arc::clone(&bus), CancellationToken::new());
     let stop = housekeeping_stop.clone();

@@ -102,7 +102,7 @@ impl AuthArgs {
         kubernetes: Option<kube::Client>,
     ) -> anyhow::Result<Access> {
         Ok(match (&self.auth, registry) {
-            (Auth::None, registry) => Access::unauthenticated(registry),
+            (Auth::None, _) => Access::unauthenticated(),
             (Auth::Keys, Some(registry)) => Access::api_keys(registry),
             (Auth::Keys, None) => {
                 bail!("--auth keys needs a registry; set --registry file:PATH or --registry kubernetes:NAMESPACE")

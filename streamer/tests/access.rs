@@ -34,7 +34,8 @@ impl Fixture {
         let dir = TempDir::new().unwrap();
         let opened = FileRegistry::open(dir.path().join("registry.json")).await.unwrap();
         let registry = Arc::new(opened);
-        let stack = Stack::with_access(Access::api_keys(Arc::clone(&registry) as Arc<dyn Registry>)).await;
+        let keys = Arc::clone(&registry) as Arc<dyn Registry>;
+        let stack = Stack::with_access(Access::api_keys(Arc::clone(&keys)), keys).await;
         stack.publish([lines(&stream("web-1", Duration::ZERO), 0, 3)]).await;
         let url = DrainUrl::parse(DRAIN, &AddressPolicy::default()).unwrap();
         let drain = registry.add_drain("shop", &url, 5).await.unwrap().id;

@@ -145,7 +145,11 @@ impl Fixture {
         let url = DrainUrl::parse("https://u:hunter2@example.com/logs", &AddressPolicy::default()).unwrap();
         let drain = registry.add_drain("shop", &url, 5).await.unwrap().id;
         authorizer.allow(&["shop", "blog"]);
-        let stack = Stack::with_access(authorizer.access(Some(Arc::clone(&registry) as _))).await;
+        let stack = Stack::with_access(
+            authorizer.access(Some(Arc::clone(&registry) as _)),
+            Arc::clone(&registry) as _,
+        )
+        .await;
         stack.publish([lines(&stream("web-1", Duration::ZERO), 0, 3)]).await;
         Self {
             stack,
