@@ -77,8 +77,8 @@ impl Access {
     /// its drains.
     ///
     /// Decisions are cached for `cache_time`. An open response ends within twice that time after the
-    /// permission is revoked. Replicas with the same registry
-    /// accept each other's log sessions.
+    /// permission is revoked. Replicas with the same registry accept each other's log
+    /// sessions.
     pub fn kubernetes(client: kube::Client, registry: Option<Arc<dyn Registry>>, cache_time: Duration) -> Self {
         Self::external(Authorizer::Kubernetes(client), registry, cache_time)
     }
