@@ -1,17 +1,19 @@
 //! `tributary`: parses the command line, sets up telemetry and signals, and runs a subcommand.
 
-mod admin;
+mod admin_listener;
+mod all_in_one;
 mod api_client;
+mod bind_error;
 mod cmd;
 mod console;
 mod deadline;
-mod environment;
 mod flags;
 mod kube_client;
+mod readiness;
 mod service;
 mod signals;
-mod stack;
 mod telemetry;
+mod unknown_variables;
 mod usage;
 
 use std::process::ExitCode;
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
         Err(error) => return usage::report(error),
     };
     let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for warning in environment::warnings(&Cli::command(), variables) {
+    for warning in unknown_variables::warnings(&Cli::command(), variables) {
         console::eprintln_line(&warning);
     }
     telemetry::start(cli.log_filter());

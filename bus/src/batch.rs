@@ -7,8 +7,7 @@ use bytes::Bytes;
 use crate::{
     ack::Ack,
     app::AppName,
-    origin::TRIBUTARY,
-    stream::StreamId,
+    stream_id::StreamId,
     time::{PublishTime, Timestamp},
 };
 
@@ -26,6 +25,9 @@ pub const MAX_LINE_BYTES: usize = 256 * 1024;
 /// Maximum data of a batch in bytes. At 50 ms per publish, 1 MiB allows 20 MB/s per stream; it
 /// stays far below Pub/Sub's limit of 10 MB per message.
 pub const MAX_BATCH_BYTES: usize = 1 << 20;
+
+/// Process and origin of the messages that Tributary adds to an app's log.
+pub const TRIBUTARY: &str = "tributary";
 
 /// Attributes that all batches of one stream share.
 #[derive(Clone, Debug, PartialEq, Eq)]

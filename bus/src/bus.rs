@@ -100,7 +100,8 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Runs the engine's background maintenance for a process that reads, until
     /// [`close`](Self::close): this replica's heartbeat, and the removal of subscriptions that dead
-    /// replicas left behind. Returns at once for an engine that needs none.
+    /// replicas left behind. Returns immediately if the engine needs no
+    /// maintenance.
     fn run_housekeeping(&self) -> BoxFuture<'_, ()> {
         std::future::ready(()).boxed()
     }
@@ -118,7 +119,7 @@ pub trait Bus: Send + Sync + 'static {
     }
 }
 
-/// Kinds of bus calls that need different rights.
+/// Kinds of bus calls that need different permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BusOperation {
     /// [`Bus::check`].

@@ -2,13 +2,13 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::{progress::StreamProgress, stream::StreamId, time::PublishTime};
+use crate::{progress::StreamProgress, stream_id::StreamId, time::PublishTime};
 
 /// Maximum length of a cursor's text. Longer cursors do not fit headers and query strings, so they
 /// are written without their streams ([coarse](Cursor::coarse)).
 pub const MAX_CURSOR_CHARS: usize = 4096;
 
-/// First byte of the encoded form. Another value is not a cursor.
+/// First byte of the encoded form. Text that starts with another byte is rejected.
 const VERSION: u8 = 1;
 
 /// Flag of a cursor whose streams were omitted.

@@ -9,35 +9,34 @@
 //! `embedded/` and `pubsub/`, and a variant of [`BusAddress`].
 
 mod ack;
-mod address;
 mod app;
 mod batch;
 mod bus;
+mod bus_address;
 pub mod cursor;
 mod embedded;
 mod encoding;
 mod error;
 mod level;
 pub mod notice;
-mod origin;
 mod progress;
 #[cfg(feature = "pubsub")]
 mod pubsub;
 mod ranges;
 pub mod reassembly;
 pub mod rendezvous;
-mod stream;
+mod stream_id;
 mod time;
 mod wire;
 
 pub use ack::{Ack, AckOutcome};
-pub use address::{BusAddress, BusSettings, InvalidBusAddress};
 pub use app::{AppName, InvalidAppName};
 pub use batch::{
     Batch, Content, Delivery, Fd, Gap, GapReason, MAX_BATCH_BYTES, MAX_LINE_BYTES, Part, PlatformMessage,
     StreamMetadata, VERSION,
 };
 pub use bus::{Bus, BusOperation, Reader, ReaderItem, Start};
+pub use bus_address::{BusAddress, BusSettings, InvalidBusAddress};
 pub use embedded::{Embedded, EmbeddedSettings};
 pub use error::BusError;
 pub use level::Level;
@@ -45,6 +44,6 @@ pub use progress::StreamProgress;
 #[cfg(feature = "pubsub")]
 pub use pubsub::{EMULATOR_VARIABLE, PubSub, PubSubSettings};
 pub use ranges::Ranges;
-pub use stream::{Epoch, InvalidStreamId, StreamId};
+pub use stream_id::{Epoch, InvalidStreamId, StreamId};
 pub use time::{PublishTime, Timestamp};
 pub use wire::Unreadable;

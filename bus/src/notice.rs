@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt::Write, sync::Arc};
 
 use serde::Serialize;
 
-pub use crate::origin::TRIBUTARY;
+pub use crate::batch::TRIBUTARY;
 use crate::{
     batch::{Content, Gap, GapReason, PlatformMessage, StreamMetadata},
     time::{PublishTime, Timestamp},

@@ -8,7 +8,7 @@ use crate::{batch::Gap, ranges::Ranges, time::PublishTime};
 ///
 /// *Shape*: the next sequence number `next`. Every sequence number below it is in one of three
 /// states: delivered (the default), reported as a gap, or skipped, because the reader joined the
-/// stream behind it. Lines of the last two states may still arrive late.
+/// stream after it. Lines of the last two states may still arrive late.
 ///
 /// *Invariants*: `unreported ⊆ undelivered ⊆ 0..next`. `next` and `last_published` never decrease.
 ///
@@ -147,7 +147,7 @@ impl StreamProgress {
     /// Returns whether this gap of unknown size in front of `seq` was reported.
     pub fn has_reported(&self, seq: u64, gap: &Gap) -> bool {
         let mut reported = self.unknown_gaps.iter();
-        reported.any(|(at, known)| *at == seq && known.as_ref() == Some(gap))
+        reported.any(|(at, reported_gap)| *at == seq && reported_gap.as_ref() == Some(gap))
     }
 }
 

@@ -265,8 +265,8 @@ const REASONS: [(&str, GapReason); 6] = [
 
 impl GapReason {
     fn from_wire(text: &str) -> Self {
-        let known = REASONS.into_iter().find(|(token, _)| *token == text);
-        known.map_or_else(|| Self::Other(text.to_owned()), |(_, reason)| reason)
+        let reason = REASONS.into_iter().find(|(token, _)| *token == text);
+        reason.map_or_else(|| Self::Other(text.to_owned()), |(_, reason)| reason)
     }
 }
 

@@ -96,7 +96,7 @@ async fn a_torn_tail_is_truncated_and_earlier_batches_are_kept() {
             bus.publish(lines(&web, seq, seq + 1)).await.unwrap();
         }
     }
-    // A crash during a write leaves a partial record behind the last complete one.
+    // A crash during a write leaves a partial record after the last complete one.
     let segment = dir.path().join("apps/shop/00000000000000000000.seg");
     let bytes = std::fs::read(&segment).unwrap();
     let record = bytes.len() / 20;
@@ -113,7 +113,7 @@ async fn a_torn_tail_is_truncated_and_earlier_batches_are_kept() {
         assert_eq!(
             stored(&bus, &shop(), Start::Oldest).await.len(),
             20,
-            "writing continues behind the last valid record"
+            "writing continues after the last valid record"
         );
     }
     // A crash of the machine can leave zeros or other bytes.

@@ -130,7 +130,7 @@ fn an_invalid_message_is_rejected_with_the_reason() {
     let data = Bytes::copy_from_slice(good.data());
     let with = |name: &'static str, value: &str| {
         let mut attributes = good.attributes();
-        attributes.retain(|(known, _)| *known != name);
+        attributes.retain(|(attribute, _)| *attribute != name);
         attributes.push((name, value.to_owned()));
         read(&attributes, data.clone()).unwrap_err()
     };

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use crate::{metrics::Metrics, status::Status};
+use crate::{metrics::Metrics, progress::Progress};
 
 /// Below the kubelet's limit of four hours.
 const RENEW_AFTER: Duration = Duration::from_secs(3 * 3600);
@@ -24,7 +24,7 @@ pub struct Config {
     /// Label selector for pods, with the syntax of `kubectl -l`. Pods with the annotation
     /// `tributary.dev/exclude: "true"` are never collected.
     pub pod_selector: Option<String>,
-    /// Label selector for namespaces. Needs the right to list namespaces.
+    /// Label selector for namespaces. Needs permission to list namespaces.
     pub namespace_selector: Option<String>,
     /// Directory for checkpoints and spool, created if it does not exist. Belongs to one collector
     /// at a time.
@@ -51,11 +51,11 @@ pub struct Config {
     /// are dropped and recorded as a gap. At least 4 MiB.
     pub spool_bytes: u64,
     /// Deletes topics of apps that no longer exist in the cluster; `None`: never. Requires a bus
-    /// that only this cluster uses, and the right to list namespaces (or pods, if a label names the
+    /// that only this cluster uses, and permission to list namespaces (or pods, if a label names the
     /// app).
     pub topic_gc: Option<TopicGc>,
     /// Progress of the collector; keep a clone to read it.
-    pub status: Status,
+    pub progress: Progress,
     /// Metrics of the collector.
     pub metrics: Metrics,
 }
@@ -79,7 +79,7 @@ impl Config {
             app_burst: 0,
             spool_bytes: DEFAULT_SPOOL_BYTES,
             topic_gc: None,
-            status: Status::default(),
+            progress: Progress::default(),
             metrics: Metrics::default(),
         }
     }

@@ -81,9 +81,9 @@ impl Collector for IdleMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let idle = self.idle_seconds();
         let max = ConstGauge::new(idle.iter().copied().fold(0.0, f64::max));
-        let help = "Longest time since a running container wrote its last byte";
+        let help = "Longest time since a running container wrote its last byte.";
         max.encode(encoder.encode_descriptor("max_idle", help, Some(&Unit::Seconds), max.metric_type())?)?;
-        let help = "Running containers without output for more than over_seconds";
+        let help = "Running containers without output for longer than the label over_seconds states.";
         let mut family = encoder.encode_descriptor("idle_containers", help, None, MetricType::Gauge)?;
         for over in OVER_SECONDS {
             let count = idle.iter().filter(|seconds| **seconds > over as f64).count();

@@ -18,10 +18,10 @@ mod idle_metrics;
 mod instance;
 mod metrics;
 mod pods;
+mod progress;
 mod publish;
 mod retry;
 mod state_watch;
-mod status;
 #[doc(hidden)]
 pub mod stream;
 mod supervisor;
@@ -37,7 +37,7 @@ pub use error::CollectorError;
 pub use instance::{ContainerState, Instance, InstanceKey};
 pub use metrics::Metrics;
 pub use pods::instances::running_instances;
-pub use status::Status;
+pub use progress::Progress;
 
 use pods::{PodWatch, topic_gc::TopicCollector};
 use publish::{checkpoint::CheckpointStore, context::PublishContext, rate_limit::RateLimits, spool::Spool};

@@ -176,7 +176,7 @@ impl Metrics {
         );
         registry.register(
             "polled_containers",
-            "Containers whose log is polled because the follow limit of their node is reached",
+            "Containers whose log is polled because their node has reached its limit of open follow requests",
             metrics.polled.clone(),
         );
         registry.register_with_unit(
@@ -198,7 +198,7 @@ impl Metrics {
         registry.register("gaps", "Gaps recorded, by reason", metrics.gaps.clone());
         registry.register(
             "lost_lines",
-            "Lines in recorded gaps where the number is known, by reason",
+            "Lines in recorded gaps, by reason; gaps of unknown size are not counted",
             metrics.lost_lines.clone(),
         );
         registry.register_collector(Box::new(metrics.idle.clone()));

@@ -275,7 +275,7 @@ async fn a_batch_accepted_without_a_response_is_neither_lost_nor_repeated() {
     for rotated in [false, true] {
         let harness = Harness::new().await;
         harness.pod("p", RestartPolicy::Never).await;
-        let accepted = either_source::kill_before_acceptance_is_known(&harness).await;
+        let accepted = either_source::kill_with_unconfirmed_batches(&harness).await;
         if !rotated {
             let collector = harness.collect().await;
             harness.wait_for_lines(200).await.assert_whole(0..200);

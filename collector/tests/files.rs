@@ -54,7 +54,7 @@ async fn every_line_is_read_once_and_outputs_are_separate_streams() {
         stream.assert_no_gaps();
     }
     assert!(!harness.bus.overlapped.load(Ordering::SeqCst));
-    assert_eq!(collector.status.unrecognized_lines(), 0);
+    assert_eq!(collector.progress.unrecognized_lines(), 0);
     collector.stop().await;
 }
 
@@ -271,7 +271,7 @@ async fn files_removed_during_an_outage_are_gaps_in_their_place() {
         .iter()
         .all(|(_, lines, reason)| (*lines, reason) == (0, &GapReason::Rotated));
     assert!(recorded, "{:?}", stream.recorded_gaps);
-    // Files are either complete or absent, and absent ones have a gap in their place.
+    // Files are either complete or absent, and absent ones have a gap at their position.
     let files: Vec<usize> = stream.texts[10..stream.texts.len() - 1]
         .iter()
         .map(|text| text.split(' ').next().unwrap().parse().unwrap())

@@ -52,7 +52,7 @@ pub use scenario::{
 };
 
 use listener::ApiListener;
-use node::log_rotation;
+use node::log_files;
 use simulation::Simulation;
 
 /// Settings of a simulated cluster.
@@ -101,7 +101,7 @@ pub async fn start(config: Config) -> Result<Cluster, Error> {
     );
     sim.tasks.spawn(
         stop.clone()
-            .run_until_cancelled_owned(log_rotation::run_checks(Arc::clone(&sim))),
+            .run_until_cancelled_owned(log_files::run_checks(Arc::clone(&sim))),
     );
     tracing::info!(%addr, "simulated cluster started");
     Ok(Cluster { sim, addr })

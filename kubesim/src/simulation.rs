@@ -103,7 +103,7 @@ pub(crate) struct Interrupts {
 pub(crate) enum Interrupt {
     /// Cleanly, with the last chunk.
     End,
-    /// Broken off, without the last chunk.
+    /// Aborted, without the last chunk.
     Break,
 }
 

@@ -13,7 +13,7 @@ pub struct Config {
     pub replica: Replica,
     /// The name under which this process holds leases, unique among all processes.
     pub holder: String,
-    /// The retention of the bus. A drain that was away for longer gets a gap notice (L10).
+    /// The retention of the bus. A drain that delivered nothing for longer gets a gap notice (L10).
     pub retention: Duration,
     /// The maximum size of one drain's buffer, unconfirmed lines included, in bytes.
     pub max_buffer_bytes: usize,

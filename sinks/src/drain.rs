@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::Backoff,
+    context::DrainContext,
     notifier::{Notifier, ProblemKind},
     reader::{DrainReader, ReaderConfig},
     render::MessageFormat,
-    shared::Shared,
     stats::DrainStats,
     transport::{
         error::DeliveryError,
@@ -37,7 +37,7 @@ const SMALL_BUFFER_BYTES: usize = 4 << 20;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Sends a drain's lines until shutdown is requested; confirmed lines are acknowledged by then.
-pub(crate) async fn run(shared: Arc<Shared>, drain: Drain, stats: Arc<DrainStats>, stop: CancellationToken) {
+pub(crate) async fn run(context: Arc<DrainContext>, drain: Drain, stats: Arc<DrainStats>, stop: CancellationToken) {
     let target = match drain.target() {
         Ok(target) => target,
         Err(reason) => {
@@ -46,9 +46,9 @@ pub(crate) async fn run(shared: Arc<Shared>, drain: Drain, stats: Arc<DrainStats
             return stop.cancelled().await;
         }
     };
-    let config = &shared.config;
+    let config = &context.config;
     let notifier = Notifier::new(
-        Arc::clone(&shared.bus),
+        Arc::clone(&context.bus),
         &drain,
         target.redacted(),
         &config.holder,
@@ -61,7 +61,7 @@ pub(crate) async fn run(shared: Arc<Shared>, drain: Drain, stats: Arc<DrainStats
     let mut worker = Worker {
         backoff: Backoff::new(config.max_backoff),
         frames: FrameSender::new(&target, &drain.token),
-        shared: &shared,
+        context: &context,
         drain: &drain,
         target,
         stats,
@@ -97,7 +97,7 @@ enum Sent {
 }
 
 struct Worker<'a> {
-    shared: &'a Shared,
+    context: &'a DrainContext,
     drain: &'a Drain,
     target: DrainTarget,
     stats: Arc<DrainStats>,
@@ -109,7 +109,7 @@ struct Worker<'a> {
 impl Worker<'_> {
     /// The span between the last complete delivery and the retention of the bus, if there is one.
     async fn span_beyond_retention(&self) -> Option<(PublishTime, PublishTime)> {
-        let delivered = match self.shared.registry.last_delivered(self.drain.id).await {
+        let delivered = match self.context.registry.last_delivered(self.drain.id).await {
             Ok(delivered) => delivered?,
             Err(error) => {
                 tracing::warn!(drain = self.drain.id, %error, "last delivery time of a drain not read");
@@ -119,14 +119,14 @@ impl Worker<'_> {
         let since = delivered.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let (from, to) = (
             PublishTime(0).later_by(since),
-            PublishTime::now().earlier_by(self.shared.config.retention),
+            PublishTime::now().earlier_by(self.context.config.retention),
         );
         (from < to).then_some((from, to))
     }
 
     /// Opens the drain's subscription, and creates it if needed.
     async fn subscribe(&self, lost: Option<(PublishTime, PublishTime)>) -> Result<DrainReader, BusError> {
-        let (bus, name) = (&self.shared.bus, self.drain.subscription());
+        let (bus, name) = (&self.context.bus, self.drain.subscription());
         let app = self.drain.app.parse();
         let app = app.map_err(|_| BusError::Refused("invalid app name".to_owned()))?;
         let reader = match bus.subscribe(&app, &name).await {
@@ -137,7 +137,7 @@ impl Worker<'_> {
             }
             opened => opened?,
         };
-        let config = &self.shared.config;
+        let config = &self.context.config;
         let max_buffer_bytes = match self.target.protocol {
             Protocol::Tcp | Protocol::Tls => config.max_buffer_bytes,
             _ => config.max_buffer_bytes.min(SMALL_BUFFER_BYTES),
@@ -146,7 +146,7 @@ impl Worker<'_> {
             format: MessageFormat::of(&self.target),
             retention: config.retention,
             max_buffer_bytes,
-            budget: Arc::clone(&self.shared.budget),
+            budget: Arc::clone(&self.context.budget),
             lost,
         };
         Ok(DrainReader::new(
@@ -191,13 +191,13 @@ impl Worker<'_> {
                 Outcome::Bus(error) => return self.on_bus_failure(error.as_ref()),
                 Outcome::Failed(error) => {
                     self.on_failure(&error, was_good);
-                    if self.shared.budget.is_scarce() {
+                    if self.context.budget.is_scarce() {
                         // Frees the buffer; the bus redelivers the lines.
                         return Sent::Resubscribe;
                     }
                     let requested = error
                         .retry_after()
-                        .map(|pause| pause.min(self.shared.config.max_retry_after));
+                        .map(|pause| pause.min(self.context.config.max_retry_after));
                     self.backoff.pause(requested, stop).await;
                     if stop.is_cancelled() {
                         return Sent::Stopped;
@@ -208,7 +208,10 @@ impl Worker<'_> {
     }
 
     async fn connect_and_run(&mut self, reader: &mut DrainReader, stop: &CancellationToken) -> Outcome {
-        let (connector, max_age) = (&self.shared.connector, jittered(self.shared.config.max_connection_age));
+        let (connector, max_age) = (
+            &self.context.connector,
+            jittered(self.context.config.max_connection_age),
+        );
         if self.target.protocol == Protocol::Udp {
             let opened = async { udp::open(&connector.resolver.resolve(&self.target).await?).await };
             let socket = match opened.await {
@@ -238,7 +241,7 @@ impl Worker<'_> {
             };
             let limits = ConnectionLimits {
                 max_age,
-                response_timeout: self.shared.config.response_timeout,
+                response_timeout: self.context.config.response_timeout,
             };
             self.frames
                 .run(reader, connection, &self.stats, limits, stop, on_rejection)

@@ -13,6 +13,7 @@
 mod backoff;
 mod budget;
 mod config;
+mod context;
 mod drain;
 mod error;
 mod metrics;
@@ -21,7 +22,6 @@ mod probe;
 mod queue;
 mod reader;
 mod render;
-mod shared;
 mod stats;
 mod supervisor;
 mod transport;
@@ -51,7 +51,7 @@ pub async fn run(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), SinksError> {
-    let shared = shared::Shared {
+    let context = context::DrainContext {
         connector: transport::connect::Connector::new(&config).map_err(SinksError)?,
         budget: budget::MemoryBudget::new(config.max_total_buffer_bytes),
         config,
@@ -59,6 +59,6 @@ pub async fn run(
         registry,
         metrics,
     };
-    supervisor::Supervisor::new(Arc::new(shared)).run(shutdown).await;
+    supervisor::Supervisor::new(Arc::new(context)).run(shutdown).await;
     Ok(())
 }

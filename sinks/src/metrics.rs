@@ -30,12 +30,12 @@ struct StateLabel {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
-    reason: LossReason,
+    reason: GapLabel,
 }
 
 /// Why lines are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum LossReason {
+pub(crate) enum GapLabel {
     /// The collector was not running.
     Away,
     /// The container's log was removed before it was read.
@@ -60,7 +60,7 @@ pub(crate) enum LossReason {
     Retention,
 }
 
-impl LossReason {
+impl GapLabel {
     const ALL: [Self; 11] = [
         Self::Away,
         Self::Gone,
@@ -100,7 +100,7 @@ impl LossReason {
     }
 }
 
-impl From<&GapReason> for LossReason {
+impl From<&GapReason> for GapLabel {
     fn from(reason: &GapReason) -> Self {
         match reason {
             GapReason::Away => Self::Away,
@@ -114,7 +114,7 @@ impl From<&GapReason> for LossReason {
     }
 }
 
-impl EncodeLabelValue for LossReason {
+impl EncodeLabelValue for GapLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         self.as_str().encode(encoder)
     }
@@ -135,7 +135,7 @@ impl Default for Metrics {
         for state in DrainState::ALL {
             drop(metrics.drains.get_or_create(&StateLabel { state: state.as_str() }));
         }
-        for reason in LossReason::ALL {
+        for reason in GapLabel::ALL {
             drop(metrics.lost_lines.get_or_create(&ReasonLabel { reason }));
             drop(metrics.gaps.get_or_create(&ReasonLabel { reason }));
         }
@@ -161,7 +161,7 @@ impl Metrics {
         );
         registry.register(
             "lost_lines",
-            "Lines not delivered to a receiver, by reason, where their number is known",
+            "Lines not delivered to a receiver, by reason; gaps of unknown size are not counted",
             metrics.lost_lines.clone(),
         );
         registry.register(
@@ -190,7 +190,7 @@ impl Metrics {
         self.resent_lines.inc_by(lines);
     }
 
-    pub(crate) fn add_gap(&self, reason: LossReason, lines: u64) {
+    pub(crate) fn add_gap(&self, reason: GapLabel, lines: u64) {
         let label = ReasonLabel { reason };
         self.gaps.get_or_create(&label).inc();
         self.lost_lines.get_or_create(&label).inc_by(lines);

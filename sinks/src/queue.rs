@@ -20,16 +20,16 @@ const MAX_UNSENT_BYTES: usize = 2 * bus::MAX_BATCH_BYTES;
 /// The buffered lines of a drain, in sending order.
 pub(crate) struct SendQueue {
     format: MessageFormat,
-    pieces: VecDeque<Piece>,
-    /// The number of pieces removed from the front since the connection began.
+    items: VecDeque<QueueItem>,
+    /// The number of items removed from the front since the connection began.
     removed: u64,
     position: Position,
     /// The position at the beginning of the last frame.
     frame_start: Position,
-    /// The piece before which rendering stops until the notice for that position is known.
+    /// The item before which rendering stops until the notice for that position is known.
     stop_at: Option<usize>,
     unsent_lines: u64,
-    /// Bytes of the pieces that contain unsent lines.
+    /// Bytes of the items that contain unsent lines.
     unsent_bytes: usize,
     bytes: usize,
     max_bytes: usize,
@@ -40,15 +40,15 @@ pub(crate) struct SendQueue {
 /// How far the queue is rendered.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Position {
-    /// The number of pieces rendered completely.
-    piece: usize,
-    /// The bytes and lines rendered of the next piece.
+    /// The number of items rendered completely.
+    item: usize,
+    /// The bytes and lines rendered of the next item.
     bytes: usize,
     lines: u64,
 }
 
-/// Lines that are confirmed together.
-pub(crate) struct Piece {
+/// Lines that are confirmed together: those of a batch, or a notice.
+pub(crate) struct QueueItem {
     pub(crate) data: Bytes,
     pub(crate) lines: u64,
     /// The number of lines that were rendered at least once.
@@ -90,7 +90,7 @@ impl SendQueue {
     ) -> Self {
         Self {
             format,
-            pieces: VecDeque::new(),
+            items: VecDeque::new(),
             removed: 0,
             position: Position::default(),
             frame_start: Position::default(),
@@ -121,60 +121,60 @@ impl SendQueue {
 
     /// Whether there are lines to render.
     pub(crate) fn has_more(&self) -> bool {
-        self.position.piece < self.end()
+        self.position.item < self.end()
     }
 
     /// Updates the lag in the drain's statistics.
     pub(crate) fn update_lag(&self) {
-        let published = |piece: &Piece| piece.published;
-        let unsent = self.pieces.get(self.position.piece).map(published);
+        let published = |item: &QueueItem| item.published;
+        let unsent = self.items.get(self.position.item).map(published);
         self.stats
-            .set_pending(self.unsent_lines, unsent, self.pieces.front().map(published));
+            .set_pending(self.unsent_lines, unsent, self.items.front().map(published));
     }
 
     fn count_unsent(&mut self) {
-        let waiting = self.pieces.range(self.position.piece.min(self.pieces.len())..);
-        self.unsent_bytes = waiting.clone().map(|piece| piece.data.len()).sum();
+        let waiting = self.items.range(self.position.item.min(self.items.len())..);
+        self.unsent_bytes = waiting.clone().map(|item| item.data.len()).sum();
         self.unsent_lines = waiting
-            .map(|piece| piece.lines)
+            .map(|item| item.lines)
             .sum::<u64>()
             .saturating_sub(self.position.lines);
     }
 
     /// Appends lines.
-    pub(crate) fn push(&mut self, piece: Piece) {
-        self.account(&piece);
-        self.pieces.push_back(piece);
+    pub(crate) fn push(&mut self, item: QueueItem) {
+        self.account(&item);
+        self.items.push_back(item);
     }
 
-    fn account(&mut self, piece: &Piece) {
-        self.unsent_lines += piece.lines;
-        self.unsent_bytes += piece.data.len();
-        self.bytes += piece.data.len();
-        self.budget.add(piece.data.len());
+    fn account(&mut self, item: &QueueItem) {
+        self.unsent_lines += item.lines;
+        self.unsent_bytes += item.data.len();
+        self.bytes += item.data.len();
+        self.budget.add(item.data.len());
     }
 
     /// Stops rendering at the current end until [`insert_at_stop`](Self::insert_at_stop).
     pub(crate) fn stop_here(&mut self) {
-        self.stop_at.get_or_insert(self.pieces.len());
+        self.stop_at.get_or_insert(self.items.len());
     }
 
     /// Whether lines follow the position where rendering stops.
     pub(crate) fn has_stopped_lines(&self) -> bool {
-        self.stop_at.is_some_and(|at| at < self.pieces.len())
+        self.stop_at.is_some_and(|at| at < self.items.len())
     }
 
-    /// Inserts a piece where rendering stops, and resumes rendering.
-    pub(crate) fn insert_at_stop(&mut self, piece: Piece) {
+    /// Inserts a item where rendering stops, and resumes rendering.
+    pub(crate) fn insert_at_stop(&mut self, item: QueueItem) {
         if let Some(at) = self.stop_at.take() {
-            self.account(&piece);
-            self.pieces.insert(at.min(self.pieces.len()), piece);
+            self.account(&item);
+            self.items.insert(at.min(self.items.len()), item);
         }
     }
 
     /// The end of what may be rendered.
     fn end(&self) -> usize {
-        self.stop_at.map_or(self.pieces.len(), |at| at.min(self.pieces.len()))
+        self.stop_at.map_or(self.items.len(), |at| at.min(self.items.len()))
     }
 
     /// Starts again with the unconfirmed lines, for a new connection.
@@ -183,9 +183,9 @@ impl SendQueue {
         self.count_unsent();
     }
 
-    /// The number of pieces rendered completely since the connection began.
+    /// The number of items rendered completely since the connection began.
     pub(crate) fn rendered(&self) -> u64 {
-        self.removed + self.position.piece as u64
+        self.removed + self.position.item as u64
     }
 
     /// Renders lines in order until `out` contains about `bytes` bytes.
@@ -207,7 +207,7 @@ impl SendQueue {
         self.reset_to(self.frame_start);
     }
 
-    /// Renders the next line into one or more messages, each in a buffer of its own.
+    /// Renders the next line into one or more messages, each in a separate buffer.
     pub(crate) fn render_messages(&mut self, messages: &mut Vec<Bytes>) -> Rendered {
         let mut out = BytesMut::new();
         let all = self.render_line(&mut out, &mut |out| messages.push(out.split().freeze()));
@@ -220,15 +220,15 @@ impl SendQueue {
         self.frame_start = self.position;
         while all.messages < messages && self.has_more() {
             let (before, position) = (out.len(), self.position);
-            let rendered_once = self.pieces.get(position.piece).map(|piece| piece.rendered_once);
+            let rendered_once = self.items.get(position.item).map(|item| item.rendered_once);
             let one = self.render_line(out, &mut |_| ());
             let is_first = all.messages == 0;
             if !is_first && (out.len() - from > bytes || all.messages + one.messages > messages) {
                 out.truncate(before);
                 self.reset_to(position);
                 // The line was rendered but not sent.
-                if let (Some(piece), Some(rendered_once)) = (self.pieces.get_mut(position.piece), rendered_once) {
-                    piece.rendered_once = rendered_once;
+                if let (Some(item), Some(rendered_once)) = (self.items.get_mut(position.item), rendered_once) {
+                    item.rendered_once = rendered_once;
                 }
                 break;
             }
@@ -244,30 +244,30 @@ impl SendQueue {
 
     fn render_line(&mut self, out: &mut BytesMut, done: &mut impl FnMut(&mut BytesMut)) -> Rendered {
         let position = &mut self.position;
-        let Some(piece) = self.pieces.get_mut(position.piece) else {
+        let Some(item) = self.items.get_mut(position.item) else {
             return Rendered::default();
         };
-        let rest = &piece.data[position.bytes..];
+        let rest = &item.data[position.bytes..];
         let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
         let mut messages = 0;
         self.format
-            .render_line(out, &piece.header, piece.has_levels, &rest[..end], |out| {
+            .render_line(out, &item.header, item.has_levels, &rest[..end], |out| {
                 messages += 1;
                 done(out);
             });
         (position.bytes, position.lines) = (position.bytes + end + 1, position.lines + 1);
-        let counted = u64::from(piece.is_counted);
+        let counted = u64::from(item.is_counted);
         self.unsent_lines = self.unsent_lines.saturating_sub(1);
         let mut repeated = 0;
-        if position.lines > piece.rendered_once {
-            piece.rendered_once = position.lines;
+        if position.lines > item.rendered_once {
+            item.rendered_once = position.lines;
         } else {
             repeated = counted;
         }
-        if position.bytes >= piece.data.len() {
-            self.unsent_bytes = self.unsent_bytes.saturating_sub(piece.data.len());
+        if position.bytes >= item.data.len() {
+            self.unsent_bytes = self.unsent_bytes.saturating_sub(item.data.len());
             *position = Position {
-                piece: position.piece + 1,
+                item: position.item + 1,
                 ..Position::default()
             };
         }
@@ -278,23 +278,23 @@ impl SendQueue {
         }
     }
 
-    /// Removes the first pieces, counted since the connection began, whose lines are confirmed or
+    /// Removes the first items, counted since the connection began, whose lines are confirmed or
     /// lost. Returns the number of their lines without platform messages.
-    pub(crate) fn confirm(&mut self, pieces: u64, mut acknowledge: impl FnMut(&Receipt)) -> u64 {
+    pub(crate) fn confirm(&mut self, items: u64, mut acknowledge: impl FnMut(&Receipt)) -> u64 {
         let mut lines = 0;
-        while self.removed < pieces
-            && let Some(piece) = self.pieces.pop_front()
+        while self.removed < items
+            && let Some(item) = self.items.pop_front()
         {
             self.removed += 1;
-            self.position.piece = self.position.piece.saturating_sub(1);
+            self.position.item = self.position.item.saturating_sub(1);
             self.stop_at = self.stop_at.map(|at| at.saturating_sub(1));
-            self.bytes -= piece.data.len();
-            self.budget.remove(piece.data.len());
-            if let Some(receipt) = &piece.receipt {
+            self.bytes -= item.data.len();
+            self.budget.remove(item.data.len());
+            if let Some(receipt) = &item.receipt {
                 acknowledge(receipt);
             }
-            if piece.is_counted {
-                lines += piece.lines;
+            if item.is_counted {
+                lines += item.lines;
             }
         }
         self.update_lag();

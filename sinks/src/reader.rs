@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     budget::MemoryBudget,
-    metrics::LossReason,
-    queue::{Piece, SendQueue},
+    metrics::GapLabel,
+    queue::{QueueItem, SendQueue},
     render::{MessageFormat, StreamHeader, may_contain_level},
     stats::DrainStats,
 };
@@ -158,7 +158,7 @@ impl DrainReader {
                 self.process_events();
             }
             ReaderItem::Unreadable(unreadable) => {
-                self.stats.add_gap(LossReason::Unreadable, 0);
+                self.stats.add_gap(GapLabel::Unreadable, 0);
                 self.push_notice(&notice::unreadable(&unreadable), PublishTime::now(), None);
             }
             ReaderItem::Interrupted { from, to } => self.on_interruption(from, to),
@@ -192,7 +192,7 @@ impl DrainReader {
             match &event.kind {
                 EventKind::Lines { data, lines, .. } => {
                     let header = self.header(&event);
-                    self.queue.push(Piece {
+                    self.queue.push(QueueItem {
                         data: data.clone(),
                         lines: *lines,
                         rendered_once: 0,
@@ -213,17 +213,17 @@ impl DrainReader {
         match (gap, self.interrupted, &mut self.overflow) {
             (None, Some(_), Some(overflow)) => overflow.lines += lines,
             (None, Some((from, _)), None) => {
-                self.stats.add_gap(LossReason::Retention, lines);
+                self.stats.add_gap(GapLabel::Retention, lines);
                 let notice = notice::drain_overflow(lines, from, event.published);
                 self.push_notice(&notice, event.published, None);
             }
             (None, None, _) => {
-                self.stats.add_gap(LossReason::Undelivered, lines);
+                self.stats.add_gap(GapLabel::Undelivered, lines);
                 let notice = notice::gap(&event.metadata, event.seq, lines, None);
                 self.push_notice(&notice, event.published, None);
             }
             (Some(gap), ..) => {
-                self.stats.add_gap(LossReason::from(&gap.reason), lines);
+                self.stats.add_gap(GapLabel::from(&gap.reason), lines);
                 let notice = notice::gap(&event.metadata, event.seq, lines, Some(gap));
                 self.push_notice(&notice, event.published, Some(receipt));
             }
@@ -232,19 +232,19 @@ impl DrainReader {
 
     fn report_overflow(&mut self) {
         let Some(overflow) = self.overflow.take() else { return };
-        self.stats.add_gap(LossReason::Retention, overflow.lines);
+        self.stats.add_gap(GapLabel::Retention, overflow.lines);
         let notice = notice::drain_overflow(overflow.lines, overflow.from, overflow.to);
-        let piece = self.piece(&notice, overflow.to, None);
-        self.queue.insert_at_stop(piece);
+        let item = self.item(&notice, overflow.to, None);
+        self.queue.insert_at_stop(item);
     }
 
     fn push_notice(&mut self, notice: &Notice, published: PublishTime, receipt: Option<Receipt>) {
-        let piece = self.piece(notice, published, receipt);
-        self.queue.push(piece);
+        let item = self.item(notice, published, receipt);
+        self.queue.push(item);
     }
 
-    fn piece(&self, notice: &Notice, published: PublishTime, receipt: Option<Receipt>) -> Piece {
-        Piece {
+    fn item(&self, notice: &Notice, published: PublishTime, receipt: Option<Receipt>) -> QueueItem {
+        QueueItem {
             data: format!("{} {}\n", Timestamp::now(), notice.text).into(),
             lines: 1,
             rendered_once: 0,
@@ -256,11 +256,11 @@ impl DrainReader {
         }
     }
 
-    /// Confirms the first pieces, counted since the connection began: their lines are delivered or
+    /// Confirms the first items, counted since the connection began: their lines are delivered or
     /// lost. Returns the number of their lines without platform messages.
-    pub(crate) fn confirm(&mut self, pieces: u64) -> u64 {
+    pub(crate) fn confirm(&mut self, items: u64) -> u64 {
         let reassembly = &mut self.reassembly;
-        self.queue.confirm(pieces, |receipt| reassembly.acknowledge(receipt))
+        self.queue.confirm(items, |receipt| reassembly.acknowledge(receipt))
     }
 
     fn header(&mut self, event: &Event) -> Arc<StreamHeader> {

@@ -6,7 +6,7 @@ use bus::PublishTime;
 use parking_lot::Mutex;
 use registry::{DrainReport, DrainState};
 
-use crate::metrics::{LossReason, Metrics};
+use crate::metrics::{GapLabel, Metrics};
 
 /// The counters and the state of a drain, shared by the task that runs it and the supervisor.
 pub(crate) struct DrainStats {
@@ -66,7 +66,7 @@ impl DrainStats {
     }
 
     /// Counts a gap. `lines` is 0 if the number is unknown.
-    pub(crate) fn add_gap(&self, reason: LossReason, lines: u64) {
+    pub(crate) fn add_gap(&self, reason: GapLabel, lines: u64) {
         // The report counts the drain's own losses; a collector's gaps are part of the log.
         if !reason.is_collectors() {
             self.state.lock().report.dropped += lines;

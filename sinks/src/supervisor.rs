@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{config::Replica, drain, shared::Shared, stats::DrainStats};
+use crate::{config::Replica, context::DrainContext, drain, stats::DrainStats};
 
 /// The interval at which reports are compared and gauges are set. Changes of state are reported at
 /// once.
@@ -37,7 +37,7 @@ struct Running {
 
 /// The drains of this process.
 pub(crate) struct Supervisor {
-    shared: Arc<Shared>,
+    context: Arc<DrainContext>,
     running: HashMap<u32, Running>,
     /// Tasks that are stopping; a drain is not started again before its task has ended.
     stopping: HashMap<u32, JoinHandle<()>>,
@@ -48,10 +48,10 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(context: Arc<DrainContext>) -> Self {
         let now = Instant::now();
         Self {
-            shared,
+            context,
             running: HashMap::new(),
             stopping: HashMap::new(),
             renewed: now,
@@ -62,9 +62,9 @@ impl Supervisor {
 
     /// Runs this process's drains until shutdown, then stops each and releases its lease.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        let mut drains = self.shared.registry.drains();
+        let mut drains = self.context.registry.drains();
         let mut renewals = interval(LEASE_RENEW_INTERVAL);
-        let mut reports = interval(REPORT_CHECK_INTERVAL.min(self.shared.config.report_interval));
+        let mut reports = interval(REPORT_CHECK_INTERVAL.min(self.context.config.report_interval));
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -82,8 +82,8 @@ impl Supervisor {
         let ids: Vec<u32> = self.running.keys().copied().collect();
         ids.iter().for_each(|id| self.stop(*id));
         join_all(self.stopping.drain().map(|(_, task)| task)).await;
-        let registry = &self.shared.registry;
-        if let Err(error) = registry.release_leases(&self.shared.config.holder, &ids).await {
+        let registry = &self.context.registry;
+        if let Err(error) = registry.release_leases(&self.context.config.holder, &ids).await {
             tracing::warn!(%error, "drain leases not released, they expire by themselves");
         }
     }
@@ -91,14 +91,14 @@ impl Supervisor {
     /// Renews the leases of the drains that the hash assigns to this replica, starts the drains
     /// whose lease is new, and stops those whose lease is lost.
     async fn renew(&mut self, drains: &Drains) {
-        let config = &self.shared.config;
+        let config = &self.context.config;
         let wanted: Vec<u32> = drains
             .keys()
             .copied()
             .filter(|id| is_assigned(*id, config.replica))
             .collect();
         let requested = Instant::now();
-        let leased: HashSet<u32> = match self.shared.registry.acquire_leases(&config.holder, &wanted).await {
+        let leased: HashSet<u32> = match self.context.registry.acquire_leases(&config.holder, &wanted).await {
             Ok(leased) => {
                 self.renewed = requested;
                 leased.into_iter().collect()
@@ -131,9 +131,9 @@ impl Supervisor {
     fn start(&mut self, drain: Drain) {
         tracing::info!(drain = drain.id, app = drain.app, "drain started");
         let stop = CancellationToken::new();
-        let stats = Arc::new(DrainStats::new(self.shared.metrics.clone()));
+        let stats = Arc::new(DrainStats::new(self.context.metrics.clone()));
         let run = drain::run(
-            Arc::clone(&self.shared),
+            Arc::clone(&self.context),
             drain.clone(),
             Arc::clone(&stats),
             stop.clone(),
@@ -161,7 +161,7 @@ impl Supervisor {
         let (Some(task), Ok(app)) = (self.stopping.remove(&drain.id), drain.app.parse()) else {
             return;
         };
-        let (id, bus) = (drain.id, Arc::clone(&self.shared.bus));
+        let (id, bus) = (drain.id, Arc::clone(&self.context.bus));
         let unsubscribing = async move {
             let _ = task.await;
             if let Err(error) = bus.unsubscribe(&app, &drain.subscription()).await {
@@ -173,7 +173,7 @@ impl Supervisor {
 
     /// Sets the gauges and sends reports and delivery times to the registry.
     async fn report(&mut self) {
-        let is_due = self.reported.elapsed() >= self.shared.config.report_interval;
+        let is_due = self.reported.elapsed() >= self.context.config.report_interval;
         let mut states = BTreeMap::new();
         let (mut reports, mut lag) = (Vec::new(), 0);
         for (id, running) in &mut self.running {
@@ -189,12 +189,14 @@ impl Supervisor {
                 reports.push((*id, report));
             }
         }
-        self.shared.metrics.set_gauges(&states, lag, self.shared.budget.used());
+        self.context
+            .metrics
+            .set_gauges(&states, lag, self.context.budget.used());
         if is_due {
             self.reported = Instant::now();
         }
         if !reports.is_empty()
-            && let Err(error) = self.shared.registry.record_reports(reports).await
+            && let Err(error) = self.context.registry.record_reports(reports).await
         {
             tracing::debug!(%error, "drain reports not recorded");
         }
@@ -205,7 +207,7 @@ impl Supervisor {
                 .iter()
                 .map(|(id, running)| (*id, running.stats.delivered_until()))
                 .collect();
-            if let Err(error) = self.shared.registry.record_delivered(delivered).await {
+            if let Err(error) = self.context.registry.record_delivered(delivered).await {
                 tracing::warn!(%error, "drain delivery times not recorded");
             }
         }

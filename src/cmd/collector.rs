@@ -8,9 +8,9 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin,
+    admin_listener,
     flags::{admin::AdminArgs, bus::BusArgs, collecting::CollectArgs, storage::RetentionArgs, validation::reject},
-    kube_client,
+    kube_client, readiness,
     service::{self, Service},
 };
 
@@ -80,10 +80,10 @@ pub(crate) async fn run(args: CollectorArgs, shutdown: CancellationToken) -> any
         ..args.bus.settings("collector", args.retention.retention)
     };
     let bus = args.bus.open_with(&settings).await?;
-    let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
+    let admin_listener = admin_listener::bind(args.admin.admin_listen, ADMIN_PORT).await?;
     let mut metrics = Registry::default();
     let (collector_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
-    let ready = admin::ready(&bus, Some(kubernetes.clone()), collector_stop.clone());
+    let ready = readiness::ready(&bus, Some(kubernetes.clone()), collector_stop.clone());
     let mut config = args.collect.config(&args.data_dir, args.retention.retention);
     config.metrics = collector::Metrics::register(&mut metrics);
     let (collector_bus, stop) = (Arc::clone(&bus), collector_stop.clone());
@@ -93,7 +93,7 @@ pub(crate) async fn run(args: CollectorArgs, shutdown: CancellationToken) -> any
     let admin = Service::start(
         "admin listener",
         admin_stop.clone(),
-        admin::run(admin_listener, metrics, ready, admin_stop),
+        admin_listener::run(admin_listener, metrics, ready, admin_stop),
     );
     let ran = service::run(vec![collector, admin], shutdown).await;
     bus.close().await;

@@ -54,7 +54,7 @@ enum Command {
     Up(up::UpArgs),
     /// Read the logs of a node's pods and publish them on the bus
     Collector(collector::CollectorArgs),
-    /// Serve live tails, history and drains of apps from the bus
+    /// Serve live tails and history from the bus, and the HTTP API for drains
     Streamer(streamer::StreamerArgs),
     /// Forward lines from the bus to drains
     Sinks(sinks::SinksArgs),

@@ -9,7 +9,7 @@ use sinks::{Config, Replica};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin,
+    admin_listener,
     flags::{
         admin::AdminArgs,
         bus::{BusArgs, replica_name},
@@ -18,6 +18,7 @@ use crate::{
         storage::RetentionArgs,
         validation::reject,
     },
+    readiness,
     service::{self, Service},
 };
 
@@ -84,7 +85,7 @@ pub(crate) async fn run(args: SinksArgs, shutdown: CancellationToken) -> anyhow:
     let Some(registry) = args.registry.open(None).await? else {
         bail!("sinks needs a registry of drains; set --registry file:PATH or --registry kubernetes:NAMESPACE");
     };
-    let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
+    let admin_listener = admin_listener::bind(args.admin.admin_listen, ADMIN_PORT).await?;
     let addr = admin_listener
         .local_addr()
         .context("cannot read the address of the admin listener")?;
@@ -92,7 +93,7 @@ pub(crate) async fn run(args: SinksArgs, shutdown: CancellationToken) -> anyhow:
     let bus = args.bus.open(&holder, args.retention.retention).await?;
     let mut metrics = Registry::default();
     let (sinks_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
-    let ready = admin::ready(&bus, None, sinks_stop.clone());
+    let ready = readiness::ready(&bus, None, sinks_stop.clone());
     let config = Config {
         replica: args.replica.0,
         ..args.send.config(args.retention.retention, holder)
@@ -106,7 +107,7 @@ pub(crate) async fn run(args: SinksArgs, shutdown: CancellationToken) -> anyhow:
     let admin = Service::start(
         "admin listener",
         admin_stop.clone(),
-        admin::run(admin_listener, metrics, ready, admin_stop),
+        admin_listener::run(admin_listener, metrics, ready, admin_stop),
     );
     let ran = service::run(vec![sinks, admin], shutdown).await;
     bus.close().await;

@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin, console,
+    admin_listener, console,
     flags::{
         admin::AdminArgs,
         bus::{BusArgs, replica_name},
@@ -17,6 +17,7 @@ use crate::{
         storage::RetentionArgs,
         validation::reject,
     },
+    readiness,
     service::{self, Service},
 };
 
@@ -56,7 +57,8 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     reject(errors)?;
     let listener = args.read.bind().await?;
     let registry = args.registry.open(None).await?;
-    let access = args.read.access(registry, None).await?;
+    let access = args.read.access(registry.clone(), None).await?;
+    let drains = args.read.drain_service(registry)?;
     let addr = listener
         .local_addr()
         .context("cannot read the address of the listener")?;
@@ -64,15 +66,15 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     let bus = args.bus.open(&replica, args.retention.retention).await?;
     let listener = args.read.listener(listener)?;
     console::eprintln_line(&format!("listening on {}", args.read.url(addr)));
-    let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
+    let admin_listener = admin_listener::bind(args.admin.admin_listen, ADMIN_PORT).await?;
     let mut metrics = Registry::default();
     let (streamer_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
-    let ready = admin::ready(&bus, None, streamer_stop.clone());
+    let ready = readiness::ready(&bus, None, streamer_stop.clone());
     let config = args.read.config(args.retention.retention);
     let streamer_metrics = streamer::Metrics::register(&mut metrics);
     let (streamer_bus, stop) = (Arc::clone(&bus), streamer_stop.clone());
     let streamer = Service::start("streamer", streamer_stop, async move {
-        Ok(streamer::run(config, access, listener, streamer_bus, streamer_metrics, stop).await?)
+        Ok(streamer::run(config, access, drains, listener, streamer_bus, streamer_metrics, stop).await?)
     });
     let (housekeeping_bus, housekeeping_stop) = (Arc::clone(&bus), CancellationToken::new());
     let stop = housekeeping_stop.clone();
@@ -83,7 +85,7 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     let admin = Service::start(
         "admin listener",
         admin_stop.clone(),
-        admin::run(admin_listener, metrics, ready, admin_stop),
+        admin_listener::run(admin_listener, metrics, ready, admin_stop),
     );
     let ran = service::run(vec![streamer, housekeeping, admin], shutdown).await;
     bus.close().await;

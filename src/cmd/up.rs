@@ -6,10 +6,10 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    all_in_one::Stack,
     console,
-    flags::{stack::StackArgs, storage::default_data_dir},
+    flags::{all_in_one::StackArgs, storage::default_data_dir},
     kube_client,
-    stack::Stack,
 };
 
 /// Examples at the end of the help.

@@ -15,9 +15,9 @@ use crate::kube_client;
 pub(crate) struct AuthArgs {
     /// Authenticate clients with `none`, `keys`, `kubernetes` or `webhook=URL`
     ///
-    /// none: no authentication; requires a loopback --listen address. keys: API keys made with
+    /// none: no authentication; requires a loopback --listen address. keys: API keys created with
     /// `tributary keys add`. kubernetes: bearer tokens of the cluster, authorized by RBAC. webhook:
-    /// a POST to URL decides. See docs/operators/security.md.
+    /// the response to a POST to URL decides. See docs/operators/security.md.
     #[arg(long, env = "TRIBUTARY_AUTH", value_name = "MODE", default_value = "none")]
     auth: Auth,
     /// Allow `--auth none` on any address: everyone who can connect reads every app
@@ -25,7 +25,7 @@ pub(crate) struct AuthArgs {
     allow_unauthenticated: bool,
     /// Cache decisions of the cluster or the webhook for this long
     ///
-    /// An open stream ends at most twice this time after its right was revoked.
+    /// An open stream ends within twice this time after the client's permission is revoked.
     #[arg(
         long,
         env = "TRIBUTARY_AUTH_CACHE",
@@ -102,7 +102,7 @@ impl AuthArgs {
         kubernetes: Option<kube::Client>,
     ) -> anyhow::Result<Access> {
         Ok(match (&self.auth, registry) {
-            (Auth::None, registry) => Access::unauthenticated(registry),
+            (Auth::None, _) => Access::unauthenticated(),
             (Auth::Keys, Some(registry)) => Access::api_keys(registry),
             (Auth::Keys, None) => {
                 bail!("--auth keys needs a registry; set --registry file:PATH or --registry kubernetes:NAMESPACE")

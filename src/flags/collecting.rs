@@ -27,11 +27,11 @@ pub(crate) struct CollectArgs {
     /// Pods with the annotation `tributary.dev/exclude: "true"` are never read.
     #[arg(long, env = "TRIBUTARY_POD_SELECTOR", value_name = "SELECTOR")]
     pub(crate) pod_selector: Option<String>,
-    /// Read only namespaces that match this label selector; requires the right to list namespaces
+    /// Read only namespaces that match this label selector; requires permission to list namespaces
     /// [default: all namespaces]
     #[arg(long, env = "TRIBUTARY_NAMESPACE_SELECTOR", value_name = "SELECTOR")]
     pub(crate) namespace_selector: Option<String>,
-    /// Name a pod's app after its `namespace` or its `label:KEY`
+    /// Name a pod's app after its namespace (`namespace`) or the value of a label (`label:KEY`)
     #[arg(long, env = "TRIBUTARY_APP_FROM", value_name = "RULE", default_value = "namespace")]
     pub(crate) app_from: AppFrom,
     /// Read logs from this source; see docs/operators/sources.md
@@ -41,24 +41,24 @@ pub(crate) struct CollectArgs {
     /// them to `pods` in the data directory]
     #[arg(long, env = "TRIBUTARY_POD_LOG_DIR", value_name = "DIR")]
     pub(crate) pod_log_dir: Option<PathBuf>,
-    /// Limit each app to this many bytes per second on a node; excess lines become a gap (L12) [0:
-    /// no limit]
+    /// Limit each app to this many bytes per second and node; excess lines become a gap (L12);
+    /// 0 means no limit
     #[arg(long, env = "TRIBUTARY_APP_RATE", value_name = "BYTES", default_value = "0")]
     pub(crate) app_rate: ByteSize,
-    /// Allow bursts of this many bytes above --app-rate [0: ten seconds of --app-rate]
+    /// Allow bursts of this many bytes above --app-rate; 0 means ten seconds of --app-rate
     #[arg(long, env = "TRIBUTARY_APP_BURST", value_name = "BYTES", default_value = "0")]
     pub(crate) app_burst: ByteSize,
-    /// Delete topics of apps without pods or drains after the retention; requires a bus of this
-    /// cluster alone
+    /// Delete topics of apps without pods or drains after the retention; requires a bus that
+    /// no other cluster uses
     ///
-    /// Requires the right to list namespaces, or pods if a label names the app.
+    /// Requires permission to list namespaces, or pods if a label names the app.
     #[arg(long, env = "TRIBUTARY_DELETE_UNUSED_TOPICS", alias = "remove-gone-apps")]
     pub(crate) delete_unused_topics: bool,
     /// Store checkpoints in this directory [default: `checkpoints` in the data directory]
     #[arg(long, env = "TRIBUTARY_CHECKPOINT_DIR", value_name = "DIR", help_heading = "Storage")]
     pub(crate) checkpoint_dir: Option<PathBuf>,
-    /// Spool at most this many bytes to disk while the bus is unavailable; then the oldest batches
-    /// become a gap (L12)
+    /// Spool at most this many bytes to disk while the bus is unavailable; when this limit is
+    /// reached, the oldest batches become a gap (L12)
     #[arg(
         long,
         env = "TRIBUTARY_SPOOL_BYTES",

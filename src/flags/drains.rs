@@ -27,7 +27,8 @@ pub(crate) struct SendArgs {
     /// only]
     #[arg(long, env = "TRIBUTARY_ALLOW_ADDRESS", value_name = "CIDR", value_delimiter = ',')]
     allow_address: Vec<IpNet>,
-    /// Trust these certificate authorities (PEM) for TLS drains, besides the system's
+    /// Trust these certificate authorities (PEM) for TLS drains, in addition to the
+    /// system's
     #[arg(long, env = "TRIBUTARY_DRAIN_CA", value_name = "FILE")]
     drain_ca: Option<PathBuf>,
     /// Present this client certificate (PEM) to drains that request one

@@ -2,6 +2,7 @@
 //! settings of a library crate. Flags do not depend on a subcommand.
 
 pub(crate) mod admin;
+pub(crate) mod all_in_one;
 pub(crate) mod auth;
 pub(crate) mod bus;
 pub(crate) mod collecting;
@@ -11,7 +12,6 @@ pub(crate) mod registry;
 pub(crate) mod server;
 #[cfg(feature = "demo")]
 pub(crate) mod simulation;
-pub(crate) mod stack;
 pub(crate) mod storage;
 pub(crate) mod validation;
 pub(crate) mod values;

@@ -6,11 +6,11 @@ use ::registry::Registry;
 use anyhow::Context;
 use clap::{Args, builder::RangedU64ValueParser};
 use ipnet::IpNet;
-use streamer::{Access, AllowedOrigins, Listener, Tls};
+use streamer::{Access, AllowedOrigins, DrainService, Listener, Tls};
 use tokio::net::TcpListener;
 
 use crate::{
-    admin::bind_error,
+    bind_error::bind_error,
     flags::{auth::AuthArgs, drains::DrainArgs},
 };
 
@@ -156,9 +156,17 @@ impl ReadArgs {
         registry: Option<Arc<dyn Registry>>,
         kubernetes: Option<kube::Client>,
     ) -> anyhow::Result<Access> {
-        let access = self.auth.access(registry, kubernetes).await?;
-        let access = access.with_drains(self.drains.send.addresses(), self.drains.max_drains_per_app);
-        Ok(access.with_prober(self.drains.send.prober()?))
+        self.auth.access(registry, kubernetes).await
+    }
+
+    /// Returns the service that manages the registry's drains.
+    ///
+    /// # Errors
+    /// One line with the flags and the cause.
+    pub(crate) fn drain_service(&self, registry: Option<Arc<dyn Registry>>) -> anyhow::Result<DrainService> {
+        let drains =
+            DrainService::new(registry).with_limits(self.drains.send.addresses(), self.drains.max_drains_per_app);
+        Ok(drains.with_prober(self.drains.send.prober()?))
     }
 
     /// Returns the settings of the streamer.

@@ -19,8 +19,8 @@ const FILE: &str = "registry.json";
 #[derive(Args)]
 #[command(next_help_heading = "Storage")]
 pub(crate) struct RegistryArgs {
-    /// Store drains and API keys in `file:PATH`, or in Secrets: `kubernetes[:NAMESPACE]` [up, demo
-    /// and keys default to registry.json in the data directory]
+    /// Store drains and API keys in `file:PATH`, or in Secrets: `kubernetes[:NAMESPACE]` [default
+    /// for up, demo and keys: registry.json in the data directory]
     #[arg(long, env = "TRIBUTARY_REGISTRY", value_name = "REGISTRY")]
     pub(crate) registry: Option<RegistryLocation>,
 }

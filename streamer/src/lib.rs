@@ -14,11 +14,11 @@ mod frame;
 mod history;
 mod http;
 mod hub;
-mod limits;
 mod line;
 mod metrics;
 mod query;
 mod tail;
+mod tail_limits;
 #[cfg(test)]
 mod testing;
 
@@ -32,8 +32,8 @@ use tower_http::normalize_path::NormalizePathLayer;
 
 use self::http::{AppState, ConnectionSettings, Connections};
 
-pub use self::http::{AllowedOrigins, InvalidOrigin, Listener, Tls, TlsError, openapi};
-pub use access::{Access, InvalidWebhook, MAX_DRAINS};
+pub use self::http::{AllowedOrigins, DrainService, InvalidOrigin, Listener, MAX_DRAINS, Tls, TlsError, openapi};
+pub use access::{Access, InvalidWebhook};
 pub use config::Config;
 pub use metrics::Metrics;
 
@@ -56,6 +56,7 @@ pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
 pub async fn run(
     config: Config,
     access: Access,
+    drains: DrainService,
     listener: impl Into<Listener>,
     bus: Arc<dyn Bus>,
     metrics: Metrics,
@@ -77,7 +78,7 @@ pub async fn run(
         stall_timeout: config.stall_timeout,
         stalled: metrics.stalled_connections.clone(),
     };
-    let state = AppState::new(config, access, bus, metrics, shutdown.clone());
+    let state = AppState::new(config, access, drains, bus, metrics, shutdown.clone());
     // The Gigalixir client's base URL can end in a slash; its paths then begin with two.
     let router = http::router(Arc::clone(&state), &origins, settings.tls.is_some());
     let service = NormalizePathLayer::trim_trailing_slash().layer(router);

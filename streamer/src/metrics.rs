@@ -116,7 +116,7 @@ impl Metrics {
         );
         registry.register(
             "lost_lines",
-            "Lines not delivered to live tails, where the number is known",
+            "Lines not delivered to live tails; gaps of unknown size are not counted",
             metrics.lost_lines.clone(),
         );
         registry.register("gaps", "Gap notices sent to live tails", metrics.gaps.clone());

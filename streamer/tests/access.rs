@@ -34,7 +34,8 @@ impl Fixture {
         let dir = TempDir::new().unwrap();
         let opened = FileRegistry::open(dir.path().join("registry.json")).await.unwrap();
         let registry = Arc::new(opened);
-        let stack = Stack::with_access(Access::api_keys(Arc::clone(&registry) as Arc<dyn Registry>)).await;
+        let keys = Arc::clone(&registry) as Arc<dyn Registry>;
+        let stack = Stack::with_access(Access::api_keys(Arc::clone(&keys)), keys).await;
         stack.publish([lines(&stream("web-1", Duration::ZERO), 0, 3)]).await;
         let url = DrainUrl::parse(DRAIN, &AddressPolicy::default()).unwrap();
         let drain = registry.add_drain("shop", &url, 5).await.unwrap().id;
@@ -198,8 +199,8 @@ async fn an_owner_lists_adds_and_removes_drains_as_the_gigalixir_client_does() {
     for id in [fixture.drain.to_string(), format!("\"{}\"", list().await[0]["id"])] {
         let body = format!("{{\"drain_id\": {id}}}");
         let answer = fixture.request(&Method::DELETE, path, Some(&key), &body).await;
-        let known = answer.status == StatusCode::OK;
-        assert!(known || answer.status == StatusCode::NOT_FOUND, "{answer:?}");
+        let is_removed = answer.status == StatusCode::OK;
+        assert!(is_removed || answer.status == StatusCode::NOT_FOUND, "{answer:?}");
     }
     assert!(list().await.iter().all(|drain| drain["id"] != fixture.drain));
     for body in ["", "{}", "nonsense", r#"{"drain_id": []}"#] {

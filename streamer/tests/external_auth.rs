@@ -40,7 +40,7 @@ enum TestAuthorizer {
 #[derive(Default)]
 struct Platform {
     allowed: Mutex<HashSet<(String, String, String)>>,
-    known: Mutex<HashSet<String>>,
+    valid_credentials: Mutex<HashSet<String>>,
     calls: AtomicUsize,
     is_down: AtomicBool,
 }
@@ -52,7 +52,7 @@ async fn decide(State(platform): State<Arc<Platform>>, Json(body): Json<Value>) 
     }
     let text = |name: &str| body[name].as_str().unwrap().to_owned();
     let (app, action, authorization) = (text("app"), text("action"), text("authorization"));
-    if !platform.known.lock().contains(&authorization) {
+    if !platform.valid_credentials.lock().contains(&authorization) {
         return StatusCode::UNAUTHORIZED;
     }
     match platform.allowed.lock().contains(&(authorization, app, action)) {
@@ -97,7 +97,7 @@ impl TestAuthorizer {
         match self {
             Self::Kubernetes(cluster) => cluster.set_users(apps.iter().map(|app| owner(app)).collect()),
             Self::Webhook(platform, _) => {
-                *platform.known.lock() = apps.iter().map(|app| bearer(app)).collect();
+                *platform.valid_credentials.lock() = apps.iter().map(|app| bearer(app)).collect();
                 let permissions = apps
                     .iter()
                     .flat_map(|app| ["read", "drains"].map(|action| (app, action)));
@@ -145,7 +145,11 @@ impl Fixture {
         let url = DrainUrl::parse("https://u:hunter2@example.com/logs", &AddressPolicy::default()).unwrap();
         let drain = registry.add_drain("shop", &url, 5).await.unwrap().id;
         authorizer.allow(&["shop", "blog"]);
-        let stack = Stack::with_access(authorizer.access(Some(Arc::clone(&registry) as _))).await;
+        let stack = Stack::with_access(
+            authorizer.access(Some(Arc::clone(&registry) as _)),
+            Arc::clone(&registry) as _,
+        )
+        .await;
         stack.publish([lines(&stream("web-1", Duration::ZERO), 0, 3)]).await;
         Self {
             stack,
@@ -235,7 +239,7 @@ async fn permitted_clients_read_and_manage_and_others_get_app_not_found(fixture:
                 .await;
             assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {path}");
             answer.assert_error("app not found");
-            for unknown in [None, Some("Bearer nobody"), Some("Basic %%")] {
+            for unknown in [None, Some("Bearer invalid"), Some("Basic %%")] {
                 let answer = fixture.stack.request(&method, &path, unknown, &body).await;
                 let hidden = app == "no%20name" && answer.status == StatusCode::NOT_FOUND;
                 assert!(

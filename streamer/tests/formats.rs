@@ -147,7 +147,7 @@ async fn an_event_stream_sends_cursors_and_heartbeats() {
     let event = tail.event().await.unwrap();
     assert!(
         event.id.is_some() && event.data.is_none(),
-        "a cursor behind history, before any live line"
+        "a cursor after history, before any live line"
     );
     assert_eq!(tail.line().await.unwrap(), ":", "a comment");
     stack.stop().await;

@@ -34,7 +34,7 @@ async fn next_cursor(tail: &mut Reading) -> String {
     }
 }
 
-/// Reads up to a cursor behind the sequence number `next - 1` of some stream.
+/// Reads up to a cursor after the sequence number `next - 1` of some stream.
 async fn cursor_behind(tail: &mut Reading, next: u64) -> String {
     loop {
         let Some(id) = tail.event().await.expect("more events").id else {
@@ -74,7 +74,7 @@ async fn last_event_id_resumes_without_gaps_and_repeats_on_any_replica() {
             .await;
         let (seqs, _) = tail.seqs(10).await;
         assert_eq!(seqs, (first..first + 10).collect::<Vec<_>>());
-        // Wait for a cursor behind the lines; an earlier one would repeat them.
+        // Wait for a cursor after the lines; an earlier one would repeat them.
         id = next_cursor(&mut tail).await;
     }
     replica.stop().await;
@@ -94,7 +94,7 @@ async fn a_client_that_alternates_between_replicas_receives_every_line_once() {
             bus.publish(lines(&metadata, seq, (seq + 7).min(total))).await.unwrap();
         }
     });
-    // Each response is dropped at its first cursor; lines behind the cursor are read again.
+    // Each response is dropped at its first cursor; lines after the cursor are read again.
     let mut received: Vec<u64> = Vec::new();
     let mut id: Option<String> = None;
     for turn in 0.. {

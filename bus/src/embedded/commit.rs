@@ -118,7 +118,7 @@ impl Run {
         }
     }
 
-    /// Processes a command and those queued behind it, up to the maximum size of a sync.
+    /// Processes a command and those queued after it, up to the maximum size of a sync.
     fn round(&mut self, first: Command) {
         let mut bytes = 0;
         let mut next = Some(first);

@@ -16,7 +16,7 @@ pub(super) const HEADER: usize = 24;
 /// Maximum size of a valid record: the largest message and its attributes.
 const MAX_RECORD: usize = 12 << 20;
 
-/// Encodes a record's header and attributes; the caller writes its data behind them.
+/// Encodes a record's header and attributes; the caller writes its data after them.
 pub(super) fn encode_head(key: u64, batch: &Batch) -> Vec<u8> {
     let data = batch.data();
     let mut head = Vec::with_capacity(512);

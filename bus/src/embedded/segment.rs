@@ -17,7 +17,7 @@ use crate::{PublishTime, ReaderItem};
 /// Distance between two entries of the index, the maximum that a seek reads in vain.
 const INDEX_BYTES: u64 = 64 * 1024;
 
-/// Bytes per read when searching for a record behind corrupt data.
+/// Bytes per read when searching for a record after corrupt data.
 const SEARCH_BYTES: usize = 1 << 20;
 
 /// A segment. Its name is a lower bound of its keys; an app's first segment is named 0.
@@ -80,7 +80,7 @@ impl Segment {
         }))
     }
 
-    /// Verifies every record of the newest segment and truncates a torn tail behind the last valid
+    /// Verifies every record of the newest segment and truncates a torn tail after the last valid
     /// one.
     pub(super) fn recover(&self) -> io::Result<()> {
         let mut state = self.state.lock();
@@ -128,7 +128,7 @@ impl Segment {
         Ok(header.matches(&record).then_some(header))
     }
 
-    /// Returns the offset of the next valid record. It tries every byte, which happens only behind
+    /// Returns the offset of the next valid record. It tries every byte, which happens only after
     /// corrupt data and in torn tails, which are short.
     fn find_record(&self, from: u64, end: u64) -> io::Result<Option<u64>> {
         let mut at = from;

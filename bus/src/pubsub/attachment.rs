@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{admin::Admin, failure::Failure};
+use super::{admin_client::Admin, failure::Failure};
 
 /// Check interval while the service is unavailable.
 const UNAVAILABLE_INTERVAL: Duration = Duration::from_secs(2);

@@ -1,11 +1,18 @@
 //! Durable subscriptions: created once, read by one reader at a time.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
-use super::{failure::Failure, temporary::SubscriptionFactory};
+use super::{failure::Failure, subscription_factory::SubscriptionFactory};
 use crate::{AppName, BusError, PublishTime};
+
+/// Ack deadline of durable subscriptions. It is short because the next reader waits twice as long
+/// for redeliveries before it reports a gap.
+pub(super) const DURABLE_ACK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The same on the emulator, which redelivers to an ended stream a few times first.
+pub(super) const EMULATED_ACK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The durable subscriptions that this process reads. Other processes are excluded by the caller's
 /// leases.
@@ -66,7 +73,7 @@ impl Durable {
         factory.admin.delete_subscription(&self.name).await?;
         factory
             .admin
-            .create_durable(&self.name, &factory.names.topic(app))
+            .create_durable(&self.name, &factory.names.topic(app), DURABLE_ACK_DEADLINE)
             .await?;
         match since {
             Some(since) => factory.admin.seek(&self.name, since).await,
@@ -85,7 +92,7 @@ impl Durable {
         factory.admin.delete_subscription(&self.name).await?;
         factory
             .admin
-            .create_durable(&self.name, &factory.names.topic(app))
+            .create_durable(&self.name, &factory.names.topic(app), DURABLE_ACK_DEADLINE)
             .await?;
         factory.admin.seek(&self.name, from).await
     }

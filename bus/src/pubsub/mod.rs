@@ -11,27 +11,28 @@
 //! the emulator.
 //!
 //! A project holds at most 10,000 topics, so there may be several projects: [`projects`] holds
-//! them, [`placement`] decides which one has an app's topic, and [`multi_project`] reads an app
+//! them, [`app_placement`] decides which one has an app's topic, and [`multi_project_reader`] reads an app
 //! whose topic exists in several. The folder depends on the bus trait and the batch format only.
 
-mod admin;
+mod admin_client;
 mod advice;
+mod app_placement;
 mod attachment;
 mod catch_up;
 mod clients;
 mod durable;
 mod failure;
-mod feed;
 mod message;
-mod multi_project;
+mod multi_project_reader;
 mod names;
-mod placement;
 mod project;
 mod projects;
 mod publish;
 mod pull;
+mod reader_task;
 mod replicas;
 mod settings;
+mod subscription_factory;
 mod temporary;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -44,7 +45,7 @@ use futures::{
 pub use settings::{EMULATOR_VARIABLE, PubSubSettings};
 
 use crate::{AppName, Batch, Bus, BusError, BusOperation, Reader, Start};
-use multi_project::Target;
+use multi_project_reader::Target;
 use projects::Projects;
 
 /// How long closing waits for the removal of subscriptions. The next start removes the rest.
@@ -69,7 +70,7 @@ impl PubSub {
 
     async fn ensure(&self, app: &AppName, name: &str) -> Result<(), BusError> {
         let found = self.projects.locate_for_reader(app).await?;
-        for (index, since) in multi_project::subscription_starts(&self.projects, app, name, &found).await? {
+        for (index, since) in multi_project_reader::subscription_starts(&self.projects, app, name, &found).await? {
             match self.projects.list[index].ensure(app, name, since).await {
                 Ok(()) | Err(BusError::SubscriptionInUse(_)) => {}
                 Err(error) => return Err(error),
@@ -80,7 +81,7 @@ impl PubSub {
 
     async fn read(&self, app: &AppName, target: Target) -> Result<Reader, BusError> {
         let found = self.projects.locate_for_reader(app).await?;
-        multi_project::read(&self.projects, app, target, found).await
+        multi_project_reader::read(&self.projects, app, target, found).await
     }
 }
 

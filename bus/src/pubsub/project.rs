@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    admin::{Admin, Limit},
+    admin_client::{Admin, Limit},
     clients::Clients,
     durable::Reservations,
     failure::Failure,
@@ -13,7 +13,7 @@ use super::{
     publish::{Budget, Publishers},
     replicas::{Replicas, SWEEP_INTERVAL},
     settings::PubSubSettings,
-    temporary::SubscriptionFactory,
+    subscription_factory::SubscriptionFactory,
 };
 use crate::{AppName, Batch, BusError, PublishTime};
 

@@ -6,10 +6,10 @@ use futures::future::{join_all, try_join_all};
 use tokio::time::sleep;
 
 use super::{
-    admin,
+    admin_client,
+    app_placement::Placement,
     clients::Clients,
     failure::Failure,
-    placement::Placement,
     project::{Project, Shared},
     publish::{self, Budget},
     settings::PubSubSettings,
@@ -30,7 +30,7 @@ impl Projects {
         let placement = Placement::new(settings.projects.clone());
         let shared = Arc::new(Shared {
             clients: Arc::new(Clients::new(&settings).await?),
-            limit: Arc::new(admin::limit()),
+            limit: Arc::new(admin_client::limit()),
             budget: Budget::new(settings.in_flight_bytes),
             tasks: Default::default(),
             closing: Default::default(),

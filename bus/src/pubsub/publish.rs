@@ -96,11 +96,11 @@ impl Publishers {
     fn publisher(&self, app: &AppName, topic: &str) -> Publisher {
         let now = Instant::now();
         let mut open = self.open.lock();
-        if let Some(known) = open.get_mut(app) {
-            known.last_used = now;
-            return known.publisher.clone();
+        if let Some(recent) = open.get_mut(app) {
+            recent.last_used = now;
+            return recent.publisher.clone();
         }
-        open.retain(|_, known| now.duration_since(known.last_used) < MAX_IDLE);
+        open.retain(|_, recent| now.duration_since(recent.last_used) < MAX_IDLE);
         let publisher = self
             .base
             .publisher(topic)

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{clients::Clients, failure::Failure, settings::DURABLE_ACK_DEADLINE};
+use super::{clients::Clients, durable::DURABLE_ACK_DEADLINE, failure::Failure};
 
 /// Load per stream and second from which on a stream is added. Google serves 10 MB/s per stream,
 /// the emulator 1,800 messages.

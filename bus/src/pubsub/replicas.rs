@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::{
-    admin::Admin,
+    admin_client::Admin,
     failure::Failure,
     names::{Names, Purpose},
 };
@@ -156,9 +156,9 @@ mod tests {
             Names::new("p", "dead"),
             Names::new("p", "silent"),
         );
-        let mine = me.new_tail();
+        let own_subscription = me.new_tail();
         let keep = [
-            mine.clone(),
+            own_subscription.clone(),
             me.heartbeat(1000),
             other.new_tail(),
             other.heartbeat(995),
@@ -173,7 +173,7 @@ mod tests {
         ];
         let unrelated = ["projects/p/subscriptions/theirs".to_owned()];
         let all = [&keep[..], &orphans, &unrelated].concat();
-        let own = HashSet::from([mine]);
+        let own = HashSet::from([own_subscription]);
         assert_eq!(orphaned(&all, &me, &own, Some(1000), 1000), orphans);
     }
 }

@@ -14,13 +14,6 @@ const RETENTION: std::ops::RangeInclusive<Duration> = Duration::from_secs(600)..
 /// *Source*: Pub/Sub, `Subscription.ack_deadline_seconds`.
 const ACK_DEADLINE: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
 
-/// Ack deadline of durable subscriptions. It is short because the next reader waits twice as long
-/// for redeliveries before it reports a gap.
-pub(super) const DURABLE_ACK_DEADLINE: Duration = Duration::from_secs(10);
-
-/// The same on the emulator, which redelivers to an ended stream a few times first.
-pub(super) const EMULATED_ACK_DEADLINE: Duration = Duration::from_secs(30);
-
 /// Default maximum of bytes in flight. The client library's own queue is unbounded.
 const IN_FLIGHT_BYTES: usize = 64 << 20;
 

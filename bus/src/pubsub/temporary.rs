@@ -2,27 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio_util::task::TaskTracker;
-
-use super::{admin::Admin, failure::Failure, names::Names, replicas::Replicas};
+use super::{failure::Failure, subscription_factory::SubscriptionFactory};
 use crate::{AppName, PublishTime};
 
 /// A reader's own subscription. Dropping it deletes it in the background.
 pub(super) struct Temporary {
     name: String,
     factory: Arc<SubscriptionFactory>,
-}
-
-/// Creates and deletes subscriptions.
-pub(super) struct SubscriptionFactory {
-    pub(super) admin: Arc<Admin>,
-    pub(super) names: Names,
-    pub(super) replicas: Replicas,
-    /// A new subscription on an emulator starts with all stored messages; on the service, with new
-    /// ones (delivery rule 13).
-    pub(super) starts_with_backlog: bool,
-    /// Deletions in progress.
-    pub(super) removals: TaskTracker,
 }
 
 /// Where a subscription starts.
@@ -34,33 +20,36 @@ pub(super) enum SubscriptionStart {
     Time(PublishTime),
 }
 
-impl SubscriptionFactory {
+impl Temporary {
     /// Creates a temporary subscription. It receives everything published after this returned.
     pub(super) async fn create(
-        self: &Arc<Self>,
+        factory: &Arc<SubscriptionFactory>,
         app: &AppName,
         start: SubscriptionStart,
-    ) -> Result<Temporary, Failure> {
-        self.replicas.ensure_heartbeat(&self.admin, &self.names).await?;
-        let temporary = Temporary {
-            name: self.names.new_tail(),
-            factory: Arc::clone(self),
+    ) -> Result<Self, Failure> {
+        let SubscriptionFactory {
+            admin,
+            names,
+            replicas,
+            starts_with_backlog,
+            ..
+        } = &**factory;
+        replicas.ensure_heartbeat(admin, names).await?;
+        let temporary = Self {
+            name: names.new_tail(),
+            factory: Arc::clone(factory),
         };
         // Registered before it exists, so that a concurrent sweep of this process skips it.
-        self.replicas.register(&temporary.name);
-        self.admin
-            .create_temporary(&temporary.name, &self.names.topic(app))
-            .await?;
+        replicas.register(&temporary.name);
+        admin.create_temporary(&temporary.name, &names.topic(app)).await?;
         match start {
-            SubscriptionStart::Now if !self.starts_with_backlog => {}
-            SubscriptionStart::Now => self.admin.seek(&temporary.name, PublishTime::now()).await?,
-            SubscriptionStart::Time(time) => self.admin.seek(&temporary.name, time).await?,
+            SubscriptionStart::Now if !starts_with_backlog => {}
+            SubscriptionStart::Now => admin.seek(&temporary.name, PublishTime::now()).await?,
+            SubscriptionStart::Time(time) => admin.seek(&temporary.name, time).await?,
         }
         Ok(temporary)
     }
-}
 
-impl Temporary {
     /// Returns the full name.
     pub(super) fn name(&self) -> &str {
         &self.name

@@ -35,9 +35,13 @@ impl Acks {
     /// Adds a delivery of a gap. It is acknowledged once the gap is, possibly at once.
     pub(super) fn add_gap(&mut self, seq: u64, gap: &Gap, ack: Option<Ack>) {
         let Some(ack) = ack else { return };
-        match self.gaps.iter_mut().find(|known| known.seq == seq && known.gap == *gap) {
-            Some(known) if known.acknowledged => ack.ack(),
-            Some(known) => known.open.push(ack),
+        match self
+            .gaps
+            .iter_mut()
+            .find(|recorded| recorded.seq == seq && recorded.gap == *gap)
+        {
+            Some(recorded) if recorded.acknowledged => ack.ack(),
+            Some(recorded) => recorded.open.push(ack),
             None => self.gaps.push(GapAcks {
                 seq,
                 gap: gap.clone(),
@@ -59,16 +63,16 @@ impl Acks {
         }
     }
 
-    /// Acknowledges a gap that was reported at `seq`: at the gap's own start, or behind those of
+    /// Acknowledges a gap that was reported at `seq`: at the gap's own start, or after those of
     /// its lines that arrived.
     pub(super) fn acknowledge_gap(&mut self, seq: u64, gap: &Gap) {
-        let found = self.gaps.iter_mut().find(|known| {
-            let within = known.seq..=known.seq + known.gap.lines;
-            known.gap == *gap && within.contains(&seq)
+        let found = self.gaps.iter_mut().find(|recorded| {
+            let within = recorded.seq..=recorded.seq + recorded.gap.lines;
+            recorded.gap == *gap && within.contains(&seq)
         });
-        if let Some(known) = found {
-            known.acknowledged = true;
-            known.open.drain(..).for_each(Ack::ack);
+        if let Some(recorded) = found {
+            recorded.acknowledged = true;
+            recorded.open.drain(..).for_each(Ack::ack);
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     batch::{Gap, Part, PlatformMessage, StreamMetadata},
-    stream::StreamId,
+    stream_id::StreamId,
     time::PublishTime,
 };
 
@@ -50,7 +50,7 @@ pub enum EventKind {
     End,
 }
 
-/// Identifies the deliveries behind an event for
+/// Identifies the deliveries of an event for
 /// [`Reassembly::acknowledge`](super::Reassembly::acknowledge).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {

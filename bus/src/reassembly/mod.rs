@@ -39,15 +39,15 @@ pub use timeouts::{CLOCK_TOLERANCE, GapTimeouts, LIVE_AGE, Now, REORDER_WINDOW};
 
 use crate::{
     batch::{Content, Delivery},
-    stream::StreamId,
+    stream_id::StreamId,
     time::PublishTime,
 };
 use delay::Delay;
 use event::Covers;
 use stream::{Arrival, Stream};
 
-/// Maximum buffered bytes of all streams together. Above it, the batches with the highest sequence
-/// numbers are nacked, or, without acks, the gaps before them are reported.
+/// Maximum buffered bytes of all streams together. If it is exceeded, a reader with acks nacks
+/// the batches with the highest sequence numbers; a reader without acks reports the gaps before them.
 pub const MAX_BUFFERED_BYTES: usize = 64 << 20;
 
 /// Reassembles all streams of one reader of an app.

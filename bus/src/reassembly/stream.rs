@@ -94,8 +94,8 @@ impl Stream {
         self.progress.last_published()
     }
 
-    /// Returns since when the stream waits for missing lines, and whether in a backlog. `None` if
-    /// nothing is known to be missing.
+    /// Returns the time since which the stream has waited for missing lines, and whether it reads a
+    /// backlog. `None` if it waits for none.
     pub(super) fn waits_since(&mut self) -> Option<(Duration, bool)> {
         if !self.is_blocked() {
             return None;
@@ -159,8 +159,8 @@ impl Stream {
                 return;
             }
         }
-        let known = self.buffered.get(&seq);
-        if known.is_none_or(|buffered| buffered.lines < batch.lines) {
+        let duplicate = self.buffered.get(&seq);
+        if duplicate.is_none_or(|buffered| buffered.lines < batch.lines) {
             self.buffered_bytes += batch.data.len();
             let shorter = self.buffered.insert(seq, batch);
             self.buffered_bytes -= shorter.map_or(0, |buffered| buffered.data.len());
@@ -175,7 +175,10 @@ impl Stream {
         } else {
             self.next().is_some_and(|next| seqs.end <= next)
         };
-        let waiting = self.gaps.iter().any(|known| known.seq == seq && known.gap == gap);
+        let waiting = self
+            .gaps
+            .iter()
+            .any(|recorded| recorded.seq == seq && recorded.gap == gap);
         self.acks.add_gap(seq, &gap, ack);
         if is_repeat && !waiting {
             // Its lines were delivered or reported already, so nothing is left to report.
@@ -189,7 +192,7 @@ impl Stream {
                 gap,
                 arrival,
             });
-            self.gaps.sort_by_key(|known| known.seq);
+            self.gaps.sort_by_key(|recorded| recorded.seq);
         }
     }
 
@@ -235,40 +238,42 @@ impl Stream {
 
     fn report_unknown_gap(&mut self, next: u64, events: &mut VecDeque<Event>) -> bool {
         let mut gaps = self.gaps.iter();
-        let Some(index) = gaps.position(|known| known.gap.lines == 0 && known.seq <= next) else {
+        let Some(index) = gaps.position(|recorded| recorded.gap.lines == 0 && recorded.seq <= next) else {
             return false;
         };
-        let known = self.gaps.remove(index);
-        self.progress.report_unknown_gap(known.seq, Some(known.gap.clone()));
+        let recorded = self.gaps.remove(index);
+        self.progress
+            .report_unknown_gap(recorded.seq, Some(recorded.gap.clone()));
         let kind = EventKind::Gap {
             lines: 0,
-            gap: Some(known.gap),
+            gap: Some(recorded.gap),
         };
-        events.push_back(self.event(known.seq, known.arrival.published, kind));
+        events.push_back(self.event(recorded.seq, recorded.arrival.published, kind));
         true
     }
 
     /// Reports a recorded gap at the next sequence number, as far as its lines have not arrived.
     fn report_recorded_gap(&mut self, next: u64, events: &mut VecDeque<Event>) -> bool {
-        self.gaps.retain(|known| known.gap.lines == 0 || known.seqs.end > next);
+        self.gaps
+            .retain(|recorded| recorded.gap.lines == 0 || recorded.seqs.end > next);
         let mut gaps = self.gaps.iter();
-        let Some(known) = gaps.find(|known| known.gap.lines > 0 && known.seqs.start <= next) else {
+        let Some(recorded) = gaps.find(|recorded| recorded.gap.lines > 0 && recorded.seqs.start <= next) else {
             return false;
         };
         let arrived = self.buffered.first_key_value().map_or(u64::MAX, |(seq, _)| *seq);
-        let end = known.seqs.end.min(arrived);
+        let end = recorded.seqs.end.min(arrived);
         let kind = EventKind::Gap {
             lines: end - next,
-            gap: Some(known.gap.clone()),
+            gap: Some(recorded.gap.clone()),
         };
-        events.push_back(self.event(next, known.arrival.published, kind));
+        events.push_back(self.event(next, recorded.arrival.published, kind));
         self.pass(next..end);
         true
     }
 
     /// Reports the first gap as undelivered, or decides at which line the reader joins.
     pub(super) fn declare_first(&mut self, events: &mut VecDeque<Event>) {
-        if let Some(first) = self.first_known() {
+        if let Some(first) = self.lowest_waiting_seq() {
             match self.next() {
                 None => {
                     self.joined = true;
@@ -312,7 +317,7 @@ impl Stream {
 
     /// Returns whether lines are buffered while the reader has not joined the stream.
     pub(super) fn is_joining(&self) -> bool {
-        !self.joined && self.first_known().is_some()
+        !self.joined && self.lowest_waiting_seq().is_some()
     }
 
     /// Returns whether something waits for missing lines.
@@ -321,9 +326,9 @@ impl Stream {
     }
 
     /// Returns the lowest sequence number of what waits.
-    fn first_known(&self) -> Option<u64> {
+    fn lowest_waiting_seq(&self) -> Option<u64> {
         let buffered = self.buffered.first_key_value().map(|(seq, _)| *seq);
-        let gap = self.gaps.first().map(|known| known.seq);
+        let gap = self.gaps.first().map(|recorded| recorded.seq);
         let end = self.end.filter(|_| !self.ended).map(|(total, _)| total);
         [buffered, gap, end].into_iter().flatten().min()
     }

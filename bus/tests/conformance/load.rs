@@ -42,9 +42,9 @@ pub async fn the_largest_batches_are_delivered_unchanged(engine: Engine) {
     let mut reader = follow(bus, Start::Oldest).await;
     let mut left: BTreeMap<u64, Batch> = (0..20).map(batch).map(|batch| (batch.seq, batch)).collect();
     while !left.is_empty() {
-        let came = next_delivery(&mut reader).await.batch;
-        if let Some(sent) = left.remove(&came.seq) {
-            assert!(came == sent && came.data().len() == MAX_BATCH_BYTES);
+        let received = next_delivery(&mut reader).await.batch;
+        if let Some(sent) = left.remove(&received.seq) {
+            assert!(received == sent && received.data().len() == MAX_BATCH_BYTES);
         }
     }
 }

@@ -110,7 +110,7 @@ async fn a_restarted_replica_removes_its_orphaned_subscriptions_and_no_others() 
     other.create(&app("shop")).await.unwrap();
     let _read = follow(&*other, Start::Now).await;
     let others = project.subscriptions().await;
-    let mine = PubSubSettings {
+    let settings = PubSubSettings {
         replica: "replica-2".to_owned(),
         ..project.settings.clone()
     };
@@ -118,9 +118,9 @@ async fn a_restarted_replica_removes_its_orphaned_subscriptions_and_no_others() 
     for left in ["tributary-tail.replica-2.00ff", "tributary-life.replica-2.1"] {
         project.create_subscription(left).await;
     }
-    let next = Arc::new(PubSub::open(mine).await.unwrap());
+    let next = Arc::new(PubSub::open(settings).await.unwrap());
     let read = follow(&*next, Start::Now).await;
-    let house = tokio::spawn({
+    let housekeeping = tokio::spawn({
         let next = Arc::clone(&next);
         async move { next.run_housekeeping().await }
     });
@@ -130,7 +130,7 @@ async fn a_restarted_replica_removes_its_orphaned_subscriptions_and_no_others() 
     assert!(others.iter().all(|name| all.contains(name)), "{all:?} has {others:?}");
     drop(read);
     next.close().await;
-    bounded("the end of housekeeping", house).await.unwrap();
+    bounded("the end of housekeeping", housekeeping).await.unwrap();
     assert_eq!(project.subscriptions().await, others);
 }
 

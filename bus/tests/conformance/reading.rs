@@ -90,7 +90,7 @@ pub async fn history(reader: &mut Reader) -> Vec<u64> {
     seqs
 }
 
-/// A shuffled reader behind reassembly.
+/// A shuffled reader with reassembly.
 pub struct Assembled {
     source: Shuffled,
     reassembly: Reassembly,

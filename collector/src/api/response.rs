@@ -152,7 +152,7 @@ impl Follower {
     /// an instance. If the pod cannot be listed, returns false.
     pub(crate) async fn is_same_instance(&mut self, requested: ContainerState) -> bool {
         let pods = kube::Api::<Pod>::namespaced(self.client.clone(), &self.instance.namespace);
-        // The collector has the rights `list` and `watch` on pods, but not `get`.
+        // The collector has the permissions `list` and `watch` on pods, but not `get`.
         let one = ListParams::default().fields(&format!("metadata.name={}", self.instance.pod));
         let listed = timeout(LIST_TIMEOUT, self.stream.publish_while(pods.list(&one)));
         let Some(Ok(Ok(listed))) = self.shutdown.run_until_cancelled(listed).await else {

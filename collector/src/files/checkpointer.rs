@@ -57,7 +57,7 @@ impl FileCheckpointer {
 
     /// Accounts for bytes that are about to be passed to the streams. At the start of a new
     /// sequence of files, proposes the start of the file.
-    pub fn note_read(&mut self, bytes: usize, tail: &mut Tail, out: &Stream, err: &Stream) {
+    pub fn record_read(&mut self, bytes: usize, tail: &mut Tail, out: &Stream, err: &Stream) {
         self.bytes += bytes as u64;
         if std::mem::take(&mut self.starts_new_file)
             && let Some(position) = tail.position()

@@ -22,9 +22,9 @@ use crate::{
     idle_metrics::IdleGuard,
     instance::ContainerState,
     metrics::Metrics,
+    progress::Progress,
     publish::checkpoint::CheckpointStore,
     state_watch::{state_changed, wait_until_absent},
-    status::Status,
     stream::Stream,
 };
 
@@ -60,7 +60,7 @@ pub struct FileFollower {
     /// Counts the container in the idle metrics.
     idle_guard: Option<IdleGuard>,
     metrics: Metrics,
-    status: Status,
+    progress: Progress,
     shutdown: CancellationToken,
 }
 
@@ -69,7 +69,7 @@ pub struct FollowerContext {
     pub dir_watcher: DirWatcher,
     pub checkpoints: CheckpointStore,
     pub metrics: Metrics,
-    pub status: Status,
+    pub progress: Progress,
     pub shutdown: CancellationToken,
 }
 
@@ -112,7 +112,7 @@ impl FileFollower {
             checkpointer: FileCheckpointer::new(context.checkpoints),
             idle_guard: None,
             metrics: context.metrics,
-            status: context.status,
+            progress: context.progress,
             shutdown: context.shutdown,
         }
     }
@@ -263,9 +263,11 @@ impl FileFollower {
                 if let Some(idle_guard) = &self.idle_guard {
                     idle_guard.record_activity();
                 }
-                self.note_position(&mut reading.tail, false);
+                self.propose_checkpoint(&mut reading.tail, false);
             }
-            Ok(ReadOutcome::Settling(until)) => (reading.may_have_data, reading.complete_at) = (false, Some(until)),
+            Ok(ReadOutcome::WaitingForClose(until)) => {
+                (reading.may_have_data, reading.complete_at) = (false, Some(until))
+            }
             Ok(ReadOutcome::Next { after_gap }) => {
                 if after_gap {
                     tracing::warn!(stream = %self.stdout.id(), "gap detected, log files removed before they were read");
@@ -298,7 +300,7 @@ impl FileFollower {
             self.checkpointer.interrupted();
         }
         let bytes = self.assembler.frame(Fd::Out).len() + self.assembler.frame(Fd::Err).len();
-        self.checkpointer.note_read(bytes, tail, &self.stdout, &self.stderr);
+        self.checkpointer.record_read(bytes, tail, &self.stdout, &self.stderr);
         for (fd, stream) in [(Fd::Out, &mut self.stdout), (Fd::Err, &mut self.stderr)] {
             stream.read(self.assembler.frame(fd));
             if stream.is_mismatched() {
@@ -309,7 +311,7 @@ impl FileFollower {
         let unrecognized = self.assembler.unrecognized_lines();
         if unrecognized > 0 {
             tracing::warn!(stream = %self.stdout.id(), lines = unrecognized, "lines not in the runtime's format, published unchanged");
-            self.status.add_unrecognized_lines(unrecognized);
+            self.progress.add_unrecognized_lines(unrecognized);
         }
         self.assembler.clear();
     }
@@ -375,13 +377,13 @@ impl FileFollower {
     /// Stores the position for the next start; everything before it is on the bus.
     fn save_last_position(&mut self) {
         if let Some(mut tail) = self.tail.take() {
-            self.note_position(&mut tail, true);
+            self.propose_checkpoint(&mut tail, true);
             self.checkpointer.save(&self.stdout, &self.stderr);
         }
     }
 
     /// A position after a gap is not stored before the gap is recorded.
-    fn note_position(&mut self, tail: &mut Tail, is_last: bool) {
+    fn propose_checkpoint(&mut self, tail: &mut Tail, is_last: bool) {
         if self.gap.is_none() {
             self.checkpointer
                 .propose(&self.assembler, tail, &self.stdout, &self.stderr, is_last);

@@ -26,7 +26,7 @@ const QUIET_BYTES: usize = 8 << 10;
 /// The runtime opens the new file before it closes the rotated one, so a rotated file can still
 /// grow. If its close was not observed, it counts as complete after this time without data. In
 /// practice this takes microseconds.
-const SETTLE: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Maximum number of unread files held open per container. An open file stays readable after the
 /// node has removed it, and uses disk until then. A node keeps 5.
@@ -61,7 +61,7 @@ struct HeldFile {
     is_broken: bool,
     /// When it ceased to be the newest file, or last grew after that.
     since: Instant,
-    is_settling: bool,
+    waits_for_close: bool,
 }
 
 /// Result of opening a container's files.
@@ -81,7 +81,7 @@ pub enum ReadOutcome {
     /// Data was read; there may be more.
     Read,
     /// The end of a rotated file was reached; it counts as complete at this time.
-    Settling(Instant),
+    WaitingForClose(Instant),
     /// Reading continues with the next file, or with a truncated file from its start.
     Next {
         /// Data before it may be lost.
@@ -233,10 +233,10 @@ impl Tail {
             None => return ReadOutcome::Idle,
         };
         let front = &mut self.files[0];
-        let complete_at = front.since + SETTLE;
+        let complete_at = front.since + CLOSE_TIMEOUT;
         if !front.is_sealed && now < complete_at {
-            front.is_settling = true;
-            return ReadOutcome::Settling(complete_at);
+            front.waits_for_close = true;
+            return ReadOutcome::WaitingForClose(complete_at);
         }
         self.finish_rest(assembler);
         self.files.pop_front();
@@ -314,7 +314,7 @@ impl Tail {
                 file,
                 after_gap: after_gap && at == 0,
                 since: now,
-                is_settling: false,
+                waits_for_close: false,
             });
         }
         // The kubelet rotates every few seconds at most: only the second newest file can still be
@@ -358,7 +358,7 @@ impl HeldFile {
         let read = self.file.read(buffer).inspect_err(|_| {
             (self.is_broken, self.is_sealed) = (true, true);
         })?;
-        if read > 0 && self.is_settling {
+        if read > 0 && self.waits_for_close {
             self.since = now;
         }
         Ok(read)

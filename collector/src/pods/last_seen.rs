@@ -28,8 +28,8 @@ impl LastSeen {
     /// now.
     pub fn insert(&mut self, key: &InstanceKey, restarts: Option<u32>) -> Option<InstanceKey> {
         let containers = self.pods.entry(key.pod_uid.clone()).or_default();
-        let newest_known = containers.get(&key.container);
-        if newest_known.is_some_and(|newest_known| newest_known.restarts > restarts) {
+        let current = containers.get(&key.container);
+        if current.is_some_and(|current| current.restarts > restarts) {
             return Some(key.clone());
         }
         let newest = Newest {

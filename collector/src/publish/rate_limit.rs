@@ -43,7 +43,7 @@ struct Bucket {
 impl RateLimits {
     /// Creates the limits, and the task that publishes messages about exceeded limits.
     pub fn new(rate: u64, burst: u64, node: &str, bus: Arc<dyn Bus>) -> (Self, impl Future<Output = ()> + use<>) {
-        let (notices, queued) = mpsc::channel(WAITING_NOTICES);
+        let (notices, queued_notices) = mpsc::channel(WAITING_NOTICES);
         let notice = notice::rate_limited(rate, burst);
         let limits = Self {
             rate: rate as f64,
@@ -51,7 +51,7 @@ impl RateLimits {
             buckets: Mutex::default(),
             notices,
         };
-        (limits, publish_notices(queued, notice, node.to_owned(), bus))
+        (limits, publish_notices(queued_notices, notice, node.to_owned(), bus))
     }
 
     /// Returns how many of these bytes, in whole lines, may pass now.
@@ -109,7 +109,7 @@ fn whole_lines(data: &[u8], tokens: f64, is_full: bool) -> usize {
 
 /// Publishes messages about exceeded limits, in this collector's own stream of each app.
 async fn publish_notices(
-    mut queued: mpsc::Receiver<(AppName, Timestamp)>,
+    mut queued_notices: mpsc::Receiver<(AppName, Timestamp)>,
     notice: Notice,
     node: String,
     bus: Arc<dyn Bus>,
@@ -119,7 +119,7 @@ async fn publish_notices(
         return;
     };
     let mut seqs: HashMap<AppName, u64> = HashMap::new();
-    while let Some((app, at)) = queued.recv().await {
+    while let Some((app, at)) = queued_notices.recv().await {
         let seq = seqs.entry(app.clone()).or_default();
         let batch = Batch {
             metadata: Arc::new(StreamMetadata::tributary(app, stream.clone(), &node)),
@@ -153,8 +153,8 @@ mod tests {
     use super::*;
 
     fn limits(rate: u64, burst: u64) -> RateLimits {
-        let (notices, queued) = mpsc::channel(1);
-        drop(queued);
+        let (notices, queued_notices) = mpsc::channel(1);
+        drop(queued_notices);
         RateLimits {
             rate: rate as f64,
             burst: burst as f64,

@@ -52,7 +52,7 @@ impl Supervisor {
             dir_watcher: self.dir_watcher.clone().unwrap_or_else(DirWatcher::new),
             checkpoints: self.context.checkpoints.clone(),
             metrics: self.context.metrics.clone(),
-            status: self.config.status.clone(),
+            progress: self.config.progress.clone(),
             shutdown: self.shutdown.clone(),
         };
         let err = self.stderr_stream(key, &out);

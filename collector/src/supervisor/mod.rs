@@ -273,7 +273,7 @@ impl Supervisor {
         for (key, checkpoint) in unclaimed {
             self.end_orphan(key, checkpoint);
         }
-        self.config.status.set_listed();
+        self.config.progress.set_listed();
     }
 }
 

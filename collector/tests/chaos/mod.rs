@@ -106,22 +106,22 @@ impl Play {
 
 /// Asserts that every line was read once, or that a gap is recorded where the lines before it end.
 fn assert_accounted_for(streams: &[StreamRead], written: u32, seed: u64) {
-    let mut places: BTreeMap<u32, (usize, u64)> = BTreeMap::new();
+    let mut positions: BTreeMap<u32, (usize, u64)> = BTreeMap::new();
     for (index, stream) in streams.iter().enumerate() {
         assert_eq!(stream.silent_gaps, [], "seed {seed}: a gap that is not recorded");
         for (text, seq) in stream.texts.iter().zip(&stream.seqs) {
             let line: u32 = text.strip_prefix("line ").unwrap().parse().unwrap();
-            let before = places.insert(line, (index, *seq));
+            let before = positions.insert(line, (index, *seq));
             assert_eq!(before, None, "seed {seed}: line {line} was read twice");
         }
     }
-    assert!(places.contains_key(&0));
+    assert!(positions.contains_key(&0));
     for line in 1..written {
-        if places.contains_key(&line) || !places.contains_key(&(line - 1)) {
+        if positions.contains_key(&line) || !positions.contains_key(&(line - 1)) {
             continue;
         }
         // The first line of a gap.
-        let (stream, seq) = places[&(line - 1)];
+        let (stream, seq) = positions[&(line - 1)];
         let recorded = streams[stream].recorded_gaps.iter().any(|gap| gap.0 == seq + 1);
         assert!(recorded, "seed {seed}: line {line} is missing without a gap");
     }

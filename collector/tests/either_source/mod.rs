@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::support::{Harness, in_time};
 
-/// Each instance of a container that is always restarted is a complete stream of its own.
+/// Each instance of a container that is always restarted is a separate, complete stream.
 pub async fn instances_are_separate_streams(harness: Harness) {
     let collector = harness.collect().await;
     for _ in 0..2 {
@@ -43,7 +43,7 @@ pub async fn long_line_survives_a_kill(harness: Harness) {
 
 /// Writes 200 lines. The collector knows that the bus accepted the first 100, and is killed before
 /// it learns that the bus accepted some of the others. Returns the number of lines on the bus.
-pub async fn kill_before_acceptance_is_known(harness: &Harness) -> usize {
+pub async fn kill_with_unconfirmed_batches(harness: &Harness) -> usize {
     let collector = harness.collect().await;
     harness.write("p", 0..100);
     harness.wait_for_lines(100).await;

@@ -7,7 +7,7 @@ use std::fs;
 use kubesim::RestartPolicy;
 
 use crate::{
-    either_source::{kill_before_acceptance_is_known, long_line_survives_a_kill},
+    either_source::{kill_with_unconfirmed_batches, long_line_survives_a_kill},
     node_files::{dir, with_pod},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 async fn a_batch_accepted_without_a_response_is_neither_lost_nor_repeated() {
     for rotations in 0..3 {
         let harness = with_pod(RestartPolicy::Never).await;
-        kill_before_acceptance_is_known(&harness).await;
+        kill_with_unconfirmed_batches(&harness).await;
         for _ in 0..rotations {
             harness.rotate_file();
         }

@@ -66,7 +66,7 @@ async fn rate_limited_lines_are_counted_exactly_and_the_limit_is_reported() {
         })
         .await;
     let elapsed = began.elapsed().as_secs_f64();
-    let came: u64 = streams
+    let received: u64 = streams
         .iter()
         .filter(|stream| !is_notice(stream))
         .map(|stream| assert_accounted_for(stream, 4_000))
@@ -74,8 +74,8 @@ async fn rate_limited_lines_are_counted_exactly_and_the_limit_is_reported() {
     // Both pods share one bucket; a line has 540 bytes.
     let most = (BURST as f64 + RATE as f64 * elapsed) / 540.0;
     assert!(
-        came > 100 && came as f64 <= most + 1.0,
-        "{came} lines read, at most {most} expected"
+        received > 100 && received as f64 <= most + 1.0,
+        "{received} lines read, at most {most} expected"
     );
     let notice = streams.iter().find(|stream| is_notice(stream)).unwrap();
     assert_eq!(

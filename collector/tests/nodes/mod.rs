@@ -236,8 +236,8 @@ async fn five_restarts_are_six_complete_and_distinct_streams() {
     let containers: BTreeSet<_> = ids.iter().map(|id| id.split('/').nth(2).unwrap()).collect();
     assert_eq!(containers.len(), ids.len(), "one stream per instance");
     let written = harness.cluster.written("app", "p", "c");
-    let known = |id: &&&str| written.iter().any(|instance| instance.container_id.ends_with(**id));
-    assert_eq!(containers.iter().filter(known).count(), ids.len());
+    let was_started = |id: &&&str| written.iter().any(|instance| instance.container_id.ends_with(**id));
+    assert_eq!(containers.iter().filter(was_started).count(), ids.len());
     collector.stop().await;
 }
 

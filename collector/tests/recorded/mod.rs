@@ -35,7 +35,7 @@ async fn assert_equals_response(file: &[u8], answer: Vec<u8>) {
     let raw = harness.wait_for_raw(answer.len(), 0).await;
     assert!(raw["out"] == answer, "{}", String::from_utf8_lossy(&raw["out"]));
     assert!(!raw.contains_key("err"));
-    assert_eq!(collector.status.unrecognized_lines(), 0);
+    assert_eq!(collector.progress.unrecognized_lines(), 0);
     collector.stop().await;
 }
 
@@ -124,6 +124,6 @@ async fn lines_in_another_format_are_published_unchanged_and_counted() {
     let raw = harness.wait_for_raw(out.len(), 1).await;
     assert_eq!(String::from_utf8_lossy(&raw["out"]), out);
     assert_eq!(raw["err"], b"2026-11-23T08:46:44.200000000Z b\n");
-    assert_eq!(collector.status.unrecognized_lines(), 3);
+    assert_eq!(collector.progress.unrecognized_lines(), 3);
     collector.stop().await;
 }

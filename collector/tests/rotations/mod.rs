@@ -1,4 +1,4 @@
-//! Log rotation: unreadable files are recorded once, in their place, and nothing else is.
+//! Log rotation: unreadable files are recorded once, at their position, and nothing else is.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -112,8 +112,8 @@ async fn files_skipped_by_a_follow_are_one_gap_in_their_place() {
     write_wide(&harness, last + 30..last + 40);
     harness.cluster.stall_follows(false);
     let stream = harness.wait_for_lines(last as usize + 20).await;
-    let came: Vec<_> = (0..last + 10).chain(last + 30..last + 40).collect();
-    assert_eq!(numbers(&stream), came);
+    let received: Vec<_> = (0..last + 10).chain(last + 30..last + 40).collect();
+    assert_eq!(numbers(&stream), received);
     assert_eq!(stream.recorded_gaps, [(u64::from(last) + 10, 0, ROTATED)]);
     assert_eq!(stream.silent_gaps, []);
     collector.stop().await;

@@ -18,7 +18,7 @@ use bus::{
     AppName, Bus, BusError, Embedded, EmbeddedSettings, GapReason, PublishTime, ReaderItem, Start,
     reassembly::{EventKind, GapTimeouts, Now, Reassembly},
 };
-use collector::{CollectorError, Config, Metrics, Source, Status};
+use collector::{CollectorError, Config, Metrics, Progress, Source};
 use kubesim::{Cluster, PodPlan, RestartPolicy, Scenario};
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
@@ -92,7 +92,7 @@ impl MetricsProbe {
 
 /// A running collector.
 pub struct RunningCollector {
-    pub status: Status,
+    pub progress: Progress,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), CollectorError>>,
 }
@@ -234,11 +234,11 @@ impl Harness {
                 (config.source, config.pod_log_dir) = (Source::Files, dir.clone());
             }
             change(&mut config);
-            let (status, shutdown) = (config.status.clone(), CancellationToken::new());
+            let (progress, shutdown) = (config.progress.clone(), CancellationToken::new());
             let bus: Arc<dyn Bus> = self.bus.clone();
             let mut task = tokio::spawn(collector::run(config, self.client().await, bus, shutdown.clone()));
             tokio::select! {
-                () = status.listed() => return RunningCollector { status, shutdown, task },
+                () = progress.listed() => return RunningCollector { progress, shutdown, task },
                 ended = &mut task => match ended.unwrap() {
                     Err(CollectorError::InUse(_)) if Instant::now() < deadline => tokio::task::yield_now().await,
                     other => panic!("the collector ended: {other:?}"),

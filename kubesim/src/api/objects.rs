@@ -160,7 +160,7 @@ fn delete(sim: &Arc<Simulation>, kind: &ResourceKind, key: &ObjectKey) -> Result
     Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}))
 }
 
-/// Parses an object of this kind with a name.
+/// Parses an object; it must have this kind and a name.
 ///
 /// *Errors*: 400.
 fn parse_object(kind: &ResourceKind, body: &Bytes) -> Result<Value, Status> {

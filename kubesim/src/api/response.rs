@@ -14,9 +14,9 @@ use crate::simulation::Simulation;
 /// State of every handler.
 pub(super) type SimState = State<Arc<Simulation>>;
 
-/// A response body broken off without its last chunk.
+/// A response body that ends without its last chunk.
 #[derive(Debug, thiserror::Error)]
-#[error("the stream was broken")]
+#[error("the response was aborted")]
 pub(super) struct StreamBroken;
 
 /// Response format that a client asks for in its headers.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::log_rotation;
+use super::log_files;
 use crate::ids;
 use crate::logs::container_log::ContainerLog;
 use crate::logs::line_template::ContainerIdentity;
@@ -102,7 +102,7 @@ pub(crate) fn new_instance(
     container: &str,
     number: u32,
 ) -> (String, Arc<ContainerLog>) {
-    let files = log_rotation::create_file(sim, key, uid, container, number);
+    let files = log_files::create_file(sim, key, uid, container, number);
     let log = match files {
         Some(files) => ContainerLog::on_disk(sim.rotate_bytes, files),
         None => ContainerLog::new(sim.rotate_bytes),

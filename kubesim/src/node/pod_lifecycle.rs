@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::container_lifecycle::{ContainerRunner, new_instance};
-use super::log_rotation;
+use super::log_files;
 use crate::logs::container_log::ContainerLog;
 use crate::scenario::{ContainerPlan, PodPlan, Role};
 use crate::simulation::Simulation;
@@ -264,7 +264,7 @@ impl PodRunner {
                 })
             });
         }
-        log_rotation::schedule_removal(&self.sim, &self.key, &self.uid);
+        log_files::schedule_removal(&self.sim, &self.key, &self.uid);
         self.sim.pods.remove(&self.key, &self.uid);
         tracing::info!(namespace = self.key.0, pod = self.key.1, "pod removed");
     }

@@ -1,13 +1,13 @@
 //! Drains: URLs, allowed addresses, state and test reports. Parses and checks; it performs no I/O.
 
-mod address;
+mod address_policy;
 mod probe;
 mod record;
 mod report;
 mod target;
 mod url;
 
-pub use address::AddressPolicy;
+pub use address_policy::AddressPolicy;
 pub use probe::{ProbeReport, ProbeStep, Prober};
 pub use record::{Drain, Drains};
 pub use report::{DrainReport, DrainState};

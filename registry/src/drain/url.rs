@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::{Host, Url};
 
-use super::{address::AddressPolicy, target::DrainTarget};
+use super::{address_policy::AddressPolicy, target::DrainTarget};
 
 /// The maximum length of a drain's URL: longer than any provider's, and bounded for the stores.
 const MAX_URL_BYTES: usize = 2048;

@@ -22,8 +22,8 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    objects::{self, Content},
-    secrets::{REQUEST_TIMEOUT, Secrets, Write},
+    secret_client::{REQUEST_TIMEOUT, Secrets, Write},
+    secret_layout::{self, Content},
     watch::{WatchedState, watch_secrets},
 };
 use crate::{
@@ -83,8 +83,11 @@ impl KubernetesRegistry {
 
     /// The leases and reports of the Secret that a drain belongs to.
     async fn leases_of(&self, drain: u32) -> Result<Option<Leases>, RegistryError> {
-        let secret = self.secrets.get(&objects::leases_name(drain % LEASE_SECRETS)).await?;
-        let leases = secret.as_ref().map(objects::read_leases).transpose();
+        let secret = self
+            .secrets
+            .get(&secret_layout::leases_name(drain % LEASE_SECRETS))
+            .await?;
+        let leases = secret.as_ref().map(secret_layout::read_leases).transpose();
         leases.map_err(|reason| {
             self.secrets.error(format!(
                 "the Secret of the drain's lease is corrupt: {reason}; delete it"
@@ -107,18 +110,18 @@ impl KubernetesRegistry {
         for drain in drains {
             by_secret.entry(drain % LEASE_SECRETS).or_default().push(*drain);
         }
-        let known = Arc::clone(&self.state.drains().borrow());
-        let (known, change) = (&known, &change);
+        let existing_drains = Arc::clone(&self.state.drains().borrow());
+        let (existing_drains, change) = (&existing_drains, &change);
         let updates = by_secret.into_iter().map(|(index, drains)| async move {
-            let name = objects::leases_name(index);
+            let name = secret_layout::leases_name(index);
             let change = |leases: Option<Leases>| {
                 let mut leases = leases.unwrap_or_default();
-                let removed = leases.remove_stale(known, SystemTime::now());
-                let (result, changed) = change(&mut leases, &drains, known);
+                let removed = leases.remove_stale(existing_drains, SystemTime::now());
+                let (result, changed) = change(&mut leases, &drains, existing_drains);
                 Ok((result, (changed || removed).then_some(Write::Put(leases))))
             };
             self.secrets
-                .update(&name, objects::read_leases, objects::leases, change)
+                .update(&name, secret_layout::read_leases, secret_layout::leases, change)
                 .await
         });
         try_join_all(updates).await
@@ -137,18 +140,18 @@ impl Registry for KubernetesRegistry {
     fn add_drain(&self, app: &str, url: &DrainUrl, max: usize) -> BoxFuture<'_, Result<Drain, RegistryError>> {
         let (app, url) = (app.to_owned(), url.clone());
         async move {
-            let known = Arc::clone(&self.drains().borrow());
+            let existing_drains = Arc::clone(&self.drains().borrow());
             let change = |drains: Option<Vec<Drain>>| {
                 let mut drains = drains.unwrap_or_default();
                 Drain::check_new(drains.iter(), url.as_str(), max)?;
-                let drain = Drain::new(&app, url.as_str(), |id| known.contains_key(&id));
+                let drain = Drain::new(&app, url.as_str(), |id| existing_drains.contains_key(&id));
                 drains.push(drain.clone());
                 Ok((drain, Some(Write::Put(drains))))
             };
-            let name = objects::drains_name(&app);
+            let name = secret_layout::drains_name(&app);
             let changed = self
                 .secrets
-                .update(&name, objects::read_drains, objects::drains, change);
+                .update(&name, secret_layout::read_drains, secret_layout::drains, change);
             let drain = changed.await?;
             Self::wait_visible(self.drains(), |drains| drains.contains_key(&drain.id)).await;
             Ok(drain)
@@ -170,10 +173,10 @@ impl Registry for KubernetesRegistry {
                 };
                 Ok(((), Some(next)))
             };
-            let name = objects::drains_name(&app);
+            let name = secret_layout::drains_name(&app);
             let changed = self
                 .secrets
-                .update(&name, objects::read_drains, objects::drains, change);
+                .update(&name, secret_layout::read_drains, secret_layout::drains, change);
             changed.await?;
             Self::wait_visible(self.drains(), |drains| !drains.contains_key(&id)).await;
             Ok(())
@@ -184,8 +187,8 @@ impl Registry for KubernetesRegistry {
     fn acquire_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<Vec<u32>, RegistryError>> {
         let (holder, wanted, now) = (holder.to_owned(), drains.to_vec(), SystemTime::now());
         async move {
-            let acquire = |leases: &mut Leases, wanted: &[u32], known: &Drains| {
-                let acquired = leases.acquire(&holder, wanted, known, now);
+            let acquire = |leases: &mut Leases, wanted: &[u32], existing_drains: &Drains| {
+                let acquired = leases.acquire(&holder, wanted, existing_drains, now);
                 let changed = !acquired.is_empty();
                 (acquired, changed)
             };
@@ -207,10 +210,10 @@ impl Registry for KubernetesRegistry {
         async move {
             let drains: Vec<u32> = delivered.iter().map(|(drain, _)| *drain).collect();
             let delivered: BTreeMap<u32, SystemTime> = delivered.into_iter().collect();
-            let deliver = |leases: &mut Leases, drains: &[u32], known: &Drains| {
+            let deliver = |leases: &mut Leases, drains: &[u32], existing_drains: &Drains| {
                 let mut due = false;
                 for (drain, at) in drains.iter().filter_map(|drain| delivered.get_key_value(drain)) {
-                    due |= known.contains_key(drain) && leases.record_delivered(*drain, *at);
+                    due |= existing_drains.contains_key(drain) && leases.record_delivered(*drain, *at);
                 }
                 ((), due)
             };
@@ -231,10 +234,10 @@ impl Registry for KubernetesRegistry {
         async move {
             let drains: Vec<u32> = reports.iter().map(|(drain, _)| *drain).collect();
             let reports: BTreeMap<u32, DrainReport> = reports.into_iter().collect();
-            let report = |leases: &mut Leases, drains: &[u32], known: &Drains| {
+            let report = |leases: &mut Leases, drains: &[u32], existing_drains: &Drains| {
                 let mut changed = false;
                 for (drain, report) in drains.iter().filter_map(|drain| reports.get_key_value(drain)) {
-                    changed |= known.contains_key(drain) && leases.record_report(*drain, report.clone());
+                    changed |= existing_drains.contains_key(drain) && leases.record_report(*drain, report.clone());
                 }
                 ((), changed)
             };
@@ -265,7 +268,7 @@ impl Registry for KubernetesRegistry {
                     .error("the Secret with the HMAC secret of the keys was deleted; restore it, or restart to create a new one, which makes all keys invalid")
             })?;
             let (key, stored) = NewKey::generate(&secret, &email, grants, lifetime);
-            let object = objects::key(&objects::key_name(&key.info.id), &stored);
+            let object = secret_layout::key(&secret_layout::key_name(&key.info.id), &stored);
             let params = PostParams::default();
             let added = self.secrets.request(self.secrets.api.create(&params, &object)).await?;
             added.ok_or_else(|| self.secrets.error("the namespace does not exist"))?;
@@ -288,9 +291,9 @@ impl Registry for KubernetesRegistry {
             if id.is_empty() || !is_hex {
                 return Err(RegistryError::UnknownKey);
             }
-            let name = objects::key_name(&id);
+            let name = secret_layout::key_name(&id);
             let secret = self.secrets.get(&name).await?.ok_or(RegistryError::UnknownKey)?;
-            let Ok(Some(Content::Key(stored))) = objects::read(&secret) else {
+            let Ok(Some(Content::Key(stored))) = secret_layout::read(&secret) else {
                 return Err(self.secrets.error(format!("the Secret {name} is corrupt; delete it")));
             };
             let params = DeleteParams::default();

@@ -14,7 +14,7 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use super::objects::{self, Content};
+use super::secret_layout::{self, Content};
 use crate::{
     drain::Drains,
     key::{Keys, StoredKey},
@@ -92,7 +92,7 @@ impl WatchedState {
             Event::Delete(secret) => {
                 // Without the secret every key would be invalid, so the last one stays in use.
                 let name = secret.metadata.name.unwrap_or_default();
-                if name != objects::SECRET_NAME {
+                if name != secret_layout::SECRET_NAME {
                     last.contents.remove(&name);
                 }
                 self.publish(&last.contents);
@@ -143,7 +143,7 @@ impl WatchedState {
 }
 
 fn secret(contents: &Contents) -> Option<[u8; 32]> {
-    match contents.get(objects::SECRET_NAME) {
+    match contents.get(secret_layout::SECRET_NAME) {
         Some(Content::Secret(secret)) => Some(*secret),
         _ => None,
     }
@@ -152,7 +152,7 @@ fn secret(contents: &Contents) -> Option<[u8; 32]> {
 /// The content of a Secret. If it is corrupt, logs an error and keeps the last content.
 fn content(secret: &Secret, last: &mut Contents) -> Option<(String, Content)> {
     let name = secret.metadata.name.clone()?;
-    match objects::read(secret) {
+    match secret_layout::read(secret) {
         Ok(content) => content.map(|content| (name, content)),
         Err(reason) => {
             tracing::error!(
@@ -167,7 +167,7 @@ fn content(secret: &Secret, last: &mut Contents) -> Option<(String, Content)> {
 
 /// Watches the Secrets until the future is dropped.
 pub(super) async fn watch_secrets(api: Api<Secret>, state: Arc<WatchedState>) {
-    let config = watcher::Config::default().labels(&format!("{}={}", objects::LABEL, objects::WATCHED));
+    let config = watcher::Config::default().labels(&format!("{}={}", secret_layout::LABEL, secret_layout::WATCHED));
     let mut events = watcher(api, config).default_backoff().boxed();
     let mut is_failing = false;
     while let Some(event) = events.next().await {

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{connect::Connection, error::DeliveryError, outcome::Outcome};
-use crate::{metrics::LossReason, queue::Rendered, reader::DrainReader, stats::DrainStats};
+use crate::{metrics::GapLabel, queue::Rendered, reader::DrainReader, stats::DrainStats};
 
 /// The maximum size of a frame in bytes and in messages, as in Logplex.
 const FRAME_BYTES: usize = 102_400;
@@ -52,8 +52,8 @@ struct Frame {
     id: String,
     body: Bytes,
     rendered: Rendered,
-    /// The number of pieces in frames up to and including this one.
-    pieces: u64,
+    /// The number of items in frames up to and including this one.
+    items: u64,
     is_sent: bool,
 }
 
@@ -147,7 +147,7 @@ impl FrameSender {
             match response {
                 Response::Accepted(_) => {
                     stats.add_delivered(frame.rendered.lines);
-                    reader.confirm(frame.pieces);
+                    reader.confirm(frame.items);
                 }
                 Response::TooLarge if frame.rendered.messages > 1 => {
                     self.max_frame_bytes = (frame.body.len() / 2).clamp(1, self.max_frame_bytes);
@@ -160,8 +160,8 @@ impl FrameSender {
                         413
                     };
                     let lines = frame.rendered.lines;
-                    stats.add_gap(LossReason::Rejected, lines);
-                    reader.confirm(frame.pieces);
+                    stats.add_gap(GapLabel::Rejected, lines);
+                    reader.confirm(frame.items);
                     on_rejection(Rejection { lines, status });
                 }
             }
@@ -212,12 +212,12 @@ impl FrameSender {
 
 impl Frame {
     /// A frame with a new id.
-    fn new(body: Bytes, rendered: Rendered, pieces: u64) -> Self {
+    fn new(body: Bytes, rendered: Rendered, items: u64) -> Self {
         Self {
             id: format!("{:032X}", rand::random::<u128>()),
             body,
             rendered,
-            pieces,
+            items,
             is_sent: false,
         }
     }

@@ -22,25 +22,25 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// The bytes written to one connection.
 #[derive(Default)]
 pub(crate) struct Unconfirmed {
-    /// Positions in the connection, in bytes, with the number of pieces that end up to there.
+    /// Positions in the connection, in bytes, with the number of items that end up to there.
     marks: VecDeque<(u64, u64)>,
     /// The number of acknowledged bytes at points in time.
     samples: VecDeque<(Instant, u64)>,
     acknowledged: u64,
-    /// Confirmed pieces.
+    /// Confirmed items.
     confirmed: u64,
 }
 
 impl Unconfirmed {
-    /// Records that the first `pieces` pieces lie within the first `bytes` bytes of the connection.
-    pub(crate) fn wrote(&mut self, bytes: u64, pieces: u64) {
-        if self.marks.back().is_none_or(|(_, last)| *last < pieces) {
-            self.marks.push_back((bytes, pieces));
+    /// Records that the first `items` items lie within the first `bytes` bytes of the connection.
+    pub(crate) fn wrote(&mut self, bytes: u64, items: u64) {
+        if self.marks.back().is_none_or(|(_, last)| *last < items) {
+            self.marks.push_back((bytes, items));
         }
     }
 
     /// Records that the receiver's kernel has acknowledged the first `bytes` bytes. Returns the
-    /// number of pieces confirmed since the connection began.
+    /// number of items confirmed since the connection began.
     pub(crate) fn acknowledge(&mut self, bytes: u64, now: Instant) -> u64 {
         self.acknowledged = self.acknowledged.max(bytes);
         let is_due = self
@@ -59,14 +59,14 @@ impl Unconfirmed {
     }
 
     /// Confirms everything: both sides have closed the connection in order. Returns the number of
-    /// pieces.
+    /// items.
     pub(crate) fn confirm_all(&mut self) -> u64 {
         self.confirm(u64::MAX)
     }
 
     fn confirm(&mut self, bytes: u64) -> u64 {
-        while let Some((_, pieces)) = self.marks.front().filter(|(end, _)| *end <= bytes) {
-            self.confirmed = *pieces;
+        while let Some((_, items)) = self.marks.front().filter(|(end, _)| *end <= bytes) {
+            self.confirmed = *items;
             self.marks.pop_front();
         }
         self.confirmed
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_connection_confirms_each_piece_after_30_seconds() {
+    fn a_slow_connection_confirms_each_item_after_30_seconds() {
         let (mut written, start) = (Unconfirmed::default(), Instant::now());
         for second in 0..100 {
             written.wrote((second + 1) * 10, second + 1);

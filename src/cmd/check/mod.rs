@@ -4,8 +4,8 @@ mod bus;
 mod canary;
 mod clock;
 mod cluster;
+mod permissions;
 mod report;
-mod rights;
 mod server;
 
 use std::time::Duration;
@@ -47,8 +47,8 @@ pub(crate) struct CheckArgs {
         help_heading = "Collecting"
     )]
     app_from: AppFrom,
-    /// Check the rights of the service accounts in this namespace; requires `create` on
-    /// subjectaccessreviews [default: only the caller's rights]
+    /// Check the permissions of the service accounts in this namespace; requires `create` on
+    /// subjectaccessreviews [default: only the caller's permissions]
     #[arg(
         long,
         env = "TRIBUTARY_ACCOUNTS",
@@ -81,7 +81,7 @@ pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<()> {
     .await;
     let cluster = cluster::check(&mut report, &mut clocks).await;
     if let Some(cluster) = &cluster {
-        rights::check(
+        permissions::check(
             &mut report,
             cluster,
             args.accounts.as_deref(),

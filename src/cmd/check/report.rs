@@ -60,7 +60,7 @@ impl Report {
 }
 
 fn print(verdict: &str, part: &str, detail: impl Display) {
-    console::println_line(&format!("{verdict:<4}  {part:<10} {}", one_line(&detail.to_string())));
+    console::println_line(&format!("{verdict:<4}  {part:<11} {}", one_line(&detail.to_string())));
 }
 
 /// Formats a number with its noun in the singular or the plural.

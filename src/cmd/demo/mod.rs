@@ -14,14 +14,14 @@ use kubesim::Scenario;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    all_in_one::Stack,
     console,
     flags::{
+        all_in_one::StackArgs,
         collecting::{CollectArgs, Source},
         simulation::SimulationArgs,
-        stack::StackArgs,
     },
     kube_client,
-    stack::Stack,
 };
 
 /// Examples at the end of the help.

@@ -7,7 +7,7 @@ use bus::{cursor::Cursor, reassembly::Ranges};
 use super::printer::Line;
 
 /// Resumes a stream without repeating lines. The server sends a cursor about once a second; after a
-/// reconnect, lines behind the last cursor arrive again.
+/// reconnect, lines after the last cursor arrive again.
 #[derive(Default)]
 pub(super) struct ResumePosition {
     cursor: Option<String>,
@@ -21,7 +21,7 @@ impl ResumePosition {
     }
 
     /// Returns whether lines were printed before the first cursor: a new request without a cursor
-    /// may begin behind them.
+    /// may begin after them.
     pub(super) fn may_have_gap(&self) -> bool {
         self.cursor.is_none() && !self.printed.is_empty()
     }

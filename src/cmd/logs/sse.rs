@@ -13,7 +13,7 @@ pub(super) struct EventDecoder {
 /// An event; any combination of the fields.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Event {
-    /// The cursor behind the event.
+    /// The cursor after the event.
     pub(super) id: Option<String>,
     /// A line of the app.
     pub(super) data: Option<String>,

@@ -20,7 +20,7 @@ pub struct TestServer {
 impl TestServer {
     /// Starts a streamer without authentication on a free port.
     pub async fn start(bus: Arc<dyn Bus>) -> Self {
-        Self::with_access(bus, streamer::Access::unauthenticated(None)).await
+        Self::with_access(bus, streamer::Access::unauthenticated()).await
     }
 
     /// Starts a streamer on a free port.
@@ -29,7 +29,16 @@ impl TestServer {
         let addr = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
         let (config, metrics) = (streamer::Config::default(), streamer::Metrics::default());
-        let task = tokio::spawn(streamer::run(config, access, listener, bus, metrics, stop.clone()));
+        let drains = streamer::DrainService::new(None);
+        let task = tokio::spawn(streamer::run(
+            config,
+            access,
+            drains,
+            listener,
+            bus,
+            metrics,
+            stop.clone(),
+        ));
         Self { addr, stop, task }
     }
 

@@ -15,8 +15,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::http::HeaderMap;
 use bus::AppName;
-use registry::{Action, AddressPolicy, Drain, KeyHolder, ProbeReport, Prober, Registry};
-use tokio::sync::Semaphore;
+use registry::{Action, KeyHolder, Registry};
 
 pub use self::authorizer::InvalidWebhook;
 pub(crate) use self::grant::Grant;
@@ -28,21 +27,9 @@ use self::{
 };
 use crate::error::ApiError;
 
-/// Default limit of drains per app.
-pub const MAX_DRAINS: usize = 5;
-
-/// Limit of concurrent drain tests, and the `Retry-After` of refused ones.
-const MAX_PROBES: usize = 16;
-const PROBE_RETRY_SECONDS: u64 = 5;
-
-/// Authorization of requests, and the registry of API keys and drains.
+/// Authorization of requests.
 pub struct Access {
     mode: AuthMode,
-    registry: Option<Arc<dyn Registry>>,
-    addresses: AddressPolicy,
-    max_drains: usize,
-    prober: Option<Arc<dyn Prober>>,
-    probes: Semaphore,
 }
 
 /// How requests are authorized.
@@ -69,26 +56,29 @@ pub(crate) enum Identity {
 }
 
 impl Access {
-    /// Allows every request. Without a registry there are no drains.
-    pub fn unauthenticated(registry: Option<Arc<dyn Registry>>) -> Self {
-        Self::new(AuthMode::Disabled, registry)
+    /// Allows every request.
+    pub fn unauthenticated() -> Self {
+        Self {
+            mode: AuthMode::Disabled,
+        }
     }
 
     /// Allows requests by the API keys of this registry.
     pub fn api_keys(registry: Arc<dyn Registry>) -> Self {
         let mode = AuthMode::ApiKeys {
-            registry: Arc::clone(&registry),
+            registry,
             throttle: Box::default(),
         };
-        Self::new(mode, Some(registry))
+        Self { mode }
     }
 
     /// Allows requests by the RBAC rules of a Kubernetes cluster: `get` on `pods/log` in the
     /// namespace with the app's name to read its log, `update` on `drains.tributary.dev` to manage
     /// its drains.
     ///
-    /// Decisions are cached for `cache_time`. An open response ends at most twice that long after
-    /// the permission is revoked.
+    /// Decisions are cached for `cache_time`. An open response ends within twice that time after the
+    /// permission is revoked. Replicas with the same registry
+    /// accept each other's log sessions.
     pub fn kubernetes(client: kube::Client, registry: Option<Arc<dyn Registry>>, cache_time: Duration) -> Self {
         Self::external(Authorizer::Kubernetes(client), registry, cache_time)
     }
@@ -112,50 +102,11 @@ impl Access {
     }
 
     fn external(authorizer: Authorizer, registry: Option<Arc<dyn Registry>>, cache_time: Duration) -> Self {
-        let keys = registry.as_ref().map(|registry| registry.keys());
+        let keys = registry.map(|registry| registry.keys());
         let external = ExternalAuth::new(authorizer, cache_time, keys);
-        Self::new(AuthMode::External(Arc::new(external)), registry)
-    }
-
-    fn new(mode: AuthMode, registry: Option<Arc<dyn Registry>>) -> Self {
         Self {
-            mode,
-            registry,
-            addresses: AddressPolicy::default(),
-            max_drains: MAX_DRAINS,
-            prober: None,
-            probes: Semaphore::new(MAX_PROBES),
+            mode: AuthMode::External(Arc::new(external)),
         }
-    }
-
-    /// Sets the addresses that drains may have, and the limit of drains per app.
-    #[must_use]
-    pub fn with_drains(mut self, addresses: AddressPolicy, max_drains: usize) -> Self {
-        (self.addresses, self.max_drains) = (addresses, max_drains);
-        self
-    }
-
-    /// Sets the prober that tests drains.
-    #[must_use]
-    pub fn with_prober(mut self, prober: Arc<dyn Prober>) -> Self {
-        self.prober = Some(prober);
-        self
-    }
-
-    /// Tests a drain.
-    ///
-    /// # Errors
-    /// [`ApiError::DrainTestsDisabled`] without a prober, [`ApiError::TooMany`] at the limit of
-    /// concurrent tests.
-    pub(crate) async fn probe(&self, drain: &Drain) -> Result<ProbeReport, ApiError> {
-        let prober = self.prober.as_ref().ok_or(ApiError::DrainTestsDisabled)?;
-        let _permit = self.probes.try_acquire().map_err(|_| ApiError::TooMany {
-            reason: format!(
-                "too many drain tests: {MAX_PROBES} of {MAX_PROBES} running; retry in {PROBE_RETRY_SECONDS} s"
-            ),
-            retry_after: PROBE_RETRY_SECONDS,
-        })?;
-        Ok(prober.probe(drain).await)
     }
 
     /// Authorizes an action on an app. `app` is `None` if the path contains no valid app name.
@@ -278,24 +229,6 @@ impl Access {
             AuthMode::ApiKeys { registry, .. } => registry.keys().borrow().contains_app(app.as_str()),
             AuthMode::External(external) => external.implies_existence(),
         }
-    }
-
-    /// Returns the registry of drains.
-    ///
-    /// # Errors
-    /// [`ApiError::DrainsDisabled`] without a registry.
-    pub(crate) fn registry(&self) -> Result<&dyn Registry, ApiError> {
-        self.registry.as_deref().ok_or(ApiError::DrainsDisabled)
-    }
-
-    /// Returns the addresses that drains may have.
-    pub(crate) fn addresses(&self) -> &AddressPolicy {
-        &self.addresses
-    }
-
-    /// Returns the limit of drains per app.
-    pub(crate) fn max_drains(&self) -> usize {
-        self.max_drains
     }
 }
 

@@ -12,7 +12,7 @@ use governor::{
     Quota, RateLimiter, clock::MonotonicClock, middleware::NoOpMiddleware, state::keyed::HashMapStateStore,
 };
 
-use crate::{error::ApiError, limits::client_network};
+use crate::{error::ApiError, tail_limits::client_network};
 
 /// Invalid keys allowed per minute from one client network, and repetitions of one invalid key;
 /// also the burst of both.

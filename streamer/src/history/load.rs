@@ -43,7 +43,7 @@ pub(crate) struct History {
     pub(crate) notices: Vec<NoticeLine>,
     /// Frames, of which `selector` selects the lines.
     pub(crate) frames: Vec<Arc<Frame>>,
-    /// Number of leading frames that come from a history read; the frames behind them may repeat
+    /// Number of leading frames that come from a history read; the frames after them may repeat
     /// it.
     pub(crate) read_frames: usize,
     pub(crate) selector: Selector,
@@ -168,7 +168,7 @@ fn selector(query: &LogsQuery) -> Selector {
     Selector::new(query.filter.clone(), query.cursor.as_deref().map(Delivered::from))
 }
 
-/// Loads history from the hub: from its ring, or from its cached history and the ring behind it.
+/// Loads history from the hub: from its ring, or from its cached history and the ring after it.
 /// `None` if neither reaches back far enough.
 async fn from_hub(hub: &Hub, query: &LogsQuery) -> Option<History> {
     let needed = query
@@ -214,7 +214,7 @@ fn from_ring(contents: Contents, query: &LogsQuery) -> History {
     }
 }
 
-/// Combines cached history with the ring's contents behind it.
+/// Combines cached history with the ring's contents after it.
 fn from_cached(cached: Arc<CachedHistory>, contents: Option<Contents>, query: &LogsQuery) -> History {
     let mut frames = cached.segment.frames.clone();
     let read_frames = frames.len();

@@ -50,13 +50,14 @@ impl Selector {
         }
     }
 
-    /// Drops lines of `history` from live frames that were created before `until`.
+    /// Drops, from live frames created before `until`, the lines of `history`.
     pub(crate) fn deduplicate(&mut self, history: Arc<CachedHistory>, until: Instant) {
         self.history = Some(history);
         self.repeats_until = until;
     }
 
-    /// Drops lines delivered before the resume from live frames that were created before `until`.
+    /// Drops, from live frames created before `until`, the lines that the client received before it
+    /// resumed.
     pub(crate) fn deduplicate_resumed(&mut self, until: Instant) {
         self.repeats_until = until;
     }
@@ -140,7 +141,7 @@ impl Selector {
                 Some(rest)
             }
             None => {
-                self.render_gap_behind_history(out, frame, &lines, live, format);
+                self.render_gap_after_history(out, frame, &lines, live, format);
                 self.repeated_history(frame, live)
                     .map(|delivered| delivered.rest_of(&lines))
             }
@@ -157,8 +158,8 @@ impl Selector {
     }
 
     /// Renders the gap between history and a stream's first live lines. No event reports that gap,
-    /// because the hub joined the stream behind it.
-    fn render_gap_behind_history(
+    /// because the hub joined the stream after it.
+    fn render_gap_after_history(
         &mut self,
         out: &mut BytesMut,
         frame: &Frame,

@@ -12,13 +12,13 @@ use crate::http::connection::Peer;
 pub(crate) async fn log_request(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.0);
-    let is_known = request.extensions().get::<MatchedPath>().is_some();
+    let has_route = request.extensions().get::<MatchedPath>().is_some();
     // The query is omitted because it can contain a session token.
     let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     let status = response.status().as_u16();
     let peer = peer.map(|peer| peer.ip().to_canonical());
-    if is_known {
+    if has_route {
         tracing::debug!(target: "streamer::access_log", %method, path, status, ?peer, "request served");
     } else {
         tracing::debug!(target: "streamer::access_log", %method, status, ?peer, "request for unknown path");

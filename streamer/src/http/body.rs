@@ -17,8 +17,8 @@ use crate::{
         gzip::{self, Member},
         rendered::Rendered,
     },
-    limits::Admitted,
     tail::{Output, Tail},
+    tail_limits::Admitted,
 };
 
 /// Minimum time between two cursors in an event stream.
@@ -39,8 +39,8 @@ pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
 
 /// Returns the body of a tail: chunks of whole lines, each sent immediately.
 ///
-/// The body ends when `grant` does. `heartbeat` limits the time without output, in formats with an
-/// invisible heartbeat.
+/// The body ends when `grant` does. After `heartbeat` without output, formats that have a heartbeat
+/// send one.
 pub(crate) fn body(
     tail: Tail,
     grant: Grant,

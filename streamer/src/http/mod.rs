@@ -20,6 +20,7 @@ mod websocket;
 
 pub use self::{
     allowed_origins::{AllowedOrigins, InvalidOrigin},
+    drains::service::{DrainService, MAX_DRAINS},
     routes::openapi,
     serve::Listener,
     tls::{Tls, TlsError},

@@ -9,8 +9,8 @@ use crate::{
     access::Grant,
     format::websocket,
     frame::rendered::{EncodedCursor, Rendered},
-    limits::Admitted,
     tail::{Output, Tail},
+    tail_limits::Admitted,
 };
 
 /// Close code "going away" (RFC 6455, section 7.4.1): the server stops; the client can resume.

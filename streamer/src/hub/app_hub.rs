@@ -13,7 +13,7 @@ pub(crate) struct Hub {
     pub(crate) app: AppName,
     /// The newest lines.
     pub(crate) ring: Ring,
-    /// Cancelled when the ring gets no more frames; tails then end behind its last frame.
+    /// Cancelled when the ring gets no more frames; tails then end after its last frame.
     pub(crate) done: CancellationToken,
     /// Serializes history reads, so that many tails that connect at once cause only one.
     pub(crate) history_read: tokio::sync::Mutex<()>,

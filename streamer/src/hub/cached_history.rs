@@ -15,7 +15,7 @@ use crate::{
 pub(crate) struct HistoryBudget {
     /// Bytes of batches and per-line bookkeeping.
     pub(crate) bytes: usize,
-    /// Counts all history that is held.
+    /// Counts the memory of all history.
     pub(crate) memory: MemoryBudget,
 }
 

@@ -1,4 +1,4 @@
-//! What a reader has got already: from the history, or before it reconnected with a cursor.
+//! What a reader has already received: from the history, or before it reconnected with a cursor.
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
@@ -103,7 +103,7 @@ impl Delivered {
     /// Records lines for a reader that continues from here. Returns the part that is still to be
     /// delivered, and the gap in front of it, if there is one.
     ///
-    /// Reassembly does not report that gap: it joined the stream behind it.
+    /// Reassembly does not report that gap: it joined the stream after it.
     pub(crate) fn resume_with_lines(&mut self, lines: &Lines) -> (Option<NoticeLine>, Vec<Range<u64>>) {
         let rest = self.rest_of(lines);
         if rest.is_empty() {

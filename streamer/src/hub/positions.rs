@@ -76,7 +76,7 @@ impl Positions {
             })
     }
 
-    /// Returns the cursor behind everything recorded.
+    /// Returns the cursor after everything recorded.
     pub(crate) fn cursor(&self, now: PublishTime) -> Cursor {
         let before = self.before(now);
         let recent = self.streams.iter();

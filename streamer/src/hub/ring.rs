@@ -27,7 +27,7 @@ const READ_FRAMES: usize = 64;
 /// A read takes one shared lock however many lines it returns. Tails need no queue and no copy.
 pub(crate) struct Ring {
     inner: RwLock<Inner>,
-    /// Index behind the newest frame.
+    /// Index after the newest frame.
     end: watch::Sender<u64>,
     /// Highest index that any tail has reached.
     furthest: AtomicU64,
@@ -55,7 +55,7 @@ struct Inner {
     /// Everything published since then is in the ring or will be.
     complete_from: PublishTime,
     positions: Positions,
-    /// Cursor behind the newest frame, created on first use.
+    /// Cursor after the newest frame, created on first use.
     cursor: OnceLock<Arc<EncodedCursor>>,
 }
 
@@ -72,14 +72,14 @@ pub(crate) struct RingRead {
     pub(crate) skipped: u64,
     /// Frames in order; empty at the end of the ring.
     pub(crate) frames: Vec<Arc<Frame>>,
-    /// Position behind the frames.
+    /// Position after the frames.
     pub(crate) position: RingPosition,
 }
 
 /// A copy of the ring's frames from some position to the end.
 pub(crate) struct Contents {
     pub(crate) frames: Vec<Arc<Frame>>,
-    /// Position behind the frames.
+    /// Position after the frames.
     pub(crate) end: RingPosition,
     /// Everything published since then is in the whole ring or will be.
     pub(crate) complete_from: PublishTime,
@@ -129,7 +129,7 @@ impl Ring {
         own > self.limits.own || (own > self.limits.fair && self.memory.total() > self.limits.total)
     }
 
-    /// Returns the position behind the newest frame.
+    /// Returns the position after the newest frame.
     pub(crate) fn end(&self) -> RingPosition {
         self.inner.read().end()
     }
@@ -151,7 +151,7 @@ impl Ring {
         Some(inner.contents(inner.frames.len() - count))
     }
 
-    /// Returns all frames from a position on. `None` if frames behind that position were evicted.
+    /// Returns all frames from a position on. `None` if frames after that position were evicted.
     pub(crate) fn since(&self, position: RingPosition) -> Option<Contents> {
         let inner = self.inner.read();
         let skip = position.index.checked_sub(inner.first)?;

@@ -62,7 +62,7 @@ pub(crate) struct RawLogsQuery {
     /// `info`, `warn`, `error`, `fatal`.
     #[param(example = "warn,error")]
     level: Option<String>,
-    /// Resume behind this cursor instead of sending `num_lines` lines of history: an `id:` of an
+    /// Resume after this cursor instead of sending `num_lines` lines of history: an `id:` of an
     /// event stream, or `cursor` of a WebSocket message. At most 4 KiB.
     #[param(max_length = 4096)]
     cursor: Option<String>,

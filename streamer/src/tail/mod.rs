@@ -41,7 +41,7 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// Creates a tail that ends behind its history.
+    /// Creates a tail that ends after its history.
     pub(crate) fn finite(app: AppName, format: Format, history: History) -> Self {
         Self {
             app,

@@ -8,7 +8,7 @@ use crate::frame::rendered::{EncodedCursor, Rendered};
 pub(crate) struct Output {
     /// In order; may be empty.
     pub(crate) pieces: Vec<Rendered>,
-    /// The cursor behind the pieces. `None` while more is available.
+    /// The cursor after the pieces. `None` while more is available.
     pub(crate) cursor: Option<Arc<EncodedCursor>>,
     /// Nothing follows.
     pub(crate) ended: bool,

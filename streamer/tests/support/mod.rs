@@ -20,7 +20,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use prometheus_client::registry::Registry;
-use streamer::{Access, AllowedOrigins, Config, Listener, Metrics, Tls};
+use streamer::{Access, AllowedOrigins, Config, DrainService, Listener, Metrics, Tls};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,8 @@ impl Stack {
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
         Self::serve(
             config,
-            Access::unauthenticated(None),
+            Access::unauthenticated(),
+            DrainService::new(None),
             bus,
             read,
             Arc::new(dir),
@@ -68,7 +69,8 @@ impl Stack {
         let configure = |listener: Listener| listener.with_proxies(proxies);
         Self::serve(
             config,
-            Access::unauthenticated(None),
+            Access::unauthenticated(),
+            DrainService::new(None),
             bus,
             read,
             Arc::new(dir),
@@ -84,7 +86,8 @@ impl Stack {
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
         Self::serve(
             config,
-            Access::unauthenticated(None),
+            Access::unauthenticated(),
+            DrainService::new(None),
             bus,
             read,
             Arc::new(dir),
@@ -101,7 +104,8 @@ impl Stack {
         let configure = |listener: Listener| listener.with_origins(origins);
         Self::serve(
             Config::default(),
-            Access::unauthenticated(None),
+            Access::unauthenticated(),
+            DrainService::new(None),
             bus,
             read,
             Arc::new(dir),
@@ -110,12 +114,22 @@ impl Stack {
         .await
     }
 
-    /// Starts a streamer with this authorization.
-    pub async fn with_access(access: Access) -> Self {
+    /// Starts a streamer with this authorization, and with the drains of this registry.
+    pub async fn with_access(access: Access, registry: Arc<dyn registry::Registry>) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Arc::new(Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap());
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
-        Self::serve(Config::default(), access, bus, read, Arc::new(dir), |listener| listener).await
+        let drains = DrainService::new(Some(registry));
+        Self::serve(
+            Config::default(),
+            access,
+            drains,
+            bus,
+            read,
+            Arc::new(dir),
+            |listener| listener,
+        )
+        .await
     }
 
     /// Starts a streamer whose first `times` history reads lack the batch `seq`.
@@ -129,7 +143,8 @@ impl Stack {
         });
         Self::serve(
             Config::default(),
-            Access::unauthenticated(None),
+            Access::unauthenticated(),
+            DrainService::new(None),
             bus,
             read,
             Arc::new(dir),
@@ -144,7 +159,8 @@ impl Stack {
         let read = Arc::clone(&bus) as Arc<dyn Bus>;
         Self::serve(
             config,
-            Access::unauthenticated(None),
+            Access::unauthenticated(),
+            DrainService::new(None),
             bus,
             read,
             Arc::clone(&self._dir),
@@ -156,6 +172,7 @@ impl Stack {
     async fn serve(
         config: Config,
         access: Access,
+        drains: DrainService,
         bus: Arc<Embedded>,
         read: Arc<dyn Bus>,
         dir: Arc<TempDir>,
@@ -167,7 +184,15 @@ impl Stack {
         let shutdown = CancellationToken::new();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let served = tokio::spawn(streamer::run(config, access, listener, read, metrics, shutdown.clone()));
+        let served = tokio::spawn(streamer::run(
+            config,
+            access,
+            drains,
+            listener,
+            read,
+            metrics,
+            shutdown.clone(),
+        ));
         Self {
             bus,
             addr,

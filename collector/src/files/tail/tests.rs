@@ -70,7 +70,7 @@ fn a_rotated_file_is_complete_after_its_close_or_without_data_for_a_while() {
         assert!(tail.scan(node.now).unwrap());
         let (texts, outcomes) = node.read(&mut tail);
         assert_eq!(texts, ["a"]);
-        let [ReadOutcome::Settling(until)] = outcomes[..] else {
+        let [ReadOutcome::WaitingForClose(until)] = outcomes[..] else {
             panic!("{outcomes:?}")
         };
         node.append("0.log.20261123-084316", "b");
@@ -79,7 +79,7 @@ fn a_rotated_file_is_complete_after_its_close_or_without_data_for_a_while() {
         } else {
             node.now = until;
             assert_eq!(node.read(&mut tail).0, ["b"], "new data restarts the wait");
-            node.now += SETTLE;
+            node.now += CLOSE_TIMEOUT;
         }
         let (texts, outcomes) = node.read(&mut tail);
         assert_eq!(texts.last().unwrap(), "c");
@@ -104,7 +104,7 @@ fn held_files_are_read_after_their_removal_and_the_gap_after_them_is_known() {
         fs::remove_file(node.path(&format!("0.log.{time}"))).unwrap();
     }
     assert!(tail.scan(node.now).unwrap());
-    node.now += SETTLE;
+    node.now += CLOSE_TIMEOUT;
     let (texts, outcomes) = node.read(&mut tail);
     assert_eq!(texts, ["a", "b", "20261123-084326", "20261123-084336"]);
     let next = |after_gap| ReadOutcome::Next { after_gap };
@@ -132,7 +132,7 @@ fn a_position_is_found_after_a_rename_and_compression() {
         }
         let (mut tail, opened) = node.open(Some(&position));
         assert_eq!(opened, Opened::Found);
-        node.now += SETTLE;
+        node.now += CLOSE_TIMEOUT;
         assert_eq!(node.read(&mut tail).0, ["b", "c"]);
     }
     fs::remove_file(node.path("0.log.20261123-084316.gz")).unwrap();

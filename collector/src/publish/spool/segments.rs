@@ -154,7 +154,7 @@ impl Segments {
         &self.end
     }
 
-    /// Appends an entry. After an error nothing of it is on disk.
+    /// Appends an entry. If it fails, no part of the entry is on disk.
     pub fn append(&mut self, entry: &OutboxEntry) -> io::Result<()> {
         if self.segments.is_empty() || self.writer.is_none() {
             self.start_segment()?;

@@ -27,7 +27,7 @@ use crate::{
     deadline::answered,
     kube_client::api_error,
 };
-use watch::{Hops, Sighting, TRACE_TIMEOUT, Times, Watch};
+use watch::{Sighting, Stages, TRACE_TIMEOUT, Times, Watch};
 
 /// Containers whose last line is requested.
 const MAX_CANDIDATES: usize = 60;
@@ -41,10 +41,10 @@ const MAX_FOLLOWED: usize = 4;
 /// A deployment that prints one line per second.
 const CANARY: &str = "kubectl create deployment canary --image=busybox -- sh -c 'while date; do sleep 1; done'";
 
-/// A line that takes longer from the log API to the last hop is too slow.
+/// A line that takes longer from the log API to the last stage is too slow.
 const MAX_LATENCY: Duration = Duration::from_secs(5);
 
-/// The hops of the trace.
+/// The stages of the trace.
 pub(super) struct Canary<'a> {
     pub(super) cluster: &'a Client,
     pub(super) bus: Option<&'a dyn Bus>,
@@ -53,17 +53,17 @@ pub(super) struct Canary<'a> {
 }
 
 impl Canary<'_> {
-    /// Waits for a line, traces it, and reports its times or the hop that it did not reach.
+    /// Waits for a line, traces it, and reports its times or the stage that it did not reach.
     pub(super) async fn check(&self, report: &mut Report, clocks: &mut Clocks, containers: Vec<Instance>) {
         let chosen = self.printed_last(report, containers).await;
-        let (mut sightings, mut hops_by_app) = (Vec::new(), HashMap::new());
+        let (mut sightings, mut stages_by_app) = (Vec::new(), HashMap::new());
         for app in chosen.iter().map(|container| &container.app).collect::<BTreeSet<_>>() {
             let (bus, streamer) = (self.on_bus(report, app).await, self.on_streamer(report, app).await);
-            let hops = Hops {
+            let stages = Stages {
                 bus: bus.is_some(),
                 streamer: streamer.is_some(),
             };
-            hops_by_app.insert(app.clone(), hops);
+            stages_by_app.insert(app.clone(), stages);
             sightings.extend(bus.into_iter().chain(streamer));
         }
         let mut followed = HashMap::new();
@@ -79,10 +79,10 @@ impl Canary<'_> {
         if followed.is_empty() {
             return;
         }
-        let hops = followed
+        let stages = followed
             .iter()
-            .map(|(key, container)| (key.clone(), hops_by_app[&container.app]));
-        let mut watch = Watch::new(hops.collect(), self.timeout, Instant::now());
+            .map(|(key, container)| (key.clone(), stages_by_app[&container.app]));
+        let mut watch = Watch::new(stages.collect(), self.timeout, Instant::now());
         let mut sightings = stream::select_all(sightings);
         while !watch.is_done() {
             match timeout_at(watch.deadline(), sightings.next()).await {
@@ -91,7 +91,7 @@ impl Canary<'_> {
                 Ok(None) | Err(_) => break,
             }
         }
-        let Some((line, hops, times)) = watch.finish() else {
+        let Some((line, stages, times)) = watch.finish() else {
             let timeout = self.timeout.as_secs();
             report.skip(
                 "canary",
@@ -100,7 +100,7 @@ impl Canary<'_> {
             return;
         };
         if let Some(container) = followed.get(&line.0) {
-            report_trace(report, clocks, container, &line.1, hops, &times);
+            report_trace(report, clocks, container, &line.1, stages, &times);
         }
     }
 
@@ -249,7 +249,14 @@ fn report_refusal(report: &mut Report, app: &AppName, status: StatusCode, has_ke
     }
 }
 
-fn report_trace(report: &mut Report, clocks: &mut Clocks, container: &Instance, line: &str, hops: Hops, times: &Times) {
+fn report_trace(
+    report: &mut Report,
+    clocks: &mut Clocks,
+    container: &Instance,
+    line: &str,
+    stages: Stages,
+    times: &Times,
+) {
     let name = name(container);
     let Some((printed, _)) = Timestamp::split_line(line.as_bytes()) else {
         report.fail(
@@ -271,16 +278,16 @@ fn report_trace(report: &mut Report, clocks: &mut Clocks, container: &Instance, 
         ("read from the bus", times.bus),
         ("sent by the streamer", times.streamer),
     ];
-    let trace = passed.into_iter().filter_map(|(hop, time)| {
+    let trace = passed.into_iter().filter_map(|(stage, time)| {
         let after = time?.duration_since(printed).unwrap_or_default();
-        Some(format!("{hop} after {}", millis(after)))
+        Some(format!("{stage} after {}", millis(after)))
     });
     let (trace, waited) = (trace.collect::<Vec<_>>().join(", "), TRACE_TIMEOUT.as_secs());
     let last = [times.streamer, times.bus].into_iter().flatten().max();
     let latency = last
         .and_then(|last| last.duration_since(times.api).ok())
         .unwrap_or_default();
-    if hops.bus && times.bus.is_none() {
+    if stages.bus && times.bus.is_none() {
         report.fail(
             "canary",
             format!(
@@ -288,7 +295,7 @@ fn report_trace(report: &mut Report, clocks: &mut Clocks, container: &Instance, 
                 container.node
             ),
         );
-    } else if hops.streamer && times.streamer.is_none() {
+    } else if stages.streamer && times.streamer.is_none() {
         report.fail(
             "canary",
             format!("a line of {name} did not reach the streamer within {waited} s: {trace}; check that the streamer has this --bus and is ready"),
@@ -297,7 +304,7 @@ fn report_trace(report: &mut Report, clocks: &mut Clocks, container: &Instance, 
         report.fail(
             "canary",
             format!(
-                "a line of {name} took longer than {} s: {trace}; check the load of the slowest hop",
+                "a line of {name} took longer than {} s: {trace}; check the load of the slowest stage",
                 MAX_LATENCY.as_secs()
             ),
         );
@@ -308,7 +315,7 @@ fn report_trace(report: &mut Report, clocks: &mut Clocks, container: &Instance, 
 
 fn unreadable(container: &Instance, cause: &str) -> String {
     format!(
-        "cannot read the log of {}: {cause}; check the rights and the node's kubelet",
+        "cannot read the log of {}: {cause}; check the permissions and the node's kubelet",
         name(container)
     )
 }

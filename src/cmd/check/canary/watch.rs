@@ -1,4 +1,4 @@
-//! Chooses the line that is traced, and records when it passed each hop.
+//! Chooses the line that is traced, and records when it arrived at each stage.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,19 +7,19 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long the hops have to show a first line.
+/// How long to wait for a first line at every stage.
 const WARM_UP: Duration = Duration::from_secs(5);
 
-/// How long the traced line may take to pass all hops.
+/// How long the traced line may take to pass all stages.
 pub(super) const TRACE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Lines per hop that are remembered until the traced line is chosen.
-const MAX_REMEMBERED: usize = 100_000;
+/// Maximum number of lines stored per pipeline stage until the line to trace is chosen.
+const MAX_STORED_LINES: usize = 100_000;
 
 /// A line: the container's key, and the line as the log API prints it.
 pub(super) type Line = (String, String);
 
-/// A line at one of the hops.
+/// A line at one of the stages.
 pub(super) enum Sighting {
     Api(Line),
     /// With the time when the bus accepted it.
@@ -27,14 +27,14 @@ pub(super) enum Sighting {
     Streamer(Line),
 }
 
-/// The hops that a container's lines must pass, besides the log API.
+/// The stages that a container's lines must pass, besides the log API.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Hops {
+pub(super) struct Stages {
     pub(super) bus: bool,
     pub(super) streamer: bool,
 }
 
-/// When the traced line passed each hop.
+/// When the traced line passed each stage.
 pub(super) struct Times {
     pub(super) api: SystemTime,
     pub(super) accepted: Option<SystemTime>,
@@ -42,33 +42,33 @@ pub(super) struct Times {
     pub(super) streamer: Option<SystemTime>,
 }
 
-/// Waits for a line in the log API, then for the same line at the other hops.
+/// Waits for a line in the log API, then for the same line at the other stages.
 ///
 /// The first reader of an app waits for the reorder window, so the traced line is one that arrives
-/// after each hop has shown a line of that container, or after the warm-up.
+/// after a line of that container has arrived at each stage, or after the warm-up.
 pub(super) struct Watch {
-    hops: HashMap<String, Hops>,
+    stages: HashMap<String, Stages>,
     traced: Option<(Line, SystemTime)>,
     /// The newest line before the warm-up ended, in case there is no later one.
     newest: Option<(Line, SystemTime)>,
     bus: HashMap<Line, (SystemTime, SystemTime)>,
     streamer: HashMap<Line, SystemTime>,
-    warm: HashSet<(Hop, String)>,
+    warm: HashSet<(Stage, String)>,
     warm_up_ends: Option<Instant>,
     deadline: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Hop {
+enum Stage {
     Bus,
     Streamer,
 }
 
 impl Watch {
     /// Watches these containers and waits up to `timeout` for one to print.
-    pub(super) fn new(hops: HashMap<String, Hops>, timeout: Duration, now: Instant) -> Self {
+    pub(super) fn new(stages: HashMap<String, Stages>, timeout: Duration, now: Instant) -> Self {
         Self {
-            hops,
+            stages,
             traced: None,
             newest: None,
             bus: HashMap::new(),
@@ -84,26 +84,26 @@ impl Watch {
         self.deadline
     }
 
-    /// Returns whether the traced line has passed all hops.
+    /// Returns whether the traced line has passed all stages.
     pub(super) fn is_done(&self) -> bool {
         let Some((line, _)) = &self.traced else { return false };
-        let hops = self.hops.get(&line.0).copied().unwrap_or_default();
-        (!hops.bus || self.bus.contains_key(line)) && (!hops.streamer || self.streamer.contains_key(line))
+        let stages = self.stages.get(&line.0).copied().unwrap_or_default();
+        (!stages.bus || self.bus.contains_key(line)) && (!stages.streamer || self.streamer.contains_key(line))
     }
 
-    /// Records a line at a hop.
+    /// Records a line at a stage.
     pub(super) fn record(&mut self, sighting: Sighting, now: Instant, time: SystemTime) {
         match sighting {
             Sighting::Api(line) => self.record_printed(line, now, time),
             Sighting::Bus(line, accepted) => {
-                self.warm.insert((Hop::Bus, line.0.clone()));
-                if self.bus.len() < MAX_REMEMBERED {
+                self.warm.insert((Stage::Bus, line.0.clone()));
+                if self.bus.len() < MAX_STORED_LINES {
                     self.bus.insert(line, (accepted, time));
                 }
             }
             Sighting::Streamer(line) => {
-                self.warm.insert((Hop::Streamer, line.0.clone()));
-                if self.streamer.len() < MAX_REMEMBERED {
+                self.warm.insert((Stage::Streamer, line.0.clone()));
+                if self.streamer.len() < MAX_STORED_LINES {
                     self.streamer.insert(line, time);
                 }
             }
@@ -114,9 +114,9 @@ impl Watch {
         if self.traced.is_some() {
             return;
         }
-        let hops = self.hops.get(&line.0).copied().unwrap_or_default();
-        let is_warm = |hop| self.warm.contains(&(hop, line.0.clone()));
-        let all_warm = (!hops.bus || is_warm(Hop::Bus)) && (!hops.streamer || is_warm(Hop::Streamer));
+        let stages = self.stages.get(&line.0).copied().unwrap_or_default();
+        let is_warm = |stage| self.warm.contains(&(stage, line.0.clone()));
+        let all_warm = (!stages.bus || is_warm(Stage::Bus)) && (!stages.streamer || is_warm(Stage::Streamer));
         if all_warm || *self.warm_up_ends.get_or_insert(now + WARM_UP) <= now {
             self.choose((line, time), now);
         } else {
@@ -141,10 +141,10 @@ impl Watch {
         self.deadline = now + TRACE_TIMEOUT;
     }
 
-    /// Returns the traced line, its hops and its times; `None` if no container printed.
-    pub(super) fn finish(self) -> Option<(Line, Hops, Times)> {
+    /// Returns the traced line, its stages and its times; `None` if no container printed.
+    pub(super) fn finish(self) -> Option<(Line, Stages, Times)> {
         let (line, api) = self.traced.or(self.newest)?;
-        let hops = self.hops.get(&line.0).copied().unwrap_or_default();
+        let stages = self.stages.get(&line.0).copied().unwrap_or_default();
         let (accepted, bus) = self.bus.get(&line).copied().unzip();
         let streamer = self.streamer.get(&line).copied();
         let times = Times {
@@ -153,7 +153,7 @@ impl Watch {
             bus,
             streamer,
         };
-        Some((line, hops, times))
+        Some((line, stages, times))
     }
 }
 
@@ -161,7 +161,7 @@ impl Watch {
 mod tests {
     use super::*;
 
-    const BOTH: Hops = Hops {
+    const BOTH: Stages = Stages {
         bus: true,
         streamer: true,
     };
@@ -172,12 +172,12 @@ mod tests {
 
     fn watch() -> (Watch, Instant, SystemTime) {
         let now = Instant::now();
-        let hops = HashMap::from([("shop web".to_owned(), BOTH)]);
-        (Watch::new(hops, Duration::from_secs(20), now), now, SystemTime::now())
+        let stages = HashMap::from([("shop web".to_owned(), BOTH)]);
+        (Watch::new(stages, Duration::from_secs(20), now), now, SystemTime::now())
     }
 
     #[test]
-    fn the_traced_line_comes_after_all_hops_are_warm_and_has_its_own_times() {
+    fn the_traced_line_comes_after_all_stages_are_warm_and_has_its_own_times() {
         let (mut watch, now, time) = watch();
         watch.record(Sighting::Api(line(0)), now, time);
         watch.record(Sighting::Bus(line(0), time), now, time);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hop_that_shows_nothing_is_waited_for_and_then_missing() {
+    fn a_stage_that_shows_nothing_is_waited_for_and_then_missing() {
         let (mut watch, now, time) = watch();
         watch.record(Sighting::Api(line(0)), now, time);
         watch.record(Sighting::Bus(line(0), time), now, time);
@@ -206,9 +206,9 @@ mod tests {
         assert_eq!(watch.deadline(), now + WARM_UP + TRACE_TIMEOUT);
         watch.record(Sighting::Bus(line(1), time), now, time);
         assert!(!watch.is_done() && !watch.choose_late(now + WARM_UP + TRACE_TIMEOUT));
-        let (traced, hops, times) = watch.finish().unwrap();
+        let (traced, stages, times) = watch.finish().unwrap();
         assert_eq!(traced, line(1));
-        assert!(hops.streamer && times.streamer.is_none() && times.bus.is_some());
+        assert!(stages.streamer && times.streamer.is_none() && times.bus.is_some());
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(crate) async fn list(
     State(state): State<Arc<AppState>>,
     request: Authorized<ManageDrains>,
 ) -> Result<Json<Data<Vec<DrainSummary>>>, ApiError> {
-    let drains = Arc::clone(&state.access.registry()?.drains().borrow());
+    let drains = Arc::clone(&state.drains.registry()?.drains().borrow());
     let of_app = drains.values().filter(|drain| drain.app == request.app.as_str());
     Ok(Json(Data {
         data: of_app.map(DrainSummary::from).collect(),
@@ -92,14 +92,14 @@ pub(crate) async fn add(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Data<DrainSummary>>), ApiError> {
     let app = request.app;
-    let registry = state.access.registry()?;
+    let registry = state.drains.registry()?;
     let AddDrain { url } = parse(body, "{\"url\": \"syslog+tls://logs.example.com:6514\"}")?;
-    let url = DrainUrl::parse(&url, state.access.addresses());
+    let url = DrainUrl::parse(&url, state.drains.addresses());
     let url = url.map_err(|error| ApiError::invalid("url", error.to_string()))?;
     // The drain implies that the app exists, so its topic is created now.
     let created = state.hubs.bus.create(&app).await;
     created.map_err(|error| ApiError::from_bus(error, &app))?;
-    let added = registry.add_drain(app.as_str(), &url, state.access.max_drains()).await;
+    let added = registry.add_drain(app.as_str(), &url, state.drains.max_drains()).await;
     let drain = added.map_err(registry_error)?;
     // Retains lines from now on, even before a sink reads the drain.
     let subscribed = state.hubs.bus.ensure_subscription(&app, &drain.subscription()).await;
@@ -126,7 +126,7 @@ pub(crate) async fn remove(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Data<Option<DrainSummary>>>, ApiError> {
     let app = request.app;
-    let registry = state.access.registry()?;
+    let registry = state.drains.registry()?;
     let RemoveDrain { drain_id } = parse(body, "{\"drain_id\": \"1234\"}")?;
     let id = drain_id.parse().ok_or(ApiError::UnknownDrain)?;
     let drain = registry.drains().borrow().get(&id).cloned();

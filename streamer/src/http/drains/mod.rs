@@ -2,4 +2,5 @@
 
 pub(crate) mod manage;
 mod model;
+pub(crate) mod service;
 pub(crate) mod status;

@@ -97,7 +97,7 @@ pub(crate) async fn show(
     request: Authorized<ManageDrains>,
 ) -> Result<Json<Data<DrainStatus>>, ApiError> {
     let drain = find(&state, &request)?;
-    let report = state.access.registry()?.drain_report(drain.id).await;
+    let report = state.drains.registry()?.drain_report(drain.id).await;
     let report = report.map_err(registry_error)?;
     Ok(Json(Data {
         data: status(&drain, report.unwrap_or_default()),
@@ -120,7 +120,7 @@ pub(crate) async fn test(
     request: Authorized<ManageDrains>,
 ) -> Result<Json<Data<DrainTest>>, ApiError> {
     let drain = find(&state, &request)?;
-    let report = state.access.probe(&drain).await?;
+    let report = state.drains.probe(&drain).await?;
     Ok(Json(Data {
         data: DrainTest {
             steps: report.steps.into_iter().map(DrainTestStep::from).collect(),
@@ -131,7 +131,7 @@ pub(crate) async fn test(
 
 /// Returns the drain in the path if it belongs to the app in the path.
 fn find(state: &AppState, request: &Authorized<ManageDrains>) -> Result<Drain, ApiError> {
-    let drains = Arc::clone(&state.access.registry()?.drains().borrow());
+    let drains = Arc::clone(&state.drains.registry()?.drains().borrow());
     let drain = request
         .drain_id
         .and_then(|id| drains.get(&id))

@@ -33,7 +33,7 @@ const JOIN_PERIOD: Duration = Duration::from_millis(20);
 const HELD_BY_REASSEMBLY: Duration = Duration::from_millis(100);
 
 /// Resolution at which advances of the head are recorded.
-const STEP: Duration = Duration::from_millis(1);
+const HEAD_RESOLUTION: Duration = Duration::from_millis(1);
 
 /// Above this many buffered bytes, lines are released before their window is over.
 const MAX_BUFFERED_BYTES: usize = 16 << 20;
@@ -53,7 +53,7 @@ pub(crate) struct Merge {
     /// Highest key seen.
     head: Timestamp,
     /// When the head advanced, and to which key.
-    steps: VecDeque<(Duration, Timestamp)>,
+    head_advances: VecDeque<(Duration, Timestamp)>,
     /// Entries up to this key can be released.
     watermark: Timestamp,
     disorder: Disorder,
@@ -66,7 +66,7 @@ pub(crate) struct Merge {
 struct StreamKeys {
     /// Key of the last line or gap.
     last: Timestamp,
-    /// Key of the last gap, behind which late lines are placed.
+    /// Key of the last gap, after which late lines are placed.
     gap: Timestamp,
     /// When the first event arrived.
     since: Duration,
@@ -98,7 +98,7 @@ impl Merge {
             pending: Vec::new(),
             bytes: 0,
             head: MIN_KEY,
-            steps: VecDeque::new(),
+            head_advances: VecDeque::new(),
             watermark: MIN_KEY,
             disorder: Disorder::default(),
             newest: PublishTime(0),
@@ -134,7 +134,7 @@ impl Merge {
         }
     }
 
-    /// Adds late lines. They are released directly behind their gap.
+    /// Adds late lines. They are released directly after their gap.
     fn push_late(&mut self, key: StreamKey, event: Event) {
         let at = self.streams.get(&key).map_or(MIN_KEY, |keys| keys.gap);
         let first = self.pending.len();
@@ -221,9 +221,9 @@ impl Merge {
             return;
         }
         self.head = at;
-        match self.steps.back_mut() {
-            Some((when, head)) if elapsed < *when + STEP => *head = at,
-            _ => self.steps.push_back((elapsed, at)),
+        match self.head_advances.back_mut() {
+            Some((when, head)) if elapsed < *when + HEAD_RESOLUTION => *head = at,
+            _ => self.head_advances.push_back((elapsed, at)),
         }
     }
 
@@ -232,18 +232,21 @@ impl Merge {
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let first = self.pending.first()?;
         // Lines pushed since the last release may be due already.
-        let step = self.steps.iter().find(|(_, head)| self.is_sorted && *head >= first.key);
-        Some(step.map_or(Duration::ZERO, |(when, _)| *when + self.disorder.window()))
+        let advanced = self
+            .head_advances
+            .iter()
+            .find(|(_, head)| self.is_sorted && *head >= first.key);
+        Some(advanced.map_or(Duration::ZERO, |(when, _)| *when + self.disorder.window()))
     }
 
     /// Releases the lines whose reorder window is over.
     pub(crate) fn release(&mut self, now: Duration) -> Vec<Frame> {
         self.disorder.expire(now);
         let window = self.disorder.window();
-        while let Some((when, head)) = self.steps.front().copied()
+        while let Some((when, head)) = self.head_advances.front().copied()
             && when + window <= now
         {
-            self.steps.pop_front();
+            self.head_advances.pop_front();
             self.watermark = self.watermark.max(head);
         }
         if self.bytes > MAX_BUFFERED_BYTES {

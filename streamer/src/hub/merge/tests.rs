@@ -239,7 +239,7 @@ fn a_gap_is_released_between_its_neighbouring_lines() {
     released += " ";
     released += &fixture.release(300);
     assert_eq!(released, "job:0 web!0 web:5 web!6 web:8 job:1");
-    // Late lines are released behind their gap even if the gap is still buffered.
+    // Late lines are released after their gap even if the gap is still buffered.
     fixture.line(400, &web, 9, 400);
     fixture.event(400, gap(&web, 10, 3));
     let mut late = event(&web, 11, &[400], 400);

@@ -8,7 +8,7 @@ use registry::Registry;
 use crate::{budget::MemoryBudget, config::Config, metrics::Metrics, transport::connect::Connector};
 
 /// What all drains of a process share.
-pub(crate) struct Shared {
+pub(crate) struct DrainContext {
     pub(crate) config: Config,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) registry: Arc<dyn Registry>,

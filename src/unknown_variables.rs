@@ -22,21 +22,21 @@ const MIN_SIMILARITY: f64 = 0.8;
 
 /// Returns one warning for each variable of the environment that no flag of the command tree reads.
 pub(crate) fn warnings(tree: &Command, names: impl Iterator<Item = String>) -> Vec<String> {
-    let mut known = BTreeSet::new();
-    collect(tree, &mut known);
+    let mut flag_variables = BTreeSet::new();
+    collect(tree, &mut flag_variables);
     names
-        .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
+        .filter(|name| name.starts_with(PREFIX) && !flag_variables.contains(name))
         .filter(|name| !OF_DEVELOPMENT.iter().any(|prefix| name.starts_with(prefix)) && !is_service_link(name))
-        .map(|name| warning(&name, &known))
+        .map(|name| warning(&name, &flag_variables))
         .collect()
 }
 
-fn warning(name: &str, known: &BTreeSet<String>) -> String {
+fn warning(name: &str, flag_variables: &BTreeSet<String>) -> String {
     if let Some((_, renamed)) = RENAMED.iter().find(|(old, _)| *old == name) {
         return format!("warning: the environment variable {name} is ignored: it was renamed to {renamed}");
     }
     let similarity = |candidate: &&String| strsim::normalized_damerau_levenshtein(name, candidate);
-    let nearest = known
+    let nearest = flag_variables
         .iter()
         .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
         .filter(|candidate| similarity(candidate) >= MIN_SIMILARITY);
@@ -51,11 +51,11 @@ fn warning(name: &str, known: &BTreeSet<String>) -> String {
 }
 
 /// Collects the variables that the flags of a command and of its subcommands read.
-fn collect(command: &Command, known: &mut BTreeSet<String>) {
+fn collect(command: &Command, flag_variables: &mut BTreeSet<String>) {
     let variables = command.get_arguments().filter_map(|flag| flag.get_env());
-    known.extend(variables.map(|name| name.to_string_lossy().into_owned()));
+    flag_variables.extend(variables.map(|name| name.to_string_lossy().into_owned()));
     for subcommand in command.get_subcommands() {
-        collect(subcommand, known);
+        collect(subcommand, flag_variables);
     }
 }
 

@@ -12,8 +12,9 @@ use registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin, console,
-    flags::{bus::owner_name, stack::StackArgs},
+    admin_listener, console,
+    flags::{all_in_one::StackArgs, bus::owner_name},
+    readiness,
     service::{self, Service},
 };
 
@@ -51,20 +52,21 @@ impl Stack {
         let bus = open_bus(args, data_dir).await?;
         let registry = args.registry.open(Some(data_dir)).await?;
         let access = args.read.access(registry.clone(), Some(kubernetes.clone())).await?;
+        let drains = args.read.drain_service(registry.clone())?;
         let listener = args.read.bind().await?;
         let addr = listener
             .local_addr()
             .context("cannot read the address of the listener")?;
         let (listener, url) = (args.read.listener(listener)?, args.read.url(addr));
         console::eprintln_line(&format!("listening on {url}"));
-        let admin_listener = admin::bind(args.admin.admin_listen, ADMIN_PORT).await?;
+        let admin_listener = admin_listener::bind(args.admin.admin_listen, ADMIN_PORT).await?;
         #[cfg(feature = "demo")]
         let admin_addr = admin_listener
             .local_addr()
             .context("cannot read the address of the admin listener")?;
         let mut metrics = MetricsRegistry::default();
         let streamer_stop = CancellationToken::new();
-        let ready = admin::ready(&bus, Some(kubernetes.clone()), streamer_stop.clone());
+        let ready = readiness::ready(&bus, Some(kubernetes.clone()), streamer_stop.clone());
         let mut config = args.collect.config(data_dir, args.retention.retention);
         config.metrics = collector::Metrics::register(&mut metrics);
         let (collector_bus, collector_stop) = (Arc::clone(&bus), CancellationToken::new());
@@ -76,7 +78,7 @@ impl Stack {
         let streamer_metrics = streamer::Metrics::register(&mut metrics);
         let (streamer_bus, stop) = (Arc::clone(&bus), streamer_stop.clone());
         let streamer = Service::start("streamer", streamer_stop, async move {
-            Ok(streamer::run(config, access, listener, streamer_bus, streamer_metrics, stop).await?)
+            Ok(streamer::run(config, access, drains, listener, streamer_bus, streamer_metrics, stop).await?)
         });
         let sinks = registry.clone().map(|registry| {
             let holder = owner_name(data_dir);
@@ -91,7 +93,7 @@ impl Stack {
         let admin = Service::start(
             "admin listener",
             admin_stop.clone(),
-            admin::run(admin_listener, metrics, ready, admin_stop),
+            admin_listener::run(admin_listener, metrics, ready, admin_stop),
         );
         Ok(Self {
             url,

@@ -22,11 +22,11 @@ use crate::{AppName, rendezvous};
 /// The projects of apps that are not, or not only, in the first project of their order.
 pub(super) type Displaced = Arc<HashMap<AppName, Vec<usize>>>;
 
-/// The known projects of apps.
+/// The projects of apps, as far as this process has found them.
 pub(super) struct Placement {
     projects: Vec<String>,
     /// Projects of apps that this process publishes, except the first of their order.
-    known: RwLock<HashMap<AppName, usize>>,
+    published_elsewhere: RwLock<HashMap<AppName, usize>>,
     displaced: watch::Sender<Displaced>,
     refreshing: AtomicBool,
 }
@@ -35,7 +35,7 @@ impl Placement {
     pub(super) fn new(projects: Vec<String>) -> Self {
         Self {
             projects,
-            known: RwLock::default(),
+            published_elsewhere: RwLock::default(),
             displaced: watch::Sender::default(),
             refreshing: AtomicBool::new(false),
         }
@@ -58,16 +58,16 @@ impl Placement {
 
     /// Returns the project in which an app's topic was last found, or else would be created first.
     pub(super) fn expected(&self, app: &AppName) -> usize {
-        let known = self.known.read().get(app).copied();
-        known.unwrap_or_else(|| self.first(app))
+        let elsewhere = self.published_elsewhere.read().get(app).copied();
+        elsewhere.unwrap_or_else(|| self.first(app))
     }
 
     /// Records the project in which an app's topic was found or created.
     pub(super) fn record(&self, app: &AppName, project: usize) {
         if project == self.first(app) {
-            self.known.write().remove(app);
+            self.published_elsewhere.write().remove(app);
         } else {
-            self.known.write().insert(app.clone(), project);
+            self.published_elsewhere.write().insert(app.clone(), project);
         }
     }
 
@@ -90,13 +90,13 @@ impl Placement {
 
     /// Updates the placement from the apps of each project.
     pub(super) fn update(&self, lists: Vec<Vec<AppName>>) {
-        let mut places: BTreeMap<AppName, Vec<usize>> = BTreeMap::new();
+        let mut projects_of: BTreeMap<AppName, Vec<usize>> = BTreeMap::new();
         for (project, apps) in lists.into_iter().enumerate() {
             for app in apps {
-                places.entry(app).or_default().push(project);
+                projects_of.entry(app).or_default().push(project);
             }
         }
-        let displaced = places
+        let displaced = projects_of
             .into_iter()
             .filter(|(app, projects)| *projects != [self.first(app)]);
         self.displaced.send_replace(Arc::new(displaced.collect()));

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::{
-    api::{Api, kubectl},
     demo::has_kubectl,
+    kubernetes_api::{Api, kubectl},
     manifests::{OVERLAYS, rendered},
 };
 

@@ -11,7 +11,7 @@ use crate::{demo::demo_with_key, pypi::Program, support::*};
 static SCHEMATHESIS: Program = Program::new("schemathesis==4.32.5", "schemathesis", "TRIBUTARY_REQUIRE_SCHEMATHESIS");
 
 /// Fixes the app and ends the responses; schemathesis generates the other parameters.
-const KNOWN: &str = "[parameters]\n\"path.app\" = \"shop\"\n\"query.follow\" = \"false\"\n";
+const CONFIG: &str = "[parameters]\n\"path.app\" = \"shop\"\n\"query.follow\" = \"false\"\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_that_the_description_allows_causes_a_server_error() {
@@ -20,11 +20,11 @@ async fn no_request_that_the_description_allows_causes_a_server_error() {
     };
     let (dir, demo, key) = demo_with_key().await;
     let authorization = format!("Authorization: Bearer {key}");
-    let known = dir.path().join("known.toml");
-    std::fs::write(&known, KNOWN).unwrap();
+    let path = dir.path().join("schemathesis.toml");
+    std::fs::write(&path, CONFIG).unwrap();
     let server = format!("http://{}", demo.addr);
     // With the app's name, and with generated names.
-    for config in [Some(&known), None] {
+    for config in [Some(&path), None] {
         let mut command = Command::new(program);
         if let Some(config) = config {
             command.arg("--config-file").arg(config);

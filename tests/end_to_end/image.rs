@@ -19,11 +19,11 @@ use tokio::{
 };
 
 use crate::{
-    api::Api,
     check::TRIES,
     demo::has_kubectl,
     drains::succeeds,
     emulator::Emulator,
+    kubernetes_api::Api,
     manifests::{container, pod, rendered, started},
     name_server::name_server,
     support::*,

@@ -14,13 +14,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use bus::Bus;
-use futures::{FutureExt, future::BoxFuture};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::console;
+use crate::{bind_error::bind_error, console, readiness::Ready};
 
 /// How long a readiness check may take. Kubernetes probes every ten seconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,34 +26,10 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Content type of `/metrics`.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A readiness check; its error is the reason why the service is not ready.
-pub(crate) type Ready = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
-
 #[derive(Clone)]
 struct AdminState {
     registry: Arc<Registry>,
     ready: Ready,
-}
-
-/// Returns the readiness check of a service: it is not stopping, the bus answers, and so does the
-/// Kubernetes API if the service uses it.
-pub(crate) fn ready(bus: &Arc<dyn Bus>, kubernetes: Option<kube::Client>, stopping: CancellationToken) -> Ready {
-    let bus = Arc::clone(bus);
-    Arc::new(move || {
-        let (bus, kubernetes, stopping) = (Arc::clone(&bus), kubernetes.clone(), stopping.clone());
-        async move {
-            if stopping.is_cancelled() {
-                return Err("shutting down".to_owned());
-            }
-            bus.check().await.map_err(|error| error.to_string())?;
-            let Some(kubernetes) = kubernetes else { return Ok(()) };
-            let version = kubernetes.apiserver_version().await;
-            version
-                .map(drop)
-                .map_err(|error| format!("no answer from the Kubernetes API: {error}"))
-        }
-        .boxed()
-    })
 }
 
 /// Binds the admin listener. Without an address it takes the default port on loopback, or a free
@@ -82,17 +56,6 @@ pub(crate) async fn bind(addr: Option<SocketAddr>, default_port: u16) -> anyhow:
         .context("cannot read the address of the admin listener")?;
     console::eprintln_line(&format!("listening on http://{addr}"));
     Ok(listener)
-}
-
-/// Describes a failed bind: the address, the cause, and the flag that changes it.
-pub(crate) fn bind_error(addr: SocketAddr, error: &std::io::Error, flag: &str) -> anyhow::Error {
-    let cause = match error.kind() {
-        std::io::ErrorKind::AddrInUse => "address already in use".to_owned(),
-        std::io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => error.to_string(),
-    };
-    anyhow::anyhow!("cannot bind {addr}: {cause}; choose another address or port with {flag} (port 0: any free port)")
 }
 
 /// Serves until `shutdown`; open requests are dropped then.

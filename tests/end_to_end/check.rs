@@ -130,12 +130,19 @@ async fn a_working_deployment_has_no_failure_and_each_broken_one_reports_its_own
     drop(crate::up::first_tail(&serving).await);
     let output = good.assert_no_failure().await;
     for part in [
-        "bus", "cluster", "rights", "pods", "registry", "streamer", "canary", "clock",
+        "bus",
+        "cluster",
+        "permissions",
+        "pods",
+        "registry",
+        "streamer",
+        "canary",
+        "clock",
     ] {
         assert!(
             output
                 .lines()
-                .any(|line| line.starts_with(&format!("OK    {part:<10} "))),
+                .any(|line| line.starts_with(&format!("OK    {part:<11} "))),
             "{part} in\n{output}"
         );
     }
@@ -305,7 +312,7 @@ async fn silent_port() -> (TcpListener, String) {
     (listener, addr)
 }
 
-/// The accounts of deploy/ with these rights of the collector and of Secrets.
+/// The accounts of deploy/ with these permissions of the collector and of Secrets.
 fn accounts(collector: &str, secrets: &str) -> String {
     let user = |name: &str, rules: &str| {
         format!("[[users]]\nname = \"system:serviceaccount:tributary:{name}\"\ntoken = \"{name}\"\n{rules}\n")
@@ -379,22 +386,23 @@ async fn a_missing_right_is_reported_with_its_account() {
         let output = check("admin", &["--accounts", "tributary"]).await;
         match missing {
             None => assert!(
-                output.contains("OK    rights     the service accounts of tributary have all 14 rights they need"),
+                output
+                    .contains("OK    permissions the service accounts of tributary have all 14 permissions they need"),
                 "{output}"
             ),
             Some(missing) => assert!(
                 output
                     .lines()
-                    .any(|line| line.starts_with("FAIL  rights") && line.contains(missing)),
+                    .any(|line| line.starts_with("FAIL  permissions") && line.contains(missing)),
                 "{output}"
             ),
         }
-        // A caller without rights learns which ones the check itself needs.
+        // A caller without permissions learns which ones the check itself needs.
         let output = check("stranger", &[]).await;
         for failure in [
-            "rights     the caller may not list pods in all namespaces",
-            "pods       cannot list pods: pods is forbidden: User \"system:serviceaccount:tributary:stranger\" cannot list",
-            "registry   cannot open the registry",
+            "permissions the caller may not list pods in all namespaces",
+            "pods        cannot list pods: pods is forbidden: User \"system:serviceaccount:tributary:stranger\" cannot list",
+            "registry    cannot open the registry",
         ] {
             assert!(output.contains(&format!("FAIL  {failure}")), "{failure} in\n{output}");
         }

@@ -135,7 +135,7 @@ async fn two_hundred_tails_of_fifty_apps_leave_no_subscription_even_after_a_kill
 
 /// Opens one tail after the other; each starts anywhere and has no gap and no repeat.
 async fn open_tails_in_turn(streamer: &Tributary, app: usize, until: Instant) -> usize {
-    let (path, mut shown) = (format!("/api/apps/app-{app}/logs?num_lines=10"), 0);
+    let (path, mut received) = (format!("/api/apps/app-{app}/logs?num_lines=10"), 0);
     while Instant::now() < until {
         let mut tail = streamer.get(&path).await;
         assert_eq!(tail.status(), 200);
@@ -151,10 +151,10 @@ async fn open_tails_in_turn(streamer: &Tributary, app: usize, until: Instant) ->
             let number = number.unwrap_or_else(|| panic!("unexpected gap: {line}"));
             assert!(next.is_none_or(|next| next == number), "{next:?}, and then {line}");
             next = Some(number + 1);
-            shown += 1;
+            received += 1;
         }
     }
-    shown
+    received
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,8 +169,8 @@ async fn tails_that_open_and_close_for_five_minutes_have_no_gap() {
     drop(tails(&streamer).await);
     let until = Instant::now() + Duration::from_secs(300);
     let tails = (0..APPS * 2).map(|n| open_tails_in_turn(&streamer, n % APPS, until));
-    let shown: usize = join_all(tails).await.into_iter().sum();
-    assert!(shown > 100_000, "{shown}");
+    let received: usize = join_all(tails).await.into_iter().sum();
+    assert!(received > 100_000, "{received}");
     streamer.terminate().await;
     assert_eq!(subscriptions(&emulator).await, Vec::<String>::new());
     collector.terminate().await;

@@ -9,7 +9,7 @@ use kube::{
     api::{DeleteParams, PostParams, Preconditions},
 };
 
-use super::objects;
+use super::secret_layout;
 use crate::error::RegistryError;
 
 /// The timeout of a request.
@@ -75,8 +75,8 @@ impl Secrets {
 
     /// Creates the HMAC secret of the keys unless it exists.
     pub(super) async fn ensure_key_secret(&self) -> Result<(), RegistryError> {
-        if self.get(objects::SECRET_NAME).await?.is_none() {
-            let secret = objects::secret(&rand::random());
+        if self.get(secret_layout::SECRET_NAME).await?.is_none() {
+            let secret = secret_layout::secret(&rand::random());
             // On a conflict, another process has created it.
             self.request(self.api.create(&PostParams::default(), &secret)).await?;
         }

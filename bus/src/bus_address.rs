@@ -103,7 +103,7 @@ impl BusAddress {
     }
 
     /// Splits the address into the parts that can fail independently, such as the projects of
-    /// Pub/Sub, each as an address of its own. A health check opens and probes each of them.
+    /// Pub/Sub, each as a separate address. A health check opens and probes each of them.
     pub fn parts(&self) -> Vec<Self> {
         match self {
             #[cfg(feature = "pubsub")]

@@ -13,7 +13,7 @@ use futures::{
 use tokio::sync::watch;
 use tokio_stream::StreamMap;
 
-use super::{failure::Failure, feed, placement::Displaced, projects::Projects};
+use super::{app_placement::Displaced, failure::Failure, projects::Projects, reader_task};
 use crate::{AppName, BusError, PublishTime, Reader, ReaderItem, Start};
 
 /// What to read.
@@ -59,14 +59,14 @@ pub(super) async fn read(
         Target::App(start) => {
             let opened = found
                 .iter()
-                .map(|index| feed::follow(&projects.list[*index], app, *start));
+                .map(|index| reader_task::follow(&projects.list[*index], app, *start));
             try_join_all(opened).await?
         }
         Target::Subscription(name) => {
             let starts = subscription_starts(projects, app, name, &found).await?;
             let opened = starts
                 .into_iter()
-                .map(|(index, since)| feed::subscribe(&projects.list[index], app, name, since));
+                .map(|(index, since)| reader_task::subscribe(&projects.list[index], app, name, since));
             try_join_all(opened).await?
         }
     };
@@ -148,10 +148,10 @@ impl MultiProjectReader {
         for index in self.projects.placement.unread_projects(&self.app, &self.reading) {
             let project = &self.projects.list[index];
             let opened = match &self.target {
-                Target::App(_) => feed::follow(project, &self.app, Start::At(self.since)).await,
+                Target::App(_) => reader_task::follow(project, &self.app, Start::At(self.since)).await,
                 Target::Subscription(name) => {
                     let oldest = project.oldest(PublishTime::now());
-                    feed::subscribe(project, &self.app, name, Some(oldest)).await
+                    reader_task::subscribe(project, &self.app, name, Some(oldest)).await
                 }
             };
             match opened {

@@ -15,7 +15,7 @@ use crate::{manifests::of_kind, support::*, up::writers};
 /// Namespace of the services.
 pub const NAMESPACE: &str = "tributary";
 
-/// User with all rights.
+/// User with all permissions.
 const ADMIN: &str = "admin";
 
 /// A simulated cluster with authentication, and its TLS proxy.
@@ -28,7 +28,7 @@ pub struct Api {
 
 impl Api {
     /// Starts a cluster with an app `load` and the service accounts of these objects. The accounts
-    /// have only the rights that are applied later.
+    /// have only the permissions that are applied later.
     pub async fn start(objects: &[Value]) -> Self {
         let all = ["*".to_owned()];
         let everything = Rule {
@@ -79,7 +79,7 @@ impl Api {
         kubeconfig.to_string()
     }
 
-    /// Runs `kubectl apply` with all rights and returns its output.
+    /// Runs `kubectl apply` with all permissions and returns its output.
     pub async fn apply(&self, objects: &[&Value]) -> String {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
         // The simulated API serves no schemas.

@@ -1,4 +1,4 @@
-//! Every right in the manifests is needed: without it, the service reports the missing right.
+//! Every permission in the manifests is needed: without it, the service reports the missing permission.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
@@ -14,9 +14,9 @@ use tokio::{
 };
 
 use crate::{
-    api::Api,
     demo::has_kubectl,
     emulator::Emulator,
+    kubernetes_api::Api,
     manifests::{container, of_kind, rendered, started, strings},
     support::*,
 };
@@ -27,9 +27,9 @@ const DRAINS: usize = 12;
 /// Concurrent test cases; each has a cluster and a service.
 const AT_ONCE: usize = 4;
 
-/// A right that a role grants to an account.
+/// A permission that a role grants to an account.
 #[derive(Clone, Debug)]
-struct Right {
+struct Permission {
     account: String,
     /// Kind and name.
     role: (String, String),
@@ -38,10 +38,10 @@ struct Right {
     verb: String,
 }
 
-/// Returns the rights of all accounts.
-fn rights(objects: &[Value]) -> Vec<Right> {
+/// Returns the permissions of all accounts.
+fn permissions(objects: &[Value]) -> Vec<Permission> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let mut rights = Vec::new();
+    let mut permissions = Vec::new();
     for binding in objects.iter().filter(|object| {
         object["kind"]
             .as_str()
@@ -59,7 +59,7 @@ fn rights(objects: &[Value]) -> Vec<Right> {
                 let verbs = strings(&given["verbs"]).into_iter();
                 verbs.map(move |verb| (resource, verb))
             }) {
-                rights.push(Right {
+                permissions.push(Permission {
                     account: text(&binding["subjects"][0]["name"]),
                     role: role.clone(),
                     rule,
@@ -69,7 +69,7 @@ fn rights(objects: &[Value]) -> Vec<Right> {
             }
         }
     }
-    rights
+    permissions
 }
 
 /// A cluster of one test case.
@@ -79,15 +79,17 @@ struct Stage {
 }
 
 impl Stage {
-    /// Starts a cluster with the roles of these objects, without the right `missing`.
-    async fn new(objects: &[Value], missing: Option<&Right>) -> Self {
+    /// Starts a cluster with the roles of these objects, without the permission `missing`.
+    async fn new(objects: &[Value], missing: Option<&Permission>) -> Self {
         let mut roles: Vec<Value> = objects.to_vec();
         roles.retain(|object| object["apiVersion"] == "rbac.authorization.k8s.io/v1");
-        if let Some(right) = missing {
-            let is_it = |role: &&mut Value| role["kind"] == *right.role.0 && role["metadata"]["name"] == *right.role.1;
+        if let Some(permission) = missing {
+            let is_it = |role: &&mut Value| {
+                role["kind"] == *permission.role.0 && role["metadata"]["name"] == *permission.role.1
+            };
             let role = roles.iter_mut().find(is_it).unwrap();
-            let verbs = role["rules"][right.rule]["verbs"].as_array_mut().unwrap();
-            verbs.retain(|verb| *verb != *right.verb);
+            let verbs = role["rules"][permission.rule]["verbs"].as_array_mut().unwrap();
+            verbs.retain(|verb| *verb != *permission.verb);
         }
         let api = Api::start(objects).await;
         api.apply(&roles.iter().collect::<Vec<_>>()).await;
@@ -97,7 +99,7 @@ impl Stage {
         }
     }
 
-    /// Adds drains to the registry with all rights, before the service starts.
+    /// Adds drains to the registry with all permissions, before the service starts.
     async fn add_drains(&self) {
         let kubeconfig = Kubeconfig::from_yaml(&self.api.kubeconfig("admin")).unwrap();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
@@ -165,7 +167,7 @@ fn url(port: usize) -> DrainUrl {
     DrainUrl::parse(&format!("syslog+tcp://127.0.0.1:{port}"), &addresses).unwrap()
 }
 
-/// Adds and removes two drains, which uses all rights of the streamer.
+/// Adds and removes two drains, which uses all permissions of the streamer.
 async fn use_streamer(addr: SocketAddr) {
     let server = format!("http://{addr}");
     let drains = async |args: &[&str]| {
@@ -187,7 +189,7 @@ fn works(account: &str, output: &[String]) -> bool {
         "collector" => prints("following"),
         "streamer" => prints("listening on"),
         "sinks" => prints("drains loaded"),
-        "check" => prints("OK    rights     the service accounts of tributary have all"),
+        "check" => prints("OK    permissions the service accounts of tributary have all"),
         other => panic!("{other} is not a service"),
     }
 }
@@ -201,13 +203,15 @@ async fn every_right_of_every_account_is_needed_and_reported_when_missing() {
         return;
     };
     let objects = rendered("emulator").await;
-    let rights = rights(&objects);
-    assert_eq!(rights.len(), 19, "{rights:#?}");
-    // With all rights every service works.
+    let permissions = permissions(&objects);
+    assert_eq!(permissions.len(), 19, "{permissions:#?}");
+    // With all permissions every service works.
     let complete = ["collector", "streamer", "sinks", "check"]
         .map(|account| (account.to_owned(), None))
         .into_iter();
-    let without = rights.iter().map(|right| (right.account.clone(), Some(right.clone())));
+    let without = permissions
+        .iter()
+        .map(|permission| (permission.account.clone(), Some(permission.clone())));
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let tried = complete.chain(without).map(|(account, missing)| {
         let (objects, emulator, turns) = (&objects, &emulator, Arc::clone(&turns));
@@ -217,11 +221,12 @@ async fn every_right_of_every_account_is_needed_and_reported_when_missing() {
             // The registry exists already, unless the test case is about `create`.
             let exists = missing
                 .as_ref()
-                .is_none_or(|right| right.verb != "create" || right.resource != "secrets");
+                .is_none_or(|permission| permission.verb != "create" || permission.resource != "secrets");
             if exists && ["sinks", "check"].contains(&&*account) {
                 stage.add_drains().await;
             }
-            let text = missing.map(|right| format!("cannot {} resource \"{}\"", right.verb, right.resource));
+            let text =
+                missing.map(|permission| format!("cannot {} resource \"{}\"", permission.verb, permission.resource));
             stage.assert_prints(objects, emulator, &account, text.as_deref()).await;
             stage.api.cluster.shutdown().await;
         }

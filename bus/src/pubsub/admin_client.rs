@@ -11,11 +11,7 @@ use google_cloud_pubsub::{
 use google_cloud_wkt as wkt;
 use governor::{DefaultDirectRateLimiter, Jitter, Quota, RateLimiter};
 
-use super::{
-    clients::Clients,
-    failure::Failure,
-    settings::{DURABLE_ACK_DEADLINE, PubSubSettings},
-};
+use super::{clients::Clients, failure::Failure, settings::PubSubSettings};
 use crate::PublishTime;
 
 /// Rate limit of calls. The service allows 100 per second and project, which several processes
@@ -156,11 +152,16 @@ impl Admin {
     }
 
     /// Creates a subscription that never expires. An existing subscription is success.
-    pub(super) async fn create_durable(&self, subscription: &str, topic: &str) -> Result<(), Failure> {
+    pub(super) async fn create_durable(
+        &self,
+        subscription: &str,
+        topic: &str,
+        ack_deadline: Duration,
+    ) -> Result<(), Failure> {
         let options = SubscriptionOptions {
             expiration: ExpirationPolicy::new(),
             retry_policy: self.retry_policy.clone(),
-            ack_deadline_seconds: i32::try_from(DURABLE_ACK_DEADLINE.as_secs()).unwrap_or(i32::MAX),
+            ack_deadline_seconds: i32::try_from(ack_deadline.as_secs()).unwrap_or(i32::MAX),
         };
         match self.create(subscription, topic, options).await {
             Err(Failure::Exists) => Ok(()),

@@ -1,4 +1,4 @@
-//! The task behind a reader: pulls a subscription, monitors it, and recreates it when it is lost.
+//! The task of a reader: pulls a subscription, monitors it, and recreates it when it is lost.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,15 +11,14 @@ use tokio::{
 };
 
 use super::{
-    admin::publish_time,
+    admin_client::publish_time,
     attachment::{AttachmentChange, AttachmentMonitor},
     catch_up::{self, CatchUp, CatchUpStep},
-    durable::Durable,
+    durable::{DURABLE_ACK_DEADLINE, Durable, EMULATED_ACK_DEADLINE},
     failure::Failure,
     message::{self, Decoded},
     project::Project,
     pull::Pull,
-    settings::{DURABLE_ACK_DEADLINE, EMULATED_ACK_DEADLINE},
     temporary::{SubscriptionStart, Temporary},
 };
 use crate::{Ack, AckOutcome, AppName, BusError, PublishTime, Reader, ReaderItem, Start};
@@ -44,7 +43,7 @@ pub(super) async fn follow(project: &Arc<Project>, app: &AppName, start: Start) 
         }
         Start::Oldest => (SubscriptionStart::Time(oldest), oldest, CaughtUpSignal::AfterHistory),
     };
-    let created = project.factory.create(app, at).await;
+    let created = Temporary::create(&project.factory, app, at).await;
     let temporary = created.map_err(|failure| match failure {
         Failure::NotFound => BusError::UnknownApp(app.clone()),
         failure => failure.into_bus_error(),
@@ -82,7 +81,7 @@ pub(super) async fn subscribe(
     Ok(reader.with_ack_deadline(ack_deadline))
 }
 
-/// The subscription of a feed.
+/// The subscription of a reader task.
 enum Source {
     /// The reader's own; messages are acknowledged on arrival.
     Temporary(Temporary),
@@ -103,7 +102,7 @@ impl Source {
     }
 }
 
-/// Where a feed starts.
+/// Where a reader task starts.
 struct Beginning {
     /// Messages published earlier are dropped: a seek may take a minute to become effective.
     floor: PublishTime,
@@ -112,7 +111,7 @@ struct Beginning {
     caught_up: CaughtUpSignal,
 }
 
-/// When a feed sends [`ReaderItem::CaughtUp`].
+/// When a reader task sends [`ReaderItem::CaughtUp`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CaughtUpSignal {
     Immediately,
@@ -120,7 +119,7 @@ enum CaughtUpSignal {
     Never,
 }
 
-/// Spawns a feed. It ends with its reader, or when the engine closes.
+/// Spawns a reader task. It ends with its reader, or when the engine closes.
 fn spawn(project: &Arc<Project>, app: AppName, source: Source, beginning: Beginning) -> Reader {
     let (out, mut items) = mpsc::channel(MAX_WAITING_ITEMS);
     let Beginning {
@@ -128,7 +127,7 @@ fn spawn(project: &Arc<Project>, app: AppName, source: Source, beginning: Beginn
         since,
         caught_up,
     } = beginning;
-    let feed = Feed {
+    let task = ReaderTask {
         pull: Pull::start(Arc::clone(&project.shared.clients), source.name(), source.is_durable()),
         project: Arc::clone(project),
         app,
@@ -142,7 +141,7 @@ fn spawn(project: &Arc<Project>, app: AppName, source: Source, beginning: Beginn
     let stop = project.shared.closing.child_token();
     let guard = stop.clone().drop_guard();
     project.shared.tasks.spawn(async move {
-        let _ = stop.run_until_cancelled(feed.run(caught_up)).await;
+        let _ = stop.run_until_cancelled(task.run(caught_up)).await;
     });
     let items = stream::poll_fn(move |context| {
         let _stops_with_the_stream = &guard;
@@ -151,7 +150,7 @@ fn spawn(project: &Arc<Project>, app: AppName, source: Source, beginning: Beginn
     Reader::new(items.map(Ok).boxed(), since, false)
 }
 
-struct Feed {
+struct ReaderTask {
     project: Arc<Project>,
     app: AppName,
     source: Source,
@@ -167,7 +166,7 @@ struct Feed {
 /// The reader was dropped.
 struct ReaderDropped;
 
-impl Feed {
+impl ReaderTask {
     async fn run(mut self, caught_up: CaughtUpSignal) -> Result<(), ReaderDropped> {
         match caught_up {
             CaughtUpSignal::Immediately => self.send(ReaderItem::CaughtUp).await?,
@@ -299,7 +298,7 @@ impl Feed {
         let factory = &self.project.factory;
         match &mut self.source {
             Source::Temporary(temporary) => {
-                *temporary = factory.create(&self.app, SubscriptionStart::Time(oldest)).await?;
+                *temporary = Temporary::create(factory, &self.app, SubscriptionStart::Time(oldest)).await?;
                 Ok(())
             }
             Source::Durable(durable) => durable.recreate(factory, &self.app, oldest).await,

@@ -207,7 +207,7 @@ async fn commands_that_only_read_create_no_registry() {
     }
     let check = ["check", "--server", "http://127.0.0.1:1", "--registry", &registry];
     let stdout = String::from_utf8(run(&check, &[("KUBECONFIG", "/none-such")]).await.stdout).unwrap();
-    assert!(stdout.contains("FAIL  registry   no registry at"), "{stdout}");
+    assert!(stdout.contains("FAIL  registry    no registry at"), "{stdout}");
     assert!(!missing.exists());
 }
 

@@ -1,4 +1,4 @@
-//! Checks RBAC rights: those of the service accounts, or the caller's.
+//! Checks RBAC permissions: those of the service accounts, or the caller's.
 
 use http::Request;
 use kube::Client;
@@ -50,7 +50,7 @@ const NEEDS: [Need; 4] = [
     },
 ];
 
-/// Checks each right: of the accounts in a namespace, or of the caller, as far as the check itself
+/// Checks each permission: of the accounts in a namespace, or of the caller, as far as the check itself
 /// needs them. `registry` is the namespace of the registry's Secrets.
 pub(super) async fn check(report: &mut Report, client: &Client, accounts: Option<&str>, registry: Option<&str>) {
     let registry = registry.or(accounts);
@@ -65,10 +65,10 @@ pub(super) async fn check(report: &mut Report, client: &Client, accounts: Option
         for verb in need.verbs {
             match is_allowed(client, user.as_deref(), need, verb, registry).await {
                 Ok(true) => granted += 1,
-                Ok(false) => report.fail("rights", need.missing(user.as_deref(), verb, registry)),
+                Ok(false) => report.fail("permissions", need.missing(user.as_deref(), verb, registry)),
                 Err(cause) => {
                     report.fail(
-                        "rights",
+                        "permissions",
                         format!(
                             "cannot review access to {verb} {}: {cause}; grant the caller `create` on subjectaccessreviews",
                             need.name()
@@ -84,7 +84,7 @@ pub(super) async fn check(report: &mut Report, client: &Client, accounts: Option
             || "the caller has".to_owned(),
             |namespace| format!("the service accounts of {namespace} have"),
         );
-        report.ok("rights", format!("{subject} all {granted} rights they need"));
+        report.ok("permissions", format!("{subject} all {granted} permissions they need"));
     }
 }
 

@@ -9,12 +9,12 @@ use tokio::sync::watch;
 
 /// The collector's progress. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Status {
+pub struct Progress {
     listed: Arc<watch::Sender<bool>>,
     unrecognized_lines: Arc<AtomicU64>,
 }
 
-impl Status {
+impl Progress {
     /// Returns whether the pods have been listed once; from then on their containers are read.
     pub fn is_listed(&self) -> bool {
         *self.listed.borrow()
@@ -43,7 +43,7 @@ impl Status {
     }
 }
 
-impl Default for Status {
+impl Default for Progress {
     fn default() -> Self {
         Self {
             listed: Arc::new(watch::Sender::new(false)),

@@ -1,30 +1,30 @@
 //! End-to-end tests through the public interfaces: the binary, HTTP and kubectl.
 
 mod access;
-mod api;
-mod applied;
 mod apps;
 mod check;
 mod cli;
 mod cluster;
 mod demo;
-mod description;
 mod drains;
 #[path = "../support/emulator.rs"]
 mod emulator;
 mod examples;
 mod gigalixir;
 mod image;
+mod kubectl_apply;
+mod kubernetes_api;
 mod logs;
 mod manifests;
 mod monitoring;
 #[path = "../support/name_server.rs"]
 mod name_server;
+mod openapi;
+mod permissions;
 mod projects;
 mod pypi;
 mod reference;
 mod replicas;
-mod rights;
 mod sinks;
 mod subscriptions;
 mod support;

@@ -116,12 +116,12 @@ async fn the_client_prints_logs_and_the_server_s_error_messages() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut shown = BufReader::new(following.stdout.take().unwrap()).lines();
-    let line = bounded("a line", shown.next_line()).await.unwrap().unwrap();
+    let mut output = BufReader::new(following.stdout.take().unwrap()).lines();
+    let line = bounded("a line", output.next_line()).await.unwrap().unwrap();
     assert_eq!(parse_line(&line).app, "shop");
     demo.send_sigterm().await;
     let ended = async {
-        while let Some(line) = shown.next_line().await.unwrap() {
+        while let Some(line) = output.next_line().await.unwrap() {
             assert_eq!(parse_line(&line).app, "shop");
         }
         following.wait().await.unwrap()

@@ -1,0 +1,31 @@
+//! The readiness check of a service.
+
+use std::sync::Arc;
+
+use bus::Bus;
+use futures::{FutureExt, future::BoxFuture};
+use tokio_util::sync::CancellationToken;
+
+/// A readiness check; its error is the reason why the service is not ready.
+pub(crate) type Ready = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Returns the readiness check of a service: it is not stopping, the bus answers, and so does the
+/// Kubernetes API if the service uses it.
+pub(crate) fn ready(bus: &Arc<dyn Bus>, kubernetes: Option<kube::Client>, stopping: CancellationToken) -> Ready {
+    let bus = Arc::clone(bus);
+    Arc::new(move || {
+        let (bus, kubernetes, stopping) = (Arc::clone(&bus), kubernetes.clone(), stopping.clone());
+        async move {
+            if stopping.is_cancelled() {
+                return Err("shutting down".to_owned());
+            }
+            bus.check().await.map_err(|error| error.to_string())?;
+            let Some(kubernetes) = kubernetes else { return Ok(()) };
+            let version = kubernetes.apiserver_version().await;
+            version
+                .map(drop)
+                .map_err(|error| format!("no answer from the Kubernetes API: {error}"))
+        }
+        .boxed()
+    })
+}
