@@ -188,7 +188,7 @@ async fn a_working_deployment_has_no_failure_and_each_broken_one_reports_its_own
         bus: "pubsub:My Project",
         ..good.clone()
     }
-    .assert_failure(&["bus", "is not a Google Cloud project's id"])
+    .assert_failure(&["bus", "invalid Google Cloud project id"])
     .await;
     // The collectors publish to another project.
     Setup {
