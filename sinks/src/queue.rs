@@ -164,7 +164,7 @@ impl SendQueue {
         self.stop_at.is_some_and(|at| at < self.items.len())
     }
 
-    /// Inserts a item where rendering stops, and resumes rendering.
+    /// Inserts an item where rendering stops, and resumes rendering.
     pub(crate) fn insert_at_stop(&mut self, item: QueueItem) {
         if let Some(at) = self.stop_at.take() {
             self.account(&item);

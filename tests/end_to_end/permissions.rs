@@ -1,4 +1,4 @@
-//! Every permission in the manifests is needed: without it, the service reports the missing permission.
+//! Every permission in the manifests is needed: without it, the service reports that it is missing.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 

@@ -11,8 +11,9 @@
 //! the emulator.
 //!
 //! A project holds at most 10,000 topics, so there may be several projects: [`projects`] holds
-//! them, [`app_placement`] decides which one has an app's topic, and [`multi_project_reader`] reads an app
-//! whose topic exists in several. The folder depends on the bus trait and the batch format only.
+//! them, [`app_placement`] decides which one has an app's topic, and [`multi_project_reader`]
+//! reads an app whose topic exists in several. The folder depends on the bus trait and the batch
+//! format only.
 
 mod admin_client;
 mod advice;

@@ -46,8 +46,8 @@ use delay::Delay;
 use event::Covers;
 use stream::{Arrival, Stream};
 
-/// Maximum buffered bytes of all streams together. If it is exceeded, a reader with acks nacks
-/// the batches with the highest sequence numbers; a reader without acks reports the gaps before them.
+/// Maximum buffered bytes of all streams together. If it is exceeded, a reader with acks nacks the
+/// batches with the highest sequence numbers; a reader without acks reports the gaps before them.
 pub const MAX_BUFFERED_BYTES: usize = 64 << 20;
 
 /// Reassembles all streams of one reader of an app.

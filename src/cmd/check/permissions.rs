@@ -50,8 +50,8 @@ const NEEDS: [Need; 4] = [
     },
 ];
 
-/// Checks each permission: of the accounts in a namespace, or of the caller, as far as the check itself
-/// needs them. `registry` is the namespace of the registry's Secrets.
+/// Checks each permission: of the accounts in a namespace, or of the caller, as far as the check
+/// itself needs them. `registry` is the namespace of the registry's Secrets.
 pub(super) async fn check(report: &mut Report, client: &Client, accounts: Option<&str>, registry: Option<&str>) {
     let registry = registry.or(accounts);
     let mut granted = 0;
