@@ -94,7 +94,7 @@ pub(crate) struct TlsArgs {
     /// Trust X-Forwarded-For from proxies in this network, such as 10.0.0.0/8; repeatable
     #[arg(long, env = "TRIBUTARY_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
     trusted_proxy: Vec<IpNet>,
-    /// Allow requests from pages of this origin, such as https://console.example.com; repeatable
+    /// Allow requests from pages of this origin, such as `https://console.example.com`; repeatable
     /// [default: the server's own origin]
     ///
     /// With --auth none the Host header must be an IP address, localhost or an allowed origin
