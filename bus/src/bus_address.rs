@@ -125,7 +125,7 @@ impl BusAddress {
             is_shared: true,
         };
         match text.parse() {
-            Ok(Self::Embedded(_)) => Err(invalid(
+            Ok(address) if matches!(address, Self::Embedded(_)) => Err(invalid(
                 "an embedded bus belongs to one process: `tributary up --data-dir DIR` runs all services in one process",
             )),
             Ok(address) => Ok(address),
