@@ -38,7 +38,7 @@ const EXAMPLES: &str = "\
 Examples:
   tributary logs shop
   tributary logs shop -n 1000 --no-follow
-  tributary logs shop --since 15m --process 'web*' --grep 'status=5..'
+  tributary logs shop --since 15m --process 'web*' --grep 'Sent 5..'
   tributary logs shop -o json --server https://logs.example.com --key \"$KEY\"";
 
 #[derive(Args)]
