@@ -19,7 +19,7 @@ pub(crate) fn report(mut error: clap::Error) -> ExitCode {
     }
     let rendered = error.render();
     if error.use_stderr() {
-        let rendered = if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        let rendered = if console::has_colours(&std::io::stderr()) {
             rendered.ansi().to_string()
         } else {
             rendered.to_string()
@@ -27,8 +27,13 @@ pub(crate) fn report(mut error: clap::Error) -> ExitCode {
         console::eprintln_line(rendered.trim_end());
         return ExitCode::from(USAGE);
     }
-    console::println_line(rendered.to_string().trim_end());
-    ExitCode::SUCCESS
+    match console::println_line(rendered.to_string().trim_end()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::eprintln_line(&format!("tributary: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Turns a validation error into a usage error of clap.

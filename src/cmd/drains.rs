@@ -104,7 +104,7 @@ pub(crate) async fn run(args: DrainsArgs) -> anyhow::Result<()> {
         DrainsCommand::Add(args) => {
             let body = json!({"url": args.url});
             let added = request(&args.server, Method::POST, &drains_path(&args.app), Some(body)).await?;
-            console::println_line(&added["id"].to_string());
+            console::println_line(&added["id"].to_string())?;
             Ok(())
         }
         DrainsCommand::Remove(args) => {
@@ -116,7 +116,7 @@ pub(crate) async fn run(args: DrainsArgs) -> anyhow::Result<()> {
         DrainsCommand::Show(args) => {
             let drain = request(&args.server, Method::GET, &drain_path(&args), None).await?;
             for (name, value) in drain.as_object().into_iter().flatten() {
-                console::println_line(&format!("{name}\t{}", unquoted(value)));
+                console::println_line(&format!("{name}\t{}", unquoted(value)))?;
             }
             Ok(())
         }
@@ -128,7 +128,7 @@ async fn list(args: &AppArgs) -> anyhow::Result<()> {
     let drains = request(&args.server, Method::GET, &drains_path(&args.app), None).await?;
     for drain in drains.as_array().into_iter().flatten() {
         let text = |name: &str| drain[name].as_str().unwrap_or_default();
-        console::println_line(&format!("{}\t{}\t{}", drain["id"], text("url"), text("token")));
+        console::println_line(&format!("{}\t{}\t{}", drain["id"], text("url"), text("token")))?;
     }
     Ok(())
 }
@@ -146,7 +146,7 @@ async fn test(args: &DrainArgs) -> anyhow::Result<()> {
     } in &steps
     {
         let result = if *ok { "ok" } else { "failed" };
-        console::println_line(&format!("{step}\t{result}\t{millis} ms\t{detail}"));
+        console::println_line(&format!("{step}\t{result}\t{millis} ms\t{detail}"))?;
     }
     if let Some(failed) = steps.iter().find(|step| !step.ok) {
         bail!(
@@ -156,7 +156,7 @@ async fn test(args: &DrainArgs) -> anyhow::Result<()> {
             failed.detail
         );
     }
-    console::println_line(&format!("sent\t{}", unquoted(&report["sent"]).trim_end()));
+    console::println_line(&format!("sent\t{}", unquoted(&report["sent"]).trim_end()))?;
     Ok(())
 }
 

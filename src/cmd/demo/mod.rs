@@ -156,7 +156,8 @@ async fn introduce(
         ]);
     }
     lines.extend([String::new(), "Stop with Ctrl-C.".to_owned()]);
-    lines.iter().for_each(|line| console::println_line(line));
+    // An unusable stdout stops no service.
+    let _ = lines.iter().try_for_each(|line| console::println_line(line));
     Ok(())
 }
 
