@@ -35,8 +35,10 @@ fn main() -> ExitCode {
     telemetry::start(cli.log_filter());
     match run(cli) {
         Ok(code) => code,
-        Err(error) if error.is::<UsageError>() => usage::report(usage::error(&error)),
         Err(error) => {
+            if let Some(invalid) = error.downcast_ref::<UsageError>() {
+                return usage::report(usage::error(invalid));
+            }
             let line = format!("tributary: {}", format!("{error:#}").replace('\n', " "));
             console::eprintln_line(&console::printable(&line));
             ExitCode::FAILURE
