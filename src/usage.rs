@@ -18,10 +18,7 @@ const MIN_SIMILARITY: f64 = 0.6;
 
 /// Prints help, version or a usage error, and returns the exit code.
 pub(crate) fn report(mut error: clap::Error) -> ExitCode {
-    let arguments: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
+    let arguments = arguments();
     keep_one_tip(&mut error, &arguments);
     if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidArg).cloned()
         && matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation)
@@ -53,10 +50,7 @@ pub(crate) fn report(mut error: clap::Error) -> ExitCode {
 
 /// Turns validation errors into a usage error of clap.
 pub(crate) fn error(error: &UsageError) -> clap::Error {
-    let arguments: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
+    let arguments = arguments();
     let messages = error.messages().iter().map(|message| {
         let flag = message.split([' ', ':']).next().unwrap_or_default();
         match variable_of(flag, &arguments) {
@@ -69,6 +63,14 @@ pub(crate) fn error(error: &UsageError) -> clap::Error {
         ErrorKind::ValueValidation,
         format!("{messages}\n\nFor more information, try '--help'.\n"),
     )
+}
+
+/// Returns the command line without the program's name.
+fn arguments() -> Vec<String> {
+    std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Removes all tips but the best one, and tips that are not similar enough.
