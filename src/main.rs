@@ -23,9 +23,6 @@ use clap::{CommandFactory, Parser};
 use cmd::Cli;
 use flags::validation::UsageError;
 
-/// Exit code after a second Ctrl-C: 128 plus the number of the signal.
-const INTERRUPTED: u8 = 130;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -33,14 +30,17 @@ fn main() -> ExitCode {
     };
     let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for warning in unknown_variables::warnings(&Cli::command(), variables) {
-        console::eprintln_line(&warning);
+        console::eprintln_line(&console::printable(&warning));
     }
     telemetry::start(cli.log_filter());
     match run(cli) {
         Ok(code) => code,
-        Err(error) if error.is::<UsageError>() => usage::report(usage::error(&error)),
         Err(error) => {
-            console::eprintln_line(&format!("tributary: {}", format!("{error:#}").replace('\n', " ")));
+            if let Some(invalid) = error.downcast_ref::<UsageError>() {
+                return usage::report(usage::error(invalid));
+            }
+            let line = format!("tributary: {}", format!("{error:#}").replace('\n', " "));
+            console::eprintln_line(&console::printable(&line));
             ExitCode::FAILURE
         }
     }
@@ -56,10 +56,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         .build()
         .context("cannot start the threads of the runtime")?;
     let outcome = runtime.block_on(async {
-        let shutdown = signals::shutdown_on_signals()?;
+        let shutdown = signals::shutdown_on_signals(cli.shuts_down_gracefully())?;
         tokio::select! {
             ran = cli.run(shutdown.graceful) => ran.map(|()| ExitCode::SUCCESS),
-            () = shutdown.immediate.cancelled() => Ok(ExitCode::from(INTERRUPTED)),
+            Ok(code) = shutdown.immediate => Ok(ExitCode::from(code)),
         }
     });
     // Pending disk reads and name lookups must not delay the exit.

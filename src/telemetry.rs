@@ -1,8 +1,10 @@
 //! Log events on stderr, filtered by `RUST_LOG`.
 
-use std::io::{IsTerminal, stderr};
+use std::io::stderr;
 
 use tracing_subscriber::EnvFilter;
+
+use crate::console;
 
 /// Default filter of the services. The events of the embedded store and of the Kubernetes client
 /// are left out: the collector reports their failures itself.
@@ -14,14 +16,12 @@ pub(crate) const COMMAND_FILTER: &str = "warn,kube_client=off,kube_runtime=off,f
 /// Default filter of commands that report every problem in their own output.
 pub(crate) const NO_EVENTS: &str = "off";
 
-/// Installs the global subscriber. Colours are used only on a terminal and only if `NO_COLOR` is
-/// empty or unset (<https://no-color.org>).
+/// Installs the global subscriber. Colours follow [`console::has_colours`].
 pub(crate) fn start(default_filter: &str) {
-    let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(colours)
+        .with_ansi(console::has_colours(&stderr()))
         .with_writer(stderr)
         // A write error on a closed stderr would panic otherwise.
         .log_internal_errors(false)

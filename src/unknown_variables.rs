@@ -35,6 +35,9 @@ fn warning(name: &str, flag_variables: &BTreeSet<String>) -> String {
     if let Some((_, renamed)) = RENAMED.iter().find(|(old, _)| *old == name) {
         return format!("warning: the environment variable {name} is ignored: it was renamed to {renamed}");
     }
+    if name == "TRIBUTARY_KUBECONFIG" {
+        return format!("warning: the environment variable {name} is ignored: unknown name, did you mean KUBECONFIG?");
+    }
     let similarity = |candidate: &&String| strsim::normalized_damerau_levenshtein(name, candidate);
     let nearest = flag_variables
         .iter()
@@ -84,6 +87,7 @@ mod tests {
         let warnings = |name: &str| warnings(&tree, [name.to_owned()].into_iter()).join("\n");
         assert!(warnings("TRIBUTARY_LISTN").ends_with("did you mean TRIBUTARY_LISTEN?"));
         assert!(warnings("TRIBUTARY_LINGER").ends_with("renamed to TRIBUTARY_IDLE_SUBSCRIPTION_TIMEOUT"));
+        assert!(warnings("TRIBUTARY_KUBECONFIG").ends_with("did you mean KUBECONFIG?"));
         assert!(warnings("TRIBUTARY_COLOUR_SCHEME").contains("unknown name"));
         for ignored in [
             "TRIBUTARY_RETENTION",

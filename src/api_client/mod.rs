@@ -2,7 +2,7 @@
 
 mod netrc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use http::{Method, Request, Response, StatusCode, Uri, header, request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -13,7 +13,11 @@ use hyper_util::{
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::{flags::server::ServerArgs, kube_client::innermost};
+use crate::{
+    console::without_credentials,
+    flags::{server::ServerArgs, validation::UsageError},
+    kube_client::innermost,
+};
 
 /// Bytes of an error response that are read.
 const MAX_ERROR_BYTES: usize = 16 * 1024;
@@ -32,16 +36,13 @@ impl Server {
     /// One line with the URL and what to do, if the URL or the certificate authorities are unusable.
     pub(crate) fn new(args: &ServerArgs) -> anyhow::Result<Self> {
         let url = args.server.trim_end_matches('/');
-        let invalid = || {
-            format!(
-                "invalid --server {}: expected a URL such as http://127.0.0.1:8080",
-                args.server
-            )
+        let uri = url.parse::<Uri>().ok();
+        let is_valid = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+        let Some(uri) = uri.filter(is_valid) else {
+            let value = args.printable_url();
+            let message = format!("--server {value}: expected a URL such as http://127.0.0.1:8080");
+            return Err(UsageError::from(message).into());
         };
-        let uri: Uri = url.parse().with_context(invalid)?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-            bail!(invalid());
-        }
         Ok(Self {
             authorization: netrc::authorization(args.key.as_deref(), uri.host().unwrap_or_default()),
             client: client(&uri)?,
@@ -72,11 +73,25 @@ impl Server {
         self.client.request(request).await.map_err(|error| innermost(&error))
     }
 
+    /// Returns the message of an error response, or its status if there is none. For 401 it says
+    /// whether a key was sent and where keys are read from.
+    pub(crate) async fn error_message(&self, status: StatusCode, body: Incoming) -> String {
+        match (status, self.has_key()) {
+            (StatusCode::UNAUTHORIZED, false) => "authentication required: no API key was sent; \
+                 set --key or TRIBUTARY_KEY, or add the server's host to ~/.netrc"
+                .to_owned(),
+            (StatusCode::UNAUTHORIZED, true) => "authentication required: an API key was sent and the server \
+                 rejected it; check --key, TRIBUTARY_KEY and the entry for the server's host in ~/.netrc"
+                .to_owned(),
+            _ => error_message(status, body).await,
+        }
+    }
+
     /// Returns the error of a failed connection.
     pub(crate) fn unreachable(&self, cause: &str) -> anyhow::Error {
         anyhow::anyhow!(
             "cannot reach {}: {cause}; start a server with `tributary demo` or `tributary up`, or set another URL with --server",
-            self.url
+            without_credentials(&self.url)
         )
     }
 }

@@ -66,7 +66,7 @@ pub(crate) async fn run(args: AppsArgs) -> anyhow::Result<()> {
             let (apps, with_drains) = (bus.apps().await?, bus.apps_with_subscriptions().await?);
             for app in apps {
                 let drains = if with_drains.contains(&app) { "drains" } else { "-" };
-                console::println_line(&format!("{app}\t{drains}"));
+                console::println_line(&format!("{app}\t{drains}"))?;
             }
             bus.close().await;
         }

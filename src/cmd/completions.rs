@@ -19,9 +19,12 @@ pub(crate) struct CompletionsArgs {
 }
 
 /// Prints the completions of a command tree.
-pub(crate) fn run(args: &CompletionsArgs, mut tree: Command) {
+///
+/// # Errors
+/// Fails if stdout cannot be written.
+pub(crate) fn run(args: &CompletionsArgs, mut tree: Command) -> anyhow::Result<()> {
     let name = tree.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut tree, name, &mut script);
-    crate::console::println_line(String::from_utf8_lossy(&script).trim_end());
+    crate::console::println_line(String::from_utf8_lossy(&script).trim_end())
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use http::{Method, header};
+use http::{Method, StatusCode, header};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    api_client::{Server, encoded, error_message},
+    api_client::{Server, encoded},
     console,
     flags::server::ServerArgs,
 };
@@ -103,20 +103,32 @@ pub(crate) async fn run(args: DrainsArgs) -> anyhow::Result<()> {
         DrainsCommand::List(args) => list(&args).await,
         DrainsCommand::Add(args) => {
             let body = json!({"url": args.url});
-            let added = request(&args.server, Method::POST, &drains_path(&args.app), Some(body)).await?;
-            console::println_line(&added["id"].to_string());
+            let added = request(
+                (&args.server, &args.app),
+                Method::POST,
+                &drains_path(&args.app),
+                Some(body),
+            )
+            .await?;
+            console::println_line(&added["id"].to_string())?;
             Ok(())
         }
         DrainsCommand::Remove(args) => {
             let body = json!({"drain_id": args.id});
-            request(&args.server, Method::DELETE, &drains_path(&args.app), Some(body)).await?;
+            request(
+                (&args.server, &args.app),
+                Method::DELETE,
+                &drains_path(&args.app),
+                Some(body),
+            )
+            .await?;
             console::eprintln_line(&format!("removed drain {} of app {}", args.id, args.app));
             Ok(())
         }
         DrainsCommand::Show(args) => {
-            let drain = request(&args.server, Method::GET, &drain_path(&args), None).await?;
+            let drain = request((&args.server, &args.app), Method::GET, &drain_path(&args), None).await?;
             for (name, value) in drain.as_object().into_iter().flatten() {
-                console::println_line(&format!("{name}\t{}", unquoted(value)));
+                console::println_line(&format!("{name}\t{}", unquoted(value)))?;
             }
             Ok(())
         }
@@ -125,17 +137,17 @@ pub(crate) async fn run(args: DrainsArgs) -> anyhow::Result<()> {
 }
 
 async fn list(args: &AppArgs) -> anyhow::Result<()> {
-    let drains = request(&args.server, Method::GET, &drains_path(&args.app), None).await?;
+    let drains = request((&args.server, &args.app), Method::GET, &drains_path(&args.app), None).await?;
     for drain in drains.as_array().into_iter().flatten() {
         let text = |name: &str| drain[name].as_str().unwrap_or_default();
-        console::println_line(&format!("{}\t{}\t{}", drain["id"], text("url"), text("token")));
+        console::println_line(&format!("{}\t{}\t{}", drain["id"], text("url"), text("token")))?;
     }
     Ok(())
 }
 
 async fn test(args: &DrainArgs) -> anyhow::Result<()> {
     let path = format!("{}/test", drain_path(args));
-    let mut report = request(&args.server, Method::POST, &path, None).await?;
+    let mut report = request((&args.server, &args.app), Method::POST, &path, None).await?;
     let steps: Vec<ProbeStep> = serde_json::from_value(report["steps"].take())
         .context("the server's response is not a test report; check --server")?;
     for ProbeStep {
@@ -146,7 +158,7 @@ async fn test(args: &DrainArgs) -> anyhow::Result<()> {
     } in &steps
     {
         let result = if *ok { "ok" } else { "failed" };
-        console::println_line(&format!("{step}\t{result}\t{millis} ms\t{detail}"));
+        console::println_line(&format!("{step}\t{result}\t{millis} ms\t{detail}"))?;
     }
     if let Some(failed) = steps.iter().find(|step| !step.ok) {
         bail!(
@@ -156,7 +168,7 @@ async fn test(args: &DrainArgs) -> anyhow::Result<()> {
             failed.detail
         );
     }
-    console::println_line(&format!("sent\t{}", unquoted(&report["sent"]).trim_end()));
+    console::println_line(&format!("sent\t{}", unquoted(&report["sent"]).trim_end()))?;
     Ok(())
 }
 
@@ -177,8 +189,21 @@ fn unquoted(value: &Value) -> String {
     }
 }
 
-/// Sends a request and returns the `data` of the response.
-async fn request(args: &ServerArgs, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+/// Returns the message of a failed request in terms of this program's commands.
+fn drain_error(app: &str, status: StatusCode, message: &str) -> String {
+    if status == StatusCode::NOT_FOUND && message.contains("no such drain") {
+        return format!("no such drain in app {app}; list its drains with `tributary drains list {app}`");
+    }
+    message.to_owned()
+}
+
+/// Sends a request for an app's drains and returns the `data` of the response.
+async fn request(
+    (args, app): (&ServerArgs, &str),
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> anyhow::Result<Value> {
     let server = Server::new(args)?;
     let mut request = server.request(method, path);
     if body.is_some() {
@@ -192,23 +217,26 @@ async fn request(args: &ServerArgs, method: Method, path: &str, body: Option<Val
             .map_err(|error| server.unreachable(&error))?;
         let status = response.status();
         if !status.is_success() {
-            bail!("{}", error_message(status, response.into_body()).await);
+            bail!(
+                "{}",
+                drain_error(app, status, &server.error_message(status, response.into_body()).await)
+            );
         }
         let body = response
             .into_body()
             .collect()
             .await
-            .with_context(|| format!("the connection to {} broke", args.server))?
+            .with_context(|| format!("the connection to {} broke", args.printable_url()))?
             .to_bytes();
         let mut response: Value = serde_json::from_slice(&body)
-            .with_context(|| format!("the response of {} is not JSON; check --server", args.server))?;
+            .with_context(|| format!("the response of {} is not JSON; check --server", args.printable_url()))?;
         Ok(response["data"].take())
     };
     let exchange = tokio::time::timeout(ANSWER_TIMEOUT, exchange).await;
     exchange.unwrap_or_else(|_| {
         bail!(
             "no answer from {} within {} s; check that the server is not overloaded",
-            args.server,
+            args.printable_url(),
             ANSWER_TIMEOUT.as_secs()
         )
     })

@@ -135,6 +135,12 @@ impl LocationArgs {
 const NO_REGISTRY: &str =
     "no registry set: use --registry file:PATH, --registry kubernetes:NAMESPACE or --data-dir DIR";
 
+/// The longest lifetime of a key: 100 years.
+const MAX_LIFETIME: Duration = Duration::from_secs(36_525 * 24 * 3600);
+
+/// The last second that RFC 3339 can express: the end of the year 9999.
+const MAX_TIMESTAMP: u64 = 253_402_300_799;
+
 /// Runs the command.
 pub(crate) async fn run(args: KeysArgs) -> anyhow::Result<()> {
     match args.command {
@@ -162,6 +168,10 @@ async fn add(args: AddArgs) -> anyhow::Result<()> {
     if args.expires_in.is_zero() {
         errors.push("--expires-in 0s: set a time above 0, such as 30d".to_owned());
     }
+    if args.expires_in > MAX_LIFETIME {
+        let value = humantime::format_duration(args.expires_in);
+        errors.push(format!("--expires-in {value}: set at most 36525d (100 years)"));
+    }
     reject(errors)?;
     let role = Role::from(args.role);
     let grant = |app: &AppName| Grant {
@@ -171,7 +181,12 @@ async fn add(args: AddArgs) -> anyhow::Result<()> {
     let grants = args.apps.iter().map(grant).collect();
     let registry = args.location.open().await?;
     let created = registry.add_key(&args.email, grants, args.expires_in).await?;
-    console::println_line(&created.key);
+    console::println_line(&created.key).with_context(|| {
+        format!(
+            "the new key is lost; revoke it with `tributary keys revoke {}` and the same --registry or --data-dir",
+            created.info.id
+        )
+    })?;
     console::eprintln_line(&format!(
         "created key {} of {}; store it now, it cannot be printed again",
         created.info.id, created.info.email
@@ -183,7 +198,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     let registry = args.location.open_existing().await?;
     let keys = Arc::clone(&registry.keys().borrow());
     for key in keys.list() {
-        console::println_line(&row(&key));
+        console::println_line(&row(&key))?;
     }
     Ok(())
 }
@@ -194,17 +209,21 @@ fn row(key: &KeyInfo) -> String {
         Role::Owner => grant.app.clone(),
         Role::Collaborator => format!("{} (collaborator)", grant.app),
     });
-    let expiry = UNIX_EPOCH + Duration::from_secs(key.expires);
-    let state = if expiry <= SystemTime::now() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let state = if key.expires <= now.as_secs() {
         "expired"
     } else {
         "expires"
     };
+    let expiry = if key.expires > MAX_TIMESTAMP {
+        "after 9999".to_owned()
+    } else {
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(key.expires)).to_string()
+    };
     format!(
-        "{}\t{}\t{}\t{state} {}",
+        "{}\t{}\t{}\t{state} {expiry}",
         key.id,
         key.email,
         grants.collect::<Vec<_>>().join(", "),
-        humantime::format_rfc3339_seconds(expiry)
     )
 }

@@ -23,7 +23,8 @@ pub(crate) struct KubesimArgs {
         long,
         env = "TRIBUTARY_KUBESIM_LISTEN",
         value_name = "ADDR",
-        default_value = "127.0.0.1:0"
+        default_value = "127.0.0.1:0",
+        value_parser = crate::flags::values::listen
     )]
     listen: SocketAddr,
     /// Write the containers' log files to this directory too, laid out and rotated as in

@@ -92,6 +92,18 @@ impl Cli {
         }
     }
 
+    /// Returns whether the subcommand ends by itself after the first signal.
+    pub(crate) fn shuts_down_gracefully(&self) -> bool {
+        match &self.command {
+            #[cfg(feature = "demo")]
+            Command::Demo(_) | Command::Kubesim(_) => true,
+            Command::Up(_) | Command::Collector(_) | Command::Streamer(_) | Command::Sinks(_) | Command::Logs(_) => {
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Runs the subcommand. The services return after `graceful` is cancelled; the other commands
     /// are dropped by the caller.
     ///
@@ -112,10 +124,7 @@ impl Cli {
             Command::Check(args) => check::run(args).await,
             Command::Drains(args) => drains::run(args).await,
             Command::Keys(args) => keys::run(args).await,
-            Command::Completions(args) => {
-                completions::run(&args, Self::command());
-                Ok(())
-            }
+            Command::Completions(args) => completions::run(&args, Self::command()),
             Command::Man(args) => man::run(&args, Self::command()),
             Command::Reference(args) => reference::run(&args, Self::command()),
         }

@@ -27,6 +27,7 @@ pub(crate) struct StackArgs {
         env = "TRIBUTARY_RETENTION_BYTES",
         value_name = "BYTES",
         default_value = "1GB",
+        value_parser = crate::flags::values::bytes,
         help_heading = "Storage"
     )]
     pub(crate) retention_bytes: ByteSize,

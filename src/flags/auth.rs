@@ -5,9 +5,9 @@ use std::{net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 use ::registry::Registry;
 use anyhow::{Context, bail};
 use clap::Args;
-use streamer::Access;
+use streamer::{Access, InvalidWebhook};
 
-use crate::kube_client;
+use crate::{console::without_credentials, kube_client};
 
 /// Who may read logs and manage drains.
 #[derive(Args)]
@@ -18,7 +18,13 @@ pub(crate) struct AuthArgs {
     /// none: no authentication; requires a loopback --listen address. keys: API keys created with
     /// `tributary keys add`. kubernetes: bearer tokens of the cluster, authorized by RBAC. webhook:
     /// the response to a POST to URL decides. See docs/operators/security.md.
-    #[arg(long, env = "TRIBUTARY_AUTH", value_name = "MODE", default_value = "none")]
+    #[arg(
+        long,
+        env = "TRIBUTARY_AUTH",
+        value_name = "MODE",
+        default_value = "none",
+        hide_env_values = true
+    )]
     auth: Auth,
     /// Allow `--auth none` on any address: everyone who can connect reads every app
     #[arg(long, env = "TRIBUTARY_ALLOW_UNAUTHENTICATED", alias = "auth-none-anywhere")]
@@ -82,6 +88,14 @@ impl AuthArgs {
         if self.auth_cache < Duration::from_millis(100) || self.auth_cache > Duration::from_secs(3600) {
             let value = humantime::format_duration(self.auth_cache);
             errors.push(format!("--auth-cache {value}: set a time from 100ms to 1h"));
+        }
+        if let Auth::Webhook(url) = &self.auth
+            && let Err(InvalidWebhook::Url) = Access::webhook(url, None, self.auth_cache)
+        {
+            errors.push(format!(
+                "--auth webhook={}: expected a URL such as https://api.example.com/tributary, without user and password",
+                without_credentials(url)
+            ));
         }
         if self.requires_host_check() && !listen.ip().is_loopback() {
             errors.push(format!(

@@ -42,11 +42,11 @@ pub(crate) struct CollectArgs {
     #[arg(long, env = "TRIBUTARY_POD_LOG_DIR", value_name = "DIR")]
     pub(crate) pod_log_dir: Option<PathBuf>,
     /// Limit each app to this many bytes per second and node; excess lines become a gap (L12);
-    /// 0 means no limit
-    #[arg(long, env = "TRIBUTARY_APP_RATE", value_name = "BYTES", default_value = "0")]
-    pub(crate) app_rate: ByteSize,
+    /// 0 means no limit [default: 0; demo with its built-in scenario: 4 kB]
+    #[arg(long, env = "TRIBUTARY_APP_RATE", value_name = "BYTES", value_parser = crate::flags::values::bytes)]
+    pub(crate) app_rate: Option<ByteSize>,
     /// Allow bursts of this many bytes above --app-rate; 0 means ten seconds of --app-rate
-    #[arg(long, env = "TRIBUTARY_APP_BURST", value_name = "BYTES", default_value = "0")]
+    #[arg(long, env = "TRIBUTARY_APP_BURST", value_name = "BYTES", default_value = "0", value_parser = crate::flags::values::bytes)]
     pub(crate) app_burst: ByteSize,
     /// Delete topics of apps without pods or drains after the retention; requires a bus that
     /// no other cluster uses
@@ -64,6 +64,7 @@ pub(crate) struct CollectArgs {
         env = "TRIBUTARY_SPOOL_BYTES",
         value_name = "BYTES",
         default_value = "1GiB",
+        value_parser = crate::flags::values::bytes,
         help_heading = "Storage"
     )]
     pub(crate) spool_bytes: ByteSize,
@@ -82,7 +83,7 @@ impl CollectArgs {
     /// Returns one message for each invalid value.
     pub(crate) fn validation_errors(&self) -> Vec<String> {
         let mut errors = Vec::new();
-        if self.app_rate == ByteSize::b(0) && self.app_burst != ByteSize::b(0) {
+        if self.app_rate.unwrap_or_default() == ByteSize::b(0) && self.app_burst != ByteSize::b(0) {
             errors.push(format!(
                 "--app-burst {}: set --app-rate too, the burst is above it",
                 self.app_burst
@@ -114,7 +115,7 @@ impl CollectArgs {
                 .pod_log_dir
                 .clone()
                 .unwrap_or_else(|| collector::POD_LOG_DIR.into()),
-            app_rate: self.app_rate.as_u64(),
+            app_rate: self.app_rate.unwrap_or_default().as_u64(),
             app_burst: self.app_burst.as_u64(),
             spool_bytes: self.spool_bytes.as_u64(),
             topic_gc: self.delete_unused_topics.then_some(collector::TopicGc {

@@ -25,7 +25,7 @@ pub(crate) struct DrainArgs {
 pub(crate) struct SendArgs {
     /// Allow drains in this network, such as 10.1.0.0/16; repeatable [default: public addresses
     /// only]
-    #[arg(long, env = "TRIBUTARY_ALLOW_ADDRESS", value_name = "CIDR", value_delimiter = ',')]
+    #[arg(long, env = "TRIBUTARY_ALLOW_ADDRESS", value_name = "CIDR", value_delimiter = ',', value_parser = crate::flags::values::network)]
     allow_address: Vec<IpNet>,
     /// Trust these certificate authorities (PEM) for TLS drains, in addition to the
     /// system's

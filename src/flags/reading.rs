@@ -23,7 +23,8 @@ pub(crate) struct ReadArgs {
         long,
         env = "TRIBUTARY_LISTEN",
         value_name = "ADDR",
-        default_value = "127.0.0.1:8080"
+        default_value = "127.0.0.1:8080",
+        value_parser = crate::flags::values::listen
     )]
     pub(crate) listen: SocketAddr,
     /// Limit the history of one request to this many lines
@@ -92,7 +93,7 @@ pub(crate) struct TlsArgs {
     #[arg(long, env = "TRIBUTARY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// Trust X-Forwarded-For from proxies in this network, such as 10.0.0.0/8; repeatable
-    #[arg(long, env = "TRIBUTARY_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
+    #[arg(long, env = "TRIBUTARY_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', value_parser = crate::flags::values::network)]
     trusted_proxy: Vec<IpNet>,
     /// Allow requests from pages of this origin, such as `https://console.example.com`; repeatable
     /// [default: the server's own origin]
@@ -106,7 +107,11 @@ pub(crate) struct TlsArgs {
 impl ReadArgs {
     /// Returns one message for each invalid value.
     pub(crate) fn validation_errors(&self) -> Vec<String> {
-        self.auth.validation_errors(self.listen)
+        let mut errors = self.auth.validation_errors(self.listen);
+        if let Err(error) = AllowedOrigins::new(&self.tls.allow_origin) {
+            errors.push(format!("--allow-origin: {error}"));
+        }
+        errors
     }
 
     /// Binds `--listen`.

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use crate::console::without_credentials;
+
 /// Flags of the client commands.
 #[derive(Args)]
 pub(crate) struct ServerArgs {
@@ -10,6 +12,7 @@ pub(crate) struct ServerArgs {
         long,
         env = "TRIBUTARY_SERVER",
         value_name = "URL",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:8080"
     )]
     pub(crate) server: String,
@@ -22,4 +25,11 @@ pub(crate) struct ServerArgs {
         help_heading = "Auth & TLS"
     )]
     pub(crate) key: Option<String>,
+}
+
+impl ServerArgs {
+    /// Returns the URL without credentials, for output.
+    pub(crate) fn printable_url(&self) -> String {
+        without_credentials(&self.server)
+    }
 }

@@ -1,10 +1,17 @@
 //! The simulated cluster of `kubesim` and `demo`.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use kubesim::{Cluster, Config, Scenario};
+
+/// First line of a kubeconfig of the simulated cluster: only files with it are overwritten.
+const MARKER: &str = "# Written by tributary for its simulated cluster.";
 
 /// Flags of the simulated cluster.
 #[derive(Args)]
@@ -41,6 +48,9 @@ impl SimulationArgs {
     /// # Errors
     /// One line with the address or the file, the cause and the flag.
     pub(crate) async fn start(&self, listen: SocketAddr, scenario: Scenario) -> anyhow::Result<Cluster> {
+        if let Some(path) = &self.kubeconfig_out {
+            check_overwrite(path)?;
+        }
         let started = kubesim::start(Config { listen, scenario }).await;
         let cluster = started.map_err(|error| {
             let advice = match &error {
@@ -50,7 +60,7 @@ impl SimulationArgs {
             anyhow!("{error}; {advice}")
         })?;
         if let Some(path) = &self.kubeconfig_out {
-            let written = fs::write(path, cluster.kubeconfig());
+            let written = fs::write(path, format!("{MARKER}\n{}", cluster.kubeconfig()));
             if let Err(error) = written {
                 cluster.shutdown().await;
                 return Err(error).with_context(|| {
@@ -63,4 +73,18 @@ impl SimulationArgs {
         }
         Ok(cluster)
     }
+}
+
+/// Fails if a file exists that holds anything but a kubeconfig of a simulated cluster.
+fn check_overwrite(path: &Path) -> anyhow::Result<()> {
+    // Devices such as /dev/stdout are written in any case.
+    let has_content = fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() > 0);
+    let is_own = || fs::read(path).is_ok_and(|text| text.starts_with(MARKER.as_bytes()));
+    if has_content && !is_own() {
+        bail!(
+            "cannot write the kubeconfig {}: the file exists and was not written by tributary; remove it, or choose another file with --kubeconfig-out",
+            path.display()
+        );
+    }
+    Ok(())
 }

@@ -14,6 +14,19 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+impl UsageError {
+    /// Returns one message for each invalid value.
+    pub(crate) fn messages(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl From<String> for UsageError {
+    fn from(message: String) -> Self {
+        Self(vec![message])
+    }
+}
+
 /// Fails with all validation errors at once.
 ///
 /// # Errors

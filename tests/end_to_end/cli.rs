@@ -66,6 +66,23 @@ async fn a_usage_error_is_explained_with_the_right_tip() {
         (&["up", "--app-from", "pod"], &["--app-from", "label:KEY"]),
         (&["up", "--source", "disk"], &["--source", "api", "files"]),
         (&["up", "--max-tails", "0"], &["--max-tails", "0 is not in 1.."]),
+        (&["colector"], &["tip: a similar subcommand exists: 'collector'"]),
+        (
+            &["logs", "shop", "--follow"],
+            &["tip: 'tributary logs' follows by default"],
+        ),
+        (&["logs", "shop", "-f"], &["tip: 'tributary logs' follows by default"]),
+        (&["up", "--allow-origin", "foo"], &["--allow-origin", "'foo'"]),
+        (&["up", "--auth", "webhook=foo"], &["--auth webhook=foo"]),
+        (
+            &["up", "--spool-bytes", "x"],
+            &["'x'", "expected a size such as 64MiB or 1GB"],
+        ),
+        (&["up", "--listen", "x"], &["expected IP:PORT such as 127.0.0.1:8080"]),
+        (
+            &["up", "--trusted-proxy", "x"],
+            &["expected a network such as 10.0.0.0/8"],
+        ),
         (&["lgs", "shop"], &["lgs", "tip: a similar subcommand exists: 'logs'"]),
         (&["logs"], &["<APP>"]),
     ] {
@@ -352,14 +369,18 @@ async fn logs_prints_lines_and_reports_unknown_apps_and_servers() {
         &run(&["logs", "nope", "--server", &server], &[]).await,
         &["nope", "app not found"],
     );
-    assert_error(
+    assert_usage_error(
         &run(&["logs", "shop", "--server", "127.0.0.1"], &[]).await,
         &["--server 127.0.0.1"],
     );
-    assert_error(
+    assert_usage_error(
         &run(&["logs", "shop", "--server", "ftp://127.0.0.1"], &[]).await,
         &["--server ftp://127.0.0.1"],
     );
+    for (flag, value) in [("--since", "yesterday"), ("--grep", "(")] {
+        let output = run(&["logs", "shop", "--server", &server, flag, value], &[]).await;
+        assert_usage_error(&output, &[&format!("error: {flag} {value}: ")]);
+    }
     let closed = format!("http://127.0.0.1:{}", closed_port());
     assert_error(
         &run(&["logs", "shop", "--server", &closed], &[]).await,
@@ -384,5 +405,146 @@ async fn a_closed_terminal_stops_no_service() {
         {}
     };
     bounded("an app to read", read).await;
+    demo.terminate().await;
+}
+
+#[tokio::test]
+async fn a_value_from_a_variable_is_reported_with_the_variable() {
+    let variables = [("TRIBUTARY_LISTEN", "x")];
+    let output = run(&["up"], &variables).await;
+    assert_usage_error(&output, &["'x'", "--listen <ADDR> (from TRIBUTARY_LISTEN)"]);
+    let output = run(&["up"], &[("TRIBUTARY_RETENTION", "1s")]).await;
+    assert_usage_error(&output, &["--retention (from TRIBUTARY_RETENTION) 1s: set at least 1m"]);
+    let output = run(&["up", "--listen", "y"], &variables).await;
+    assert_usage_error(&output, &["'y'"]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("TRIBUTARY_LISTEN"));
+}
+
+#[tokio::test]
+async fn passwords_and_control_characters_are_not_printed() {
+    let server = format!("http://user:secret@127.0.0.1:{}", closed_port());
+    for args in [&["logs", "shop"][..], &["drains", "list", "shop"], &["logs", "--help"]] {
+        let output = run(args, &[("TRIBUTARY_SERVER", &server)]).await;
+        for text in [&output.stdout, &output.stderr] {
+            assert!(!String::from_utf8_lossy(text).contains("secret"), "{args:?}");
+        }
+    }
+    let output = run(&["up", "--source", "\u{1b}[31m"], &[]).await;
+    assert!(!output.stderr.contains(&0x1b));
+}
+
+#[tokio::test]
+async fn a_key_expires_within_a_hundred_years() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().display().to_string();
+    let add = [
+        "keys",
+        "add",
+        "--email",
+        "a@b.example",
+        "--app",
+        "shop",
+        "--data-dir",
+        &data,
+    ];
+    let output = run(&[&add[..], &["--expires-in", "3000000d"]].concat(), &[]).await;
+    assert_usage_error(&output, &["--expires-in", "set at most 36525d (100 years)"]);
+    let output = run(&[&add[..], &["--expires-in", "36525d"]].concat(), &[]).await;
+    assert!(output.status.success());
+    // A key of an earlier version may expire later.
+    let file = dir.path().join("registry.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (before, after) = text.split_once("\"expires\":").unwrap();
+    let after = after.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
+    std::fs::write(&file, format!("{before}\"expires\":300000000000{after}")).unwrap();
+    let output = run(&["keys", "list", "--data-dir", &data], &[]).await;
+    assert!(String::from_utf8_lossy(&output.stdout).contains("expires after 9999"));
+}
+
+#[tokio::test]
+async fn a_full_stdout_is_an_error() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().display().to_string();
+    let add = [
+        "keys",
+        "add",
+        "--email",
+        "a@b.example",
+        "--app",
+        "shop",
+        "--data-dir",
+        &data,
+    ];
+    for (args, text) in [
+        (&add[..], "the new key is lost; revoke it with `tributary keys revoke "),
+        (&["keys", "list", "--data-dir", &data], "cannot write to stdout"),
+        (&["completions", "bash"], "cannot write to stdout"),
+        (&["reference", "flags"], "cannot write to stdout"),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let child = command(args, &[]).stdout(full).spawn().unwrap();
+        let output = bounded("the end", child.wait_with_output()).await.unwrap();
+        assert_error(&output, &[text]);
+    }
+}
+
+#[tokio::test]
+async fn the_first_signal_ends_a_command() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", silent.local_addr().unwrap());
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let args = ["drains", "list", "shop", "--server", &server];
+        let mut child = command(&args, &[]).spawn().unwrap();
+        let _connection = bounded("a connection", silent.accept()).await.unwrap();
+        let kill = format!("kill -{signal} {}", child.id().unwrap());
+        assert!(
+            std::process::Command::new("sh")
+                .args(["-c", &kill])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let status = bounded("the end", child.wait()).await.unwrap();
+        assert_eq!(status.code(), Some(code));
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_kubeconfig_is_not_overwritten() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("kubeconfig").display().to_string();
+    let args = ["kubesim", "--kubeconfig-out", &file];
+    for _ in 0..2 {
+        Tributary::start(&args, &[]).await.terminate().await;
+    }
+    std::fs::write(&file, "apiVersion: v1\n").unwrap();
+    assert_error(&run(&args, &[]).await, &[&file, "--kubeconfig-out"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "apiVersion: v1\n");
+}
+
+#[tokio::test]
+async fn a_rejected_request_says_whether_a_key_was_sent() {
+    let demo = start_demo(&["--auth", "keys"]).await;
+    let server = format!("http://{}", demo.addr);
+    let places = ["--key", "TRIBUTARY_KEY", "~/.netrc"];
+    for command in [&["logs", "shop"][..], &["drains", "list", "shop"]] {
+        let args = [command, &["--server", &server]].concat();
+        let home = [("HOME", "/nonexistent")];
+        let output = run(&args, &home).await;
+        assert_error(&output, &[&places[..], &["no API key was sent"]].concat());
+        let output = run(&[&args[..], &["--key", "x"]].concat(), &home).await;
+        assert_error(&output, &[&places[..], &["an API key was sent"]].concat());
+    }
+    demo.terminate().await;
+}
+
+#[tokio::test]
+async fn an_unknown_drain_is_reported_with_the_command_that_lists_drains() {
+    let demo = start_demo(&[]).await;
+    let server = format!("http://{}", demo.addr);
+    for command in ["show", "test", "remove"] {
+        let output = run(&["drains", command, "shop", "99", "--server", &server], &[]).await;
+        assert_error(&output, &["`tributary drains list shop`"]);
+    }
     demo.terminate().await;
 }

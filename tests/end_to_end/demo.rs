@@ -73,6 +73,9 @@ async fn the_demo_prints_what_runs_and_commands_that_work() {
     let server = format!("http://{}", demo.addr);
     for part in [
         &format!("API      {server}/openapi.json"),
+        "admin listener",
+        "drains add",
+        "gap notice (L12)",
         "/metrics",
         &format!("logs shop --server {server}\n"),
         &format!("curl -N '{server}/api/apps/shop/logs'\n"),
@@ -80,6 +83,15 @@ async fn the_demo_prints_what_runs_and_commands_that_work() {
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
+    demo.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_explicit_rate_replaces_the_rate_of_the_demo() {
+    let args = ["demo", "--listen", "127.0.0.1:0", "--app-rate", "0"];
+    let mut demo = Tributary::start(&args, &[]).await;
+    let text = introduction(&mut demo).await;
+    assert!(!text.contains("L12") && text.contains("crashes"), "{text}");
     demo.terminate().await;
 }
 

@@ -40,7 +40,7 @@ async fn run_recipes(server: &Tributary, key: Option<&str>) -> String {
     let output = bounded("the recipes", command.output()).await.unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{stderr}\n{stdout}");
+    assert!(output.status.success() && stderr.is_empty(), "{stderr}\n{stdout}");
     stdout
 }
 
@@ -95,6 +95,13 @@ async fn the_curl_recipes_run_against_a_demo() {
         "{output}"
     );
     assert_eq!(recipe("Read the API description"), ["200 application/json"], "{output}");
+    let server = format!("http://{}", demo.addr);
+    let url = "syslog+tls://logs.example.com:6514";
+    let added = run(&["drains", "add", "shop", url, "--server", &server], &[]).await;
+    assert!(added.status.success());
+    run_recipes(&demo, None).await;
+    let kept = run(&["drains", "list", "shop", "--server", &server], &[]).await;
+    assert!(String::from_utf8(kept.stdout).unwrap().contains(url));
     demo.terminate().await;
 }
 

@@ -86,7 +86,7 @@ async fn lines_are_filtered_and_formatted_by_the_flags() {
     let refused = run(&["logs", "shop", "--grep", "(", "--server", &server], &[]).await;
     let output = String::from_utf8(refused.stderr).unwrap();
     assert!(
-        !refused.status.success() && output.contains("regex: unclosed group"),
+        !refused.status.success() && output.contains("--grep (: unclosed group"),
         "{output}"
     );
     drop(tail);

@@ -19,11 +19,11 @@ pub(super) async fn check(report: &mut Report, clocks: &mut Clocks, args: &Serve
     };
     match request_description(&server, clocks).await {
         Ok(()) => {
-            report.ok("streamer", format!("{} answers", args.server));
+            report.ok("streamer", format!("{} answers", args.printable_url()));
             Some(server)
         }
         Err(problem) => {
-            report.fail("streamer", format!("{}: {problem}", args.server));
+            report.fail("streamer", format!("{}: {problem}", args.printable_url()));
             None
         }
     }

@@ -16,11 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     all_in_one::Stack,
     console,
-    flags::{
-        all_in_one::StackArgs,
-        collecting::{CollectArgs, Source},
-        simulation::SimulationArgs,
-    },
+    flags::{all_in_one::StackArgs, collecting::Source, simulation::SimulationArgs},
     kube_client,
 };
 
@@ -62,17 +58,25 @@ pub(crate) struct DemoArgs {
 pub(crate) async fn run(mut args: DemoArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     args.stack.validate()?;
     let mut scenario = args.simulation.scenario()?;
-    let temporary = tempfile::tempdir().context("cannot create a temporary directory for the demo; set --data-dir")?;
-    let is_temporary = args.data_dir.is_none();
-    let data_dir = args.data_dir.unwrap_or_else(|| temporary.path().to_owned());
+    let temporary = match &args.data_dir {
+        Some(_) => None,
+        None => Some(tempfile::tempdir().context("cannot create a temporary directory for the demo; set --data-dir")?),
+    };
+    let is_temporary = temporary.is_some();
+    let given = args.data_dir.unwrap_or_default();
+    let data_dir = temporary.as_ref().map_or(given, |dir| dir.path().to_owned());
     let is_built_in = args.simulation.is_built_in();
     let collect = &mut args.stack.collect;
     if collect.source == Source::Files || collect.pod_log_dir.is_some() {
         scenario.log_files.dir = Some(collect.pod_log_dir.get_or_insert_with(|| data_dir.join("pods")).clone());
     }
+    let has_demo_rate = is_built_in && collect.app_rate.is_none();
     if is_built_in {
         scenario.pods.extend(Scenario::from_toml(IMPORT)?.pods);
-        limit_rate(collect);
+    }
+    if has_demo_rate {
+        collect.app_rate = Some(DEMO_RATE);
+        collect.app_burst = DEMO_BURST;
     }
     let mut apps: Vec<String> = Vec::new();
     for pod in &scenario.pods {
@@ -86,7 +90,7 @@ pub(crate) async fn run(mut args: DemoArgs, shutdown: CancellationToken) -> anyh
     let ran = match Stack::start(&args.stack, &data_dir, kubernetes).await {
         Ok(stack) => {
             let stored = (&*data_dir, is_temporary);
-            match introduce(&stack, &args.stack, &apps, stored, is_built_in).await {
+            match introduce(&stack, &args.stack, &apps, stored, (is_built_in, has_demo_rate)).await {
                 Ok(()) => stack.run(shutdown).await,
                 Err(error) => Err(error),
             }
@@ -97,21 +101,13 @@ pub(crate) async fn run(mut args: DemoArgs, shutdown: CancellationToken) -> anyh
     ran
 }
 
-/// Sets the rate limit of the built-in scenario, unless a flag sets another one.
-fn limit_rate(collect: &mut CollectArgs) {
-    if collect.app_rate == ByteSize::b(0) {
-        collect.app_rate = DEMO_RATE;
-        collect.app_burst = DEMO_BURST;
-    }
-}
-
 /// Prints what runs, where, and what to do next, as soon as the apps can be read.
 async fn introduce(
     stack: &Stack,
     args: &StackArgs,
     apps: &[String],
     (data_dir, is_temporary): (&Path, bool),
-    is_built_in: bool,
+    (is_built_in, has_demo_rate): (bool, bool),
 ) -> anyhow::Result<()> {
     stack.wait_for_apps(apps).await;
     let key = if args.read.auth.requires_keys() {
@@ -123,11 +119,18 @@ async fn introduce(
     let data = if is_temporary { "removed at exit" } else { "kept" };
     let mut lines = vec![
         format!(
-            "Tributary demo: all services on a simulated cluster with the apps {}.",
-            apps.join(", ")
+            "Tributary demo: all services on a simulated cluster with {}.",
+            match apps {
+                [] => "no apps".to_owned(),
+                [app] => format!("the app {app}"),
+                apps => format!("the apps {}", apps.join(", ")),
+            }
         ),
-        format!("  API      {url}/openapi.json"),
-        format!("  metrics  {}/metrics", stack.admin_url()),
+        format!("  API      {url}/openapi.json (listener set by --listen)"),
+        format!(
+            "  metrics  {}/metrics (admin listener set by --admin-listen)",
+            stack.admin_url()
+        ),
         format!("  data     {} ({data})", data_dir.display()),
     ];
     if let Some(key) = &key {
@@ -148,15 +151,20 @@ async fn introduce(
         apps.iter()
             .map(|app| format!("  curl -N {user}'{url}/api/apps/{app}/logs'")),
     );
+    lines.extend([
+        String::new(),
+        format!("Forward logs to a drain: {program} drains add --help. Documentation: docs/introduction.md."),
+    ]);
     if is_built_in {
-        lines.extend([
-            String::new(),
-            "In the first minute, shop prints more than its rate limit, which leaves a gap notice (L12);".to_owned(),
-            "the process `reports` of mailer crashes and restarts.".to_owned(),
-        ]);
+        lines.push(String::new());
+        if has_demo_rate {
+            lines.push("In the first minute, shop exceeds its rate limit, which leaves a gap notice (L12).".to_owned());
+        }
+        lines.push("In the first minute, the process `reports` of mailer crashes and restarts.".to_owned());
     }
     lines.extend([String::new(), "Stop with Ctrl-C.".to_owned()]);
-    lines.iter().for_each(|line| console::println_line(line));
+    // An unusable stdout stops no service.
+    let _ = lines.iter().try_for_each(|line| console::println_line(line));
     Ok(())
 }
 

@@ -14,9 +14,9 @@ use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api_client::{Server, encoded, error_message},
+    api_client::{Server, encoded},
     console,
-    flags::server::ServerArgs,
+    flags::{server::ServerArgs, validation::UsageError},
 };
 use printer::{Output, Printed, Printer};
 use resume::ResumePosition;
@@ -132,7 +132,7 @@ impl LogClient {
                 Ok(response) => {
                     let retry_after = retry_after(&response);
                     backoff = backoff.max(retry_after);
-                    error_message(response.status(), response.into_body()).await
+                    self.server.error_message(response.status(), response.into_body()).await
                 }
                 Err(error) => error,
             };
@@ -140,7 +140,7 @@ impl LogClient {
             if attempts == ATTEMPTS_BEFORE_MESSAGE {
                 console::eprintln_line(&format!(
                     "tributary: cannot reach {} ({cause}); retrying until it responds",
-                    self.args.server.server
+                    self.args.server.printable_url()
                 ));
             }
         }
@@ -159,10 +159,28 @@ impl LogClient {
     async fn accept(&self, response: Response<Incoming>) -> anyhow::Result<Response<Incoming>> {
         let status = response.status();
         if status != StatusCode::OK {
-            let message = error_message(status, response.into_body()).await;
+            let message = self.server.error_message(status, response.into_body()).await;
+            if status == StatusCode::UNPROCESSABLE_ENTITY
+                && let Some(error) = self.invalid_flag(&message)
+            {
+                return Err(error.into());
+            }
             bail!("cannot read app {}: {message}", self.args.app);
         }
         Ok(response)
+    }
+
+    /// Returns the usage error for a parameter that the server rejected as `NAME: REASON`.
+    fn invalid_flag(&self, message: &str) -> Option<UsageError> {
+        let (name, reason) = message.split_once(": ")?;
+        let (flag, value) = match name {
+            "num_lines" => ("--num-lines", self.args.num_lines.map(|lines| lines.to_string())),
+            "since" => ("--since", self.args.since.clone()),
+            "process" => ("--process", self.args.process.clone()),
+            "regex" => ("--grep", self.args.grep.clone()),
+            _ => return None,
+        };
+        Some(UsageError::from(format!("{flag} {}: {reason}", value?)))
     }
 
     /// Prints each line of a response once.
@@ -194,7 +212,7 @@ impl LogClient {
                     let line = printer::parse(&data).with_context(|| {
                         format!(
                             "{} sent an event that is not a line; check --server",
-                            self.args.server.server
+                            self.args.server.printable_url()
                         )
                     })?;
                     if self.position.insert(&line)

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    io::{self, BufWriter, ErrorKind, IsTerminal, Stdout, Write},
+    io::{self, BufWriter, ErrorKind, Stdout, Write},
 };
 
 use anyhow::Context;
@@ -67,10 +67,9 @@ const COLOURS: [u8; 6] = [31, 32, 33, 34, 35, 36];
 
 impl Printer {
     pub(super) fn new(output: Output) -> Self {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             output,
-            colours: !plain && io::stdout().is_terminal(),
+            colours: console::has_colours(&io::stdout()),
             stdout: BufWriter::new(io::stdout()),
         }
     }

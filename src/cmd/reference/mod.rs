@@ -26,14 +26,13 @@ enum Page {
 /// Prints a page as Markdown.
 ///
 /// # Errors
-/// Fails if a metric cannot be encoded.
+/// Fails if a metric cannot be encoded or stdout cannot be written.
 pub(crate) fn run(args: &ReferenceArgs, tree: Command) -> anyhow::Result<()> {
     let page = match args.page {
         Page::Flags => flags::page(tree),
         Page::Metrics => metrics::page()?,
     };
-    console::println_line(page.trim_end());
-    Ok(())
+    console::println_line(page.trim_end())
 }
 
 /// Formats a row of a Markdown table.
