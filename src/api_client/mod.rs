@@ -1,6 +1,7 @@
 //! HTTP client of the commands that talk to a streamer.
 
 mod netrc;
+mod tls_error;
 
 use anyhow::{Context, bail};
 use http::{Method, Request, Response, StatusCode, Uri, header, request};
@@ -13,7 +14,7 @@ use hyper_util::{
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::{flags::server::ServerArgs, kube_client::innermost};
+use crate::{api_client::tls_error::describe_request, flags::server::ServerArgs};
 
 /// Bytes of an error response that are read.
 const MAX_ERROR_BYTES: usize = 16 * 1024;
@@ -69,7 +70,8 @@ impl Server {
     /// The cause, if there is no response.
     pub(crate) async fn send(&self, request: request::Builder, body: String) -> Result<Response<Incoming>, String> {
         let request = request.body(Full::from(body)).map_err(|error| error.to_string())?;
-        self.client.request(request).await.map_err(|error| innermost(&error))
+        let sent = self.client.request(request).await;
+        sent.map_err(|error| describe_request(&error))
     }
 
     /// Returns the error of a failed connection.
