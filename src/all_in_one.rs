@@ -2,7 +2,7 @@
 
 #[cfg(feature = "demo")]
 use std::time::Duration;
-use std::{path::Path, sync::Arc};
+use std::{os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
 
 use anyhow::Context;
 use bus::{Bus, BusAddress, BusSettings};
@@ -164,7 +164,8 @@ async fn open_bus(args: &StackArgs, data_dir: &Path) -> anyhow::Result<Arc<dyn B
             data_dir.display()
         )
     };
-    std::fs::create_dir_all(&dir).with_context(context)?;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(&dir).with_context(context)?;
     let settings = BusSettings {
         retention: args.retention.retention,
         retention_bytes: args.retention_bytes.as_u64(),

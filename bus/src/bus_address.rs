@@ -124,13 +124,15 @@ impl BusAddress {
             reason,
             is_shared: true,
         };
-        match text.parse() {
-            Ok(address) if matches!(address, Self::Embedded(_)) => Err(invalid(
+        let address: Self = text
+            .parse()
+            .map_err(|InvalidBusAddress { reason, .. }| invalid(reason))?;
+        if matches!(address, Self::Embedded(_)) {
+            return Err(invalid(
                 "an embedded bus belongs to one process: `tributary up --data-dir DIR` runs all services in one process",
-            )),
-            Ok(address) => Ok(address),
-            Err(InvalidBusAddress { reason, .. }) => Err(invalid(reason)),
+            ));
         }
+        Ok(address)
     }
 }
 

@@ -21,6 +21,7 @@ mod pods;
 mod progress;
 mod publish;
 mod retry;
+mod selector;
 mod state_watch;
 #[doc(hidden)]
 pub mod stream;
@@ -38,6 +39,7 @@ pub use instance::{ContainerState, Instance, InstanceKey};
 pub use metrics::Metrics;
 pub use pods::instances::running_instances;
 pub use progress::Progress;
+pub use selector::check_label_selector;
 
 use pods::{PodWatch, topic_gc::TopicCollector};
 use publish::{checkpoint::CheckpointStore, context::PublishContext, rate_limit::RateLimits, spool::Spool};

@@ -27,6 +27,18 @@ pub enum RegistryError {
         /// The position and kind of the error.
         reason: String,
     },
+    /// Another release of Tributary wrote the file.
+    #[error(
+        "cannot read the registry file {path}: its format version is {found}, this release reads {expected}; use the release that wrote it"
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The file's format version.
+        found: String,
+        /// The supported one.
+        expected: &'static str,
+    },
     /// The file or its directory cannot be read or written.
     #[error("cannot read or write the registry file {path}: {source}; check its permissions and the free disk space")]
     Io {

@@ -1,6 +1,7 @@
 //! HTTP client of the commands that talk to a streamer.
 
 mod netrc;
+mod tls_error;
 
 use anyhow::Context;
 use http::{Method, Request, Response, StatusCode, Uri, header, request};
@@ -14,9 +15,9 @@ use hyper_util::{
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{
+    api_client::tls_error::describe_request,
     console::without_credentials,
     flags::{server::ServerArgs, validation::UsageError},
-    kube_client::innermost,
 };
 
 /// Bytes of an error response that are read.
@@ -70,7 +71,8 @@ impl Server {
     /// The cause, if there is no response.
     pub(crate) async fn send(&self, request: request::Builder, body: String) -> Result<Response<Incoming>, String> {
         let request = request.body(Full::from(body)).map_err(|error| error.to_string())?;
-        self.client.request(request).await.map_err(|error| innermost(&error))
+        let sent = self.client.request(request).await;
+        sent.map_err(|error| describe_request(&error))
     }
 
     /// Returns the message of an error response, or its status if there is none. For 401 it says

@@ -83,6 +83,16 @@ impl CollectArgs {
     /// Returns one message for each invalid value.
     pub(crate) fn validation_errors(&self) -> Vec<String> {
         let mut errors = Vec::new();
+        for (flag, selector) in [
+            ("--pod-selector", &self.pod_selector),
+            ("--namespace-selector", &self.namespace_selector),
+        ] {
+            if let Some(selector) = selector
+                && let Err(reason) = collector::check_label_selector(selector)
+            {
+                errors.push(format!("{flag} {selector}: {reason}"));
+            }
+        }
         if self.app_rate.unwrap_or_default() == ByteSize::b(0) && self.app_burst != ByteSize::b(0) {
             errors.push(format!(
                 "--app-burst {}: set --app-rate too, the burst is above it",

@@ -29,6 +29,9 @@ pub(crate) enum ApiError {
         /// What is wrong with the value, and what to do.
         reason: Cow<'static, str>,
     },
+    /// The request is valid, but its resource cannot be created.
+    #[error("{0}")]
+    Rejected(String),
     /// The request has no valid API key or token.
     #[error(
         "authentication required: send your API key or token as a Bearer token, or your e-mail and the key with HTTP Basic (the Gigalixir client reads them from the netrc file)"
@@ -160,7 +163,7 @@ impl ApiError {
             Self::Forbidden | Self::OriginNotAllowed | Self::HostNotAllowed => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::InvalidParameter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidParameter { .. } | Self::Rejected(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooMany { .. } | Self::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Bus(_)
             | Self::Quota(_)

@@ -125,6 +125,10 @@ pub(crate) struct GapRange {
     /// The lines may still arrive: no collector has recorded them as lost.
     pub(crate) open: bool,
     pub(crate) published: PublishTime,
+    /// Earliest and latest time of the lost lines, as far as they are known. A bound that is not
+    /// recorded is that of a neighboring line, or the publish time.
+    pub(crate) from: Timestamp,
+    pub(crate) to: Timestamp,
 }
 
 impl NoticeLine {
@@ -137,12 +141,14 @@ impl NoticeLine {
         }
     }
 
-    /// Creates the notice of a gap event.
+    /// Creates the notice of a gap event. `time`: that of a line next to the gap.
     pub(crate) fn gap(key: StreamKey, event: &Event, time: Timestamp) -> Self {
         let (lines, gap) = match &event.kind {
             EventKind::Gap { lines, gap } => (*lines, gap.as_ref()),
             EventKind::Lines { .. } | EventKind::End => (0, None),
         };
+        let (from, to) = gap.map_or((None, None), |gap| (gap.from, gap.to));
+        let from = from.unwrap_or(time);
         Self {
             time,
             notice: notice::gap(&event.metadata, event.seq, lines, gap),
@@ -152,6 +158,8 @@ impl NoticeLine {
                 seqs: event.seq..event.seq + lines,
                 open: gap.is_none(),
                 published: event.published,
+                from,
+                to: to.unwrap_or(Timestamp::from(event.published)).max(from),
             }),
         }
     }

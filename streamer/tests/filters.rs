@@ -143,6 +143,34 @@ async fn a_gap_notice_matches_if_its_stream_matches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gap_notice_matches_if_its_span_overlaps_since_and_until() {
+    let stack = Stack::start(Config::default()).await;
+    let web = stream("web", HOUR);
+    // Line n has the time n ms; the gap is between 1 ms and 6 ms.
+    stack
+        .publish([lines(&web, 0, 2), gap(&web, 2, 6), lines(&web, 6, 8)])
+        .await;
+    let count = async |query: &str| {
+        let found = history(&stack, query).await;
+        let notices = found.iter().filter(|line| line.starts_with("Error L12: 4 lines"));
+        (found.len(), notices.count())
+    };
+    for (query, lines, notices) in [
+        ("since=2026-11-23T07:00:00.004Z", 3, 1),
+        ("since=2026-11-23T07:00:00.007Z", 1, 0),
+        ("until=2026-11-23T07:00:00.004Z", 3, 1),
+        ("until=2026-11-23T07:00:00Z", 1, 0),
+        ("since=2026-11-23T07:00:00.003Z&until=2026-11-23T07:00:00.004Z", 1, 1),
+    ] {
+        assert_eq!(count(query).await, (lines, notices), "{query}");
+    }
+    // A gap that no line follows is open-ended.
+    stack.publish([gap(&web, 8, 12)]).await;
+    assert_eq!(count("since=2026-11-23T07:00:00.009Z").await, (1, 1));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn invalid_parameters_return_one_ascii_line_with_the_cause() {
     let stack = Stack::start(Config::default()).await;
     stack.publish([lines(&stream("web", HOUR), 0, 1)]).await;

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{record, segment::Segment};
+use super::{private, record, segment::Segment};
 use crate::{AppName, Batch, PublishTime, ReaderItem, batch::Delivery};
 
 /// Size from which on a segment is closed; retention deletes whole segments.
@@ -49,7 +49,7 @@ impl Log {
     /// Creates an app's topic, which is durable when this returns.
     pub(super) fn create(apps: &Path, app: &AppName) -> io::Result<Self> {
         let dir = apps.join(app.as_str());
-        fs::create_dir_all(&dir)?;
+        private::create_dir_all(&dir)?;
         let first = Segment::create(&dir, 0)?;
         sync_dir(&dir)?;
         sync_dir(apps)?;

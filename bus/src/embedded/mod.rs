@@ -14,6 +14,7 @@ mod commit;
 mod follow;
 mod log;
 mod offset;
+mod private;
 mod record;
 mod retention;
 mod segment;

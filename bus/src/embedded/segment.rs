@@ -11,7 +11,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use super::record::{HEADER, Header};
+use super::{
+    private,
+    record::{HEADER, Header},
+};
 use crate::{PublishTime, ReaderItem};
 
 /// Distance between two entries of the index, the maximum that a seek reads in vain.
@@ -43,7 +46,7 @@ impl Segment {
     /// Creates an empty segment, which is durable once its directory is synced.
     pub(super) fn create(dir: &Path, first: u64) -> io::Result<Self> {
         let path = dir.join(format!("{first:020}.seg"));
-        let file = OpenOptions::new()
+        let file = private::options()
             .read(true)
             .append(true)
             .create_new(true)

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use super::{
     log::Log,
     offset::{Offset, Reservation},
+    private,
     settings::EmbeddedSettings,
     subscription::Subscription,
 };
@@ -38,8 +39,13 @@ impl Store {
             reason: error.to_string(),
         };
         let apps = dir.join("apps");
-        fs::create_dir_all(&apps).map_err(failed)?;
-        let lock = File::create(dir.join("lock")).map_err(failed)?;
+        private::create_dir_all(&apps).map_err(failed)?;
+        let lock = private::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(dir.join("lock"));
+        let lock = lock.map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => BusError::InUse(dir.to_owned()),
             TryLockError::Error(error) => failed(error),

@@ -1,11 +1,17 @@
 //! Advice to operators on failed calls.
 
-use super::settings::{EMULATOR_VARIABLE, PubSubSettings};
+use super::{
+    failure::NO_CREDENTIALS,
+    settings::{EMULATOR_VARIABLE, PubSubSettings},
+};
 use crate::{BusError, BusOperation};
 
 /// Tells how to fix `error` of a call for `operation`.
 pub(super) fn advice(settings: &PubSubSettings, operation: BusOperation, error: &BusError) -> String {
     match (error, &settings.emulator) {
+        (BusError::Denied(reason), _) if reason.starts_with(NO_CREDENTIALS) => {
+            "on Google Cloud, check that the workload has a service account".to_owned()
+        }
         (BusError::Denied(_), _) => format!("grant the service account {}", permissions(operation)),
         (BusError::Quota(_), _) => {
             "raise the project's quota, or add another project (--bus pubsub:PROJECT,PROJECT)".to_owned()

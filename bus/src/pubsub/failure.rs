@@ -5,10 +5,14 @@ use std::time::Duration;
 use google_cloud_gax::error::rpc::{Code, StatusDetails};
 use google_cloud_pubsub::Error;
 
+use super::settings::EMULATOR_VARIABLE;
 use crate::BusError;
 
 /// Google's reason for an exhausted rate quota.
 const RATE_REASON: &str = "RATE_LIMIT_EXCEEDED";
+
+/// Start of the reason if no credentials can be loaded.
+pub(super) const NO_CREDENTIALS: &str = "no usable Google credentials found";
 
 /// Why a call failed, by the required reaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +56,13 @@ impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         let text = text(error);
         if error.is_authentication() {
-            return Self::Denied(text);
+            return Self::Denied(format!(
+                "{NO_CREDENTIALS} ({text}); set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account, or run \
+                 `gcloud auth application-default login`"
+            ));
         }
         let Some(code) = code(error) else {
-            return Self::Unavailable(text);
+            return Self::Unavailable(format!("no connection to {}: {text}", address()));
         };
         match code {
             Code::NotFound => Self::NotFound,
@@ -64,6 +71,9 @@ impl From<&Error> for Failure {
             Code::ResourceExhausted => Self::Full(text),
             Code::PermissionDenied | Code::Unauthenticated => Self::Denied(text),
             Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Self::Refused(text),
+            Code::Unavailable if is_connection_error(error) => {
+                Self::Unavailable(format!("no connection to {}: {text}", address()))
+            }
             _ => Self::Unavailable(text),
         }
     }
@@ -104,6 +114,26 @@ fn code(error: &Error) -> Option<Code> {
         429 => Code::ResourceExhausted,
         _ => return None,
     })
+}
+
+/// Returns the address that the clients connect to, for messages.
+fn address() -> String {
+    match std::env::var(EMULATOR_VARIABLE) {
+        Ok(host) if !host.is_empty() => format!("{EMULATOR_VARIABLE}={host}"),
+        _ => "pubsub.googleapis.com".to_owned(),
+    }
+}
+
+/// Returns whether an I/O error caused the error.
+fn is_connection_error(error: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Returns the service's message, or that of the innermost cause, as one line.

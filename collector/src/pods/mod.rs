@@ -1,6 +1,7 @@
 //! Watches pods and namespaces and derives container instances from them; depends only on the
 //! configuration and the shared types.
 
+mod api_error;
 pub mod instances;
 pub mod last_seen;
 pub mod namespaces;
@@ -17,6 +18,7 @@ use kube::{
 use tokio::time::{Instant, sleep_until};
 
 use crate::{config::Config, retry::Backoff};
+use api_error::describe_watch;
 use instances::is_excluded;
 use namespaces::Namespaces;
 
@@ -136,7 +138,7 @@ impl PodWatch {
 
     fn failed(&mut self, error: &watcher::Error) {
         if !self.is_failing {
-            tracing::warn!(%error, "pod watch failed, retrying");
+            tracing::warn!(error = describe_watch(error), "pod watch failed, retrying");
         }
         self.is_failing = true;
         let requested = retry_after(error).unwrap_or_default().min(MAX_RETRY_AFTER);

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, api::ListParams};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::api_error::describe;
 use crate::retry::Backoff;
 
 /// Interval of lists: a changed label takes effect within it.
@@ -132,7 +133,7 @@ async fn list(client: kube::Client, selector: String) -> Result<HashSet<String>,
     let listed = timeout(LIST_TIMEOUT, api.list(&params)).await;
     let listed = listed
         .map_err(|_| "no response".to_owned())?
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| describe(&error))?;
     Ok(listed
         .items
         .into_iter()

@@ -13,6 +13,7 @@ use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::PartialObj
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
+use super::api_error::describe as describe_api_error;
 use crate::config::{AppFrom, TopicGc};
 
 /// Page size of lists.
@@ -111,7 +112,7 @@ where
         let page = timeout(LIST_WAIT, api.list_metadata(&params)).await;
         let page = page
             .map_err(|_| "no response from the API".to_owned())?
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| describe_api_error(&error))?;
         all.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token),

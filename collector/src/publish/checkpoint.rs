@@ -14,7 +14,7 @@ use crate::{
     anchor::ResumePoint,
     error::CollectorError,
     instance::{InstanceKey, fd_of},
-    publish::file_checkpoint::FileCheckpoint,
+    publish::{file_checkpoint::FileCheckpoint, private},
 };
 
 /// Checkpoints are small and few; a larger block cache would only hold them twice.
@@ -228,7 +228,7 @@ impl CheckpointStore {
 }
 
 fn try_open(dir: &Path) -> fjall::Result<CheckpointStore> {
-    std::fs::create_dir_all(dir)?;
+    private::create_dir_all(dir)?;
     let db = Database::builder(dir)
         .cache_size(CACHE_BYTES)
         .max_journaling_size(JOURNAL_BYTES)

@@ -7,5 +7,6 @@ pub mod entry;
 pub mod file_checkpoint;
 pub mod gap;
 pub mod outbox;
+pub mod private;
 pub mod rate_limit;
 pub mod spool;

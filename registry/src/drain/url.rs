@@ -1,8 +1,8 @@
 //! A drain's URL as it is given: parsed and checked.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use url::{Host, Url};
+use url::{Host, ParseError, Url};
 
 use super::{address_policy::AddressPolicy, target::DrainTarget};
 
@@ -23,11 +23,11 @@ pub struct DrainUrl {
     target: DrainTarget,
 }
 
-/// Why a drain URL is invalid. ASCII, and without any part of the URL, which may contain a
-/// password.
+/// Why a drain URL is invalid. ASCII. Names the scheme or the host if it is invalid, but no other
+/// part of the URL, which may contain a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct InvalidDrainUrl(&'static str);
+pub struct InvalidDrainUrl(Cow<'static, str>);
 
 impl DrainUrl {
     /// Parses and checks a URL.
@@ -35,19 +35,36 @@ impl DrainUrl {
     /// # Errors
     /// [`InvalidDrainUrl`] names the invalid part and what to use instead.
     pub fn parse(text: &str, policy: &AddressPolicy) -> Result<Self, InvalidDrainUrl> {
-        let invalid = |reason| Err(InvalidDrainUrl(reason));
+        let invalid = |reason: &'static str| Err(InvalidDrainUrl(reason.into()));
         if text.len() > MAX_URL_BYTES {
             return invalid("the URL is longer than 2048 bytes");
         }
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return invalid("the URL contains whitespace or a control character; percent-encode it (a space is %20)");
         }
-        let Ok(url) = Url::parse(text) else {
-            return invalid(
-                "not a URL; use a form such as syslog+tls://logs.example.com:6514 or https://logs.example.com/path",
-            );
+        let url = match Url::parse(text) {
+            Ok(url) => url,
+            Err(ParseError::InvalidPort) => return invalid("invalid port; use a port from 1 to 65535"),
+            Err(ParseError::EmptyHost) => {
+                return invalid("the URL has no host; use a form such as syslog+tls://logs.example.com:6514");
+            }
+            Err(_) => {
+                return invalid(
+                    "not a URL; use a form such as syslog+tls://logs.example.com:6514 or https://logs.example.com/path",
+                );
+            }
         };
         if !SCHEMES.contains(&url.scheme()) {
+            // Without slashes, the scheme can be the user of a URL whose scheme is missing.
+            if text[url.scheme().len()..].starts_with("://") {
+                return Err(InvalidDrainUrl(
+                    format!(
+                        "the scheme {} is not supported; use syslog, syslog+tcp, syslog+tls, https or http",
+                        url.scheme()
+                    )
+                    .into(),
+                ));
+            }
             return invalid("the scheme is not supported; use syslog, syslog+tcp, syslog+tls, https or http");
         }
         if url.port() == Some(0) {
@@ -56,8 +73,12 @@ impl DrainUrl {
         if url.fragment().is_some() {
             return invalid("the URL has a fragment, which is never sent; write # as %23, or remove it");
         }
-        let forbidden = "the host is a loopback, private or reserved address; drains connect to public addresses only, \
-             unless the operator allows others with --allow-address";
+        let host = url.host_str().unwrap_or_default();
+        let forbidden = format!(
+            "the host {host} is a loopback, private or reserved address; drains connect to public addresses only, \
+             unless the operator allows others with --allow-address"
+        );
+        let forbidden = || Err(InvalidDrainUrl(forbidden.clone().into()));
         let address = match url.host() {
             None => return invalid("the URL has no host; use a form such as syslog+tls://logs.example.com:6514"),
             Some(Host::Domain("")) => {
@@ -67,11 +88,11 @@ impl DrainUrl {
             Some(Host::Ipv6(address)) => Some(address.into()),
             Some(Host::Domain(name)) => match literal(name) {
                 Ok(address) => address,
-                Err(()) => return invalid(forbidden),
+                Err(()) => return forbidden(),
             },
         };
         match address {
-            Some(address) if !policy.permits(address) => invalid(forbidden),
+            Some(address) if !policy.permits(address) => forbidden(),
             _ => match DrainTarget::parse(&url) {
                 Ok(target) => Ok(Self {
                     text: text.to_owned(),
@@ -148,6 +169,9 @@ mod tests {
             ("ftp://example.com/", "the scheme"),
             ("syslog+tls:///x", "no host"),
             ("https://example.com:0/", "port 0"),
+            ("https://example.com:99999/", "invalid port"),
+            ("ftp://example.com/", "the scheme ftp is"),
+            ("https://10.0.0.1/", "the host 10.0.0.1 is"),
             ("https://example.com/#x", "fragment"),
             ("https://exa mple.com/", "whitespace"),
             ("https://example.com/\u{0}", "control"),

@@ -8,6 +8,9 @@ use crate::{
     key::{Keys, StoredKey},
 };
 
+/// Text of the format version.
+pub(super) const VERSION: &str = "tributary-registry-1";
+
 /// The format version; a file of another version is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Version {

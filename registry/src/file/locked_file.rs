@@ -7,8 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::content::VERSION;
 use crate::error::RegistryError;
 
 /// A JSON file with a lock file beside it.
@@ -64,10 +65,22 @@ impl LockedFile {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.io_error(error)),
         };
-        // The position only: the surrounding text may contain secrets.
-        let corrupt = |error: serde_json::Error| RegistryError::Corrupt {
-            path: self.0.clone(),
-            reason: format!("line {}, column {}: {}", error.line(), error.column(), describe(&error)),
+        let corrupt = |error: serde_json::Error| match other_version(&bytes) {
+            Some(found) => RegistryError::Version {
+                path: self.0.clone(),
+                found,
+                expected: VERSION,
+            },
+            // The position only: the surrounding text may contain secrets.
+            None => RegistryError::Corrupt {
+                path: self.0.clone(),
+                reason: format!(
+                    "{} at line {}, column {}",
+                    describe(&error),
+                    error.line(),
+                    error.column()
+                ),
+            },
         };
         serde_json::from_slice(&bytes).map(Some).map_err(corrupt)
     }
@@ -120,11 +133,25 @@ impl LockedFile {
     }
 }
 
+/// Returns the format version of a file, if it is another one than [`VERSION`].
+fn other_version(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: String,
+    }
+    let Versioned { version } = serde_json::from_slice(bytes).ok()?;
+    let is_token = version.len() <= 60
+        && version
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    (version != VERSION && is_token).then_some(version)
+}
+
 fn describe(error: &serde_json::Error) -> &'static str {
     match error.classify() {
-        serde_json::error::Category::Eof => "unexpected end of file",
-        serde_json::error::Category::Data => "not the content of a registry",
-        _ => "invalid JSON",
+        serde_json::error::Category::Eof => "the JSON ends early",
+        serde_json::error::Category::Data => "the JSON is not a registry's",
+        _ => "not a registry file, invalid JSON",
     }
 }
 

@@ -59,8 +59,12 @@ impl FileRegistry {
         let file = LockedFile::new(path.into());
         let opened = file.clone();
         let content = blocking(move || {
-            let is_new = opened.version().is_err();
-            let ((), content) = opened.update(Content::new, |_| Ok(((), is_new)))?;
+            // Reading needs no lock, because files are replaced atomically; the directory may be
+            // read-only.
+            let content = match opened.read()? {
+                Some(content) => content,
+                None => opened.update(Content::new, |_| Ok(((), true)))?.1,
+            };
             // Reports a corrupt file at the start.
             opened.sibling("leases").read::<Leases>()?;
             Ok(content)
@@ -113,6 +117,21 @@ impl FileRegistry {
         };
         blocking(update).boxed()
     }
+}
+
+/// Reads the leases without the lock.
+fn read_leases<T: Send + 'static>(
+    shared: &Shared,
+    read: impl FnOnce(&Leases) -> T + Send + 'static,
+) -> BoxFuture<'static, Result<T, RegistryError>> {
+    let file = shared.file.sibling("leases");
+    let drains = Arc::clone(&shared.drains.borrow());
+    let read = move || {
+        let mut leases: Leases = file.read()?.unwrap_or_default();
+        leases.remove_stale(&drains, SystemTime::now());
+        Ok(read(&leases))
+    };
+    blocking(read).boxed()
 }
 
 impl Shared {
@@ -227,7 +246,7 @@ impl Registry for FileRegistry {
     }
 
     fn last_delivered(&self, drain: u32) -> BoxFuture<'_, Result<Option<SystemTime>, RegistryError>> {
-        self.update_leases(move |leases, _| (leases.last_delivered(drain), false))
+        read_leases(&self.shared, move |leases| leases.last_delivered(drain))
     }
 
     fn record_reports(&self, reports: Vec<(u32, DrainReport)>) -> BoxFuture<'_, Result<(), RegistryError>> {
@@ -241,7 +260,7 @@ impl Registry for FileRegistry {
     }
 
     fn drain_report(&self, drain: u32) -> BoxFuture<'_, Result<Option<DrainReport>, RegistryError>> {
-        self.update_leases(move |leases, _| (leases.report(drain), false))
+        read_leases(&self.shared, move |leases| leases.report(drain))
     }
 
     fn add_key(

@@ -9,7 +9,7 @@ use kube::{
     api::{DeleteParams, PostParams, Preconditions},
 };
 
-use super::secret_layout;
+use super::{api_error::describe, secret_layout};
 use crate::error::RegistryError;
 
 /// The timeout of a request.
@@ -64,7 +64,7 @@ impl Secrets {
             Ok(Ok(response)) => Ok(Some(response)),
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, NOT_FOUND | CONFLICT) => Ok(None),
             Ok(Err(kube::Error::Api(status))) => Err(self.error(status.message.clone())),
-            Ok(Err(error)) => Err(self.error(format!("the Kubernetes API is unavailable: {error}"))),
+            Ok(Err(error)) => Err(self.error(describe(&error))),
             Err(_) => Err(self.error("the Kubernetes API did not respond within 10 s")),
         }
     }

@@ -14,7 +14,10 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use super::secret_layout::{self, Content};
+use super::{
+    api_error::describe_watch,
+    secret_layout::{self, Content},
+};
 use crate::{
     drain::Drains,
     key::{Keys, StoredKey},
@@ -181,7 +184,10 @@ pub(super) async fn watch_secrets(api: Api<Secret>, state: Arc<WatchedState>) {
                 if let Some(reason) = refusal(&error) {
                     state.refuse(reason);
                 }
-                tracing::error!(%error, "registry watch failed, keeping the last state");
+                tracing::error!(
+                    error = describe_watch(&error),
+                    "registry watch failed, keeping the last state"
+                );
             }
             Err(_) => {}
         }

@@ -2,6 +2,8 @@
 
 use std::{io, time::Duration};
 
+use super::tls_error::describe_io;
+
 /// Why lines cannot be delivered. No message contains a secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeliveryError {
@@ -17,13 +19,13 @@ pub(crate) enum DeliveryError {
     #[error("cannot connect: {0}")]
     Connect(io::Error),
     /// The TLS handshake or the verification of the certificate failed.
-    #[error("TLS handshake failed: {0}")]
+    #[error("TLS handshake failed: {}", describe_io(.0))]
     Tls(io::Error),
     /// The receiver did not respond in time.
     #[error("no response within {} s", .0.as_secs())]
     Timeout(Duration),
     /// The connection failed.
-    #[error("connection lost: {0}")]
+    #[error("connection lost: {}", describe_io(.0))]
     Io(io::Error),
     /// The receiver closed the connection.
     #[error("the receiver closed the connection")]

@@ -11,5 +11,6 @@ mod resolve;
 pub(crate) mod socket_queue;
 pub(crate) mod tcp;
 mod tls;
+mod tls_error;
 pub(crate) mod udp;
 mod unconfirmed;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use hickory_resolver::{
     Resolver, TokioResolver,
     config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig},
-    net::runtime::TokioRuntimeProvider,
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
 };
 use registry::{AddressPolicy, DrainTarget};
 
@@ -56,13 +56,13 @@ impl HostResolver {
             None => {
                 let lookup = self.resolver.lookup_ip(target.host.as_str()).await;
                 lookup
-                    .map_err(|error| DeliveryError::Resolve(error.to_string()))?
+                    .map_err(|error| DeliveryError::Resolve(describe(&target.host, &error)))?
                     .iter()
                     .collect()
             }
         };
         if found.is_empty() {
-            return Err(DeliveryError::Resolve("it has no addresses".to_owned()));
+            return Err(DeliveryError::Resolve(format!("{} has no addresses", target.host)));
         }
         let allowed = found.into_iter().filter(|address| self.policy.permits(*address));
         let allowed: Vec<_> = allowed
@@ -72,5 +72,32 @@ impl HostResolver {
             return Err(DeliveryError::Forbidden);
         }
         Ok(allowed)
+    }
+}
+
+/// Returns the cause of a failed lookup in words.
+fn describe(host: &str, error: &NetError) -> String {
+    match error {
+        error if error.is_nx_domain() => format!("host name {host} not found; check the drain's URL"),
+        error if error.is_no_records_found() => format!("{host} has no addresses; check the drain's URL"),
+        NetError::Timeout | NetError::NoConnections => "the name server does not respond".to_owned(),
+        NetError::Io(error) => format!("cannot reach the name server: {error}"),
+        NetError::Dns(DnsError::ResponseCode(code)) => format!("the name server responded for {host}: {code}"),
+        _ => format!("the lookup of {host} failed; check the name server"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookup_errors_are_described_in_words() {
+        assert_eq!(
+            describe("logs.example", &NetError::Timeout),
+            "the name server does not respond"
+        );
+        let other = describe("logs.example", &NetError::Message("Query { name }"));
+        assert!(!other.contains('{'), "{other}");
     }
 }

@@ -10,6 +10,7 @@ use rustls::{
 };
 use tokio_rustls::TlsConnector;
 
+use super::tls_error::{describe, describe_pem};
 use crate::config::Config;
 
 /// TLS settings with and without verification of certificates.
@@ -30,7 +31,7 @@ impl TlsConnectors {
         if let Some(path) = &config.ca {
             let unreadable = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
             for certificate in read(path)? {
-                roots.add(certificate).map_err(|error| unreadable(&error))?;
+                roots.add(certificate).map_err(|error| unreadable(&describe(&error)))?;
             }
         } else if count == 0 {
             tracing::warn!(
@@ -41,7 +42,7 @@ impl TlsConnectors {
         let build = |unverified: bool| -> Result<TlsConnector, String> {
             let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
                 .with_safe_default_protocol_versions()
-                .map_err(|error| error.to_string())?;
+                .map_err(|error| describe(&error))?;
             let builder = if unverified {
                 let verifier = Arc::new(AcceptAny(Arc::clone(&provider)));
                 builder.dangerous().with_custom_certificate_verifier(verifier)
@@ -52,9 +53,9 @@ impl TlsConnectors {
                 None => builder.with_no_client_auth(),
                 Some((certificate, key)) => {
                     let read_key = PrivateKeyDer::from_pem_file(key);
-                    let read_key = read_key.map_err(|error| format!("{}: {error}", key.display()))?;
+                    let read_key = read_key.map_err(|error| format!("{}: {}", key.display(), describe_pem(&error)))?;
                     let built = builder.with_client_auth_cert(read(certificate)?, read_key);
-                    built.map_err(|error| format!("{}: {error}", certificate.display()))?
+                    built.map_err(|error| format!("{}: {}", certificate.display(), describe(&error)))?
                 }
             };
             Ok(TlsConnector::from(Arc::new(built)))
@@ -75,7 +76,7 @@ fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let unreadable = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let text = fs::read(path).map_err(|error| unreadable(&error))?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let read = read.map_err(|error| unreadable(&error))?;
+    let read = read.map_err(|error| unreadable(&describe_pem(&error)))?;
     if read.is_empty() {
         return Err(unreadable(&io::Error::other("the file contains no certificate")));
     }

@@ -31,8 +31,9 @@ pub(crate) struct Sorter {
     entries: Vec<Entry>,
     /// Last key of each stream.
     keys: HashMap<StreamKey, Timestamp>,
-    /// Gaps before the first line of their stream, which have no key until that line arrives.
-    leading_gaps: HashMap<StreamKey, Vec<Event>>,
+    /// Gaps that wait for the next line of their stream, each with its key: gaps before the first
+    /// line have none until that line arrives, and the end of others decides whether they match.
+    waiting_gaps: HashMap<StreamKey, Vec<(Event, Option<Timestamp>)>>,
     lines: u64,
     bytes: usize,
 }
@@ -58,8 +59,12 @@ impl Sorter {
         let last = self.keys.get(&key).copied();
         match (&event.kind, last) {
             (EventKind::Lines { .. }, _) => self.push_lines(key, event, last),
-            (EventKind::Gap { .. }, Some(at)) => self.push_gap(key, &event, at),
-            (EventKind::Gap { .. }, None) => self.leading_gaps.entry(key).or_default().push(event),
+            (EventKind::Gap { gap, .. }, Some(at))
+                if gap.as_ref().is_some_and(|gap| gap.to.is_some()) || !self.is_before_since(at) =>
+            {
+                self.push_gap(key, &event, at, None);
+            }
+            (EventKind::Gap { .. }, at) => self.waiting_gaps.entry(key).or_default().push((event, at)),
             (EventKind::End, _) => {}
         }
     }
@@ -69,9 +74,9 @@ impl Sorter {
         let (data, published) = (event_data(&event), Timestamp::from(event.published));
         let time = |line: &[u8]| Timestamp::split_line(line).map_or(published, |(time, _)| time);
         let mut at = last.unwrap_or(Timestamp(i64::MIN));
-        if last.is_none() && !late {
+        if !late && self.waiting_gaps.contains_key(&key) {
             let first = memchr::memchr(b'\n', data).map_or(data, |end| &data[..end]);
-            self.place_leading_gaps(key, time(first));
+            self.place_waiting_gaps(key, time(first));
         }
         let chunk = to_u32(self.chunks.len());
         let (first_entry, mut start, mut wanted) = (self.entries.len(), 0, 0);
@@ -146,26 +151,36 @@ impl Sorter {
         })
     }
 
-    fn push_gap(&mut self, key: StreamKey, event: &Event, at: Timestamp) {
-        let notice = NoticeLine::gap(key, event, at);
+    fn is_before_since(&self, time: Timestamp) -> bool {
+        let since = self.filter.as_ref().and_then(|filter| filter.since);
+        since.is_some_and(|since| time < since)
+    }
+
+    /// Adds a gap. `next`: the time of the next line of its stream.
+    fn push_gap(&mut self, key: StreamKey, event: &Event, at: Timestamp, next: Option<Timestamp>) {
+        let mut notice = NoticeLine::gap(key, event, at);
+        let is_end_recorded = matches!(&event.kind, EventKind::Gap { gap: Some(gap), .. } if gap.to.is_some());
+        if let (Some(gap), Some(next), false) = (&mut notice.gap, next, is_end_recorded) {
+            gap.to = next.max(gap.from);
+        }
         if self.filter.as_ref().is_none_or(|filter| filter.matches_notice(&notice)) {
             self.entries.push(Entry::notice(at, to_u32(self.chunks.len())));
             self.chunks.push(Chunk::Notice(notice));
         }
     }
 
-    /// Places the gaps before a stream's first line, which has this key.
-    fn place_leading_gaps(&mut self, key: StreamKey, at: Timestamp) {
-        for gap in self.leading_gaps.remove(&key).into_iter().flatten() {
-            self.push_gap(key, &gap, at);
+    /// Places the gaps before a line with this time.
+    fn place_waiting_gaps(&mut self, key: StreamKey, next: Timestamp) {
+        for (gap, at) in self.waiting_gaps.remove(&key).into_iter().flatten() {
+            self.push_gap(key, &gap, at.unwrap_or(next), Some(next));
         }
     }
 
-    /// Places the gaps of streams without lines at their publish time.
+    /// Places the gaps that no line follows; those of streams without lines at their publish time.
     fn place_remaining_gaps(&mut self) {
-        for (key, gaps) in std::mem::take(&mut self.leading_gaps) {
-            for gap in gaps {
-                self.push_gap(key, &gap, Timestamp::from(gap.published));
+        for (key, gaps) in std::mem::take(&mut self.waiting_gaps) {
+            for (gap, at) in gaps {
+                self.push_gap(key, &gap, at.unwrap_or(Timestamp::from(gap.published)), None);
             }
         }
     }

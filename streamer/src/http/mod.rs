@@ -16,6 +16,7 @@ mod serve;
 mod sessions;
 mod state;
 mod tls;
+mod tls_error;
 mod websocket;
 
 pub use self::{

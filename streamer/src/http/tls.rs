@@ -21,6 +21,8 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::tls_error::{describe, describe_pem};
+
 /// Interval at which the files are checked for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -156,7 +158,7 @@ impl Files {
         TlsError::Pair {
             certificate: self.certificate.clone(),
             key: self.key.clone(),
-            reason: error.to_string(),
+            reason: describe(error),
         }
     }
 }
@@ -164,8 +166,8 @@ impl Files {
 fn file_error(path: &Path, error: &pem::Error) -> TlsError {
     let reason = match error {
         pem::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => "no such file; check the path".to_owned(),
-        pem::Error::Io(error) => error.to_string(),
-        _ => "contains no PEM section of the expected kind".to_owned(),
+        pem::Error::NoItemsFound => "contains no PEM section of the expected kind".to_owned(),
+        error => describe_pem(error),
     };
     TlsError::File {
         path: path.to_owned(),

@@ -144,6 +144,8 @@ pub(crate) fn undelivered_before(lines: &Lines, seqs: Range<u64>) -> NoticeLine 
             seqs,
             open: true,
             published: lines.published,
+            from: time,
+            to: time,
         }),
     }
 }

@@ -95,13 +95,14 @@ impl Filter {
                 .is_none_or(|levels| Level::of(text).is_some_and(|level| levels.contains(&level)))
     }
 
-    /// Returns whether a notice matches. A gap notice matches whenever its stream does, because the
-    /// lost lines might have matched.
+    /// Returns whether a notice matches. A gap notice matches if its stream does and the time of the
+    /// lost lines overlaps the filter's, because the lost lines might have matched.
     pub(crate) fn matches_notice(&self, notice: &NoticeLine) -> bool {
-        notice
-            .gap
-            .as_ref()
-            .is_none_or(|gap| self.matches_stream(&gap.metadata) && self.matches_time(notice.time))
+        notice.gap.as_ref().is_none_or(|gap| {
+            self.matches_stream(&gap.metadata)
+                && self.since.is_none_or(|since| gap.to >= since)
+                && self.until.is_none_or(|until| gap.from <= until)
+        })
     }
 
     fn matches_time(&self, time: Timestamp) -> bool {

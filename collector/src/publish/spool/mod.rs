@@ -13,7 +13,8 @@ mod segments;
 
 use std::{
     collections::HashMap,
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -35,6 +36,7 @@ use crate::{
     },
 };
 
+use super::private;
 use segments::Segments;
 pub use segments::SpoolEnd;
 
@@ -268,8 +270,14 @@ impl StreamSpool {
             return Ok(());
         }
         let dir = self.spool.dir_of(&self.key);
-        fs::create_dir_all(&dir)?;
-        fs::write(dir.join(OWNER_FILE), encode(&self.key))
+        private::create_dir_all(&dir)?;
+        let mut options = private::options();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(dir.join(OWNER_FILE))?;
+        file.write_all(&encode(&self.key))
     }
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{compact::compact, format};
 use crate::{
     anchor::ResumePoint,
-    publish::{checkpoint::Checkpoint, entry::OutboxEntry},
+    publish::{checkpoint::Checkpoint, entry::OutboxEntry, private},
 };
 
 /// One stream's entries on disk, oldest first.
@@ -271,7 +271,11 @@ impl Segments {
         let (kept, lost) = compact(entries);
         let number = self.segments[at].number;
         let temporary = self.dir.join("evicting");
-        let mut file = File::create(&temporary)?;
+        let mut file = private::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&temporary)?;
         let mut bytes = 0;
         for entry in out.iter().chain(&kept) {
             let (head, data) = (format::encode_head(entry), entry.data());
@@ -294,9 +298,12 @@ impl Segments {
     }
 
     fn start_segment(&mut self) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)?;
+        private::create_dir_all(&self.dir)?;
         let number = self.next_number;
-        let file = File::options().create_new(true).append(true).open(self.path(number))?;
+        let file = private::options()
+            .create_new(true)
+            .append(true)
+            .open(self.path(number))?;
         self.next_number += 1;
         self.writer = Some(file);
         self.segments.push_back(Segment {

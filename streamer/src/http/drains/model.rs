@@ -40,7 +40,8 @@ impl From<&Drain> for DrainSummary {
 pub(super) fn registry_error(error: RegistryError) -> ApiError {
     match error {
         RegistryError::UnknownDrain => ApiError::UnknownDrain,
-        RegistryError::DuplicateDrain | RegistryError::TooManyDrains(_) => ApiError::invalid("url", error.to_string()),
+        RegistryError::DuplicateDrain => ApiError::invalid("url", error.to_string()),
+        RegistryError::TooManyDrains(_) => ApiError::Rejected(error.to_string()),
         error => {
             tracing::error!(%error, "registry request failed");
             ApiError::RegistryUnavailable

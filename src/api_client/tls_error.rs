@@ -1,0 +1,106 @@
+//! Words for TLS errors, whose own messages contain debug output.
+
+use std::io;
+
+use rustls::{CertificateError, Error};
+
+use crate::kube_client::innermost;
+
+/// Returns the cause of a failed request in words: that of TLS, or else the innermost one.
+pub(crate) fn describe_request(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let of_io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(error) = of_io
+            .and_then(|error| error.downcast_ref())
+            .or_else(|| error.downcast_ref())
+        {
+            return describe(error);
+        }
+        cause = error.source();
+    }
+    innermost(error)
+}
+
+/// Returns the cause of a TLS error in words.
+fn describe(error: &Error) -> String {
+    let text = match error {
+        Error::InvalidCertificate(cause) => return describe_certificate(cause).to_owned(),
+        Error::InconsistentKeys(_) => "the key does not match the certificate",
+        Error::InvalidMessage(_) => "the peer does not use TLS; check the port and the scheme",
+        Error::PeerIncompatible(_) => "the peer supports neither TLS 1.2 nor TLS 1.3 with a common cipher suite",
+        Error::AlertReceived(alert) => {
+            return format!("the peer refused the connection ({})", words(&format!("{alert:?}")));
+        }
+        error => {
+            let text = error.to_string();
+            // The part before the colon is prose, the rest can be debug output.
+            return text.split(": ").next().unwrap_or_default().to_owned();
+        }
+    };
+    text.to_owned()
+}
+
+fn describe_certificate(error: &CertificateError) -> &'static str {
+    use CertificateError as Cause;
+    match error {
+        Cause::UnknownIssuer => {
+            "the certificate's issuer is not trusted; set SSL_CERT_FILE to the PEM file of its certificate authority"
+        }
+        Cause::Expired | Cause::ExpiredContext { .. } => "the certificate has expired; renew it",
+        Cause::NotValidYet | Cause::NotValidYetContext { .. } => "the certificate is not valid yet; check the clocks",
+        Cause::NotValidForName | Cause::NotValidForNameContext { .. } => {
+            "the certificate is for another host name; use a name that it contains"
+        }
+        Cause::Revoked => "the certificate is revoked",
+        Cause::BadEncoding => "the certificate is not a valid X.509 certificate",
+        Cause::InvalidPurpose | Cause::InvalidPurposeContext { .. } => "the certificate is not for this purpose",
+        // The type of this error is private to rustls.
+        cause if format!("{cause:?}").contains("CaUsedAsEndEntity") => {
+            "the certificate is that of a certificate authority; use a server certificate"
+        }
+        _ => "the certificate is invalid",
+    }
+}
+
+/// Separates the words of a camel-case name.
+fn words(name: &str) -> String {
+    let mut words = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(c.to_ascii_lowercase());
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_errors_are_described_in_words() {
+        for (error, expected) in [
+            (
+                Error::InvalidCertificate(CertificateError::UnknownIssuer),
+                "issuer is not trusted",
+            ),
+            (
+                Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType),
+                "does not use TLS",
+            ),
+            (
+                Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch),
+                "does not match the certificate",
+            ),
+            (
+                Error::AlertReceived(rustls::AlertDescription::HandshakeFailure),
+                "(handshake failure)",
+            ),
+        ] {
+            let text = describe(&error);
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+}
