@@ -58,3 +58,17 @@ async fn a_corrupt_file_is_refused_at_startup_and_ignored_by_a_running_server() 
     let created = key(&registry, "shop", Role::Owner, DEFAULT_KEY_LIFETIME).await;
     until(&mut keys, |keys| keys.authenticate(&created.key, None).is_some()).await;
 }
+
+#[tokio::test]
+async fn reading_an_existing_registry_takes_no_lock_and_names_another_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry.json");
+    drop(registry::FileRegistry::open(&path).await.unwrap());
+    let lock = dir.path().join("registry.json.lock");
+    std::fs::remove_file(&lock).unwrap();
+    drop(registry::FileRegistry::open(&path).await.unwrap());
+    assert!(!lock.exists());
+    std::fs::write(&path, r#"{"version": "tributary-registry-2"}"#).unwrap();
+    let error = registry::FileRegistry::open(&path).await.err().unwrap().to_string();
+    assert!(error.contains("its format version is tributary-registry-2"), "{error}");
+}
