@@ -283,7 +283,7 @@ async fn the_image_streams_lines_resolves_drains_and_passes_its_check_when_run_a
         _ => change(name, value),
     };
     let mut report = String::new();
-    let is_good = |report: &str| report.lines().count() == 8 && report.lines().all(|line| line.starts_with("ok "));
+    let is_good = |report: &str| report.lines().count() == 8 && report.lines().all(|line| line.starts_with("OK "));
     for _ in 0..TRIES {
         let checked = bounded(
             "a check",
