@@ -1,6 +1,5 @@
 //! Clients for the Kubernetes API.
 
-use std::error::Error;
 #[cfg(feature = "demo")]
 use std::net::SocketAddr;
 
@@ -37,7 +36,7 @@ async fn infer_config() -> anyhow::Result<Config> {
             |_| "KUBECONFIG is not set, tried ~/.kube/config".to_owned(),
             |path| format!("KUBECONFIG={path}"),
         );
-        let cause = innermost(&error);
+        let cause = causes::innermost(&error);
         anyhow!(
             "no Kubernetes cluster configured ({tried}: {cause}); set KUBECONFIG to a kubeconfig file, or try `tributary demo`, which needs no cluster"
         )
@@ -48,7 +47,7 @@ fn client(config: Config) -> anyhow::Result<Client> {
     Client::try_from(config).map_err(|error| {
         anyhow!(
             "cannot use the kubeconfig: {}; check it with `kubectl cluster-info`",
-            innermost(&error)
+            causes::innermost(&error)
         )
     })
 }
@@ -69,7 +68,7 @@ async fn probe(client: &Client, url: &str) -> anyhow::Result<()> {
                 api_error(&error)
             )
         }
-        Ok(Err(error)) => Err(unreachable(innermost(&error))),
+        Ok(Err(error)) => Err(unreachable(causes::innermost(&error))),
         Err(timeout) => Err(unreachable(timeout)),
     }
 }
@@ -88,15 +87,6 @@ pub(crate) fn api_error(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if status.message.is_empty() => format!("status {}", status.code),
         kube::Error::Api(status) => status.message.clone(),
-        error => innermost(error),
+        error => causes::innermost(error),
     }
-}
-
-/// Returns the innermost cause of an error: the outer ones repeat it.
-pub(crate) fn innermost(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }

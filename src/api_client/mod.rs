@@ -1,7 +1,8 @@
 //! HTTP client of the commands that talk to a streamer.
 
 mod netrc;
-mod tls_error;
+
+use std::{error::Error, io};
 
 use anyhow::Context;
 use http::{Method, Request, Response, StatusCode, Uri, header, request};
@@ -15,7 +16,6 @@ use hyper_util::{
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{
-    api_client::tls_error::describe_request,
     console::without_credentials,
     flags::{server::ServerArgs, validation::UsageError},
 };
@@ -138,4 +138,20 @@ pub(crate) async fn error_message(status: StatusCode, body: Incoming) -> String 
         .and_then(|errors| errors["errors"][""][0].as_str())
         .map(str::to_owned);
     message.unwrap_or_else(|| format!("the server returned {status}"))
+}
+
+/// The remedy for a server's certificate of an unknown authority.
+const TRUST: &str = "set SSL_CERT_FILE to the PEM file of its certificate authority";
+
+/// Returns the cause of a failed request in words: that of TLS, or else the innermost one.
+fn describe_request(error: &(dyn Error + 'static)) -> String {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let of_io = error.downcast_ref::<io::Error>().and_then(causes::tls::of_io);
+        if let Some(error) = of_io.or_else(|| error.downcast_ref()) {
+            return causes::tls::describe(error, TRUST);
+        }
+        cause = error.source();
+    }
+    causes::innermost(error)
 }

@@ -9,7 +9,7 @@ use streamer::{Access, InvalidWebhook};
 
 use crate::{console::without_credentials, kube_client};
 
-/// Who may read logs and manage drains.
+/// Authentication and authorization of readers and drain managers.
 #[derive(Args)]
 #[command(next_help_heading = "Auth & TLS")]
 pub(crate) struct AuthArgs {

@@ -1,7 +1,6 @@
 //! Watches pods and namespaces and derives container instances from them; depends only on the
 //! configuration and the shared types.
 
-mod api_error;
 pub mod instances;
 pub mod last_seen;
 pub mod namespaces;
@@ -18,7 +17,7 @@ use kube::{
 use tokio::time::{Instant, sleep_until};
 
 use crate::{config::Config, retry::Backoff};
-use api_error::describe_watch;
+use causes::kubernetes::describe_watch;
 use instances::is_excluded;
 use namespaces::Namespaces;
 

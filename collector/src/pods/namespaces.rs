@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, api::ListParams};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::api_error::describe;
 use crate::retry::Backoff;
+use causes::kubernetes::describe;
 
 /// Interval of lists: a changed label takes effect within it.
 const LIST_INTERVAL: Duration = Duration::from_secs(60);

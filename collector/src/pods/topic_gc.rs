@@ -13,8 +13,8 @@ use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::PartialObj
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
-use super::api_error::describe as describe_api_error;
 use crate::config::{AppFrom, TopicGc};
+use causes::kubernetes::describe as describe_api_error;
 
 /// Page size of lists.
 const PAGE: u32 = 500;

@@ -1,4 +1,4 @@
-//! API keys and log sessions: who may read which app. Hashes and verifies in memory, without I/O.
+//! API keys and log sessions: authentication and authorization. Hashes and verifies in memory, without I/O.
 
 mod grant;
 mod keys;

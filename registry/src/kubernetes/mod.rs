@@ -1,7 +1,6 @@
 //! The registry of a cluster: reads, watches and replaces Secrets of one namespace; it does not
 //! interpret drains or keys.
 
-mod api_error;
 mod secret_client;
 mod secret_layout;
 mod store;

@@ -9,7 +9,9 @@ use kube::{
     api::{DeleteParams, PostParams, Preconditions},
 };
 
-use super::{api_error::describe, secret_layout};
+use causes::kubernetes::describe;
+
+use super::secret_layout;
 use crate::error::RegistryError;
 
 /// The timeout of a request.

@@ -14,10 +14,7 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use super::{
-    api_error::describe_watch,
-    secret_layout::{self, Content},
-};
+use super::secret_layout::{self, Content};
 use crate::{
     drain::Drains,
     key::{Keys, StoredKey},
@@ -185,7 +182,7 @@ pub(super) async fn watch_secrets(api: Api<Secret>, state: Arc<WatchedState>) {
                     state.refuse(reason);
                 }
                 tracing::error!(
-                    error = describe_watch(&error),
+                    error = causes::kubernetes::describe_watch(&error),
                     "registry watch failed, keeping the last state"
                 );
             }

@@ -2,7 +2,10 @@
 
 use std::{io, time::Duration};
 
-use super::tls_error::describe_io;
+use causes::tls;
+
+/// The remedy for a receiver's certificate of an unknown authority.
+pub(super) const TRUST: &str = "set --drain-ca to the PEM file of its certificate authority";
 
 /// Why lines cannot be delivered. No message contains a secret.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,11 @@ pub(crate) enum DeliveryError {
     /// The stored drain cannot be used.
     #[error("{0}")]
     Unusable(String),
+}
+
+/// Returns the cause of an I/O error of a connection in words.
+fn describe_io(error: &io::Error) -> String {
+    tls::of_io(error).map_or_else(|| error.to_string(), |error| tls::describe(error, TRUST))
 }
 
 impl DeliveryError {

@@ -11,6 +11,5 @@ mod resolve;
 pub(crate) mod socket_queue;
 pub(crate) mod tcp;
 mod tls;
-mod tls_error;
 pub(crate) mod udp;
 mod unconfirmed;

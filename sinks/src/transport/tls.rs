@@ -10,7 +10,9 @@ use rustls::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::tls_error::{describe, describe_pem};
+use causes::tls::{describe, describe_pem};
+
+use super::error::TRUST;
 use crate::config::Config;
 
 /// TLS settings with and without verification of certificates.
@@ -31,7 +33,9 @@ impl TlsConnectors {
         if let Some(path) = &config.ca {
             let unreadable = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
             for certificate in read(path)? {
-                roots.add(certificate).map_err(|error| unreadable(&describe(&error)))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| unreadable(&describe(&error, TRUST)))?;
             }
         } else if count == 0 {
             tracing::warn!(
@@ -42,7 +46,7 @@ impl TlsConnectors {
         let build = |unverified: bool| -> Result<TlsConnector, String> {
             let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
                 .with_safe_default_protocol_versions()
-                .map_err(|error| describe(&error))?;
+                .map_err(|error| describe(&error, TRUST))?;
             let builder = if unverified {
                 let verifier = Arc::new(AcceptAny(Arc::clone(&provider)));
                 builder.dangerous().with_custom_certificate_verifier(verifier)
@@ -55,7 +59,7 @@ impl TlsConnectors {
                     let read_key = PrivateKeyDer::from_pem_file(key);
                     let read_key = read_key.map_err(|error| format!("{}: {}", key.display(), describe_pem(&error)))?;
                     let built = builder.with_client_auth_cert(read(certificate)?, read_key);
-                    built.map_err(|error| format!("{}: {}", certificate.display(), describe(&error)))?
+                    built.map_err(|error| format!("{}: {}", certificate.display(), describe(&error, TRUST)))?
                 }
             };
             Ok(TlsConnector::from(Arc::new(built)))

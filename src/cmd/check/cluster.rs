@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     deadline::answered,
-    kube_client::{self, api_error, innermost},
+    kube_client::{self, api_error},
 };
 
 /// Pods per page of a list request.
@@ -62,7 +62,7 @@ async fn request_version(client: &Client, clocks: &mut Clocks) -> Result<String,
     let sent = SystemTime::now();
     let response = answered(client.send(request))
         .await?
-        .map_err(|error| innermost(&error))?;
+        .map_err(|error| causes::innermost(&error))?;
     clocks.record_date("the API server", response.headers(), (sent, SystemTime::now()));
     if !response.status().is_success() {
         return Err(format!("/version returned {}", response.status()));

@@ -220,14 +220,8 @@ impl Webhook {
             ))),
             Err(error) => Err(AuthorizerError(format!(
                 "the webhook is unavailable: {}",
-                innermost(&error)
+                causes::innermost(&error)
             ))),
         }
     }
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source())
-        .last()
-        .map_or_else(String::new, ToString::to_string)
 }

@@ -16,7 +16,6 @@ mod serve;
 mod sessions;
 mod state;
 mod tls;
-mod tls_error;
 mod websocket;
 
 pub use self::{

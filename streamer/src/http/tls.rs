@@ -21,7 +21,10 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::tls_error::{describe, describe_pem};
+use causes::tls::{describe, describe_pem};
+
+/// The remedy for a certificate of an unknown authority.
+const TRUST: &str = "use a certificate of a trusted authority";
 
 /// Interval at which the files are checked for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -158,7 +161,7 @@ impl Files {
         TlsError::Pair {
             certificate: self.certificate.clone(),
             key: self.key.clone(),
-            reason: describe(error),
+            reason: describe(error, TRUST),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Words for errors of the Kubernetes API, whose own messages contain debug output.
 
-use std::error::Error;
-
 use kube::runtime::watcher;
 
+use crate::innermost;
+
 /// Returns the API's message, or the cause if there was no answer.
-pub(super) fn describe(error: &kube::Error) -> String {
+pub fn describe(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if status.message.is_empty() => {
             format!("the Kubernetes API returned status {}", status.code)
@@ -19,21 +19,13 @@ pub(super) fn describe(error: &kube::Error) -> String {
 }
 
 /// Returns the cause of a failed watch.
-pub(super) fn describe_watch(error: &watcher::Error) -> String {
+pub fn describe_watch(error: &watcher::Error) -> String {
     use watcher::Error;
     match error {
         Error::InitialListFailed(error) | Error::WatchStartFailed(error) | Error::WatchFailed(error) => describe(error),
         Error::WatchError(status) => status.message.clone(),
         Error::NoResourceVersion => error.to_string(),
     }
-}
-
-fn innermost(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -1,31 +1,19 @@
-//! Words for TLS errors, whose own messages contain debug output.
+//! Words for TLS and PEM errors, whose own messages contain debug output.
 
 use std::io;
 
-use rustls::{CertificateError, Error};
+use rustls::{CertificateError, Error, pki_types::pem};
 
-use crate::kube_client::innermost;
-
-/// Returns the cause of a failed request in words: that of TLS, or else the innermost one.
-pub(crate) fn describe_request(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let of_io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(error) = of_io
-            .and_then(|error| error.downcast_ref())
-            .or_else(|| error.downcast_ref())
-        {
-            return describe(error);
-        }
-        cause = error.source();
-    }
-    innermost(error)
+/// Returns the TLS error inside an I/O error, if it is one.
+pub fn of_io(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
 }
 
-/// Returns the cause of a TLS error in words.
-fn describe(error: &Error) -> String {
+/// Returns the cause of a TLS error in words. `trust` is the remedy for a certificate of an unknown
+/// authority.
+pub fn describe(error: &Error, trust: &str) -> String {
     let text = match error {
-        Error::InvalidCertificate(cause) => return describe_certificate(cause).to_owned(),
+        Error::InvalidCertificate(cause) => return describe_certificate(cause, trust),
         Error::InconsistentKeys(_) => "the key does not match the certificate",
         Error::InvalidMessage(_) => "the peer does not use TLS; check the port and the scheme",
         Error::PeerIncompatible(_) => "the peer supports neither TLS 1.2 nor TLS 1.3 with a common cipher suite",
@@ -41,12 +29,10 @@ fn describe(error: &Error) -> String {
     text.to_owned()
 }
 
-fn describe_certificate(error: &CertificateError) -> &'static str {
+fn describe_certificate(error: &CertificateError, trust: &str) -> String {
     use CertificateError as Cause;
-    match error {
-        Cause::UnknownIssuer => {
-            "the certificate's issuer is not trusted; set SSL_CERT_FILE to the PEM file of its certificate authority"
-        }
+    let text = match error {
+        Cause::UnknownIssuer => return format!("the certificate's issuer is not trusted; {trust}"),
         Cause::Expired | Cause::ExpiredContext { .. } => "the certificate has expired; renew it",
         Cause::NotValidYet | Cause::NotValidYetContext { .. } => "the certificate is not valid yet; check the clocks",
         Cause::NotValidForName | Cause::NotValidForNameContext { .. } => {
@@ -60,7 +46,8 @@ fn describe_certificate(error: &CertificateError) -> &'static str {
             "the certificate is that of a certificate authority; use a server certificate"
         }
         _ => "the certificate is invalid",
-    }
+    };
+    text.to_owned()
 }
 
 /// Separates the words of a camel-case name.
@@ -73,6 +60,19 @@ fn words(name: &str) -> String {
         words.push(c.to_ascii_lowercase());
     }
     words
+}
+
+/// Returns the cause of a PEM error in words.
+pub fn describe_pem(error: &pem::Error) -> String {
+    let text = match error {
+        pem::Error::Io(error) => return error.to_string(),
+        pem::Error::MissingSectionEnd { .. } => "a PEM section has no end line; the file may be truncated",
+        pem::Error::IllegalSectionStart { .. } => "a PEM section has an invalid first line",
+        pem::Error::Base64Decode(_) => "a PEM section is not valid base64",
+        pem::Error::NoItemsFound => "the file contains no PEM section of the expected kind",
+        _ => "the file is not valid PEM",
+    };
+    text.to_owned()
 }
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
                 "(handshake failure)",
             ),
         ] {
-            let text = describe(&error);
+            let text = describe(&error, "trust it");
             assert!(text.contains(expected), "{text}");
         }
     }
