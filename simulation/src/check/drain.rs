@@ -1,0 +1,206 @@
+//! Checks what the receiver of a drain got: every line at least once, first deliveries in order, or
+//! a gap notice with the process and the count.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    Rule, Violation,
+    printed::{Printed, Unit},
+};
+
+/// A syslog message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// HOSTNAME: the app.
+    pub app: String,
+    /// APP-NAME, or PROCID if that is longer: the process.
+    pub process: String,
+    /// MSG.
+    pub text: String,
+}
+
+/// What a receiver got.
+#[derive(Clone, Debug, Default)]
+pub struct DrainLog {
+    /// The name in violations.
+    pub name: String,
+    /// The app.
+    pub app: String,
+    /// Lines that were printed later must arrive.
+    pub since: Duration,
+    /// Whether it received everything up to the end of the simulation.
+    pub is_complete: bool,
+    /// What it got, in order; what a receiver lost of what its kernel had taken, is not in it.
+    pub messages: Vec<Message>,
+}
+
+/// What gap notices declare of one process.
+#[derive(Default)]
+struct Declared {
+    known: u64,
+    unknown: u64,
+}
+
+/// Checks a drain.
+pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut fail = |rule, detail: String| violations.push(Violation::new(rule, &log.name, detail));
+    let mut arrived: BTreeMap<&Unit, Vec<usize>> = BTreeMap::new();
+    let mut declared: BTreeMap<&str, Declared> = BTreeMap::new();
+    let mut is_covered = false;
+    for message in &log.messages {
+        if message.process == "tributary" {
+            match parse_gap(&message.text) {
+                Some((process, count)) => {
+                    let declared = declared.entry(process).or_default();
+                    declared.known += count.unwrap_or(0);
+                    declared.unknown += u64::from(count.is_none());
+                }
+                None => is_covered |= message.text.starts_with("Error L10"),
+            }
+            continue;
+        }
+        let Some((unit, index)) = printed.find(&message.text) else {
+            fail(Rule::Invented, format!("{:?} was never printed", message.text));
+            continue;
+        };
+        if message.app != log.app || printed.lines(unit).is_some_and(|lines| lines.app != log.app) {
+            fail(Rule::OtherApp, format!("{:?} is of another app", message.text));
+        }
+        let indexes = arrived.entry(unit).or_default();
+        match indexes.last() {
+            Some(last) if index > *last => indexes.push(index),
+            None => indexes.push(index),
+            // Sent again.
+            Some(_) if indexes.binary_search(&index).is_ok() => {}
+            Some(last) => fail(
+                Rule::Order,
+                format!("{:?} (line {index}) arrives first behind line {last}", message.text),
+            ),
+        }
+    }
+    let mut missing: BTreeMap<&str, u64> = BTreeMap::new();
+    for (unit, lines) in printed.units().filter(|(_, lines)| lines.app == log.app) {
+        let indexes = arrived.get(unit).map(Vec::as_slice).unwrap_or_default();
+        let first_due = lines.times.partition_point(|at| *at <= log.since);
+        let start = indexes.first().map_or(first_due, |first| first_due.min(*first));
+        let end = if log.is_complete {
+            lines.times.len()
+        } else {
+            indexes.last().map_or(start, |last| last + 1)
+        };
+        let count = end.saturating_sub(start).saturating_sub(indexes.len());
+        *missing.entry(lines.process.as_str()).or_default() += count as u64;
+    }
+    for (process, missing) in missing {
+        let declared = declared.remove(process).unwrap_or_default();
+        let (known, unknown) = (declared.known, declared.unknown);
+        if missing > known && unknown == 0 && !is_covered {
+            let rule = if known == 0 { Rule::SilentLoss } else { Rule::WrongCount };
+            fail(
+                rule,
+                format!("{missing} lines of {process} are missing, notices declare {known}"),
+            );
+        }
+        // A gap can lie before the drain began; what is resent is declared again.
+        if missing == 0 && known + unknown > 0 && log.since == Duration::ZERO {
+            fail(
+                Rule::FalseGap,
+                format!("no line of {process} is missing, notices declare {known} and {unknown} gaps of unknown size"),
+            );
+        }
+    }
+    violations
+}
+
+/// Parses the text of a gap notice: the process, and the number of lines if it is known.
+fn parse_gap(text: &str) -> Option<(&str, Option<u64>)> {
+    let rest = text
+        .strip_prefix("Error L12: ")
+        .or_else(|| text.strip_prefix("Error L13: "))?;
+    let (count, rest) = match rest.strip_prefix("an unknown number of lines of ") {
+        Some(rest) => (None, rest),
+        None => {
+            let (count, rest) = rest.split_once(' ')?;
+            let rest = rest
+                .strip_prefix("lines of ")
+                .or_else(|| rest.strip_prefix("line of "))?;
+            (Some(count.parse().ok()?), rest)
+        }
+    };
+    Some((rest.split_once(' ')?.0, count))
+}
+
+/// Splits octet-counted syslog messages off a buffer.
+///
+/// # Errors
+/// What is wrong with the framing.
+pub fn split_messages(buffer: &mut Vec<u8>) -> Result<Vec<Message>, String> {
+    let mut messages = Vec::new();
+    let mut used = 0;
+    while let Some(space) = buffer[used..].iter().take(12).position(|byte| *byte == b' ') {
+        let digits = std::str::from_utf8(&buffer[used..used + space]).unwrap_or("");
+        let len: usize = digits
+            .parse()
+            .map_err(|_| format!("{digits:?} is not the length of a message"))?;
+        let start = used + space + 1;
+        let Some(message) = buffer.get(start..start + len) else {
+            break;
+        };
+        messages.push(parse_message(message)?);
+        used = start + len;
+    }
+    buffer.drain(..used);
+    Ok(messages)
+}
+
+/// Parses an RFC 5424 message.
+fn parse_message(message: &[u8]) -> Result<Message, String> {
+    let text = String::from_utf8_lossy(message);
+    let mut fields = text.splitn(8, ' ');
+    let mut field = || {
+        fields
+            .next()
+            .ok_or_else(|| format!("a message with too few fields: {text:?}"))
+    };
+    let (_pri, _time, app, name, proc_id) = (field()?, field()?, field()?, field()?, field()?);
+    let (_msgid, _data) = (field()?, field()?);
+    let process = if proc_id == "-" { name } else { proc_id };
+    Ok(Message {
+        app: app.to_owned(),
+        process: process.to_owned(),
+        text: field().unwrap_or_default().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_split_and_parsed() {
+        let message = "<14>1 2026-11-23T07:00:00.123456Z shop web-1 - - - a  b";
+        let mut buffer = format!("{} {message}{} {}", message.len(), message.len(), &message[..9]).into_bytes();
+        let messages = split_messages(&mut buffer).unwrap();
+        let expected = Message {
+            app: "shop".to_owned(),
+            process: "web-1".to_owned(),
+            text: "a  b".to_owned(),
+        };
+        assert_eq!(messages, [expected]);
+        assert_eq!(buffer, format!("{} {}", message.len(), &message[..9]).into_bytes());
+    }
+
+    #[test]
+    fn a_gap_notice_names_process_and_count() {
+        assert_eq!(
+            parse_gap("Error L13: 7 lines of web-1 lost (seq 13 to 19): not delivered by the bus"),
+            Some(("web-1", Some(7)))
+        );
+        assert_eq!(
+            parse_gap("Error L13: an unknown number of lines of web-1 lost before seq 13"),
+            Some(("web-1", None))
+        );
+        assert_eq!(parse_gap("Error L14 (certificate validation): error=\"x\""), None);
+    }
+}

@@ -1,0 +1,104 @@
+//! What every container printed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// Which output of a container a line was written to, if the source distinguishes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Output {
+    /// Both, in the order in which they were written.
+    Both,
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// A sequence of lines that must arrive in order: the output of one container instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Unit {
+    /// The container id, without the runtime's prefix.
+    pub instance: String,
+    /// Which of its outputs.
+    pub output: Output,
+}
+
+/// The lines of a unit.
+#[derive(Clone, Debug, Default)]
+pub struct UnitLines {
+    /// The app.
+    pub app: String,
+    /// The process, as clients see it.
+    pub process: String,
+    /// When each line was printed, in virtual time.
+    pub times: Vec<Duration>,
+    /// Whether nothing more will be printed.
+    pub has_ended: bool,
+}
+
+/// What every container printed.
+#[derive(Clone, Debug, Default)]
+pub struct Printed {
+    units: BTreeMap<Unit, UnitLines>,
+    by_text: BTreeMap<String, (Unit, usize)>,
+}
+
+impl Printed {
+    /// Adds a unit, or returns the one that exists.
+    pub fn unit(&mut self, unit: &Unit, app: &str, process: &str) -> &mut UnitLines {
+        self.units.entry(unit.clone()).or_insert_with(|| UnitLines {
+            app: app.to_owned(),
+            process: process.to_owned(),
+            ..UnitLines::default()
+        })
+    }
+
+    /// Adds a line, whose text no other line has.
+    pub fn add(&mut self, unit: &Unit, app: &str, process: &str, text: String, at: Duration) {
+        let lines = self.unit(unit, app, process);
+        let index = lines.times.len();
+        lines.times.push(at);
+        self.by_text.insert(text, (unit.clone(), index));
+    }
+
+    /// Marks that a container instance has ended.
+    pub fn end(&mut self, instance: &str) {
+        for (unit, lines) in &mut self.units {
+            if unit.instance == instance {
+                lines.has_ended = true;
+            }
+        }
+    }
+
+    /// Returns unit and index of a line.
+    pub fn find(&self, text: &str) -> Option<(&Unit, usize)> {
+        self.by_text.get(text).map(|(unit, index)| (unit, *index))
+    }
+
+    /// Returns the unit of a stream, by its id.
+    pub fn unit_of_stream(&self, stream: &str) -> Option<&Unit> {
+        let mut parts = stream.split('/');
+        let (container, instance) = (parts.nth(1)?, parts.next()?);
+        let output = match container.split_once(':') {
+            Some((_, "out")) => Output::Out,
+            Some((_, "err")) => Output::Err,
+            _ => Output::Both,
+        };
+        let mut units = self.units.keys();
+        units.find(|unit| unit.instance == instance && unit.output == output)
+    }
+
+    /// Returns all units.
+    pub fn units(&self) -> impl Iterator<Item = (&Unit, &UnitLines)> {
+        self.units.iter()
+    }
+
+    /// Returns the lines of a unit.
+    pub fn lines(&self, unit: &Unit) -> Option<&UnitLines> {
+        self.units.get(unit)
+    }
+
+    /// Returns the number of all lines.
+    pub fn count(&self) -> usize {
+        self.by_text.len()
+    }
+}

@@ -1,0 +1,92 @@
+//! Broken promises.
+
+use std::fmt;
+
+/// A promise that can be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// Lines are missing, and no gap notice says so.
+    SilentLoss,
+    /// A gap notice is about lines that were delivered, or about none.
+    FalseGap,
+    /// The count of a gap notice is not the number of missing lines.
+    WrongCount,
+    /// A line was delivered again under another number.
+    Repeat,
+    /// One number names two lines.
+    NumberReused,
+    /// Lines of a stream are out of order.
+    Order,
+    /// A text that no container printed.
+    Invented,
+    /// A line of another app.
+    OtherApp,
+    /// Not everything arrived after the faults ended.
+    NotCaughtUp,
+    /// A service is not ready after the faults ended.
+    NotReady,
+    /// A service ended or failed to start.
+    ServiceFailed,
+    /// Code panicked.
+    Panic,
+    /// Virtual time stood still, or the work per second never fell.
+    Busy,
+    /// A metric differs from the truth.
+    WrongMetric,
+    /// Memory, files or connections grew beyond their bound.
+    Unbounded,
+    /// A response that the documentation does not allow.
+    Protocol,
+}
+
+impl Rule {
+    /// Returns the name in traces and in the list of known faults.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SilentLoss => "silent-loss",
+            Self::FalseGap => "false-gap",
+            Self::WrongCount => "wrong-count",
+            Self::Repeat => "repeat",
+            Self::NumberReused => "number-reused",
+            Self::Order => "order",
+            Self::Invented => "invented-line",
+            Self::OtherApp => "other-app",
+            Self::NotCaughtUp => "not-caught-up",
+            Self::NotReady => "not-ready",
+            Self::ServiceFailed => "service-failed",
+            Self::Panic => "panic",
+            Self::Busy => "busy",
+            Self::WrongMetric => "wrong-metric",
+            Self::Unbounded => "unbounded",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The promise.
+    pub rule: Rule,
+    /// Who saw it: a tail, a drain, a service.
+    pub observer: String,
+    /// What exactly.
+    pub detail: String,
+}
+
+impl Violation {
+    /// Creates a violation.
+    pub fn new(rule: Rule, observer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            rule,
+            observer: observer.into(),
+            detail: detail.into(),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.rule.name(), self.observer, self.detail)
+    }
+}

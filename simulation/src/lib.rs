@@ -1,0 +1,4 @@
+//! Runs the whole data path on virtual time, with faults from a seed, and checks every promise.
+
+pub mod check;
+pub mod machine;
