@@ -21,6 +21,9 @@ use crate::files::{DirEntry, DirEvent, Metadata, OpenOptions};
 
 /// A simulated machine, or one process on it.
 pub trait Machine: Send + Sync {
+    /// Returns the name in traces.
+    fn name(&self) -> &str;
+
     /// Returns the time of the wall clock since 1970.
     fn wall(&self) -> Duration;
 

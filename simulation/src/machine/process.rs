@@ -174,6 +174,10 @@ fn counts_down(left: &AtomicU64) -> bool {
 }
 
 impl Machine for Process {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     fn wall(&self) -> Duration {
         self.host.clock.now()
     }

@@ -1,0 +1,381 @@
+//! Faults, by kind. A kind can be left out of a run: `--without clock-step`.
+
+use std::{fmt, time::Duration};
+
+/// A process that can be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The collector of the node; on the embedded bus all services.
+    Collector,
+    /// A streamer.
+    Streamer(usize),
+    /// A process of sinks.
+    Sinks(usize),
+}
+
+/// How a process is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kill {
+    /// At once.
+    Now,
+    /// At an await: before its so-many-th next poll.
+    AfterPolls(u64),
+    /// At its so-many-th next durable step, which has no effect then.
+    AfterSteps(u64),
+    /// With its machine: what was not synced is lost.
+    PowerLoss,
+    /// Not at all: it shuts down gracefully.
+    Gracefully,
+}
+
+/// A file that the product keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateFile {
+    /// The checkpoints.
+    Checkpoints,
+    /// The spool.
+    Spool,
+    /// A segment of the embedded bus.
+    Segment,
+    /// The offset of a durable subscription.
+    Offset,
+}
+
+/// What happens to a file while its process is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// It is empty.
+    Empty,
+    /// Its end is missing.
+    Cut,
+    /// A bit is another.
+    Flip,
+    /// It is gone.
+    Remove,
+}
+
+/// Why something fails, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A process ends and starts again.
+    Kill {
+        /// Which.
+        target: Target,
+        /// How.
+        how: Kill,
+        /// When it starts again.
+        down: Duration,
+    },
+    /// A process ends, a file of it is damaged, and it starts again.
+    Damage {
+        /// Which kind of file.
+        file: StateFile,
+        /// What happens to it.
+        damage: Damage,
+        /// When the process starts again.
+        down: Duration,
+    },
+    /// The wall clock of the node steps.
+    NodeClock {
+        /// By how many milliseconds.
+        millis: i64,
+    },
+    /// The wall clock of the services' host steps.
+    ServerClock {
+        /// By how many milliseconds.
+        millis: i64,
+    },
+    /// The wall clock of the node is fast or slow.
+    NodeDrift {
+        /// By how many millionths.
+        millionths: i64,
+    },
+    /// The disk of the services is full.
+    DiskFull(Duration),
+    /// The disk refuses a share of writes and syncs.
+    DiskRefuses(Duration),
+    /// The services can open no file.
+    NoDescriptors(Duration),
+    /// The disk is slow.
+    DiskSlow(Duration),
+    /// Pod status lags behind the kubelet.
+    StatusLag {
+        /// By how much.
+        by: Duration,
+        /// For how long.
+        time: Duration,
+    },
+    /// All log files are rotated, several times in a row.
+    Rotate {
+        /// How often.
+        times: u32,
+    },
+    /// Open follows stay at rotated files.
+    StrandFollows,
+    /// Follows and watches end as if complete.
+    EndStreams,
+    /// Follows and watches break.
+    BreakStreams,
+    /// The API server is away.
+    ApiDown(Duration),
+    /// The kubelet is away.
+    KubeletDown(Duration),
+    /// The container runtime is away.
+    RuntimeDown(Duration),
+    /// Follows send nothing.
+    StallFollows(Duration),
+    /// Watches send nothing.
+    MuteWatches(Duration),
+    /// Log requests are slow.
+    SlowLogs(Duration),
+    /// Requests are refused with 429.
+    ApiBusy(Duration),
+    /// Watches must list again.
+    ExpireWatches,
+    /// Somebody removes a container's rotated log files.
+    RemoveLog {
+        /// Index of the container.
+        container: usize,
+    },
+    /// Somebody truncates a container's log file.
+    TruncateLog {
+        /// Index of the container.
+        container: usize,
+    },
+    /// Lines of both outputs are written in another order than they are stamped.
+    Interleave {
+        /// Index of the container.
+        container: usize,
+    },
+    /// The receiver of the drain reads nothing.
+    ReceiverHangs(Duration),
+    /// The receiver of the drain refuses connections.
+    ReceiverDown(Duration),
+    /// The receiver is killed with what its kernel had taken, and starts again.
+    ReceiverKilled(Duration),
+    /// The receiver is cut off from the network.
+    Partition(Duration),
+    /// The bus is away.
+    BusDown(Duration),
+    /// The bus delivers late, out of order and twice.
+    BusDisorder(Duration),
+    /// Requests to the bus fail, and answers get lost.
+    BusErrors(Duration),
+}
+
+/// The kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "they are named like the faults")]
+pub enum Kind {
+    Kill,
+    KillAtStep,
+    PowerLoss,
+    Shutdown,
+    Damage,
+    NodeClock,
+    ServerClock,
+    NodeDrift,
+    DiskFull,
+    DiskRefuses,
+    NoDescriptors,
+    DiskSlow,
+    StatusLag,
+    Rotate,
+    StrandFollows,
+    EndStreams,
+    BreakStreams,
+    ApiDown,
+    KubeletDown,
+    RuntimeDown,
+    StallFollows,
+    MuteWatches,
+    SlowLogs,
+    ApiBusy,
+    ExpireWatches,
+    RemoveLog,
+    TruncateLog,
+    Interleave,
+    ReceiverHangs,
+    ReceiverDown,
+    ReceiverKilled,
+    Partition,
+    BusDown,
+    BusDisorder,
+    BusErrors,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 35] = [
+        Self::Kill,
+        Self::KillAtStep,
+        Self::PowerLoss,
+        Self::Shutdown,
+        Self::Damage,
+        Self::NodeClock,
+        Self::ServerClock,
+        Self::NodeDrift,
+        Self::DiskFull,
+        Self::DiskRefuses,
+        Self::NoDescriptors,
+        Self::DiskSlow,
+        Self::StatusLag,
+        Self::Rotate,
+        Self::StrandFollows,
+        Self::EndStreams,
+        Self::BreakStreams,
+        Self::ApiDown,
+        Self::KubeletDown,
+        Self::RuntimeDown,
+        Self::StallFollows,
+        Self::MuteWatches,
+        Self::SlowLogs,
+        Self::ApiBusy,
+        Self::ExpireWatches,
+        Self::RemoveLog,
+        Self::TruncateLog,
+        Self::Interleave,
+        Self::ReceiverHangs,
+        Self::ReceiverDown,
+        Self::ReceiverKilled,
+        Self::Partition,
+        Self::BusDown,
+        Self::BusDisorder,
+        Self::BusErrors,
+    ];
+
+    /// Returns the name in traces and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::KillAtStep => "kill-at-step",
+            Self::PowerLoss => "power-loss",
+            Self::Shutdown => "shutdown",
+            Self::Damage => "damage",
+            Self::NodeClock => "node-clock",
+            Self::ServerClock => "server-clock",
+            Self::NodeDrift => "node-drift",
+            Self::DiskFull => "disk-full",
+            Self::DiskRefuses => "disk-refuses",
+            Self::NoDescriptors => "no-descriptors",
+            Self::DiskSlow => "disk-slow",
+            Self::StatusLag => "status-lag",
+            Self::Rotate => "rotate",
+            Self::StrandFollows => "strand-follows",
+            Self::EndStreams => "end-streams",
+            Self::BreakStreams => "break-streams",
+            Self::ApiDown => "api-down",
+            Self::KubeletDown => "kubelet-down",
+            Self::RuntimeDown => "runtime-down",
+            Self::StallFollows => "stall-follows",
+            Self::MuteWatches => "mute-watches",
+            Self::SlowLogs => "slow-logs",
+            Self::ApiBusy => "api-busy",
+            Self::ExpireWatches => "expire-watches",
+            Self::RemoveLog => "remove-log",
+            Self::TruncateLog => "truncate-log",
+            Self::Interleave => "interleave",
+            Self::ReceiverHangs => "receiver-hangs",
+            Self::ReceiverDown => "receiver-down",
+            Self::ReceiverKilled => "receiver-killed",
+            Self::Partition => "partition",
+            Self::BusDown => "bus-down",
+            Self::BusDisorder => "bus-disorder",
+            Self::BusErrors => "bus-errors",
+        }
+    }
+
+    /// Returns the kind of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl Fault {
+    /// Returns the kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Kill { how, .. } => match how {
+                Kill::Now | Kill::AfterPolls(_) => Kind::Kill,
+                Kill::AfterSteps(_) => Kind::KillAtStep,
+                Kill::PowerLoss => Kind::PowerLoss,
+                Kill::Gracefully => Kind::Shutdown,
+            },
+            Self::Damage { .. } => Kind::Damage,
+            Self::NodeClock { .. } => Kind::NodeClock,
+            Self::ServerClock { .. } => Kind::ServerClock,
+            Self::NodeDrift { .. } => Kind::NodeDrift,
+            Self::DiskFull(_) => Kind::DiskFull,
+            Self::DiskRefuses(_) => Kind::DiskRefuses,
+            Self::NoDescriptors(_) => Kind::NoDescriptors,
+            Self::DiskSlow(_) => Kind::DiskSlow,
+            Self::StatusLag { .. } => Kind::StatusLag,
+            Self::Rotate { .. } => Kind::Rotate,
+            Self::StrandFollows => Kind::StrandFollows,
+            Self::EndStreams => Kind::EndStreams,
+            Self::BreakStreams => Kind::BreakStreams,
+            Self::ApiDown(_) => Kind::ApiDown,
+            Self::KubeletDown(_) => Kind::KubeletDown,
+            Self::RuntimeDown(_) => Kind::RuntimeDown,
+            Self::StallFollows(_) => Kind::StallFollows,
+            Self::MuteWatches(_) => Kind::MuteWatches,
+            Self::SlowLogs(_) => Kind::SlowLogs,
+            Self::ApiBusy(_) => Kind::ApiBusy,
+            Self::ExpireWatches => Kind::ExpireWatches,
+            Self::RemoveLog { .. } => Kind::RemoveLog,
+            Self::TruncateLog { .. } => Kind::TruncateLog,
+            Self::Interleave { .. } => Kind::Interleave,
+            Self::ReceiverHangs(_) => Kind::ReceiverHangs,
+            Self::ReceiverDown(_) => Kind::ReceiverDown,
+            Self::ReceiverKilled(_) => Kind::ReceiverKilled,
+            Self::Partition(_) => Kind::Partition,
+            Self::BusDown(_) => Kind::BusDown,
+            Self::BusDisorder(_) => Kind::BusDisorder,
+            Self::BusErrors(_) => Kind::BusErrors,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kill { target, how, down } => write!(f, "{target:?} ends ({how:?}) and starts {down:?} later"),
+            Self::Damage { file, damage, down } => {
+                write!(
+                    f,
+                    "a file of {file:?} is damaged ({damage:?}) while its process is down for {down:?}"
+                )
+            }
+            Self::NodeClock { millis } => write!(f, "the clock of the node steps by {millis} ms"),
+            Self::ServerClock { millis } => write!(f, "the clock of the services steps by {millis} ms"),
+            Self::NodeDrift { millionths } => write!(f, "the clock of the node drifts by {millionths} us a second"),
+            Self::DiskFull(time) => write!(f, "the disk is full for {time:?}"),
+            Self::DiskRefuses(time) => write!(f, "the disk refuses writes for {time:?}"),
+            Self::NoDescriptors(time) => write!(f, "no file can be opened for {time:?}"),
+            Self::DiskSlow(time) => write!(f, "the disk is slow for {time:?}"),
+            Self::StatusLag { by, time } => write!(f, "pod status lags by {by:?} for {time:?}"),
+            Self::Rotate { times } => write!(f, "all logs are rotated {times} times"),
+            Self::StrandFollows => write!(f, "open follows stay at rotated files"),
+            Self::EndStreams => write!(f, "follows and watches end"),
+            Self::BreakStreams => write!(f, "follows and watches break"),
+            Self::ApiDown(time) => write!(f, "the API server is away for {time:?}"),
+            Self::KubeletDown(time) => write!(f, "the kubelet is away for {time:?}"),
+            Self::RuntimeDown(time) => write!(f, "the container runtime is away for {time:?}"),
+            Self::StallFollows(time) => write!(f, "follows send nothing for {time:?}"),
+            Self::MuteWatches(time) => write!(f, "watches send nothing for {time:?}"),
+            Self::SlowLogs(time) => write!(f, "log requests are slow for {time:?}"),
+            Self::ApiBusy(time) => write!(f, "requests get 429 for {time:?}"),
+            Self::ExpireWatches => write!(f, "watches must list again"),
+            Self::RemoveLog { container } => write!(f, "rotated log files of container {container} are removed"),
+            Self::TruncateLog { container } => write!(f, "the log file of container {container} is truncated"),
+            Self::Interleave { container } => write!(f, "container {container} prints stamps out of order"),
+            Self::ReceiverHangs(time) => write!(f, "the receiver reads nothing for {time:?}"),
+            Self::ReceiverDown(time) => write!(f, "the receiver refuses connections for {time:?}"),
+            Self::ReceiverKilled(time) => write!(f, "the receiver is killed and starts {time:?} later"),
+            Self::Partition(time) => write!(f, "the receiver is cut off for {time:?}"),
+            Self::BusDown(time) => write!(f, "the bus is away for {time:?}"),
+            Self::BusDisorder(time) => write!(f, "the bus delivers in disorder for {time:?}"),
+            Self::BusErrors(time) => write!(f, "requests to the bus fail for {time:?}"),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What happens in a simulation: generated from a seed as data, so that a failing plan can be made
+//! smaller and run again.
+
+mod action;
+mod fault;
+mod generate;
+
+use std::time::Duration;
+
+pub use action::{Action, Step, TailFormat};
+pub use fault::{Damage, Fault, Kill, Kind, StateFile, Target};
+pub use generate::{Options, generate};
+
+/// How the collector reads containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The Kubernetes log API.
+    Api,
+    /// The node's log files.
+    Files,
+}
+
+/// Which bus carries the lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// The embedded bus: all services in one process.
+    Embedded,
+    /// The model of Pub/Sub: collector, streamers and sinks are processes of their own.
+    PubSub,
+}
+
+/// A container that prints.
+#[derive(Clone, Debug)]
+pub struct ContainerPlan {
+    /// Index of its app.
+    pub app: usize,
+    /// The pod.
+    pub pod: String,
+    /// The container.
+    pub name: String,
+    /// Time between two prints.
+    pub every: Duration,
+    /// Lines a print.
+    pub lines: u32,
+    /// Bytes a line.
+    pub bytes: u32,
+    /// Of so many lines, one goes to standard error; 0: none.
+    pub stderr_every: u32,
+}
+
+/// Everything that a simulation does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// How long things happen. Afterwards everything must become quiet.
+    pub duration: Duration,
+    /// How the collector reads.
+    pub source: Source,
+    /// The bus.
+    pub engine: Engine,
+    /// Names of the apps.
+    pub apps: Vec<String>,
+    /// The containers at the start.
+    pub containers: Vec<ContainerPlan>,
+    /// The kubelet rotates a log at this size.
+    pub rotate_bytes: u64,
+    /// How many files of a container the kubelet keeps.
+    pub rotate_files: usize,
+    /// What happens, in order of time.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Keeps only the steps with these numbers.
+    pub fn keep(&mut self, numbers: &[usize]) {
+        self.steps.retain(|step| numbers.contains(&step.number));
+    }
+
+    /// Returns the kinds of faults in the plan.
+    pub fn kinds(&self) -> Vec<Kind> {
+        let mut kinds: Vec<_> = self.steps.iter().filter_map(|step| step.action.kind()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
+    }
+}
