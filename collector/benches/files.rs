@@ -3,6 +3,12 @@
 //!
 //! `joined` leaves out reading the file, which is up to the operating system.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
+
 mod support;
 
 use std::{fs::File, hint::black_box, io::Read, time::Duration};

@@ -1,5 +1,11 @@
 //! The cost of a line from the frame of a log response to the batch: copy, search, number, slice.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
+
 mod support;
 
 use std::{hint::black_box, time::Duration};

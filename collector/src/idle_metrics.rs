@@ -1,11 +1,8 @@
 //! Metrics of how long running containers have written nothing, without a label per container.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -15,7 +12,10 @@ use prometheus_client::{
     metrics::{MetricType, gauge::ConstGauge},
     registry::Unit,
 };
-use tokio::time::Instant;
+use system::{
+    clock::{Instant, since, steady},
+    collections::HashMap,
+};
 
 /// Thresholds: a minute, ten minutes, an hour.
 const OVER_SECONDS: [u64; 3] = [60, 600, 3600];
@@ -45,7 +45,7 @@ impl IdleMetrics {
     /// Starts tracking a container.
     pub(crate) fn track(&self) -> IdleGuard {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let last_activity = Arc::new(Mutex::new(Instant::now()));
+        let last_activity = Arc::new(Mutex::new(steady()));
         self.0.last_activity.lock().insert(id, Arc::clone(&last_activity));
         IdleGuard {
             id,
@@ -59,7 +59,7 @@ impl IdleMetrics {
         let last_activity = self.0.last_activity.lock();
         last_activity
             .values()
-            .map(|last_activity| last_activity.lock().elapsed().as_secs_f64())
+            .map(|last_activity| since(*last_activity.lock()).as_secs_f64())
             .collect()
     }
 }
@@ -67,7 +67,7 @@ impl IdleMetrics {
 impl IdleGuard {
     /// Records output.
     pub(crate) fn record_activity(&self) {
-        *self.last_activity.lock() = Instant::now();
+        *self.last_activity.lock() = steady();
     }
 }
 

@@ -4,7 +4,7 @@ use bus::{AppName, Fd};
 use serde::{Deserialize, Serialize};
 
 /// Identifies a container instance globally.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceKey {
     /// `metadata.uid`: a recreated pod has the same name and another uid.
     pub pod_uid: String,

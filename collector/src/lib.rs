@@ -8,6 +8,15 @@
 //! limits and sends batches to the bus, through the spool while the bus is unavailable; checkpoints
 //! record what the bus has.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        reason = "tests use the operating system directly"
+    )
+)]
+
 mod anchor;
 mod api;
 mod config;
@@ -30,6 +39,7 @@ mod supervisor;
 use std::{sync::Arc, time::Duration};
 
 use bus::Bus;
+use system::task::spawn_in;
 use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 
@@ -57,7 +67,7 @@ fn rate_limits(config: &Config, bus: &Arc<dyn Bus>) -> (Option<Arc<RateLimits>>,
     };
     let node = config.node_name.as_deref().unwrap_or_default();
     let (rate_limits, publish_notices) = RateLimits::new(config.app_rate, burst, node, Arc::clone(bus));
-    notices.spawn(publish_notices);
+    spawn_in(&mut notices, publish_notices);
     (Some(Arc::new(rate_limits)), notices)
 }
 
@@ -107,7 +117,7 @@ pub async fn run(
             client.clone(),
             Arc::clone(&context.bus),
         );
-        topic_gc_task.spawn(topic_collector.run());
+        spawn_in(&mut topic_gc_task, topic_collector.run());
     }
     let mut pods = PodWatch::new(client.clone(), &config);
     let mut supervisor = Supervisor::new(config, client, context, shutdown.clone());

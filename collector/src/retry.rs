@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use system::random::random;
 
 /// Exponential backoff with jitter that never gives up.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl Backoff {
             .without_max_times();
         Self {
             settings,
-            delays: settings.build(),
+            delays: start(settings),
             max,
         }
     }
@@ -36,8 +37,13 @@ impl Backoff {
 
     /// Starts over with the first delay, after an attempt that succeeded.
     pub fn reset(&mut self) {
-        self.delays = self.settings.build();
+        self.delays = start(self.settings);
     }
+}
+
+/// Starts with the first delay. Without a seed, backon draws one from outside of `system`.
+fn start(settings: ExponentialBuilder) -> ExponentialBackoff {
+    settings.with_jitter_seed(random()).build()
 }
 
 #[cfg(test)]

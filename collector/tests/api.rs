@@ -1,6 +1,11 @@
 //! Guarantees of the collector with `Source::Api`, against a simulated cluster and the embedded
 //! bus.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
 mod chaos;

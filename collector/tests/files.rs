@@ -1,6 +1,11 @@
 //! Guarantees of the collector with `Source::Files`, against a simulated node that writes and
 //! rotates files as a real one does.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 
 mod either_source;

@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use system::clock::{Instant, since, steady};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -130,7 +131,7 @@ impl Follower {
             }
             let mut opened = None;
             let outcome = self.read(state, &mut ended_early, &mut opened).await;
-            if opened.is_some_and(|opened: Instant| opened.elapsed() > STABLE_AFTER) {
+            if opened.is_some_and(|opened: Instant| since(opened) > STABLE_AFTER) {
                 // The connection was stable, so the next failure is a new one.
                 retries.backoff.reset();
             }
@@ -245,7 +246,7 @@ impl Follower {
             return Outcome::Broken("the log may belong to another instance".to_owned());
         }
         self.open_follow = None;
-        *opened = Some(Instant::now());
+        *opened = Some(steady());
         self.stream.start_response();
         let outcome = match &slot {
             Some(slot) => self.read_follow(log, state, slot).await,
@@ -303,8 +304,8 @@ impl Follower {
     /// Reads what the open follow of a deleted pod still holds.
     async fn read_remaining(&mut self) {
         let Some(mut log) = self.open_follow.take() else { return };
-        let deadline = Instant::now() + REMAINING_TIMEOUT;
-        while let Ok(Some(Ok(data))) = timeout(deadline - Instant::now(), self.stream.publish_while(log.next())).await {
+        let deadline = steady() + REMAINING_TIMEOUT;
+        while let Ok(Some(Ok(data))) = timeout(deadline - steady(), self.stream.publish_while(log.next())).await {
             self.stream.read(&data);
             if self.stream.is_mismatched() {
                 // The instance can no longer be verified; the gap is recorded by `end_unread`.

@@ -4,10 +4,13 @@
 //! The limit is learned from the kubelet's refusal. Containers without a slot are polled; a
 //! container that writes takes the slot of one that is idle, because a short file is cheap to poll.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use system::{
+    clock::{Instant, since, steady},
+    collections::HashMap,
+};
 use tokio_util::sync::CancellationToken;
 
 /// A follow without output for this long can be revoked.
@@ -23,7 +26,7 @@ pub struct FollowSlots(Arc<Mutex<HashMap<String, Node>>>);
 #[derive(Debug, Default)]
 struct Node {
     next: u64,
-    open: HashMap<u64, OpenFollow>,
+    open: BTreeMap<u64, OpenFollow>,
     /// The number of open follows when the node refused another, and when.
     limit: Option<(usize, Instant)>,
 }
@@ -49,19 +52,19 @@ impl FollowSlots {
     pub fn acquire(&self, node: &str, is_active: bool) -> Option<FollowSlot> {
         let mut nodes = self.0.lock();
         let here = nodes.entry(node.to_owned()).or_default();
-        if here.limit.is_some_and(|(_, at)| at.elapsed() > LIMIT_TTL) {
+        if here.limit.is_some_and(|(_, at)| since(at) > LIMIT_TTL) {
             here.limit = None;
         }
         if here.limit.is_some_and(|(limit, _)| here.open.len() >= limit) {
             let idle = here.open.iter().min_by_key(|(_, open)| open.record_activity);
-            let idle = idle.filter(|(_, open)| is_active && open.record_activity.elapsed() > IDLE_AFTER);
+            let idle = idle.filter(|(_, open)| is_active && since(open.record_activity) > IDLE_AFTER);
             let id = idle.map(|(id, _)| *id)?;
             here.open.remove(&id)?.revoke.cancel();
         }
         let (id, revoke) = (here.next, CancellationToken::new());
         here.next += 1;
         let open = OpenFollow {
-            record_activity: Instant::now(),
+            record_activity: steady(),
             revoke: revoke.clone(),
         };
         here.open.insert(id, open);
@@ -84,7 +87,7 @@ impl FollowSlot {
             .get_mut(&self.node)
             .and_then(|node| node.open.get_mut(&self.id))
         {
-            open.record_activity = Instant::now();
+            open.record_activity = steady();
         }
     }
 
@@ -99,7 +102,7 @@ impl FollowSlot {
         let node = self.node.clone();
         drop(self);
         if let Some(node) = all.0.lock().get_mut(&node) {
-            node.limit = Some((node.open.len(), Instant::now()));
+            node.limit = Some((node.open.len(), steady()));
         }
     }
 }

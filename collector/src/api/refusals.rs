@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use system::clock::{Instant, steady};
 
 use crate::instance::Instance;
 
@@ -17,7 +17,7 @@ pub struct RefusalLog(Arc<Mutex<Option<Instant>>>);
 impl RefusalLog {
     /// Logs that the API denied access, with the API's message.
     pub fn warn(&self, instance: &Instance, reason: &str) {
-        let now = Instant::now();
+        let now = steady();
         let mut last_warning = self.0.lock();
         if last_warning.is_none_or(|last_warning| now.duration_since(last_warning) >= WARN_INTERVAL) {
             *last_warning = Some(now);

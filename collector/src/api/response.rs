@@ -9,7 +9,8 @@ use futures::{
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
-use tokio::time::{Instant, sleep_until, timeout};
+use system::{clock::steady, random::random_range};
+use tokio::time::{sleep_until, timeout};
 
 use crate::{instance::ContainerState, metrics::GaugeGuard, pods::instances, state_watch::state_changed};
 
@@ -49,7 +50,7 @@ impl Follower {
         let mut rotation_probe: Option<BoxFuture<'static, Option<FileStart>>> = None;
         let _open = GaugeGuard::new(&self.metrics.followed);
         // Jitter keeps a node's follows from renewing at the same time.
-        let renew_at = Instant::now() + self.renew_after.mul_f64(rand::random_range(0.8..=1.0));
+        let renew_at = steady() + self.renew_after.mul_f64(random_range(0.8..=1.0));
         loop {
             tokio::select! {
                 biased;
@@ -95,14 +96,14 @@ impl Follower {
 
     /// Reads a response without follow. Returns `None` if the body ended cleanly.
     pub(crate) async fn read_snapshot(&mut self, mut log: LogBody, state: ContainerState) -> Option<Outcome> {
-        let mut last_frame = Instant::now();
+        let mut last_frame = steady();
         loop {
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return Some(Outcome::Shutdown),
                 () = self.stream.progress() => {}
                 frame = log.next(), if self.stream.has_room() => {
-                    last_frame = Instant::now();
+                    last_frame = steady();
                     match self.handle_frame(frame, state).await {
                         AfterFrame::Continue => {}
                         AfterFrame::CleanEnd => return None,

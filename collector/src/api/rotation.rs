@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bus::Timestamp;
 use bytes::{Bytes, BytesMut};
-use tokio::time::{Instant, timeout};
+use system::clock::{Instant, since, steady};
+use tokio::time::timeout;
 
 use super::request::{LogRequest, LogResponse};
 use crate::{instance::Instance, stream::expected_lines::ExpectedLine};
@@ -55,7 +56,7 @@ impl RotationProbe {
     /// Creates the schedule of a follow that was just opened.
     pub fn new() -> Self {
         Self {
-            last_probe: Instant::now(),
+            last_probe: steady(),
             bytes: 0,
             min_lag: i64::MAX,
             is_behind: false,
@@ -77,12 +78,12 @@ impl RotationProbe {
     /// Returns whether a probe is due.
     pub fn is_due(&self) -> bool {
         (self.bytes >= PROBE_AFTER_BYTES || (self.is_behind && self.bytes > 0))
-            && self.last_probe.elapsed() >= PROBE_INTERVAL
+            && since(self.last_probe) >= PROBE_INTERVAL
     }
 
     /// Marks the start of a probe.
     pub fn started(&mut self) {
-        (self.last_probe, self.bytes) = (Instant::now(), 0);
+        (self.last_probe, self.bytes) = (steady(), 0);
     }
 
     /// Evaluates a probe. Returns the line to expect if the file was not seen before.

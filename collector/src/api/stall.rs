@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use system::clock::{Instant, steady};
+use tokio::time::timeout;
 
 use crate::{
     api::request::{LogRequest, LogResponse},
@@ -71,7 +72,7 @@ impl StallDetector {
     /// Starts tracking now.
     pub fn new() -> Self {
         let mut backoff = Backoff::new(FIRST_PROBE, MAX_PROBE_DELAY);
-        let now = Instant::now();
+        let now = steady();
         Self {
             deadline: now + backoff.next_delay(),
             backoff,
@@ -85,7 +86,7 @@ impl StallDetector {
 
     /// Accounts for received bytes.
     pub fn received(&mut self, bytes: usize) {
-        let now = Instant::now();
+        let now = steady();
         if now.duration_since(self.window_start) > Duration::from_secs(1) {
             (self.is_high_volume, self.window_start, self.bytes) = (self.bytes >= HIGH_VOLUME_BYTES, now, 0);
         }
@@ -120,10 +121,10 @@ impl StallDetector {
     pub fn probe_finished(&mut self, has_missed_lines: bool) {
         self.has_missed_lines = has_missed_lines;
         if !has_missed_lines {
-            self.quick_probe_after = Instant::now() + QUICK_PROBE_PAUSE;
+            self.quick_probe_after = steady() + QUICK_PROBE_PAUSE;
         }
         let grace = if self.is_high_volume { GRACE_HIGH_VOLUME } else { GRACE };
-        self.deadline = Instant::now()
+        self.deadline = steady()
             + if has_missed_lines {
                 grace
             } else {
@@ -160,7 +161,7 @@ mod tests {
     #[test]
     fn an_idle_follow_is_probed_with_backoff_and_replaced_only_if_lines_are_missing() {
         let mut stall = StallDetector::new();
-        let delay = |stall: &StallDetector| stall.deadline() - Instant::now();
+        let delay = |stall: &StallDetector| stall.deadline() - steady();
         assert!(stall.action() == StallAction::Probe && delay(&stall) <= FIRST_PROBE);
         for _ in 0..9 {
             stall.probe_finished(false);
@@ -176,7 +177,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stall_after_high_volume_is_probed_quickly_but_not_at_each_pause() {
         let mut stall = StallDetector::new();
-        let delay = |stall: &StallDetector| stall.deadline() - Instant::now();
+        let delay = |stall: &StallDetector| stall.deadline() - steady();
         for _ in 0..3 {
             stall.received(HIGH_VOLUME_BYTES / 2);
             tokio::time::advance(Duration::from_millis(400)).await;

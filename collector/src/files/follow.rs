@@ -4,16 +4,18 @@ use std::{future, io, path::PathBuf, time::Duration};
 
 use bus::{Fd, GapReason, Timestamp};
 use futures::future::OptionFuture;
+use system::clock::{since, steady};
 use tokio::{
     sync::watch,
     task,
-    time::{Instant, sleep, sleep_until},
+    time::{sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     assemble::LineAssembler,
     checkpointer::FileCheckpointer,
+    path,
     reading::ReadState,
     tail::{Opened, ReadOutcome, Tail},
     watch::{DirChanges, DirWatch, DirWatcher},
@@ -182,7 +184,7 @@ impl FileFollower {
 
     /// Waits until there are files to read.
     async fn open_files(&mut self) -> (OpenOutcome, Option<Tail>, ContainerState) {
-        let since = Instant::now();
+        let started = steady();
         let mut is_warned = false;
         loop {
             let state = *self.state.borrow_and_update();
@@ -195,8 +197,8 @@ impl FileFollower {
                 self.idle_guard = Some(self.metrics.idle.track());
                 return (OpenOutcome::Found, Some(tail), state);
             }
-            let is_late = since.elapsed() > MISSING_LONG;
-            let has_pod = tail.dir().parent().is_some_and(|dir| dir.is_dir());
+            let is_late = since(started) > MISSING_LONG;
+            let has_pod = tail.dir().parent().is_some_and(path::is_dir);
             let has_no_files = opened.is_ok() && has_pod && is_late;
             if !state.present || state.terminated && has_no_files {
                 return (OpenOutcome::FilesGone, None, state);
@@ -223,10 +225,7 @@ impl FileFollower {
     fn open(&mut self, tail: &mut Tail) -> io::Result<Opened> {
         let checkpoint = self.checkpointer.load(&self.stdout, &self.stderr);
         let is_fresh = self.stdout.has_no_lines() && self.stderr.has_no_lines();
-        match tail.open(
-            checkpoint.map(|checkpoint| checkpoint.position).as_ref(),
-            Instant::now(),
-        )? {
+        match tail.open(checkpoint.map(|checkpoint| checkpoint.position).as_ref(), steady())? {
             Opened::Found if checkpoint.is_some() => {
                 self.stdout
                     .resume_after(checkpoint.map_or(0, |checkpoint| checkpoint.out.seq));
@@ -255,11 +254,11 @@ impl FileFollower {
 
     fn read_next(&mut self, reading: &mut ReadState) {
         reading.is_idle = false;
-        let outcome = reading.tail.read_next(&mut self.assembler, Instant::now());
+        let outcome = reading.tail.read_next(&mut self.assembler, steady());
         self.flush_frames(&mut reading.tail);
         match outcome {
             Ok(ReadOutcome::Read) => {
-                reading.quiet_since = Instant::now();
+                reading.quiet_since = steady();
                 if let Some(idle_guard) = &self.idle_guard {
                     idle_guard.record_activity();
                 }
@@ -277,7 +276,7 @@ impl FileFollower {
                 }
                 // Opens files beyond the limit of held ones.
                 reading.scan();
-                reading.quiet_since = Instant::now();
+                reading.quiet_since = steady();
             }
             Ok(ReadOutcome::Idle) => {
                 (reading.may_have_data, reading.is_idle) = (false, true);

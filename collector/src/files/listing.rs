@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use system::files;
+
 use super::{
     log_file::{FileId, read_head_hash},
     path::{self, Name},
@@ -34,20 +36,19 @@ impl ListedFile {
 /// # Errors
 /// I/O errors.
 pub fn list(dir: &Path, number: u32) -> io::Result<Vec<ListedFile>> {
-    let entries = match std::fs::read_dir(dir) {
+    let entries = match files::list(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let mut listed: BTreeMap<Name, ListedFile> = BTreeMap::new();
     for entry in entries {
-        let entry = entry?;
-        let file_name = entry.file_name();
-        let Some((name, is_gz)) = file_name.to_str().and_then(|name| path::parse(name, number)) else {
+        let Some((name, is_gz)) = path::parse(&entry.name, number) else {
             continue;
         };
-        let path = entry.path();
-        let metadata = match std::fs::metadata(&path) {
+        let path = dir.join(&entry.name);
+        // Of the target if it is a symbolic link, as a runtime can make them.
+        let metadata = match files::metadata(&path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),

@@ -1,13 +1,12 @@
 //! Reads one log file, plain or compressed.
 
 use std::{
-    fs::{File, Metadata},
-    io::{self, BufReader, Read, Seek, SeekFrom},
-    os::unix::fs::{FileExt, MetadataExt},
+    io::{self, BufReader, Read},
     path::Path,
 };
 
 use flate2::bufread::MultiGzDecoder;
+use system::files::{File, Metadata, Reader};
 
 use super::path::Name;
 use crate::anchor::fingerprint;
@@ -32,8 +31,8 @@ impl FileId {
     /// Takes the identity from metadata.
     pub fn of(metadata: &Metadata) -> Self {
         Self {
-            dev: metadata.dev(),
-            inode: metadata.ino(),
+            dev: metadata.device,
+            inode: metadata.inode,
         }
     }
 }
@@ -52,7 +51,7 @@ pub struct LogFile {
 
 enum Source {
     Plain(File),
-    Gz(Box<MultiGzDecoder<BufReader<File>>>),
+    Gz(Box<MultiGzDecoder<BufReader<Reader>>>),
 }
 
 impl LogFile {
@@ -64,7 +63,7 @@ impl LogFile {
         let file = File::open(path)?;
         let id = FileId::of(&file.metadata()?);
         let (source, head_hash) = if is_gz {
-            let file = BufReader::with_capacity(GZ_READ_BYTES, file);
+            let file = BufReader::with_capacity(GZ_READ_BYTES, Reader::new(file));
             let source = Source::Gz(Box::new(MultiGzDecoder::new(file)));
             (source, read_head_hash(path, true))
         } else {
@@ -85,7 +84,7 @@ impl LogFile {
     /// I/O errors, or invalid compressed data.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match &mut self.source {
-            Source::Plain(file) => file.read(buffer)?,
+            Source::Plain(file) => file.read_at(buffer, self.offset)?,
             Source::Gz(decoder) => decoder.read(buffer)?,
         };
         self.offset += read as u64;
@@ -98,10 +97,7 @@ impl LogFile {
     /// As [`read`](Self::read); `UnexpectedEof` if the file is shorter.
     pub fn skip_to(&mut self, offset: u64) -> io::Result<()> {
         let has = match &mut self.source {
-            Source::Plain(file) => {
-                file.seek(SeekFrom::Start(offset))?;
-                file.metadata()?.len() >= offset
-            }
+            Source::Plain(file) => file.metadata()?.len >= offset,
             Source::Gz(decoder) => io::copy(&mut decoder.by_ref().take(offset), &mut io::sink())? == offset,
         };
         self.offset = offset;
@@ -123,12 +119,11 @@ impl LogFile {
     /// # Errors
     /// I/O errors.
     pub fn restart_if_truncated(&mut self) -> io::Result<bool> {
-        let Source::Plain(file) = &mut self.source else {
+        let Source::Plain(file) = &self.source else {
             return Ok(false);
         };
-        let truncated = file.metadata()?.len() < self.offset;
+        let truncated = file.metadata()?.len < self.offset;
         if truncated {
-            file.rewind()?;
             (self.offset, self.head_hash) = (0, None);
         }
         Ok(truncated)
@@ -149,7 +144,7 @@ impl LogFile {
 
 /// Returns the hash that identifies a file, or `None` if it has no line yet or cannot be read.
 pub fn read_head_hash(path: &Path, is_gz: bool) -> Option<u64> {
-    let file = File::open(path).ok()?;
+    let file = Reader::new(File::open(path).ok()?);
     let mut head = Vec::with_capacity(HEAD_BYTES);
     let limit = HEAD_BYTES as u64;
     if is_gz {

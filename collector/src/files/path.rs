@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use system::files;
+
 use crate::instance::Instance;
 
 /// Returns a container's directory, `<namespace>_<pod>_<uid>/<container>`.
@@ -19,12 +21,16 @@ pub fn container_dir(root: &Path, instance: &Instance) -> PathBuf {
 /// pods that the API no longer lists.
 pub fn find_container_dir(root: &Path, uid: &str, container: &str) -> Option<PathBuf> {
     let suffix = format!("_{uid}");
-    let entries = std::fs::read_dir(root).ok()?;
-    let named = entries.filter_map(|entry| entry.ok());
-    let found = named
-        .filter(|entry| entry.file_name().as_encoded_bytes().ends_with(suffix.as_bytes()))
-        .map(|entry| entry.path().join(container));
-    found.into_iter().find(|dir| dir.is_dir())
+    let entries = files::list(root).ok()?;
+    let named = entries.iter().filter(|entry| entry.name.ends_with(&suffix));
+    named
+        .map(|entry| root.join(&entry.name).join(container))
+        .find(|dir| is_dir(dir))
+}
+
+/// Returns whether a directory exists, or a symbolic link to one.
+pub fn is_dir(path: &Path) -> bool {
+    files::metadata(path).is_ok_and(|metadata| metadata.is_dir)
 }
 
 /// A file in a container's directory. Ordered as the files were written, the current one last.

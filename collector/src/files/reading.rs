@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use system::clock::{Instant, steady};
 
 use super::{tail::Tail, watch::DirChanges};
 use crate::instance::ContainerState;
@@ -42,7 +42,7 @@ pub struct ReadState {
 impl ReadState {
     /// Creates the state with an immediate scan.
     pub fn new(tail: Tail, state: ContainerState) -> Self {
-        let now = Instant::now();
+        let now = steady();
         Self {
             tail,
             state,
@@ -59,7 +59,7 @@ impl ReadState {
     /// Updates the state of the instance.
     pub fn set_state(&mut self, state: ContainerState) {
         if state.terminated != self.state.terminated || state.present != self.state.present {
-            self.quiet_since = Instant::now();
+            self.quiet_since = steady();
         }
         self.state = state;
     }
@@ -77,7 +77,7 @@ impl ReadState {
     pub fn scan_now(&mut self, is_polling: bool) {
         self.scan();
         self.wake();
-        self.next_scan = Instant::now() + if is_polling { POLL_INTERVAL } else { SCAN_INTERVAL };
+        self.next_scan = steady() + if is_polling { POLL_INTERVAL } else { SCAN_INTERVAL };
     }
 
     /// Schedules a read.
@@ -87,7 +87,7 @@ impl ReadState {
 
     /// Opens new files and returns whether there are any.
     pub fn scan(&mut self) -> bool {
-        let found = match self.tail.scan(Instant::now()) {
+        let found = match self.tail.scan(steady()) {
             Ok(found) => {
                 self.is_failing = false;
                 found

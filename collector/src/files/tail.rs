@@ -6,8 +6,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-
-use tokio::time::Instant;
+use system::clock::Instant;
 
 use super::{
     assemble::LineAssembler,

@@ -1,22 +1,31 @@
-//! Watches containers' directories with inotify.
+//! Watches containers' directories.
 //!
-//! Uses one inotify instance, and one watch per container whatever the number of its files. The
-//! `notify` crate would add a thread and a queue of paths; the `inotify` crate wraps the three
-//! system calls that `rustix`, a dependency anyway, offers without unsafe code.
+//! Uses one notifier, and one watch per container whatever the number of its files.
 
 use std::{
-    collections::HashMap,
+    io,
     path::Path,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
-#[cfg(target_os = "linux")]
-use std::sync::atomic::AtomicBool;
-
+use futures::FutureExt;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use system::{
+    collections::HashMap,
+    files::{DirEvent, DirEventKind, DirNotifier},
+    task,
+};
+use tokio::{sync::Notify, time::sleep};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::path::{self, Name};
+
+/// Events are collected for this long, so that many lines are read at a time.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// The watched directories. Clones share them; dropping the last one stops watching.
 #[derive(Clone)]
@@ -26,13 +35,18 @@ pub struct DirWatcher {
 
 #[derive(Default)]
 struct Shared {
-    #[cfg(target_os = "linux")]
-    kernel: Option<linux::Kernel>,
+    /// `None`: all directories must be polled.
+    source: Option<EventSource>,
     /// A failure to watch a directory is logged once.
-    #[cfg(target_os = "linux")]
     is_warned: AtomicBool,
-    /// By watch descriptor. The instances of one container share a directory and so a watch.
+    /// By watch number. The instances of one container share a directory and so a watch.
     subscriptions: Mutex<HashMap<i32, Vec<Weak<Subscription>>>>,
+}
+
+struct EventSource {
+    notifier: Arc<DirNotifier>,
+    /// Ends the task that dispatches the events.
+    _stop: DropGuard,
 }
 
 /// Reports changes in one directory.
@@ -61,7 +75,27 @@ pub struct DirChanges {
 impl DirWatcher {
     /// Creates the watcher. If inotify is not available, all directories must be polled.
     pub fn new() -> Self {
-        Self { shared: open_watcher() }
+        let notifier = match DirNotifier::new() {
+            Ok(notifier) => Arc::new(notifier),
+            Err(error) => {
+                // Unsupported: not Linux.
+                if error.kind() != io::ErrorKind::Unsupported {
+                    tracing::warn!(%error, "inotify not available, polling all directories; raise fs.inotify.max_user_instances");
+                }
+                return Self { shared: Arc::default() };
+            }
+        };
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            source: Some(EventSource {
+                notifier: Arc::clone(&notifier),
+                _stop: stop.clone().drop_guard(),
+            }),
+            ..Shared::default()
+        });
+        let dispatch = dispatch(notifier, Arc::downgrade(&shared));
+        task::spawn(async move { stop.run_until_cancelled(dispatch).await });
+        Self { shared }
     }
 
     /// Watches the files of the instance with `number` predecessors in a directory.
@@ -104,16 +138,15 @@ impl Drop for DirWatch {
 }
 
 impl Subscription {
-    fn notify(&self, dispatch: FileEvent, name: &str) {
-        let Some((name, is_gz)) = path::parse(name, self.number) else {
+    fn notify(&self, event: &DirEvent) {
+        let Some((name, is_gz)) = path::parse(&event.name, self.number) else {
             return;
         };
         let mut news = self.news.lock();
-        match dispatch {
-            FileEvent::Written => {}
-            FileEvent::Closed if is_gz || news.closed.contains(&name) => {}
-            FileEvent::Closed => news.closed.push(name),
-            FileEvent::Renamed => news.files_changed = true,
+        match event.kind {
+            DirEventKind::Closed if !is_gz && !news.closed.contains(&name) => news.closed.push(name),
+            DirEventKind::Renamed => news.files_changed = true,
+            _ => {}
         }
         drop(news);
         self.notify.notify_one();
@@ -126,194 +159,81 @@ impl Subscription {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "no events without inotify"))]
-enum FileEvent {
-    /// Data was written.
-    Written,
-    /// A writer closed the file.
-    Closed,
-    /// A name appeared or disappeared.
-    Renamed,
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_watcher() -> Arc<Shared> {
-    Arc::default()
-}
-
-#[cfg(not(target_os = "linux"))]
 impl Shared {
-    fn add(&self, _: &Path, _: &Arc<Subscription>) -> Option<i32> {
-        None
-    }
-
-    fn remove(&self, watch: i32, _: &Arc<Subscription>) {
-        self.subscriptions.lock().remove(&watch);
-    }
-}
-
-#[cfg(target_os = "linux")]
-use linux::open_watcher;
-
-#[cfg(target_os = "linux")]
-mod linux {
-    use std::{
-        mem::MaybeUninit,
-        os::fd::OwnedFd,
-        path::Path,
-        sync::{Arc, atomic::Ordering},
-        time::Duration,
-    };
-
-    use rustix::{
-        fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
-        io::Errno,
-    };
-    use tokio::io::unix::AsyncFd;
-    use tokio_util::sync::{CancellationToken, DropGuard};
-
-    use super::{FileEvent, Shared, Subscription, Weak};
-
-    /// Events are collected for this long, so that many lines are read at a time.
-    const GATHER: Duration = Duration::from_millis(1);
-
-    /// Buffer for a few hundred events.
-    const EVENTS_BYTES: usize = 16 << 10;
-
-    pub struct Kernel {
-        inotify: Arc<AsyncFd<OwnedFd>>,
-        _stop: DropGuard,
-    }
-
-    pub fn open_watcher() -> Arc<Shared> {
-        let inotify = match init_inotify() {
-            Ok(inotify) => Arc::new(inotify),
+    fn add(&self, dir: &Path, subscription: &Arc<Subscription>) -> Option<i32> {
+        let source = self.source.as_ref()?;
+        // The lock is taken first: an event may arrive before the watch is registered.
+        let mut subscriptions = self.subscriptions.lock();
+        match source.notifier.add(dir) {
+            Ok(watch) => {
+                subscriptions
+                    .entry(watch)
+                    .or_default()
+                    .push(Arc::downgrade(subscription));
+                Some(watch)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!(%error, "inotify not available, polling all directories; raise fs.inotify.max_user_instances");
-                return Arc::default();
+                if !self.is_warned.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, dir = %dir.display(), "inotify watch failed, polling the directory; raise fs.inotify.max_user_watches");
+                }
+                None
             }
+        }
+    }
+
+    fn remove(&self, watch: i32, subscription: &Arc<Subscription>) {
+        let mut subscriptions = self.subscriptions.lock();
+        let Some(own) = subscriptions.get_mut(&watch) else {
+            return;
         };
-        let stop = CancellationToken::new();
-        let shared = Arc::new(Shared {
-            kernel: Some(Kernel {
-                inotify: Arc::clone(&inotify),
-                _stop: stop.clone().drop_guard(),
-            }),
-            ..Shared::default()
-        });
-        let notify = notify(inotify, Arc::downgrade(&shared));
-        tokio::spawn(async move { stop.run_until_cancelled(notify).await });
-        shared
-    }
-
-    #[expect(
-        deprecated,
-        reason = "the unsafe successor requires a constant descriptor, which an OwnedFd has"
-    )]
-    fn init_inotify() -> std::io::Result<AsyncFd<OwnedFd>> {
-        AsyncFd::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?)
-    }
-
-    /// Dispatches events until the watcher is dropped.
-    async fn notify(inotify: Arc<AsyncFd<OwnedFd>>, shared: Weak<Shared>) {
-        let mut room = [MaybeUninit::uninit(); EVENTS_BYTES];
-        loop {
-            let Ok(mut ready) = inotify.readable().await else {
-                return;
-            };
-            let mut events = inotify::Reader::new(inotify.get_ref(), &mut room);
-            loop {
-                match events.next() {
-                    Ok(event) => {
-                        let Some(shared) = shared.upgrade() else { return };
-                        let name = event.file_name().and_then(|name| name.to_str().ok());
-                        shared.dispatch(event.wd(), event.events(), name.unwrap_or_default());
-                    }
-                    Err(Errno::INTR) => {}
-                    Err(Errno::WOULDBLOCK) => break,
-                    Err(error) => {
-                        tracing::error!(%error, "inotify failed, polling all directories");
-                        return;
-                    }
-                }
+        own.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(subscription)));
+        if own.is_empty() {
+            subscriptions.remove(&watch);
+            if let Some(source) = &self.source {
+                source.notifier.remove(watch);
             }
-            ready.clear_ready();
-            tokio::time::sleep(GATHER).await;
         }
     }
 
-    impl Shared {
-        pub fn add(&self, dir: &Path, subscription: &Arc<Subscription>) -> Option<i32> {
-            let kernel = self.kernel.as_ref()?;
-            let wanted = WatchFlags::MODIFY
-                | WatchFlags::CLOSE_WRITE
-                | WatchFlags::CREATE
-                | WatchFlags::MOVE
-                | WatchFlags::DELETE
-                | WatchFlags::ONLYDIR;
-            // The lock is taken first: an event may arrive before the watch is registered.
-            let mut subscriptions = self.subscriptions.lock();
-            match inotify::add_watch(kernel.inotify.get_ref(), dir, wanted) {
-                Ok(watch) => {
-                    subscriptions
-                        .entry(watch)
-                        .or_default()
-                        .push(Arc::downgrade(subscription));
-                    Some(watch)
-                }
-                Err(Errno::NOENT) => None,
-                Err(error) => {
-                    if !self.is_warned.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(%error, dir = %dir.display(), "inotify watch failed, polling the directory; raise fs.inotify.max_user_watches");
-                    }
-                    None
-                }
-            }
-        }
-
-        pub fn remove(&self, watch: i32, subscription: &Arc<Subscription>) {
-            let mut subscriptions = self.subscriptions.lock();
-            let Some(own) = subscriptions.get_mut(&watch) else {
-                return;
-            };
-            own.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(subscription)));
-            if own.is_empty() {
-                subscriptions.remove(&watch);
-                if let Some(kernel) = &self.kernel {
-                    // The kernel removes the watch together with the directory.
-                    let _ = inotify::remove_watch(kernel.inotify.get_ref(), watch);
-                }
-            }
-        }
-
-        fn dispatch(&self, watch: i32, what: ReadFlags, name: &str) {
-            let mut subscriptions = self.subscriptions.lock();
-            if what.contains(ReadFlags::QUEUE_OVERFLOW) {
+    fn dispatch(&self, event: &DirEvent) {
+        let mut subscriptions = self.subscriptions.lock();
+        match event.kind {
+            DirEventKind::Overflow => {
                 tracing::debug!("inotify queue overflowed, scanning all directories");
-                return subscriptions
+                subscriptions
                     .values()
                     .flatten()
                     .filter_map(Weak::upgrade)
                     .for_each(|subscription| subscription.notify_overflow());
             }
-            if what.contains(ReadFlags::IGNORED) {
-                // The directory is gone. Its descriptor is not reused.
-                subscriptions.remove(&watch);
-                return;
+            DirEventKind::Removed => {
+                subscriptions.remove(&event.watch);
             }
-            let dispatch = if what.contains(ReadFlags::MODIFY) {
-                FileEvent::Written
-            } else if what.contains(ReadFlags::CLOSE_WRITE) {
-                FileEvent::Closed
-            } else {
-                FileEvent::Renamed
-            };
-            let subscription = subscriptions.get(&watch).into_iter().flatten();
-            subscription
-                .filter_map(Weak::upgrade)
-                .for_each(|subscription| subscription.notify(dispatch, name));
+            DirEventKind::Written | DirEventKind::Closed | DirEventKind::Renamed => {
+                let watched = subscriptions.get(&event.watch).into_iter().flatten();
+                watched
+                    .filter_map(Weak::upgrade)
+                    .for_each(|subscription| subscription.notify(event));
+            }
         }
+    }
+}
+
+/// Dispatches events until the watcher is dropped or the notifier fails.
+async fn dispatch(notifier: Arc<DirNotifier>, shared: Weak<Shared>) {
+    let mut next = notifier.next().await;
+    while let Some(event) = next {
+        let Some(shared) = shared.upgrade() else { return };
+        shared.dispatch(&event);
+        drop(shared);
+        next = match notifier.next().now_or_never() {
+            Some(next) => next,
+            None => {
+                sleep(GATHER).await;
+                notifier.next().await
+            }
+        };
     }
 }
 

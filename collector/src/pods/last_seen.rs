@@ -1,6 +1,6 @@
 //! The newest known instance of each container, to detect instances that were never seen.
 
-use std::collections::HashMap;
+use system::collections::HashMap;
 
 use crate::instance::InstanceKey;
 

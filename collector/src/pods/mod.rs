@@ -14,7 +14,11 @@ use kube::{
     Api,
     runtime::watcher::{self, Event, watcher},
 };
-use tokio::time::{Instant, sleep_until};
+use system::{
+    clock::{Instant, steady},
+    random::random_range,
+};
+use tokio::time::sleep_until;
 
 use crate::{config::Config, retry::Backoff};
 use causes::kubernetes::describe_watch;
@@ -66,7 +70,7 @@ impl PodWatch {
             relist_every: settings.relist_every,
             relist_at: relist_at(settings.relist_every),
             backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
-            not_before: Instant::now(),
+            not_before: steady(),
             is_failing: false,
         }
     }
@@ -141,7 +145,7 @@ impl PodWatch {
         }
         self.is_failing = true;
         let requested = retry_after(error).unwrap_or_default().min(MAX_RETRY_AFTER);
-        self.not_before = Instant::now() + self.backoff.next_delay().max(requested);
+        self.not_before = steady() + self.backoff.next_delay().max(requested);
     }
 }
 
@@ -161,5 +165,5 @@ fn retry_after(error: &watcher::Error) -> Option<Duration> {
 
 /// Jitter keeps a cluster's collectors from listing at the same time.
 fn relist_at(every: Duration) -> Instant {
-    Instant::now() + every.mul_f64(rand::random_range(0.8..=1.2))
+    steady() + every.mul_f64(random_range(0.8..=1.2))
 }

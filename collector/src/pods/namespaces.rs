@@ -1,11 +1,15 @@
 //! Selects namespaces by label.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, api::ListParams};
-use tokio::time::{Instant, sleep_until, timeout};
+use system::{
+    clock::{Instant, steady},
+    collections::HashSet,
+};
+use tokio::time::{sleep_until, timeout};
 
 use crate::retry::Backoff;
 use causes::kubernetes::describe;
@@ -50,9 +54,9 @@ impl Namespaces {
             client,
             selector: selector.to_owned(),
             selected: None,
-            unselected: HashSet::new(),
-            due: Instant::now(),
-            listed: Instant::now(),
+            unselected: HashSet::default(),
+            due: steady(),
+            listed: steady(),
             backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
             list: None,
         });
@@ -111,7 +115,7 @@ impl Selection {
         match listed {
             Ok(selected) => {
                 self.backoff.reset();
-                self.listed = Instant::now();
+                self.listed = steady();
                 self.due = self.listed + LIST_INTERVAL;
                 let selected = Some(selected);
                 let is_changed = self.selected != selected;
@@ -120,7 +124,7 @@ impl Selection {
             }
             Err(error) => {
                 tracing::warn!(error, "namespace list failed, retrying");
-                self.due = Instant::now() + self.backoff.next_delay();
+                self.due = steady() + self.backoff.next_delay();
                 false
             }
         }

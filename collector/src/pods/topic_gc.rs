@@ -1,17 +1,18 @@
 //! Deletes topics that no app uses (delivery rule 23): no namespace or pod of the app is left, no
 //! drain subscribes to it, and its lines are older than the retention.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bus::{AppName, Bus};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::PartialObjectMeta};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout};
+use system::{
+    clock::{Instant, steady},
+    collections::{HashMap, HashSet},
+    random::random_range,
+};
+use tokio::time::timeout;
 
 use crate::config::{AppFrom, TopicGc};
 use causes::kubernetes::describe as describe_api_error;
@@ -38,7 +39,7 @@ impl TopicCollector {
             app_from,
             client,
             bus,
-            unused_since: HashMap::new(),
+            unused_since: HashMap::default(),
         }
     }
 
@@ -46,7 +47,7 @@ impl TopicCollector {
     pub(crate) async fn run(mut self) {
         loop {
             // Jitter keeps collectors that started together apart.
-            let wait = self.settings.interval.mul_f64(rand::random_range(0.5..=1.5));
+            let wait = self.settings.interval.mul_f64(random_range(0.5..=1.5));
             tokio::time::sleep(wait).await;
             if let Err(error) = self.collect().await {
                 tracing::warn!(%error, "topic garbage collection failed");
@@ -67,7 +68,7 @@ impl TopicCollector {
             .into_iter()
             .collect();
         let existing_apps = self.existing_apps().await?;
-        let now = Instant::now();
+        let now = steady();
         let before = std::mem::take(&mut self.unused_since);
         for app in topics {
             if existing_apps.contains(app.as_str()) || drained.contains(&app) {

@@ -8,9 +8,10 @@ use futures::{
     FutureExt,
     future::{BoxFuture, OptionFuture},
 };
+use system::clock::{Instant, since, steady};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -196,7 +197,7 @@ impl Outbox {
             && let InFlight::Publishing(publishing) = &mut self.in_flight
         {
             if !self.spool.append(&publishing.entry) {
-                self.no_spill_before = Some(Instant::now() + SPOOL_RETRY);
+                self.no_spill_before = Some(steady() + SPOOL_RETRY);
                 return;
             }
             self.spool.mark_in_flight();
@@ -205,7 +206,7 @@ impl Outbox {
         }
         while let Some(entry) = self.queue.pop_front() {
             if !self.spool.append(&entry) {
-                self.no_spill_before = Some(Instant::now() + SPOOL_RETRY);
+                self.no_spill_before = Some(steady() + SPOOL_RETRY);
                 self.queue.push_front(entry);
                 return;
             }
@@ -283,7 +284,7 @@ impl Outbox {
             drop(permit);
             response.unwrap_or_else(|_| Err(BusError::Store(io::ErrorKind::TimedOut.into())))
         };
-        let started_at = Instant::now();
+        let started_at = steady();
         self.unconfirmed_since.get_or_insert(started_at);
         self.in_flight = InFlight::Publishing(Publishing {
             entry,
@@ -317,7 +318,7 @@ impl Outbox {
     }
 
     fn on_accepted(&mut self, publishing: Publishing) {
-        self.context.metrics.published(publishing.started_at.elapsed());
+        self.context.metrics.published(since(publishing.started_at));
         if self.is_retrying {
             tracing::info!(stream = self.checkpoint.stream(), "publishing recovered");
         }

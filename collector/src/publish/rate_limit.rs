@@ -4,14 +4,18 @@
 //! Lines are numbered before the limit applies. Dropped lines become a gap, and a platform message
 //! in the app's log states the limit.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bus::{
     AppName, Batch, Bus, Epoch, StreamId, StreamMetadata, Timestamp,
     notice::{self, Notice, TRIBUTARY},
 };
 use parking_lot::Mutex;
-use tokio::{sync::mpsc, time::Instant};
+use system::{
+    clock::{Instant, since, steady},
+    collections::HashMap,
+};
+use tokio::sync::mpsc;
 
 use crate::retry::Backoff;
 
@@ -59,7 +63,7 @@ impl RateLimits {
         let mut buckets = self.buckets.lock();
         let bucket = buckets.entry(app.clone()).or_insert_with(|| Bucket {
             tokens: self.burst,
-            at: Instant::now(),
+            at: steady(),
             is_exhausted: false,
             last_notice: None,
         });
@@ -74,9 +78,9 @@ impl RateLimits {
         if bucket.is_exhausted
             && bucket
                 .last_notice
-                .is_none_or(|last_notice| last_notice.elapsed() >= NOTICE_INTERVAL)
+                .is_none_or(|last_notice| since(last_notice) >= NOTICE_INTERVAL)
         {
-            bucket.last_notice = Some(Instant::now());
+            bucket.last_notice = Some(steady());
             // If the queue is full, the message is sent the next time.
             let _ = self.notices.try_send((app.clone(), Timestamp::now()));
         }
@@ -86,7 +90,7 @@ impl RateLimits {
 
 impl Bucket {
     fn refill(&mut self, rate: f64, burst: f64) {
-        let now = Instant::now();
+        let now = steady();
         self.tokens = (self.tokens + rate * (now - self.at).as_secs_f64()).min(burst);
         self.at = now;
     }
@@ -118,7 +122,7 @@ async fn publish_notices(
     let Ok(stream) = StreamId::new(TRIBUTARY, "collector", node_name, Epoch::new()) else {
         return;
     };
-    let mut seqs: HashMap<AppName, u64> = HashMap::new();
+    let mut seqs: HashMap<AppName, u64> = HashMap::default();
     while let Some((app, at)) = queued_notices.recv().await {
         let seq = seqs.entry(app.clone()).or_default();
         let batch = Batch {

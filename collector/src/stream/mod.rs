@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use bus::{Batch, Content, Gap, GapReason, StreamId, StreamMetadata, Timestamp};
 use futures::future::OptionFuture;
-use tokio::time::{Instant, sleep_until};
+use system::clock::{Instant, steady};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -307,7 +308,7 @@ impl Stream {
 
     /// Bounds the wait of collected data by [`SPOOL_AFTER`].
     fn schedule_flush(&mut self) {
-        self.flush_since.get_or_insert_with(Instant::now);
+        self.flush_since.get_or_insert_with(steady);
     }
 
     fn flush_all(&mut self) {

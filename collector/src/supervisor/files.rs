@@ -1,7 +1,7 @@
 //! Tasks of instances whose files are read: one task for both outputs, under the key of standard
 //! output.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use bus::{Epoch, Fd, StreamId, StreamMetadata};
 
@@ -20,7 +20,7 @@ impl Supervisor {
     }
 
     /// Removes the checkpoints of standard error, which the task of standard output handles.
-    pub(super) fn drop_stderr_checkpoints(&self, checkpoints: &mut HashMap<InstanceKey, Checkpoint>) {
+    pub(super) fn drop_stderr_checkpoints(&self, checkpoints: &mut BTreeMap<InstanceKey, Checkpoint>) {
         if self.dir_watcher.is_some() {
             let outs: Vec<_> = checkpoints
                 .keys()

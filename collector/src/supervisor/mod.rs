@@ -4,15 +4,15 @@
 mod files;
 mod tasks;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bus::{AppName, Bus, Fd};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
+use system::{
+    collections::{HashMap, HashSet},
+    task::spawn_in,
+};
 use tokio::{
     sync::watch,
     task::{self, JoinSet},
@@ -60,7 +60,7 @@ pub struct Supervisor {
     /// The uids of a list that is being received.
     listing: Option<HashSet<String>>,
     /// Checkpoints from before the start that no pod has claimed; `None` after the first list.
-    unclaimed: Option<HashMap<InstanceKey, Checkpoint>>,
+    unclaimed: Option<BTreeMap<InstanceKey, Checkpoint>>,
 }
 
 struct ListedPod {
@@ -90,7 +90,7 @@ impl TrackedInstance {
 impl Supervisor {
     /// Creates a supervisor without pods.
     pub fn new(config: Config, client: kube::Client, context: PublishContext, shutdown: CancellationToken) -> Self {
-        let unclaimed: HashMap<_, _> = context.checkpoints.all().into_iter().collect();
+        let unclaimed: BTreeMap<_, _> = context.checkpoints.all().into_iter().collect();
         let mut last_seen = LastSeen::default();
         // The checkpoint of standard error belongs to that of standard output.
         for (key, checkpoint) in unclaimed.iter().filter(|(key, _)| key.fd() != Some(Fd::Err)) {
@@ -107,11 +107,11 @@ impl Supervisor {
             slots: FollowSlots::default(),
             refusals: RefusalLog::default(),
             tasks: JoinSet::new(),
-            keys: HashMap::new(),
+            keys: HashMap::default(),
             topics: JoinSet::new(),
-            apps: HashMap::new(),
-            instances: HashMap::new(),
-            pods: HashMap::new(),
+            apps: HashMap::default(),
+            instances: HashMap::default(),
+            pods: HashMap::default(),
             listing: None,
         }
     }
@@ -119,7 +119,7 @@ impl Supervisor {
     /// Applies a watch event.
     pub fn apply(&mut self, event: Event<Pod>) {
         match event {
-            Event::Init => self.listing = Some(HashSet::new()),
+            Event::Init => self.listing = Some(HashSet::default()),
             Event::InitApply(pod) => {
                 if let (Some(listing), Some(uid)) = (&mut self.listing, &pod.metadata.uid) {
                     listing.insert(uid.clone());
@@ -214,8 +214,8 @@ impl Supervisor {
             return;
         }
         self.apps.insert(app.clone(), 1);
-        self.topics
-            .spawn(create_topic(Arc::clone(&self.context.bus), app.clone()));
+        let create = create_topic(Arc::clone(&self.context.bus), app.clone());
+        spawn_in(&mut self.topics, create);
     }
 
     fn uncount_pod(&mut self, app: &AppName) {

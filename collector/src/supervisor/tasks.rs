@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bus::{Fd, StreamMetadata, Timestamp};
 use futures::FutureExt;
+use system::task::spawn_in;
 use tokio::{
     task::{self, JoinError},
     time::sleep,
@@ -96,7 +97,7 @@ impl Supervisor {
         };
         let shutdown = self.shutdown.clone();
         if checkpoint.ended {
-            let task = self.tasks.spawn(wait_until_absent(tracked.state.subscribe(), shutdown));
+            let task = spawn_in(&mut self.tasks, wait_until_absent(tracked.state.subscribe(), shutdown));
             self.keys.insert(task.id(), key);
             return;
         }
@@ -130,7 +131,7 @@ impl Supervisor {
             shutdown.run_until_cancelled(sleep(wait)).await;
             work.await
         };
-        let task = self.tasks.spawn(work.instrument(span));
+        let task = spawn_in(&mut self.tasks, work.instrument(span));
         self.keys.insert(task.id(), key);
     }
 

@@ -86,8 +86,15 @@ pub fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if let Ok(name) = entry.file_name().into_string() {
-            let is_dir = entry.file_type()?.is_dir();
-            entries.push(DirEntry { name, is_dir });
+            match entry.file_type() {
+                Ok(kind) => entries.push(DirEntry {
+                    name,
+                    is_dir: kind.is_dir(),
+                }),
+                // Removed since it was read, on a file system whose directories have no types.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
