@@ -3,3 +3,7 @@
 pub mod check;
 pub mod machine;
 pub mod plan;
+pub mod run;
+pub mod shrink;
+pub mod trace;
+pub mod world;

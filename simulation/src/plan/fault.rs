@@ -90,6 +90,10 @@ pub enum Fault {
         /// By how many millionths.
         millionths: i64,
     },
+    /// Winter time begins: the node's local time goes back an hour.
+    WinterTime,
+    /// The wall clock of the node stands still.
+    FreezeClock(Duration),
     /// The disk of the services is full.
     DiskFull(Duration),
     /// The disk refuses a share of writes and syncs.
@@ -124,6 +128,8 @@ pub enum Fault {
     RuntimeDown(Duration),
     /// Follows send nothing.
     StallFollows(Duration),
+    /// Requests get no answer.
+    StallRequests(Duration),
     /// Watches send nothing.
     MuteWatches(Duration),
     /// Log requests are slow.
@@ -175,6 +181,8 @@ pub enum Kind {
     NodeClock,
     ServerClock,
     NodeDrift,
+    WinterTime,
+    FreezeClock,
     DiskFull,
     DiskRefuses,
     NoDescriptors,
@@ -188,6 +196,7 @@ pub enum Kind {
     KubeletDown,
     RuntimeDown,
     StallFollows,
+    StallRequests,
     MuteWatches,
     SlowLogs,
     ApiBusy,
@@ -206,7 +215,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::Kill,
         Self::KillAtStep,
         Self::PowerLoss,
@@ -215,6 +224,8 @@ impl Kind {
         Self::NodeClock,
         Self::ServerClock,
         Self::NodeDrift,
+        Self::WinterTime,
+        Self::FreezeClock,
         Self::DiskFull,
         Self::DiskRefuses,
         Self::NoDescriptors,
@@ -228,6 +239,7 @@ impl Kind {
         Self::KubeletDown,
         Self::RuntimeDown,
         Self::StallFollows,
+        Self::StallRequests,
         Self::MuteWatches,
         Self::SlowLogs,
         Self::ApiBusy,
@@ -255,6 +267,8 @@ impl Kind {
             Self::NodeClock => "node-clock",
             Self::ServerClock => "server-clock",
             Self::NodeDrift => "node-drift",
+            Self::WinterTime => "winter-time",
+            Self::FreezeClock => "freeze-clock",
             Self::DiskFull => "disk-full",
             Self::DiskRefuses => "disk-refuses",
             Self::NoDescriptors => "no-descriptors",
@@ -268,6 +282,7 @@ impl Kind {
             Self::KubeletDown => "kubelet-down",
             Self::RuntimeDown => "runtime-down",
             Self::StallFollows => "stall-follows",
+            Self::StallRequests => "stall-requests",
             Self::MuteWatches => "mute-watches",
             Self::SlowLogs => "slow-logs",
             Self::ApiBusy => "api-busy",
@@ -305,6 +320,8 @@ impl Fault {
             Self::NodeClock { .. } => Kind::NodeClock,
             Self::ServerClock { .. } => Kind::ServerClock,
             Self::NodeDrift { .. } => Kind::NodeDrift,
+            Self::WinterTime => Kind::WinterTime,
+            Self::FreezeClock(_) => Kind::FreezeClock,
             Self::DiskFull(_) => Kind::DiskFull,
             Self::DiskRefuses(_) => Kind::DiskRefuses,
             Self::NoDescriptors(_) => Kind::NoDescriptors,
@@ -318,6 +335,7 @@ impl Fault {
             Self::KubeletDown(_) => Kind::KubeletDown,
             Self::RuntimeDown(_) => Kind::RuntimeDown,
             Self::StallFollows(_) => Kind::StallFollows,
+            Self::StallRequests(_) => Kind::StallRequests,
             Self::MuteWatches(_) => Kind::MuteWatches,
             Self::SlowLogs(_) => Kind::SlowLogs,
             Self::ApiBusy(_) => Kind::ApiBusy,
@@ -349,6 +367,8 @@ impl fmt::Display for Fault {
             Self::NodeClock { millis } => write!(f, "the clock of the node steps by {millis} ms"),
             Self::ServerClock { millis } => write!(f, "the clock of the services steps by {millis} ms"),
             Self::NodeDrift { millionths } => write!(f, "the clock of the node drifts by {millionths} us a second"),
+            Self::WinterTime => write!(f, "winter time begins on the node"),
+            Self::FreezeClock(time) => write!(f, "the clock of the node stands still for {time:?}"),
             Self::DiskFull(time) => write!(f, "the disk is full for {time:?}"),
             Self::DiskRefuses(time) => write!(f, "the disk refuses writes for {time:?}"),
             Self::NoDescriptors(time) => write!(f, "no file can be opened for {time:?}"),
@@ -362,6 +382,7 @@ impl fmt::Display for Fault {
             Self::KubeletDown(time) => write!(f, "the kubelet is away for {time:?}"),
             Self::RuntimeDown(time) => write!(f, "the container runtime is away for {time:?}"),
             Self::StallFollows(time) => write!(f, "follows send nothing for {time:?}"),
+            Self::StallRequests(time) => write!(f, "requests get no answer for {time:?}"),
             Self::MuteWatches(time) => write!(f, "watches send nothing for {time:?}"),
             Self::SlowLogs(time) => write!(f, "log requests are slow for {time:?}"),
             Self::ApiBusy(time) => write!(f, "requests get 429 for {time:?}"),

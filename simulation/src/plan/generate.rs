@@ -152,7 +152,7 @@ impl Generator<'_> {
             Kind::StrandFollows | Kind::StallFollows | Kind::SlowLogs | Kind::RuntimeDown | Kind::KubeletDown => {
                 source == Source::Api
             }
-            Kind::RemoveLog | Kind::TruncateLog => source == Source::Files,
+            Kind::RemoveLog | Kind::TruncateLog | Kind::WinterTime => source == Source::Files,
             Kind::BusDown | Kind::BusDisorder | Kind::BusErrors => engine == Engine::PubSub,
             _ => true,
         };
@@ -206,6 +206,8 @@ impl Generator<'_> {
             Kind::NodeDrift => Fault::NodeDrift {
                 millionths: self.random.random_range(-20_000..20_000),
             },
+            Kind::WinterTime => Fault::WinterTime,
+            Kind::FreezeClock => Fault::FreezeClock(self.time()),
             Kind::DiskFull => Fault::DiskFull(self.time()),
             Kind::DiskRefuses => Fault::DiskRefuses(self.time()),
             Kind::NoDescriptors => Fault::NoDescriptors(self.time()),
@@ -224,6 +226,7 @@ impl Generator<'_> {
             Kind::KubeletDown => Fault::KubeletDown(self.time()),
             Kind::RuntimeDown => Fault::RuntimeDown(self.time()),
             Kind::StallFollows => Fault::StallFollows(self.time()),
+            Kind::StallRequests => Fault::StallRequests(self.time()),
             Kind::MuteWatches => Fault::MuteWatches(self.time()),
             Kind::SlowLogs => Fault::SlowLogs(self.time()),
             Kind::ApiBusy => Fault::ApiBusy(self.time()),

@@ -87,6 +87,11 @@ impl Disk {
         found.map(|inode| inode.damage(change)).is_ok()
     }
 
+    /// Removes a file behind the back of its user. Returns whether there was one.
+    pub fn remove(&self, path: &Path) -> bool {
+        self.remove_file(path).is_ok()
+    }
+
     /// Unlocks the files of a process.
     pub fn unlock_all(&self, process: u64) {
         self.locks.lock().retain(|(_, owner)| *owner != process);

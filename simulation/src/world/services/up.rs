@@ -83,11 +83,17 @@ async fn run(source: Source, kubernetes: node::Service, stop: CancellationToken)
         anyhow::bail!("a service ended by itself");
     }
     collector_stop.cancel();
-    tokio::time::timeout(SHUTDOWN_DEADLINE, collector).await.context("the collector does not stop")???;
+    tokio::time::timeout(SHUTDOWN_DEADLINE, collector)
+        .await
+        .context("the collector does not stop")???;
     streamer_stop.cancel();
-    tokio::time::timeout(SHUTDOWN_DEADLINE, streamer).await.context("the streamer does not stop")???;
+    tokio::time::timeout(SHUTDOWN_DEADLINE, streamer)
+        .await
+        .context("the streamer does not stop")???;
     sinks_stop.cancel();
-    tokio::time::timeout(SHUTDOWN_DEADLINE, sinks).await.context("sinks do not stop")???;
+    tokio::time::timeout(SHUTDOWN_DEADLINE, sinks)
+        .await
+        .context("sinks do not stop")???;
     Ok(())
 }
 
@@ -96,7 +102,8 @@ fn collector_config(source: Source, data: &Path, metrics: &mut Metrics) -> colle
     config.node_name = Some("node-1".to_owned());
     config.metrics = collector::Metrics::register(metrics);
     if source == Source::Files {
-        config.source = collector::Source::Files(node::LOG_DIR.into());
+        config.source = collector::Source::Files;
+        config.pod_log_dir = node::LOG_DIR.into();
     }
     config
 }

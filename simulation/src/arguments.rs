@@ -1,0 +1,116 @@
+//! The arguments of the command line.
+
+use std::time::Duration;
+
+use clap::Parser;
+use simulation::plan::{Engine, Kind, Options, Source};
+
+/// Run simulations and report broken promises
+///
+/// Examples: `cargo simulate --seed 42 --trace` runs one seed and prints what happened;
+/// `cargo simulate --seeds 1000 --jobs 2` runs a thousand.
+#[derive(Parser)]
+pub struct Arguments {
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How many seeds, one after the other
+    #[arg(long, default_value_t = 1)]
+    pub seeds: u64,
+    /// How many seeds at the same time
+    #[arg(long, default_value_t = 1)]
+    pub jobs: usize,
+    /// How long things happen in each, such as `2m`
+    #[arg(long, value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Kinds of faults to leave out
+    #[arg(long, value_delimiter = ',', value_parser = parse_kind)]
+    without: Vec<Kind>,
+    /// The only kinds of faults
+    #[arg(long, value_delimiter = ',', value_parser = parse_kind)]
+    only: Vec<Kind>,
+    /// Numbers of the only steps of the plan to carry out
+    #[arg(long, value_delimiter = ',')]
+    pub keep: Vec<usize>,
+    /// `api` or `files`
+    #[arg(long, value_parser = parse_source)]
+    source: Option<Source>,
+    /// `embedded` or `pubsub`
+    #[arg(long, value_parser = parse_engine)]
+    engine: Option<Engine>,
+    /// The number of containers
+    #[arg(long)]
+    containers: Option<usize>,
+    /// Print the plan and what happened
+    #[arg(long)]
+    pub trace: bool,
+    /// Leave out steps of a failing plan while it still fails
+    #[arg(long)]
+    pub shrink: bool,
+    /// Print only seeds that break a promise
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+impl Arguments {
+    /// Returns the choices for plans.
+    pub fn options(&self) -> Options {
+        Options {
+            duration: self.duration,
+            without: self.without.clone(),
+            only: self.only.clone(),
+            source: self.source,
+            engine: self.engine,
+            containers: self.containers,
+        }
+    }
+
+    /// Returns the command that generates the plan of a seed.
+    pub fn command(&self, seed: u64) -> String {
+        let kinds = |flag: &str, kinds: &[Kind]| {
+            let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+            (!names.is_empty()).then(|| format!("--{flag} {}", names.join(",")))
+        };
+        let source = self.source.map(|source| match source {
+            Source::Api => "--source api".to_owned(),
+            Source::Files => "--source files".to_owned(),
+        });
+        let engine = self.engine.map(|engine| match engine {
+            Engine::Embedded => "--engine embedded".to_owned(),
+            Engine::PubSub => "--engine pubsub".to_owned(),
+        });
+        let duration = self.duration.map(|time| format!("--duration {}", humantime::format_duration(time).to_string().replace(' ', "")));
+        let containers = self.containers.map(|count| format!("--containers {count}"));
+        let parts = [
+            Some(format!("cargo simulate --seed {seed}")),
+            duration,
+            kinds("without", &self.without),
+            kinds("only", &self.only),
+            source,
+            engine,
+            containers,
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn parse_kind(name: &str) -> Result<Kind, String> {
+    let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    Kind::parse(name).ok_or_else(|| format!("unknown kind of fault; use one of {}", names.join(", ")))
+}
+
+fn parse_source(name: &str) -> Result<Source, &'static str> {
+    match name {
+        "api" => Ok(Source::Api),
+        "files" => Ok(Source::Files),
+        _ => Err("expected api or files"),
+    }
+}
+
+fn parse_engine(name: &str) -> Result<Engine, &'static str> {
+    match name {
+        "embedded" => Ok(Engine::Embedded),
+        "pubsub" => Ok(Engine::PubSub),
+        _ => Err("expected embedded or pubsub"),
+    }
+}

@@ -1,0 +1,96 @@
+//! Waits until everything is quiet after the faults have ended, and checks the promises.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{World, tail::Tail};
+use crate::{
+    check::{Rule, Violation, drain, tail},
+    trace,
+};
+
+/// How long everything may take to become quiet. A drain's backoff is a minute at most, and its
+/// gaps wait as long.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(400);
+
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_secs(5);
+
+impl World {
+    /// Waits until every promise is kept. Returns those that are still broken at the deadline.
+    pub(super) async fn wait_until_quiet(&mut self) -> Vec<Violation> {
+        let since = trace::elapsed();
+        let mut histories: Vec<Arc<Tail>> = Vec::new();
+        loop {
+            let mut violations = self.check_live(since).await;
+            if violations.is_empty() && histories.is_empty() {
+                // Only now: history must hold what the tails have.
+                histories = (0..self.plan.apps.len())
+                    .map(|app| self.clients.read_history(app))
+                    .collect();
+            } else if violations.is_empty() && histories.iter().all(|history| history.is_complete()) {
+                violations.extend(self.check_histories(&histories));
+                return violations;
+            }
+            let is_late = trace::elapsed() > since + QUIET_TIMEOUT;
+            if is_late || violations.iter().any(is_final) {
+                return violations;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Checks tails, the drain and the services.
+    async fn check_live(&self, since: Duration) -> Vec<Violation> {
+        let mut violations = Vec::new();
+        for failure in self.services.failures(since) {
+            violations.push(Violation::new(Rule::ServiceFailed, "services", failure));
+        }
+        if !self.clients.is_ready().await {
+            violations.push(Violation::new(Rule::NotReady, "services", "/readyz is not 200"));
+        }
+        let printed = self.printed.lock();
+        for reader in &self.clients.tails {
+            let mut logs = reader.logs();
+            if logs.is_empty() && printed.units().any(|(_, lines)| lines.app == reader.app) {
+                violations.push(Violation::new(
+                    Rule::NotCaughtUp,
+                    &reader.name,
+                    "it never got a response",
+                ));
+            }
+            if let Some(last) = logs.last_mut() {
+                last.is_complete = true;
+            }
+            violations.extend(logs.iter().flat_map(|log| tail::check(&printed, log)));
+        }
+        for history in self.clients.histories.iter().flat_map(|history| history.logs()) {
+            violations.extend(tail::check(&printed, &history));
+        }
+        let drain = self.receiver.log();
+        let mut drain = drain.lock().clone();
+        drain.is_complete = true;
+        if drain.since != Duration::MAX {
+            violations.extend(drain::check(&printed, &drain));
+        }
+        violations
+    }
+
+    /// Checks reads of the whole history.
+    fn check_histories(&self, histories: &[Arc<Tail>]) -> Vec<Violation> {
+        let printed = self.printed.lock();
+        let logs = histories.iter().filter_map(|history| history.logs().pop());
+        let all = logs.map(|mut log| {
+            (log.since, log.is_complete) = (Duration::ZERO, true);
+            log
+        });
+        all.flat_map(|log| tail::check(&printed, &log)).collect()
+    }
+}
+
+/// Returns whether waiting cannot mend it.
+fn is_final(violation: &Violation) -> bool {
+    matches!(
+        violation.rule,
+        Rule::Repeat | Rule::NumberReused | Rule::Order | Rule::Invented | Rule::OtherApp | Rule::FalseGap
+    )
+}

@@ -1,0 +1,151 @@
+//! The receiver of the drain: a syslog server over TCP that hangs, goes away and comes back.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::io::AsyncReadExt;
+
+use super::hosts::Hosts;
+use crate::{
+    check::drain::{self, DrainLog},
+    machine::{
+        network::{Listener, Socket},
+        process::Process,
+    },
+    trace,
+};
+
+/// The port.
+const PORT: u16 = 514;
+
+/// The receiver.
+pub struct Receiver {
+    hosts: Hosts,
+    log: Arc<Mutex<DrainLog>>,
+    hangs: Arc<AtomicBool>,
+    process: Arc<Mutex<Arc<Process>>>,
+    /// The size of its kernel's buffer.
+    buffer: usize,
+}
+
+impl Receiver {
+    /// Starts it.
+    pub fn start(hosts: &Hosts, seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed ^ 0x7265_6376);
+        let receiver = Self {
+            hosts: hosts.clone(),
+            log: Arc::new(Mutex::new(DrainLog {
+                name: "drain".to_owned(),
+                since: Duration::MAX,
+                ..DrainLog::default()
+            })),
+            hangs: Arc::default(),
+            process: Arc::new(Mutex::new(hosts.process("receiver", &hosts.receiver))),
+            buffer: 1 << random.random_range(15..24),
+        };
+        receiver.listen();
+        receiver
+    }
+
+    /// Returns what it got.
+    pub fn log(&self) -> Arc<Mutex<DrainLog>> {
+        Arc::clone(&self.log)
+    }
+
+    /// Reads nothing for a time.
+    pub fn hang(&self, time: Duration) {
+        let hangs = Arc::clone(&self.hangs);
+        hangs.store(true, Ordering::Relaxed);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            hangs.store(false, Ordering::Relaxed);
+            trace::world("the receiver reads again");
+        });
+    }
+
+    /// Ends the process, at once or when it has read everything, and starts another one later.
+    pub fn restart(&self, is_killed: bool, down: Duration) {
+        let old = Arc::clone(&*self.process.lock());
+        let this = self.clone_parts();
+        tokio::spawn(async move {
+            if !is_killed {
+                // It stops reading only when nothing has come for a moment.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            old.kill();
+            tokio::time::sleep(down).await;
+            this.start_again();
+        });
+    }
+
+    /// Ends its faults.
+    pub fn recover(&self) {
+        self.hangs.store(false, Ordering::Relaxed);
+    }
+
+    fn clone_parts(&self) -> Self {
+        Self {
+            hosts: self.hosts.clone(),
+            log: Arc::clone(&self.log),
+            hangs: Arc::clone(&self.hangs),
+            process: Arc::clone(&self.process),
+            buffer: self.buffer,
+        }
+    }
+
+    fn start_again(&self) {
+        let mut process = self.process.lock();
+        if process.is_dead() {
+            *process = self.hosts.process("receiver", &self.hosts.receiver);
+            drop(process);
+            self.listen();
+            trace::world("the receiver starts again");
+        }
+    }
+
+    fn listen(&self) {
+        let process = Arc::clone(&*self.process.lock());
+        let at = SocketAddr::new(process.host.address, PORT);
+        let network = Arc::clone(&process.host.network);
+        match network.listen(&process, at, self.buffer) {
+            Ok(listener) => {
+                let (log, hangs) = (Arc::clone(&self.log), Arc::clone(&self.hangs));
+                process.spawn(accept(Arc::clone(&process), listener, log, hangs));
+            }
+            Err(error) => trace::world(format!("the receiver cannot listen: {error}")),
+        }
+    }
+}
+
+async fn accept(process: Arc<Process>, listener: Listener, log: Arc<Mutex<DrainLog>>, hangs: Arc<AtomicBool>) {
+    while let Ok(socket) = listener.next().await {
+        process.spawn(read(socket, Arc::clone(&log), Arc::clone(&hangs)));
+    }
+}
+
+async fn read(mut socket: Socket, log: Arc<Mutex<DrainLog>>, hangs: Arc<AtomicBool>) {
+    let mut buffer = Vec::new();
+    let mut chunk = vec![0; 32 << 10];
+    loop {
+        while hangs.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        match socket.read(&mut chunk).await {
+            Ok(0) => return,
+            Err(error) => return trace::record("receiver", format!("the connection broke: {error}")),
+            Ok(read) => buffer.extend_from_slice(&chunk[..read]),
+        }
+        match drain::split_messages(&mut buffer) {
+            Ok(messages) => log.lock().messages.extend(messages),
+            Err(error) => return trace::record("receiver", format!("not a syslog message: {error}")),
+        }
+    }
+}
