@@ -72,6 +72,7 @@ impl Follower {
             let newest = *self.newest.borrow_and_update();
             if self.next > newest {
                 tokio::select! {
+                    biased;
                     changed = self.newest.changed() => changed.ok()?,
                     () = self.log.removed.cancelled() => return None,
                 }
@@ -97,15 +98,7 @@ impl Follower {
     }
 
     async fn read(&mut self, newest: u64) -> Result<(), BusError> {
-        let (log, from) = (Arc::clone(&self.log), self.next);
-        let found = if log.is_recent(from) {
-            log.read(from, newest, READ_BYTES)?
-        } else {
-            let read = move || log.read(from, newest, READ_BYTES);
-            tokio::task::spawn_blocking(read)
-                .await
-                .map_err(|_| BusError::Closed)??
-        };
+        let found = self.log.fetch(self.next, newest, READ_BYTES).await?;
         // Empty if retention evicted the batches after the floor was checked.
         self.next = found.last().map_or(newest, |(key, _)| *key) + 1;
         self.buffer = found.into_iter().map(|(_, item)| item).collect();
