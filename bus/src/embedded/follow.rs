@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use futures::stream::{self, StreamExt};
+use system::task;
 use tokio::sync::watch;
 
 use super::log::Log;
@@ -98,7 +99,13 @@ impl Follower {
     }
 
     async fn read(&mut self, newest: u64) -> Result<(), BusError> {
-        let found = self.log.fetch(self.next, newest, READ_BYTES).await?;
+        let (log, from) = (Arc::clone(&self.log), self.next);
+        let found = if log.is_recent(from) {
+            log.read(from, newest, READ_BYTES)?
+        } else {
+            let read = move || log.read(from, newest, READ_BYTES);
+            task::blocking(read).await.map_err(|_| BusError::Closed)??
+        };
         // Empty if retention evicted the batches after the floor was checked.
         self.next = found.last().map_or(newest, |(key, _)| *key) + 1;
         self.buffer = found.into_iter().map(|(_, item)| item).collect();

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{record, segment::Segment};
-use crate::{AppName, Batch, BusError, PublishTime, ReaderItem, batch::Delivery};
+use crate::{AppName, Batch, PublishTime, ReaderItem, batch::Delivery};
 
 /// Size from which on a segment is closed; retention deletes whole segments.
 const SEGMENT_BYTES: u64 = 4 << 20;
@@ -140,29 +140,14 @@ impl Log {
         self.segments.read().front().map_or(0, |segment| segment.first)
     }
 
-    /// Returns batches from key `from` to `to`, oldest first: not necessarily all, but at least one
-    /// if there is one.
-    pub(super) async fn fetch(
-        self: &Arc<Self>,
-        from: u64,
-        to: u64,
-        max_bytes: usize,
-    ) -> Result<Vec<(u64, ReaderItem)>, BusError> {
-        if self.is_recent(from) {
-            return Ok(self.read(from, to, max_bytes)?);
-        }
-        let log = Arc::clone(self);
-        let read = task::blocking(move || log.read(from, to, max_bytes)).await;
-        Ok(read.map_err(|_| BusError::Closed)??)
-    }
-
     /// Returns whether all batches from this key on are in memory.
-    fn is_recent(&self, from: u64) -> bool {
+    pub(super) fn is_recent(&self, from: u64) -> bool {
         from > self.recent.lock().since
     }
 
-    /// Blocks if the batches are not in memory.
-    fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<(u64, ReaderItem)>> {
+    /// Returns batches from key `from` to `to`, oldest first: not necessarily all, but at least one
+    /// if there is one. Blocks if they are not in memory.
+    pub(super) fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<(u64, ReaderItem)>> {
         if let Some(found) = self.recent.lock().read(from, to) {
             return Ok(found);
         }

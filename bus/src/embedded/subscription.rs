@@ -7,6 +7,7 @@ use std::{
 
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
+use system::task;
 use tokio::sync::{Notify, watch};
 
 use super::{log::Log, offset::Offset};
@@ -136,7 +137,15 @@ impl SubscriptionReader {
 
     async fn deliver(&self, from: u64, newest: u64) -> Result<Option<ReaderItem>, BusError> {
         let log = &self.subscription.log;
-        let found = log.fetch(from, newest, 1).await?.into_iter().next();
+        let read = || log.read(from, newest, 1);
+        // Without a switch to another thread: it costs more than most reads, and `Reader::try_next`
+        // would find only batches in memory.
+        let found = if log.is_recent(from) {
+            read()?
+        } else {
+            task::io(read).await?
+        };
+        let found = found.into_iter().next();
         let mut progress = self.subscription.shared.progress.lock();
         let is_redelivery = from < progress.next;
         let Some((key, item)) = found.filter(|(key, _)| !is_redelivery || *key == from) else {
