@@ -7,6 +7,11 @@
 //! included, with one publisher.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run should panic")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "benchmarks use the operating system directly"
+)]
 
 use std::{
     fs::File,

@@ -96,7 +96,7 @@ impl BusAddress {
                     retention: settings.retention,
                     retention_bytes: settings.retention_bytes,
                 };
-                let opened = tokio::task::spawn_blocking(move || Embedded::open(&dir, settings)).await;
+                let opened = system::task::blocking(move || Embedded::open(&dir, settings)).await;
                 Ok(Arc::new(opened.map_err(|_| BusError::Closed)??))
             }
         }

@@ -8,6 +8,15 @@
 //! The crate depends on neither HTTP nor Kubernetes. Another engine is a folder beside
 //! `embedded/` and `pubsub/`, and a variant of [`BusAddress`].
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        reason = "tests use the operating system directly"
+    )
+)]
+
 mod ack;
 mod app;
 mod batch;

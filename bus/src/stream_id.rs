@@ -38,7 +38,7 @@ impl Epoch {
     pub fn new() -> Self {
         Self {
             millis: PublishTime::now().0 / 1000,
-            random: rand::random(),
+            random: system::random::random(),
         }
     }
 

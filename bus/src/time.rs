@@ -1,9 +1,8 @@
 //! The two times of a line: when it was printed, and when the bus accepted it.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, time::Duration};
+
+use system::clock;
 
 /// When the container runtime read a line: nanoseconds since 1970, UTC.
 ///
@@ -24,7 +23,7 @@ const FIXED_LEN: usize = 30;
 impl Timestamp {
     /// Returns the current time of this machine's clock.
     pub fn now() -> Self {
-        Self(i64::try_from(since_epoch().as_nanos()).unwrap_or(i64::MAX))
+        Self(i64::try_from(clock::wall().as_nanos()).unwrap_or(i64::MAX))
     }
 
     /// Splits a line into its timestamp and the content after the following space.
@@ -125,7 +124,7 @@ impl From<PublishTime> for Timestamp {
 impl PublishTime {
     /// Returns the current time of this machine's clock.
     pub fn now() -> Self {
-        Self(u64::try_from(since_epoch().as_micros()).unwrap_or(u64::MAX))
+        Self(u64::try_from(clock::wall().as_micros()).unwrap_or(u64::MAX))
     }
 
     /// Returns the time `by` earlier, but not before 1970.
@@ -146,10 +145,6 @@ impl PublishTime {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn days_in(year: i64, month: i64) -> i64 {

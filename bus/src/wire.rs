@@ -2,9 +2,10 @@
 //!
 //! It is public; docs/reference/batch-format.md describes it.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
+use system::collections::HashMap;
 
 use crate::{
     batch::{Batch, Content, Fd, Gap, GapReason, Part, PlatformMessage, StreamMetadata, VERSION},

@@ -1,6 +1,11 @@
 //! The embedded bus: durability, recovery, retention and subscriptions.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 mod support;
 
@@ -9,6 +14,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bus::{
     AppName, Batch, Bus, BusError, Embedded, EmbeddedSettings, PublishTime, Reader, ReaderItem, Start, StreamMetadata,
 };
+use futures::{FutureExt, executor::block_on};
 use support::*;
 use tempfile::TempDir;
 
@@ -84,6 +90,29 @@ async fn accepted_batches_are_unchanged_after_a_restart() {
     assert!(matches!(next(&mut reader).await, ReaderItem::CaughtUp));
     bus.publish(lines(&web, 13, 14)).await.unwrap();
     assert_eq!(next_batch(&mut reader).await.seq, 13, "live batches follow the history");
+}
+
+#[tokio::test]
+async fn dropping_the_bus_commits_pending_batches() {
+    let dir = TempDir::new().unwrap();
+    let (bus, web) = (open(dir.path()), of_app("shop"));
+    for seq in 0..100 {
+        // Queued at the first poll; the publisher then stops waiting.
+        let _ = bus.publish(lines(&web, seq, seq + 1)).now_or_never();
+    }
+    drop(bus);
+    let bus = open(dir.path());
+    assert_eq!(stored(&bus, &shop(), Start::Oldest).await.len(), 100);
+}
+
+#[test]
+fn a_bus_that_outlives_its_runtime_accepts_batches() {
+    let dir = TempDir::new().unwrap();
+    let web = of_app("shop");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let bus = runtime.block_on(async { open(dir.path()) });
+    drop(runtime);
+    block_on(bus.publish(lines(&web, 0, 1))).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bus::{
     Batch, Content, Epoch, Fd, Gap, GapReason, Part, PlatformMessage, StreamId, StreamMetadata, Timestamp, Unreadable,
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use support::*;
 
 fn read(attributes: &[(&str, String)], data: Bytes) -> Result<Batch, Unreadable> {
-    let attributes: HashMap<&str, &str> = attributes.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let attributes = attributes.iter().map(|(name, value)| (*name, value.as_str())).collect();
     Batch::from_message(&attributes, data)
 }
 

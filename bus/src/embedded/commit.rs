@@ -1,16 +1,9 @@
 //! The only writer: gathers batches of all publishers and syncs them together.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::sync::oneshot;
+use system::task::{self, Dedicated};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{log::Log, store::Store};
 use crate::{AppName, Batch, BusError, PublishTime};
@@ -21,7 +14,7 @@ const MAX_COMMIT_BYTES: usize = 2 << 20;
 /// Retention runs after this fraction of the byte limit was written.
 const RETENTION_FRACTION: u64 = 16;
 
-/// Interval of retention without writes.
+/// Interval of retention.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(5);
 
 type Done = oneshot::Sender<Result<(), BusError>>;
@@ -34,26 +27,27 @@ pub(super) enum Command {
     Publish { batch: Batch, done: Done },
     /// Delete an app's topic.
     Remove { app: AppName, done: Done },
-    /// Commit the previous commands, then end.
-    Stop,
+    /// Run retention.
+    Retain,
 }
 
 /// Handle of the committer's thread. Dropping it commits the pending commands and ends the thread.
 pub(super) struct Committer {
-    commands: SyncSender<Command>,
-    thread: Option<JoinHandle<()>>,
+    /// Dropped before the thread, which ends when no sender is left.
+    commands: mpsc::Sender<Command>,
+    _thread: Dedicated,
 }
 
 impl Committer {
     /// Starts the thread. `capacity` is at least the number of commands that the publishers' budget
     /// admits, so the queue never fills up.
     pub(super) fn start(store: Arc<Store>, capacity: usize) -> io::Result<Self> {
-        let (commands, queue) = sync_channel(capacity);
-        let run = move || Run::new(store, queue).run();
-        let thread = std::thread::Builder::new().name("bus-commit".to_owned()).spawn(run)?;
+        let (commands, queue) = mpsc::channel(capacity);
+        let thread = Dedicated::start("bus-commit", Run::new(store, queue).run())?;
+        drop(task::spawn(request_retention(commands.downgrade())));
         Ok(Self {
             commands,
-            thread: Some(thread),
+            _thread: thread,
         })
     }
 
@@ -66,24 +60,23 @@ impl Committer {
     }
 }
 
-impl Drop for Committer {
-    fn drop(&mut self) {
-        // Fails only if the thread has panicked.
-        let _ = self.commands.send(Command::Stop);
-        if let Some(thread) = self.thread.take() {
-            // The panic hook has already reported a panic.
-            let _ = thread.join();
-        }
+/// Requests retention at an interval, until the committer ends. It is a task of the runtime because
+/// a timer on the committer's thread would panic if the runtime ended first.
+async fn request_retention(commands: mpsc::WeakSender<Command>) {
+    loop {
+        tokio::time::sleep(RETENTION_INTERVAL).await;
+        let Some(commands) = commands.upgrade() else { return };
+        // Fails only if the thread has ended: the queue never fills up.
+        let _ = commands.try_send(Command::Retain);
     }
 }
 
 struct Run {
     store: Arc<Store>,
-    queue: Receiver<Command>,
+    queue: mpsc::Receiver<Command>,
     pending: Vec<Pending>,
-    stopped: bool,
-    last_retention: Instant,
-    /// Bytes written since then.
+    retention_requested: bool,
+    /// Bytes written since the last retention.
     committed_bytes: u64,
 }
 
@@ -95,61 +88,55 @@ struct Pending {
 }
 
 impl Run {
-    fn new(store: Arc<Store>, queue: Receiver<Command>) -> Self {
-        let pending = Vec::new();
+    fn new(store: Arc<Store>, queue: mpsc::Receiver<Command>) -> Self {
         Self {
             store,
             queue,
-            pending,
-            stopped: false,
-            last_retention: Instant::now(),
+            pending: Vec::new(),
+            retention_requested: false,
             committed_bytes: 0,
         }
     }
 
-    fn run(mut self) {
-        while !self.stopped {
-            match self.queue.recv_timeout(RETENTION_INTERVAL) {
-                Ok(first) => self.round(first),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            self.enforce_retention();
+    async fn run(mut self) {
+        while let Some(first) = self.queue.recv().await {
+            self.round(first).await;
+            self.enforce_retention().await;
         }
     }
 
     /// Processes a command and those queued after it, up to the maximum size of a sync.
-    fn round(&mut self, first: Command) {
+    async fn round(&mut self, first: Command) {
         let mut bytes = 0;
         let mut next = Some(first);
         while let Some(command) = next {
-            bytes += self.process(command);
-            let more = bytes < MAX_COMMIT_BYTES && !self.stopped;
+            bytes += self.process(command).await;
+            let more = bytes < MAX_COMMIT_BYTES;
             next = if more { self.queue.try_recv().ok() } else { None };
         }
         self.committed_bytes += bytes as u64;
-        self.commit();
+        self.commit().await;
     }
 
     /// Processes a command and returns the bytes that it adds to the sync. A removal commits the
     /// gathered batches first, which preserves the order.
-    fn process(&mut self, command: Command) -> usize {
+    async fn process(&mut self, command: Command) -> usize {
         match command {
-            Command::Publish { batch, done } => return self.gather(batch, done),
+            Command::Publish { batch, done } => return self.gather(batch, done).await,
             Command::Create { app, done } => {
-                answer(done, self.store.open_log(&app).map(drop).map_err(BusError::from));
+                answer(done, self.store.open_log(&app).await.map(drop).map_err(BusError::from));
             }
             Command::Remove { app, done } => {
-                self.commit();
-                answer(done, self.store.remove_log(&app).map_err(BusError::from));
+                self.commit().await;
+                answer(done, self.store.remove_log(&app).await.map_err(BusError::from));
             }
-            Command::Stop => self.stopped = true,
+            Command::Retain => self.retention_requested = true,
         }
         0
     }
 
-    fn gather(&mut self, batch: Batch, done: Done) -> usize {
-        let log = match self.store.open_log(&batch.metadata.app) {
+    async fn gather(&mut self, batch: Batch, done: Done) -> usize {
+        let log = match self.store.open_log(&batch.metadata.app).await {
             Ok(log) => log,
             Err(error) => {
                 answer(done, Err(error.into()));
@@ -179,7 +166,7 @@ impl Run {
     }
 
     /// Writes and syncs the gathered batches app by app, then wakes readers and publishers.
-    fn commit(&mut self) {
+    async fn commit(&mut self) {
         let mut written = Vec::with_capacity(self.pending.len());
         for pending in self.pending.drain(..) {
             if let Some(failure) = self.store.failure() {
@@ -187,13 +174,13 @@ impl Run {
                 continue;
             }
             let batches: Vec<_> = pending.batches.iter().map(|(key, batch)| (*key, batch)).collect();
-            match pending.log.append(&batches) {
+            match pending.log.append(&batches).await {
                 Ok(segment) => written.push((pending, segment)),
                 Err(error) => pending.fail(&error.to_string()),
             }
         }
         for (pending, segment) in written {
-            match segment.sync() {
+            match task::io(|| segment.sync()).await {
                 Ok(()) => pending.complete(),
                 Err(error) => {
                     tracing::error!(%error, "sync failed, rejecting batches until restart");
@@ -204,14 +191,14 @@ impl Run {
         }
     }
 
-    fn enforce_retention(&mut self) {
+    async fn enforce_retention(&mut self) {
         let has_grown = self.committed_bytes > self.store.settings.retention_bytes / RETENTION_FRACTION;
-        if !has_grown && self.last_retention.elapsed() < RETENTION_INTERVAL {
+        if !has_grown && !self.retention_requested {
             return;
         }
-        self.last_retention = Instant::now();
+        self.retention_requested = false;
         self.committed_bytes = 0;
-        if let Err(error) = self.store.enforce_retention(PublishTime::now()) {
+        if let Err(error) = self.store.enforce_retention(PublishTime::now()).await {
             tracing::warn!(%error, "retention failed");
         }
     }

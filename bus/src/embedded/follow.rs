@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use futures::stream::{self, StreamExt};
+use system::task;
 use tokio::sync::watch;
 
 use super::log::Log;
@@ -72,6 +73,7 @@ impl Follower {
             let newest = *self.newest.borrow_and_update();
             if self.next > newest {
                 tokio::select! {
+                    biased;
                     changed = self.newest.changed() => changed.ok()?,
                     () = self.log.removed.cancelled() => return None,
                 }
@@ -102,9 +104,7 @@ impl Follower {
             log.read(from, newest, READ_BYTES)?
         } else {
             let read = move || log.read(from, newest, READ_BYTES);
-            tokio::task::spawn_blocking(read)
-                .await
-                .map_err(|_| BusError::Closed)??
+            task::blocking(read).await.map_err(|_| BusError::Closed)??
         };
         // Empty if retention evicted the batches after the floor was checked.
         self.next = found.last().map_or(newest, |(key, _)| *key) + 1;

@@ -2,17 +2,17 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use parking_lot::{Mutex, RwLock};
+use system::{files, task};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{private, record, segment::Segment};
+use super::{record, segment::Segment};
 use crate::{AppName, Batch, PublishTime, ReaderItem, batch::Delivery};
 
 /// Size from which on a segment is closed; retention deletes whole segments.
@@ -47,20 +47,20 @@ struct Recent {
 
 impl Log {
     /// Creates an app's topic, which is durable when this returns.
-    pub(super) fn create(apps: &Path, app: &AppName) -> io::Result<Self> {
+    pub(super) async fn create(apps: &Path, app: &AppName) -> io::Result<Self> {
         let dir = apps.join(app.as_str());
-        private::create_dir_all(&dir)?;
-        let first = Segment::create(&dir, 0)?;
-        sync_dir(&dir)?;
-        sync_dir(apps)?;
+        task::io(|| files::create_dir_all(&dir)).await?;
+        let first = task::io(|| Segment::create(&dir, 0)).await?;
+        task::io(|| files::sync_dir(&dir)).await?;
+        task::io(|| files::sync_dir(apps)).await?;
         Ok(Self::new(app.clone(), dir, [Arc::new(first)].into(), 0))
     }
 
     /// Opens an app's topic and truncates a torn tail.
     pub(super) fn open(dir: PathBuf, app: AppName) -> io::Result<Self> {
         let mut segments = Vec::new();
-        for entry in fs::read_dir(&dir)? {
-            segments.extend(Segment::open(entry?.path())?.map(Arc::new));
+        for entry in files::list(&dir)? {
+            segments.extend(Segment::open(dir.join(entry.name))?.map(Arc::new));
         }
         segments.sort_by_key(|segment| segment.first);
         if segments.is_empty() {
@@ -90,27 +90,31 @@ impl Log {
     }
 
     /// Writes batches with these keys; returns the segment to sync. Only the committer calls it.
-    pub(super) fn append(&self, batches: &[(u64, &Batch)]) -> io::Result<Arc<Segment>> {
-        let segment = self.open_segment(batches.first().map_or(0, |(key, _)| *key))?;
+    pub(super) async fn append(&self, batches: &[(u64, &Batch)]) -> io::Result<Arc<Segment>> {
+        let next = batches.first().map_or(0, |(key, _)| *key);
+        let segment = match self.open_segment() {
+            Some(segment) => segment,
+            None => self.add_segment(next).await?,
+        };
         let records: Vec<_> = batches
             .iter()
             .map(|(key, batch)| (*key, record::encode_head(*key, batch), batch.data()))
             .collect();
-        segment.append(&records)?;
+        task::io(|| segment.append(&records)).await?;
         Ok(segment)
     }
 
-    fn open_segment(&self, next: u64) -> io::Result<Arc<Segment>> {
-        let mut segments = self.segments.write();
-        match segments.back() {
-            Some(segment) if segment.len() < SEGMENT_BYTES => Ok(Arc::clone(segment)),
-            _ => {
-                let segment = Arc::new(Segment::create(&self.dir, next)?);
-                sync_dir(&self.dir)?;
-                segments.push_back(Arc::clone(&segment));
-                Ok(segment)
-            }
-        }
+    /// Returns the newest segment unless it is full.
+    fn open_segment(&self) -> Option<Arc<Segment>> {
+        let newest = self.segments.read().back().cloned();
+        newest.filter(|segment| segment.len() < SEGMENT_BYTES)
+    }
+
+    async fn add_segment(&self, first: u64) -> io::Result<Arc<Segment>> {
+        let segment = Arc::new(task::io(|| Segment::create(&self.dir, first)).await?);
+        task::io(|| files::sync_dir(&self.dir)).await?;
+        self.segments.write().push_back(Arc::clone(&segment));
+        Ok(segment)
     }
 
     /// Publishes synced batches to the readers.
@@ -174,18 +178,16 @@ impl Log {
     }
 
     /// Deletes the oldest segment and returns its size. If it is the only one, an empty segment
-    /// replaces it, which preserves the floor.
-    pub(super) fn evict_oldest(&self) -> io::Result<u64> {
-        let mut segments = self.segments.write();
-        if segments.len() == 1 {
+    /// replaces it, which preserves the floor. Only the committer calls it.
+    pub(super) async fn evict_oldest(&self) -> io::Result<u64> {
+        if self.segments.read().len() == 1 {
             let next = *self.newest.borrow() + 1;
-            segments.push_back(Arc::new(Segment::create(&self.dir, next)?));
-            sync_dir(&self.dir)?;
+            self.add_segment(next).await?;
         }
-        let Some(oldest) = segments.pop_front() else {
+        let Some(oldest) = self.segments.write().pop_front() else {
             return Ok(0);
         };
-        oldest.delete()?;
+        task::io(|| oldest.delete()).await?;
         Ok(oldest.len())
     }
 
@@ -202,7 +204,7 @@ impl Log {
     /// Deletes the topic and ends its readers.
     pub(super) fn delete(&self) -> io::Result<()> {
         self.removed.cancel();
-        fs::remove_dir_all(&self.dir)
+        files::remove_dir_all(&self.dir)
     }
 
     /// Returns the path of a subscription's offset file.
@@ -213,21 +215,16 @@ impl Log {
 
     /// Returns whether the app has a durable subscription.
     pub(super) fn has_subscriptions(&self) -> io::Result<bool> {
-        for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == SUBSCRIPTION_EXTENSION)
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let is_subscription = |name: &str| {
+            let extension = Path::new(name).extension();
+            extension.is_some_and(|extension| extension == SUBSCRIPTION_EXTENSION)
+        };
+        Ok(files::list(&self.dir)?.iter().any(|entry| is_subscription(&entry.name)))
     }
 
     /// Syncs the directory, which makes newly created files durable.
     pub(super) fn sync_dir(&self) -> io::Result<()> {
-        sync_dir(&self.dir)
+        files::sync_dir(&self.dir)
     }
 }
 
@@ -260,8 +257,4 @@ impl Recent {
         };
         Some(within.map(deliver).collect())
     }
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }

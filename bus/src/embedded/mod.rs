@@ -14,7 +14,6 @@ mod commit;
 mod follow;
 mod log;
 mod offset;
-mod private;
 mod record;
 mod retention;
 mod segment;
@@ -39,7 +38,8 @@ const MAX_WAITING_KIB: u32 = 32 * 1024;
 
 /// The embedded engine, which uses its directory exclusively.
 ///
-/// Dropping it waits for the batches that are being committed.
+/// Dropping it waits for the batches that are being committed; in a simulation they are committed
+/// later.
 pub struct Embedded {
     store: Arc<Store>,
     committer: Committer,
@@ -48,7 +48,7 @@ pub struct Embedded {
 
 impl Embedded {
     /// Opens the store in this directory, which is created if it does not exist. Blocks while it
-    /// recovers the newest segment of each app.
+    /// recovers the newest segment of each app. Call it within a tokio runtime.
     ///
     /// # Errors
     /// [`BusError::InUse`] if another process uses the directory, [`BusError::Open`] if it is not

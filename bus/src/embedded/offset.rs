@@ -1,15 +1,16 @@
 //! The stored offset of a durable subscription.
 
 use std::{
-    collections::HashSet,
-    fs::{self, File},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
+use system::{
+    collections::HashSet,
+    files::{self, File, OpenOptions},
+};
 
 /// The offset file of a subscription that is being read: the key up to which all batches are
 /// acknowledged.
@@ -22,17 +23,16 @@ impl Offset {
     /// Opens the file and returns the stored offset, or `fallback` if there is none or it is
     /// unreadable. The file is durable when this returns.
     pub(super) fn open(path: &Path, reservation: Reservation, fallback: u64) -> io::Result<(Self, u64)> {
-        let stored = fs::read_to_string(path)
-            .ok()
-            .and_then(|text| text.trim_ascii().parse().ok());
+        let text = files::read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let stored = text.and_then(|text| text.trim_ascii().parse().ok());
         let acked = stored.unwrap_or(fallback);
-        let file = File::options().write(true).create(true).truncate(false).open(path)?;
+        let file = OpenOptions::new().write(true).create(true).open(path)?;
         let offset = Self {
             file,
             _reservation: reservation,
         };
         offset.store(acked)?;
-        offset.file.sync_all()?;
+        offset.file.sync()?;
         Ok((offset, acked))
     }
 
@@ -40,7 +40,7 @@ impl Offset {
     /// the new value; after a crash of the machine possibly an older one, and batches acknowledged
     /// since are redelivered.
     pub(super) fn store(&self, acked: u64) -> io::Result<()> {
-        self.file.write_all_at(format!("{acked:020}").as_bytes(), 0)
+        self.file.write_at(format!("{acked:020}").as_bytes(), 0)
     }
 }
 

@@ -4,9 +4,8 @@
 //! attributes, length of the data, 4 zero bytes, key (8 bytes); then the attributes, each with the
 //! lengths of its name (u16) and value (u32) in front of both; then the data, uncompressed.
 
-use std::collections::HashMap;
-
 use bytes::{BufMut, Bytes};
+use system::collections::{HashMap, RandomState};
 
 use crate::{Batch, PublishTime, ReaderItem, Unreadable, batch::Delivery};
 
@@ -95,7 +94,7 @@ impl Header {
 }
 
 fn split_attributes(mut rest: &[u8]) -> Option<HashMap<&str, &str>> {
-    let mut attributes = HashMap::with_capacity(12);
+    let mut attributes = HashMap::with_capacity_and_hasher(12, RandomState::default());
     while !rest.is_empty() {
         let (name_len, after) = rest.split_first_chunk::<2>()?;
         let (value_len, after) = after.split_first_chunk::<4>()?;

@@ -8,12 +8,12 @@ use crate::PublishTime;
 impl Store {
     /// Deletes segments that are too old. Then, while all apps together exceed the byte limit,
     /// deletes the oldest segment of the largest app that exceeds its share.
-    pub(super) fn enforce_retention(&self, now: PublishTime) -> io::Result<()> {
+    pub(super) async fn enforce_retention(&self, now: PublishTime) -> io::Result<()> {
         let logs = self.logs();
         let oldest_key = now.earlier_by(self.settings.retention).0;
         for log in &logs {
             while log.oldest_ends_before(oldest_key) {
-                log.evict_oldest()?;
+                log.evict_oldest().await?;
             }
         }
         let share = self.settings.retention_bytes / (logs.len() as u64).max(1);
@@ -23,7 +23,7 @@ impl Store {
                 .max_by_key(|i| stored[*i])
                 .filter(|i| stored[*i] > share);
             let Some(largest) = largest else { break };
-            let deleted = logs[largest].evict_oldest()?;
+            let deleted = logs[largest].evict_oldest().await?;
             tracing::debug!(app = %logs[largest].app, bytes = deleted, "oldest segment evicted");
             stored[largest] -= deleted.min(stored[largest]);
         }

@@ -1,20 +1,16 @@
 //! Segments: files of consecutive records of one app.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, IoSlice, Write},
-    os::unix::fs::FileExt,
+    io::{self, IoSlice},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use system::files::{self, File, OpenOptions};
 
-use super::{
-    private,
-    record::{HEADER, Header},
-};
+use super::record::{HEADER, Header};
 use crate::{PublishTime, ReaderItem};
 
 /// Distance between two entries of the index, the maximum that a seek reads in vain.
@@ -46,7 +42,7 @@ impl Segment {
     /// Creates an empty segment, which is durable once its directory is synced.
     pub(super) fn create(dir: &Path, first: u64) -> io::Result<Self> {
         let path = dir.join(format!("{first:020}.seg"));
-        let file = private::options()
+        let file = OpenOptions::new()
             .read(true)
             .append(true)
             .create_new(true)
@@ -71,7 +67,7 @@ impl Segment {
         };
         let file = OpenOptions::new().read(true).append(true).open(&path)?;
         let state = State {
-            len: file.metadata()?.len(),
+            len: file.metadata()?.len,
             ..State::default()
         };
         Ok(Some(Self {
@@ -91,7 +87,7 @@ impl Segment {
         if end < len {
             tracing::warn!(segment = %self.path.display(), bytes = len - end, "torn tail truncated");
             self.file.set_len(end)?;
-            self.file.sync_all()?;
+            self.file.sync()?;
             state.len = end;
         }
         let _ = self.scanned.set(());
@@ -158,7 +154,7 @@ impl Segment {
             slices.push(IoSlice::new(head));
             slices.push(IoSlice::new(data));
         }
-        if let Err(error) = write_all(&self.file, &mut slices) {
+        if let Err(error) = self.file.append(&mut slices) {
             // A partial write must not remain between valid records.
             self.file.set_len(state.len)?;
             return Err(error);
@@ -173,7 +169,7 @@ impl Segment {
 
     /// Makes the appended records durable.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync()
     }
 
     /// Returns the size of the file.
@@ -266,7 +262,7 @@ impl Segment {
 
     /// Deletes the file. Concurrent readers can still read it to its end.
     pub(super) fn delete(&self) -> io::Result<()> {
-        std::fs::remove_file(&self.path)
+        files::remove_file(&self.path)
     }
 }
 
@@ -277,19 +273,4 @@ impl State {
             self.index.push((key, at));
         }
     }
-}
-
-fn write_all(mut file: &File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-    // Skip empty slices: writing them returns 0, as a full disk does.
-    IoSlice::advance_slices(&mut slices, 0);
-    while !slices.is_empty() {
-        // std passes at most IOV_MAX (1024) slices to the system.
-        match file.write_vectored(slices) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut slices, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -1,19 +1,22 @@
 //! The store's directory: a subdirectory per app, and a lock file.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    fs::{self, File, TryLockError},
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
 use parking_lot::{Mutex, RwLock};
+use system::{
+    collections::HashSet,
+    files::{self, File, OpenOptions},
+    task,
+};
 
 use super::{
     log::Log,
     offset::{Offset, Reservation},
-    private,
     settings::EmbeddedSettings,
     subscription::Subscription,
 };
@@ -39,17 +42,12 @@ impl Store {
             reason: error.to_string(),
         };
         let apps = dir.join("apps");
-        private::create_dir_all(&apps).map_err(failed)?;
-        let lock = private::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(dir.join("lock"));
+        files::create_dir_all(&apps).map_err(failed)?;
+        let lock = OpenOptions::new().write(true).create(true).open(&dir.join("lock"));
         let lock = lock.map_err(failed)?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => BusError::InUse(dir.to_owned()),
-            TryLockError::Error(error) => failed(error),
-        })?;
+        if !lock.try_lock().map_err(failed)? {
+            return Err(BusError::InUse(dir.to_owned()));
+        }
         let logs = open_logs(&apps).map_err(failed)?;
         Ok(Self {
             settings,
@@ -97,19 +95,22 @@ impl Store {
     }
 
     /// Returns an app's topic, which is created if it does not exist. Only the committer calls it.
-    pub(super) fn open_log(&self, app: &AppName) -> io::Result<Arc<Log>> {
+    pub(super) async fn open_log(&self, app: &AppName) -> io::Result<Arc<Log>> {
         if let Some(log) = self.log(app) {
             return Ok(log);
         }
-        let log = Arc::new(Log::create(&self.apps, app)?);
+        let log = Arc::new(Log::create(&self.apps, app).await?);
         self.logs.write().insert(app.clone(), Arc::clone(&log));
         Ok(log)
     }
 
     /// Deletes an app's topic. Only the committer calls it.
-    pub(super) fn remove_log(&self, app: &AppName) -> io::Result<()> {
+    pub(super) async fn remove_log(&self, app: &AppName) -> io::Result<()> {
         let log = self.logs.write().remove(app);
-        log.map_or(Ok(()), |log| log.delete())
+        match log {
+            Some(log) => task::io(|| log.delete()).await,
+            None => Ok(()),
+        }
     }
 
     /// Opens a durable subscription for one reader, at its stored offset, or at the topic's end if
@@ -126,7 +127,7 @@ impl Store {
     /// Deletes a subscription that is not being read.
     pub(super) fn delete_subscription(&self, app: &AppName, name: &str) -> io::Result<()> {
         let Some(log) = self.log(app) else { return Ok(()) };
-        match fs::remove_file(log.subscription_path(name)) {
+        match files::remove_file(&log.subscription_path(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -135,11 +136,9 @@ impl Store {
 
 fn open_logs(apps: &Path) -> io::Result<BTreeMap<AppName, Arc<Log>>> {
     let mut logs = BTreeMap::new();
-    for entry in fs::read_dir(apps)? {
-        let entry = entry?;
-        let app: Option<AppName> = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        if let Some(app) = app {
-            logs.insert(app.clone(), Arc::new(Log::open(entry.path(), app)?));
+    for entry in files::list(apps)? {
+        if let Ok(app) = entry.name.parse::<AppName>() {
+            logs.insert(app.clone(), Arc::new(Log::open(apps.join(entry.name), app)?));
         }
     }
     Ok(logs)

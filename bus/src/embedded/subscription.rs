@@ -7,6 +7,7 @@ use std::{
 
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
+use system::task;
 use tokio::sync::{Notify, watch};
 
 use super::{log::Log, offset::Offset};
@@ -96,13 +97,14 @@ impl SubscriptionReader {
             let newest = *self.newest.borrow_and_update();
             let changed = shared.changed.notified();
             if let Some(key) = self.due(newest) {
-                match self.deliver(key, newest) {
+                match self.deliver(key, newest).await {
                     Ok(Some(item)) => return Some(Ok(item)),
                     Ok(None) => continue,
                     Err(error) => return Some(Err(error)),
                 }
             }
             tokio::select! {
+                biased;
                 () = changed => {}
                 grown = self.newest.changed() => grown.ok()?,
                 () = log.removed.cancelled() => return None,
@@ -133,9 +135,17 @@ impl SubscriptionReader {
         (progress.unacked.len() < MAX_UNACKED && progress.next <= newest).then_some(progress.next)
     }
 
-    fn deliver(&self, from: u64, newest: u64) -> Result<Option<ReaderItem>, BusError> {
+    async fn deliver(&self, from: u64, newest: u64) -> Result<Option<ReaderItem>, BusError> {
         let log = &self.subscription.log;
-        let found = log.read(from, newest, 1)?.into_iter().next();
+        let read = || log.read(from, newest, 1);
+        // Without a switch to another thread: it costs more than most reads, and `Reader::try_next`
+        // would find only batches in memory.
+        let found = if log.is_recent(from) {
+            read()?
+        } else {
+            task::io(read).await?
+        };
+        let found = found.into_iter().next();
         let mut progress = self.subscription.shared.progress.lock();
         let is_redelivery = from < progress.next;
         let Some((key, item)) = found.filter(|(key, _)| !is_redelivery || *key == from) else {

@@ -28,10 +28,12 @@ mod stream;
 mod timeouts;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
+
+use system::collections::HashMap;
 
 pub use crate::ranges::Ranges;
 pub use event::{Event, EventKind, Receipt};
@@ -79,7 +81,7 @@ impl Reassembly {
             since,
             history,
             catching_up: matches!(timeouts, GapTimeouts::Tail { .. }),
-            streams: HashMap::new(),
+            streams: HashMap::default(),
             blocked: BTreeMap::new(),
             events: VecDeque::new(),
             buffered_bytes: 0,

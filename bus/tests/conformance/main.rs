@@ -5,6 +5,11 @@
 //! of them.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 #[path = "../../../tests/support/emulator.rs"]
 mod emulator;
