@@ -6,6 +6,11 @@
 //! a client does. CPU and memory are those of that process, including the simulated node.
 
 #![allow(clippy::unwrap_used, reason = "a failed benchmark should panic")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "benchmarks use the operating system directly"
+)]
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

@@ -10,6 +10,11 @@
 //! neighbours.
 
 #![allow(clippy::unwrap_used, reason = "a failed benchmark should panic")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "benchmarks use the operating system directly"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

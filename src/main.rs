@@ -1,5 +1,11 @@
 //! `tributary`: parses the command line, sets up telemetry and signals, and runs a subcommand.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the command line and the admin listener are not simulated"
+)]
+
 mod admin_listener;
 mod all_in_one;
 mod api_client;

@@ -11,6 +11,15 @@
 //! Reading order is data order: `registry` is the interface; `drain` and `key` are the data,
 //! `lease` the state that changes while drains run; `file` and `kubernetes` store all of them.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        reason = "tests use the operating system directly"
+    )
+)]
+
 mod drain;
 mod error;
 mod file;

@@ -1,6 +1,11 @@
 //! The registry in Secrets: an unavailable API, corrupt and foreign Secrets.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 mod support;
 

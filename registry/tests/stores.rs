@@ -1,6 +1,11 @@
 //! Behavior that every store has in common.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 mod support;
 

@@ -8,6 +8,11 @@
 //! the sender.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run panics")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "benchmarks use the operating system directly"
+)]
 
 use std::{
     fs,

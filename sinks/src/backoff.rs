@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use system::random::random;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -26,12 +27,12 @@ impl Backoff {
             .without_max_times();
         Self {
             builder,
-            pauses: builder.build(),
+            pauses: builder.with_jitter_seed(random()).build(),
         }
     }
 
     pub(crate) fn reset(&mut self) {
-        self.pauses = self.builder.build();
+        self.pauses = self.builder.with_jitter_seed(random()).build();
     }
 
     /// Waits for the next pause, at least for the time that the receiver requests, or until

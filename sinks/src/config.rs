@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use registry::{AddressPolicy, LEASE_RENEW_INTERVAL};
+use system::random::random;
 
 /// The settings of sinks.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ impl Default for Config {
         Self {
             addresses: AddressPolicy::default(),
             replica: Replica { index: 0, count: 1 },
-            holder: format!("sinks-{:016x}", rand::random::<u64>()),
+            holder: format!("sinks-{:016x}", random::<u64>()),
             retention: Duration::from_secs(24 * 3600),
             max_buffer_bytes: 16 << 20,
             max_total_buffer_bytes: 512 << 20,

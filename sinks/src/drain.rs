@@ -6,9 +6,9 @@ use std::{
 };
 
 use bus::{BusError, PublishTime};
-use rand::RngExt;
 use registry::{Drain, DrainTarget, Protocol};
-use tokio::time::{Instant, sleep};
+use system::{clock, random::random_range};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -171,13 +171,14 @@ impl Worker<'_> {
                     () = stop.cancelled() => return Sent::Stopped,
                 }
             }
-            let started = Instant::now();
+            let started = clock::steady();
             let delivered_before = self.stats.report().delivered;
             let outcome = tokio::select! {
                 outcome = self.connect_and_run(reader, stop) => outcome,
                 () = async { stop.cancelled().await; sleep(SHUTDOWN_TIMEOUT).await } => Outcome::Stopped,
             };
-            let was_good = started.elapsed() >= GOOD_CONNECTION_AGE || self.stats.report().delivered > delivered_before;
+            let was_good =
+                clock::since(started) >= GOOD_CONNECTION_AGE || self.stats.report().delivered > delivered_before;
             if was_good {
                 self.backoff.reset();
             }
@@ -219,7 +220,7 @@ impl Worker<'_> {
                 Err(error) => return Outcome::Failed(error),
             };
             self.set_connected();
-            return udp::run(reader, &socket, &self.stats, Instant::now() + max_age, stop).await;
+            return udp::run(reader, &socket, &self.stats, clock::steady() + max_age, stop).await;
         }
         let opened = tokio::select! {
             opened = connector.open(&self.target) => opened,
@@ -294,5 +295,5 @@ impl Worker<'_> {
 
 /// Varies a duration by 10%, so that connections that began together do not end together.
 fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(rand::rng().random_range(0.9..1.1))
+    duration.mul_f64(random_range(0.9..1.1))
 }

@@ -10,6 +10,15 @@
 //! longer retains in the drain itself (L10), lines that the receiver rejected in the app's log
 //! (L13).
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        reason = "tests use the operating system directly"
+    )
+)]
+
 mod backoff;
 mod budget;
 mod config;

@@ -1,7 +1,7 @@
 //! Publishes problems of a drain to the log of its app: at most one notice per kind and interval,
 //! and never through the same drain.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bus::{
     Batch, Bus, Epoch, StreamId, StreamMetadata, Timestamp,
@@ -9,6 +9,7 @@ use bus::{
 };
 use futures::future::OptionFuture;
 use registry::Drain;
+use system::{clock, collections::HashMap, task};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
@@ -66,7 +67,7 @@ impl Notifier {
         };
         Some(Self {
             problems,
-            _publishing: AbortOnDropHandle::new(tokio::spawn(publisher.run(queued, interval))),
+            _publishing: AbortOnDropHandle::new(task::spawn(publisher.run(queued, interval))),
         })
     }
 
@@ -97,7 +98,7 @@ struct Pending {
 
 impl Publisher {
     async fn run(mut self, mut problems: mpsc::Receiver<Problem>, interval: Duration) {
-        let mut pending: HashMap<ProblemKind, Pending> = HashMap::new();
+        let mut pending: HashMap<ProblemKind, Pending> = HashMap::default();
         loop {
             let due = pending
                 .values()
@@ -114,7 +115,7 @@ impl Publisher {
                 }
                 Some(()) = OptionFuture::from(due.map(sleep_until)) => {}
             }
-            let now = Instant::now();
+            let now = clock::steady();
             for (kind, pending) in &mut pending {
                 if pending.times > 0 && pending.not_before.is_none_or(|time| time <= now) {
                     let notice = self.notice(*kind, pending);

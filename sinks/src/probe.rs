@@ -1,11 +1,12 @@
 //! Tests a drain step by step.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bus::Timestamp;
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, future::BoxFuture};
 use registry::{Drain, DrainTarget, ProbeReport, ProbeStep, Prober, Protocol};
+use system::{clock, net::SocketQueue};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -15,7 +16,7 @@ use crate::{
     config::Config,
     error::SinksError,
     render::MessageFormat,
-    transport::{connect::Connector, error::DeliveryError, https::FrameSender, socket_queue::SocketQueue, udp},
+    transport::{connect::Connector, error::DeliveryError, https::FrameSender, udp},
 };
 
 /// How long to wait for the receiver to close the connection in response to the line.
@@ -159,9 +160,9 @@ impl Steps {
         work: impl Future<Output = Result<T, DeliveryError>>,
         detail: impl FnOnce(&T) -> String,
     ) -> Option<T> {
-        let started = Instant::now();
+        let started = clock::steady();
         let result = work.await;
-        let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(clock::since(started).as_millis()).unwrap_or(u64::MAX);
         let (ok, detail) = match &result {
             Ok(value) => (true, detail(value)),
             Err(error) => (false, error.to_string()),

@@ -1,6 +1,6 @@
 //! Reads a drain's subscription: puts lines in order and adds gap notices.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bus::{
     Ack, BusError, PublishTime, Reader, ReaderItem, StreamId, Timestamp,
@@ -8,6 +8,7 @@ use bus::{
     reassembly::{Event, EventKind, GapTimeouts, Now, Reassembly, Receipt},
 };
 use futures::future::OptionFuture;
+use system::{clock, collections::HashMap};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -68,7 +69,7 @@ impl DrainReader {
     /// Reads a subscription for a drain.
     pub(crate) fn new(reader: Reader, drain: &registry::Drain, config: ReaderConfig, stats: Arc<DrainStats>) -> Self {
         let reassembly = Reassembly::new(GapTimeouts::for_drain(&reader), reader.since(), config.retention);
-        let now = Instant::now();
+        let now = clock::steady();
         let mut new = Self {
             reader,
             reassembly,
@@ -82,7 +83,7 @@ impl DrainReader {
                 config.budget,
                 Arc::clone(&stats),
             ),
-            headers: HashMap::new(),
+            headers: HashMap::default(),
             overflow: None,
             interrupted: None,
             stats,
@@ -124,14 +125,14 @@ impl DrainReader {
         let now = self.now();
         self.reassembly.declare_due(now);
         self.process_events();
-        if self.cleaned_up.elapsed() > CLEANUP_INTERVAL {
-            self.cleaned_up = Instant::now();
+        if clock::since(self.cleaned_up) > CLEANUP_INTERVAL {
+            self.cleaned_up = clock::steady();
             self.reassembly.forget(now.bus);
         }
         if self
             .overflow
             .as_ref()
-            .is_some_and(|overflow| overflow.until <= Instant::now() || !self.queue.has_room())
+            .is_some_and(|overflow| overflow.until <= clock::steady() || !self.queue.has_room())
         {
             self.report_overflow();
         }
@@ -141,7 +142,7 @@ impl DrainReader {
 
     fn now(&self) -> Now {
         Now {
-            elapsed: self.started.elapsed(),
+            elapsed: clock::since(self.started),
             bus: PublishTime::now(),
         }
     }
@@ -180,7 +181,7 @@ impl DrainReader {
                     from,
                     to,
                     lines: 0,
-                    until: Instant::now() + OVERFLOW_COUNT_TIME,
+                    until: clock::steady() + OVERFLOW_COUNT_TIME,
                 });
             }
         }

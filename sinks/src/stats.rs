@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use bus::PublishTime;
 use parking_lot::Mutex;
 use registry::{DrainReport, DrainState};
+use system::clock;
 
 use crate::metrics::{GapLabel, Metrics};
 
@@ -44,7 +45,7 @@ impl DrainStats {
     /// The time up to which everything read from the bus is confirmed.
     pub(crate) fn delivered_until(&self) -> SystemTime {
         let since = self.state.lock().unconfirmed_since;
-        since.map_or_else(SystemTime::now, |since| {
+        since.map_or_else(clock::wall_time, |since| {
             SystemTime::UNIX_EPOCH + since.since(PublishTime(0))
         })
     }
@@ -100,6 +101,5 @@ impl DrainStats {
 }
 
 fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
+    clock::wall().as_secs()
 }

@@ -1,7 +1,7 @@
 //! Selects the drains of this process, by hash and lease, and runs each as a task.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -9,6 +9,11 @@ use std::{
 use bus::rendezvous;
 use futures::future::join_all;
 use registry::{DELIVERED_INTERVAL, Drain, DrainReport, Drains, LEASE_DURATION, LEASE_RENEW_INTERVAL};
+use system::{
+    clock,
+    collections::{HashMap, HashSet},
+    task,
+};
 use tokio::{
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval},
@@ -49,11 +54,11 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     pub(crate) fn new(context: Arc<DrainContext>) -> Self {
-        let now = Instant::now();
+        let now = clock::steady();
         Self {
             context,
-            running: HashMap::new(),
-            stopping: HashMap::new(),
+            running: HashMap::default(),
+            stopping: HashMap::default(),
             renewed: now,
             reported: now,
             recorded: now,
@@ -97,17 +102,21 @@ impl Supervisor {
             .copied()
             .filter(|id| is_assigned(*id, config.replica))
             .collect();
-        let requested = Instant::now();
+        let requested = clock::steady();
         let leased: HashSet<u32> = match self.context.registry.acquire_leases(&config.holder, &wanted).await {
             Ok(leased) => {
                 self.renewed = requested;
                 leased.into_iter().collect()
             }
             Err(error) => {
-                let still_valid = self.renewed.elapsed() < LEASE_DURATION - LEASE_MARGIN;
+                let still_valid = clock::since(self.renewed) < LEASE_DURATION - LEASE_MARGIN;
                 tracing::warn!(%error, still_valid, "drain lease renewal failed");
                 let running = self.running.keys().copied();
-                if still_valid { running.collect() } else { HashSet::new() }
+                if still_valid {
+                    running.collect()
+                } else {
+                    HashSet::default()
+                }
             }
         };
         let lost: Vec<u32> = self.running.keys().copied().filter(|id| !leased.contains(id)).collect();
@@ -142,7 +151,7 @@ impl Supervisor {
             drain: drain.clone(),
             stats,
             stop: stop.drop_guard(),
-            task: tokio::spawn(run),
+            task: task::spawn(run),
             reported: None,
         };
         self.running.insert(drain.id, running);
@@ -168,12 +177,12 @@ impl Supervisor {
                 tracing::warn!(drain = drain.id, %error, "subscription of a removed drain not deleted");
             }
         };
-        self.stopping.insert(id, tokio::spawn(unsubscribing));
+        self.stopping.insert(id, task::spawn(unsubscribing));
     }
 
     /// Sets the gauges and sends reports and delivery times to the registry.
     async fn report(&mut self) {
-        let is_due = self.reported.elapsed() >= self.context.config.report_interval;
+        let is_due = clock::since(self.reported) >= self.context.config.report_interval;
         let mut states = BTreeMap::new();
         let (mut reports, mut lag) = (Vec::new(), 0);
         for (id, running) in &mut self.running {
@@ -193,15 +202,15 @@ impl Supervisor {
             .metrics
             .set_gauges(&states, lag, self.context.budget.used());
         if is_due {
-            self.reported = Instant::now();
+            self.reported = clock::steady();
         }
         if !reports.is_empty()
             && let Err(error) = self.context.registry.record_reports(reports).await
         {
             tracing::debug!(%error, "drain reports not recorded");
         }
-        if self.recorded.elapsed() >= DELIVERED_INTERVAL {
-            self.recorded = Instant::now();
+        if clock::since(self.recorded) >= DELIVERED_INTERVAL {
+            self.recorded = clock::steady();
             let delivered: Vec<(u32, SystemTime)> = self
                 .running
                 .iter()

@@ -1,6 +1,11 @@
 //! Drains never connect to forbidden addresses, in any notation and after any name resolution.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 #[path = "../../tests/support/name_server.rs"]
 mod name_server;

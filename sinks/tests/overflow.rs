@@ -1,6 +1,11 @@
 //! A drain that was interrupted for longer than the retention gets a notice (L10) at the gap.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 mod support;
 

@@ -2,6 +2,11 @@
 //! also when they are killed.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 mod support;
 

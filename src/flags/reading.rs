@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, builder::RangedU64ValueParser};
 use ipnet::IpNet;
 use streamer::{Access, AllowedOrigins, DrainService, Listener, Tls};
-use tokio::net::TcpListener;
+use system::net::TcpListener;
 
 use crate::{
     bind_error::bind_error,

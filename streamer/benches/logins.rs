@@ -4,6 +4,11 @@
 //! clients with 1,000 keys. Clients and server share one process; CPU time is that of both.
 
 #![allow(clippy::unwrap_used, reason = "a panic reports why the benchmark cannot run")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "benchmarks use the operating system directly"
+)]
 
 mod support;
 

@@ -7,6 +7,11 @@
 //! only.
 
 #![allow(clippy::unwrap_used, reason = "a panic reports why the benchmark cannot run")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "benchmarks use the operating system directly"
+)]
 
 mod support;
 

@@ -6,6 +6,15 @@
 //! applies the client's filter. `http` sends the lines, rendered once per `format` for all tails,
 //! as a response body or a WebSocket. `access` authorizes requests.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        reason = "tests use the operating system directly"
+    )
+)]
+
 mod access;
 mod config;
 mod error;
@@ -25,7 +34,7 @@ mod testing;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bus::Bus;
-use tokio::net::TcpListener;
+use system::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::Layer;
 use tower_http::normalize_path::NormalizePathLayer;
@@ -45,7 +54,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The error of the operating system, e.g. that the address is in use.
 pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(listen).await
+    system::net::bind(listen).await
 }
 
 /// Serves the HTTP API until `shutdown`. Open responses then get the lines published so far and end

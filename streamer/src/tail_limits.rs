@@ -1,7 +1,6 @@
 //! Limits on the number of open log requests.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
@@ -9,6 +8,7 @@ use std::{
 use bus::AppName;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
+use system::{collections::HashMap, random::random_range};
 
 use crate::{config::Config, error::ApiError};
 
@@ -68,7 +68,7 @@ impl TailLimits {
             if count >= limit {
                 return Err(ApiError::TooMany {
                     reason: format!("too many open log requests {scope}: {count} of {limit}; close one or retry later"),
-                    retry_after: RETRY_AFTER_SECONDS + jitter(),
+                    retry_after: RETRY_AFTER_SECONDS + random_range(0..RETRY_JITTER_SECONDS),
                 });
             }
         }
@@ -119,11 +119,6 @@ pub(crate) fn client_network(peer: IpAddr) -> Option<IpAddr> {
         }
         address => Some(address),
     }
-}
-
-fn jitter() -> u64 {
-    // The sub-second part of the clock is random enough to spread clients.
-    u64::from(std::time::UNIX_EPOCH.elapsed().unwrap_or_default().subsec_micros()) % RETRY_JITTER_SECONDS
 }
 
 #[cfg(test)]

@@ -1,6 +1,11 @@
 //! Authorization by API keys: every route and method with another app's key and without one.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 mod support;
 

@@ -1,6 +1,11 @@
 //! Authorization by a Kubernetes cluster and by a webhook: every route, revocation and outages.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 mod support;
 

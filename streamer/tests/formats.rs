@@ -1,6 +1,11 @@
 //! The four output formats: content, compression, heartbeats and end.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 mod support;
 

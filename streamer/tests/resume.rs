@@ -2,6 +2,11 @@
 //! reads.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 mod support;
 

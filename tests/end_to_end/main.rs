@@ -1,5 +1,11 @@
 //! End-to-end tests through the public interfaces: the binary, HTTP and kubectl.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
+
 mod access;
 mod apps;
 mod check;

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use system::random::{random, random_range};
 use url::Url;
 
 use super::target::DrainTarget;
@@ -63,9 +63,8 @@ impl Drain {
 
     /// Creates a drain with a random id, for which `taken` is false, and a random token.
     pub(crate) fn new(app: &str, url: &str, taken: impl Fn(u32) -> bool) -> Self {
-        let mut rng = rand::rng();
         let id = loop {
-            let id = rng.random_range(1..1 << 31);
+            let id = random_range(1..1 << 31);
             if !taken(id) {
                 break id;
             }
@@ -73,7 +72,7 @@ impl Drain {
         Self {
             id,
             app: app.to_owned(),
-            token: format!("d.{}", uuid(rng.random())),
+            token: format!("d.{}", uuid(random())),
             url: url.to_owned(),
         }
     }

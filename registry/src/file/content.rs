@@ -2,6 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
+use system::random::random;
 
 use crate::{
     drain::Drains,
@@ -58,7 +59,7 @@ impl Content {
     pub(super) fn new() -> Self {
         Self {
             version: Version::V1,
-            secret: Secret(rand::random()),
+            secret: Secret(random()),
             drains: Drains::new(),
             keys: Vec::new(),
         }

@@ -1,13 +1,13 @@
 //! A JSON file that processes change under a lock and replace atomically.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use system::files::{self, File, OpenOptions};
 
 use super::content::VERSION;
 use crate::error::RegistryError;
@@ -20,7 +20,7 @@ pub(super) struct LockedFile(PathBuf);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileVersion {
     inode: u64,
-    modified: (i64, i64),
+    modified: Duration,
     bytes: u64,
 }
 
@@ -50,17 +50,17 @@ impl LockedFile {
 
     /// The current version of the file.
     pub(super) fn version(&self) -> Result<FileVersion, RegistryError> {
-        let metadata = fs::metadata(&self.0).map_err(|error| self.io_error(error))?;
+        let metadata = files::metadata(&self.0).map_err(|error| self.io_error(error))?;
         Ok(FileVersion {
-            inode: metadata.ino(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            bytes: metadata.len(),
+            inode: metadata.inode,
+            modified: metadata.modified,
+            bytes: metadata.len,
         })
     }
 
     /// Reads the file. `None` if it does not exist.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Option<T>, RegistryError> {
-        let bytes = match fs::read(&self.0) {
+        let bytes = match files::read(&self.0) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.io_error(error)),
@@ -96,33 +96,22 @@ impl LockedFile {
         let mut content = self.read()?.unwrap_or_else(initial);
         let (result, changed) = change(&mut content)?;
         if changed {
-            let text = serde_json::to_vec_pretty(&content).map_err(|error| self.io_error(error.into()))?;
-            self.replace(&text).map_err(|error| self.io_error(error))?;
+            let mut text = serde_json::to_vec_pretty(&content).map_err(|error| self.io_error(error.into()))?;
+            text.push(b'\n');
+            files::replace(&self.0, &text).map_err(|error| self.io_error(error))?;
         }
         Ok((result, content))
     }
 
     /// The lock is released on drop, and by the operating system when the process ends.
     fn lock(&self) -> io::Result<File> {
-        fs::create_dir_all(self.directory())?;
+        files::create_dir_all(self.directory())?;
         let lock = OpenOptions::new()
             .create(true)
-            .truncate(false)
             .write(true)
-            .mode(PRIVATE)
-            .open(self.path_with("lock"))?;
+            .open(&self.path_with("lock"))?;
         lock.lock()?;
         Ok(lock)
-    }
-
-    fn replace(&self, text: &[u8]) -> io::Result<()> {
-        // `tempfile` creates it with mode 0600.
-        let mut new_file = tempfile::NamedTempFile::new_in(self.directory())?;
-        new_file.write_all(text)?;
-        new_file.write_all(b"\n")?;
-        new_file.as_file().sync_all()?;
-        new_file.persist(&self.0)?;
-        File::open(self.directory())?.sync_all()
     }
 
     fn directory(&self) -> &Path {
@@ -154,6 +143,3 @@ fn describe(error: &serde_json::Error) -> &'static str {
         _ => "not a registry file, invalid JSON",
     }
 }
-
-/// Readable by the owner only, like the files beside it, which contain secrets.
-const PRIVATE: u32 = 0o600;

@@ -12,6 +12,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
+use system::{clock, task};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -77,7 +78,7 @@ impl FileRegistry {
             last: Mutex::new((None, content)),
         });
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(poll(Arc::clone(&shared))));
+        task::spawn(stop.clone().run_until_cancelled_owned(poll(Arc::clone(&shared))));
         Ok(Self {
             shared,
             _polling: stop.drop_guard(),
@@ -109,7 +110,7 @@ impl FileRegistry {
         let drains = Arc::clone(&self.shared.drains.borrow());
         let update = move || {
             let change = |leases: &mut Leases| {
-                let removed = leases.remove_stale(&drains, SystemTime::now());
+                let removed = leases.remove_stale(&drains, clock::wall_time());
                 let (result, changed) = change(leases, &drains);
                 Ok((result, changed || removed))
             };
@@ -128,7 +129,7 @@ fn read_leases<T: Send + 'static>(
     let drains = Arc::clone(&shared.drains.borrow());
     let read = move || {
         let mut leases: Leases = file.read()?.unwrap_or_default();
-        leases.remove_stale(&drains, SystemTime::now());
+        leases.remove_stale(&drains, clock::wall_time());
         Ok(read(&leases))
     };
     blocking(read).boxed()
@@ -182,7 +183,7 @@ async fn poll(shared: Arc<Shared>) {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
 ) -> Result<T, RegistryError> {
-    match tokio::task::spawn_blocking(work).await {
+    match task::blocking(work).await {
         Ok(result) => result,
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
@@ -222,7 +223,7 @@ impl Registry for FileRegistry {
     }
 
     fn acquire_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<Vec<u32>, RegistryError>> {
-        let (holder, wanted, now) = (holder.to_owned(), drains.to_vec(), SystemTime::now());
+        let (holder, wanted, now) = (holder.to_owned(), drains.to_vec(), clock::wall_time());
         self.update_leases(move |leases, drains| {
             let acquired = leases.acquire(&holder, &wanted, drains, now);
             let changed = !acquired.is_empty();

@@ -5,16 +5,16 @@
 //! secret of the store. Authentication is one HMAC and one map lookup. The lookup's timing reveals
 //! nothing, because without the secret a caller cannot choose the hash.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    time::Duration,
-    time::SystemTime,
-};
+use std::{fmt, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
+use system::{
+    clock,
+    collections::{HashMap, HashSet},
+    random::random,
+};
 
 use super::grant::{Action, Grant};
 
@@ -74,7 +74,7 @@ pub struct Keys {
 impl Default for Keys {
     /// No keys, with a random secret.
     fn default() -> Self {
-        Self::new(&rand::random::<[u8; 32]>(), &[])
+        Self::new(&random::<[u8; 32]>(), &[])
     }
 }
 
@@ -104,13 +104,13 @@ impl Keys {
         }
         let info = self.infos.get(self.ids.get(&hash(&self.secret, key))?)?;
         let email_matches = email.is_none_or(|email| email.eq_ignore_ascii_case(&info.email));
-        (email_matches && seconds(SystemTime::now()) < info.expires).then(|| KeyHolder(info.clone()))
+        (email_matches && clock::wall().as_secs() < info.expires).then(|| KeyHolder(info.clone()))
     }
 
     /// The holder of the key with this id, if the key is valid.
     pub(crate) fn holder_by_id(&self, id: &str) -> Option<KeyHolder> {
         let info = self.infos.get(id)?;
-        (seconds(SystemTime::now()) < info.expires).then(|| KeyHolder(info.clone()))
+        (clock::wall().as_secs() < info.expires).then(|| KeyHolder(info.clone()))
     }
 
     pub(crate) fn secret(&self) -> &hmac::Key {
@@ -119,7 +119,7 @@ impl Keys {
 
     /// Whether the holder's key is still valid, with unchanged grants.
     pub fn is_valid(&self, holder: &KeyHolder) -> bool {
-        let is_unexpired = seconds(SystemTime::now()) < holder.0.expires;
+        let is_unexpired = clock::wall().as_secs() < holder.0.expires;
         is_unexpired && self.infos.get(&holder.0.id) == Some(&holder.0)
     }
 
@@ -158,10 +158,10 @@ impl KeyHolder {
 impl NewKey {
     /// Creates a key, and the record to store.
     pub(crate) fn generate(secret: &[u8], email: &str, grants: Vec<Grant>, lifetime: Duration) -> (Self, StoredKey) {
-        let key = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-        let created = seconds(SystemTime::now());
+        let key = URL_SAFE_NO_PAD.encode(random::<[u8; 32]>());
+        let created = clock::wall().as_secs();
         let info = KeyInfo {
-            id: format!("{:016x}", rand::random::<u64>()),
+            id: format!("{:016x}", random::<u64>()),
             email: email.to_owned(),
             grants,
             created,
@@ -178,12 +178,6 @@ impl NewKey {
 
 fn hash(secret: &hmac::Key, key: &str) -> String {
     URL_SAFE_NO_PAD.encode(hmac::sign(secret, key.as_bytes()))
-}
-
-pub(crate) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
 
 /// Omits the key.

@@ -7,14 +7,15 @@
 //! If another service decides on access, the token instead contains the caller's `Authorization`
 //! header, encrypted with a key derived the same way.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{aead, hmac};
+use system::{clock, random::random};
 
 use super::{
     grant::Action,
-    keys::{KeyHolder, KeyInfo, Keys, seconds},
+    keys::{KeyHolder, KeyInfo, Keys},
 };
 
 /// The lifetime of a session token. A tail that it opened continues while the key is valid.
@@ -42,7 +43,7 @@ impl Keys {
     /// Creates a token for an app's log, valid for [`SESSION_LIFETIME`] and no longer than the key.
     /// Returns it with its expiry time in seconds since 1970.
     pub fn create_session(&self, holder: &KeyHolder, app: &str) -> (String, u64) {
-        let expires = seconds(SystemTime::now() + SESSION_LIFETIME).min(holder.info().expires);
+        let expires = (clock::wall() + SESSION_LIFETIME).as_secs().min(holder.info().expires);
         (self.sign(holder.info(), app, expires), expires)
     }
 
@@ -62,15 +63,15 @@ impl Keys {
         // Compares in constant time.
         hmac::verify(&self.signing_key(expires), &signed_data(app, expires, id), tag).ok()?;
         let holder = self.holder_by_id(id)?;
-        let is_valid = seconds(SystemTime::now()) < expires && holder.is_allowed(Action::Read, app);
+        let is_valid = clock::wall().as_secs() < expires && holder.is_allowed(Action::Read, app);
         is_valid.then_some(holder)
     }
 
     /// Creates a token that contains an `Authorization` header, encrypted, for an app's log and
     /// [`SESSION_LIFETIME`]. Returns it with its expiry time in seconds since 1970.
     pub fn seal_session(&self, authorization: &str, app: &str) -> (String, u64) {
-        let expires = seconds(SystemTime::now() + SESSION_LIFETIME);
-        let nonce: [u8; aead::NONCE_LEN] = rand::random();
+        let expires = (clock::wall() + SESSION_LIFETIME).as_secs();
+        let nonce: [u8; aead::NONCE_LEN] = random();
         let mut sealed = authorization.as_bytes().to_vec();
         let context = aead::Aad::from(signed_data(app, expires, ""));
         let encrypted = self.sealing_key(expires).map(|key| {
@@ -103,7 +104,7 @@ impl Keys {
             .sealing_key(expires)?
             .open_in_place(nonce, context, &mut sealed)
             .ok()?;
-        let is_valid = seconds(SystemTime::now()) < expires;
+        let is_valid = clock::wall().as_secs() < expires;
         is_valid.then(|| String::from_utf8(opened.to_vec()).ok()).flatten()
     }
 
@@ -145,7 +146,7 @@ mod tests {
         assert_eq!(keys.unseal_session(&token, "shop").as_deref(), Some("Bearer hunter2"));
         assert_eq!(keys.unseal_session(&token, "blog"), None);
         assert_eq!(Keys::new(&[8; 32], &[]).unseal_session(&token, "shop"), None);
-        assert!(expires <= seconds(SystemTime::now() + SESSION_LIFETIME));
+        assert!(expires <= (clock::wall() + SESSION_LIFETIME).as_secs());
         let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
         assert!(!String::from_utf8_lossy(&bytes).contains("hunter2"));
         for at in 0..bytes.len() {
@@ -174,7 +175,7 @@ mod tests {
         let (holder, keys) = key("shop", Duration::from_secs(3600));
         let (token, expires) = keys.create_session(&holder, "shop");
         assert_eq!(keys.verify_session(&token, "shop"), Some(holder.clone()));
-        assert!(expires <= seconds(SystemTime::now() + SESSION_LIFETIME));
+        assert!(expires <= (clock::wall() + SESSION_LIFETIME).as_secs());
         assert_eq!(keys.verify_session(&token, "blog"), None, "another app");
         assert_eq!(
             Keys::new(SECRET, &[]).verify_session(&token, "shop"),
@@ -186,7 +187,7 @@ mod tests {
             None,
             "another secret"
         );
-        let expired = keys.sign(holder.info(), "shop", seconds(SystemTime::now()) - 1);
+        let expired = keys.sign(holder.info(), "shop", clock::wall().as_secs() - 1);
         assert_eq!(keys.verify_session(&expired, "shop"), None, "expired");
         let (holder, keys) = key("shop", Duration::from_secs(60));
         assert!(

@@ -8,6 +8,7 @@ use kube::{
     Api, Client,
     api::{DeleteParams, PostParams, Preconditions},
 };
+use system::random::random;
 
 use causes::kubernetes::describe;
 
@@ -78,7 +79,7 @@ impl Secrets {
     /// Creates the HMAC secret of the keys unless it exists.
     pub(super) async fn ensure_key_secret(&self) -> Result<(), RegistryError> {
         if self.get(secret_layout::SECRET_NAME).await?.is_none() {
-            let secret = secret_layout::secret(&rand::random());
+            let secret = secret_layout::secret(&random());
             // On a conflict, another process has created it.
             self.request(self.api.create(&PostParams::default(), &secret)).await?;
         }
@@ -94,7 +95,7 @@ impl Secrets {
         write: impl Fn(&str, &T) -> Secret,
         change: impl Fn(Option<T>) -> Result<(R, Option<Write<T>>), RegistryError>,
     ) -> Result<R, RegistryError> {
-        let mut pauses = CONFLICT_BACKOFF.build();
+        let mut pauses = CONFLICT_BACKOFF.with_jitter_seed(random()).build();
         loop {
             let before = self.get(name).await?;
             let content = before.as_ref().map(&read).transpose();

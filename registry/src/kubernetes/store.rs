@@ -18,6 +18,7 @@ use kube::{
     Client,
     api::{DeleteParams, PostParams},
 };
+use system::{clock, task};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -65,7 +66,7 @@ impl KubernetesRegistry {
         let state = Arc::new(state);
         let stop = CancellationToken::new();
         let watching = watch_secrets(secrets.api.clone(), Arc::clone(&state));
-        tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
+        task::spawn(stop.clone().run_until_cancelled_owned(watching));
         let opened = Self {
             secrets,
             state,
@@ -116,7 +117,7 @@ impl KubernetesRegistry {
             let name = secret_layout::leases_name(index);
             let change = |leases: Option<Leases>| {
                 let mut leases = leases.unwrap_or_default();
-                let removed = leases.remove_stale(existing_drains, SystemTime::now());
+                let removed = leases.remove_stale(existing_drains, clock::wall_time());
                 let (result, changed) = change(&mut leases, &drains, existing_drains);
                 Ok((result, (changed || removed).then_some(Write::Put(leases))))
             };
@@ -185,7 +186,7 @@ impl Registry for KubernetesRegistry {
     }
 
     fn acquire_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<Vec<u32>, RegistryError>> {
-        let (holder, wanted, now) = (holder.to_owned(), drains.to_vec(), SystemTime::now());
+        let (holder, wanted, now) = (holder.to_owned(), drains.to_vec(), clock::wall_time());
         async move {
             let acquire = |leases: &mut Leases, wanted: &[u32], existing_drains: &Drains| {
                 let acquired = leases.acquire(&holder, wanted, existing_drains, now);

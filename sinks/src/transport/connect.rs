@@ -14,23 +14,29 @@ use std::{
 
 use registry::DrainTarget;
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use system::net::{SocketOptions, SocketQueue, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::{error::DeliveryError, resolve::HostResolver, socket_queue::SocketQueue, tls::TlsConnectors};
+use super::{error::DeliveryError, resolve::HostResolver, tls::TlsConnectors};
 use crate::config::Config;
 
 /// How long sent bytes may stay unacknowledged before the kernel closes the connection.
-#[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a connection may be idle before keep-alive probes are sent.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// The interval between keep-alive probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The options of a connection to a receiver.
+const SOCKET_OPTIONS: SocketOptions = SocketOptions {
+    keepalive: Some((KEEPALIVE, KEEPALIVE_INTERVAL)),
+    user_timeout: Some(USER_TIMEOUT),
+    send_buffer: None,
+};
 
 /// Resolves and connects to receivers.
 pub(crate) struct Connector {
@@ -100,9 +106,9 @@ impl Connector {
             self.connect_timeout
         };
         for address in addresses {
-            match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+            match tokio::time::timeout(timeout, system::net::connect(*address)).await {
                 Ok(Ok(stream)) => {
-                    configure(&stream).map_err(DeliveryError::Connect)?;
+                    system::net::configure(&stream, &SOCKET_OPTIONS).map_err(DeliveryError::Connect)?;
                     return Ok(stream);
                 }
                 Ok(Err(error)) => last_error = DeliveryError::Connect(error),
@@ -149,15 +155,6 @@ impl Connector {
             socket,
         })
     }
-}
-
-fn configure(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3))?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    Ok(())
 }
 
 /// A socket that counts written bytes.

@@ -3,10 +3,7 @@
 //!
 //! *Source*: Heroku Dev Center, Log Drains; Logplex, README.http_drains.md.
 
-use std::{
-    io::Write,
-    time::{Duration, SystemTime},
-};
+use std::{io::Write, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -16,7 +13,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use registry::{DrainTarget, Protocol};
-use tokio::time::{Instant, timeout};
+use system::{clock, random::random, task};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{connect::Connection, error::DeliveryError, outcome::Outcome};
@@ -107,7 +105,7 @@ impl FrameSender {
             Ok(Err(error)) => return Outcome::Failed(error),
             Err(_) => return Outcome::Failed(DeliveryError::Timeout(response_timeout)),
         };
-        let expires = Instant::now() + limits.max_age;
+        let expires = clock::steady() + limits.max_age;
         // Sent on an earlier connection without a final response.
         if let Some(frame) = self.pending.as_ref().filter(|frame| frame.is_sent) {
             stats.add_resent(frame.rendered.lines);
@@ -168,7 +166,7 @@ impl FrameSender {
             if stop.is_cancelled() {
                 return Outcome::Stopped;
             }
-            if Instant::now() >= expires {
+            if clock::steady() >= expires {
                 return Outcome::Expired;
             }
         }
@@ -214,7 +212,7 @@ impl Frame {
     /// A frame with a new id.
     fn new(body: Bytes, rendered: Rendered, items: u64) -> Self {
         Self {
-            id: format!("{:032X}", rand::random::<u128>()),
+            id: format!("{:032X}", random::<u128>()),
             body,
             rendered,
             items,
@@ -295,7 +293,7 @@ impl RequestTemplate {
 async fn open(connection: Connection) -> Result<(SendRequest<Full<Bytes>>, AbortOnDropHandle<()>), DeliveryError> {
     let opened = handshake(TokioIo::new(connection.stream)).await;
     let (sender, driver) = opened.map_err(|error| DeliveryError::Http(error.to_string()))?;
-    let driver = tokio::spawn(async { drop(driver.await) });
+    let driver = task::spawn(async { drop(driver.await) });
     Ok((sender, AbortOnDropHandle::new(driver)))
 }
 
@@ -314,5 +312,5 @@ fn retry_after(value: &HeaderValue) -> Option<Duration> {
         return Some(Duration::from_secs(seconds));
     }
     let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+    Some(date.duration_since(clock::wall_time()).unwrap_or_default())
 }

@@ -8,7 +8,6 @@ pub(crate) mod error;
 pub(crate) mod https;
 pub(crate) mod outcome;
 mod resolve;
-pub(crate) mod socket_queue;
 pub(crate) mod tcp;
 mod tls;
 pub(crate) mod udp;

@@ -1,10 +1,13 @@
 //! Resolves receivers' host names before each connection, and drops forbidden addresses.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use hickory_resolver::{
-    Resolver, TokioResolver,
-    config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig},
+    Resolver, ResolverBuilder, TokioResolver,
+    config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig},
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
 };
 use registry::{AddressPolicy, DrainTarget};
@@ -27,16 +30,7 @@ impl HostResolver {
     /// The system's configuration cannot be read.
     pub(crate) fn new(server: Option<SocketAddr>, policy: AddressPolicy) -> Result<Self, String> {
         let unusable = |error: &dyn std::fmt::Display| format!("cannot set up name resolution: {error}");
-        let mut builder = match server {
-            Some(server) => {
-                let mut connection = ConnectionConfig::udp();
-                connection.port = server.port();
-                let server = NameServerConfig::new(server.ip(), true, vec![connection]);
-                let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-                Resolver::builder_with_config(config, TokioRuntimeProvider::default())
-            }
-            None => Resolver::builder_tokio().map_err(|error| unusable(&error))?,
-        };
+        let mut builder = builder(server).map_err(|error| unusable(&error))?;
         let options = builder.options_mut();
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         (options.positive_max_ttl, options.negative_max_ttl) = (Some(MAX_TTL), Some(MAX_TTL));
@@ -53,13 +47,7 @@ impl HostResolver {
     pub(crate) async fn resolve(&self, target: &DrainTarget) -> Result<Vec<SocketAddr>, DeliveryError> {
         let found = match target.address {
             Some(address) => vec![address],
-            None => {
-                let lookup = self.resolver.lookup_ip(target.host.as_str()).await;
-                lookup
-                    .map_err(|error| DeliveryError::Resolve(describe(&target.host, &error)))?
-                    .iter()
-                    .collect()
-            }
+            None => self.lookup(&target.host).await.map_err(DeliveryError::Resolve)?,
         };
         if found.is_empty() {
             return Err(DeliveryError::Resolve(format!("{} has no addresses", target.host)));
@@ -73,6 +61,40 @@ impl HostResolver {
         }
         Ok(allowed)
     }
+
+    /// The addresses of a host, or why there are none.
+    async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        if let Some(found) = system::net::simulated_lookup(host).await {
+            return found.map_err(|error| format!("the lookup of {host} failed: {error}"));
+        }
+        match self.resolver.lookup_ip(host).await {
+            Ok(found) => Ok(found.iter().collect()),
+            Err(error) => Err(describe(host, &error)),
+        }
+    }
+}
+
+fn builder(server: Option<SocketAddr>) -> Result<ResolverBuilder<TokioRuntimeProvider>, NetError> {
+    let with_servers = |servers| {
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+        Resolver::builder_with_config(config, TokioRuntimeProvider::default())
+    };
+    if system::net::is_simulated() {
+        // It is never asked, so it does not read the machine's files.
+        let mut builder = with_servers(Vec::new());
+        builder.options_mut().use_hosts_file = ResolveHosts::Never;
+        return Ok(builder);
+    }
+    let Some(server) = server else {
+        return Resolver::builder_tokio();
+    };
+    let mut connection = ConnectionConfig::udp();
+    connection.port = server.port();
+    Ok(with_servers(vec![NameServerConfig::new(
+        server.ip(),
+        true,
+        vec![connection],
+    )]))
 }
 
 /// Returns the cause of a failed lookup in words.

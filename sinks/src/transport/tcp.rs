@@ -3,9 +3,10 @@
 use std::{io, time::Duration};
 
 use bytes::BytesMut;
+use system::clock;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +41,7 @@ pub(crate) async fn run(
     let mut received = [0; 4096];
     let mut polls = interval(ACK_POLL_INTERVAL);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let expires = Instant::now() + max_age;
+    let expires = clock::steady() + max_age;
     let acknowledged = || {
         let written = connection.written.bytes();
         // Without the kernel's answer nothing counts as acknowledged.
@@ -100,7 +101,7 @@ struct Progress<'a> {
 impl Progress<'_> {
     /// Records that the receiver's kernel has acknowledged this many bytes.
     fn acknowledge(&mut self, reader: &mut DrainReader, bytes: u64) {
-        let confirmed = self.unconfirmed.acknowledge(bytes, Instant::now());
+        let confirmed = self.unconfirmed.acknowledge(bytes, clock::steady());
         self.stats.add_delivered(reader.confirm(confirmed));
     }
 

@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
+use system::clock;
 use tokio::{net::UdpSocket, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +48,7 @@ pub(crate) async fn run(
         if stop.is_cancelled() {
             return Outcome::Stopped;
         }
-        if Instant::now() >= expires {
+        if clock::steady() >= expires {
             return Outcome::Expired;
         }
         while reader.queue.has_more() {

@@ -13,10 +13,8 @@ use bus::AppName;
 use moka::future::Cache;
 use registry::{Action, Keys};
 use ring::digest::{Context, SHA256};
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
-};
+use system::clock;
+use tokio::sync::{Semaphore, watch};
 
 use super::{
     authorizer::{Authorizer, AuthorizerError, Decision},
@@ -124,13 +122,13 @@ impl ExternalAuth {
     /// Waits until the permission is revoked, or the authorizer has been unavailable for
     /// [`OUTAGE_GRACE`].
     pub(super) async fn until_revoked(self: Arc<Self>, authorization: String, app: AppName, action: Action) {
-        let mut decided = Instant::now();
+        let mut decided = clock::steady();
         loop {
             tokio::time::sleep(self.cache_time).await;
             match self.decide(&authorization, &app, action).await {
-                Ok(Decision::Allowed) => decided = Instant::now(),
+                Ok(Decision::Allowed) => decided = clock::steady(),
                 Ok(_) => return,
-                Err(_) if decided.elapsed() > OUTAGE_GRACE => return,
+                Err(_) if clock::since(decided) > OUTAGE_GRACE => return,
                 Err(_) => {}
             }
         }

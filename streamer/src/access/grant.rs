@@ -8,6 +8,7 @@ use std::{
 use bus::AppName;
 use futures::{FutureExt, future::BoxFuture};
 use registry::{Action, KeyHolder, Keys};
+use system::clock;
 use tokio::sync::watch;
 
 use super::external::ExternalAuth;
@@ -58,7 +59,7 @@ async fn until_invalid(holder: KeyHolder, mut keys: watch::Receiver<Arc<Keys>>) 
             return;
         }
         let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(holder.info().expires);
-        let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+        let left = expires.duration_since(clock::wall_time()).unwrap_or_default();
         tokio::select! {
             changed = keys.changed() => if changed.is_err() {
                 // The registry is gone: the server is shutting down and ends its responses itself.

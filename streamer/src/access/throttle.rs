@@ -2,14 +2,14 @@
 //!
 //! Keys cannot be guessed; throttling limits the work and the log volume that such clients cause.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    net::IpAddr,
-    num::NonZeroU32,
-};
+use std::{hash::BuildHasher, net::IpAddr, num::NonZeroU32};
 
 use governor::{
-    Quota, RateLimiter, clock::MonotonicClock, middleware::NoOpMiddleware, state::keyed::HashMapStateStore,
+    Quota, RateLimiter, clock::Clock, middleware::NoOpMiddleware, nanos::Nanos, state::keyed::HashMapStateStore,
+};
+use system::{
+    clock::{self, Instant},
+    collections::RandomState,
 };
 
 use crate::{error::ApiError, tail_limits::client_network};
@@ -25,7 +25,18 @@ const MAX_TRACKED: usize = 50_000;
 /// Value of `Retry-After` in seconds: by then one more attempt is allowed.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
-type Limiter = RateLimiter<u64, HashMapStateStore<u64>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+type Limiter = RateLimiter<u64, HashMapStateStore<u64>, SteadyClock, NoOpMiddleware<Nanos>>;
+
+/// Measures the time since a point in time.
+struct SteadyClock(Instant);
+
+impl Clock for SteadyClock {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        clock::since(self.0).into()
+    }
+}
 
 /// Rate limits of failures by client network and by key.
 pub(super) struct Throttle {
@@ -40,13 +51,13 @@ impl Default for Throttle {
             RateLimiter::new(
                 Quota::per_minute(FAILURES_PER_MINUTE),
                 HashMapStateStore::default(),
-                MonotonicClock,
+                SteadyClock(clock::steady()),
             )
         };
         Self {
             networks: limiter(),
             keys: limiter(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
         }
     }
 }

@@ -6,11 +6,14 @@ pub(crate) mod gzip;
 pub(crate) mod memory;
 pub(crate) mod rendered;
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::sync::OnceLock;
 
 use bus::{AppName, PublishTime, Timestamp, cursor::StreamKey, reassembly::Event};
 use bytes::BytesMut;
-use tokio::time::Instant;
+use system::{
+    clock::{self, Instant},
+    collections::HashMap,
+};
 
 use crate::{
     format::Format,
@@ -171,7 +174,7 @@ impl Builder {
             spans: Vec::new(),
             lines: 0,
             bytes: 0,
-            indexes: HashMap::new(),
+            indexes: HashMap::default(),
             last: None,
         }
     }
@@ -231,7 +234,7 @@ impl Builder {
             chunks: self.chunks,
             spans: self.spans,
             lines: self.lines,
-            created: Instant::now(),
+            created: clock::steady(),
             rendered: Default::default(),
             charge: Charge::new(bytes),
         }

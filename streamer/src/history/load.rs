@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bus::{AppName, BusError, PublishTime, notice};
-use tokio::time::Instant;
+use system::{clock, task};
 
 use crate::{
     frame::Frame,
@@ -110,7 +110,7 @@ pub(crate) async fn load_for_tail(hubs: &Hubs, hub: &Arc<Hub>, query: &LogsQuery
     let cached = Arc::new(CachedHistory {
         segment,
         position,
-        created: Instant::now(),
+        created: clock::steady(),
     });
     if query.filter.is_none() || query.cursor.is_some() {
         cache(hub, &cached, hubs.config.ring_bytes);
@@ -129,7 +129,7 @@ fn cache(hub: &Arc<Hub>, cached: &Arc<CachedHistory>, small: usize) {
         return;
     }
     let (hub, cached) = (Arc::downgrade(hub), Arc::downgrade(cached));
-    tokio::spawn(async move {
+    task::spawn(async move {
         tokio::time::sleep(LARGE_CACHE_TIME).await;
         if let (Some(hub), Some(cached)) = (hub.upgrade(), cached.upgrade()) {
             hub.cached_history
@@ -204,7 +204,7 @@ async fn from_hub(hub: &Hub, query: &LogsQuery) -> Option<History> {
 fn from_ring(contents: Contents, query: &LogsQuery) -> History {
     let mut selector = selector(query);
     // The replica that issued the cursor may have been ahead of this one.
-    selector.deduplicate_resumed(Instant::now() + REPEAT_PERIOD);
+    selector.deduplicate_resumed(clock::steady() + REPEAT_PERIOD);
     History {
         notices: Vec::new(),
         frames: contents.frames,

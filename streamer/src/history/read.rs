@@ -8,7 +8,7 @@ use bus::{
     notice,
     reassembly::{GapTimeouts, Now, REORDER_WINDOW, Reassembly},
 };
-use tokio::time::Instant;
+use system::clock::{self, Instant};
 
 use crate::{
     config::Config,
@@ -77,7 +77,7 @@ pub(crate) async fn read(
     config: &Config,
 ) -> Result<HistorySegment, BusError> {
     let now = PublishTime::now();
-    let limit = Instant::now() + config.history_timeout;
+    let limit = clock::steady() + config.history_timeout;
     let mut best: Option<HistorySegment> = None;
     for start in starts(request, now) {
         let mut reading = HistoryReader::new(request, &budget, config);
@@ -123,13 +123,13 @@ impl TimedReassembly {
     fn new(inner: Reassembly) -> Self {
         Self {
             inner,
-            started: Instant::now(),
+            started: clock::steady(),
         }
     }
 
     fn now(&self) -> Now {
         Now {
-            elapsed: self.started.elapsed(),
+            elapsed: clock::since(self.started),
             bus: PublishTime::now(),
         }
     }
@@ -221,7 +221,7 @@ impl<'a> HistoryReader<'a> {
     /// Waits for missing sequence numbers: the bus delivers over several connections, and one that
     /// has caught up says nothing about the others.
     async fn wait_for_gaps(&mut self, reader: &mut Reader, reassembly: &mut TimedReassembly) -> Result<(), BusError> {
-        let limit = Instant::now() + REORDER_WINDOW;
+        let limit = clock::steady() + REORDER_WINDOW;
         while reassembly.inner.has_open_gaps()
             && let Ok(Some(item)) = tokio::time::timeout_at(limit, reader.next()).await
         {

@@ -1,10 +1,13 @@
 //! Selects which lines of a frame one tail receives.
 
-use std::{collections::HashSet, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use bus::cursor::StreamKey;
 use bytes::BytesMut;
-use tokio::time::Instant;
+use system::{
+    clock::{self, Instant},
+    collections::HashSet,
+};
 
 use crate::{
     format::Format,
@@ -42,9 +45,9 @@ impl Selector {
         Self {
             filter,
             history: None,
-            joined: HashSet::new(),
+            joined: HashSet::default(),
             resumed,
-            repeats_until: Instant::now(),
+            repeats_until: clock::steady(),
             skip: 0,
             fell_behind: false,
         }
@@ -106,7 +109,7 @@ impl Selector {
     pub(crate) fn render(&mut self, frame: &Frame, live: bool, format: Format) -> Option<Rendered> {
         if live && frame.created() >= self.repeats_until {
             self.history = None;
-            self.joined = HashSet::new();
+            self.joined = HashSet::default();
             self.resumed = None;
         }
         let everything =

@@ -1,6 +1,6 @@
 //! Sorts the lines of a history read by timestamp.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bus::{
     AppName, Timestamp,
@@ -8,6 +8,7 @@ use bus::{
     reassembly::{Event, EventKind},
 };
 use bytes::Bytes;
+use system::collections::HashMap;
 
 use crate::{
     frame::{Builder, Chunk, Entry, Frame, to_u32},

@@ -8,7 +8,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{future::OptionFuture, stream};
-use tokio::time::Instant;
+use system::clock::{self, Instant};
 
 use crate::{
     access::Grant,
@@ -60,7 +60,7 @@ pub(crate) fn body(
         out: member.iter().map(|_| Bytes::from_static(&gzip::HEADER)).collect(),
         member,
         last_cursor: None,
-        last_sent: Instant::now(),
+        last_sent: clock::steady(),
         ended: false,
     };
     Body::from_stream(stream::unfold(state, |mut state| async {
@@ -101,7 +101,7 @@ impl BodyState {
                 output = self.tail.next() => Some(output),
                 Some(()) = OptionFuture::from(due) => None,
             };
-            self.last_sent = Instant::now();
+            self.last_sent = clock::steady();
             match output {
                 Some(output) => self.push_output(output),
                 None => self.push_heartbeat(),

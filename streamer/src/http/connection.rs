@@ -13,10 +13,9 @@ use axum::{
     serve::{IncomingStream, Listener},
 };
 use prometheus_client::metrics::counter::Counter;
-use socket2::{SockRef, TcpKeepalive};
+use system::net::{SocketOptions, TcpListener, TcpStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
     time::Sleep,
 };
 
@@ -27,6 +26,10 @@ const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// Interval of TCP keep-alive probes: cloud networks drop connections that are idle for ten
 /// minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Pause after an error of the listening socket, for example when the process has no descriptor
+/// left.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts connections.
 pub(crate) struct Connections {
@@ -52,9 +55,13 @@ impl Listener for Connections {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // axum's implementation retries after transient errors.
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        if let Err(error) = set_options(&stream) {
+        let (stream, peer) = accept(&self.listener).await;
+        let options = SocketOptions {
+            keepalive: Some((KEEPALIVE, KEEPALIVE)),
+            send_buffer: Some(SEND_BUFFER_BYTES),
+            ..SocketOptions::default()
+        };
+        if let Err(error) = system::net::configure(&stream, &options) {
             tracing::debug!(%error, "cannot set socket options");
         }
         let connection = Connection {
@@ -71,12 +78,20 @@ impl Listener for Connections {
     }
 }
 
-fn set_options(stream: &TcpStream) -> io::Result<()> {
-    // Send each line immediately instead of waiting to fill a packet.
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
+/// Accepts the next connection. Errors are transient: those of a connection are ignored, those of
+/// the listening socket are logged.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) => {}
+            Err(error) => {
+                tracing::error!(%error, "accept failed, retrying");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
 }
 
 /// A connection whose writes fail if the client reads nothing for the stall timeout.

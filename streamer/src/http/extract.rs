@@ -1,6 +1,6 @@
 //! Extractors and OpenAPI rows that several handlers share.
 
-use std::{collections::HashMap, convert::Infallible, marker::PhantomData, net::IpAddr, sync::Arc};
+use std::{convert::Infallible, marker::PhantomData, net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{ConnectInfo, FromRequestParts, Path},
@@ -9,6 +9,7 @@ use axum::{
 };
 use bus::AppName;
 use registry::Action;
+use system::collections::HashMap;
 use utoipa::{IntoParams, IntoResponses};
 
 use crate::{

@@ -13,7 +13,8 @@ use axum::{
 };
 use bus::{AppName, Timestamp};
 use registry::Action;
-use tokio::time::Instant;
+use system::clock::{self, Instant};
+use tokio::sync::oneshot;
 
 use crate::{
     error::{ApiError, ErrorBody},
@@ -121,12 +122,21 @@ pub(crate) async fn logs(
         return Ok(response);
     };
     let tracker = state.hubs.tracker();
+    // Created here because axum's task, which calls the closure, belongs to no simulated machine.
+    let (upgraded, socket) = oneshot::channel();
+    let serving = system::task::scoped(async move {
+        if let Ok(socket) = socket.await {
+            websocket::serve(socket, tail, grant, admitted, config.heartbeat).await;
+        }
+    });
     Ok(upgrade
         .max_message_size(websocket::MAX_MESSAGE_BYTES)
         .read_buffer_size(websocket::READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .on_upgrade(move |socket| {
-            tracker.track_future(websocket::serve(socket, tail, grant, admitted, config.heartbeat))
+            // The receiver is in `serving`.
+            let _ = upgraded.send(socket);
+            tracker.track_future(serving)
         }))
 }
 
@@ -168,5 +178,5 @@ async fn open(state: &AppState, app: AppName, format: Format, query: &LogsQuery)
 fn live_until(until: Timestamp) -> Option<Instant> {
     let left = u64::try_from(until.0.saturating_sub(Timestamp::now().0)).ok()?;
     let delivery = bus::reassembly::REORDER_WINDOW * 2;
-    Instant::now().checked_add(std::time::Duration::from_nanos(left) + delivery)
+    clock::steady().checked_add(std::time::Duration::from_nanos(left) + delivery)
 }

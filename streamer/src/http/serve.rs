@@ -16,15 +16,14 @@ use axum::{
 };
 use hyper::{
     body::Incoming,
+    rt::Executor,
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-};
+use system::{net::TcpListener, task};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt};
@@ -125,12 +124,26 @@ pub(crate) async fn serve<S>(
             service: service.clone(),
             shutdown: shutdown.clone(),
         };
-        tasks.spawn(service.serve(connection, settings.tls.as_ref().map(|tls| tls.acceptor().clone())));
+        let tls = settings.tls.as_ref().map(|tls| tls.acceptor().clone());
+        task::spawn_tracked(&tasks, service.serve(connection, tls));
     }
     // Closes the socket, so that new clients are refused instead of queued.
     drop(connections);
     tasks.close();
     tasks.wait().await;
+}
+
+/// Runs the streams of HTTP/2 connections as tasks.
+#[derive(Clone)]
+struct Streams;
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        task::spawn(stream);
+    }
 }
 
 /// Serves the requests of one connection.
@@ -173,7 +186,7 @@ where
 
     async fn http2(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let shutdown = self.shutdown.clone();
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let connection = http2::Builder::new(Streams)
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
             .max_header_list_size(HEADER_LIST_BYTES)

@@ -4,7 +4,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -18,6 +18,7 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use system::{files, task};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -69,7 +70,7 @@ struct Files {
 }
 
 /// Modification time and size of both files.
-type FileStates = [Option<(SystemTime, u64)>; 2];
+type FileStates = [Option<(Duration, u64)>; 2];
 
 /// Resolves to the certificate loaded last.
 #[derive(Debug)]
@@ -104,7 +105,7 @@ impl Tls {
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(reload(files, states, current)));
+        task::spawn(stop.clone().run_until_cancelled_owned(reload(files, states, current)));
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             _reload: stop.drop_guard(),
@@ -121,7 +122,7 @@ async fn reload(files: Files, mut states: FileStates, current: Arc<CurrentCertif
     loop {
         tokio::time::sleep(CHECK_INTERVAL).await;
         let checked = files.clone();
-        let Ok(new) = tokio::task::spawn_blocking(move || checked.states()).await else {
+        let Ok(new) = task::blocking(move || checked.states()).await else {
             return;
         };
         if std::mem::replace(&mut states, new) == new {
@@ -141,8 +142,8 @@ async fn reload(files: Files, mut states: FileStates, current: Arc<CurrentCertif
 impl Files {
     fn states(&self) -> FileStates {
         [&self.certificate, &self.key].map(|path| {
-            let metadata = std::fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
+            let metadata = files::metadata(path).ok()?;
+            Some((metadata.modified, metadata.len))
         })
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
-use tokio::time::Instant;
+use system::clock;
 
 use crate::{
     access::Grant,
@@ -40,7 +40,7 @@ pub(crate) async fn serve(
     _admitted: Admitted,
     heartbeat: Duration,
 ) {
-    let mut last_sent = Instant::now();
+    let mut last_sent = clock::steady();
     loop {
         let next = tokio::select! {
             // Pending output is not sent once the permission has ended.
@@ -53,7 +53,7 @@ pub(crate) async fn serve(
             },
             () = tokio::time::sleep_until(last_sent + heartbeat) => Next::Heartbeat,
         };
-        last_sent = Instant::now();
+        last_sent = clock::steady();
         let sent = match next {
             Next::Heartbeat => socket.send(Message::Ping(Default::default())).await,
             Next::Output(output) if output.ended => return end(socket, output).await,

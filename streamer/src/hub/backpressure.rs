@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use system::clock::{self, Instant};
 
 use crate::hub::ring::Ring;
 
@@ -41,7 +41,7 @@ impl Backpressure {
 
     /// Records the age of a batch that has just arrived.
     pub(crate) fn record_age(&mut self, age: Duration) {
-        self.last = Some((Instant::now(), age));
+        self.last = Some((clock::steady(), age));
     }
 
     /// Returns whether to pause. While it does, check again every [`CHECK_INTERVAL`].

@@ -1,6 +1,6 @@
 //! What a reader has already received: from the history, or before it reconnected with a cursor.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use bus::{
     PublishTime, StreamProgress,
@@ -8,6 +8,7 @@ use bus::{
     notice,
     reassembly::{Event, EventKind},
 };
+use system::collections::HashMap;
 
 use crate::line::{GapRange, Lines, NoticeLine};
 

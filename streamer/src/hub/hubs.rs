@@ -1,9 +1,10 @@
 //! The hubs of all apps that are being read.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bus::{AppName, Bus};
 use parking_lot::{Mutex, MutexGuard};
+use system::{collections::HashMap, task};
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -145,10 +146,10 @@ impl Hubs {
             self.ring_memory.part(),
             entry.tails.subscribe(),
         );
-        let (hub, task) = opened.await.map_err(|error| ApiError::from_bus(error, app))?;
+        let (hub, reader) = opened.await.map_err(|error| ApiError::from_bus(error, app))?;
         let (hubs, app, entry) = (Arc::clone(self), app.clone(), Arc::clone(entry));
         let retire = move |how| hubs.retire(&app, &entry, how);
-        self.tasks.spawn(task.run(self.shutdown.clone(), retire));
+        task::spawn_tracked(&self.tasks, reader.run(self.shutdown.clone(), retire));
         Ok(hub)
     }
 

@@ -1,11 +1,12 @@
 //! How far every stream of an app was delivered to the ring: the source of cursors.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use bus::{
     PublishTime, StreamProgress,
     cursor::{Cursor, StreamKey},
 };
+use system::collections::HashMap;
 
 use crate::{frame::Frame, hub::delivered::Delivered, line::Run};
 
@@ -27,7 +28,7 @@ impl Positions {
         Self {
             since,
             unread_since: None,
-            streams: HashMap::new(),
+            streams: HashMap::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use bus::{
     reassembly::{EventKind, GapTimeouts, Now, REORDER_WINDOW, Reassembly},
 };
 use futures::future::OptionFuture;
+use system::{clock, random::random};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -120,10 +121,10 @@ pub(crate) async fn open(
         pending: VecDeque::new(),
         next_wake: Duration::ZERO,
         tails,
-        started: Instant::now(),
+        started: clock::steady(),
         newest: PublishTime::now(),
         backpressure: Backpressure::new(config.max_lag),
-        last_forget: Instant::now(),
+        last_forget: clock::steady(),
         config,
         metrics,
     };
@@ -179,9 +180,9 @@ impl HubReader {
 
     /// Delivers what was published before the end, and then everything that is still buffered.
     async fn drain(&mut self) {
-        let limit = Instant::now() + SHUTDOWN_LIMIT;
+        let limit = clock::steady() + SHUTDOWN_LIMIT;
         while let Ok(Some(Ok(item))) =
-            tokio::time::timeout_at(limit.min(Instant::now() + SHUTDOWN_IDLE), self.reader.next()).await
+            tokio::time::timeout_at(limit.min(clock::steady() + SHUTDOWN_IDLE), self.reader.next()).await
         {
             self.handle(item);
             self.serve();
@@ -196,7 +197,7 @@ impl HubReader {
     /// paused.
     fn append_pending(&mut self) -> bool {
         loop {
-            if *self.tails.borrow() > 0 && self.backpressure.is_paused(&self.hub.ring, Instant::now()) {
+            if *self.tails.borrow() > 0 && self.backpressure.is_paused(&self.hub.ring, clock::steady()) {
                 return false;
             }
             if self.pending.is_empty() {
@@ -276,12 +277,12 @@ impl HubReader {
     /// Passes lines whose reorder window is over to the tails.
     fn serve(&mut self) {
         self.merge_events();
-        let now = self.started.elapsed();
+        let now = clock::since(self.started);
         if now >= self.next_wake {
             let frames = self.merge.release(now);
             self.enqueue(frames);
         }
-        if self.last_forget.elapsed() > FORGET_INTERVAL {
+        if clock::since(self.last_forget) > FORGET_INTERVAL {
             self.forget();
         }
     }
@@ -304,11 +305,11 @@ impl HubReader {
         self.pending.extend(frames);
         self.append_pending();
         let tails = u32::try_from(*self.tails.borrow()).unwrap_or(u32::MAX);
-        self.next_wake = self.started.elapsed() + WAKE_PAUSE_PER_TAIL.saturating_mul(tails).min(MAX_WAKE_PAUSE);
+        self.next_wake = clock::since(self.started) + WAKE_PAUSE_PER_TAIL.saturating_mul(tails).min(MAX_WAKE_PAUSE);
     }
 
     fn forget(&mut self) {
-        self.last_forget = Instant::now();
+        self.last_forget = clock::steady();
         let now = PublishTime::now();
         self.reassembly.forget(now);
         self.hub.ring.forget(now);
@@ -353,7 +354,7 @@ impl HubReader {
 
     fn now(&self) -> Now {
         Now {
-            elapsed: self.started.elapsed(),
+            elapsed: clock::since(self.started),
             bus: PublishTime::now(),
         }
     }
@@ -366,6 +367,7 @@ fn retry_delays() -> ExponentialBackoff {
         .with_min_delay(FIRST_RETRY_DELAY / 2)
         .with_max_delay(MAX_RETRY_DELAY / 2)
         .with_jitter()
+        .with_jitter_seed(random())
         .without_max_times()
         .build()
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bus::{AppName, Timestamp, notice};
 use futures::future::OptionFuture;
+use system::clock;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -96,7 +97,7 @@ impl Live {
 
     /// Returns whether the ring gets no more frames for this tail.
     pub(super) fn is_over(&self) -> bool {
-        self.attached.hub.done.is_cancelled() || self.until.is_some_and(|until| until <= Instant::now())
+        self.attached.hub.done.is_cancelled() || self.until.is_some_and(|until| until <= clock::steady())
     }
 
     /// Waits for new frames or the end.

@@ -12,7 +12,11 @@ mod stream {
 #[cfg(feature = "simulation")]
 mod stream;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use socket2::{SockRef, TcpKeepalive};
 
@@ -47,6 +51,30 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 #[inline]
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
+}
+
+/// Returns whether the current task runs in a simulation, whose network resolves host names.
+#[inline]
+pub fn is_simulated() -> bool {
+    #[cfg(feature = "simulation")]
+    return crate::simulation::current().is_some();
+    #[cfg(not(feature = "simulation"))]
+    false
+}
+
+/// Resolves a host name in a simulation. `None` outside of one.
+#[inline]
+#[cfg_attr(
+    not(feature = "simulation"),
+    allow(clippy::unused_async, reason = "a simulation waits")
+)]
+pub async fn simulated_lookup(host: &str) -> Option<io::Result<Vec<IpAddr>>> {
+    #[cfg(feature = "simulation")]
+    if let Some(machine) = crate::simulation::current() {
+        return Some(machine.network().lookup(host).await);
+    }
+    let _ = host;
+    None
 }
 
 /// Sets the options of a connection, and that each write is sent at once.

@@ -9,16 +9,14 @@ mod disorder;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use bus::{
     AppName, PublishTime, Timestamp,
     cursor::StreamKey,
     reassembly::{Event, EventKind, Now},
 };
+use system::collections::HashMap;
 
 use self::disorder::{Disorder, MAX_WINDOW};
 use crate::{
@@ -92,7 +90,7 @@ impl Merge {
     pub(crate) fn new(app: AppName) -> Self {
         Self {
             app,
-            streams: HashMap::new(),
+            streams: HashMap::default(),
             buffered: Vec::new(),
             free: Vec::new(),
             pending: Vec::new(),
