@@ -84,12 +84,20 @@ pub(crate) fn router(sim: Arc<Simulation>) -> Router {
         })
         .fallback(objects::serve)
         .layer(middleware::from_fn_with_state(Arc::clone(&sim), authorize::authorize))
-        .layer(middleware::from_fn_with_state(Arc::clone(&sim), reject_if_busy))
+        .layer(middleware::from_fn_with_state(Arc::clone(&sim), refuse))
         .with_state(sim)
 }
 
-/// Rejects requests while [`FaultKind::ApiBusy`](crate::FaultKind::ApiBusy) is active.
-async fn reject_if_busy(State(sim): SimState, request: Request, next: Next) -> Response {
+/// Holds requests while [`FaultKind::StallRequests`](crate::FaultKind::StallRequests) is active and
+/// rejects them while [`FaultKind::ApiBusy`](crate::FaultKind::ApiBusy) is.
+async fn refuse(State(sim): SimState, request: Request, next: Next) -> Response {
+    let mut stalled = sim.state.requests_stalled.subscribe();
+    tokio::select! {
+        biased;
+        () = sim.stop.cancelled() => {}
+        // The sender is in the simulation.
+        _ = stalled.wait_for(|stalled| !stalled) => {}
+    }
     if *sim.state.refusal.lock() == Some(Refusal::Busy) {
         return Status::too_many_requests().respond(&ResponseFormat::from_headers(request.headers()));
     }

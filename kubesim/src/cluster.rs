@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use jiff::Timestamp;
 use tokio::time::timeout;
 
 use crate::access::User;
@@ -11,9 +13,11 @@ use crate::error::Error;
 use crate::faults;
 use crate::node::kubelet;
 use crate::scenario::{FaultKind, PodPlan};
+use crate::service::ApiService;
 use crate::simulation::{Interrupt, NODE, Simulation};
 use crate::store::pod::{Container, Pod, PodKey};
 
+pub(crate) mod lines;
 mod lookup;
 pub(crate) mod output;
 
@@ -23,13 +27,26 @@ use lookup::{key, no_pod, not_running};
 pub struct Cluster {
     pub(crate) sim: Arc<Simulation>,
     pub(crate) addr: SocketAddr,
+    pub(crate) router: Router,
 }
 
 impl Cluster {
-    /// Returns the address of the API.
+    /// Returns the address of the API; `0.0.0.0:0` if it has no port.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Returns the API as a service, without a port.
+    #[must_use]
+    pub fn service(&self) -> ApiService {
+        ApiService::new(Arc::clone(&self.sim), self.router.clone())
+    }
+
+    /// Returns the time of the node's clock.
+    #[must_use]
+    pub fn node_time(&self) -> Timestamp {
+        self.sim.machine.run(|| self.sim.clock.now())
     }
 
     /// Returns a kubeconfig (YAML) whose current context is this cluster, without credentials.
@@ -70,7 +87,7 @@ impl Cluster {
     ///
     /// *Errors*: [`Error::PodExists`]; replicas before the existing one have been created.
     pub fn create_pod(&self, plan: &PodPlan) -> Result<Vec<String>, Error> {
-        kubelet::create_pods(&self.sim, plan)
+        self.sim.machine.run(|| kubelet::create_pods(&self.sim, plan))
     }
 
     /// Deletes a pod. `grace_seconds`: `None` is the default of 30, 0 forces the deletion.
@@ -81,12 +98,14 @@ impl Cluster {
     /// *Errors*: [`Error::NoPod`].
     pub fn delete_pod(&self, namespace: &str, pod: &str, grace_seconds: Option<i64>) -> Result<(), Error> {
         let key = key(namespace, pod);
-        kubelet::delete_pod(&self.sim, &key, grace_seconds)
-            .map(|_| ())
-            .ok_or_else(|| no_pod(&key))
+        let deleted = self
+            .sim
+            .machine
+            .run(|| kubelet::delete_pod(&self.sim, &key, grace_seconds));
+        deleted.map(|_| ()).ok_or_else(|| no_pod(&key))
     }
 
-    /// Waits until a container is running, without a timeout.
+    /// Waits until a container is running on the node, without a timeout. The API may show it later.
     ///
     /// *Errors*: [`Error::Closed`]. *Cancel safety*: safe.
     pub async fn wait_running(&self, namespace: &str, pod: &str, container: &str) -> Result<(), Error> {
@@ -111,7 +130,7 @@ impl Cluster {
     pub async fn exit_container(&self, namespace: &str, pod: &str, container: &str, code: i32) -> Result<(), Error> {
         let key = key(namespace, pod);
         let not_running = || not_running(&key, container);
-        let stored = self.sim.pods.get(&key).ok_or_else(|| no_pod(&key))?;
+        let stored = self.sim.pods.get_on_node(&key).ok_or_else(|| no_pod(&key))?;
         let id = stored
             .container(container)
             .and_then(|container| container.id.clone())
@@ -123,7 +142,7 @@ impl Cluster {
                 .and_then(|handle| handle.exits.get(container).cloned())
                 .ok_or_else(not_running)?
         };
-        self.running_log(namespace, pod, container)?;
+        self.running_instance(namespace, pod, container)?;
         sender.try_send(code).map_err(|_| not_running())?;
         let ended = |pod: Option<&Pod>| {
             let container = pod.and_then(|pod| pod.container(container));
@@ -132,7 +151,7 @@ impl Cluster {
         self.wait_pod(&key, ended).await
     }
 
-    /// Returns namespace and name of every existing pod.
+    /// Returns namespace and name of every existing pod, sorted.
     #[must_use]
     pub fn pods(&self) -> Vec<(String, String)> {
         self.sim.pods.list().pods.iter().map(|pod| pod.key()).collect()
@@ -170,14 +189,15 @@ impl Cluster {
     }
 
     async fn wait_pod(&self, key: &PodKey, holds: impl Fn(Option<&Pod>) -> bool) -> Result<(), Error> {
-        let mut versions = self.sim.pods.versions();
+        let mut changes = self.sim.pods.changed();
         loop {
-            versions.mark_unchanged();
-            if holds(self.sim.pods.get(key).as_deref()) {
+            changes.mark_unchanged();
+            if holds(self.sim.pods.get_on_node(key).as_deref()) {
                 return Ok(());
             }
             tokio::select! {
-                changed = versions.changed() => changed.map_err(|_| Error::Closed)?,
+                biased;
+                changed = changes.changed() => changed.map_err(|_| Error::Closed)?,
                 () = self.sim.stop.cancelled() => return Err(Error::Closed),
             }
         }

@@ -1,12 +1,12 @@
 //! Names and IDs in the formats of Kubernetes.
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::{RngExt, SeedableRng};
 
 /// Generates an object's UID: a random UUID, version 4.
 pub(crate) fn uid() -> String {
-    let bits: u128 = rand::rng().random();
+    let bits: u128 = system::random::random();
     let bits = bits & !(0xf << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
     let hex = format!("{bits:032x}");
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
@@ -14,12 +14,8 @@ pub(crate) fn uid() -> String {
 
 /// Generates the ID of a container instance: `containerd://` and 64 hex digits.
 pub(crate) fn container_id() -> String {
-    let mut random = rand::rng();
-    format!(
-        "containerd://{:032x}{:032x}",
-        random.random::<u128>(),
-        random.random::<u128>()
-    )
+    let [high, low]: [u128; 2] = system::random::random();
+    format!("containerd://{high:032x}{low:032x}")
 }
 
 /// Generates the pod names of a Deployment: `web-7d4b9c5f8d-x2x9z`. The same seed gives the same

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::serve::Listener;
+use system::net::{self, SocketOptions, TcpListener, TcpStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -24,7 +24,7 @@ pub(crate) struct ApiListener {
 impl ApiListener {
     /// Binds the port.
     pub(crate) async fn bind(addr: SocketAddr, down: watch::Receiver<bool>) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr).await?;
+        let listener = net::bind(addr).await?;
         let addr = listener.local_addr()?;
         Ok(Self {
             addr,
@@ -46,7 +46,7 @@ impl ApiListener {
         // A dropped sender means that the simulation ends and nothing calls `accept` again.
         let _ = self.down.wait_for(|down| !down).await;
         loop {
-            match TcpListener::bind(self.addr).await {
+            match net::bind(self.addr).await {
                 Ok(listener) => return listener,
                 Err(error) => {
                     tracing::warn!(addr = %self.addr, %error, "API port bind failed, retrying");
@@ -71,11 +71,12 @@ impl Listener for ApiListener {
             let mut down = self.down.clone();
             let closing = async move { down.wait_for(|down| *down).await.is_ok() };
             tokio::select! {
+                biased;
                 true = closing => self.open = None,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
                         // Each line is sent at once, not together with the next one.
-                        let _ = stream.set_nodelay(true);
+                        let _ = net::configure(&stream, &SocketOptions::default());
                         return (Connection::new(stream, &self.connections), peer);
                     }
                     Err(error) => {

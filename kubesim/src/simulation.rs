@@ -1,23 +1,25 @@
 //! State that the API, the node and the fault injection share.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use system::collections::HashMap;
+use system::task::Spawner;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::User;
-use crate::logs::container_log::LogTotals;
+use crate::logs::container_log::{LogSettings, LogTotals};
 use crate::logs::cri_files::CriLogFiles;
 use crate::scenario::{LogFiles, Scenario};
 use crate::store::objects::ObjectStore;
 use crate::store::pod::PodKey;
 use crate::store::pods::PodStore;
 use crate::store::secrets::SecretStore;
+use crate::time::NodeClock;
 
 /// The simulation.
 pub(crate) struct Simulation {
@@ -27,8 +29,8 @@ pub(crate) struct Simulation {
     pub(crate) log_files: LogFiles,
     /// Log files with a live container log; dead entries are dropped at each rotation check.
     pub(crate) open_log_files: Mutex<Vec<Weak<CriLogFiles>>>,
-    /// Size at which the log served by the API rotates.
-    pub(crate) rotate_bytes: usize,
+    pub(crate) log_settings: LogSettings,
+    pub(crate) clock: NodeClock,
     /// Delay before a container's second restart.
     pub(crate) restart_backoff: Duration,
     pub(crate) pods: PodStore,
@@ -39,6 +41,8 @@ pub(crate) struct Simulation {
     pub(crate) running_pods: Mutex<HashMap<PodKey, RunningPod>>,
     pub(crate) ledger: OutputLedger,
     pub(crate) next_ip: AtomicUsize,
+    /// The machine that the cluster was started on; its tasks and files are there, whoever calls.
+    pub(crate) machine: Spawner,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -68,6 +72,8 @@ pub(crate) struct ClusterState {
     pub(crate) log_delay: Mutex<Duration>,
     /// Users that reviews and authorization know.
     pub(crate) users: Mutex<Vec<User>>,
+    /// Whether new requests get no response.
+    pub(crate) requests_stalled: watch::Sender<bool>,
     /// Reason why requests are refused, if they are.
     pub(crate) refusal: Mutex<Option<Refusal>>,
 }
@@ -119,14 +125,20 @@ pub(crate) type InstanceTotals = (String, Arc<LogTotals>);
 impl Simulation {
     /// Creates a simulation without pods.
     pub(crate) fn new(scenario: &Scenario) -> Self {
+        let clock = NodeClock::new(scenario.log_files.utc_offset);
         Self {
             seed: scenario.seed,
             authorize: scenario.authorize,
-            rotate_bytes: scenario.rotate_bytes,
+            log_settings: LogSettings {
+                rotate_bytes: scenario.rotate_bytes,
+                clock: clock.clone(),
+                strand_on_rotation: Arc::default(),
+            },
             restart_backoff: scenario.restart_backoff,
             log_files: scenario.log_files.clone(),
             open_log_files: Mutex::default(),
-            pods: PodStore::default(),
+            pods: PodStore::new(clock.clone()),
+            clock,
             secrets: SecretStore::default(),
             objects: ObjectStore::default(),
             state: ClusterState {
@@ -137,6 +149,7 @@ impl Simulation {
                 follows_stalled: watch::Sender::new(false),
                 watches_muted: watch::Sender::new(false),
                 log_delay: Mutex::default(),
+                requests_stalled: watch::Sender::new(false),
                 users: Mutex::new(scenario.users.clone()),
                 refusal: Mutex::default(),
             },
@@ -148,9 +161,20 @@ impl Simulation {
             running_pods: Mutex::default(),
             ledger: OutputLedger::default(),
             next_ip: AtomicUsize::new(2),
+            machine: Spawner::current(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
+    }
+
+    /// Starts a task that ends with the simulation.
+    pub(crate) fn spawn<F>(&self, future: F)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let until_stop = self.stop.clone().run_until_cancelled_owned(future);
+        self.machine.spawn_tracked(&self.tasks, until_stop);
     }
 
     /// Ends all open follows and watches.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use system::clock::steady;
+use tokio::time::sleep_until;
 
 use crate::faults;
 use crate::node::kubelet::{create_pods, delete_pod};
@@ -19,7 +20,7 @@ enum Event {
 
 /// Plays a scenario to its end. Events due at the start have happened when the first await returns.
 pub(crate) async fn play(sim: Arc<Simulation>, scenario: Scenario) {
-    let start = Instant::now();
+    let start = steady();
     for (at, event) in schedule(scenario) {
         sleep_until(start + at).await;
         apply(&sim, event);

@@ -1,6 +1,11 @@
 //! kubectl works against the simulated cluster.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 mod support;
 

@@ -1,6 +1,11 @@
 //! The node's log files have the format and rotation of a container runtime and a kubelet.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -8,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
-use kubesim::{Cluster, LogFiles, PodPlan, RestartPolicy, Scenario};
+use kubesim::{Cluster, FaultKind, LogFiles, PodPlan, RestartPolicy, Scenario};
 use tempfile::TempDir;
 
 struct Node {
@@ -18,13 +23,20 @@ struct Node {
 
 impl Node {
     async fn start(max_files: usize, policy: RestartPolicy) -> Self {
+        let files = LogFiles {
+            max_files,
+            check: Duration::from_secs(3600),
+            ..LogFiles::default()
+        };
+        Self::start_with(files, policy).await
+    }
+
+    async fn start_with(files: LogFiles, policy: RestartPolicy) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let scenario = Scenario {
             log_files: LogFiles {
                 dir: Some(dir.path().join("pods")),
-                max_files,
-                check: Duration::from_secs(3600),
-                ..LogFiles::default()
+                ..files
             },
             ..Scenario::default()
         };
@@ -164,4 +176,75 @@ async fn each_instance_has_its_file_and_only_the_newest_terminated_one_remains()
     node.exit().await;
     assert_eq!(node.names(), ["1.log"]);
     assert_eq!(node.entries("1.log"), ["stdout F one"]);
+}
+
+/// Starts a node in summer time that checks its log files every 100 ms.
+async fn checking_node(max_size: u64) -> Node {
+    let files = LogFiles {
+        max_size,
+        check: Duration::from_millis(100),
+        utc_offset: Some(jiff::SignedDuration::from_hours(3)),
+        ..LogFiles::default()
+    };
+    Node::start_with(files, RestartPolicy::Never).await
+}
+
+/// Waits until the check has done its work.
+async fn eventually(holds: impl Fn() -> bool) {
+    for _ in 0..300 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it did not happen within 30 s");
+}
+
+#[tokio::test]
+async fn a_removed_file_is_written_until_the_next_check_creates_it_again() {
+    let node = checking_node(1 << 20).await;
+    node.write("before");
+    let path = node.container_dir().join("0.log");
+    let removed = File::open(&path).unwrap();
+    node.cluster.remove_log_file("app", "p", "c").unwrap();
+    node.write("to the removed file");
+    eventually(|| path.exists()).await;
+    node.write("after");
+    assert_eq!(node.entries("0.log"), ["stdout F after"]);
+    let mut text = String::new();
+    (&removed).read_to_string(&mut text).unwrap();
+    assert_eq!(text.lines().count(), 2);
+}
+
+#[tokio::test]
+async fn a_truncated_file_is_appended_to() {
+    let node = checking_node(1 << 20).await;
+    node.write("before");
+    node.cluster.cause(FaultKind::TruncateLogFiles {
+        namespace: "app".to_owned(),
+        pod: "p".to_owned(),
+    });
+    let written = node.cluster.write_log("app", "p", "c", ["after".into()]).unwrap();
+    assert_eq!(node.entries("0.log"), ["stdout F after"]);
+    assert_eq!((written.lines[0].number, written.lines[0].file_rotations), (1, Some(0)));
+}
+
+#[tokio::test]
+async fn in_winter_time_the_names_of_rotated_files_sort_backwards() {
+    let node = checking_node(100).await;
+    let full = "x".repeat(100);
+    node.write(&full);
+    eventually(|| node.names().len() == 2).await;
+    let summer = node.names()[1].clone();
+    node.cluster.cause(FaultKind::SetUtcOffset {
+        offset: jiff::SignedDuration::from_hours(2),
+    });
+    node.write(&full);
+    eventually(|| node.names().len() == 3).await;
+    let names = node.names();
+    assert_eq!(names[2], format!("{summer}.gz"), "the older file is last");
+    let hour = |name: &str| name["0.log.20261130-".len()..][..2].parse::<u32>().unwrap();
+    assert_eq!((hour(&names[1]) + 1) % 24, hour(&names[2]) % 24);
+    let written = node.cluster.write_log("app", "p", "c", ["next".into()]).unwrap();
+    assert_eq!(written.lines[0].file_rotations, Some(2));
 }

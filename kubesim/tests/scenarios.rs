@@ -1,6 +1,11 @@
 //! Scenario files: parsing, and errors that name the key and its position.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests use the operating system directly"
+)]
 
 use std::time::Duration;
 

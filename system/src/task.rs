@@ -51,6 +51,51 @@ where
     tracker.spawn(scoped(future))
 }
 
+/// Starts tasks on one machine, whichever machine the caller runs on.
+#[derive(Clone, Default)]
+pub struct Spawner {
+    #[cfg(feature = "simulation")]
+    machine: Option<std::sync::Arc<dyn crate::simulation::Machine>>,
+}
+
+impl Spawner {
+    /// Returns the spawner of the machine that the current task runs on.
+    #[must_use]
+    pub fn current() -> Self {
+        Self {
+            #[cfg(feature = "simulation")]
+            machine: crate::simulation::current(),
+        }
+    }
+
+    /// Starts a task.
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.run(|| spawn(future))
+    }
+
+    /// Starts a task that a tracker waits for.
+    pub fn spawn_tracked<F>(&self, tracker: &TaskTracker, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.run(|| spawn_tracked(tracker, future))
+    }
+
+    /// Runs code on the machine.
+    #[inline]
+    pub fn run<R>(&self, code: impl FnOnce() -> R) -> R {
+        #[cfg(feature = "simulation")]
+        return crate::simulation::enter(self.machine.as_ref(), code);
+        #[cfg(not(feature = "simulation"))]
+        code()
+    }
+}
+
 /// Runs code that blocks, on a thread for such code.
 ///
 /// *Cancel safety*: the code runs to its end even if the call is dropped.

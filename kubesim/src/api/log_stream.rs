@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use system::clock::{Instant, since};
 use tokio::sync::watch::Receiver;
 use tokio::time::sleep;
 
@@ -12,14 +12,14 @@ use super::log_options::{LogOptions, Since};
 use super::response::StreamBroken;
 use crate::logs::clock::format_second;
 use crate::logs::container_log::ContainerLog;
-use crate::logs::reader::{LogReader, ReadStart};
+use crate::logs::reader::{self, LogReader, ReadStart};
 use crate::simulation::{FollowSlot, Interrupt, Simulation};
 
 /// The body of one log response.
 pub(super) struct LogStream {
     sim: Arc<Simulation>,
     reader: LogReader,
-    progress: Receiver<Option<std::time::Instant>>,
+    progress: Receiver<Option<Instant>>,
     interrupt: Receiver<Interrupt>,
     follow: bool,
     /// `None` in a follow without a free slot, which ends with an error text after the existing
@@ -38,7 +38,7 @@ impl LogStream {
         // The log of an exited container is read to its end without waiting.
         let follow = options.follow && progress.borrow().is_none();
         let start = ReadStart {
-            since: options.since.map(since_second),
+            since: options.since.map(|since| first_time(sim, since)),
             tail: options.tail_lines,
         };
         Self {
@@ -48,7 +48,7 @@ impl LogStream {
             slot: follow.then(|| sim.state.acquire_follow_slot()).flatten(),
             stalled: sim.state.follows_stalled.subscribe(),
             strand: sim.interrupts.strand.subscribe(),
-            reader: LogReader::open(log, &start, options.timestamps),
+            reader: LogReader::open(log, start, options.timestamps, follow),
             sim: Arc::clone(sim),
             bytes_left: options.limit_bytes,
             ended: false,
@@ -69,9 +69,10 @@ impl LogStream {
             }
             if self.follow && *self.stalled.borrow_and_update() {
                 tokio::select! {
-                    _ = self.stalled.changed() => continue,
-                    _ = self.interrupt.changed() => return self.interrupted(),
-                }
+                biased;
+                                    _ = self.stalled.changed() => continue,
+                                    _ = self.interrupt.changed() => return self.interrupted(),
+                                }
             }
             let delay = *self.sim.state.log_delay.lock();
             if !delay.is_zero() {
@@ -88,19 +89,20 @@ impl LogStream {
                 self.ended = true;
                 return Some(Ok(Bytes::from_static(NO_INOTIFY)));
             }
-            let lag = exited.map(|exited| EXIT_TO_END.saturating_sub(exited.elapsed()));
+            let lag = exited.map(|exited| EXIT_TO_END.saturating_sub(since(exited)));
             if lag == Some(Duration::ZERO) {
                 return None;
             }
             let stop = self.sim.stop.clone();
             tokio::select! {
-                _ = self.progress.changed() => {}
-                _ = self.interrupt.changed() => return self.interrupted(),
-                _ = self.stalled.changed() => {}
-                _ = self.strand.changed() => self.reader.miss_rotations(),
-                () = sleep(lag.unwrap_or(FAR)) => {}
-                () = stop.cancelled() => return None,
-            }
+            biased;
+                            _ = self.progress.changed() => {}
+                            _ = self.interrupt.changed() => return self.interrupted(),
+                            _ = self.stalled.changed() => {}
+                            _ = self.strand.changed() => self.reader.miss_rotations(),
+                            () = sleep(lag.unwrap_or(FAR)) => {}
+                            () = stop.cancelled() => return None,
+                        }
         }
     }
 
@@ -118,13 +120,17 @@ impl LogStream {
     }
 }
 
-/// Returns the first second to include, as the prefix of its lines.
-fn since_second(since: Since) -> String {
+/// Returns the first second to include; the kubelet counts `sinceSeconds` from its own time.
+fn first_time(sim: &Simulation, since: Since) -> reader::Since {
     let second = match since {
         Since::Time(time) => time.as_second(),
-        Since::Seconds(seconds) => Timestamp::now().as_second().saturating_sub(seconds),
+        Since::Seconds(seconds) => sim.clock.now().as_second().saturating_sub(seconds),
     };
-    format_second(u64::try_from(second).unwrap_or(0))
+    let second = u64::try_from(second).unwrap_or(0);
+    reader::Since {
+        nanos: second.saturating_mul(1_000_000_000),
+        text: format_second(second),
+    }
 }
 
 /// Time from a container's exit until its follows end; the kubelet polls once per second.

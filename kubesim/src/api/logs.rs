@@ -47,6 +47,11 @@ pub(super) async fn serve(
     let Some(pod) = sim.pods.get(&key) else {
         return Status::not_found("pods", &key.1).respond(&format);
     };
+    // The kubelet answers, and it is ahead of what it has reported.
+    let on_node = sim.pods.get_on_node(&key).filter(|on_node| on_node.uid == pod.uid);
+    let Some(pod) = on_node else {
+        return Status::kubelet_starting(&key.1).respond(&format);
+    };
     respond(&sim, &pod, &options).unwrap_or_else(|status| status.respond(&format))
 }
 

@@ -104,7 +104,7 @@ fn restarts_column(pod: &Pod) -> String {
 
 /// Formats the time since a timestamp as kubectl does: `13s`, `4m5s`, `3h2m`, `5d`.
 fn age(since: Timestamp) -> String {
-    let seconds = Timestamp::now().as_second().saturating_sub(since.as_second()).max(0);
+    let seconds = crate::time::now().as_second().saturating_sub(since.as_second()).max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let pair = |large: i64, unit: char, small: i64, below: char| match small {
         0 => format!("{large}{unit}"),

@@ -10,8 +10,9 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures::stream;
 use serde_json::{Value, json};
+use system::clock::{Instant, steady};
 use tokio::sync::watch::Receiver;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 use super::list_page::parse_version;
 use super::query::Query;
@@ -84,7 +85,7 @@ impl<S: WatchSource> Watch<S> {
         let timeout = timeout
             .filter(|seconds| *seconds > 0)
             .map_or(DEFAULT_TIMEOUT, Duration::from_secs);
-        let now = Instant::now();
+        let now = steady();
         let mut watch = Self {
             versions: source.versions(sim),
             interrupt: sim.interrupts.watches.subscribe(),
@@ -143,6 +144,7 @@ impl<S: WatchSource> Watch<S> {
             }
             let stop = self.sim.stop.clone();
             tokio::select! {
+                biased;
                 changed = self.versions.changed() => self.ended |= changed.is_err(),
                 _ = self.interrupt.changed() => {
                     self.ended = true;
@@ -153,7 +155,7 @@ impl<S: WatchSource> Watch<S> {
                 changed = self.muted.changed() => self.ended |= changed.is_err(),
                 () = sleep_until(self.deadline) => self.ended = true,
                 () = sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
+                    self.next_bookmark = steady() + BOOKMARK_INTERVAL;
                     self.pending.push_back(self.bookmark(false));
                 }
                 () = stop.cancelled() => self.ended = true,

@@ -1,5 +1,6 @@
 //! Container output from the handle: writes lines to running containers and reads their totals.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,8 +9,10 @@ use jiff::Timestamp;
 use super::Cluster;
 use super::lookup::{key, no_pod, not_running};
 use crate::error::Error;
-use crate::logs::clock::timestamp;
+use crate::logs::clock::LineTime;
 use crate::logs::container_log::{APPEND_BYTES, Append, ContainerLog};
+use crate::logs::cri_files::CriLogFiles;
+use crate::time::timestamp;
 
 /// What one container instance wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +46,8 @@ impl Cluster {
 
     /// Writes one line to a running container's log. Returns the line's timestamp.
     ///
-    /// A trailing `\r` is removed, as the container runtime does; a `
-    /// ` in the text starts another line.
+    /// A trailing `\r` is removed, as the container runtime does; a `\n` in the text starts another
+    /// line.
     ///
     /// *Errors*: [`Error::NoPod`], [`Error::NotRunning`].
     pub fn write_line(
@@ -72,23 +75,23 @@ impl Cluster {
         let mut texts = texts.into_iter().peekable();
         let mut last = 0;
         while texts.peek().is_some() {
-            last = log.append(|append| {
+            let fill = |append: &mut Append<'_>| {
                 while append.len() < APPEND_BYTES
                     && let Some(text) = texts.next()
                 {
-                    for line in text.as_ref().split(|byte| *byte == b'\n') {
-                        let line = line.strip_suffix(b"\r").unwrap_or(line);
+                    for line in split_lines(text.as_ref()) {
                         append.line(|out| out.extend_from_slice(line));
                     }
                 }
-            });
+            };
+            last = self.sim.machine.run(|| log.append(fill)).last;
         }
         Ok(timestamp(last))
     }
 
     /// Writes one line with the timestamp `time`, or with the timestamp of the line before it if
-    /// that is later. Lines written afterwards use the wall clock, but are never earlier than this
-    /// one. Returns the line's timestamp.
+    /// that is later. Lines written afterwards use the node's clock, but are not earlier than this
+    /// one unless the clock steps back. Returns the line's timestamp.
     ///
     /// *Errors*: as [`Cluster::write_line`].
     pub fn write_line_at(
@@ -101,7 +104,7 @@ impl Cluster {
     ) -> Result<Timestamp, Error> {
         let nanos = u64::try_from(time.as_nanosecond()).unwrap_or(0);
         self.append(namespace, pod, container, |append| {
-            append.line_at(nanos, |out| out.extend_from_slice(text.as_ref()));
+            append.line_at(LineTime::NotBefore(nanos), |out| out.extend_from_slice(text.as_ref()));
         })
     }
 
@@ -117,7 +120,7 @@ impl Cluster {
         text: impl AsRef<[u8]>,
     ) -> Result<Timestamp, Error> {
         self.append(namespace, pod, container, |append| {
-            append.unterminated(None, |out| out.extend_from_slice(text.as_ref()));
+            append.unterminated(LineTime::Now, |out| out.extend_from_slice(text.as_ref()));
         })
     }
 
@@ -143,9 +146,44 @@ impl Cluster {
     ///
     /// *Errors*: as [`Cluster::write_line`], [`Error::Rotate`].
     pub fn rotate_log_file(&self, namespace: &str, pod: &str, container: &str) -> Result<(), Error> {
+        let max_files = self.sim.log_files.max_files;
+        self.change_log_file(namespace, pod, container, |files| files.rotate(max_files))
+    }
+
+    /// Rotates the log that the API serves, unless it is empty.
+    ///
+    /// *Errors*: as [`Cluster::write_line`].
+    pub fn rotate_log(&self, namespace: &str, pod: &str, container: &str) -> Result<(), Error> {
+        self.running_log(namespace, pod, container)?.rotate();
+        Ok(())
+    }
+
+    /// Removes a running container's log file by hand; see [`FaultKind::RemoveLogFiles`].
+    ///
+    /// *Errors*: as [`Cluster::write_line`], [`Error::Rotate`].
+    ///
+    /// [`FaultKind::RemoveLogFiles`]: crate::FaultKind::RemoveLogFiles
+    pub fn remove_log_file(&self, namespace: &str, pod: &str, container: &str) -> Result<(), Error> {
+        self.change_log_file(namespace, pod, container, CriLogFiles::remove_current)
+    }
+
+    /// Empties a running container's log file by hand.
+    ///
+    /// *Errors*: as [`Cluster::remove_log_file`].
+    pub fn truncate_log_file(&self, namespace: &str, pod: &str, container: &str) -> Result<(), Error> {
+        self.change_log_file(namespace, pod, container, CriLogFiles::truncate)
+    }
+
+    fn change_log_file(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        change: impl FnOnce(&CriLogFiles) -> io::Result<()>,
+    ) -> Result<(), Error> {
         let log = self.running_log(namespace, pod, container)?;
-        let rotated = log.files().map(|files| files.rotate(self.sim.log_files.max_files));
-        rotated.unwrap_or(Ok(())).map_err(Error::Rotate)
+        let Some(files) = log.files() else { return Ok(()) };
+        self.sim.machine.run(|| change(files)).map_err(Error::Rotate)
     }
 
     /// Appends once to a running container's log. Returns the last line's timestamp.
@@ -157,15 +195,35 @@ impl Cluster {
         fill: impl FnOnce(&mut Append<'_>),
     ) -> Result<Timestamp, Error> {
         let log = self.running_log(namespace, pod, container)?;
-        Ok(timestamp(log.append(fill)))
+        Ok(timestamp(self.sim.machine.run(|| log.append(fill)).last))
     }
 
     /// Returns the log of a running container.
-    pub(super) fn running_log(&self, namespace: &str, pod: &str, container: &str) -> Result<Arc<ContainerLog>, Error> {
-        let key = key(namespace, pod);
-        let pod = self.sim.pods.get(&key).ok_or_else(|| no_pod(&key))?;
-        let running = pod.container(container).filter(|container| container.is_running());
-        let log = running.and_then(|container| container.log(container.id.as_deref()?));
-        log.ok_or_else(|| not_running(&key, container))
+    fn running_log(&self, namespace: &str, pod: &str, container: &str) -> Result<Arc<ContainerLog>, Error> {
+        self.running_instance(namespace, pod, container).map(|(_, log)| log)
     }
+
+    /// Returns the ID and the log of a running container.
+    pub(super) fn running_instance(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+    ) -> Result<(String, Arc<ContainerLog>), Error> {
+        let key = key(namespace, pod);
+        let pod = self.sim.pods.get_on_node(&key).ok_or_else(|| no_pod(&key))?;
+        let running = pod.container(container).filter(|container| container.is_running());
+        let instance = running.and_then(|container| {
+            let id = container.id.clone()?;
+            let log = container.log(&id)?;
+            Some((id, log))
+        });
+        instance.ok_or_else(|| not_running(&key, container))
+    }
+}
+
+/// Splits text into lines as the container runtime does.
+pub(super) fn split_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }

@@ -1,33 +1,78 @@
-//! Timestamps of log lines: nanoseconds of the wall clock, never decreasing, always 30 bytes long.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! Timestamps of log lines: nanoseconds of the node's clock, always 30 bytes long.
 
 use bytes::{BufMut, BytesMut};
 use jiff::Timestamp;
 
+use crate::time::NodeClock;
+
 /// Length of a timestamp and the space after it: `2026-11-23T08:06:08.519378747Z `.
 pub(crate) const PREFIX_BYTES: usize = 31;
 
-/// A clock that never goes back and caches the text of the current second.
-#[derive(Debug, Default)]
+/// Stamps the lines of one container instance and caches the text of the current second.
+///
+/// Timestamps decrease only if the node's clock steps back, or between standard output and standard
+/// error while lines are written late.
 pub(crate) struct LogClock {
-    last: u64,
+    node: NodeClock,
+    /// The node's time when it was read last.
+    read: u64,
+    /// No line is older than the container.
+    oldest: u64,
+    /// The last timestamps on standard output and standard error.
+    last: [u64; 2],
     second: u64,
     text: String,
 }
 
+/// When a line was printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LineTime {
+    /// Now.
+    Now,
+    /// At this time, or that of the line before if that is later.
+    NotBefore(u64),
+    /// At this time, even if the line before is newer.
+    At(u64),
+}
+
 impl LogClock {
-    /// Returns the wall clock in nanoseconds since the Unix epoch, at least the value returned
-    /// before.
-    pub(crate) fn read(&mut self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.advance_to(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+    /// Creates the clock of a container that starts now.
+    pub(crate) fn new(node: NodeClock) -> Self {
+        let now = node.nanos();
+        Self {
+            node,
+            read: now,
+            oldest: now,
+            last: [0; 2],
+            second: 0,
+            text: String::new(),
+        }
     }
 
-    /// Advances the clock to `nanos` and returns it, or the value returned before if that is later.
-    pub(crate) fn advance_to(&mut self, nanos: u64) -> u64 {
-        self.last = self.last.max(nanos);
-        self.last
+    /// Returns the timestamp of a line in nanoseconds since the Unix epoch.
+    pub(crate) fn stamp(&mut self, time: LineTime, is_stderr: bool) -> u64 {
+        let newest = self.last[0].max(self.last[1]);
+        let stamp = match time {
+            LineTime::Now => self.stamp_now(is_stderr),
+            LineTime::NotBefore(nanos) => nanos.max(newest),
+            LineTime::At(nanos) => nanos,
+        };
+        self.last[usize::from(is_stderr)] = stamp;
+        stamp
+    }
+
+    fn stamp_now(&mut self, is_stderr: bool) -> u64 {
+        let now = self.node.nanos();
+        if now < self.read {
+            (self.last, self.oldest) = ([0; 2], 0);
+        }
+        self.read = now;
+        let delay = self.node.write_delay();
+        if delay == 0 {
+            return now.max(self.last[0]).max(self.last[1]);
+        }
+        let printed = now.saturating_sub(system::random::random_range(0..=delay));
+        printed.max(self.last[usize::from(is_stderr)]).max(self.oldest)
     }
 
     /// Appends `nanos` as the timestamp prefix of a line.
@@ -56,11 +101,6 @@ pub(crate) fn format_second(second: u64) -> String {
     time.unwrap_or(Timestamp::UNIX_EPOCH)
         .strftime("%Y-%m-%dT%H:%M:%S")
         .to_string()
-}
-
-/// Converts nanoseconds since the Unix epoch to a timestamp.
-pub(crate) fn timestamp(nanos: u64) -> Timestamp {
-    Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 const NANOS: u64 = 1_000_000_000;

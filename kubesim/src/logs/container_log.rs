@@ -2,22 +2,33 @@
 //! rotates by size.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
+use system::clock::Instant;
 use tokio::sync::watch;
 
-use super::clock::LogClock;
+use super::clock::{LineTime, LogClock};
 use super::cri_files::CriLogFiles;
+use crate::time::NodeClock;
+
+/// What all logs of the node have in common.
+#[derive(Clone)]
+pub(crate) struct LogSettings {
+    /// Size at which the log that the API serves rotates.
+    pub(crate) rotate_bytes: usize,
+    pub(crate) clock: NodeClock,
+    /// Whether follows stay at the end of a file that is rotated now.
+    pub(crate) strand_on_rotation: Arc<AtomicBool>,
+}
 
 /// The log of one container instance.
 ///
 /// *Bound*: the current file (the rotation size plus one append), and older files that a reader
 /// still holds.
 pub(crate) struct ContainerLog {
-    rotate_bytes: usize,
+    settings: LogSettings,
     writer: Mutex<Writer>,
     current: Mutex<Arc<LogFile>>,
     /// Changes with each append and at the exit; contains the time of the exit.
@@ -49,6 +60,8 @@ pub(crate) struct FileContent {
     bytes: usize,
     /// Rotated: nothing is appended any more.
     pub(crate) sealed: bool,
+    /// Follows that read this file do not notice that it was rotated.
+    pub(crate) strands_follows: bool,
 }
 
 /// One append: lines with their timestamp prefixes.
@@ -56,11 +69,12 @@ pub(crate) struct FileContent {
 pub(crate) struct Chunk {
     pub(crate) data: Bytes,
     pub(crate) lines: u32,
+    /// Time of the oldest line that starts here, in nanoseconds; `MAX` if there is none.
+    pub(crate) oldest: u64,
     /// The first bytes continue the last line of the previous chunk and have no prefix.
     pub(crate) continues: bool,
 }
 
-#[derive(Default)]
 struct Writer {
     clock: LogClock,
     buffer: BytesMut,
@@ -76,15 +90,36 @@ pub(crate) struct Append<'a> {
     writer: &'a mut Writer,
     lines: u32,
     content_bytes: u64,
+    oldest: u64,
     last: u64,
 }
 
+/// Where an append went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Appended {
+    /// Number of lines that the log had before.
+    pub(crate) lines_before: u64,
+    /// Time of the last line in nanoseconds since the Unix epoch; 0 without a line.
+    pub(crate) last: u64,
+    /// Number of rotations of the log that the API serves before the append.
+    pub(crate) rotations: u64,
+    /// Number of rotations of the log file on disk before the append.
+    pub(crate) file_rotations: Option<u64>,
+}
+
 impl ContainerLog {
-    /// Creates an empty log that rotates at `rotate_bytes`.
-    pub(crate) fn new(rotate_bytes: usize) -> Self {
+    /// Creates an empty log.
+    pub(crate) fn new(settings: LogSettings) -> Self {
+        let writer = Writer {
+            clock: LogClock::new(settings.clock.clone()),
+            buffer: BytesMut::new(),
+            open_line: false,
+            to_stderr: false,
+            stderr_lines: Vec::new(),
+        };
         Self {
-            rotate_bytes,
-            writer: Mutex::default(),
+            settings,
+            writer: Mutex::new(writer),
             current: Mutex::default(),
             progress: watch::Sender::new(None),
             counts: Arc::default(),
@@ -93,10 +128,10 @@ impl ContainerLog {
     }
 
     /// Creates an empty log that is also written to disk.
-    pub(crate) fn on_disk(rotate_bytes: usize, files: Arc<CriLogFiles>) -> Self {
+    pub(crate) fn on_disk(settings: LogSettings, files: Arc<CriLogFiles>) -> Self {
         Self {
             files: Some(files),
-            ..Self::new(rotate_bytes)
+            ..Self::new(settings)
         }
     }
 
@@ -105,38 +140,52 @@ impl ContainerLog {
         self.files.as_ref()
     }
 
-    /// Appends what `fill` writes and wakes the readers. Returns the last line's time in
-    /// nanoseconds since the Unix epoch.
+    /// Appends what `fill` writes and wakes the readers.
     ///
     /// Each line gets its timestamp when it is written. Keep one append below [`APPEND_BYTES`]:
     /// readers receive it in one piece.
-    pub(crate) fn append(&self, fill: impl FnOnce(&mut Append<'_>)) -> u64 {
+    pub(crate) fn append(&self, fill: impl FnOnce(&mut Append<'_>)) -> Appended {
         let mut writer = self.writer.lock();
         let continues = writer.open_line.then_some(writer.to_stderr);
         let mut append = Append {
             writer: &mut writer,
             lines: 0,
             content_bytes: 0,
+            oldest: u64::MAX,
             last: 0,
         };
         fill(&mut append);
-        let (lines, content_bytes, last) = (append.lines, append.content_bytes, append.last);
+        let Append {
+            lines,
+            content_bytes,
+            oldest,
+            last,
+            ..
+        } = append;
+        let mut appended = Appended {
+            lines_before: self.counts.lines.fetch_add(u64::from(lines), Ordering::Relaxed),
+            last,
+            rotations: self.counts.rotations.load(Ordering::Relaxed),
+            file_rotations: None,
+        };
         let data = writer.buffer.split().freeze();
         if data.is_empty() {
-            return last;
+            return appended;
         }
-        self.counts.lines.fetch_add(u64::from(lines), Ordering::Relaxed);
         self.counts.bytes.fetch_add(content_bytes, Ordering::Relaxed);
         let stderr_lines = std::mem::take(&mut writer.stderr_lines);
-        if let Some(files) = &self.files {
-            // Under the writer's lock, so that lines on disk have the same order.
-            files.write(&data, continues, &stderr_lines);
-        }
-        let continues = continues.is_some();
-        self.push(Chunk { data, lines, continues });
+        // Under the writer's lock, so that lines on disk have the same order.
+        let files = self.files.as_ref();
+        appended.file_rotations = files.map(|files| files.write(&data, continues, &stderr_lines));
+        self.push(Chunk {
+            data,
+            lines,
+            oldest,
+            continues: continues.is_some(),
+        });
         drop(writer);
         self.progress.send_modify(|_| ());
-        last
+        appended
     }
 
     /// Marks the log as complete: its container exited.
@@ -145,7 +194,7 @@ impl ContainerLog {
             files.finish();
         }
         self.progress.send_modify(|ended| {
-            ended.get_or_insert_with(Instant::now);
+            ended.get_or_insert_with(system::clock::steady);
         });
     }
 
@@ -170,7 +219,7 @@ impl ContainerLog {
             let mut content = current.content.lock();
             content.bytes += chunk.data.len();
             content.chunks.push(chunk);
-            content.bytes >= self.rotate_bytes
+            content.bytes >= self.settings.rotate_bytes
         };
         if full {
             self.seal(&mut current);
@@ -190,7 +239,9 @@ impl ContainerLog {
 
     fn seal(&self, current: &mut Arc<LogFile>) {
         let rotated = std::mem::take(current);
-        rotated.content.lock().sealed = true;
+        let mut content = rotated.content.lock();
+        content.sealed = true;
+        content.strands_follows = self.settings.strand_on_rotation.load(Ordering::Relaxed);
         self.counts.rotations.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -205,8 +256,14 @@ impl LogFile {
 impl Append<'_> {
     /// Writes one line; `write` appends its content, which must not contain a newline.
     pub(crate) fn line(&mut self, write: impl FnOnce(&mut BytesMut)) {
-        self.unterminated(None, write);
-        self.end_line();
+        self.line_at(LineTime::Now, write);
+    }
+
+    /// Writes one line that was printed at another time.
+    pub(crate) fn line_at(&mut self, time: LineTime, write: impl FnOnce(&mut BytesMut)) {
+        self.unterminated(time, write);
+        self.writer.buffer.put_u8(b'\n');
+        (self.writer.open_line, self.writer.to_stderr) = (false, false);
     }
 
     /// Makes the next line go to standard error.
@@ -214,19 +271,8 @@ impl Append<'_> {
         self.writer.to_stderr = true;
     }
 
-    fn end_line(&mut self) {
-        self.writer.buffer.put_u8(b'\n');
-        (self.writer.open_line, self.writer.to_stderr) = (false, false);
-    }
-
-    /// Writes one line with the time `nanos`, or the time of the line before if that is later.
-    pub(crate) fn line_at(&mut self, nanos: u64, write: impl FnOnce(&mut BytesMut)) {
-        self.unterminated(Some(nanos), write);
-        self.end_line();
-    }
-
     /// Writes text without a newline. Text written next continues the same line.
-    pub(crate) fn unterminated(&mut self, at: Option<u64>, write: impl FnOnce(&mut BytesMut)) {
+    pub(crate) fn unterminated(&mut self, time: LineTime, write: impl FnOnce(&mut BytesMut)) {
         let Writer {
             clock,
             buffer,
@@ -237,21 +283,29 @@ impl Append<'_> {
         if buffer.capacity() - buffer.len() < MIN_FREE_BYTES {
             buffer.reserve(APPEND_BYTES * 2);
         }
-        self.last = match at {
-            Some(nanos) => clock.advance_to(nanos),
-            None => clock.read(),
-        };
+        self.last = clock.stamp(time, *to_stderr);
         if !*open_line {
             clock.write_prefix(self.last, buffer);
             if *to_stderr {
                 stderr_lines.push(self.lines);
             }
             self.lines += 1;
+            self.oldest = self.oldest.min(self.last);
         }
         *open_line = true;
         let before = buffer.len();
         write(buffer);
         self.content_bytes += (buffer.len() - before) as u64;
+    }
+
+    /// Returns the number of lines that started in this append so far.
+    pub(crate) fn lines(&self) -> u32 {
+        self.lines
+    }
+
+    /// Returns the time of the last line in nanoseconds since the Unix epoch.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
     }
 
     /// Returns the size of this append so far.

@@ -1,16 +1,16 @@
 //! Log files of a container instance in CRI format, written and rotated as container runtime and
 //! kubelet do.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, Write};
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use parking_lot::Mutex;
+use system::files::{self, File, OpenOptions};
 
-use super::clock::{LogClock, PREFIX_BYTES};
+use super::clock::{LineTime, LogClock, PREFIX_BYTES};
+use super::rotated_files;
+use crate::time::{NodeClock, timestamp};
 
 /// The log files of one container instance: `N.log` and its rotated files.
 ///
@@ -18,18 +18,20 @@ use super::clock::{LogClock, PREFIX_BYTES};
 /// into entries of [`MAX_ENTRY_BYTES`].
 pub(crate) struct CriLogFiles {
     path: PathBuf,
+    node: NodeClock,
     state: Mutex<State>,
 }
 
 struct State {
     /// `None` after the container exited.
     file: Option<File>,
-    size: u64,
     partial_lines: [PartialLine; 2],
     clock: LogClock,
     buffer: Vec<u8>,
-    /// Unix second in the name of the last rotated file; unique per rotation.
-    rotated: i64,
+    /// Number of rotations.
+    rotations: u64,
+    /// Unix second in the name of the last rotated file, and the node's time then.
+    rotated: (i64, i64),
 }
 
 /// The unterminated line of one output stream.
@@ -45,28 +47,29 @@ impl CriLogFiles {
     /// Creates the file and its directory.
     ///
     /// *Errors*: those of the file system.
-    pub(crate) fn create(path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn create(path: PathBuf, node: NodeClock) -> io::Result<Self> {
         if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)?;
+            files::create_dir_all(dir)?;
         }
         let state = State {
-            file: Some(File::create(&path)?),
-            size: 0,
+            file: Some(open(&path)?),
             partial_lines: Default::default(),
-            clock: LogClock::default(),
+            clock: LogClock::new(node.clone()),
             buffer: Vec::new(),
-            rotated: 0,
+            rotations: 0,
+            rotated: (0, 0),
         };
         Ok(Self {
             path,
+            node,
             state: Mutex::new(state),
         })
     }
 
     /// Writes lines with timestamp prefixes. `continues`: the first bytes continue the unterminated
     /// line, on standard error if true. `stderr_lines`: indexes of the lines starting here that go
-    /// to standard error.
-    pub(crate) fn write(&self, data: &[u8], continues: Option<bool>, stderr_lines: &[u32]) {
+    /// to standard error. Returns the number of rotations before.
+    pub(crate) fn write(&self, data: &[u8], continues: Option<bool>, stderr_lines: &[u32]) -> u64 {
         let mut state = self.state.lock();
         let mut stderr_lines = stderr_lines.iter().copied().peekable();
         let (mut rest, mut continues, mut line) = (data, continues, 0);
@@ -86,6 +89,7 @@ impl CriLogFiles {
             rest = &rest[(end + 1).min(rest.len())..];
         }
         state.flush();
+        state.rotations
     }
 
     /// Closes the file after the container exited; an unterminated line is written as a partial
@@ -96,10 +100,20 @@ impl CriLogFiles {
         state.file = None;
     }
 
-    /// Returns the size of the current file, or `None` after the container exited.
-    pub(crate) fn size(&self) -> Option<u64> {
-        let state = self.state.lock();
-        state.file.is_some().then_some(state.size)
+    /// Rotates if the file has `max_size` bytes, as the kubelet's periodic check does. A file that
+    /// was removed is created again.
+    ///
+    /// *Errors*: those of the file system.
+    pub(crate) fn rotate_if_full(&self, max_size: u64, max_files: usize) -> io::Result<()> {
+        if self.state.lock().file.is_none() {
+            return Ok(());
+        }
+        match files::metadata(&self.path) {
+            Ok(file) if file.len >= max_size => self.rotate(max_files),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.reopen(),
+            Err(error) => Err(error),
+        }
     }
 
     /// Rotates in the kubelet's order: removes the oldest files, compresses the others, renames the
@@ -107,61 +121,77 @@ impl CriLogFiles {
     ///
     /// *Errors*: those of the file system.
     pub(crate) fn rotate(&self, max_files: usize) -> io::Result<()> {
-        let rotated = self.rotated_files()?;
-        // One of `max_files` is the current file, and the current file becomes a rotated one.
-        let surplus = rotated.len().saturating_sub(max_files.saturating_sub(2));
-        for (at, path) in rotated.iter().enumerate() {
-            if at < surplus {
-                fs::remove_file(path)?;
-            } else if path.extension().is_none_or(|extension| extension != "gz") {
-                compress(path)?;
-            }
-        }
+        rotated_files::clean(&self.path, max_files)?;
         let mut state = self.state.lock();
         if state.file.is_none() {
             return Ok(());
         }
-        state.rotated = (state.rotated + 1).max(jiff::Timestamp::now().as_second());
-        fs::rename(&self.path, self.rotated_path(state.rotated))?;
-        let new_file = File::create(&self.path)?;
-        // The runtime opens the new file before it closes the old one.
-        state.write_pending();
-        state.file = Some(new_file);
-        state.size = 0;
+        let renamed = files::rename(&self.path, &self.rotated_path(&mut state));
+        match renamed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => state.rotations += 1,
+        }
+        drop(state);
+        self.reopen()
+    }
+
+    /// Makes the runtime write to a new file; it opens that before it closes the old one.
+    fn reopen(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.file.is_some() {
+            let new_file = open(&self.path)?;
+            state.write_pending();
+            state.file = Some(new_file);
+        }
         Ok(())
+    }
+
+    /// Removes the current file by hand: the runtime continues to write to the file without a name
+    /// until the next check.
+    ///
+    /// *Errors*: those of the file system.
+    pub(crate) fn remove_current(&self) -> io::Result<()> {
+        files::remove_file(&self.path)
+    }
+
+    /// Empties the current file by hand.
+    ///
+    /// *Errors*: those of the file system.
+    pub(crate) fn truncate(&self) -> io::Result<()> {
+        OpenOptions::new().write(true).open(&self.path)?.set_len(0)
     }
 
     /// Removes all files, as the kubelet does with the container.
     pub(crate) fn remove(&self) {
-        let rotated = self.rotated_files().unwrap_or_default();
+        let rotated = rotated_files::list(&self.path).unwrap_or_default();
         for path in rotated.iter().chain([&self.path]) {
-            if let Err(error) = fs::remove_file(path) {
-                tracing::warn!(path = %path.display(), %error, "log file remove failed");
+            match files::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "log file remove failed");
+                }
+                _ => {}
             }
         }
     }
 
-    /// Returns the rotated files, oldest first.
-    fn rotated_files(&self) -> io::Result<Vec<PathBuf>> {
-        let (dir, current) = (self.path.parent(), self.path.file_name());
-        let prefix = format!("{}.", current.unwrap_or_default().to_string_lossy());
-        let mut rotated = Vec::new();
-        for entry in fs::read_dir(dir.unwrap_or(Path::new(".")))? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                rotated.push(entry.path());
+    /// Returns the name of the file that is rotated now: the node's local time, in seconds that no
+    /// other file has.
+    fn rotated_path(&self, state: &mut State) -> PathBuf {
+        let now = self.node.now().as_second();
+        let (last, last_now) = state.rotated;
+        let mut second = if now < last_now { now } else { now.max(last + 1) };
+        let zone = self.node.time_zone();
+        loop {
+            let time = timestamp(u64::try_from(second).unwrap_or(0).saturating_mul(NANOS));
+            let local = time.to_zoned(zone.clone());
+            let path = with_suffix(&self.path, &local.strftime(".%Y%m%d-%H%M%S").to_string());
+            let is_free = |path: &Path| files::metadata(path).is_err();
+            if is_free(&path) && is_free(&with_suffix(&path, ".gz")) {
+                state.rotated = (second, now);
+                return path;
             }
+            second += 1;
         }
-        rotated.sort();
-        Ok(rotated)
-    }
-
-    fn rotated_path(&self, second: i64) -> PathBuf {
-        let time = jiff::Timestamp::from_second(second).unwrap_or_default();
-        let local = time.to_zoned(jiff::tz::TimeZone::system());
-        let mut name = self.path.clone().into_os_string();
-        name.push(local.strftime(".%Y%m%d-%H%M%S").to_string());
-        name.into()
     }
 }
 
@@ -196,7 +226,7 @@ impl State {
     fn write_entry(&mut self, is_stderr: bool, time: &mut Vec<u8>, tag: u8, text: &[u8]) {
         if time.is_empty() {
             let mut now = BytesMut::new();
-            let nanos = self.clock.read();
+            let nanos = self.clock.stamp(LineTime::Now, is_stderr);
             self.clock.write_prefix(nanos, &mut now);
             time.extend_from_slice(now.trim_ascii_end());
         }
@@ -224,11 +254,10 @@ impl State {
 
     fn flush(&mut self) {
         if let Some(file) = &mut self.file
-            && let Err(error) = file.write_all(&self.buffer)
+            && let Err(error) = file.append(&mut [IoSlice::new(&self.buffer)])
         {
             tracing::error!(%error, "log file write failed");
         }
-        self.size += self.buffer.len() as u64;
         self.buffer.clear();
     }
 }
@@ -246,19 +275,19 @@ fn trim_zeros(time: &[u8]) -> &[u8] {
     }
 }
 
-fn compress(path: &Path) -> io::Result<()> {
-    let with_suffix = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let mut plain = BufReader::new(File::open(path)?);
-    let mut gz = GzEncoder::new(File::create(with_suffix(".tmp"))?, Compression::fast());
-    io::copy(&mut plain, &mut gz)?;
-    gz.finish()?;
-    fs::rename(with_suffix(".tmp"), with_suffix(".gz"))?;
-    fs::remove_file(path)
+/// Opens the current file as the runtime does: data goes to its end, wherever that is.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
 }
+
+/// Appends to the name of a file.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+const NANOS: u64 = 1_000_000_000;
 
 /// The runtime splits longer lines (containerd's `max_container_log_line_size`).
 const MAX_ENTRY_BYTES: usize = 16_384;

@@ -20,38 +20,47 @@ pub(crate) struct LogReader {
     /// Bytes of the next chunk to skip.
     skip: usize,
     timestamps: bool,
+    since: Option<Since>,
+    /// Whether the last line of the previous chunk was too old.
+    skips_line: bool,
+    /// Whether the reader stays at the end of a file that strands follows.
+    follows: bool,
     /// Whether the reader misses that its file was rotated.
     misses_rotations: bool,
+}
+
+/// The first time to include.
+#[derive(Debug, Clone)]
+pub(crate) struct Since {
+    /// Nanoseconds since the Unix epoch.
+    pub(crate) nanos: u64,
+    /// The same as text, whole seconds: `2026-11-23T08:06:08`.
+    pub(crate) text: String,
 }
 
 /// Where a reader starts.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct ReadStart {
-    /// First second to include, as text: `2026-11-23T08:06:08`.
-    pub(crate) since: Option<String>,
+    /// First time to include. Each line is compared with it: times may go back.
+    pub(crate) since: Option<Since>,
     /// Maximum number of existing lines to include, counted from the end.
     pub(crate) tail: Option<u64>,
 }
 
 impl LogReader {
     /// Opens the current file.
-    pub(crate) fn open(log: Arc<ContainerLog>, start: &ReadStart, timestamps: bool) -> Self {
+    pub(crate) fn open(log: Arc<ContainerLog>, start: ReadStart, timestamps: bool, follows: bool) -> Self {
         let file = log.current();
-        let (next, skip) = {
-            let content = file.content();
-            let tail = start.tail.map_or((0, 0), |lines| seek_tail(&content, lines));
-            let since = start
-                .since
-                .as_deref()
-                .map_or((0, 0), |second| seek_since(&content, second.as_bytes()));
-            tail.max(since)
-        };
+        let (next, skip) = start.tail.map_or((0, 0), |lines| seek_tail(&file.content(), lines));
         Self {
             log,
             file,
             next,
             skip,
             timestamps,
+            since: start.since,
+            skips_line: false,
+            follows,
             misses_rotations: false,
         }
     }
@@ -81,7 +90,13 @@ impl LogReader {
             if Arc::ptr_eq(&current, &self.file) {
                 return None;
             }
-            if self.file.content().chunks.len() == self.next {
+            let (is_read, strands) = {
+                let content = self.file.content();
+                (content.chunks.len() == self.next, content.strands_follows)
+            };
+            if is_read && strands && self.follows {
+                self.misses_rotations = true;
+            } else if is_read {
                 self.file = current;
                 self.next = 0;
                 self.skip = 0;
@@ -107,7 +122,10 @@ impl LogReader {
 
     fn join(&mut self, chunks: &[Chunk]) -> Bytes {
         let skip = std::mem::take(&mut self.skip);
-        if let ([only], true) = (chunks, self.timestamps) {
+        if let ([only], true) = (chunks, self.timestamps)
+            && self.includes(only)
+        {
+            self.skips_line = false;
             return only.data.slice(skip.min(only.data.len())..);
         }
         let mut out = BytesMut::with_capacity(chunks.iter().map(|chunk| chunk.data.len()).sum());
@@ -115,25 +133,61 @@ impl LogReader {
             let mut data = chunk.data.clone();
             let skipped = if index == 0 { skip.min(data.len()) } else { 0 };
             data.advance(skipped);
+            let continues = chunk.continues && skipped == 0;
+            if !self.includes(chunk) {
+                self.copy_new_lines(&data, continues, &mut out);
+                continue;
+            }
+            self.skips_line = false;
             if self.timestamps {
                 out.extend_from_slice(&data);
             } else {
-                strip_prefixes(&data, chunk.continues && skipped == 0, &mut out);
+                copy_content(&data, continues, &mut out);
             }
         }
         out.freeze()
     }
+
+    /// Returns whether all lines of a chunk are new enough.
+    fn includes(&self, chunk: &Chunk) -> bool {
+        let is_new = |since: &Since| chunk.oldest >= since.nanos && !(chunk.continues && self.skips_line);
+        self.since.as_ref().is_none_or(is_new)
+    }
+
+    /// Copies the lines that are new enough.
+    fn copy_new_lines(&mut self, data: &[u8], continues: bool, out: &mut BytesMut) {
+        let since = self.since.as_ref().map_or("", |since| &since.text);
+        for (line, is_continued) in lines(data, continues) {
+            if !is_continued {
+                self.skips_line = line < since.as_bytes();
+            }
+            if !self.skips_line {
+                let prefix = if is_continued || self.timestamps {
+                    0
+                } else {
+                    PREFIX_BYTES
+                };
+                out.extend_from_slice(&line[prefix.min(line.len())..]);
+            }
+        }
+    }
 }
 
-fn strip_prefixes(mut data: &[u8], continues: bool, out: &mut BytesMut) {
-    let mut bare = continues;
-    while !data.is_empty() {
+/// Splits a chunk into its lines; true: the line continues that of the previous chunk.
+fn lines(mut data: &[u8], continues: bool) -> impl Iterator<Item = (&[u8], bool)> {
+    let mut is_continued = continues;
+    std::iter::from_fn(move || {
         let end = memchr::memchr(b'\n', data).map_or(data.len(), |newline| newline + 1);
         let (line, rest) = data.split_at(end);
-        let prefix = if bare { 0 } else { PREFIX_BYTES.min(line.len()) };
-        out.extend_from_slice(&line[prefix..]);
-        bare = false;
         data = rest;
+        (!line.is_empty()).then(|| (line, std::mem::take(&mut is_continued)))
+    })
+}
+
+fn copy_content(data: &[u8], continues: bool, out: &mut BytesMut) {
+    for (line, is_continued) in lines(data, continues) {
+        let prefix = if is_continued { 0 } else { PREFIX_BYTES.min(line.len()) };
+        out.extend_from_slice(&line[prefix..]);
     }
 }
 
@@ -161,28 +215,4 @@ fn seek_tail(content: &FileContent, lines: u64) -> (usize, usize) {
         return (index, skip);
     }
     if lines == 0 { (content.chunks.len(), 0) } else { (0, 0) }
-}
-
-/// Finds the first line at or after a second. Prefixes have the same width and zone, so byte order
-/// is time order.
-fn seek_since(content: &FileContent, second: &[u8]) -> (usize, usize) {
-    let starts_before = |chunk: &Chunk| chunk.continues || chunk.data.as_ref() < second;
-    let after = content.chunks.partition_point(starts_before);
-    let Some(index) = after.checked_sub(1) else {
-        return (0, 0);
-    };
-    let chunk = &content.chunks[index];
-    let mut line_start = 0;
-    for newline in memchr::memchr_iter(b'\n', &chunk.data) {
-        if (line_start > 0 || !chunk.continues) && &chunk.data[line_start..] >= second {
-            return (index, line_start);
-        }
-        line_start = newline + 1;
-    }
-    let has_last_line = line_start < chunk.data.len() && (line_start > 0 || !chunk.continues);
-    if has_last_line && &chunk.data[line_start..] >= second {
-        (index, line_start)
-    } else {
-        (after, 0)
-    }
 }

@@ -4,7 +4,8 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use system::clock::{since, steady};
+use tokio::time::{sleep, sleep_until};
 
 use super::container_log::{APPEND_BYTES, ContainerLog};
 use super::line_template::{ContainerIdentity, LineTemplate};
@@ -38,21 +39,27 @@ pub(crate) async fn write_output(
 
 async fn write_lines(plan: &LinePlan, template: &LineTemplate, log: &ContainerLog) {
     let end = if plan.lines == 0 { u64::MAX } else { plan.lines };
-    let start = Instant::now();
-    let mut seq = 0;
+    let start = steady();
+    let (mut seq, mut batches) = (0, 0_u64);
     while seq < end {
         let due = if plan.rate > 0.0 {
-            due_lines(start.elapsed(), plan.rate).min(end)
+            due_lines(since(start), plan.rate).min(end)
         } else {
             end
         };
         if due > seq {
             seq = write_batch(template, seq, due, log);
-            // Lets other containers and the readers run between batches.
-            tokio::task::yield_now().await;
+            batches += 1;
+            if batches % BATCHES_PER_PAUSE == 0 {
+                // Lets time pass where it is virtual.
+                sleep(Duration::from_millis(1)).await;
+            } else {
+                // Lets other containers and the readers run between batches.
+                tokio::task::yield_now().await;
+            }
         } else {
             let due_at = start + Duration::from_secs_f64(seq as f64 / plan.rate);
-            sleep_until(due_at.max(Instant::now() + min_pause(plan.rate))).await;
+            sleep_until(due_at.max(steady() + min_pause(plan.rate))).await;
         }
     }
 }
@@ -88,6 +95,10 @@ fn min_pause(rate: f64) -> Duration {
         Duration::ZERO
     }
 }
+
+/// Batches of [`APPEND_BYTES`] that a container without a rate writes before it pauses: at most 8
+/// GB/s.
+const BATCHES_PER_PAUSE: u64 = 256;
 
 /// A burst of more lines than this, such as a program's first one, causes no longer pause.
 const MAX_PACED_LINES: usize = 3;

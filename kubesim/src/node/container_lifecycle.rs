@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use system::clock::{since, steady};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::log_files;
@@ -40,12 +40,13 @@ impl ContainerRunner {
         let mut instance = 0;
         let mut backoff = RestartBackoff::new(self.sim.restart_backoff);
         loop {
-            let started = Instant::now();
+            let started = steady();
             let exit = tokio::select! {
-                code = writer::write_output(&self.plan, &identity, self.sim.seed, instance, &log) => Some(code),
-                Some(code) = self.exits.recv() => Some(code),
-                () = exit_after_term(&self.terminate) => None,
-            };
+            biased;
+                            code = writer::write_output(&self.plan, &identity, self.sim.seed, instance, &log) => Some(code),
+                            Some(code) = self.exits.recv() => Some(code),
+                            () = exit_after_term(&self.terminate) => None,
+                        };
             log.finish();
             let Some(code) = exit else { return };
             tracing::debug!(
@@ -55,17 +56,20 @@ impl ContainerRunner {
                 code,
                 "container exited"
             );
-            self.update(|container| container.terminate(code, Timestamp::now()));
+            let now = self.sim.clock.now();
+            self.update(|container| container.terminate(code, now));
             if !self.plan.restart.restarts(code) {
                 return;
             }
             tokio::select! {
-                () = self.wait_to_restart(backoff.next(started.elapsed())) => {}
-                () = self.terminate.cancelled() => return,
-            }
+            biased;
+                            () = self.wait_to_restart(backoff.next(since(started))) => {}
+                            () = self.terminate.cancelled() => return,
+                        }
             instance += 1;
             let (id, new_log) = new_instance(&self.sim, &self.key, &self.uid, &self.plan.name, instance);
-            self.update(|container| container.start(id, Arc::clone(&new_log), Timestamp::now()));
+            let now = self.sim.clock.now();
+            self.update(|container| container.start(id, Arc::clone(&new_log), now));
             log = new_log;
         }
     }
@@ -103,9 +107,10 @@ pub(crate) fn new_instance(
     number: u32,
 ) -> (String, Arc<ContainerLog>) {
     let files = log_files::create_file(sim, key, uid, container, number);
+    let settings = sim.log_settings.clone();
     let log = match files {
-        Some(files) => ContainerLog::on_disk(sim.rotate_bytes, files),
-        None => ContainerLog::new(sim.rotate_bytes),
+        Some(files) => ContainerLog::on_disk(settings, files),
+        None => ContainerLog::new(settings),
     };
     let (id, log) = (ids::container_id(), Arc::new(log));
     sim.ledger.add(key, container, &id, log.counts());

@@ -1,10 +1,10 @@
 //! Creation and deletion of pods.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
+use system::collections::HashMap;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use crate::ids;
 use crate::scenario::{PodPlan, Role};
 use crate::simulation::{NODE, RunningPod, Simulation};
 use crate::store::pod::{Container, Deletion, Phase, Pod, PodKey, State};
+use crate::time;
 
 /// Creates the pods of a plan and runs them. Returns their names.
 ///
@@ -75,9 +76,7 @@ fn create_pod(
         plan: plan.clone(),
         terminate,
     };
-    let stop = sim.stop.clone();
-    sim.tasks
-        .spawn(async move { stop.run_until_cancelled_owned(runner.run(receivers)).await });
+    sim.spawn(runner.run(receivers));
     Ok(())
 }
 
@@ -94,13 +93,13 @@ pub(crate) fn delete_pod(sim: &Arc<Simulation>, key: &PodKey, grace_seconds: Opt
     let grace = grace_seconds.unwrap_or(DEFAULT_GRACE_SECONDS).max(0);
     tracing::info!(namespace = key.0, pod = key.1, grace, "pod deleted");
     if grace == 0 {
-        sim.pods.remove(key, &pod.uid);
+        sim.pods.remove_object(key, &pod.uid);
         if let Some(terminate) = terminate {
             // The object disappears at once; the kubelet notices later and kills the containers.
-            sim.tasks.spawn(sim.stop.clone().run_until_cancelled_owned(async move {
+            sim.spawn(async move {
                 sleep(FORCED_KILL_DELAY).await;
                 terminate.cancel();
-            }));
+            });
         }
         return Some(pod);
     }
@@ -112,12 +111,13 @@ pub(crate) fn delete_pod(sim: &Arc<Simulation>, key: &PodKey, grace_seconds: Opt
     } else {
         grace
     };
-    sim.pods.update(key, &pod.uid, |pod| {
+    let deletion = Deletion {
+        at: time::now() + SignedDuration::from_secs(grace),
+        grace_seconds: grace,
+    };
+    sim.pods.update_object(key, &pod.uid, |pod| {
         pod.generation += 1;
-        pod.deletion = Some(Deletion {
-            at: Timestamp::now() + SignedDuration::from_secs(grace),
-            grace_seconds: grace,
-        });
+        pod.deletion = Some(deletion);
     });
     let deleted = sim.pods.get(key).unwrap_or(pod);
     if let Some(terminate) = terminate {
@@ -129,7 +129,7 @@ pub(crate) fn delete_pod(sim: &Arc<Simulation>, key: &PodKey, grace_seconds: Opt
 fn new_pod(plan: &PodPlan, name: &str) -> Pod {
     let mut labels = plan.labels.clone();
     labels.entry("app".to_owned()).or_insert_with(|| plan.name.clone());
-    let now = Timestamp::now();
+    let now = time::now();
     let has_init = plan
         .containers
         .iter()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::logs::cri_files::CriLogFiles;
+use crate::scenario::LogFiles;
 use crate::simulation::Simulation;
 use crate::store::pod::PodKey;
 
@@ -21,7 +22,7 @@ pub(crate) fn create_file(
     number: u32,
 ) -> Option<Arc<CriLogFiles>> {
     let path = pod_dir(sim, key, uid)?.join(container).join(format!("{number}.log"));
-    match CriLogFiles::create(path) {
+    match CriLogFiles::create(path, sim.clock.clone()) {
         Ok(log) => {
             let log = Arc::new(log);
             sim.open_log_files.lock().push(Arc::downgrade(&log));
@@ -45,7 +46,7 @@ pub(crate) async fn run_checks(sim: Arc<Simulation>) {
         ticks.tick().await;
         let sim = Arc::clone(&sim);
         // Compression blocks.
-        let result = tokio::task::spawn_blocking(move || rotate_full(&sim)).await;
+        let result = system::task::blocking(move || rotate_full(&sim)).await;
         if let Ok(Err(error)) = result {
             tracing::error!(%error, "log rotation failed");
         }
@@ -55,12 +56,12 @@ pub(crate) async fn run_checks(sim: Arc<Simulation>) {
 /// Removes a pod's log directory later, as the kubelet's cleanup does.
 pub(crate) fn schedule_removal(sim: &Arc<Simulation>, key: &PodKey, uid: &str) {
     let Some(dir) = pod_dir(sim, key, uid) else { return };
-    sim.tasks.spawn(sim.stop.clone().run_until_cancelled_owned(async move {
+    sim.spawn(async move {
         sleep(DIRECTORY_REMOVAL_DELAY).await;
-        if let Err(error) = std::fs::remove_dir_all(&dir) {
+        if let Err(error) = system::files::remove_dir_all(&dir) {
             tracing::warn!(dir = %dir.display(), %error, "log directory remove failed");
         }
-    }));
+    });
 }
 
 fn rotate_full(sim: &Simulation) -> io::Result<()> {
@@ -69,17 +70,18 @@ fn rotate_full(sim: &Simulation) -> io::Result<()> {
         written.retain(|log| log.strong_count() > 0);
         written.iter().filter_map(Weak::upgrade).collect()
     };
-    let is_full = |log: &Arc<CriLogFiles>| log.size().is_some_and(|size| size >= sim.log_files.max_size);
+    let LogFiles {
+        max_size, max_files, ..
+    } = sim.log_files;
     logs.into_iter()
-        .filter(is_full)
-        .try_for_each(|log| log.rotate(sim.log_files.max_files))
+        .try_for_each(|log| log.rotate_if_full(max_size, max_files))
 }
 
 /// Returns `<namespace>_<pod>_<uid>`. The directory of a static pod has the UID from the node, not
 /// the UID of its mirror pod.
 fn pod_dir(sim: &Simulation, key: &PodKey, uid: &str) -> Option<PathBuf> {
     let dir = sim.log_files.dir.as_ref()?;
-    let mirror = sim.pods.get(key).filter(|pod| pod.uid == uid);
+    let mirror = sim.pods.get_on_node(key).filter(|pod| pod.uid == uid);
     let node_uid = mirror.and_then(|pod| pod.annotations.get(MIRROR_ANNOTATION).cloned());
     let (namespace, pod) = key;
     let uid = node_uid.as_deref().unwrap_or(uid);

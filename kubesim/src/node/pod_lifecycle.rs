@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
-use jiff::Timestamp;
+use system::task::spawn_in;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -20,6 +20,7 @@ use crate::logs::container_log::ContainerLog;
 use crate::scenario::{ContainerPlan, PodPlan, Role};
 use crate::simulation::Simulation;
 use crate::store::pod::{Container, Deletion, Phase, Pod, PodKey, State};
+use crate::time;
 
 /// The plan of a container and the receiver of its exit requests.
 type PlannedContainer = (ContainerPlan, mpsc::Receiver<i32>);
@@ -81,7 +82,7 @@ impl PodRunner {
         if !self.terminate.is_cancelled() {
             self.update(|pod| {
                 let left = pod.containers.iter_mut().filter(|container| container.is_running());
-                left.for_each(|container| container.terminate(KILLED_BY_TERM, Timestamp::now()));
+                left.for_each(|container| container.terminate(KILLED_BY_TERM, self.sim.clock.now()));
             });
         }
     }
@@ -91,7 +92,7 @@ impl PodRunner {
         sleep(START_PAUSE).await;
         self.update(|pod| {
             pod.observed_generation = Some(pod.generation);
-            pod.started = Some(Timestamp::now());
+            pod.started = Some(self.sim.clock.now());
         });
         sleep(START_PAUSE).await;
         self.update(|pod| pod.sandbox_ready = true);
@@ -110,13 +111,14 @@ impl PodRunner {
             let (name, is_sidecar) = (plan.name.clone(), plan.role == Role::Sidecar);
             let log = self.start_container(&name);
             if is_sidecar {
-                companions.spawn(self.container_runner(plan, exits, companion_stop.clone()).run(log));
+                let runner = self.container_runner(plan, exits, companion_stop.clone());
+                spawn_in(companions, runner.run(log));
                 continue;
             }
             self.container_runner(plan, exits, self.terminate.clone())
                 .run(log)
                 .await;
-            let pod = self.sim.pods.get(&self.key);
+            let pod = self.sim.pods.get_on_node(&self.key);
             let succeeded = pod.is_some_and(|pod| pod.container(&name).is_some_and(Container::succeeded));
             if !succeeded || self.terminate.is_cancelled() {
                 return false;
@@ -137,7 +139,7 @@ impl PodRunner {
             })
             .collect();
         self.update(|pod| {
-            let now = Timestamp::now();
+            let now = self.sim.clock.now();
             pod.ip = Some(format!("10.244.{}.{}", number / 254, number % 254 + 1));
             let containers = pod
                 .containers
@@ -198,12 +200,13 @@ impl PodRunner {
         for (plan, exits) in ephemeral {
             let Role::Ephemeral { after } = plan.role else { continue };
             let (runner, companion_stop) = (self.clone(), companion_stop.clone());
-            companions.spawn(async move {
+            let run = async move {
                 if companion_stop.run_until_cancelled(sleep(after)).await.is_some() {
                     let log = runner.start_container(&plan.name);
                     runner.container_runner(plan, exits, companion_stop).run(log).await;
                 }
-            });
+            };
+            spawn_in(companions, run);
         }
     }
 
@@ -212,7 +215,7 @@ impl PodRunner {
         let (id, log) = new_instance(&self.sim, &self.key, &self.uid, name, 0);
         self.update(|pod| {
             if let Some(container) = pod.container_mut(name) {
-                container.start(id, Arc::clone(&log), Timestamp::now());
+                container.start(id, Arc::clone(&log), self.sim.clock.now());
             }
         });
         log
@@ -244,12 +247,12 @@ impl PodRunner {
     /// Removes the pod after its containers have ended.
     async fn remove_pod(&self) {
         let graceful =
-            self.sim.pods.get(&self.key).is_some_and(|pod| {
+            self.sim.pods.get_on_node(&self.key).is_some_and(|pod| {
                 pod.uid == self.uid && pod.deletion.is_some_and(|deletion| deletion.grace_seconds > 0)
             });
         if graceful {
             self.update(|pod| {
-                let now = Timestamp::now();
+                let now = self.sim.clock.now();
                 pod.containers
                     .iter_mut()
                     .for_each(|container| container.terminate(KILLED_BY_TERM, now));
@@ -259,7 +262,7 @@ impl PodRunner {
             sleep(REMOVAL_DELAY).await;
             self.update(|pod| {
                 pod.deletion = Some(Deletion {
-                    at: Timestamp::now(),
+                    at: time::now(),
                     grace_seconds: 0,
                 })
             });

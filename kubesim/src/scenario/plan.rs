@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use crate::access::User;
 
 /// A scenario: pods, faults, users and settings of the cluster.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// Seed of generated names and of program output. UIDs, container IDs and timestamps are always
-    /// random: two runs are two clusters.
+    /// Seed of generated names and of program output. UIDs and container IDs are random: two runs
+    /// are two clusters.
     pub seed: u64,
     /// Size in bytes at which the log served by the API rotates, checked at every write: the
     /// kubelet's `containerLogMaxSize`.
@@ -41,6 +43,9 @@ pub struct LogFiles {
     pub max_files: usize,
     /// Interval of the size check: the kubelet's `containerLogMonitorInterval`.
     pub check: Duration,
+    /// Difference of the node's local time to UTC, which the names of rotated files contain;
+    /// `None`: the time zone of the operating system.
+    pub utc_offset: Option<SignedDuration>,
 }
 
 impl Default for LogFiles {
@@ -51,6 +56,7 @@ impl Default for LogFiles {
             max_size: 10 << 20,
             max_files: 5,
             check: Duration::from_secs(10),
+            utc_offset: None,
         }
     }
 }
@@ -254,6 +260,65 @@ pub enum FaultKind {
     },
     /// Ends watches and drops the watch history: a watch resumed from an earlier version gets 410.
     ExpireWatches,
+    /// New requests get no response until the fault ends; open streams continue.
+    StallRequests {
+        /// Duration of the fault.
+        duration: Duration,
+    },
+    /// Every rotation leaves open follows at the end of the rotated file, as
+    /// [`FaultKind::StrandFollows`] does.
+    StrandOnRotation {
+        /// Duration of the fault.
+        duration: Duration,
+    },
+    /// The kubelet reports the status of pods late: lists and watches show it after `delay`, while
+    /// log requests already reach the new container instance.
+    StatusLag {
+        /// Duration of the fault; what is not reported at its end is reported then.
+        duration: Duration,
+        /// Time from a change of the status until it is reported.
+        delay: Duration,
+    },
+    /// Steps the node's clock. It affects log lines, which go back in time after a step back, the
+    /// status of pods and the names of rotated log files.
+    StepClock {
+        /// Seconds to step; back if negative.
+        by: SignedDuration,
+    },
+    /// The node's clock stands still: all lines have one timestamp.
+    FreezeClock {
+        /// Duration of the fault.
+        duration: Duration,
+    },
+    /// Lines are written to the log some time after they were stamped, so that lines of standard
+    /// output and standard error are out of order.
+    DelayWrites {
+        /// Duration of the fault.
+        duration: Duration,
+        /// Maximum delay, drawn for each line.
+        delay: Duration,
+    },
+    /// Changes the node's time zone, as at the end of daylight saving time. The names of rotated
+    /// log files contain the local time.
+    SetUtcOffset {
+        /// Difference to UTC.
+        offset: SignedDuration,
+    },
+    /// Removes the current log files of a pod by hand. The runtime writes to the removed files until
+    /// the kubelet's next check.
+    RemoveLogFiles {
+        /// Namespace of the pod.
+        namespace: String,
+        /// Pod, as in [`FaultKind::DeletePod`].
+        pod: String,
+    },
+    /// Empties the current log files of a pod by hand.
+    TruncateLogFiles {
+        /// Namespace of the pod.
+        namespace: String,
+        /// Pod, as in [`FaultKind::DeletePod`].
+        pod: String,
+    },
 }
 
 impl PodPlan {

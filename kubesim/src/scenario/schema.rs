@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
@@ -33,6 +34,7 @@ pub(super) struct RawLogFiles {
     pub(super) max_size: Option<u64>,
     pub(super) max_files: Option<usize>,
     pub(super) check: Option<RawDuration>,
+    pub(super) utc_offset: Option<RawSignedDuration>,
 }
 
 #[derive(Deserialize)]
@@ -99,6 +101,8 @@ pub(super) struct RawFault {
     pub(super) pod: Option<String>,
     pub(super) r#for: Option<RawDuration>,
     pub(super) delay: Option<RawDuration>,
+    pub(super) by: Option<RawSignedDuration>,
+    pub(super) offset: Option<RawSignedDuration>,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
@@ -118,26 +122,47 @@ pub(super) enum RawFaultKind {
     ApiBusy,
     LogsForbidden,
     ExpireWatches,
+    StallRequests,
+    StrandOnRotation,
+    StatusLag,
+    StepClock,
+    FreezeClock,
+    DelayWrites,
+    SetUtcOffset,
+    RemoveLogFiles,
+    TruncateLogFiles,
 }
 
 impl RawFaultKind {
-    /// Returns the name in scenario files, and whether the fault has a duration.
-    pub(super) fn describe(self) -> (&'static str, bool) {
+    /// Returns the name in scenario files, and the keys that the fault needs.
+    pub(super) fn describe(self) -> (&'static str, &'static [&'static str]) {
+        const POD: &[&str] = &["namespace", "pod"];
+        const FOR: &[&str] = &["for"];
+        const FOR_DELAY: &[&str] = &["for", "delay"];
         match self {
-            Self::DeletePod => ("delete-pod", false),
-            Self::EndStreams => ("end-streams", false),
-            Self::BreakStreams => ("break-streams", false),
-            Self::ApiDown => ("api-down", true),
-            Self::KubeletDown => ("kubelet-down", true),
-            Self::RuntimeDown => ("runtime-down", true),
-            Self::Rotate => ("rotate", false),
-            Self::StallFollows => ("stall-follows", true),
-            Self::StrandFollows => ("strand-follows", false),
-            Self::MuteWatches => ("mute-watches", true),
-            Self::SlowLogs => ("slow-logs", true),
-            Self::ApiBusy => ("api-busy", true),
-            Self::LogsForbidden => ("logs-forbidden", true),
-            Self::ExpireWatches => ("expire-watches", false),
+            Self::DeletePod => ("delete-pod", POD),
+            Self::EndStreams => ("end-streams", &[]),
+            Self::BreakStreams => ("break-streams", &[]),
+            Self::ApiDown => ("api-down", FOR),
+            Self::KubeletDown => ("kubelet-down", FOR),
+            Self::RuntimeDown => ("runtime-down", FOR),
+            Self::Rotate => ("rotate", &[]),
+            Self::StallFollows => ("stall-follows", FOR),
+            Self::StrandFollows => ("strand-follows", &[]),
+            Self::MuteWatches => ("mute-watches", FOR),
+            Self::SlowLogs => ("slow-logs", FOR_DELAY),
+            Self::ApiBusy => ("api-busy", FOR),
+            Self::LogsForbidden => ("logs-forbidden", FOR),
+            Self::ExpireWatches => ("expire-watches", &[]),
+            Self::StallRequests => ("stall-requests", FOR),
+            Self::StrandOnRotation => ("strand-on-rotation", FOR),
+            Self::StatusLag => ("status-lag", FOR_DELAY),
+            Self::StepClock => ("step-clock", &["by"]),
+            Self::FreezeClock => ("freeze-clock", FOR),
+            Self::DelayWrites => ("delay-writes", FOR_DELAY),
+            Self::SetUtcOffset => ("set-utc-offset", &["offset"]),
+            Self::RemoveLogFiles => ("remove-log-files", POD),
+            Self::TruncateLogFiles => ("truncate-log-files", POD),
         }
     }
 }
@@ -148,27 +173,41 @@ pub(super) struct RawDuration(pub(super) Duration);
 
 impl<'de> Deserialize<'de> for RawDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Raw {
-            Seconds(f64),
-            Text(String),
-        }
-        let invalid = |value: &str| {
-            let advice = "write a string such as \"2s\", \"1m30s\" or \"250ms\", or a number of seconds";
-            serde::de::Error::custom(format!("{value} is not a duration; {advice}"))
-        };
-        match Raw::deserialize(deserializer).map_err(|_| invalid("the value"))? {
-            Raw::Seconds(seconds) => Duration::try_from_secs_f64(seconds)
-                .map(RawDuration)
-                .map_err(|_| invalid(&seconds.to_string())),
-            Raw::Text(text) => {
-                let duration = text.parse::<jiff::SignedDuration>().ok();
-                duration
-                    .and_then(|signed| Duration::try_from(signed).ok())
-                    .map(RawDuration)
-                    .ok_or_else(|| invalid(&format!("{text:?}")))
-            }
-        }
+        let (duration, value) = parse_duration(deserializer)?;
+        let unsigned = Duration::try_from(duration).map(Self);
+        unsigned.map_err(|_| not_a_duration(&value))
     }
+}
+
+/// A duration that may be negative: `"-30s"`.
+#[derive(Default, Clone, Copy)]
+pub(super) struct RawSignedDuration(pub(super) SignedDuration);
+
+impl<'de> Deserialize<'de> for RawSignedDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_duration(deserializer).map(|(duration, _)| Self(duration))
+    }
+}
+
+/// Returns the duration and the value as text.
+fn parse_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(SignedDuration, String), D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Raw {
+        Seconds(f64),
+        Text(String),
+    }
+    let (duration, value) = match Raw::deserialize(deserializer).map_err(|_| not_a_duration("the value"))? {
+        Raw::Seconds(seconds) => (SignedDuration::try_from_secs_f64(seconds).ok(), seconds.to_string()),
+        Raw::Text(text) => (text.parse().ok(), format!("{text:?}")),
+    };
+    match duration {
+        Some(duration) => Ok((duration, value)),
+        None => Err(not_a_duration(&value)),
+    }
+}
+
+fn not_a_duration<E: serde::de::Error>(value: &str) -> E {
+    let advice = "write a string such as \"2s\", \"1m30s\" or \"250ms\", or a number of seconds";
+    E::custom(format!("{value} is not a duration; {advice}"))
 }

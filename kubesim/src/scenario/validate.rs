@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use toml::Spanned;
 
 use super::error::ScenarioError;
@@ -153,7 +154,11 @@ pub(super) fn log_files(raw: RawLogFiles) -> Result<LogFiles, String> {
         max_size: raw.max_size.unwrap_or(default.max_size),
         max_files: raw.max_files.unwrap_or(default.max_files),
         check: raw.check.map_or(default.check, |duration| duration.0),
+        utc_offset: raw.utc_offset.map(|offset| offset.0),
     };
+    if let Some(offset) = files.utc_offset {
+        check_offset("utc_offset", offset)?;
+    }
     if files.max_size == 0 {
         return Err("`max_size` = 0 is invalid; write a number of bytes above 0".to_owned());
     }
@@ -171,23 +176,24 @@ pub(super) fn log_files(raw: RawLogFiles) -> Result<LogFiles, String> {
 }
 
 pub(super) fn fault(raw: RawFault) -> Result<Fault, String> {
-    let (name, has_duration) = raw.kind.describe();
+    let (name, needed) = raw.kind.describe();
     let keys = [
-        (
-            "namespace",
-            raw.namespace.is_some(),
-            raw.kind == RawFaultKind::DeletePod,
-        ),
-        ("pod", raw.pod.is_some(), raw.kind == RawFaultKind::DeletePod),
-        ("for", raw.r#for.is_some(), has_duration),
-        ("delay", raw.delay.is_some(), raw.kind == RawFaultKind::SlowLogs),
+        ("namespace", raw.namespace.is_some()),
+        ("pod", raw.pod.is_some()),
+        ("for", raw.r#for.is_some()),
+        ("delay", raw.delay.is_some()),
+        ("by", raw.by.is_some()),
+        ("offset", raw.offset.is_some()),
     ];
-    for (key, is_set, is_needed) in keys {
-        match (is_set, is_needed) {
+    for (key, is_set) in keys {
+        match (is_set, needed.contains(&key)) {
             (true, false) => return Err(format!("fault `{name}` has no key `{key}`; remove it")),
             (false, true) => return Err(format!("fault `{name}` needs the key `{key}`; add it")),
             _ => {}
         }
+    }
+    if let Some(offset) = raw.offset {
+        check_offset("offset", offset.0)?;
     }
     Ok(Fault {
         at: raw.at.0,
@@ -198,11 +204,10 @@ pub(super) fn fault(raw: RawFault) -> Result<Fault, String> {
 /// Converts a fault whose keys are complete.
 fn fault_kind(raw: RawFault) -> FaultKind {
     let duration: Duration = raw.r#for.unwrap_or_default().0;
+    let delay: Duration = raw.delay.unwrap_or_default().0;
+    let (namespace, pod) = (raw.namespace.unwrap_or_default(), raw.pod.unwrap_or_default());
     match raw.kind {
-        RawFaultKind::DeletePod => FaultKind::DeletePod {
-            namespace: raw.namespace.unwrap_or_default(),
-            pod: raw.pod.unwrap_or_default(),
-        },
+        RawFaultKind::DeletePod => FaultKind::DeletePod { namespace, pod },
         RawFaultKind::EndStreams => FaultKind::EndStreams,
         RawFaultKind::BreakStreams => FaultKind::BreakStreams,
         RawFaultKind::ApiDown => FaultKind::ApiDown { duration },
@@ -212,14 +217,36 @@ fn fault_kind(raw: RawFault) -> FaultKind {
         RawFaultKind::StallFollows => FaultKind::StallFollows { duration },
         RawFaultKind::StrandFollows => FaultKind::StrandFollows,
         RawFaultKind::MuteWatches => FaultKind::MuteWatches { duration },
-        RawFaultKind::SlowLogs => FaultKind::SlowLogs {
-            duration,
-            delay: raw.delay.unwrap_or_default().0,
-        },
+        RawFaultKind::SlowLogs => FaultKind::SlowLogs { duration, delay },
         RawFaultKind::ApiBusy => FaultKind::ApiBusy { duration },
         RawFaultKind::LogsForbidden => FaultKind::LogsForbidden { duration },
         RawFaultKind::ExpireWatches => FaultKind::ExpireWatches,
+        RawFaultKind::StallRequests => FaultKind::StallRequests { duration },
+        RawFaultKind::StrandOnRotation => FaultKind::StrandOnRotation { duration },
+        RawFaultKind::StatusLag => FaultKind::StatusLag { duration, delay },
+        RawFaultKind::StepClock => FaultKind::StepClock {
+            by: raw.by.unwrap_or_default().0,
+        },
+        RawFaultKind::FreezeClock => FaultKind::FreezeClock { duration },
+        RawFaultKind::DelayWrites => FaultKind::DelayWrites { duration, delay },
+        RawFaultKind::SetUtcOffset => FaultKind::SetUtcOffset {
+            offset: raw.offset.unwrap_or_default().0,
+        },
+        RawFaultKind::RemoveLogFiles => FaultKind::RemoveLogFiles { namespace, pod },
+        RawFaultKind::TruncateLogFiles => FaultKind::TruncateLogFiles { namespace, pod },
     }
+}
+
+/// Checks a difference to UTC.
+fn check_offset(key: &str, offset: SignedDuration) -> Result<(), String> {
+    if offset.abs() <= MAX_UTC_OFFSET {
+        return Ok(());
+    }
+    Err(format!(
+        "`{key}` = {} s is too large; write {} h or less",
+        offset.as_secs(),
+        MAX_UTC_OFFSET.as_hours()
+    ))
 }
 
 /// Checks the format of Kubernetes names (RFC 1123 labels).
@@ -235,6 +262,9 @@ fn check_name(key: &str, name: &str) -> Result<(), String> {
          with a letter or digit at both ends"
     ))
 }
+
+/// Larger than that of any time zone.
+const MAX_UTC_OFFSET: SignedDuration = SignedDuration::from_hours(24);
 
 /// A longer line could not fit a log file before it rotates.
 const MAX_LINE_BYTES: usize = 1 << 20;

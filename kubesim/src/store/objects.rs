@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -93,7 +92,7 @@ impl ObjectStore {
         let before = state.objects.get(&key);
         let mut object = change(before)?;
         let metadata = before.map_or_else(
-            || json!({"uid": crate::ids::uid(), "creationTimestamp": crate::time::rfc3339_seconds(Timestamp::now())}),
+            || json!({"uid": crate::ids::uid(), "creationTimestamp": crate::time::rfc3339_seconds(crate::time::now())}),
             |before| before["metadata"].clone(),
         );
         for field in ["uid", "creationTimestamp"] {

@@ -92,6 +92,18 @@ impl Pod {
         (self.namespace.clone(), self.name.clone())
     }
 
+    /// Takes over what the kubelet reports: the status, and the deletion that it completes.
+    pub(crate) fn set_status(&mut self, reported: &Self) {
+        self.observed_generation = reported.observed_generation;
+        self.deletion = reported.deletion.or(self.deletion);
+        self.phase = reported.phase;
+        self.started = reported.started;
+        self.sandbox_ready = reported.sandbox_ready;
+        self.ip.clone_from(&reported.ip);
+        self.ready_changed = reported.ready_changed;
+        self.containers.clone_from(&reported.containers);
+    }
+
     /// Returns a container by name.
     pub(crate) fn container(&self, name: &str) -> Option<&Container> {
         self.containers.iter().find(|container| container.name == name)

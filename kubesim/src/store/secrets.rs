@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -61,7 +60,7 @@ impl SecretStore {
             return Err(WriteError::AlreadyExists);
         }
         object["metadata"]["uid"] = crate::ids::uid().into();
-        object["metadata"]["creationTimestamp"] = crate::time::rfc3339_seconds(Timestamp::now()).into();
+        object["metadata"]["creationTimestamp"] = crate::time::rfc3339_seconds(crate::time::now()).into();
         Ok(self.put(&mut state, key, None, object))
     }
 

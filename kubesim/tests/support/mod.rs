@@ -7,9 +7,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::body::{Body, BodyDataStream};
+use futures::{StreamExt, TryStreamExt};
 use kubesim::{Cluster, Config, Scenario};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tower::ServiceExt;
 
 /// Starts a cluster on a free port.
 pub async fn cluster(scenario: Scenario) -> Cluster {
@@ -19,6 +22,31 @@ pub async fn cluster(scenario: Scenario) -> Cluster {
     })
     .await
     .unwrap()
+}
+
+/// Starts a cluster without a port.
+pub fn in_process(scenario: Scenario) -> Cluster {
+    kubesim::start_in_process(scenario).unwrap()
+}
+
+/// Sends a GET request to the service and returns the status and the body so far.
+pub async fn request(cluster: &Cluster, target: &str) -> std::io::Result<(u16, BodyDataStream)> {
+    let request = axum::http::Request::get(target).body(Body::empty()).unwrap();
+    let response = cluster.service().oneshot(request).await?;
+    Ok((response.status().as_u16(), response.into_body().into_data_stream()))
+}
+
+/// Sends a GET request to the service and returns the complete body.
+pub async fn fetch(cluster: &Cluster, target: &str) -> String {
+    let (_, body) = request(cluster, target).await.unwrap();
+    let body: Vec<_> = with_timeout(body.try_collect()).await.unwrap();
+    String::from_utf8(body.concat()).unwrap()
+}
+
+/// Returns the next piece of a body as text.
+pub async fn next_text(body: &mut BodyDataStream) -> String {
+    let piece = with_timeout(body.next()).await.unwrap().unwrap();
+    String::from_utf8(piece.to_vec()).unwrap()
 }
 
 /// Awaits a future with a timeout.
