@@ -30,7 +30,7 @@ impl World {
             Action::OpenTail { app, num_lines, format } => self.clients.open_tail(app, num_lines, format),
             Action::BreakTail { tail } => self.clients.break_tail(tail),
             Action::StallTail { tail, time } => self.clients.stall_tail(tail, time),
-            Action::ReadHistory { app } => self.clients.read_history(app),
+            Action::ReadHistory { app } => drop(self.clients.read_history(app)),
             Action::Fault(fault) => self.cause(fault),
         }
     }

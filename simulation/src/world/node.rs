@@ -63,6 +63,8 @@ impl Node {
             max_size: plan.rotate_bytes,
             max_files: plan.rotate_files,
             check: Duration::from_secs(5),
+            // Summer time in Berlin; the fault `winter-time` ends it.
+            utc_offset: Some(SignedDuration::from_hours(2)),
         };
         let scenario = Scenario {
             seed: plan.seed,
@@ -74,8 +76,6 @@ impl Node {
                 .map(|container| pod(plan, container, &container.pod))
                 .collect(),
             log_files,
-            // Summer time in Berlin; the fault `winter-time` ends it.
-            utc_offset: Some(SignedDuration::from_hours(2)),
             ..Scenario::default()
         };
         let cluster = Arc::new(process.enter(|| kubesim::start_in_process(scenario))?);
