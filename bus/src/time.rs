@@ -1,9 +1,6 @@
 //! The two times of a line: when it was printed, and when the bus accepted it.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, time::Duration};
 
 /// When the container runtime read a line: nanoseconds since 1970, UTC.
 ///
@@ -149,7 +146,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    system::clock::wall()
 }
 
 fn days_in(year: i64, month: i64) -> i64 {

@@ -1,8 +1,9 @@
 //! Durable subscriptions: created once, read by one reader at a time.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use system::collections::HashSet;
 
 use super::{failure::Failure, subscription_factory::SubscriptionFactory};
 use crate::{AppName, BusError, PublishTime};
