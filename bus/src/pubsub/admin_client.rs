@@ -40,6 +40,17 @@ pub(super) fn limit() -> RateLimit {
     RateLimit::new(CALLS_PER_SECOND, BURST)
 }
 
+/// A subscription's relation to its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attachment {
+    /// It receives the topic's messages.
+    Attached,
+    /// Its topic was deleted.
+    Detached,
+    /// It does not exist, or was created a moment ago.
+    Missing,
+}
+
 /// Administers topics and subscriptions.
 pub(super) struct Admin {
     service: Arc<dyn Service>,
@@ -120,13 +131,13 @@ impl Admin {
         self.call(self.service.create_subscription(new)).await
     }
 
-    /// Creates a subscription that never expires. An existing subscription is success.
+    /// Creates a subscription that never expires. Returns `false` if it exists.
     pub(super) async fn create_durable(
         &self,
         subscription: &str,
         topic: &str,
         ack_deadline: Duration,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let new = NewSubscription {
             name: subscription,
             topic,
@@ -136,8 +147,8 @@ impl Admin {
             retry_delays: self.retry_delays,
         };
         match self.call(self.service.create_subscription(new)).await {
-            Err(Failure::Exists) => Ok(()),
-            created => created,
+            Err(Failure::Exists) => Ok(false),
+            created => created.map(|()| true),
         }
     }
 
@@ -154,9 +165,16 @@ impl Admin {
     /// Returns whether a subscription is still attached to its topic. A detached subscription
     /// receives nothing, without an error.
     pub(super) async fn is_attached(&self, subscription: &str) -> Result<bool, Failure> {
+        Ok(self.attachment(subscription).await? == Attachment::Attached)
+    }
+
+    /// Returns a subscription's relation to its topic.
+    pub(super) async fn attachment(&self, subscription: &str) -> Result<Attachment, Failure> {
         match self.call(self.service.is_attached(subscription)).await {
-            Err(Failure::NotFound) => Ok(false),
-            attached => attached,
+            Ok(true) => Ok(Attachment::Attached),
+            Ok(false) => Ok(Attachment::Detached),
+            Err(Failure::NotFound) => Ok(Attachment::Missing),
+            Err(failure) => Err(failure),
         }
     }
 
