@@ -51,6 +51,9 @@ pub use error::BusError;
 pub use level::Level;
 pub use progress::StreamProgress;
 #[cfg(feature = "pubsub")]
+#[doc(hidden)]
+pub use pubsub::service as pubsub_service;
+#[cfg(feature = "pubsub")]
 pub use pubsub::{EMULATOR_VARIABLE, PubSub, PubSubSettings};
 pub use ranges::Ranges;
 pub use stream_id::{Epoch, InvalidStreamId, StreamId};

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod machine;
+pub mod pubsub;
 pub mod plan;
 pub mod run;
 pub mod shrink;

@@ -7,7 +7,7 @@
 //! refreshes the placement periodically, and reads both.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +15,7 @@ use std::{
 };
 
 use parking_lot::RwLock;
+use system::collections::HashMap;
 use tokio::sync::watch;
 
 use crate::{AppName, rendezvous};

@@ -36,7 +36,7 @@ impl AttachmentMonitor {
             } else {
                 interval
             };
-            tokio::time::sleep(wait.mul_f64(rand::random_range(0.8..=1.0))).await;
+            tokio::time::sleep(wait.mul_f64(system::random::random_range(0.8..=1.0))).await;
             match admin.is_attached(subscription).await {
                 Ok(true) if self.unavailable => {
                     self.unavailable = false;

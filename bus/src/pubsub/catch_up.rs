@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use system::clock::Instant;
 
 use crate::{AppName, Batch, BusError, Content, Epoch, PublishTime, StreamId, StreamMetadata};
 
@@ -44,7 +44,7 @@ impl CatchUp {
     /// Starts at `now`; the first marker is to be published.
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            nonce: format!("{:016x}", rand::random::<u64>()),
+            nonce: format!("{:016x}", system::random::random::<u64>()),
             round: 0,
             previous: None,
             reordered: false,

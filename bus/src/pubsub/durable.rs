@@ -1,10 +1,11 @@
 //! Durable subscriptions: created once, read by one reader at a time.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use system::collections::HashSet;
 
-use super::{failure::Failure, subscription_factory::SubscriptionFactory};
+use super::{admin_client::Attachment, failure::Failure, subscription_factory::SubscriptionFactory};
 use crate::{AppName, BusError, PublishTime};
 
 /// Ack deadline of durable subscriptions. It is short because the next reader waits twice as long
@@ -66,15 +67,21 @@ impl Durable {
         app: &AppName,
         since: Option<PublishTime>,
     ) -> Result<(), Failure> {
-        if factory.admin.is_attached(&self.name).await? {
+        match factory.admin.attachment(&self.name).await? {
+            Attachment::Attached => return Ok(()),
+            // A detached subscription still occupies its name.
+            Attachment::Detached => factory.admin.delete_subscription(&self.name).await?,
+            // Not deleted: a new subscription that seems to be missing may have messages.
+            Attachment::Missing => {}
+        }
+        let topic = factory.names.topic(app);
+        let created = factory
+            .admin
+            .create_durable(&self.name, &topic, DURABLE_ACK_DEADLINE)
+            .await?;
+        if !created {
             return Ok(());
         }
-        // A detached subscription still occupies its name.
-        factory.admin.delete_subscription(&self.name).await?;
-        factory
-            .admin
-            .create_durable(&self.name, &factory.names.topic(app), DURABLE_ACK_DEADLINE)
-            .await?;
         match since {
             Some(since) => factory.admin.seek(&self.name, since).await,
             None if factory.starts_with_backlog => factory.admin.seek(&self.name, PublishTime::now()).await,

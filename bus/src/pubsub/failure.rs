@@ -1,11 +1,8 @@
-//! Classification of the service's errors.
+//! Classification of the service's errors, by the required reaction.
 
 use std::time::Duration;
 
-use google_cloud_gax::error::rpc::{Code, StatusDetails};
-use google_cloud_pubsub::Error;
-
-use super::settings::EMULATOR_VARIABLE;
+use super::service::ServiceError;
 use crate::BusError;
 
 /// Google's reason for an exhausted rate quota.
@@ -52,36 +49,23 @@ impl Failure {
     }
 }
 
-impl From<&Error> for Failure {
-    fn from(error: &Error) -> Self {
-        let text = text(error);
-        if error.is_authentication() {
-            return Self::Denied(format!(
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::NotFound => Self::NotFound,
+            ServiceError::AlreadyExists => Self::Exists,
+            ServiceError::ResourceExhausted { reason, message } if is_rate(reason.as_deref(), &message) => {
+                Self::Quota(message)
+            }
+            ServiceError::ResourceExhausted { message, .. } => Self::Full(message),
+            ServiceError::NoCredentials(text) => Self::Denied(format!(
                 "{NO_CREDENTIALS} ({text}); set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account, or run \
                  `gcloud auth application-default login`"
-            ));
+            )),
+            ServiceError::PermissionDenied(text) => Self::Denied(text),
+            ServiceError::Invalid(text) => Self::Refused(text),
+            ServiceError::Unavailable(text) => Self::Unavailable(text),
         }
-        let Some(code) = code(error) else {
-            return Self::Unavailable(format!("no connection to {}: {text}", address()));
-        };
-        match code {
-            Code::NotFound => Self::NotFound,
-            Code::AlreadyExists => Self::Exists,
-            Code::ResourceExhausted if is_rate(error, &text) => Self::Quota(text),
-            Code::ResourceExhausted => Self::Full(text),
-            Code::PermissionDenied | Code::Unauthenticated => Self::Denied(text),
-            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Self::Refused(text),
-            Code::Unavailable if is_connection_error(error) => {
-                Self::Unavailable(format!("no connection to {}: {text}", address()))
-            }
-            _ => Self::Unavailable(text),
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::from(&error)
     }
 }
 
@@ -89,67 +73,9 @@ impl From<Error> for Failure {
 ///
 /// *Source*: Google's `ErrorInfo` of such an error has the reason `RATE_LIMIT_EXCEEDED`; without
 /// it, the message names the limit: "… and limit 'Administrator operations per minute'".
-fn is_rate(error: &Error, text: &str) -> bool {
-    let details = error.status().map(|status| &status.details[..]).unwrap_or_default();
-    let has_reason = details
-        .iter()
-        .any(|detail| matches!(detail, StatusDetails::ErrorInfo(info) if info.reason == RATE_REASON));
-    has_reason
+fn is_rate(reason: Option<&str>, message: &str) -> bool {
+    reason == Some(RATE_REASON)
         || ["per minute", "per second", "Insufficient tokens"]
             .iter()
-            .any(|word| text.contains(word))
-}
-
-/// Returns the status code, or the one that corresponds to the HTTP status.
-fn code(error: &Error) -> Option<Code> {
-    if let Some(status) = error.status() {
-        return Some(status.code);
-    }
-    Some(match error.http_status_code()? {
-        400 => Code::InvalidArgument,
-        401 => Code::Unauthenticated,
-        403 => Code::PermissionDenied,
-        404 => Code::NotFound,
-        409 => Code::AlreadyExists,
-        429 => Code::ResourceExhausted,
-        _ => return None,
-    })
-}
-
-/// Returns the address that the clients connect to, for messages.
-fn address() -> String {
-    match std::env::var(EMULATOR_VARIABLE) {
-        Ok(host) if !host.is_empty() => format!("{EMULATOR_VARIABLE}={host}"),
-        _ => "pubsub.googleapis.com".to_owned(),
-    }
-}
-
-/// Returns whether an I/O error caused the error.
-fn is_connection_error(error: &Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<std::io::Error>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// Returns the service's message, or that of the innermost cause, as one line.
-fn text(error: &Error) -> String {
-    let text = match error.status() {
-        Some(status) if !status.message.is_empty() => status.message.clone(),
-        _ => {
-            let mut cause: &dyn std::error::Error = error;
-            while let Some(deeper) = cause.source() {
-                cause = deeper;
-            }
-            cause.to_string()
-        }
-    };
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(300)
-        .collect()
+            .any(|word| message.contains(word))
 }

@@ -1,7 +1,8 @@
 //! Decoding of received messages.
 
-use google_cloud_pubsub::model::Message;
+use bytes::Bytes;
 
+use super::service::ReceivedAttributes;
 use crate::{Ack, Batch, Content, PublishTime, ReaderItem, batch::Delivery};
 
 /// A decoded message.
@@ -13,13 +14,17 @@ pub(super) enum Decoded {
 }
 
 /// Decodes a message, without copying uncompressed data. Markers are acknowledged.
-pub(super) fn decode(message: Message, published: PublishTime, ack: Option<Ack>) -> Decoded {
-    let attributes = message
-        .attributes
+pub(super) fn decode(
+    attributes: &ReceivedAttributes,
+    data: Bytes,
+    published: PublishTime,
+    ack: Option<Ack>,
+) -> Decoded {
+    let attributes = attributes
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
-    match Batch::from_message(&attributes, message.data) {
+    match Batch::from_message(&attributes, data) {
         Ok(Batch {
             content: Content::Marker(text),
             ..

@@ -5,8 +5,8 @@
 //! subscription, which is deleted with the reader; subscriptions of a killed process are deleted by
 //! the next one. A durable subscription keeps unacknowledged messages.
 //!
-//! The client library batches, extends leases and reconnects. The engine adds a bound on bytes in
-//! flight, rate-limited administration, few connections for many readers, several streams for a
+//! The client library batches, extends leases and reconnects: [`service`] is the engine's interface
+//! to it, [`google`] the adapter. The engine adds a bound on bytes in flight, rate-limited administration, few connections for many readers, several streams for a
 //! busy one, and monitoring of subscriptions that lost their topic. `PUBSUB_EMULATOR_HOST` selects
 //! the emulator.
 //!
@@ -20,9 +20,9 @@ mod advice;
 mod app_placement;
 mod attachment;
 mod catch_up;
-mod clients;
 mod durable;
 mod failure;
+mod google;
 mod message;
 mod multi_project_reader;
 mod names;
@@ -30,8 +30,10 @@ mod project;
 mod projects;
 mod publish;
 mod pull;
+mod rate_limit;
 mod reader_task;
 mod replicas;
+pub mod service;
 mod settings;
 mod subscription_factory;
 mod temporary;
@@ -46,8 +48,10 @@ use futures::{
 pub use settings::{EMULATOR_VARIABLE, PubSubSettings};
 
 use crate::{AppName, Batch, Bus, BusError, BusOperation, Reader, Start};
+use google::Google;
 use multi_project_reader::Target;
 use projects::Projects;
+use service::Service;
 
 /// How long closing waits for the removal of subscriptions. The next start removes the rest.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,7 +69,19 @@ impl PubSub {
     /// # Errors
     /// [`BusError::Settings`] for invalid settings or credentials.
     pub async fn open(settings: PubSubSettings) -> Result<Self, BusError> {
-        let projects = Arc::new(Projects::open(settings).await?);
+        settings.check()?;
+        let service = Arc::new(Google::new(&settings).await?);
+        Self::with_service(settings, service)
+    }
+
+    /// Opens the engine on a service that stands in for Google's.
+    ///
+    /// # Errors
+    /// [`BusError::Settings`] for invalid settings.
+    #[doc(hidden)]
+    pub fn with_service(settings: PubSubSettings, service: Arc<dyn Service>) -> Result<Self, BusError> {
+        settings.check()?;
+        let projects = Arc::new(Projects::new(settings, service));
         Ok(Self { projects })
     }
 

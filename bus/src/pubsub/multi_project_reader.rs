@@ -3,7 +3,11 @@
 //! Deliveries carry their stream and sequence number, so it does not matter from which topic a
 //! batch comes: reassembly orders batches and trims repeats.
 
-use std::sync::Arc;
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use futures::{
     StreamExt,
@@ -11,7 +15,6 @@ use futures::{
     stream::{self, BoxStream},
 };
 use tokio::sync::watch;
-use tokio_stream::StreamMap;
 
 use super::{app_placement::Displaced, failure::Failure, projects::Projects, reader_task};
 use crate::{AppName, BusError, PublishTime, Reader, ReaderItem, Start};
@@ -26,13 +29,50 @@ pub(super) enum Target {
 }
 
 /// Key of a part: the project, and whether the reader was opened with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Part {
     project: usize,
     is_initial: bool,
 }
 
-type Items = BoxStream<'static, Result<ReaderItem, BusError>>;
+type Item = Result<ReaderItem, BusError>;
+
+type Items = BoxStream<'static, Item>;
+
+/// The streams of all parts, polled in turn.
+#[derive(Default)]
+struct Parts {
+    list: Vec<(Part, Items)>,
+    /// Index of the part that is polled first.
+    first: usize,
+}
+
+impl Parts {
+    fn add(&mut self, part: Part, items: Items) {
+        self.list.push((part, items));
+    }
+
+    /// Polls for the next item. `None` if all parts have ended.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<(Part, Item)>> {
+        let mut index = self.first;
+        for _ in 0..self.list.len() {
+            index %= self.list.len();
+            let (part, items) = &mut self.list[index];
+            match items.poll_next_unpin(context) {
+                Poll::Ready(Some(item)) => {
+                    self.first = index + 1;
+                    return Poll::Ready(Some((*part, item)));
+                }
+                Poll::Ready(None) => drop(self.list.remove(index)),
+                Poll::Pending => index += 1,
+            }
+        }
+        if self.list.is_empty() {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    }
+}
 
 struct MultiProjectReader {
     projects: Arc<Projects>,
@@ -40,7 +80,7 @@ struct MultiProjectReader {
     target: Target,
     /// Where the reader starts.
     since: PublishTime,
-    parts: StreamMap<Part, Items>,
+    parts: Parts,
     reading: Vec<usize>,
     /// Number of initial parts that have not caught up.
     behind: usize,
@@ -83,7 +123,7 @@ pub(super) async fn read(
         target,
         since,
         behind: readers.len(),
-        parts: StreamMap::new(),
+        parts: Parts::default(),
         reading: found.clone(),
         refreshed: projects.placement.subscribe(),
     };
@@ -117,14 +157,15 @@ pub(super) async fn subscription_starts(
 }
 
 impl MultiProjectReader {
-    async fn next(&mut self) -> Option<Result<ReaderItem, BusError>> {
+    async fn next(&mut self) -> Option<Item> {
         loop {
             let (part, item) = tokio::select! {
-                next = self.parts.next() => next?,
+                biased;
                 Ok(()) = self.refreshed.changed() => {
                     self.open_new_parts().await;
                     continue;
                 }
+                next = poll_fn(|context| self.parts.poll_next(context)) => next?,
             };
             if !matches!(item, Ok(ReaderItem::CaughtUp)) {
                 return Some(item);
@@ -139,7 +180,7 @@ impl MultiProjectReader {
     }
 
     fn add(&mut self, project: usize, is_initial: bool, reader: Reader) {
-        self.parts.insert(Part { project, is_initial }, reader.items);
+        self.parts.add(Part { project, is_initial }, reader.items);
     }
 
     /// Opens the projects that got the app's topic meanwhile. A failure is retried after the next

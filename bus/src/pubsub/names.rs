@@ -74,7 +74,7 @@ impl Names {
 
     /// Returns the full name of a new temporary subscription of this replica.
     pub(super) fn new_tail(&self) -> String {
-        let random: u64 = rand::random();
+        let random: u64 = system::random::random();
         self.subscription(&format!("{TAIL}.{}.{random:016x}", self.replica))
     }
 

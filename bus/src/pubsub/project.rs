@@ -5,13 +5,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    admin_client::{Admin, Limit},
-    clients::Clients,
+    admin_client::Admin,
     durable::Reservations,
     failure::Failure,
     names::Names,
-    publish::{Budget, Publishers},
+    publish::{Budget, Publisher},
+    rate_limit::RateLimit,
     replicas::{Replicas, SWEEP_INTERVAL},
+    service::Service,
     settings::PubSubSettings,
     subscription_factory::SubscriptionFactory,
 };
@@ -23,8 +24,8 @@ const HOUSEKEEPING_RETRY: Duration = Duration::from_secs(5);
 /// What all projects share.
 pub(super) struct Shared {
     pub(super) settings: PubSubSettings,
-    pub(super) clients: Arc<Clients>,
-    pub(super) limit: Arc<Limit>,
+    pub(super) service: Arc<dyn Service>,
+    pub(super) limit: Arc<RateLimit>,
     pub(super) budget: Budget,
     /// Tasks of readers.
     pub(super) tasks: TaskTracker,
@@ -38,20 +39,20 @@ pub(super) struct Project {
     pub(super) shared: Arc<Shared>,
     pub(super) factory: Arc<SubscriptionFactory>,
     pub(super) reservations: Reservations,
-    publishers: Publishers,
+    publisher: Publisher,
 }
 
 impl Project {
     pub(super) fn new(name: &str, shared: &Arc<Shared>) -> Self {
         let Shared {
             settings,
-            clients,
+            service,
             limit,
             budget,
             ..
         } = &**shared;
         let factory = SubscriptionFactory {
-            admin: Arc::new(Admin::new(clients, settings, Arc::clone(limit))),
+            admin: Arc::new(Admin::new(Arc::clone(service), settings, Arc::clone(limit))),
             names: Names::new(name, &settings.replica),
             replicas: Replicas::default(),
             starts_with_backlog: settings.emulator.is_some(),
@@ -59,7 +60,7 @@ impl Project {
         };
         Self {
             name: name.to_owned(),
-            publishers: Publishers::new(clients.publisher.clone(), budget.clone(), settings.compression),
+            publisher: Publisher::new(Arc::clone(service), budget.clone(), settings.compression),
             factory: Arc::new(factory),
             reservations: Reservations::default(),
             shared: Arc::clone(shared),
@@ -128,7 +129,7 @@ impl Project {
     /// Publishes a batch to an existing topic.
     pub(super) async fn publish(&self, batch: &Batch) -> Result<(), Failure> {
         let topic = self.factory.names.topic(&batch.metadata.app);
-        self.publishers.publish(&topic, batch).await
+        self.publisher.publish(&topic, batch).await
     }
 
     /// Creates a durable subscription if it does not exist. It starts at `since`, or with new

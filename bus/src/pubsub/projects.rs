@@ -8,10 +8,10 @@ use tokio::time::sleep;
 use super::{
     admin_client,
     app_placement::Placement,
-    clients::Clients,
     failure::Failure,
     project::{Project, Shared},
     publish::{self, Budget},
+    service::Service,
     settings::PubSubSettings,
 };
 use crate::{AppName, Batch, BusError};
@@ -25,11 +25,10 @@ pub(super) struct Projects {
 
 impl Projects {
     /// Opens the projects without contacting the service.
-    pub(super) async fn open(settings: PubSubSettings) -> Result<Self, BusError> {
-        settings.check()?;
+    pub(super) fn new(settings: PubSubSettings, service: Arc<dyn Service>) -> Self {
         let placement = Placement::new(settings.projects.clone());
         let shared = Arc::new(Shared {
-            clients: Arc::new(Clients::new(&settings).await?),
+            service,
             limit: Arc::new(admin_client::limit()),
             budget: Budget::new(settings.in_flight_bytes),
             tasks: Default::default(),
@@ -37,11 +36,11 @@ impl Projects {
             settings,
         });
         let projects = shared.settings.projects.iter();
-        Ok(Self {
+        Self {
             list: projects.map(|name| Arc::new(Project::new(name, &shared))).collect(),
             placement,
             shared,
-        })
+        }
     }
 
     /// Calls every project.
@@ -167,19 +166,19 @@ impl Projects {
         }
         let closing = self.shared.closing.clone();
         let refreshing = refresh(Arc::downgrade(self), self.shared.settings.check_interval);
-        tokio::spawn(closing.run_until_cancelled_owned(refreshing));
+        system::task::spawn(closing.run_until_cancelled_owned(refreshing));
     }
 }
 
 async fn refresh(projects: Weak<Projects>, interval: std::time::Duration) {
     loop {
         // Jitter spreads the calls of processes that started together.
-        sleep(interval.mul_f64(rand::random_range(0.8..=1.0))).await;
+        sleep(interval.mul_f64(system::random::random_range(0.8..=1.0))).await;
         let Some(projects) = projects.upgrade() else { return };
         match try_join_all(projects.list.iter().map(|project| project.apps())).await {
             // With a hundred thousand apps the comparison takes a while.
             Ok(lists) => {
-                let updated = tokio::task::spawn_blocking(move || projects.placement.update(lists));
+                let updated = system::task::blocking(move || projects.placement.update(lists));
                 if let Err(error) = updated.await {
                     tracing::error!(%error, "placement refresh panicked");
                 }

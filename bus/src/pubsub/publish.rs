@@ -1,41 +1,24 @@
 //! Publishing, with a bound on bytes in flight.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use google_cloud_pubsub::{
-    client::{BasePublisher, Publisher},
-    error::PublishError,
-    model::Message,
-};
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::failure::Failure;
-use crate::{AppName, Batch, BusError};
+use super::{
+    failure::Failure,
+    service::{OutgoingMessage, Service},
+};
+use crate::{Batch, BusError};
 
 /// Timeout of one call, longer than the library's own retries.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Maximum messages per request: the service's limit.
-const MAX_MESSAGES: u32 = 1000;
-
-/// Maximum bytes per request, well below the service's limit of 10 MB.
-const MAX_REQUEST_BYTES: u32 = 4 << 20;
-
-/// A topic's publisher, which is a task of the library, is dropped after this long without use.
-const MAX_IDLE: Duration = Duration::from_secs(600);
-
 /// Size of a batch's attributes, as an upper estimate.
 const ATTRIBUTE_BYTES: usize = 1024;
 
-/// Publishers by topic.
-pub(super) struct Publishers {
-    base: BasePublisher,
-    open: Mutex<HashMap<AppName, OpenPublisher>>,
+/// Publishes batches.
+pub(super) struct Publisher {
+    service: Arc<dyn Service>,
     budget: Budget,
     compression: bool,
 }
@@ -66,16 +49,10 @@ impl Budget {
     }
 }
 
-struct OpenPublisher {
-    publisher: Publisher,
-    last_used: Instant,
-}
-
-impl Publishers {
-    pub(super) fn new(base: BasePublisher, budget: Budget, compression: bool) -> Self {
+impl Publisher {
+    pub(super) fn new(service: Arc<dyn Service>, budget: Budget, compression: bool) -> Self {
         Self {
-            base,
-            open: Mutex::default(),
+            service,
             budget,
             compression,
         }
@@ -84,45 +61,20 @@ impl Publishers {
     /// Publishes a batch to its app's topic.
     pub(super) async fn publish(&self, topic: &str, batch: &Batch) -> Result<(), Failure> {
         let _permit = self.budget.acquire(batch.data().len() + ATTRIBUTE_BYTES).await?;
-        let accepted = self.publisher(&batch.metadata.app, topic).publish(self.message(batch));
+        let accepted = self.service.publish(topic, self.message(batch));
         match tokio::time::timeout(PUBLISH_TIMEOUT, accepted).await {
-            Ok(Ok(_id)) => Ok(()),
-            Ok(Err(PublishError::Rpc(error))) => Err(Failure::from(&*error)),
-            Ok(Err(error)) => Err(Failure::Unavailable(error.to_string())),
+            Ok(answer) => answer.map_err(Failure::from),
             Err(_) => Err(Failure::timeout(PUBLISH_TIMEOUT)),
         }
     }
 
-    fn publisher(&self, app: &AppName, topic: &str) -> Publisher {
-        let now = Instant::now();
-        let mut open = self.open.lock();
-        if let Some(recent) = open.get_mut(app) {
-            recent.last_used = now;
-            return recent.publisher.clone();
-        }
-        open.retain(|_, recent| now.duration_since(recent.last_used) < MAX_IDLE);
-        let publisher = self
-            .base
-            .publisher(topic)
-            .set_delay_threshold(Duration::ZERO)
-            .set_message_count_threshold(MAX_MESSAGES)
-            .set_byte_threshold(MAX_REQUEST_BYTES)
-            .build();
-        let opened = OpenPublisher {
-            publisher: publisher.clone(),
-            last_used: now,
-        };
-        open.insert(app.clone(), opened);
-        publisher
-    }
-
-    fn message(&self, batch: &Batch) -> Message {
+    fn message(&self, batch: &Batch) -> OutgoingMessage {
         let (attributes, data) = if self.compression {
             batch.compressed()
         } else {
             (batch.attributes(), batch.shared_data())
         };
-        Message::new().set_data(data).set_attributes(attributes)
+        OutgoingMessage { attributes, data }
     }
 }
 

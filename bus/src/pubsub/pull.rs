@@ -8,17 +8,15 @@ use std::{
     time::Duration,
 };
 
-use google_cloud_pubsub::{
-    model::Message,
-    subscriber::{ShutdownBehavior, handler::Handler},
-};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, interval_at},
-};
+use system::{clock::steady, task::spawn};
+use tokio::{sync::mpsc, time::interval_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{clients::Clients, durable::DURABLE_ACK_DEADLINE, failure::Failure};
+use super::{
+    durable::DURABLE_ACK_DEADLINE,
+    failure::Failure,
+    service::{PullOptions, ReceivedMessage, Service, ServiceError},
+};
 
 /// Load per stream and second from which on a stream is added. Google serves 10 MB/s per stream,
 /// the emulator 1,800 messages.
@@ -44,7 +42,7 @@ const MAX_OUTSTANDING_BYTES: i64 = 32 << 20;
 const MAX_LEASE: Duration = Duration::from_secs(600);
 
 /// A message, or why a stream ended.
-pub(super) type Pulled = Result<(Message, Handler), Failure>;
+pub(super) type Pulled = Result<ReceivedMessage, Failure>;
 
 /// Pulls a subscription. Dropping it ends the streams and nacks their unacknowledged messages.
 pub(super) struct Pull {
@@ -55,12 +53,18 @@ pub(super) struct Pull {
 /// State shared by the streams of one subscription.
 #[derive(Clone)]
 struct Shared {
-    clients: Arc<Clients>,
+    service: Arc<dyn Service>,
     subscription: Arc<str>,
-    out: mpsc::Sender<Pulled>,
-    durable: bool,
-    load: Arc<Load>,
+    options: PullOptions,
+    out: PullSender,
     stop: CancellationToken,
+}
+
+/// Where a stream sends its messages.
+#[derive(Clone)]
+pub struct PullSender {
+    out: mpsc::Sender<Pulled>,
+    load: Arc<Load>,
 }
 
 #[derive(Default)]
@@ -71,19 +75,21 @@ struct Load {
 
 impl Pull {
     /// Starts with one stream.
-    pub(super) fn start(clients: Arc<Clients>, subscription: &str, durable: bool) -> Self {
+    pub(super) fn start(service: Arc<dyn Service>, subscription: &str, options: PullOptions) -> Self {
         let (out, pulled) = mpsc::channel(MAX_WAITING_MESSAGES);
         let stop = CancellationToken::new();
         let shared = Shared {
-            clients,
+            service,
             subscription: subscription.into(),
-            out,
-            durable,
-            load: Arc::default(),
+            options,
+            out: PullSender {
+                out,
+                load: Arc::default(),
+            },
             stop: stop.clone(),
         };
-        tokio::spawn(shared.clone().stream());
-        tokio::spawn(shared.grow());
+        spawn(shared.clone().stream());
+        spawn(shared.grow());
         Self {
             pulled,
             stop: stop.drop_guard(),
@@ -110,60 +116,59 @@ impl Shared {
     /// Adds streams while the load per stream is high.
     async fn grow(self) {
         let mut streams = 1;
-        let mut measurements = interval_at(Instant::now() + LOAD_INTERVAL, LOAD_INTERVAL);
+        let mut measurements = interval_at(steady() + LOAD_INTERVAL, LOAD_INTERVAL);
         while self.stop.run_until_cancelled(measurements.tick()).await.is_some() && streams < MAX_STREAMS {
-            let messages = self.load.messages.swap(0, Ordering::Relaxed);
-            let bytes = self.load.bytes.swap(0, Ordering::Relaxed);
+            let messages = self.out.load.messages.swap(0, Ordering::Relaxed);
+            let bytes = self.out.load.bytes.swap(0, Ordering::Relaxed);
             let measurements_per_second = 1000 / u64::try_from(LOAD_INTERVAL.as_millis()).unwrap_or(1000);
             let per_stream = |count: u64| count * measurements_per_second / streams;
             if per_stream(messages) > HIGH_LOAD_MESSAGES || per_stream(bytes) > HIGH_LOAD_BYTES {
                 streams += 1;
                 tracing::debug!(subscription = %self.subscription, streams, "pull stream added");
-                tokio::spawn(self.clone().stream());
+                spawn(self.clone().stream());
             }
         }
     }
 
     /// Runs one stream and sends the failure that ends it.
     async fn stream(self) {
-        let failed = self.stop.run_until_cancelled(self.forward()).await;
-        if let Some(failure) = failed {
+        let pull = self.service.pull(&self.subscription, self.options, self.out.clone());
+        if let Some(ended) = self.stop.run_until_cancelled(pull).await {
             // The receiver may have been dropped.
-            let _ = self.out.send(Err(failure)).await;
+            let _ = self.out.out.send(Err(ended.into())).await;
         }
     }
+}
 
-    async fn forward(&self) -> Failure {
-        let (outstanding, lease) = if self.durable {
-            (MAX_OUTSTANDING_DURABLE_MESSAGES, DURABLE_ACK_DEADLINE)
-        } else {
-            (MAX_OUTSTANDING_MESSAGES, self.clients.ack_deadline)
-        };
-        let slot = match self.clients.channels.slot(self.durable).await {
-            Ok(slot) => slot,
-            Err(failure) => return failure,
-        };
-        let mut stream = slot
-            .subscriber
-            .subscribe(&*self.subscription)
-            .set_max_lease(MAX_LEASE)
-            .set_max_lease_extension(lease)
-            .set_max_outstanding_messages(outstanding)
-            .set_max_outstanding_bytes(MAX_OUTSTANDING_BYTES)
-            .set_shutdown_behavior(ShutdownBehavior::NackImmediately)
-            .build();
-        loop {
-            match stream.next().await {
-                Some(Ok((message, handler))) => {
-                    self.load.messages.fetch_add(1, Ordering::Relaxed);
-                    self.load.bytes.fetch_add(message.data.len() as u64, Ordering::Relaxed);
-                    if self.out.send(Ok((message, handler))).await.is_err() {
-                        return Failure::Unavailable("the reader was dropped".to_owned());
-                    }
-                }
-                Some(Err(error)) => return Failure::from(error),
-                None => return Failure::Unavailable("the stream ended".to_owned()),
-            }
-        }
+impl PullSender {
+    /// Sends a message once there is room for it.
+    ///
+    /// # Errors
+    /// The receiver was dropped: the stream ends with this error.
+    pub async fn send(&self, message: ReceivedMessage) -> Result<(), ServiceError> {
+        self.load.messages.fetch_add(1, Ordering::Relaxed);
+        self.load.bytes.fetch_add(message.data.len() as u64, Ordering::Relaxed);
+        let dropped = |_| ServiceError::Unavailable("the reader was dropped".to_owned());
+        self.out.send(Ok(message)).await.map_err(dropped)
+    }
+}
+
+/// Returns the options of a temporary subscription with this ack deadline.
+pub(super) fn temporary_options(ack_deadline: Duration) -> PullOptions {
+    PullOptions {
+        durable: false,
+        max_outstanding_messages: MAX_OUTSTANDING_MESSAGES,
+        max_outstanding_bytes: MAX_OUTSTANDING_BYTES,
+        lease_extension: ack_deadline,
+        max_lease: MAX_LEASE,
+    }
+}
+
+/// Returns the options of a durable subscription.
+pub(super) fn durable_options() -> PullOptions {
+    PullOptions {
+        durable: true,
+        max_outstanding_messages: MAX_OUTSTANDING_DURABLE_MESSAGES,
+        ..temporary_options(DURABLE_ACK_DEADLINE)
     }
 }

@@ -4,21 +4,21 @@ use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::{StreamExt, future::OptionFuture, stream};
-use google_cloud_pubsub::{model::Message, subscriber::handler::Handler};
+use system::{clock::steady, random::random, task::spawn_tracked};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until},
+    time::{sleep, sleep_until},
 };
 
 use super::{
-    admin_client::publish_time,
     attachment::{AttachmentChange, AttachmentMonitor},
     catch_up::{self, CatchUp, CatchUpStep},
     durable::{DURABLE_ACK_DEADLINE, Durable, EMULATED_ACK_DEADLINE},
     failure::Failure,
     message::{self, Decoded},
     project::Project,
-    pull::Pull,
+    pull::{self, Pull},
+    service::{PullOptions, ReceivedMessage},
     temporary::{SubscriptionStart, Temporary},
 };
 use crate::{Ack, AckOutcome, AppName, BusError, PublishTime, Reader, ReaderItem, Start};
@@ -97,8 +97,19 @@ impl Source {
         }
     }
 
-    fn is_durable(&self) -> bool {
-        matches!(self, Self::Durable(_))
+    fn pull_options(&self, project: &Project) -> PullOptions {
+        match self {
+            Self::Temporary(_) => pull::temporary_options(project.shared.settings.ack_deadline),
+            Self::Durable(_) => pull::durable_options(),
+        }
+    }
+
+    fn start_pull(&self, project: &Project) -> Pull {
+        Pull::start(
+            Arc::clone(&project.shared.service),
+            self.name(),
+            self.pull_options(project),
+        )
     }
 }
 
@@ -128,19 +139,19 @@ fn spawn(project: &Arc<Project>, app: AppName, source: Source, beginning: Beginn
         caught_up,
     } = beginning;
     let task = ReaderTask {
-        pull: Pull::start(Arc::clone(&project.shared.clients), source.name(), source.is_durable()),
+        pull: source.start_pull(project),
         project: Arc::clone(project),
         app,
         source,
         attachment: AttachmentMonitor::default(),
         out,
         floor,
-        catch_up: (caught_up == CaughtUpSignal::AfterHistory).then(|| CatchUp::new(Instant::now())),
+        catch_up: (caught_up == CaughtUpSignal::AfterHistory).then(|| CatchUp::new(steady())),
         newest: since,
     };
     let stop = project.shared.closing.child_token();
     let guard = stop.clone().drop_guard();
-    project.shared.tasks.spawn(async move {
+    spawn_tracked(&project.shared.tasks, async move {
         let _ = stop.run_until_cancelled(task.run(caught_up)).await;
     });
     let items = stream::poll_fn(move |context| {
@@ -177,9 +188,13 @@ impl ReaderTask {
             let deadline = self.catch_up.as_ref().map(CatchUp::deadline);
             let interval = self.project.shared.settings.check_interval;
             let admin = &self.project.factory.admin;
+            // The check of the attachment starts anew after each message, so it may be last.
             tokio::select! {
+                biased;
+                () = self.out.closed() => return Err(ReaderDropped),
+                Some(()) = OptionFuture::from(deadline.map(sleep_until)) => self.check_catch_up_deadline().await?,
                 pulled = self.pull.next() => match pulled {
-                    Ok((message, handler)) => self.receive(message, handler).await?,
+                    Ok(message) => self.receive(message).await?,
                     Err(Failure::NotFound) => self.recreate().await?,
                     Err(failure) => {
                         tracing::debug!(app = %self.app, ?failure, "pull stream ended");
@@ -191,22 +206,21 @@ impl ReaderTask {
                     AttachmentChange::Lost => self.recreate().await?,
                     AttachmentChange::Recovered => self.restart_pull(),
                 },
-                Some(()) = OptionFuture::from(deadline.map(sleep_until)) => self.check_catch_up_deadline().await?,
-                () = self.out.closed() => return Err(ReaderDropped),
             }
         }
     }
 
-    async fn receive(&mut self, message: Message, handler: Handler) -> Result<(), ReaderDropped> {
-        let published = publish_time(message.publish_time.as_ref());
+    async fn receive(&mut self, message: ReceivedMessage) -> Result<(), ReaderDropped> {
+        let published = message.published.unwrap_or_else(PublishTime::now);
+        let handle = message.ack;
         let ack = match self.source {
             Source::Temporary(_) => {
-                handler.ack();
+                handle.ack();
                 None
             }
             Source::Durable(_) => Some(Ack::new(move |outcome| match outcome {
-                AckOutcome::Acked => handler.ack(),
-                AckOutcome::Nacked => handler.nack(),
+                AckOutcome::Acked => handle.ack(),
+                AckOutcome::Nacked => handle.nack(),
             })),
         };
         if published < self.floor {
@@ -214,10 +228,10 @@ impl ReaderTask {
             return Ok(());
         }
         self.newest = self.newest.max(published);
-        match message::decode(message, published, ack) {
+        match message::decode(&message.attributes, message.data, published, ack) {
             Decoded::Item(item) => {
                 if let Some(catch_up) = &mut self.catch_up {
-                    catch_up.record_batch(published, Instant::now());
+                    catch_up.record_batch(published, steady());
                 }
                 self.send(item).await
             }
@@ -236,7 +250,7 @@ impl ReaderTask {
     /// Publishes the next marker. If that fails, the catch-up deadline passes.
     async fn publish_marker(&mut self) {
         let Some(catch_up) = &mut self.catch_up else { return };
-        match catch_up::marker_batch(&self.app, catch_up.next_marker(Instant::now())) {
+        match catch_up::marker_batch(&self.app, catch_up.next_marker(steady())) {
             Ok(marker) => {
                 if let Err(failure) = self.project.publish(&marker).await {
                     tracing::debug!(app = %self.app, ?failure, "marker publish failed");
@@ -248,7 +262,7 @@ impl ReaderTask {
 
     async fn check_catch_up_deadline(&mut self) -> Result<(), ReaderDropped> {
         let catch_up = self.catch_up.as_ref();
-        let step = catch_up.map(|catch_up| catch_up.check_deadline(Instant::now()));
+        let step = catch_up.map(|catch_up| catch_up.check_deadline(steady()));
         if step != Some(CatchUpStep::TimedOut) {
             return Ok(());
         }
@@ -263,11 +277,7 @@ impl ReaderTask {
     }
 
     fn restart_pull(&mut self) {
-        self.pull = Pull::start(
-            Arc::clone(&self.project.shared.clients),
-            self.source.name(),
-            self.source.is_durable(),
-        );
+        self.pull = self.source.start_pull(&self.project);
     }
 
     /// Replaces a lost subscription, and with it its undelivered messages, by one that starts with
@@ -279,6 +289,7 @@ impl ReaderTask {
         while let Err(failure) = self.recreate_subscription().await {
             tracing::debug!(app = %self.app, ?failure, "subscription recreation failed");
             tokio::select! {
+                biased;
                 () = sleep(delays.next().unwrap_or(MAX_RECREATE_DELAY)) => {}
                 () = self.out.closed() => return Err(ReaderDropped),
             }
@@ -287,7 +298,7 @@ impl ReaderTask {
         let (from, to) = (self.newest, PublishTime::now());
         self.send(ReaderItem::Interrupted { from, to }).await?;
         if self.catch_up.is_some() {
-            self.catch_up = Some(CatchUp::new(Instant::now()));
+            self.catch_up = Some(CatchUp::new(steady()));
             self.publish_marker().await;
         }
         Ok(())
@@ -315,6 +326,7 @@ fn recreate_delays() -> ExponentialBackoff {
         .with_min_delay(MIN_RECREATE_DELAY)
         .with_max_delay(MAX_RECREATE_DELAY)
         .with_jitter()
+        .with_jitter_seed(random())
         .without_max_times()
         .build()
 }

@@ -4,12 +4,10 @@
 //! recreated every few minutes. Names suffice, because every process can list them, and the
 //! emulator keeps them too.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use system::collections::{HashMap, HashSet};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::{
@@ -116,7 +114,7 @@ fn orphaned(all: &[String], names: &Names, own: &HashSet<String>, heartbeat: Opt
         .iter()
         .filter_map(|name| names.purpose(name).map(|purpose| (name, purpose)))
         .collect();
-    let mut heartbeats: HashMap<&str, u64> = HashMap::new();
+    let mut heartbeats: HashMap<&str, u64> = HashMap::default();
     for (_, purpose) in &used {
         if let Purpose::Heartbeat { replica, minute } = purpose {
             let newest = heartbeats.entry(replica).or_default();
@@ -173,7 +171,7 @@ mod tests {
         ];
         let unrelated = ["projects/p/subscriptions/theirs".to_owned()];
         let all = [&keep[..], &orphans, &unrelated].concat();
-        let own = HashSet::from([own_subscription]);
+        let own = HashSet::from_iter([own_subscription]);
         assert_eq!(orphaned(&all, &me, &own, Some(1000), 1000), orphans);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use system::task::scoped;
+
 use super::{failure::Failure, subscription_factory::SubscriptionFactory};
 use crate::{AppName, PublishTime};
 
@@ -65,7 +67,7 @@ impl Drop for Temporary {
         };
         let removals = factory.removals.clone();
         removals.spawn_on(
-            async move {
+            scoped(async move {
                 if let Err(failure) = factory.admin.delete_subscription(&name).await {
                     tracing::debug!(
                         subscription = name,
@@ -74,7 +76,7 @@ impl Drop for Temporary {
                     );
                 }
                 factory.replicas.unregister(&name);
-            },
+            }),
             &runtime,
         );
     }

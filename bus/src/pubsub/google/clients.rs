@@ -10,7 +10,7 @@ use google_cloud_pubsub::{
 };
 use tokio::sync::Mutex;
 
-use super::{failure::Failure, settings::PubSubSettings};
+use super::super::{service::ServiceError, settings::PubSubSettings};
 use crate::BusError;
 
 /// Total time of the library's own publish retries: longer than a slow answer, shorter than a
@@ -30,8 +30,6 @@ pub(super) struct Clients {
     pub(super) topics: TopicAdmin,
     pub(super) subscriptions: SubscriptionAdmin,
     pub(super) channels: Channels,
-    /// Ack deadline of temporary subscriptions.
-    pub(super) ack_deadline: Duration,
 }
 
 impl Clients {
@@ -62,7 +60,6 @@ impl Clients {
             publisher: publisher.build().await.map_err(failed)?,
             topics: topics.build().await.map_err(failed)?,
             subscriptions: subscriptions.build().await.map_err(failed)?,
-            ack_deadline: settings.ack_deadline,
             channels: Channels {
                 endpoint,
                 open: Mutex::default(),
@@ -121,7 +118,7 @@ impl Channels {
     /// `durable`: the subscription outlives the stream. The emulator does not notice the end of a
     /// stream before that of its connection and keeps delivering to it, so such a stream gets its
     /// own connection there.
-    pub(super) async fn slot(&self, durable: bool) -> Result<StreamSlot, Failure> {
+    pub(super) async fn slot(&self, durable: bool) -> Result<StreamSlot, ServiceError> {
         if durable && self.endpoint.url.is_some() {
             return Ok(self.connect().await?.slot());
         }
@@ -138,7 +135,7 @@ impl Channels {
         Ok(slot)
     }
 
-    async fn connect(&self) -> Result<Channel, Failure> {
+    async fn connect(&self) -> Result<Channel, ServiceError> {
         let mut builder = Subscriber::builder().with_credentials(self.endpoint.credentials.clone());
         if let Some(url) = &self.endpoint.url {
             builder = builder.with_endpoint(url);
@@ -146,7 +143,7 @@ impl Channels {
         let subscriber = builder
             .build()
             .await
-            .map_err(|error| Failure::Unavailable(error.to_string()))?;
+            .map_err(|error| ServiceError::Unavailable(error.to_string()))?;
         Ok(Channel {
             subscriber,
             streams: Arc::default(),
