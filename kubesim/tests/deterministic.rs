@@ -24,6 +24,32 @@ use support::{fetch, in_process, request};
 use system::simulation::{Machine, enter};
 use tokio::time::sleep;
 
+/// Breaks ten follows and returns in which order their clients notice it.
+async fn order_of_broken_follows() -> Vec<u32> {
+    let machine = Arc::new(TestMachine::new(1));
+    let cluster = start(&machine, Scenario::default());
+    cluster.create_pod(&PodPlan::silent("a", "p", "c")).unwrap();
+    cluster.wait_running("a", "p", "c").await.unwrap();
+    let (noticed, mut order) = tokio::sync::mpsc::unbounded_channel();
+    for number in 0..10 {
+        let path = "/api/v1/namespaces/a/pods/p/log?follow=true";
+        let (_, mut follow) = request(&cluster, path).await.unwrap();
+        let noticed = noticed.clone();
+        tokio::spawn(async move {
+            while let Some(Ok(_)) = follow.next().await {}
+            noticed.send(number).unwrap();
+        });
+    }
+    drop(noticed);
+    sleep(Duration::from_secs(1)).await;
+    cluster.break_streams();
+    let mut numbers = Vec::new();
+    while let Some(number) = order.recv().await {
+        numbers.push(number);
+    }
+    numbers
+}
+
 /// What a client saw, and the log files of the node.
 type Observed = (String, Vec<(PathBuf, Vec<u8>)>);
 
@@ -135,6 +161,15 @@ fn two_runs_with_one_seed_are_the_same() {
     assert_eq!(differing, None);
     assert!(first.len() == second.len() && files == second_files);
     assert_ne!(first, run(8).0);
+}
+
+#[test]
+fn clients_of_one_log_wake_in_the_same_order() {
+    let first = on_paused_time(order_of_broken_follows());
+    assert_eq!(first.len(), 10);
+    for _ in 0..5 {
+        assert_eq!(on_paused_time(order_of_broken_follows()), first);
+    }
 }
 
 #[test]
