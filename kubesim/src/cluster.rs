@@ -124,7 +124,7 @@ impl Cluster {
         self.wait_pod(&key(namespace, pod), |pod| pod.is_none()).await
     }
 
-    /// Makes a running container exit. Returns when its status shows the exit.
+    /// Makes a running container exit. Returns when the node has noticed the exit.
     ///
     /// *Errors*: [`Error::NoPod`], [`Error::NotRunning`], [`Error::Closed`].
     pub async fn exit_container(&self, namespace: &str, pod: &str, container: &str, code: i32) -> Result<(), Error> {

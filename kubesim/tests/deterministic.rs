@@ -9,72 +9,76 @@
 
 mod support;
 
+#[path = "support/machine.rs"]
+mod machine;
+
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
 use futures::StreamExt;
-use kubesim::{Fault, FaultKind, LogLine, PodPlan, RestartPolicy, Scenario};
-use parking_lot::Mutex;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use jiff::SignedDuration;
+use kubesim::{Cluster, Fault, FaultKind, LogFiles, LogLine, PodPlan, RestartPolicy, Scenario};
+use machine::TestMachine;
 use support::{fetch, in_process, request};
-use system::simulation::{Disk, Machine, Network, enter};
-use tokio::time::{Instant, sleep};
+use system::simulation::{Machine, enter};
+use tokio::time::sleep;
 
-/// A machine without disk and network.
-struct TestMachine {
-    start: Instant,
-    random: Mutex<StdRng>,
+/// Breaks ten follows and returns in which order their clients notice it.
+async fn order_of_broken_follows() -> Vec<u32> {
+    let machine = Arc::new(TestMachine::new(1));
+    let cluster = start(&machine, Scenario::default());
+    cluster.create_pod(&PodPlan::silent("a", "p", "c")).unwrap();
+    cluster.wait_running("a", "p", "c").await.unwrap();
+    let (noticed, mut order) = tokio::sync::mpsc::unbounded_channel();
+    for number in 0..10 {
+        let path = "/api/v1/namespaces/a/pods/p/log?follow=true";
+        let (_, mut follow) = request(&cluster, path).await.unwrap();
+        let noticed = noticed.clone();
+        tokio::spawn(async move {
+            while let Some(Ok(_)) = follow.next().await {}
+            noticed.send(number).unwrap();
+        });
+    }
+    drop(noticed);
+    sleep(Duration::from_secs(1)).await;
+    cluster.break_streams();
+    let mut numbers = Vec::new();
+    while let Some(number) = order.recv().await {
+        numbers.push(number);
+    }
+    numbers
 }
 
-impl Machine for TestMachine {
-    fn wall(&self) -> Duration {
-        Duration::from_secs(1_790_000_000) + self.start.elapsed()
-    }
+/// What a client saw, and the log files of the node.
+type Observed = (String, Vec<(PathBuf, Vec<u8>)>);
 
-    fn fill_random(&self, bytes: &mut [u8]) {
-        self.random.lock().fill_bytes(bytes);
-    }
-
-    fn io_delay(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn begin_poll(&self, _: u64, _: &Waker) -> bool {
-        true
-    }
-
-    fn end_task(&self, _: u64) {}
-
-    fn disk(&self) -> &dyn Disk {
-        panic!("the machine has no disk")
-    }
-
-    fn network(&self) -> &dyn Network {
-        panic!("the machine has no network")
-    }
+/// Plays a scenario for five minutes.
+fn run(seed: u64) -> Observed {
+    on_paused_time(async {
+        let machine = Arc::new(TestMachine::new(seed));
+        let cluster = start(&machine, scenario(seed));
+        // The client is on another machine, as far as the cluster can tell.
+        let seen = observe(&cluster).await;
+        (seen, machine.files())
+    })
 }
 
-/// Plays a scenario for five minutes and returns what a client saw.
-fn run(seed: u64) -> String {
+fn on_paused_time<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
-    runtime.block_on(async {
-        let machine: Arc<dyn Machine> = Arc::new(TestMachine {
-            start: Instant::now(),
-            random: Mutex::new(StdRng::seed_from_u64(seed)),
-        });
-        let cluster = enter(Some(&machine), || in_process(scenario(seed)));
-        // The client is on another machine, as far as the cluster can tell.
-        observe(&cluster).await
-    })
+    runtime.block_on(future)
 }
 
-async fn observe(cluster: &kubesim::Cluster) -> String {
+fn start(machine: &Arc<TestMachine>, scenario: Scenario) -> Cluster {
+    let machine: Arc<dyn Machine> = machine.clone();
+    enter(Some(&machine), || in_process(scenario))
+}
+
+async fn observe(cluster: &Cluster) -> String {
     let silent = PodPlan::silent("a", "p", "c").restarting(RestartPolicy::Always);
     cluster.create_pod(&silent).unwrap();
     cluster.wait_running("a", "p", "c").await.unwrap();
@@ -91,6 +95,7 @@ async fn observe(cluster: &kubesim::Cluster) -> String {
     sleep(Duration::from_secs(21)).await;
     let written = cluster.write_log("a", "p", "c", lines).unwrap();
     let mut seen = format!("{written:?}\n");
+    cluster.rotate_log_file("a", "p", "c").unwrap();
     cluster.exit_container("a", "p", "c", 1).await.unwrap();
     while let Some(piece) = follow.next().await {
         seen += &String::from_utf8_lossy(&piece.unwrap());
@@ -131,21 +136,64 @@ fn scenario(seed: u64) -> Scenario {
             fault(
                 100,
                 FaultKind::StepClock {
-                    by: jiff::SignedDuration::from_secs(-7),
+                    by: SignedDuration::from_secs(-7),
                 },
             ),
         ],
+        log_files: LogFiles {
+            dir: Some("/var/log/pods".into()),
+            max_size: 8 << 10,
+            utc_offset: Some(SignedDuration::from_hours(2)),
+            ..LogFiles::default()
+        },
         ..Scenario::demo()
     }
 }
 
 #[test]
 fn two_runs_with_one_seed_are_the_same() {
-    let first = run(7);
+    let (first, files) = run(7);
     assert!(first.len() > 100_000, "{} bytes", first.len());
-    let second = run(7);
+    let rotated = files.iter().filter(|(path, _)| path.extension().unwrap() != "log");
+    assert!(rotated.count() > 5, "the node rotates its files");
+    let (second, second_files) = run(7);
     let differing = first.lines().zip(second.lines()).find(|(one, other)| one != other);
     assert_eq!(differing, None);
-    assert_eq!(first.len(), second.len());
-    assert_ne!(first, run(8));
+    assert!(first.len() == second.len() && files == second_files);
+    assert_ne!(first, run(8).0);
+}
+
+#[test]
+fn clients_of_one_log_wake_in_the_same_order() {
+    let first = on_paused_time(order_of_broken_follows());
+    assert_eq!(first.len(), 10);
+    for _ in 0..5 {
+        assert_eq!(on_paused_time(order_of_broken_follows()), first);
+    }
+}
+
+#[test]
+fn an_idle_cluster_costs_nothing() {
+    let start_time = std::time::Instant::now();
+    on_paused_time(async {
+        let machine = Arc::new(TestMachine::new(1));
+        let cluster = start(
+            &machine,
+            Scenario {
+                pods: vec![PodPlan::silent("a", "p", "c")],
+                log_files: scenario(1).log_files,
+                ..Scenario::default()
+            },
+        );
+        cluster.wait_running("a", "p", "c").await.unwrap();
+        let follow = request(&cluster, "/api/v1/namespaces/a/pods/p/log?follow=true")
+            .await
+            .unwrap();
+        let watch = request(&cluster, "/api/v1/pods?watch=1").await.unwrap();
+        sleep(Duration::from_secs(24 * 3600)).await;
+        drop((follow, watch));
+    });
+    // About 0.1 s; a poll every 10 ms would take minutes.
+    let took = start_time.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
 }

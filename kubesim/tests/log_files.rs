@@ -209,7 +209,8 @@ async fn a_removed_file_is_written_until_the_next_check_creates_it_again() {
     node.cluster.remove_log_file("app", "p", "c").unwrap();
     node.write("to the removed file");
     eventually(|| path.exists()).await;
-    node.write("after");
+    let written = node.cluster.write_log("app", "p", "c", ["after".into()]).unwrap();
+    assert_eq!(written.lines[0].files_before, Some(1));
     assert_eq!(node.entries("0.log"), ["stdout F after"]);
     let mut text = String::new();
     (&removed).read_to_string(&mut text).unwrap();
@@ -226,7 +227,7 @@ async fn a_truncated_file_is_appended_to() {
     });
     let written = node.cluster.write_log("app", "p", "c", ["after".into()]).unwrap();
     assert_eq!(node.entries("0.log"), ["stdout F after"]);
-    assert_eq!((written.lines[0].number, written.lines[0].file_rotations), (1, Some(0)));
+    assert_eq!((written.lines[0].number, written.lines[0].files_before), (1, Some(0)));
 }
 
 #[tokio::test]
@@ -246,5 +247,5 @@ async fn in_winter_time_the_names_of_rotated_files_sort_backwards() {
     let hour = |name: &str| name["0.log.20261130-".len()..][..2].parse::<u32>().unwrap();
     assert_eq!((hour(&names[1]) + 1) % 24, hour(&names[2]) % 24);
     let written = node.cluster.write_log("app", "p", "c", ["next".into()]).unwrap();
-    assert_eq!(written.lines[0].file_rotations, Some(2));
+    assert_eq!(written.lines[0].files_before, Some(2));
 }

@@ -178,7 +178,7 @@ async fn the_writer_knows_instance_number_and_file_of_each_line() {
         .zip(0..)
         .for_each(|(line, number)| {
             assert_eq!((line.number, line.rotations), (number, u64::from(number > 1)));
-            assert_eq!((line.stderr, line.file_rotations), (false, None));
+            assert_eq!((line.stderr, line.files_before), (false, None));
         });
     cluster.exit_container("a", "p", "c", 1).await.unwrap();
     cluster.wait_running("a", "p", "c").await.unwrap();

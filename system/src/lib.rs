@@ -13,3 +13,4 @@ pub mod random;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod task;
+pub mod watch;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use system::clock::{Instant, since};
-use tokio::sync::watch::Receiver;
+use system::watch::Receiver;
 use tokio::time::sleep;
 
 use super::log_options::{LogOptions, Since};
@@ -69,10 +69,10 @@ impl LogStream {
             }
             if self.follow && *self.stalled.borrow_and_update() {
                 tokio::select! {
-                biased;
-                                    _ = self.stalled.changed() => continue,
-                                    _ = self.interrupt.changed() => return self.interrupted(),
-                                }
+                    biased;
+                    _ = self.stalled.changed() => continue,
+                    _ = self.interrupt.changed() => return self.interrupted(),
+                }
             }
             let delay = *self.sim.state.log_delay.lock();
             if !delay.is_zero() {
@@ -95,14 +95,14 @@ impl LogStream {
             }
             let stop = self.sim.stop.clone();
             tokio::select! {
-            biased;
-                            _ = self.progress.changed() => {}
-                            _ = self.interrupt.changed() => return self.interrupted(),
-                            _ = self.stalled.changed() => {}
-                            _ = self.strand.changed() => self.reader.miss_rotations(),
-                            () = sleep(lag.unwrap_or(FAR)) => {}
-                            () = stop.cancelled() => return None,
-                        }
+                biased;
+                _ = self.progress.changed() => {}
+                _ = self.interrupt.changed() => return self.interrupted(),
+                _ = self.stalled.changed() => {}
+                _ = self.strand.changed() => self.reader.miss_rotations(),
+                () = sleep(lag.unwrap_or(FAR)) => {}
+                () = stop.cancelled() => return None,
+            }
         }
     }
 

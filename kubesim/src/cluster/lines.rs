@@ -42,8 +42,9 @@ pub struct WrittenLine {
     pub time: Timestamp,
     /// Number of rotations before it of the log that the API serves: the file it is in.
     pub rotations: u64,
-    /// Number of rotations before it of the log file on disk, if the node writes log files.
-    pub file_rotations: Option<u64>,
+    /// Number of log files of the instance before the one it is in, if the node writes log files: it
+    /// grows when a file is rotated, or created again after it was removed.
+    pub files_before: Option<u64>,
 }
 
 impl From<&str> for LogLine {
@@ -99,7 +100,7 @@ fn append(log: &ContainerLog, lines: &mut impl Iterator<Item = LogLine>, written
                     stderr: line.stderr,
                     time: timestamp(append.last()),
                     rotations: 0,
-                    file_rotations: None,
+                    files_before: None,
                 });
             }
         }
@@ -109,6 +110,6 @@ fn append(log: &ContainerLog, lines: &mut impl Iterator<Item = LogLine>, written
         // The first line has number 0, but one that continues an unterminated line did not start here.
         line.number = (appended.lines_before + line.number).saturating_sub(1);
         line.rotations = appended.rotations;
-        line.file_rotations = appended.file_rotations;
+        line.files_before = appended.files_before;
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use system::clock::Instant;
-use tokio::sync::watch;
+use system::watch;
 
 use super::clock::{LineTime, LogClock};
 use super::cri_files::CriLogFiles;
@@ -103,8 +103,8 @@ pub(crate) struct Appended {
     pub(crate) last: u64,
     /// Number of rotations of the log that the API serves before the append.
     pub(crate) rotations: u64,
-    /// Number of rotations of the log file on disk before the append.
-    pub(crate) file_rotations: Option<u64>,
+    /// Number of log files on disk before the one that has the append.
+    pub(crate) files_before: Option<u64>,
 }
 
 impl ContainerLog {
@@ -166,7 +166,7 @@ impl ContainerLog {
             lines_before: self.counts.lines.fetch_add(u64::from(lines), Ordering::Relaxed),
             last,
             rotations: self.counts.rotations.load(Ordering::Relaxed),
-            file_rotations: None,
+            files_before: None,
         };
         let data = writer.buffer.split().freeze();
         if data.is_empty() {
@@ -176,7 +176,7 @@ impl ContainerLog {
         let stderr_lines = std::mem::take(&mut writer.stderr_lines);
         // Under the writer's lock, so that lines on disk have the same order.
         let files = self.files.as_ref();
-        appended.file_rotations = files.map(|files| files.write(&data, continues, &stderr_lines));
+        appended.files_before = files.map(|files| files.write(&data, continues, &stderr_lines));
         self.push(Chunk {
             data,
             lines,

@@ -28,8 +28,8 @@ struct State {
     partial_lines: [PartialLine; 2],
     clock: LogClock,
     buffer: Vec<u8>,
-    /// Number of rotations.
-    rotations: u64,
+    /// Number of files before the current one.
+    files_before: u64,
     /// Unix second in the name of the last rotated file, and the node's time then.
     rotated: (i64, i64),
 }
@@ -56,7 +56,7 @@ impl CriLogFiles {
             partial_lines: Default::default(),
             clock: LogClock::new(node.clone()),
             buffer: Vec::new(),
-            rotations: 0,
+            files_before: 0,
             rotated: (0, 0),
         };
         Ok(Self {
@@ -68,7 +68,7 @@ impl CriLogFiles {
 
     /// Writes lines with timestamp prefixes. `continues`: the first bytes continue the unterminated
     /// line, on standard error if true. `stderr_lines`: indexes of the lines starting here that go
-    /// to standard error. Returns the number of rotations before.
+    /// to standard error. Returns the number of files before the one that has the lines.
     pub(crate) fn write(&self, data: &[u8], continues: Option<bool>, stderr_lines: &[u32]) -> u64 {
         let mut state = self.state.lock();
         let mut stderr_lines = stderr_lines.iter().copied().peekable();
@@ -89,7 +89,7 @@ impl CriLogFiles {
             rest = &rest[(end + 1).min(rest.len())..];
         }
         state.flush();
-        state.rotations
+        state.files_before
     }
 
     /// Closes the file after the container exited; an unterminated line is written as a partial
@@ -126,13 +126,13 @@ impl CriLogFiles {
         if state.file.is_none() {
             return Ok(());
         }
-        let renamed = files::rename(&self.path, &self.rotated_path(&mut state));
-        match renamed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => state.rotations += 1,
+        match files::rename(&self.path, &self.rotated_path(&mut state)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => {
+                drop(state);
+                self.reopen()
+            }
         }
-        drop(state);
-        self.reopen()
     }
 
     /// Makes the runtime write to a new file; it opens that before it closes the old one.
@@ -142,6 +142,7 @@ impl CriLogFiles {
             let new_file = open(&self.path)?;
             state.write_pending();
             state.file = Some(new_file);
+            state.files_before += 1;
         }
         Ok(())
     }

@@ -42,11 +42,11 @@ impl ContainerRunner {
         loop {
             let started = steady();
             let exit = tokio::select! {
-            biased;
-                            code = writer::write_output(&self.plan, &identity, self.sim.seed, instance, &log) => Some(code),
-                            Some(code) = self.exits.recv() => Some(code),
-                            () = exit_after_term(&self.terminate) => None,
-                        };
+                biased;
+                code = writer::write_output(&self.plan, &identity, self.sim.seed, instance, &log) => Some(code),
+                Some(code) = self.exits.recv() => Some(code),
+                () = exit_after_term(&self.terminate) => None,
+            };
             log.finish();
             let Some(code) = exit else { return };
             tracing::debug!(
@@ -62,10 +62,10 @@ impl ContainerRunner {
                 return;
             }
             tokio::select! {
-            biased;
-                            () = self.wait_to_restart(backoff.next(since(started))) => {}
-                            () = self.terminate.cancelled() => return,
-                        }
+                biased;
+                () = self.wait_to_restart(backoff.next(since(started))) => {}
+                () = self.terminate.cancelled() => return,
+            }
             instance += 1;
             let (id, new_log) = new_instance(&self.sim, &self.key, &self.uid, &self.plan.name, instance);
             let now = self.sim.clock.now();
