@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn start() -> (CatchUp, Instant, String) {
-        let now = Instant::now();
+        let now = system::clock::steady();
         let mut catch_up = CatchUp::new(now);
         let first = catch_up.next_marker(now);
         (catch_up, now, first)

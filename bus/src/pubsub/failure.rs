@@ -79,3 +79,27 @@ fn is_rate(reason: Option<&str>, message: &str) -> bool {
             .iter()
             .any(|word| message.contains(word))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exhausted_rate_is_a_quota_and_an_exhausted_number_is_full() {
+        let exhausted = |reason: Option<&str>, message: &str| {
+            Failure::from(ServiceError::ResourceExhausted {
+                reason: reason.map(str::to_owned),
+                message: message.to_owned(),
+            })
+        };
+        for (reason, message) in [
+            (Some(RATE_REASON), "exhausted"),
+            (None, "limit 'Administrator operations per minute'"),
+            (None, "Insufficient tokens for quota"),
+        ] {
+            assert_eq!(exhausted(reason, message), Failure::Quota(message.to_owned()));
+        }
+        let full = "Your project has exceeded a limit: (type=\"topics-per-project\")";
+        assert_eq!(exhausted(Some("OTHER"), full), Failure::Full(full.to_owned()));
+    }
+}

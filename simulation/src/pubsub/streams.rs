@@ -56,7 +56,6 @@ impl PubSubModel {
     pub(super) async fn open_stream(&self, name: &str, options: PullOptions) -> Result<OpenStream, ServiceError> {
         let (model, name) = (self.clone(), Arc::<str>::from(name));
         let open = move |state: &mut State, now| {
-            state.find_subscription(&name, now)?;
             let (number, ends) = (state.number(), state.stream_end(now));
             let subscription = state.find_subscription(&name, now)?;
             let limit = |limit: i64| usize::try_from(limit).unwrap_or(usize::MAX);

@@ -163,6 +163,7 @@ impl State {
     /// Remembers that a name may still seem to exist.
     fn mark_deleted(&mut self, name: &str, now: Instant) {
         let lag = self.dice.up_to(self.dice.faults.admin_lag);
+        self.deleted.retain(|_, until| *until > now);
         if !lag.is_zero() {
             self.deleted.insert(name.to_owned(), now + lag);
         }

@@ -8,7 +8,7 @@ use system::task::spawn;
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    engine::{Engine, run},
+    engine::{Engine, delivery_faults, run},
     reading::*,
     support::lines,
 };
@@ -156,5 +156,31 @@ fn a_new_durable_subscription_that_seems_to_be_missing_keeps_its_messages() {
         }
         let (seqs, _) = read(until_ok(|| engine.bus.subscribe(&shop, "drain/1")).await).await;
         assert!(seqs.into_iter().eq(0..5), "seed {seed}");
+    });
+}
+
+#[test]
+fn readers_of_a_deleted_and_recreated_topic_are_interrupted_and_get_its_new_batches() {
+    for_each_seed(async |seed| {
+        let engine = Engine::new(seed, delivery_faults());
+        let (shop, web) = (app("shop"), fresh("web"));
+        engine.bus.create(&shop).await.unwrap();
+        let live = spawn(read(engine.bus.follow(&shop, Start::Now).await.unwrap()));
+        let durable = spawn(read(engine.bus.subscribe(&shop, "drain/1").await.unwrap()));
+        publish_all(&*engine.bus, [lines(&web, 0, 1)]).await;
+        for project in ["project-a", "project-b"] {
+            let topic = format!("projects/{project}/topics/tributary-app-shop");
+            // One of them has the topic.
+            let _ = engine.model.service().delete_topic(&topic).await;
+        }
+        publish_all(&*engine.bus, (1..10).map(|seq| lines(&web, seq, seq + 1))).await;
+        for reading in [live, durable] {
+            let (seqs, is_interrupted) = reading.await.unwrap();
+            assert!(
+                is_interrupted && (1..10).all(|seq| seqs.contains(&seq)),
+                "seed {seed}: {seqs:?}"
+            );
+        }
+        engine.bus.close().await;
     });
 }
