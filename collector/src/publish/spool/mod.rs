@@ -272,4 +272,6 @@ impl Drop for StreamSpool {
 }
 
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use crate::{
 /// Small segments, which a few batches fill.
 const SEGMENT_BYTES: u64 = 2_000;
 
-fn metadata() -> Arc<StreamMetadata> {
+pub fn metadata() -> Arc<StreamMetadata> {
     Arc::new(StreamMetadata {
         app: "app".parse::<AppName>().unwrap(),
         process: "p".to_owned(),
@@ -24,7 +24,7 @@ fn metadata() -> Arc<StreamMetadata> {
     })
 }
 
-fn batch(metadata: &Arc<StreamMetadata>, seq: u64, lines: u64) -> OutboxEntry {
+pub fn batch(metadata: &Arc<StreamMetadata>, seq: u64, lines: u64) -> OutboxEntry {
     let line = |n: u64| format!("2026-11-23T07:00:00.{n:09}Z line {n}\n");
     let data: String = (seq..seq + lines).map(line).collect();
     let content = Content::Lines {
