@@ -20,18 +20,18 @@ const LOCK_FILE: &str = "lock";
 const FORMER_DIR: &str = "keyspaces";
 
 /// Opens the directory for this collector only, and creates it if it does not exist. The returned
-/// file keeps it locked.
+/// file keeps it locked. Also returns whether no collector has used the directory before.
 ///
 /// # Errors
 /// [`CollectorError::InUse`] if another collector uses the directory, [`CollectorError::Open`] if it
 /// cannot be used.
-pub fn lock(dir: &Path) -> Result<File, CollectorError> {
-    check_contents(dir).map_err(|reason| cannot_open(dir, reason))?;
+pub fn lock(dir: &Path) -> Result<(File, bool), CollectorError> {
+    let is_new = check_contents(dir).map_err(|reason| cannot_open(dir, reason))?;
     let locked = files::create_dir_all(dir)
         .and_then(|()| OpenOptions::new().write(true).create(true).open(&dir.join(LOCK_FILE)))
         .and_then(|file| Ok((file.try_lock()?, file)));
     match locked {
-        Ok((true, file)) => Ok(file),
+        Ok((true, file)) => Ok((file, is_new)),
         Ok((false, _)) => Err(CollectorError::InUse(dir.to_owned())),
         Err(error) => Err(cannot_open(dir, error.to_string())),
     }
@@ -76,11 +76,12 @@ pub fn set_aside_former_store(dir: &Path) -> io::Result<Option<Damage>> {
     }))
 }
 
-/// Rejects a directory with other content, which must not be written to.
-fn check_contents(dir: &Path) -> Result<(), String> {
+/// Rejects a directory with other content, which must not be written to. Returns whether it has no
+/// lock file.
+fn check_contents(dir: &Path) -> Result<bool, String> {
     let entries = match files::list(dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
         Err(error) if error.kind() == ErrorKind::NotADirectory => return Err("not a directory".to_owned()),
         Err(error) => return Err(error.to_string()),
     };
@@ -88,7 +89,7 @@ fn check_contents(dir: &Path) -> Result<(), String> {
     let is_ours = |name: &str| ["lost+found", "spool"].contains(&name) || generation_of(name).is_some();
     let has_lock = entries.iter().any(|entry| entry.name == LOCK_FILE);
     if has_lock || entries.iter().all(|entry| is_ours(&entry.name)) {
-        Ok(())
+        Ok(!has_lock)
     } else {
         Err("it contains files that are not checkpoints".to_owned())
     }

@@ -64,13 +64,18 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Reads the journal in a directory and starts a new generation. Returns what was damaged. A
+    /// Reads the journal in a directory and starts a new generation. A directory that is not new must
+    /// have one. Returns what was damaged. A
     /// disk that refuses writes is no error: see [`retry`](Self::retry).
     ///
     /// # Errors
     /// A file cannot be read. Nothing was changed.
-    pub fn open(dir: &Path, failures: Counter) -> std::io::Result<(Self, Option<Damage>)> {
-        let recovered = recover(dir)?;
+    pub fn open(dir: &Path, is_new: bool, failures: Counter) -> std::io::Result<(Self, Option<Damage>)> {
+        let mut recovered = recover(dir)?;
+        if recovered.newest == 0 && !is_new {
+            // It was removed, or the disk has been full since the first start.
+            recovered.damage = Some("the checkpoint file is missing".to_owned());
+        }
         let mut obsolete = Vec::new();
         for (generation, is_damaged) in recovered.generations {
             let name = file_name(generation);
@@ -194,13 +199,13 @@ impl Journal {
     fn fail(&mut self, error: &std::io::Error) {
         self.failures.inc();
         self.last_attempt = Some(steady());
-        if let Some(file) = self.file.take() {
-            // If the disk refuses this too, an older checkpoint repeats lines but never loses any.
-            let _ = file.write_at(&[1], INCOMPLETE_AT);
-        }
-        if let Ok(file) = OpenOptions::new().write(true).open(&self.path(self.generation + 1)) {
-            // It was renamed, and what failed came after that.
-            let _ = file.write_at(&[1], INCOMPLETE_AT);
+        self.file = None;
+        // The next one was renamed if what failed came after that.
+        for generation in [self.generation, self.generation + 1] {
+            if let Ok(file) = OpenOptions::new().write(true).open(&self.path(generation)) {
+                // If the disk refuses this too, older checkpoints repeat lines or record a gap.
+                let _ = file.write_at(&[1], INCOMPLETE_AT);
+            }
         }
         if self.last_logged.is_none_or(|at| since(at) >= LOG_EVERY) {
             (self.last_logged, self.is_logged) = (Some(steady()), true);

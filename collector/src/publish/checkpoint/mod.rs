@@ -160,17 +160,17 @@ impl CheckpointStore {
     /// [`CollectorError::InUse`] if another collector uses the directory, [`CollectorError::Open`]
     /// if it cannot be used.
     pub fn open(dir: &Path, metrics: &Metrics) -> Result<(Self, Option<Damage>), CollectorError> {
-        let lock = directory::lock(dir)?;
+        let (lock, is_new) = directory::lock(dir)?;
         let failures = metrics.checkpoint_write_failures.clone();
         let opened = directory::set_aside_former_store(dir)
             .and_then(|former| directory::remove_temporary_files(dir).map(|()| former))
-            .and_then(|former| Ok((former, Journal::open(dir, failures)?)));
+            .and_then(|former| Ok((former, Journal::open(dir, is_new, failures)?)));
         let (former, (journal, damage)) = opened.map_err(|error| cannot_open(dir, error.to_string()))?;
         let inner = Inner {
             journal: Mutex::new(journal),
             _lock: lock,
         };
-        Ok((Self(Arc::new(inner)), damage.or(former)))
+        Ok((Self(Arc::new(inner)), former.or(damage)))
     }
 
     /// Returns all checkpoints. Unreadable ones are skipped with a warning.
@@ -252,5 +252,7 @@ fn entry_key(table: u8, key: &InstanceKey) -> Vec<u8> {
     out
 }
 
+#[cfg(test)]
+mod full_disk_tests;
 #[cfg(test)]
 mod tests;

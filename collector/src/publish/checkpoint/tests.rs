@@ -1,7 +1,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use bus::{AppName, Epoch, Fd, StreamId, StreamMetadata};
@@ -18,7 +17,7 @@ use crate::{
     },
 };
 
-fn key(container: &str) -> InstanceKey {
+pub fn key(container: &str) -> InstanceKey {
     InstanceKey {
         pod_uid: "uid".to_owned(),
         container: container.to_owned(),
@@ -26,7 +25,7 @@ fn key(container: &str) -> InstanceKey {
     }
 }
 
-fn checkpoint(container: &str, seq_end: u64) -> Checkpoint {
+pub fn checkpoint(container: &str, seq_end: u64) -> Checkpoint {
     let epoch = Epoch { millis: 1, random: 2 };
     let metadata = StreamMetadata {
         app: "app".parse::<AppName>().unwrap(),
@@ -44,26 +43,26 @@ fn checkpoint(container: &str, seq_end: u64) -> Checkpoint {
     }
 }
 
-fn open(dir: &Path) -> (CheckpointStore, Option<Damage>) {
+pub fn open(dir: &Path) -> (CheckpointStore, Option<Damage>) {
     CheckpointStore::open(dir, &Metrics::default()).unwrap()
 }
 
 /// Like [`open`], on a disk that ignores syncs, for tests that open many directories.
-fn open_unsynced(dir: &Path) -> (CheckpointStore, Option<Damage>) {
+pub fn open_unsynced(dir: &Path) -> (CheckpointStore, Option<Damage>) {
     FullDisk::new().run(|| open(dir))
 }
 
-fn save(store: &CheckpointStore, container: &str, seq_end: u64) {
+pub fn save(store: &CheckpointStore, container: &str, seq_end: u64) {
     store.save(&key(container), &checkpoint(container, seq_end));
 }
 
 /// Returns the number that was saved for a container.
-fn saved(store: &CheckpointStore, container: &str) -> Option<u64> {
+pub fn saved(store: &CheckpointStore, container: &str) -> Option<u64> {
     Some(store.get(&key(container))?.accepted.unwrap().seq_end)
 }
 
 /// Returns the only generation.
-fn journal(dir: &Path) -> PathBuf {
+pub fn journal(dir: &Path) -> PathBuf {
     let mut found = paths(dir);
     found.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with("checkpoints."));
     assert_eq!(found.len(), 1, "{found:?}");
@@ -71,7 +70,7 @@ fn journal(dir: &Path) -> PathBuf {
 }
 
 /// Returns a directory with a journal of this content.
-fn dir_with(name: &str, content: &[u8]) -> tempfile::TempDir {
+pub fn dir_with(name: &str, content: &[u8]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("lock"), "").unwrap();
     fs::write(dir.path().join(name), content).unwrap();
@@ -232,69 +231,6 @@ fn deleting_standard_output_deletes_standard_error_and_the_file_checkpoint() {
     drop(store);
     let (store, _) = open(dir.path());
     assert_eq!((store.all(), store.file_checkpoint(&out)), (vec![], None));
-}
-
-#[tokio::test(start_paused = true)]
-async fn checkpoints_refused_by_a_full_disk_are_written_once_it_has_room() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = FullDisk::new();
-    let metrics = Metrics::default();
-    let (store, _) = disk.run(|| CheckpointStore::open(dir.path(), &metrics)).unwrap();
-    let mut seq_end = 0;
-    for room in (0..400).step_by(7) {
-        seq_end += 2;
-        let failures = metrics.checkpoint_write_failures.get();
-        disk.run(|| save(&store, "c", seq_end - 1));
-        disk.set_room(room);
-        // Several, because one may fit.
-        for _ in 0..3 {
-            disk.run(|| save(&store, "a", seq_end + room));
-            disk.run(|| save(&store, "c", seq_end));
-            disk.run(|| save(&store, "b", seq_end + room));
-        }
-        assert_eq!(saved(&store, "c"), Some(seq_end), "in memory");
-        assert!(metrics.checkpoint_write_failures.get() > failures);
-        disk.set_room(u64::MAX);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        disk.run(|| store.retry());
-        let copy = dir_with("checkpoints.1", &fs::read(journal(dir.path())).unwrap());
-        let (copy, damage) = open_unsynced(copy.path());
-        assert_eq!((saved(&copy, "c"), damage), (Some(seq_end), None), "{room} bytes");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_full_disk_is_tried_once_a_second() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = FullDisk::new();
-    let metrics = Metrics::default();
-    let (store, _) = disk.run(|| CheckpointStore::open(dir.path(), &metrics)).unwrap();
-    disk.set_room(0);
-    for seq_end in 0..1_000 {
-        disk.run(|| save(&store, "c", seq_end));
-        tokio::time::advance(Duration::from_millis(10)).await;
-    }
-    let failures = metrics.checkpoint_write_failures.get();
-    assert!((9..=12).contains(&failures), "{failures} attempts in 10 s");
-}
-
-#[test]
-fn a_kill_while_the_disk_is_full_is_reported() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = FullDisk::new();
-    let (store, _) = disk.run(|| open(dir.path()));
-    disk.run(|| save(&store, "c", 1));
-    disk.set_room(0);
-    disk.run(|| save(&store, "c", 2));
-    drop(store);
-    // The disk is still full at the next start.
-    let (store, damage) = disk.run(|| open(dir.path()));
-    assert_eq!((saved(&store, "c"), damage.is_some()), (Some(1), true));
-    drop(store);
-    let (store, damage) = open(dir.path());
-    assert_eq!((saved(&store, "c"), damage.is_some()), (Some(1), true));
-    drop(store);
-    assert_eq!(open(dir.path()).1, None);
 }
 
 #[test]
