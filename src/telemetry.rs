@@ -8,10 +8,10 @@ use crate::console;
 
 /// Default filter of the services. The events of the embedded store and of the Kubernetes client
 /// are left out: the collector reports their failures itself.
-pub(crate) const SERVICE_FILTER: &str = "warn,tributary=info,collector=info,streamer=info,bus=info,kube_client=off,kube_runtime=off,fjall=error,lsm_tree=error";
+pub(crate) const SERVICE_FILTER: &str = "warn,tributary=info,collector=info,streamer=info,bus=info,kube_client=off,kube_runtime=off";
 
 /// Default filter of commands that are used at a terminal.
-pub(crate) const COMMAND_FILTER: &str = "warn,kube_client=off,kube_runtime=off,fjall=error,lsm_tree=error";
+pub(crate) const COMMAND_FILTER: &str = "warn,kube_client=off,kube_runtime=off";
 
 /// Default filter of commands that report every problem in their own output.
 pub(crate) const NO_EVENTS: &str = "off";

@@ -52,7 +52,12 @@ pub use progress::Progress;
 pub use selector::check_label_selector;
 
 use pods::{PodWatch, topic_gc::TopicCollector};
-use publish::{checkpoint::CheckpointStore, context::PublishContext, rate_limit::RateLimits, spool::Spool};
+use publish::{
+    checkpoint::{CheckpointStore, Damage},
+    context::PublishContext,
+    rate_limit::RateLimits,
+    spool::Spool,
+};
 use supervisor::Supervisor;
 
 /// Creates the rate limits and the task that publishes their messages; empty without a limit.
@@ -97,8 +102,12 @@ pub async fn run(
     bus: Arc<dyn Bus>,
     shutdown: CancellationToken,
 ) -> Result<(), CollectorError> {
-    let checkpoints = CheckpointStore::open(&config.checkpoint_dir)?;
     let (spool_dir, metrics) = (config.checkpoint_dir.join(SPOOL_DIR), config.metrics.clone());
+    let (checkpoints, damage) = CheckpointStore::open(&config.checkpoint_dir, &metrics)?;
+    if let Some(Damage { reason, set_aside }) = damage {
+        let set_aside = set_aside.map(|path| path.display().to_string());
+        tracing::warn!(dir = %config.checkpoint_dir.display(), reason, set_aside, "checkpoints lost, lines may be published again");
+    }
     let spool = Spool::open(&spool_dir, config.spool_bytes, &checkpoints, metrics.clone())?;
     let (rate_limits, _notice_task) = rate_limits(&config, &bus);
     let context = PublishContext {

@@ -23,6 +23,7 @@ pub struct Metrics {
     pub(crate) batches: Counter,
     pub(crate) publish_seconds: Histogram,
     pub(crate) publish_retries: Counter,
+    pub(crate) checkpoint_write_failures: Counter,
     pub(crate) followed: Gauge,
     pub(crate) polled: Gauge,
     pub(crate) rotation_probes: Counter,
@@ -125,6 +126,7 @@ impl Default for Metrics {
             batches: Counter::default(),
             publish_seconds: Histogram::new(PUBLISH_SECONDS),
             publish_retries: Counter::default(),
+            checkpoint_write_failures: Counter::default(),
             followed: Gauge::default(),
             polled: Gauge::default(),
             rotation_probes: Counter::default(),
@@ -168,6 +170,11 @@ impl Metrics {
             "publish_retries",
             "Publish attempts that failed and were retried",
             metrics.publish_retries.clone(),
+        );
+        registry.register(
+            "checkpoint_write_failures",
+            "Failed attempts to write checkpoints to disk",
+            metrics.checkpoint_write_failures.clone(),
         );
         registry.register(
             "followed_containers",

@@ -5,8 +5,9 @@ pub mod checkpoint;
 pub mod context;
 pub mod entry;
 pub mod file_checkpoint;
+#[cfg(test)]
+mod full_disk;
 pub mod gap;
 pub mod outbox;
-pub mod private;
 pub mod rate_limit;
 pub mod spool;

@@ -154,6 +154,7 @@ impl Supervisor {
     /// Starts a task for every listed instance without one. A safeguard: no container is forgotten,
     /// whatever ended its task.
     pub fn reconcile(&mut self) {
+        self.context.checkpoints.retry();
         let has_no_task = |pod: &&ListedPod| pod.instances.iter().any(|key| !self.instances.contains_key(key));
         let without_task: Vec<_> = self
             .pods
@@ -172,6 +173,7 @@ impl Supervisor {
     pub async fn finish(mut self, deadline: Duration) -> usize {
         let done = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(deadline, done).await;
+        self.context.checkpoints.retry();
         self.tasks.len()
     }
 

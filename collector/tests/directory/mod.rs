@@ -1,6 +1,6 @@
 //! The checkpoint directory: ownership and damage.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use collector::{CollectorError, Config};
 
@@ -18,8 +18,18 @@ async fn refusal(harness: &Harness, dir: &Path) -> CollectorError {
 
 fn set_aside(harness: &Harness) -> usize {
     let beside = std::fs::read_dir(harness.dir.path()).unwrap();
-    let names = beside.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    let within = std::fs::read_dir(harness.dir.path().join("checkpoints"));
+    let entries = beside.chain(within.into_iter().flatten());
+    let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
     names.filter(|name| name.contains("set-aside")).count()
+}
+
+/// Returns the path of the checkpoints' file.
+fn journal(harness: &Harness) -> PathBuf {
+    let entries = std::fs::read_dir(harness.dir.path().join("checkpoints")).unwrap();
+    let mut paths = entries.map(|entry| entry.unwrap().path());
+    let is_journal = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == "checkpoints");
+    paths.find(is_journal).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,8 +69,9 @@ async fn temporarily_unreadable_checkpoints_are_not_replaced() {
     let dir = harness.dir.path().join("checkpoints");
     harness.collect().await.stop().await;
     // A directory cannot be read as a file, whatever the user's permissions.
-    std::fs::remove_file(dir.join("version")).unwrap();
-    std::fs::create_dir(dir.join("version")).unwrap();
+    let journal = journal(&harness);
+    std::fs::remove_file(&journal).unwrap();
+    std::fs::create_dir(&journal).unwrap();
     let refused = refusal(&harness, &dir).await.to_string();
     assert!(refused.contains("Is a directory"), "{refused}");
     assert!(!refused.contains("Error"), "{refused}");
@@ -71,7 +82,7 @@ async fn temporarily_unreadable_checkpoints_are_not_replaced() {
 async fn damaged_checkpoints_are_renamed() {
     let harness = Harness::new().await;
     harness.collect().await.stop().await;
-    std::fs::write(harness.dir.path().join("checkpoints/version"), "damaged").unwrap();
+    std::fs::write(journal(&harness), "damaged").unwrap();
     harness.collect().await.stop().await;
     assert_eq!(set_aside(&harness), 1);
 }

@@ -112,6 +112,46 @@ async fn spooled_data_is_published_first_after_a_kill_and_reading_resumes_after_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spooled_data_is_published_even_if_its_checkpoint_is_lost() {
+    for is_pod_gone in [false, true] {
+        let harness = Harness::new().await;
+        harness.pod("p", RestartPolicy::Never).await;
+        let collector = harness.collect().await;
+        write_wide(&harness, "p", 0..10).await;
+        harness.wait_for_lines(10).await;
+        unavailable(&harness, true);
+        // The node drops the first lines, so that only the spool has them.
+        write_wide(&harness, "p", 10..12_000).await;
+        harness.wait_for_spooled(11_990 * WIDTH as u64).await;
+        collector.kill().await;
+        let dir = std::fs::read_dir(harness.dir.path().join("checkpoints")).unwrap();
+        let mut paths = dir.map(|entry| entry.unwrap().path());
+        let journal = paths.find(|path| path.file_stem().is_some_and(|stem| stem == "checkpoints"));
+        std::fs::write(journal.unwrap(), "damaged").unwrap();
+        if is_pod_gone {
+            harness.cluster.delete_pod("app", "p", Some(0)).unwrap();
+            in_time(harness.cluster.wait_gone("app", "p")).await.unwrap();
+        }
+        unavailable(&harness, false);
+        let collector = harness.collect().await;
+        if is_pod_gone {
+            let stream = &harness.wait_for_ended(1).await[0];
+            let count = stream.texts.len() as u32;
+            assert!(count > 11_000, "{count} lines");
+            assert_eq!(numbers(stream), (0..count).collect::<Vec<_>>());
+            // What was not spooled yet.
+            assert_eq!((stream.recorded_gaps.len(), stream.silent_gaps.len()), (1, 0));
+        } else {
+            write_wide(&harness, "p", 12_000..12_100).await;
+            let stream = harness.wait_for_lines(12_100).await;
+            stream.assert_no_gaps();
+            assert_eq!(numbers(&stream), (0..12_100).collect::<Vec<_>>());
+        }
+        collector.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_killed_while_catching_up_repeats_and_loses_nothing() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;

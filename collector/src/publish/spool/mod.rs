@@ -9,12 +9,11 @@
 
 mod compact;
 mod format;
+mod orphans;
 mod segments;
 
 use std::{
-    collections::HashMap,
-    fs,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -23,6 +22,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use system::{
+    collections::HashMap,
+    files::{self, OpenOptions},
+};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -36,7 +39,6 @@ use crate::{
     },
 };
 
-use super::private;
 use segments::Segments;
 pub use segments::SpoolEnd;
 
@@ -79,8 +81,8 @@ pub struct StreamSpool {
 }
 
 impl Spool {
-    /// Opens the spool in a directory, which is created on demand. Directories of instances without
-    /// a checkpoint are deleted.
+    /// Opens the spool in a directory, which is created on demand. Spooled streams without a
+    /// checkpoint get one.
     ///
     /// # Errors
     /// [`CollectorError::Open`] if the directory cannot be read.
@@ -99,12 +101,10 @@ impl Spool {
             failing: AtomicBool::new(false),
             metrics,
         };
-        spool
-            .remove_orphans(checkpoints)
-            .map_err(|error| CollectorError::Open {
-                dir: dir.to_owned(),
-                reason: error.to_string(),
-            })?;
+        spool.adopt_orphans(checkpoints).map_err(|error| CollectorError::Open {
+            dir: dir.to_owned(),
+            reason: error.to_string(),
+        })?;
         Ok(spool)
     }
 
@@ -139,24 +139,6 @@ impl Spool {
 
     fn dir_of(&self, key: &InstanceKey) -> PathBuf {
         self.dir.join(format!("{:016x}", fingerprint(&encode(key))))
-    }
-
-    fn remove_orphans(&self, checkpoints: &CheckpointStore) -> io::Result<()> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        for entry in entries {
-            let dir = entry?.path();
-            let key = fs::read(dir.join(OWNER_FILE)).ok();
-            let key = key.and_then(|key| serde_json::from_slice::<InstanceKey>(&key).ok());
-            if key.is_none_or(|key| checkpoints.get(&key).is_none() || self.dir_of(&key) != dir) {
-                tracing::warn!(dir = %dir.display(), "spool of an unknown stream deleted");
-                fs::remove_dir_all(&dir)?;
-            }
-        }
-        Ok(())
     }
 
     /// Evicts from the stream with the most data on disk until the spool fits, so that a stream
@@ -250,7 +232,7 @@ impl StreamSpool {
         self.segments.lock().confirm();
         if self.is_empty() {
             // An empty directory has no information.
-            let _ = fs::remove_dir_all(self.spool.dir_of(&self.key));
+            let _ = files::remove_dir_all(&self.spool.dir_of(&self.key));
         }
         self.spool.update_size();
     }
@@ -270,14 +252,9 @@ impl StreamSpool {
             return Ok(());
         }
         let dir = self.spool.dir_of(&self.key);
-        private::create_dir_all(&dir)?;
-        let mut options = private::options();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(dir.join(OWNER_FILE))?;
-        file.write_all(&encode(&self.key))
+        files::create_dir_all(&dir)?;
+        let options = OpenOptions::new().write(true).create(true).truncate(true);
+        options.open(&dir.join(OWNER_FILE))?.write_at(&encode(&self.key), 0)
     }
 }
 
@@ -294,5 +271,7 @@ impl Drop for StreamSpool {
     }
 }
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod tests;

@@ -2,19 +2,18 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File},
-    io::{self, IoSlice, Write},
-    os::unix::fs::FileExt,
+    io::{self, IoSlice},
     path::{Path, PathBuf},
 };
 
-use bus::{Epoch, StreamId};
+use bus::{Epoch, StreamId, StreamMetadata};
 use bytes::Bytes;
+use system::files::{self, File, OpenOptions};
 
 use super::{compact::compact, format};
 use crate::{
     anchor::ResumePoint,
-    publish::{checkpoint::Checkpoint, entry::OutboxEntry, private},
+    publish::{checkpoint::Checkpoint, entry::OutboxEntry},
 };
 
 /// One stream's entries on disk, oldest first.
@@ -54,6 +53,8 @@ pub struct SpoolEnd {
     pub read: Option<ResumePoint>,
     /// The end of the stream is on disk, too.
     pub finished: bool,
+    /// The sequence number after the newest entry.
+    next_seq: u64,
 }
 
 impl SpoolEnd {
@@ -62,12 +63,24 @@ impl SpoolEnd {
             OutboxEntry::Batch(batch, end) => {
                 self.set_stream(&batch.metadata.stream);
                 self.read = end.or(self.read);
+                self.next_seq = batch.seq + batch.lines();
             }
             OutboxEntry::Finish(batch) => {
                 self.set_stream(&batch.metadata.stream);
                 self.finished = true;
+                self.next_seq = batch.seq;
             }
             OutboxEntry::Start(metadata) => self.set_stream(&metadata.stream),
+        }
+    }
+
+    /// Returns whether no line of the stream is missing between the end and an entry.
+    fn continues_with(&self, entry: &OutboxEntry) -> bool {
+        match entry {
+            OutboxEntry::Batch(batch, _) | OutboxEntry::Finish(batch) => {
+                self.stream.as_ref() == Some(&batch.metadata.stream) && batch.seq == self.next_seq
+            }
+            OutboxEntry::Start(_) => false,
         }
     }
 
@@ -83,22 +96,29 @@ impl SpoolEnd {
 
 impl Segments {
     /// Opens a directory and reads it up to the first incomplete entry; the rest is truncated and
-    /// read again from the node. Entries that the checkpoint confirms are skipped. Blocks while
-    /// reading all data.
+    /// read again from the node. If the next segment continues after the truncated one, the entry
+    /// was written there instead, and reading goes on. Entries that the checkpoint confirms are
+    /// skipped. Blocks while reading all data.
     pub fn open(dir: &Path, segment_bytes: u64, checkpoint: &Checkpoint) -> io::Result<Self> {
         let mut segments = Self::empty(dir, segment_bytes);
-        let mut numbers = numbers(dir)?;
-        numbers.sort_unstable();
+        let numbers = numbers(dir)?;
         segments.next_number = numbers.last().map_or(0, |end| end + 1);
         let mut is_truncated = false;
         let mut confirmed = true;
+        // Until an entry is read, the data ends where the checkpoint does.
+        let mut end = SpoolEnd {
+            stream: checkpoint.metadata().map(|metadata| metadata.stream),
+            next_seq: checkpoint.accepted.map_or(0, |accepted| accepted.seq_end),
+            ..SpoolEnd::default()
+        };
         for number in numbers {
             let path = segments.path(number);
-            if is_truncated {
-                fs::remove_file(&path)?;
+            let bytes = Bytes::from(files::read(&path)?);
+            let is_continued = || format::decode(&bytes).is_some_and(|(first, _)| end.continues_with(&first));
+            if is_truncated && !is_continued() {
+                files::remove_file(&path)?;
                 continue;
             }
-            let bytes = Bytes::from(fs::read(&path)?);
             let mut at = 0;
             while let Some((entry, len)) = format::decode(&bytes.slice(at..)) {
                 confirmed = confirmed && is_confirmed(&entry, checkpoint);
@@ -107,14 +127,15 @@ impl Segments {
                     segments.read_offset = at as u64;
                 }
                 segments.end.extend(&entry);
+                end.extend(&entry);
             }
             is_truncated = at < bytes.len();
             if is_truncated {
                 tracing::warn!(path = %path.display(), cut = bytes.len() - at, "spool truncated after its last complete entry");
-                File::options().write(true).open(&path)?.set_len(at as u64)?;
+                OpenOptions::new().write(true).open(&path)?.set_len(at as u64)?;
             }
             if confirmed || at == 0 {
-                fs::remove_file(&path)?;
+                files::remove_file(&path)?;
                 segments.read_offset = if confirmed { 0 } else { segments.read_offset };
             } else {
                 segments.segments.push_back(Segment {
@@ -154,7 +175,8 @@ impl Segments {
         &self.end
     }
 
-    /// Appends an entry. If it fails, no part of the entry is on disk.
+    /// Appends an entry. If it fails, the entries before it are unchanged, and later ones follow
+    /// them.
     pub fn append(&mut self, entry: &OutboxEntry) -> io::Result<()> {
         if self.segments.is_empty() || self.writer.is_none() {
             self.start_segment()?;
@@ -164,11 +186,8 @@ impl Segments {
         };
         let head = format::encode_head(entry);
         let data = entry.data();
-        let written = write_both(writer, &head, data);
-        if let Err(error) = written {
-            // A partial entry would end the segment for a reader.
-            let _ = writer.set_len(segment.bytes);
-            self.writer = None;
+        if let Err(error) = append_both(writer, &head, data) {
+            self.undo_append();
             return Err(error);
         }
         segment.bytes += (head.len() + data.len()) as u64;
@@ -177,6 +196,22 @@ impl Segments {
             self.writer = None;
         }
         Ok(())
+    }
+
+    /// Removes what a failed write has left: a reader would stop at it. If that fails too, the rest
+    /// of the segment is never read, and the next entry starts another one.
+    fn undo_append(&mut self) {
+        let writer = self.writer.take();
+        let Some(last) = self.segments.back() else { return };
+        if last.bytes == 0 {
+            let path = self.path(last.number);
+            self.segments.pop_back();
+            let _ = files::remove_file(&path);
+        } else if let Some(writer) = writer
+            && writer.set_len(last.bytes).is_ok()
+        {
+            self.writer = Some(writer);
+        }
     }
 
     /// Marks the first entry, which was just appended, as in flight.
@@ -195,7 +230,7 @@ impl Segments {
         let path = self.path(segment.number);
         let reader = match &mut self.reader {
             Some(reader) => reader,
-            none => none.insert(File::open(path)?),
+            none => none.insert(File::open(&path)?),
         };
         let mut prefix = [0; format::PREFIX_BYTES];
         reader.read_exact_at(&mut prefix, self.read_offset)?;
@@ -256,7 +291,7 @@ impl Segments {
     fn evict_through(&mut self, at: usize) -> io::Result<u64> {
         let mut entries = Vec::new();
         for (n, segment) in self.segments.iter().take(at + 1).enumerate() {
-            let bytes = Bytes::from(fs::read(self.path(segment.number))?);
+            let bytes = Bytes::from(files::read(&self.path(segment.number))?);
             let mut offset = if n == 0 { self.read_offset as usize } else { 0 };
             while let Some((entry, len)) = format::decode(&bytes.slice(offset.min(bytes.len())..)) {
                 entries.push(entry);
@@ -270,22 +305,10 @@ impl Segments {
         };
         let (kept, lost) = compact(entries);
         let number = self.segments[at].number;
-        let temporary = self.dir.join("evicting");
-        let mut file = private::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temporary)?;
-        let mut bytes = 0;
-        for entry in out.iter().chain(&kept) {
-            let (head, data) = (format::encode_head(entry), entry.data());
-            write_both(&mut file, &head, data)?;
-            bytes += (head.len() + data.len()) as u64;
-        }
-        fs::rename(&temporary, self.path(number))?;
+        let bytes = self.replace_segment(number, out.iter().chain(&kept))?;
         for segment in self.segments.drain(..at) {
             // The new segment has the same gaps, and duplicates are skipped as confirmed.
-            let _ = fs::remove_file(self.dir.join(name(segment.number)));
+            let _ = files::remove_file(&self.dir.join(name(segment.number)));
         }
         (self.read_offset, self.reader) = (0, None);
         self.in_flight_len = out
@@ -297,14 +320,35 @@ impl Segments {
         Ok(lost)
     }
 
+    /// Writes a segment anew and returns its length.
+    fn replace_segment<'a>(&self, number: u64, entries: impl Iterator<Item = &'a OutboxEntry>) -> io::Result<u64> {
+        let temporary = self.dir.join("evicting");
+        let options = OpenOptions::new().write(true).create(true).truncate(true);
+        let written = options.open(&temporary).and_then(|file| {
+            let mut bytes = 0;
+            for entry in entries {
+                let (head, data) = (format::encode_head(entry), entry.data());
+                file.write_at(&head, bytes)?;
+                bytes += head.len() as u64;
+                file.write_at(data, bytes)?;
+                bytes += data.len() as u64;
+            }
+            files::rename(&temporary, &self.path(number))?;
+            Ok(bytes)
+        });
+        if written.is_err() {
+            // A full disk needs the room.
+            let _ = files::remove_file(&temporary);
+        }
+        written
+    }
+
     fn start_segment(&mut self) -> io::Result<()> {
-        private::create_dir_all(&self.dir)?;
+        files::create_dir_all(&self.dir)?;
         let number = self.next_number;
-        let file = private::options()
-            .create_new(true)
-            .append(true)
-            .open(self.path(number))?;
         self.next_number += 1;
+        let options = OpenOptions::new().create_new(true).append(true);
+        let file = options.open(&self.path(number))?;
         self.writer = Some(file);
         self.segments.push_back(Segment {
             number,
@@ -316,7 +360,7 @@ impl Segments {
 
     fn drop_first(&mut self) {
         if let Some(first) = self.segments.pop_front()
-            && let Err(error) = fs::remove_file(self.path(first.number))
+            && let Err(error) = files::remove_file(&self.path(first.number))
         {
             tracing::warn!(%error, "spool segment delete failed");
         }
@@ -355,14 +399,46 @@ fn order(epoch: Epoch) -> (u64, u32) {
     (epoch.millis, epoch.random)
 }
 
-fn write_both(file: &mut File, head: &[u8], data: &[u8]) -> io::Result<()> {
-    let written = file.write_vectored(&[IoSlice::new(head), IoSlice::new(data)])?;
-    match written.checked_sub(head.len()) {
-        Some(of_data) => file.write_all(&data[of_data..]),
-        None => {
-            file.write_all(&head[written..])?;
-            file.write_all(data)
+fn append_both(file: &File, head: &[u8], data: &[u8]) -> io::Result<()> {
+    file.append(&mut [IoSlice::new(head), IoSlice::new(data)])
+}
+
+/// Returns whether a stream is newer than that of the instance's checkpoint.
+pub fn is_newer(metadata: &StreamMetadata, checkpoint: &Checkpoint) -> bool {
+    let current = checkpoint.metadata().map(|current| order(current.stream.epoch()));
+    current.is_none_or(|current| current < order(metadata.stream.epoch()))
+}
+
+/// Returns the oldest entry in a directory that starts a segment and can be read, and the unreadable
+/// segments before it.
+pub fn first_entry(dir: &Path) -> io::Result<(Option<OutboxEntry>, Vec<PathBuf>)> {
+    let mut unreadable = Vec::new();
+    for number in numbers(dir)? {
+        let path = dir.join(name(number));
+        let file = File::open(&path)?;
+        unreadable.push(path);
+        let mut prefix = [0; format::PREFIX_BYTES];
+        let read = read_start(&file, &mut prefix)?;
+        let Some(len) = format::entry_len(&prefix).filter(|_| read) else {
+            continue;
+        };
+        let mut bytes = vec![0; len];
+        if read_start(&file, &mut bytes)?
+            && let Some((entry, _)) = format::decode(&Bytes::from(bytes))
+        {
+            unreadable.pop();
+            return Ok((Some(entry), unreadable));
         }
+    }
+    Ok((None, unreadable))
+}
+
+/// Fills the buffer from the start of a file; `false` if the file is shorter.
+fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact_at(buffer, 0) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -370,18 +446,16 @@ fn name(number: u64) -> String {
     format!("{number:010}.spool")
 }
 
-/// Returns the numbers of the segments in a directory; none if it does not exist.
-fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
-    let entries = match fs::read_dir(dir) {
+/// Returns the numbers of the segments in a directory in ascending order; none if it does not
+/// exist.
+pub fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
+    let entries = match files::list(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut found = Vec::new();
-    for entry in entries {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".spool"));
-        found.extend(number.and_then(|number| number.parse::<u64>().ok()));
-    }
-    Ok(found)
+    let number = |name: &str| name.strip_suffix(".spool")?.parse().ok();
+    let mut numbers: Vec<u64> = entries.iter().filter_map(|entry| number(&entry.name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }

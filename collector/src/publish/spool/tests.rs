@@ -6,13 +6,13 @@ use proptest::prelude::*;
 use super::segments::Segments;
 use crate::{
     anchor::{AnchorState, ResumePoint},
-    publish::{checkpoint::Checkpoint, entry::OutboxEntry},
+    publish::{checkpoint::Checkpoint, entry::OutboxEntry, full_disk::FullDisk},
 };
 
 /// Small segments, which a few batches fill.
 const SEGMENT_BYTES: u64 = 2_000;
 
-fn metadata() -> Arc<StreamMetadata> {
+pub fn metadata() -> Arc<StreamMetadata> {
     Arc::new(StreamMetadata {
         app: "app".parse::<AppName>().unwrap(),
         process: "p".to_owned(),
@@ -24,7 +24,7 @@ fn metadata() -> Arc<StreamMetadata> {
     })
 }
 
-fn batch(metadata: &Arc<StreamMetadata>, seq: u64, lines: u64) -> OutboxEntry {
+pub fn batch(metadata: &Arc<StreamMetadata>, seq: u64, lines: u64) -> OutboxEntry {
     let line = |n: u64| format!("2026-11-23T07:00:00.{n:09}Z line {n}\n");
     let data: String = (seq..seq + lines).map(line).collect();
     let content = Content::Lines {
@@ -51,6 +51,8 @@ enum Action {
     Requeue,
     Evict,
     Reopen,
+    /// The disk has room for this many bytes until an append fails.
+    Fill(u64),
 }
 
 fn actions() -> impl Strategy<Value = Vec<Action>> {
@@ -61,6 +63,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => Just(Action::Requeue),
         2 => Just(Action::Evict),
         1 => Just(Action::Reopen),
+        1 => (0u64..1_000).prop_map(Action::Fill),
     ];
     prop::collection::vec(action, 1..120)
 }
@@ -71,7 +74,7 @@ proptest! {
     #[test]
     fn every_line_is_returned_once_in_order_or_counted_in_a_gap(actions in actions()) {
         let dir = tempfile::tempdir().unwrap();
-        let metadata = metadata();
+        let (metadata, disk) = (metadata(), FullDisk::new());
         let mut checkpoint = Checkpoint::new(&metadata);
         let mut segments = Segments::open(dir.path(), SEGMENT_BYTES, &checkpoint).unwrap();
         let (mut appended, mut confirmed, mut evicted, mut lost) = (0, 0, 0, 0);
@@ -79,7 +82,10 @@ proptest! {
         for action in actions.into_iter().chain([Action::Requeue]).chain((0..240).flat_map(|_| [Action::ReadNext, Action::Confirm])) {
             match action {
                 Action::Append(lines) => {
-                    segments.append(&batch(&metadata, appended, lines)).unwrap();
+                    if disk.run(|| segments.append(&batch(&metadata, appended, lines))).is_err() {
+                        disk.set_room(u64::MAX);
+                        continue;
+                    }
                     appended += lines;
                     prop_assert_eq!(segments.end().read.map(|read| read.seq_end), Some(appended));
                 }
@@ -106,7 +112,7 @@ proptest! {
                 }
                 Action::Evict => {
                     let before = segments.bytes();
-                    evicted += segments.evict_oldest().unwrap().unwrap_or_default();
+                    evicted += disk.run(|| segments.evict_oldest()).ok().flatten().unwrap_or_default();
                     // A gap is slightly longer than a line and replaces many.
                     prop_assert!(segments.bytes() <= before + 200);
                 }
@@ -114,6 +120,7 @@ proptest! {
                     in_flight = None;
                     segments = Segments::open(dir.path(), SEGMENT_BYTES, &checkpoint).unwrap();
                 }
+                Action::Fill(room) => disk.set_room(room),
                 Action::ReadNext => {}
             }
         }

@@ -1,0 +1,219 @@
+//! The journal: the newest value of each entry in memory, and every change appended to a file.
+//!
+//! The file `checkpoints.N` is generation N. When it has grown to several times the size of the
+//! entries, or after a failed write, all entries are written to the file of generation N+1 under a
+//! temporary name, synced and renamed; then generation N is removed. So each moment leaves at least
+//! one whole generation, and nothing is ever written behind a record that may be incomplete. Every
+//! start writes a new generation, so that what a kill has cut off need not be removed.
+//!
+//! A write that failed is not repeated alone: all entries are, at most once a second, until the disk
+//! accepts them. Until then the last byte of the old header says that it is not the newest state, if
+//! the disk accepts at least that.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use prometheus_client::metrics::counter::Counter;
+use system::{
+    clock::{Instant, since, steady, wall},
+    files::{self, File, OpenOptions},
+};
+
+use super::{
+    Damage,
+    record::{Entries, INCOMPLETE_AT, Record, encode_generation, record_len},
+    recovery::{file_name, recover},
+};
+
+/// A smaller journal is not rewritten: it is read in milliseconds at startup, and a rewrite waits for
+/// the disk, for about 10 ms. With 1 MiB these waits took most of the time of saves.
+const MIN_REWRITE_BYTES: u64 = 4 << 20;
+
+/// A journal is rewritten at this multiple of its entries, so that a rewrite costs a third of the
+/// writes before it.
+const REWRITE_FACTOR: u64 = 4;
+
+/// Delay before all entries are written again after a failed write: a full disk may have room soon,
+/// and each attempt writes everything.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How often a failure that lasts is logged.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// The entries and the file that holds them.
+pub struct Journal {
+    dir: PathBuf,
+    entries: Entries,
+    /// Bytes of the entries' records.
+    live_bytes: u64,
+    generation: u64,
+    next_seq: u64,
+    /// The file of the generation; `None` after a failed write.
+    file: Option<File>,
+    /// The file's length.
+    len: u64,
+    /// Files that the next generation replaces, and the names under which damaged ones are kept.
+    obsolete: Vec<(PathBuf, Option<PathBuf>)>,
+    last_attempt: Option<Instant>,
+    last_logged: Option<Instant>,
+    /// The current failure was logged.
+    is_logged: bool,
+    failures: Counter,
+}
+
+impl Journal {
+    /// Reads the journal in a directory and starts a new generation. A directory that is not new must
+    /// have one. Returns what was damaged. A
+    /// disk that refuses writes is no error: see [`retry`](Self::retry).
+    ///
+    /// # Errors
+    /// A file cannot be read. Nothing was changed.
+    pub fn open(dir: &Path, is_new: bool, failures: Counter) -> std::io::Result<(Self, Option<Damage>)> {
+        let mut recovered = recover(dir)?;
+        if recovered.newest == 0 && !is_new {
+            // It was removed, or the disk has been full since the first start.
+            recovered.damage = Some("the checkpoint file is missing".to_owned());
+        }
+        let mut obsolete = Vec::new();
+        for (generation, is_damaged) in recovered.generations {
+            let name = file_name(generation);
+            let kept = is_damaged.then(|| dir.join(format!("{name}.set-aside-{}", wall().as_millis())));
+            obsolete.push((dir.join(name), kept));
+        }
+        let set_aside = obsolete.iter().find_map(|(_, kept)| kept.clone());
+        let damage = recovered.damage.map(|reason| Damage { reason, set_aside });
+        let lens = recovered.entries.iter().map(|(key, value)| record_len(key, value));
+        let mut journal = Self {
+            dir: dir.to_owned(),
+            live_bytes: lens.sum(),
+            entries: recovered.entries,
+            generation: recovered.newest,
+            next_seq: recovered.next_seq,
+            file: None,
+            len: 0,
+            obsolete,
+            last_attempt: None,
+            last_logged: None,
+            is_logged: false,
+            failures,
+        };
+        journal.start_generation();
+        Ok((journal, damage))
+    }
+
+    /// Returns the entries.
+    pub fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    /// Sets an entry's value. It is in memory even if the write fails.
+    pub fn set(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        let older = self.entries.get(&key);
+        if older == Some(&value) {
+            return self.retry();
+        }
+        let older_bytes = older.map_or(0, |older| record_len(&key, older));
+        self.live_bytes = self.live_bytes + record_len(&key, &value) - older_bytes;
+        self.append(&key, Some(&value));
+        self.entries.insert(key, value);
+        self.rewrite_if_due();
+    }
+
+    /// Removes an entry.
+    pub fn remove(&mut self, key: &[u8]) {
+        if let Some(value) = self.entries.remove(key) {
+            self.live_bytes -= record_len(key, &value);
+            self.append(key, None);
+            self.rewrite_if_due();
+        }
+    }
+
+    /// Writes all entries if a write has failed and the last attempt is long enough ago.
+    pub fn retry(&mut self) {
+        let is_too_early = self.last_attempt.is_some_and(|at| since(at) < RETRY_AFTER);
+        if self.file.is_none() && !is_too_early {
+            self.start_generation();
+        }
+    }
+
+    fn append(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let Some(file) = &self.file else { return };
+        let mut record = Vec::with_capacity(record_len(key, value.unwrap_or_default()) as usize);
+        Record { seq, key, value }.encode(&mut record);
+        match file.write_at(&record, self.len) {
+            Ok(()) => self.len += record.len() as u64,
+            Err(error) => {
+                self.fail(&error);
+                // The disk may refuse this file only.
+                self.last_attempt = None;
+            }
+        }
+    }
+
+    fn rewrite_if_due(&mut self) {
+        if self.file.is_none() {
+            self.retry();
+        } else if self.len > MIN_REWRITE_BYTES.max(REWRITE_FACTOR * self.live_bytes) {
+            self.start_generation();
+        }
+    }
+
+    fn start_generation(&mut self) {
+        match self.write_generation() {
+            Ok(()) if self.is_logged => {
+                self.is_logged = false;
+                tracing::info!(dir = %self.dir.display(), "checkpoint writes work again");
+            }
+            Ok(()) => {}
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn write_generation(&mut self) -> std::io::Result<()> {
+        let path = self.path(self.generation + 1);
+        let content = encode_generation(self.next_seq, &self.entries);
+        files::replace(&path, &content)?;
+        let file = OpenOptions::new().write(true).open(&path)?;
+        if self.len > 0 {
+            self.obsolete.push((self.path(self.generation), None));
+        }
+        self.file = Some(file);
+        self.len = content.len() as u64;
+        self.generation += 1;
+        self.next_seq += self.entries.len() as u64;
+        self.obsolete.retain(|(path, kept)| {
+            let done = match kept {
+                Some(kept) => files::rename(path, kept),
+                None => files::remove_file(path),
+            };
+            done.is_err_and(|error| error.kind() != std::io::ErrorKind::NotFound)
+        });
+        Ok(())
+    }
+
+    /// No later record is appended to a file that may end within one.
+    fn fail(&mut self, error: &std::io::Error) {
+        self.failures.inc();
+        self.last_attempt = Some(steady());
+        self.file = None;
+        // The next one was renamed if what failed came after that.
+        for generation in [self.generation, self.generation + 1] {
+            if let Ok(file) = OpenOptions::new().write(true).open(&self.path(generation)) {
+                // If the disk refuses this too, older checkpoints repeat lines or record a gap.
+                let _ = file.write_at(&[1], INCOMPLETE_AT);
+            }
+        }
+        if self.last_logged.is_none_or(|at| since(at) >= LOG_EVERY) {
+            (self.last_logged, self.is_logged) = (Some(steady()), true);
+            tracing::error!(%error, dir = %self.dir.display(), failures = self.failures.get(), "checkpoint write failed");
+        }
+    }
+
+    fn path(&self, generation: u64) -> PathBuf {
+        self.dir.join(file_name(generation))
+    }
+}

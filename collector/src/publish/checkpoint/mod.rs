@@ -1,0 +1,258 @@
+//! Checkpoints on the node's disk: what of each stream is on the bus.
+//!
+//! All checkpoints are in memory; each change is appended to a [`journal`] without a sync. It
+//! survives a killed process; a lost node loses the directory anyway. The whole state of a node is
+//! some hundred kilobytes, so that a journal suffices where a database would have threads and files
+//! of its own.
+//!
+//! If the disk refuses a write, the checkpoints stay in memory and are written once it accepts
+//! writes again. A damaged file is kept under another name, what is readable of it is used, and
+//! [`CheckpointStore::open`] returns a [`Damage`], because older checkpoints may have taken the place
+//! of newer ones. The spool is not affected.
+
+mod directory;
+mod journal;
+mod record;
+mod recovery;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bus::{AppName, Fd, StreamId, StreamMetadata};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use system::files::File;
+
+use crate::{
+    anchor::ResumePoint,
+    error::CollectorError,
+    instance::{InstanceKey, fd_of},
+    metrics::Metrics,
+    publish::file_checkpoint::FileCheckpoint,
+};
+use directory::cannot_open;
+use journal::Journal;
+
+/// First byte of the keys of checkpoints.
+const STREAMS: u8 = b's';
+
+/// First byte of the keys of file checkpoints, for instances whose log files are read.
+const FILE_CHECKPOINTS: u8 = b'f';
+
+/// The checkpoint of one container instance's stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    stream: String,
+    app: String,
+    process: String,
+    node: String,
+    /// The end of the last batch that the bus accepted.
+    pub accepted: Option<ResumePoint>,
+    /// The farthest end of a batch that was sent to the bus; it may have been accepted.
+    pub sent: Option<ResumePoint>,
+    /// The bus has the end of the stream.
+    pub ended: bool,
+    /// The number of earlier instances of the container.
+    #[serde(default)]
+    pub restarts: Option<u32>,
+    /// An earlier instance of the container has a checkpoint, so this one is expected from its
+    /// first line.
+    #[serde(default)]
+    pub expected: bool,
+    /// Instances that were never seen between the one with a checkpoint and this one; recorded as a
+    /// gap before the first line.
+    #[serde(default)]
+    pub unseen: Option<UnseenInstances>,
+}
+
+/// The time range of container instances that were never seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnseenInstances {
+    /// Time of the last line of the instance before them, in nanoseconds since 1970.
+    pub from: Option<i64>,
+    /// When the instance after them was first seen. Stored, so that recording the gap again yields
+    /// the same gap.
+    pub to: i64,
+}
+
+/// The checkpoints, in a directory that only this collector uses. Clones share it.
+#[derive(Clone)]
+pub struct CheckpointStore(Arc<Inner>);
+
+struct Inner {
+    journal: Mutex<Journal>,
+    /// Keeps the directory locked.
+    _lock: File,
+}
+
+/// Checkpoints that are missing or older than they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// What happened, for the operator.
+    pub reason: String,
+    /// Where the damaged file is kept.
+    pub set_aside: Option<PathBuf>,
+}
+
+impl Checkpoint {
+    /// Creates the checkpoint of a new stream.
+    pub fn new(metadata: &StreamMetadata) -> Self {
+        Self {
+            stream: metadata.stream.to_string(),
+            app: metadata.app.to_string(),
+            process: metadata.process.clone(),
+            node: metadata.node.clone(),
+            accepted: None,
+            sent: None,
+            ended: false,
+            restarts: None,
+            expected: false,
+            unseen: None,
+        }
+    }
+
+    /// Creates the checkpoint of the instance's next stream. What is known of the instance is kept;
+    /// the gap of unseen instances has been recorded.
+    pub fn for_new_epoch(&self, metadata: &StreamMetadata) -> Self {
+        Self {
+            restarts: self.restarts,
+            expected: self.expected,
+            ..Self::new(metadata)
+        }
+    }
+
+    /// Returns the stored stream id.
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// Returns the last line that the bus may have.
+    pub fn last_sent(&self) -> Option<ResumePoint> {
+        self.sent.or(self.accepted)
+    }
+
+    /// Returns the metadata of the stream's batches, or `None` if the checkpoint is invalid.
+    pub fn metadata(&self) -> Option<StreamMetadata> {
+        Some(StreamMetadata {
+            app: self.app.parse::<AppName>().ok()?,
+            process: self.process.clone(),
+            stream: self.stream.parse::<StreamId>().ok()?,
+            node: self.node.clone(),
+            origin: "app".to_owned(),
+            fd: self.stream.split('/').nth(1).and_then(fd_of),
+            about: None,
+        })
+    }
+
+    /// Returns whether the checkpoint belongs to this stream.
+    pub fn is_for(&self, stream: &StreamId) -> bool {
+        self.stream == stream.as_str()
+    }
+}
+
+impl CheckpointStore {
+    /// Opens the directory and creates it if it does not exist. A directory with other content, or
+    /// with a temporary I/O error, is left unchanged. Blocks: call it at startup.
+    ///
+    /// # Errors
+    /// [`CollectorError::InUse`] if another collector uses the directory, [`CollectorError::Open`]
+    /// if it cannot be used.
+    pub fn open(dir: &Path, metrics: &Metrics) -> Result<(Self, Option<Damage>), CollectorError> {
+        let (lock, is_new) = directory::lock(dir)?;
+        let failures = metrics.checkpoint_write_failures.clone();
+        let opened = directory::set_aside_former_store(dir)
+            .and_then(|former| directory::remove_temporary_files(dir).map(|()| former))
+            .and_then(|former| Ok((former, Journal::open(dir, is_new, failures)?)));
+        let (former, (journal, damage)) = opened.map_err(|error| cannot_open(dir, error.to_string()))?;
+        let inner = Inner {
+            journal: Mutex::new(journal),
+            _lock: lock,
+        };
+        Ok((Self(Arc::new(inner)), former.or(damage)))
+    }
+
+    /// Returns all checkpoints. Unreadable ones are skipped with a warning.
+    pub fn all(&self) -> Vec<(InstanceKey, Checkpoint)> {
+        let decode = |(key, value): (&Vec<u8>, &Vec<u8>)| {
+            let (key, value) = (serde_json::from_slice(&key[1..]), serde_json::from_slice(value));
+            let checkpoint = key.ok().zip(value.ok());
+            if checkpoint.is_none() {
+                tracing::warn!("checkpoint unreadable, skipping it");
+            }
+            checkpoint
+        };
+        let journal = self.0.journal.lock();
+        let streams = journal.entries().range(vec![STREAMS]..vec![STREAMS + 1]);
+        streams.filter_map(decode).collect()
+    }
+
+    /// Returns the checkpoint of an instance, or `None` if there is none or it is unreadable.
+    pub fn get(&self, key: &InstanceKey) -> Option<Checkpoint> {
+        self.value(STREAMS, key)
+    }
+
+    /// Writes the checkpoint of an instance.
+    ///
+    /// A write error is logged and otherwise ignored: with the older checkpoint lines are sent
+    /// again or a gap is recorded, but sequence numbers are never reused for other lines.
+    pub fn save(&self, key: &InstanceKey, checkpoint: &Checkpoint) {
+        let (key, value) = (entry_key(STREAMS, key), encode(checkpoint));
+        self.0.journal.lock().set(key, value);
+    }
+
+    /// Deletes the checkpoint of an instance; that of standard output together with that of
+    /// standard error and the file checkpoint.
+    pub fn delete(&self, key: &InstanceKey) {
+        let mut journal = self.0.journal.lock();
+        journal.remove(&entry_key(STREAMS, key));
+        if key.fd() == Some(Fd::Out) {
+            journal.remove(&entry_key(STREAMS, &key.with_fd(Fd::Err)));
+            journal.remove(&entry_key(FILE_CHECKPOINTS, key));
+        }
+    }
+
+    /// Returns the file checkpoint of an instance, or `None` if there is none or it is unreadable.
+    pub fn file_checkpoint(&self, key: &InstanceKey) -> Option<FileCheckpoint> {
+        self.value(FILE_CHECKPOINTS, key)
+    }
+
+    /// Writes the file checkpoint of an instance.
+    ///
+    /// A write error is logged and otherwise ignored: with the older checkpoint more is read again,
+    /// or a gap is recorded if its file is gone.
+    pub fn save_file_checkpoint(&self, key: &InstanceKey, file_checkpoint: &FileCheckpoint) {
+        let (key, value) = (entry_key(FILE_CHECKPOINTS, key), encode(file_checkpoint));
+        self.0.journal.lock().set(key, value);
+    }
+
+    /// Writes all checkpoints if an earlier write has failed. Each write does so too, but the last
+    /// one may fail.
+    pub fn retry(&self) {
+        self.0.journal.lock().retry();
+    }
+
+    fn value<T: DeserializeOwned>(&self, table: u8, key: &InstanceKey) -> Option<T> {
+        let journal = self.0.journal.lock();
+        let value = journal.entries().get(&entry_key(table, key))?;
+        serde_json::from_slice(value).ok()
+    }
+}
+
+/// Encodes a checkpoint or its key.
+pub fn encode(value: &impl Serialize) -> Vec<u8> {
+    // Plain structs of strings and numbers always encode.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn entry_key(table: u8, key: &InstanceKey) -> Vec<u8> {
+    let mut out = vec![table];
+    out.extend(encode(key));
+    out
+}
+
+#[cfg(test)]
+mod full_disk_tests;
+#[cfg(test)]
+mod tests;
