@@ -79,7 +79,12 @@ impl Arguments {
             Engine::Embedded => "--engine embedded".to_owned(),
             Engine::PubSub => "--engine pubsub".to_owned(),
         });
-        let duration = self.duration.map(|time| format!("--duration {}", humantime::format_duration(time).to_string().replace(' ', "")));
+        let duration = self.duration.map(|time| {
+            format!(
+                "--duration {}",
+                humantime::format_duration(time).to_string().replace(' ', "")
+            )
+        });
         let containers = self.containers.map(|count| format!("--containers {count}"));
         let parts = [
             Some(format!("cargo simulate --seed {seed}")),

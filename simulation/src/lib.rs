@@ -2,8 +2,8 @@
 
 pub mod check;
 pub mod machine;
-pub mod pubsub;
 pub mod plan;
+pub mod pubsub;
 pub mod run;
 pub mod shrink;
 pub mod trace;

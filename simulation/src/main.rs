@@ -87,7 +87,12 @@ fn simulate(arguments: &Arguments) -> anyhow::Result<u64> {
 
 impl Totals {
     fn add(&mut self, report: &Report) {
-        let mut rules: Vec<_> = report.outcome.violations.iter().map(|violation| violation.rule).collect();
+        let mut rules: Vec<_> = report
+            .outcome
+            .violations
+            .iter()
+            .map(|violation| violation.rule)
+            .collect();
         rules.sort_unstable();
         rules.dedup();
         self.failing += u64::from(!rules.is_empty());
@@ -140,7 +145,12 @@ fn print(arguments: &Arguments, plan: &Plan, report: &Report, took: Duration) {
 
 fn print_trace(plan: &Plan, report: &Report) {
     for step in &plan.steps {
-        println!("  step {:>3} at {:>8.3}: {}", step.number, step.at.as_secs_f64(), step.action);
+        println!(
+            "  step {:>3} at {:>8.3}: {}",
+            step.number,
+            step.at.as_secs_f64(),
+            step.action
+        );
     }
     for entry in &report.trace {
         println!("{entry}");
@@ -163,7 +173,14 @@ fn print_shrunk(arguments: &Arguments, plan: Plan, report: Report, rule: Rule) -
     }
     let numbers: Vec<_> = shrunk.plan.steps.iter().map(|step| step.number.to_string()).collect();
     // A plan without steps cannot be asked for; no step has this number.
-    let keep = if numbers.is_empty() { "999999".to_owned() } else { numbers.join(",") };
-    println!("run it again: {} --keep {keep} --trace", arguments.command(shrunk.plan.seed));
+    let keep = if numbers.is_empty() {
+        "999999".to_owned()
+    } else {
+        numbers.join(",")
+    };
+    println!(
+        "run it again: {} --keep {keep} --trace",
+        arguments.command(shrunk.plan.seed)
+    );
     Ok(())
 }

@@ -36,6 +36,8 @@ struct Trace {
     start: Option<Instant>,
     entries: Vec<Entry>,
     hasher: DefaultHasher,
+    /// Whether entries are printed as they come, for a run that does not end.
+    is_live: bool,
 }
 
 thread_local! {
@@ -46,6 +48,7 @@ thread_local! {
 pub fn begin(start: Instant) {
     TRACE.set(Trace {
         start: Some(start),
+        is_live: std::env::var_os("SIMULATION_LIVE").is_some(),
         ..Trace::default()
     });
 }
@@ -77,11 +80,15 @@ pub fn record(part: &str, text: String) {
         if trace.entries.len() >= MAX_ENTRIES {
             trace.entries.drain(..MAX_ENTRIES / 2);
         }
-        trace.entries.push(Entry {
+        let entry = Entry {
             at,
             part: part.to_owned(),
             text,
-        });
+        };
+        if trace.is_live {
+            println!("{entry}");
+        }
+        trace.entries.push(entry);
     });
 }
 

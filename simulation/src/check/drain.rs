@@ -75,7 +75,10 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
             Some(_) if indexes.binary_search(&index).is_ok() => {}
             Some(last) => fail(
                 Rule::Order,
-                format!("{:?} (line {index}) arrives first behind line {last}", message.text),
+                format!(
+                    "{:?} (line {index}) arrives first behind line {last}",
+                    message.text.trim_end_matches('x')
+                ),
             ),
         }
     }

@@ -8,4 +8,4 @@ pub mod printed;
 pub mod tail;
 mod violation;
 
-pub use violation::{Rule, Violation};
+pub use violation::{Rule, Violation, limit};

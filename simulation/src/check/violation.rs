@@ -90,3 +90,17 @@ impl fmt::Display for Violation {
         write!(f, "{}: {}: {}", self.rule.name(), self.observer, self.detail)
     }
 }
+
+/// Keeps the first few violations of each rule: one fault can break a promise for every line.
+pub fn limit(violations: &mut Vec<Violation>) {
+    let all = std::mem::take(violations);
+    for violation in all {
+        let same = violations.iter().filter(|known| known.rule == violation.rule);
+        if same.count() < MAX_PER_RULE {
+            violations.push(violation);
+        }
+    }
+}
+
+/// How many violations of one rule are kept.
+const MAX_PER_RULE: usize = 4;

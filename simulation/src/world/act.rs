@@ -121,6 +121,7 @@ impl World {
             .network
             .set_reachable(self.hosts.receiver.address, true);
         self.node.end_faults();
+        self.services.end_faults();
         self.receiver.recover();
         self.clients.resume_all();
     }

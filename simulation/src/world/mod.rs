@@ -97,6 +97,7 @@ impl World {
         for panic in crate::run::take_panics() {
             violations.push(Violation::new(Rule::Panic, "code", panic));
         }
+        crate::check::limit(&mut violations);
         let printed = self.printed.lock().count();
         let (received, notices) = self.clients.summary();
         Outcome {

@@ -31,8 +31,12 @@ impl World {
                 violations.extend(self.check_histories(&histories));
                 return violations;
             }
-            let is_late = trace::elapsed() > since + QUIET_TIMEOUT;
-            if is_late || violations.iter().any(is_final) {
+            if violations.iter().any(is_final) {
+                // The others may still be mended by waiting.
+                violations.retain(is_final);
+                return violations;
+            }
+            if trace::elapsed() > since + QUIET_TIMEOUT {
                 return violations;
             }
             tokio::time::sleep(LOOK).await;

@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{hosts::Hosts, node::Node};
@@ -30,6 +30,8 @@ pub type Tamper = Box<dyn FnOnce(&Host) + Send>;
 /// All services.
 pub struct Services {
     all: Vec<Service>,
+    /// Whether services that are down start at once.
+    faults_ended: watch::Sender<bool>,
 }
 
 /// A service.
@@ -56,9 +58,17 @@ struct State {
 impl Services {
     /// Starts all services.
     pub fn start(plan: &Plan, hosts: &Hosts, node: &Node) -> Self {
+        let faults_ended = watch::Sender::new(false);
         let up = up::start(plan, node.service());
-        let all = vec![Service::start("up", Target::Collector, hosts, &hosts.server, up)];
-        Self { all }
+        let start =
+            |name, target, host, start| Service::start(name, target, (hosts, host), start, faults_ended.subscribe());
+        let all = vec![start("up", Target::Collector, &hosts.server, up)];
+        Self { all, faults_ended }
+    }
+
+    /// Starts what is down, and keeps it running.
+    pub fn end_faults(&self) {
+        self.faults_ended.send_replace(true);
     }
 
     /// Kills or stops a service, and starts it again.
@@ -80,16 +90,16 @@ impl Services {
         };
         self.all.iter().filter_map(failure).collect()
     }
-
-    /// Returns the running processes.
-    pub fn processes(&self) -> Vec<Arc<Process>> {
-        let process = |service: &Service| service.state.lock().process.clone();
-        self.all.iter().filter_map(process).collect()
-    }
 }
 
 impl Service {
-    fn start(name: &str, target: Target, hosts: &Hosts, host: &Host, start: Start) -> Self {
+    fn start(
+        name: &str,
+        target: Target,
+        (hosts, host): (&Hosts, &Host),
+        start: Start,
+        faults_ended: watch::Receiver<bool>,
+    ) -> Self {
         let (commands, receiver) = mpsc::unbounded_channel();
         let state = Arc::new(Mutex::new(State::default()));
         let runner = Runner {
@@ -99,6 +109,7 @@ impl Service {
             start,
             commands: receiver,
             state: Arc::clone(&state),
+            faults_ended,
         };
         tokio::spawn(runner.run());
         Self {
@@ -116,6 +127,7 @@ struct Runner {
     start: Start,
     commands: mpsc::UnboundedReceiver<Command>,
     state: Arc<Mutex<State>>,
+    faults_ended: watch::Receiver<bool>,
 }
 
 impl Runner {
@@ -124,7 +136,14 @@ impl Runner {
         loop {
             let down = self.run_once().await;
             self.state.lock().process = None;
-            tokio::time::sleep(down).await;
+            // At the end of the faults, or when the world is gone.
+            let ended = self.faults_ended.wait_for(|ended| *ended);
+            let _ = tokio::time::timeout(down, ended).await;
+            if *self.faults_ended.borrow() {
+                tokio::time::sleep(down.min(RESTART)).await;
+            }
+            // A process that does not run cannot be killed.
+            while self.commands.try_recv().is_ok() {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -45,6 +45,8 @@ pub struct Tail {
     server: SocketAddr,
     logs: Mutex<Vec<TailLog>>,
     is_broken: Notify,
+    /// Whether an answer without `follow` has come to its end.
+    is_answered: AtomicBool,
     /// Milliseconds of virtual time until which the client reads nothing.
     stalled_until: AtomicU64,
 }
@@ -99,6 +101,7 @@ impl Tail {
             server,
             logs: Mutex::default(),
             is_broken: Notify::new(),
+            is_answered: AtomicBool::new(false),
             stalled_until: AtomicU64::new(0),
         })
     }
@@ -128,7 +131,7 @@ impl Tail {
 
     /// Returns whether an answer without `follow` is complete.
     pub fn is_complete(&self) -> bool {
-        self.logs.lock().last().is_some_and(|log| log.is_complete)
+        self.is_answered.load(Ordering::Relaxed)
     }
 
     /// Reads until the answer is complete; with `follow` for ever.
@@ -137,9 +140,7 @@ impl Tail {
         loop {
             match self.read_once(&process, &mut cursor).await {
                 Ok(Ended::Complete) if !self.follow => {
-                    if let Some(log) = self.logs.lock().last_mut() {
-                        log.is_complete = true;
-                    }
+                    self.is_answered.store(true, Ordering::Relaxed);
                     trace::world(format!("{}: complete", self.name));
                     return;
                 }

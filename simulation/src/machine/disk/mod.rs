@@ -112,15 +112,13 @@ impl Disk {
         self.locks.lock().retain(|lock| *lock != (inode, process));
     }
 
-    /// Returns how many of `bytes` bytes can be written, and the error for the rest.
+    /// Returns whether `bytes` bytes can be written; if not, how many of them are, and the error.
     fn admit(&self, path: &Path, bytes: usize) -> Result<(), (usize, io::Error)> {
-        let faults = self.faults.lock();
-        faults
-            .write_error(path, &mut self.random.lock())
-            .map_or(Ok(()), |error| {
-                let written = self.random.lock().random_range(0..=bytes);
-                Err((written.min(bytes.saturating_sub(1)), error))
-            })
+        let random = &mut *self.random.lock();
+        match self.faults.lock().write_error(path, random) {
+            None => Ok(()),
+            Some(error) => Err((random.random_range(0..bytes.max(1)), error)),
+        }
     }
 
     pub(super) fn open(
