@@ -76,7 +76,7 @@ impl World {
             }),
             Fault::ApiBusy(time) => self.node.cause(FaultKind::ApiBusy { duration: time }),
             Fault::ExpireWatches => self.node.cause(FaultKind::ExpireWatches),
-            Fault::FreezeClock(time) => self.node.cause(FaultKind::FreezeClock { duration: time }),
+            Fault::FreezeClock(time) => self.node.freeze_clock(time),
             Fault::RemoveLog { container } => self.node.damage_log(container, true),
             Fault::TruncateLog { container } => self.node.damage_log(container, false),
             Fault::Interleave { container } => self.node.print_out_of_order(container),

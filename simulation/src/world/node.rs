@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,6 +27,12 @@ use crate::{
 /// Where the kubelet writes log files.
 pub const LOG_DIR: &str = "/var/log/pods";
 
+/// How often the kubelet looks at the sizes of logs.
+const ROTATION_CHECK: Duration = Duration::from_secs(5);
+
+/// Time between rotations in a row.
+const ROTATION_PAUSE: Duration = Duration::from_millis(700);
+
 /// The API as a client's transport.
 pub type Service = kubesim::ApiService;
 
@@ -35,6 +41,7 @@ pub struct Node {
     cluster: Arc<Cluster>,
     process: Arc<Process>,
     containers: Vec<Arc<Printer>>,
+    has_clock_fault: Arc<AtomicBool>,
 }
 
 /// A container that prints.
@@ -49,6 +56,10 @@ struct Printer {
     replaced: AtomicU32,
     /// Numbers the lines of all instances.
     lines: AtomicU32,
+    /// Bytes since the last look at the log's size.
+    bytes: AtomicU64,
+    /// Whether the runtime stamps lines by a clock that stands still, or out of order.
+    has_clock_fault: Arc<AtomicBool>,
 }
 
 impl Node {
@@ -62,13 +73,14 @@ impl Node {
             dir: (plan.source == Source::Files).then(|| LOG_DIR.into()),
             max_size: plan.rotate_bytes,
             max_files: plan.rotate_files,
-            check: Duration::from_secs(5),
+            check: ROTATION_CHECK,
             // Summer time in Berlin; the fault `winter-time` ends it.
             utc_offset: Some(SignedDuration::from_hours(2)),
         };
         let scenario = Scenario {
             seed: plan.seed,
-            rotate_bytes: usize::try_from(plan.rotate_bytes).unwrap_or(usize::MAX),
+            // The kubelet looks at sizes every few seconds, as `Printer::rotate_if_large` does.
+            rotate_bytes: usize::MAX,
             restart_backoff: Duration::from_secs(1),
             pods: plan
                 .containers
@@ -79,6 +91,7 @@ impl Node {
             ..Scenario::default()
         };
         let cluster = Arc::new(process.enter(|| kubesim::start_in_process(scenario))?);
+        let has_clock_fault = Arc::new(AtomicBool::new(false));
         let containers: Vec<_> = plan
             .containers
             .iter()
@@ -92,16 +105,22 @@ impl Node {
                     pod: Mutex::new(container.pod.clone()),
                     replaced: AtomicU32::new(0),
                     lines: AtomicU32::new(0),
+                    bytes: AtomicU64::new(0),
+                    has_clock_fault: Arc::clone(&has_clock_fault),
                 })
             })
             .collect();
         for container in &containers {
             process.spawn(Arc::clone(container).run(plan.duration));
+            if plan.source == Source::Api {
+                process.spawn(Arc::clone(container).rotate_if_large(plan.rotate_bytes));
+            }
         }
         Ok(Self {
             cluster,
             process,
             containers,
+            has_clock_fault,
         })
     }
 
@@ -143,6 +162,21 @@ impl Node {
         self.process.enter(|| container.print(50, 60));
     }
 
+    /// Lets the clock stand still for a time.
+    pub fn freeze_clock(&self, time: Duration) {
+        self.stamp_by_clock(time);
+        self.cause(FaultKind::FreezeClock { duration: time });
+    }
+
+    fn stamp_by_clock(&self, time: Duration) {
+        let has_fault = Arc::clone(&self.has_clock_fault);
+        has_fault.store(true, Ordering::Relaxed);
+        self.process.spawn(async move {
+            tokio::time::sleep(time).await;
+            has_fault.store(false, Ordering::Relaxed);
+        });
+    }
+
     /// Makes a container exit.
     pub fn exit(&self, container: usize, code: i32) {
         let Some(container) = self.containers.get(container).cloned() else {
@@ -179,22 +213,17 @@ impl Node {
         });
     }
 
-    /// Rotates all logs so many times in a row.
+    /// Rotates all logs so many times, one soon after the other.
     pub fn rotate(&self, times: u32) {
-        self.process.enter(|| {
-            for container in &self.containers {
-                let pod = container.pod.lock().clone();
+        for container in self.containers.iter().cloned() {
+            self.process.spawn(async move {
                 for _ in 0..times {
                     container.print(2, container.plan.bytes);
-                    let name = &container.plan.name;
-                    // A container that does not run has nothing to rotate.
-                    let _ = match container.source {
-                        Source::Api => self.cluster.rotate_log(&container.app, &pod, name),
-                        Source::Files => self.cluster.rotate_log_file(&container.app, &pod, name),
-                    };
+                    container.rotate();
+                    tokio::time::sleep(ROTATION_PAUSE).await;
                 }
-            }
-        });
+            });
+        }
     }
 
     /// Removes a container's log file, or truncates it.
@@ -218,10 +247,32 @@ impl Node {
 
 impl Printer {
     async fn run(self: Arc<Self>, duration: Duration) {
-        while trace::elapsed() < duration {
+        loop {
             tokio::time::sleep(self.plan.every).await;
+            if trace::elapsed() > duration {
+                return;
+            }
             self.print(self.plan.lines, self.plan.bytes);
         }
+    }
+
+    /// Rotates the log that the API serves when it has grown.
+    async fn rotate_if_large(self: Arc<Self>, limit: u64) {
+        loop {
+            tokio::time::sleep(ROTATION_CHECK).await;
+            if self.bytes.swap(0, Ordering::Relaxed) > limit {
+                self.rotate();
+            }
+        }
+    }
+
+    /// Rotates the log. A container that does not run has nothing to rotate.
+    fn rotate(&self) {
+        let (pod, name) = (self.pod.lock().clone(), &self.plan.name);
+        let _ = match self.source {
+            Source::Api => self.cluster.rotate_log(&self.app, &pod, name),
+            Source::Files => self.cluster.rotate_log_file(&self.app, &pod, name),
+        };
     }
 
     /// Prints lines, if the container runs.
@@ -233,16 +284,22 @@ impl Printer {
             format!("{head:x<width$}", width = bytes as usize)
         };
         let is_err = |number: u32| self.plan.stderr_every > 0 && number % self.plan.stderr_every == 0;
+        // A print takes a moment: its lines have different times, unless the clock is at fault.
+        let now = self.cluster.node_time();
+        let is_plain = !self.has_clock_fault.load(Ordering::Relaxed);
+        let time = |number: u32| is_plain.then(|| now + SignedDuration::from_micros(i64::from(number - first)));
         let wanted: Vec<_> = (first..first + lines)
             .map(|number| LogLine {
                 text: text(number).into_bytes(),
                 stderr: is_err(number),
-                time: None,
+                time: time(number),
             })
             .collect();
         let Ok(written) = self.cluster.write_log(&self.app, &pod, &self.plan.name, wanted) else {
             return;
         };
+        self.bytes
+            .fetch_add(u64::from(lines) * u64::from(bytes), Ordering::Relaxed);
         let instance = written.container_id.trim_start_matches("containerd://").to_owned();
         let mut printed = self.printed.lock();
         for (line, number) in written.lines.iter().zip(first..) {
