@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use clap::Parser;
-use simulation::plan::{Engine, Kind, Options, Source};
+use simulation::{
+    known::{KNOWN_FAULTS, KnownFault},
+    plan::{Engine, Kind, Options, Source},
+};
 
 /// Run simulations and report broken promises
 ///
@@ -29,6 +32,12 @@ pub struct Arguments {
     /// The only kinds of faults
     #[arg(long, value_delimiter = ',', value_parser = parse_kind)]
     only: Vec<Kind>,
+    /// Known faults whose kinds of faults are left out, or `all`
+    #[arg(long, value_delimiter = ',', value_parser = parse_known)]
+    avoid: Vec<Avoid>,
+    /// Run the examples of all known faults; fail if one keeps every promise
+    #[arg(long)]
+    pub known: bool,
     /// Numbers of the only steps of the plan to carry out
     #[arg(long, value_delimiter = ',')]
     pub keep: Vec<usize>,
@@ -62,6 +71,7 @@ impl Arguments {
             source: self.source,
             engine: self.engine,
             containers: self.containers,
+            avoid: self.avoid.iter().flat_map(|avoid| avoid.0).collect(),
         }
     }
 
@@ -71,6 +81,12 @@ impl Arguments {
             let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
             (!names.is_empty()).then(|| format!("--{flag} {}", names.join(",")))
         };
+        let avoided: Vec<_> = self
+            .avoid
+            .iter()
+            .flat_map(|avoid| avoid.0)
+            .map(|fault| fault.name)
+            .collect();
         let source = self.source.map(|source| match source {
             Source::Api => "--source api".to_owned(),
             Source::Files => "--source files".to_owned(),
@@ -91,6 +107,7 @@ impl Arguments {
             duration,
             kinds("without", &self.without),
             kinds("only", &self.only),
+            (!avoided.is_empty()).then(|| format!("--avoid {}", avoided.join(","))),
             source,
             engine,
             containers,
@@ -102,6 +119,19 @@ impl Arguments {
 fn parse_kind(name: &str) -> Result<Kind, String> {
     let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
     Kind::parse(name).ok_or_else(|| format!("unknown kind of fault; use one of {}", names.join(", ")))
+}
+
+/// Known faults to avoid.
+#[derive(Clone, Copy)]
+struct Avoid(&'static [KnownFault]);
+
+fn parse_known(name: &str) -> Result<Avoid, String> {
+    if name == "all" {
+        return Ok(Avoid(KNOWN_FAULTS));
+    }
+    let found = KnownFault::parse(name).map(|fault| Avoid(std::slice::from_ref(fault)));
+    let names: Vec<_> = KNOWN_FAULTS.iter().map(|fault| fault.name).collect();
+    found.ok_or_else(|| format!("unknown fault; use all, or some of {}", names.join(", ")))
 }
 
 fn parse_source(name: &str) -> Result<Source, &'static str> {

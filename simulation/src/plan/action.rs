@@ -79,11 +79,16 @@ pub enum Action {
 }
 
 impl Action {
-    /// Returns the kind of the fault, if it is one.
+    /// Returns the kind; what clients ask for has none.
     pub fn kind(&self) -> Option<Kind> {
         match self {
+            Self::Burst { .. } => Some(Kind::Burst),
+            Self::Exit { .. } => Some(Kind::Exit),
+            Self::Replace { .. } => Some(Kind::Replace),
+            Self::BreakTail { .. } => Some(Kind::BreakTail),
+            Self::StallTail { .. } => Some(Kind::StallTail),
+            Self::OpenTail { .. } | Self::ReadHistory { .. } => None,
             Self::Fault(fault) => Some(fault.kind()),
-            _ => None,
         }
     }
 }

@@ -169,10 +169,16 @@ pub enum Fault {
     BusErrors(Duration),
 }
 
-/// The kinds of faults.
+/// The kinds of what happens: six of ordinary life, then the faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "they are named like the faults")]
 pub enum Kind {
+    Burst,
+    Exit,
+    Replace,
+    BreakTail,
+    StallTail,
+    SmallLogs,
     Kill,
     KillAtStep,
     PowerLoss,
@@ -215,7 +221,13 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 44] = [
+        Self::Burst,
+        Self::Exit,
+        Self::Replace,
+        Self::BreakTail,
+        Self::StallTail,
+        Self::SmallLogs,
         Self::Kill,
         Self::KillAtStep,
         Self::PowerLoss,
@@ -256,9 +268,20 @@ impl Kind {
         Self::BusErrors,
     ];
 
+    /// Returns whether it is a fault, and not ordinary life.
+    pub fn is_fault(self) -> bool {
+        self > Self::SmallLogs
+    }
+
     /// Returns the name in traces and on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Burst => "burst",
+            Self::Exit => "exit",
+            Self::Replace => "replace",
+            Self::BreakTail => "break-tail",
+            Self::StallTail => "stall-tail",
+            Self::SmallLogs => "small-logs",
             Self::Kill => "kill",
             Self::KillAtStep => "kill-at-step",
             Self::PowerLoss => "power-loss",

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
+use crate::known::KnownFault;
+
 use super::{
-    Action, ContainerPlan, Engine, Plan, Source, Step, TailFormat,
+    Action, ContainerPlan, Engine, LARGE_LOG, Plan, Source, Step, TailFormat,
     fault::{Damage, Fault, Kill, Kind, StateFile, Target},
 };
 
@@ -24,6 +26,8 @@ pub struct Options {
     pub engine: Option<Engine>,
     /// The number of containers.
     pub containers: Option<usize>,
+    /// Known faults that plans must not show.
+    pub avoid: Vec<&'static KnownFault>,
 }
 
 /// Generates the plan of a seed.
@@ -53,17 +57,21 @@ impl Generator<'_> {
         let containers: Vec<_> = (0..self.options.containers.unwrap_or(count))
             .map(|index| self.container(index))
             .collect();
-        let rotate_bytes = *[4 << 10, 32 << 10, 256 << 10, 10 << 20]
-            .choose(&mut self.random)
-            .unwrap_or(&4096);
+        let sizes = [4 << 10, 32 << 10, 256 << 10, LARGE_LOG];
+        let rotate_bytes = *sizes.choose(&mut self.random).unwrap_or(&LARGE_LOG);
+        let has_small_logs = self.is_wanted(Kind::SmallLogs, source, engine);
+        let rotate_bytes = if has_small_logs { rotate_bytes } else { LARGE_LOG };
         let mut steps = self.clients(containers.len(), duration);
+        let is_wanted = |action: &Action| action.kind().is_none_or(|kind| self.is_wanted(kind, source, engine));
+        steps.retain(|(_, action)| is_wanted(action));
         // Few kinds in a run: their effects can be told apart, and rare combinations still occur.
         let kinds = self.kinds(source, engine);
         let rate = self.random.random_range(6..20);
         let faults = u32::try_from(duration.as_secs() / rate).unwrap_or(u32::MAX);
         for _ in 0..faults {
-            if let Some(kind) = kinds.choose(&mut self.random) {
-                let fault = self.fault(*kind, containers.len());
+            if let Some(kind) = kinds.choose(&mut self.random)
+                && let Some(fault) = self.fault(*kind, containers.len())
+            {
                 steps.push((self.moment(duration), Action::Fault(fault)));
             }
         }
@@ -157,7 +165,8 @@ impl Generator<'_> {
             _ => true,
         };
         let is_chosen = |kind: &Kind| {
-            !self.options.without.contains(kind) && (self.options.only.is_empty() || self.options.only.contains(kind))
+            let is_asked_for = self.options.only.is_empty() || self.options.only.contains(kind);
+            kind.is_fault() && is_asked_for && self.is_wanted(*kind, source, engine)
         };
         let mut kinds: Vec<_> = Kind::ALL.into_iter().filter(applies).filter(is_chosen).collect();
         let wanted = self.random.random_range(1..6);
@@ -167,6 +176,16 @@ impl Generator<'_> {
         }
         kinds.sort_unstable();
         kinds
+    }
+
+    /// Returns whether a kind is not left out.
+    fn is_wanted(&self, kind: Kind, source: Source, engine: Engine) -> bool {
+        let avoided = self
+            .options
+            .avoid
+            .iter()
+            .filter(|fault| fault.applies_to(source, engine));
+        !self.options.without.contains(&kind) && !avoided.flat_map(|fault| fault.kinds).any(|avoided| *avoided == kind)
     }
 
     fn seconds(&mut self, from: u64, to: u64) -> Duration {
@@ -192,9 +211,13 @@ impl Generator<'_> {
         if self.random.random_bool(0.5) { size } else { -size }
     }
 
-    fn fault(&mut self, kind: Kind, containers: usize) -> Fault {
+    /// Draws a fault of a kind; `None` if it is ordinary life.
+    fn fault(&mut self, kind: Kind, containers: usize) -> Option<Fault> {
         let container = self.random.random_range(0..containers);
-        match kind {
+        let fault = match kind {
+            Kind::Burst | Kind::Exit | Kind::Replace | Kind::BreakTail | Kind::StallTail | Kind::SmallLogs => {
+                return None;
+            }
             Kind::Kill | Kind::KillAtStep | Kind::PowerLoss | Kind::Shutdown => self.kill(kind),
             Kind::Damage => self.damage(),
             Kind::NodeClock => Fault::NodeClock {
@@ -241,7 +264,8 @@ impl Generator<'_> {
             Kind::BusDown => Fault::BusDown(self.time()),
             Kind::BusDisorder => Fault::BusDisorder(self.seconds(5, 40)),
             Kind::BusErrors => Fault::BusErrors(self.time()),
-        }
+        };
+        Some(fault)
     }
 
     fn kill(&mut self, kind: Kind) -> Fault {

@@ -11,6 +11,9 @@ pub use action::{Action, Step, TailFormat};
 pub use fault::{Damage, Fault, Kill, Kind, StateFile, Target};
 pub use generate::{Options, generate};
 
+/// Size at which logs are rotated if they are not [`Kind::SmallLogs`]: the kubelet's default.
+pub const LARGE_LOG: u64 = 10 << 20;
+
 /// How the collector reads containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -77,9 +80,12 @@ impl Plan {
         self.steps.retain(|step| numbers.contains(&step.number));
     }
 
-    /// Returns the kinds of faults in the plan.
+    /// Returns the kinds of what happens in the plan.
     pub fn kinds(&self) -> Vec<Kind> {
         let mut kinds: Vec<_> = self.steps.iter().filter_map(|step| step.action.kind()).collect();
+        if self.rotate_bytes < LARGE_LOG {
+            kinds.push(Kind::SmallLogs);
+        }
         kinds.sort_unstable();
         kinds.dedup();
         kinds

@@ -1,0 +1,93 @@
+//! Faults of the product that are known and not mended yet.
+//!
+//! Each has a plan that shows it: `--known` runs all of them, and reports one that keeps every
+//! promise, because its entry must go. `--avoid` leaves out the kinds of faults that show it, so
+//! that the most frequent ones do not hide the others.
+
+use crate::{
+    check::{Rule, Violation},
+    plan::{self, Engine, Kind, Options, Plan, Source},
+};
+
+/// A known fault.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownFault {
+    /// The name.
+    pub name: &'static str,
+    /// What goes wrong.
+    pub what: &'static str,
+    /// The promises that it breaks.
+    pub rules: &'static [Rule],
+    /// It shows only in plans with one of these kinds.
+    pub kinds: &'static [Kind],
+    /// It shows only with this source.
+    pub source: Option<Source>,
+    /// It shows only on this bus.
+    pub engine: Option<Engine>,
+    /// A plan that shows it.
+    pub example: Example,
+}
+
+/// A plan as arguments of the command line.
+#[derive(Clone, Copy, Debug)]
+pub struct Example {
+    /// The seed.
+    pub seed: u64,
+    /// The only kinds of faults; empty: all.
+    pub only: &'static [Kind],
+    /// The numbers of the steps; empty: all.
+    pub keep: &'static [usize],
+}
+
+/// All known faults.
+pub const KNOWN_FAULTS: &[KnownFault] = &[];
+
+impl KnownFault {
+    /// Returns the fault of this name.
+    pub fn parse(name: &str) -> Option<&'static Self> {
+        KNOWN_FAULTS.iter().find(|fault| fault.name == name)
+    }
+
+    /// Returns whether plans with this source and bus can show it.
+    pub fn applies_to(&self, source: Source, engine: Engine) -> bool {
+        self.source.is_none_or(|only| only == source) && self.engine.is_none_or(|only| only == engine)
+    }
+
+    /// Returns whether it can be the cause of a violation in a plan.
+    pub fn explains(&self, violation: &Violation, plan: &Plan) -> bool {
+        let has_kind = plan.kinds().iter().any(|kind| self.kinds.contains(kind));
+        self.applies_to(plan.source, plan.engine) && has_kind && self.rules.contains(&violation.rule)
+    }
+
+    /// Returns the plan that shows it.
+    pub fn example(&self) -> Plan {
+        let options = Options {
+            only: self.example.only.to_vec(),
+            source: self.source,
+            engine: self.engine,
+            ..Options::default()
+        };
+        let mut plan = plan::generate(self.example.seed, &options);
+        if !self.example.keep.is_empty() {
+            plan.keep(self.example.keep);
+        }
+        plan
+    }
+}
+
+/// Returns the names of known faults that can be the cause of every violation of a plan; empty if
+/// one has another cause.
+pub fn explain(violations: &[Violation], plan: &Plan) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for violation in violations {
+        let causes = KNOWN_FAULTS.iter().filter(|fault| fault.explains(violation, plan));
+        let before = names.len();
+        names.extend(causes.map(|fault| fault.name));
+        if names.len() == before {
+            return Vec::new();
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
