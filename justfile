@@ -35,6 +35,10 @@ test:
 test-all:
     .ci/run tools static test
 
+# The data path on virtual time, with faults from seeds
+simulate:
+    .ci/run simulation
+
 # Advisories, licenses and banned crates (needs cargo-deny)
 deny:
     cargo deny check

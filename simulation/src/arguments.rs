@@ -38,8 +38,8 @@ pub struct Arguments {
     /// Run the examples of all known faults; fail if one keeps every promise
     #[arg(long)]
     pub known: bool,
-    /// Numbers of the only steps of the plan to carry out
-    #[arg(long, value_delimiter = ',')]
+    /// Numbers of the only steps of the plan to carry out, or `none`
+    #[arg(long, value_delimiter = ',', value_parser = parse_step)]
     pub keep: Vec<usize>,
     /// `api` or `files`
     #[arg(long, value_parser = parse_source)]
@@ -59,6 +59,15 @@ pub struct Arguments {
     /// Print only seeds that break a promise
     #[arg(long)]
     pub quiet: bool,
+    /// End with the first seed that breaks a promise
+    #[arg(long)]
+    pub until_failure: bool,
+    /// Run each seed twice and compare the traces
+    #[arg(long)]
+    pub twice: bool,
+    /// Print which notices and rare branches were reached
+    #[arg(long)]
+    pub coverage: bool,
 }
 
 impl Arguments {
@@ -87,14 +96,8 @@ impl Arguments {
             .flat_map(|avoid| avoid.0)
             .map(|fault| fault.name)
             .collect();
-        let source = self.source.map(|source| match source {
-            Source::Api => "--source api".to_owned(),
-            Source::Files => "--source files".to_owned(),
-        });
-        let engine = self.engine.map(|engine| match engine {
-            Engine::Embedded => "--engine embedded".to_owned(),
-            Engine::PubSub => "--engine pubsub".to_owned(),
-        });
+        let source = self.source.map(|source| format!("--source {}", source.name()));
+        let engine = self.engine.map(|engine| format!("--engine {}", engine.name()));
         let duration = self.duration.map(|time| {
             format!(
                 "--duration {}",
@@ -132,6 +135,16 @@ fn parse_known(name: &str) -> Result<Avoid, String> {
     let found = KnownFault::parse(name).map(|fault| Avoid(std::slice::from_ref(fault)));
     let names: Vec<_> = KNOWN_FAULTS.iter().map(|fault| fault.name).collect();
     found.ok_or_else(|| format!("unknown fault; use all, or some of {}", names.join(", ")))
+}
+
+/// Parses the number of a step. No step has the number of `none`.
+fn parse_step(text: &str) -> Result<usize, String> {
+    match text {
+        "none" => Ok(usize::MAX),
+        _ => text
+            .parse()
+            .map_err(|_| "expected the number of a step, or none".to_owned()),
+    }
 }
 
 fn parse_source(name: &str) -> Result<Source, &'static str> {

@@ -1,6 +1,7 @@
 //! Runs the whole data path on virtual time, with faults from a seed, and checks every promise.
 
 pub mod check;
+pub mod coverage;
 pub mod known;
 pub mod machine;
 pub mod plan;

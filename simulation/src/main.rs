@@ -1,21 +1,22 @@
-//! The command line: run a seed, many seeds, or a failing seed made smaller.
+//! The command line: run a seed, many seeds, or the examples of known faults.
 
 mod arguments;
+mod report;
 
 use std::{
-    collections::BTreeMap,
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use arguments::Arguments;
 use clap::Parser;
+use report::Totals;
 use simulation::{
-    check::Rule,
+    known::KNOWN_FAULTS,
     plan::{self, Plan},
     run::{self, Report},
     shrink,
@@ -23,7 +24,12 @@ use simulation::{
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match simulate(&arguments) {
+    let done = if arguments.known {
+        run_known()
+    } else {
+        run_seeds(&arguments)
+    };
+    match done {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
@@ -33,41 +39,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// Totals of all seeds.
-#[derive(Default)]
-struct Totals {
-    failing: u64,
-    printed: usize,
-    virtual_time: Duration,
-    rules: BTreeMap<Rule, u64>,
-}
-
-/// Runs the seeds. Returns how many broke a promise.
-fn simulate(arguments: &Arguments) -> anyhow::Result<u64> {
+/// Runs the seeds. Returns how many broke a promise that no known fault explains.
+fn run_seeds(arguments: &Arguments) -> anyhow::Result<u64> {
     let next = AtomicU64::new(arguments.seed);
     let totals = Mutex::new(Totals::default());
     let started = Instant::now();
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= arguments.seed + arguments.seeds {
+            let is_over = arguments.until_failure && totals.lock().is_ok_and(|totals| totals.failing() > 0);
+            if is_over || seed >= arguments.seed + arguments.seeds {
                 return anyhow::Ok(());
             }
-            let mut plan = plan::generate(seed, &arguments.options());
-            if !arguments.keep.is_empty() {
-                plan.keep(&arguments.keep);
-            }
-            let started = Instant::now();
-            let report = run::run(plan.clone())?;
-            let took = started.elapsed();
-            let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
-            totals.add(&report);
-            print(arguments, &plan, &report, took);
-            drop(totals);
-            if let (true, Some(first)) = (arguments.shrink, report.outcome.violations.first()) {
-                let rule = first.rule;
-                print_shrunk(arguments, plan, report, rule)?;
-            }
+            run_seed(arguments, seed, &totals)?;
         }
     };
     std::thread::scope(|scope| {
@@ -82,105 +66,69 @@ fn simulate(arguments: &Arguments) -> anyhow::Result<u64> {
     if arguments.seeds > 1 {
         totals.print(arguments.seeds, started.elapsed());
     }
-    Ok(totals.failing)
+    if arguments.coverage {
+        totals.print_coverage()?;
+    }
+    Ok(totals.failing())
 }
 
-impl Totals {
-    fn add(&mut self, report: &Report) {
-        let mut rules: Vec<_> = report
-            .outcome
-            .violations
-            .iter()
-            .map(|violation| violation.rule)
-            .collect();
-        rules.sort_unstable();
-        rules.dedup();
-        self.failing += u64::from(!rules.is_empty());
-        self.printed += report.outcome.printed;
-        self.virtual_time += report.virtual_time;
-        for rule in rules {
-            *self.rules.entry(rule).or_default() += 1;
+fn run_seed(arguments: &Arguments, seed: u64, totals: &Mutex<Totals>) -> anyhow::Result<()> {
+    let mut plan = plan::generate(seed, &arguments.options());
+    if !arguments.keep.is_empty() {
+        plan.keep(&arguments.keep);
+    }
+    let started = Instant::now();
+    let report = run::run(plan.clone())?;
+    let took = started.elapsed();
+    if arguments.twice {
+        check_twice(&plan, &report)?;
+    }
+    let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_failing = totals.add(&plan, &report);
+    report::print(arguments, &plan, &report, took);
+    drop(totals);
+    match report.outcome.violations.first() {
+        Some(first) if arguments.shrink && is_failing => {
+            let rule = first.rule;
+            let steps = plan.steps.len();
+            let shrunk = shrink::shrink(plan, report, rule)?;
+            report::print_shrunk(arguments, &shrunk, steps, rule);
         }
+        _ => {}
     }
-
-    fn print(&self, seeds: u64, took: Duration) {
-        println!(
-            "{} of {seeds} seeds broke a promise; {} lines, {:.1} simulated hours in {:.0} s",
-            self.failing,
-            self.printed,
-            self.virtual_time.as_secs_f64() / 3600.0,
-            took.as_secs_f64()
-        );
-        for (rule, seeds) in &self.rules {
-            println!("  {}: {seeds} seeds", rule.name());
-        }
-    }
-}
-
-fn print(arguments: &Arguments, plan: &Plan, report: &Report, took: Duration) {
-    let outcome = &report.outcome;
-    let is_ok = outcome.violations.is_empty();
-    if is_ok && arguments.quiet {
-        return;
-    }
-    println!(
-        "seed {}: {}, {:?}, {:.0} s in {:.2} s, {} lines printed, {} received, {} steps, trace {:016x}",
-        plan.seed,
-        if is_ok { "ok" } else { "FAILED" },
-        plan.source,
-        report.virtual_time.as_secs_f64(),
-        took.as_secs_f64(),
-        outcome.printed,
-        outcome.received,
-        plan.steps.len(),
-        report.hash
-    );
-    if arguments.trace {
-        print_trace(plan, report);
-    }
-    for violation in &outcome.violations {
-        println!("  {violation}");
-    }
-}
-
-fn print_trace(plan: &Plan, report: &Report) {
-    for step in &plan.steps {
-        println!(
-            "  step {:>3} at {:>8.3}: {}",
-            step.number,
-            step.at.as_secs_f64(),
-            step.action
-        );
-    }
-    for entry in &report.trace {
-        println!("{entry}");
-    }
-}
-
-/// Makes a failing plan smaller and prints it with its trace, and how to run it again.
-fn print_shrunk(arguments: &Arguments, plan: Plan, report: Report, rule: Rule) -> anyhow::Result<()> {
-    let steps = plan.steps.len();
-    let shrunk = shrink::shrink(plan, report, rule)?;
-    println!(
-        "{} of {steps} steps still break the promise {} ({} runs):",
-        shrunk.plan.steps.len(),
-        rule.name(),
-        shrunk.runs
-    );
-    print_trace(&shrunk.plan, &shrunk.report);
-    for violation in &shrunk.report.outcome.violations {
-        println!("  {violation}");
-    }
-    let numbers: Vec<_> = shrunk.plan.steps.iter().map(|step| step.number.to_string()).collect();
-    // A plan without steps cannot be asked for; no step has this number.
-    let keep = if numbers.is_empty() {
-        "999999".to_owned()
-    } else {
-        numbers.join(",")
-    };
-    println!(
-        "run it again: {} --keep {keep} --trace",
-        arguments.command(shrunk.plan.seed)
-    );
     Ok(())
+}
+
+/// Runs a plan again.
+///
+/// # Errors
+/// Something else happens.
+fn check_twice(plan: &Plan, report: &Report) -> anyhow::Result<()> {
+    let again = run::run(plan.clone())?;
+    if again.hash == report.hash {
+        return Ok(());
+    }
+    let mut pairs = report.trace.iter().zip(&again.trace);
+    let different = pairs.find(|(one, other)| one.to_string() != other.to_string());
+    let (one, other) = different.map_or_else(Default::default, |(one, other)| (one.to_string(), other.to_string()));
+    anyhow::bail!("seed {} has two traces:\n{one}\n{other}", plan.seed)
+}
+
+/// Runs the examples of known faults. Returns how many keep every promise.
+fn run_known() -> anyhow::Result<u64> {
+    let mut mended = 0;
+    for fault in KNOWN_FAULTS {
+        let report = run::run(fault.example())?;
+        let mut violations = report.outcome.violations.iter();
+        if violations.any(|violation| fault.rules.contains(&violation.rule)) {
+            println!("{}: open", fault.name);
+        } else {
+            println!(
+                "{}: its example keeps every promise; remove it from known.rs",
+                fault.name
+            );
+            mended += 1;
+        }
+    }
+    Ok(mended)
 }

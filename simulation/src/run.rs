@@ -1,6 +1,6 @@
 //! Runs one plan on a thread of its own.
 
-use std::{cell::RefCell, panic, sync::Once, time::Duration};
+use std::{cell::RefCell, collections::BTreeSet, panic, sync::Once, time::Duration};
 
 use anyhow::Context;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt};
@@ -25,6 +25,8 @@ pub struct Report {
     pub hash: u64,
     /// How much time passed in the simulation.
     pub virtual_time: Duration,
+    /// The rare branches of the product that were reached.
+    pub probes: BTreeSet<&'static str>,
 }
 
 thread_local! {
@@ -78,6 +80,7 @@ fn run_here(plan: Plan) -> anyhow::Result<Report> {
                 trace,
                 hash,
                 virtual_time,
+                probes: system::simulation::take_probes(),
             })
         });
         // Tasks that are left have nobody to tell.

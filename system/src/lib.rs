@@ -14,3 +14,19 @@ pub mod random;
 pub mod simulation;
 pub mod task;
 pub mod watch;
+
+/// Marks a rare branch, so that simulations show whether they reach it. Nothing without the feature
+/// `simulation`.
+#[macro_export]
+macro_rules! probe {
+    ($name:literal) => {
+        $crate::reach($name)
+    };
+}
+
+#[doc(hidden)]
+#[inline]
+pub fn reach(_name: &'static str) {
+    #[cfg(feature = "simulation")]
+    simulation::reach(_name);
+}

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -128,7 +129,18 @@ pub trait Acceptor: Send + Sync {
 }
 
 thread_local! {
+    static PROBES: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
     static CURRENT: RefCell<Option<Arc<dyn Machine>>> = const { RefCell::new(None) };
+}
+
+/// Records that a probe was reached; see [`probe!`](crate::probe).
+pub fn reach(name: &'static str) {
+    PROBES.with_borrow_mut(|probes| probes.insert(name));
+}
+
+/// Returns the probes that this thread has reached since the last call.
+pub fn take_probes() -> BTreeSet<&'static str> {
+    PROBES.take()
 }
 
 /// Returns the machine that the current task runs on; `None` outside a simulation.

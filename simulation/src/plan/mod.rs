@@ -23,6 +23,16 @@ pub enum Source {
     Files,
 }
 
+impl Source {
+    /// Returns the name in traces and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Files => "files",
+        }
+    }
+}
+
 /// Which bus carries the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -30,6 +40,16 @@ pub enum Engine {
     Embedded,
     /// The model of Pub/Sub: collector, streamers and sinks are processes of their own.
     PubSub,
+}
+
+impl Engine {
+    /// Returns the name in traces and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::PubSub => "pubsub",
+        }
+    }
 }
 
 /// A container that prints.
