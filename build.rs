@@ -1,5 +1,10 @@
 //! Sets `VERSION_WITH_COMMIT`: the package version and, where it is known, the git commit.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a build script runs on the developer's machine"
+)]
+
 use std::{
     env,
     path::{Path, PathBuf},

@@ -27,6 +27,10 @@ links:
 tls:
     .ci/run tls
 
+# The product is built without the seams of the simulation
+features:
+    .ci/run features
+
 # Tests; those whose external tools are missing are skipped
 test:
     cargo test --workspace

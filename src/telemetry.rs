@@ -6,9 +6,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::console;
 
-/// Default filter of the services. The events of the embedded store and of the Kubernetes client
-/// are left out: the collector reports their failures itself.
-pub(crate) const SERVICE_FILTER: &str = "warn,tributary=info,collector=info,streamer=info,bus=info,kube_client=off,kube_runtime=off";
+/// Default filter of the services. The events of the Kubernetes client are left out: the collector
+/// reports its failures itself.
+pub(crate) const SERVICE_FILTER: &str =
+    "warn,tributary=info,collector=info,streamer=info,bus=info,kube_client=off,kube_runtime=off";
 
 /// Default filter of commands that are used at a terminal.
 pub(crate) const COMMAND_FILTER: &str = "warn,kube_client=off,kube_runtime=off";

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use system::net::{self, SocketOptions, TcpListener, TcpStream};
-use system::watch;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 

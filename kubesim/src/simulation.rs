@@ -7,8 +7,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use system::collections::HashMap;
 use system::task::Spawner;
-use system::watch;
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

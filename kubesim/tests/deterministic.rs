@@ -65,11 +65,10 @@ fn run(seed: u64) -> Observed {
 }
 
 fn on_paused_time<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(b"kubesim"));
+    let runtime = builder.enable_all().start_paused(true).build().unwrap();
     runtime.block_on(future)
 }
 
@@ -163,12 +162,18 @@ fn two_runs_with_one_seed_are_the_same() {
     assert_ne!(first, run(8).0);
 }
 
+/// Tokio's watch channel wakes its receivers in random order; the seed of its random numbers can be
+/// set with `--cfg tokio_unstable` only.
 #[test]
-fn clients_of_one_log_wake_in_the_same_order() {
+fn all_clients_of_one_log_wake_and_with_a_seed_in_the_same_order() {
     let first = on_paused_time(order_of_broken_follows());
-    assert_eq!(first.len(), 10);
-    for _ in 0..5 {
-        assert_eq!(on_paused_time(order_of_broken_follows()), first);
+    let mut numbers = first.clone();
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..10));
+    if cfg!(tokio_unstable) {
+        for _ in 0..5 {
+            assert_eq!(on_paused_time(order_of_broken_follows()), first);
+        }
     }
 }
 

@@ -13,7 +13,6 @@ pub mod random;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod task;
-pub mod watch;
 
 /// Marks a rare branch, so that simulations show whether they reach it. Nothing without the feature
 /// `simulation`.

@@ -48,6 +48,10 @@ impl FullDisk {
 }
 
 impl Machine for FullDisk {
+    fn name(&self) -> &str {
+        "full-disk"
+    }
+
     fn wall(&self) -> Duration {
         Duration::from_secs(1_790_000_000)
     }

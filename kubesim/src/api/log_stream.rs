@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use system::clock::{Instant, since};
-use system::watch::Receiver;
+use tokio::sync::watch::Receiver;
 use tokio::time::sleep;
 
 use super::log_options::{LogOptions, Since};

@@ -7,7 +7,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Value, json};
-use system::watch::Receiver;
+use tokio::sync::watch::Receiver;
 
 use super::list_page::{Page, list_page};
 use super::query::Query;

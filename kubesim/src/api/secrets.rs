@@ -7,7 +7,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
-use system::watch::Receiver;
+use tokio::sync::watch::Receiver;
 
 use super::query::Query;
 use super::response::{ResponseFormat, SimState, json_response, ok_json};

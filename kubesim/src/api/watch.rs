@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream;
 use serde_json::{Value, json};
 use system::clock::{Instant, steady};
-use system::watch::Receiver;
+use tokio::sync::watch::Receiver;
 use tokio::time::sleep_until;
 
 use super::list_page::parse_version;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use system::clock::Instant;
-use system::watch;
+use tokio::sync::watch;
 
 use super::clock::{LineTime, LogClock};
 use super::cri_files::CriLogFiles;

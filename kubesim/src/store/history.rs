@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use system::watch;
+use tokio::sync::watch;
 
 /// Resource versions and recent changes. The owner protects it with the lock of its objects.
 pub(crate) struct History<T> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use system::clock::{Instant, steady};
-use system::watch;
+use tokio::sync::watch;
 
 use super::history::{Change, History, VersionTooOld};
 use super::pod::{Pod, PodKey};

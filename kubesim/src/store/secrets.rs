@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use system::watch;
+use tokio::sync::watch;
 
 use super::history::{Change, History, VersionTooOld};
 use super::write_error::WriteError;

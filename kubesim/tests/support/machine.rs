@@ -40,6 +40,10 @@ impl TestMachine {
 }
 
 impl Machine for TestMachine {
+    fn name(&self) -> &str {
+        "node"
+    }
+
     fn wall(&self) -> Duration {
         Duration::from_secs(1_790_000_000) + self.start.elapsed()
     }
