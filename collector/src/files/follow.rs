@@ -273,6 +273,8 @@ impl FileFollower {
                     self.flush_frames(&mut reading.tail);
                     self.gap = self.gap.or(Some(PendingGap::Rotated));
                 }
+                // The node may remove the file of the stored checkpoint.
+                self.checkpointer.request_soon();
                 // Opens files beyond the limit of held ones.
                 reading.scan();
                 reading.quiet_since = steady();
