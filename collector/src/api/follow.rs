@@ -67,6 +67,16 @@ pub struct Follower {
     pub is_active: bool,
     /// The follow that was open when the container terminated; read only if the plain read fails.
     pub open_follow: Option<LogBody>,
+    /// The same while the log of the terminated container is read, if the follow had delivered all
+    /// that was known.
+    pub last_follow: Option<LastFollow>,
+}
+
+/// A follow that was open when its container terminated.
+pub enum LastFollow {
+    Open(LogBody),
+    /// It ended without another line, and no request has failed since.
+    Ended,
 }
 
 /// What to do after a read.
@@ -231,6 +241,9 @@ impl Follower {
             () = self.shutdown.cancelled() => return Outcome::Shutdown,
             response = self.stream.publish_while(request.send(&self.client, &self.instance)) => response,
         };
+        if !matches!(response, LogResponse::LogBody(_)) {
+            self.last_follow = None;
+        }
         let log = match response {
             LogResponse::LogBody(log) => log,
             LogResponse::NotStarted => return Outcome::NotStarted,
@@ -245,7 +258,12 @@ impl Follower {
         if self.stream.resume_search().is_none() && !self.is_same_instance(state).await {
             return Outcome::Broken("the log may belong to another instance".to_owned());
         }
-        self.open_follow = None;
+        self.last_follow = self
+            .open_follow
+            .take()
+            .filter(|_| self.stream.is_caught_up())
+            .map(LastFollow::Open)
+            .or(self.last_follow.take());
         *opened = Some(steady());
         self.stream.start_response();
         let outcome = match &slot {
@@ -291,9 +309,13 @@ impl Follower {
             if !state.terminated || !std::mem::replace(ended_early, true) {
                 return Outcome::Broken("ended before the resume point".to_owned());
             }
-            self.stream.end_resume_search();
-            if let Some(outcome) = self.handle_mismatch(state).await {
-                return outcome;
+            if self.stream.holds_nothing() && self.has_read_rotated_log(state).await {
+                self.stream.cancel_resume_search();
+            } else {
+                self.stream.end_resume_search();
+                if let Some(outcome) = self.handle_mismatch(state).await {
+                    return outcome;
+                }
             }
         }
         *ended_early = false;

@@ -12,13 +12,18 @@ use kube::api::ListParams;
 use system::{clock::steady, random::random_range};
 use tokio::time::{sleep_until, timeout};
 
-use crate::{instance::ContainerState, metrics::GaugeGuard, pods::instances, state_watch::state_changed};
+use crate::{
+    instance::{ContainerState, Instance},
+    metrics::GaugeGuard,
+    pods::instances,
+    state_watch::state_changed,
+};
 
 use super::{
-    follow::Follower,
+    follow::{Follower, LastFollow},
     follow_slots::FollowSlot,
     outcome::Outcome,
-    request::{LogBody, LogRequest},
+    request::{LogBody, LogRequest, LogResponse},
     rotation::{self, FileStart, RotationProbe},
     stall::{self, StallAction, StallDetector},
 };
@@ -28,6 +33,10 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time limit for listing a pod.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time limit for the end of the follow of a terminated container; the kubelet ends it within about
+/// a second.
+const FOLLOW_END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a frame of a response leads to.
 enum AfterFrame {
@@ -166,6 +175,35 @@ impl Follower {
         now.is_some_and(|now| now.previous == requested.previous)
     }
 
+    /// Returns whether a terminated container's log was rotated after its last line, which was read.
+    ///
+    /// *Proof*: the follow that delivered that line was open when the container terminated, and
+    /// ended without another line; right after its end the kubelet, which therefore did not end it
+    /// by a restart, serves an empty file.
+    pub(crate) async fn has_read_rotated_log(&mut self, state: ContainerState) -> bool {
+        match self.last_follow.take() {
+            None => return false,
+            Some(LastFollow::Ended) => {}
+            Some(LastFollow::Open(mut log)) => {
+                let end = timeout(FOLLOW_END_TIMEOUT, self.stream.publish_while(log.next()));
+                if !matches!(self.shutdown.run_until_cancelled(end).await, Some(Ok(None))) {
+                    return false;
+                }
+            }
+        }
+        // The container may have restarted meanwhile: the log is then read again as the previous
+        // instance's.
+        self.last_follow = Some(LastFollow::Ended);
+        // Without `sinceTime`: the clock may have stepped back.
+        let request = LogRequest {
+            previous: state.previous,
+            limit_bytes: Some(1),
+            ..LogRequest::default()
+        };
+        let is_empty = is_empty(request, &self.client, &self.instance);
+        self.stream.publish_while(is_empty).await && self.is_same_instance(state).await
+    }
+
     /// Checks whether a plain read returns lines that the open follow did not deliver.
     fn probe_stall(&self) -> BoxFuture<'static, bool> {
         let request = LogRequest {
@@ -189,4 +227,12 @@ impl Follower {
         }
         self.metrics.rotation_probes.inc();
     }
+}
+
+/// Returns whether the log is empty. Failures count as no.
+async fn is_empty(request: LogRequest, client: &kube::Client, instance: &Instance) -> bool {
+    let LogResponse::LogBody(mut log) = request.send(client, instance).await else {
+        return false;
+    };
+    matches!(timeout(SNAPSHOT_TIMEOUT, log.next()).await, Ok(None))
 }

@@ -50,7 +50,8 @@ impl FileCheckpointer {
         self.starts_new_file = true;
     }
 
-    /// The stored checkpoint counts lines of a stream that has ended; proposes another one soon.
+    /// The stored checkpoint counts lines of a stream that has ended, or lies in an older file;
+    /// proposes another one soon.
     pub fn request_soon(&mut self) {
         self.bytes = CHECKPOINT_INTERVAL_BYTES;
     }

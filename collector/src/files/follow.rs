@@ -225,16 +225,15 @@ impl FileFollower {
     fn open(&mut self, tail: &mut Tail) -> io::Result<Opened> {
         let checkpoint = self.checkpointer.load(&self.stdout, &self.stderr);
         let is_fresh = self.stdout.has_no_lines() && self.stderr.has_no_lines();
-        match tail.open(checkpoint.map(|checkpoint| checkpoint.position).as_ref(), steady())? {
-            Opened::Found if checkpoint.is_some() => {
-                self.stdout
-                    .resume_after(checkpoint.map_or(0, |checkpoint| checkpoint.out.seq));
-                self.stderr
-                    .resume_after(checkpoint.map_or(0, |checkpoint| checkpoint.err.seq));
+        let position = checkpoint.as_ref().map(|checkpoint| &checkpoint.position);
+        match (tail.open(position, steady())?, &checkpoint) {
+            (Opened::Found, Some(checkpoint)) => {
+                self.stdout.resume_after(checkpoint.out.seq);
+                self.stderr.resume_after(checkpoint.err.seq);
                 self.checkpointer.resumed();
                 Ok(Opened::Found)
             }
-            Opened::Missing => Ok(Opened::Missing),
+            (Opened::Missing, _) => Ok(Opened::Missing),
             _ => {
                 self.gap = (!is_fresh).then_some(PendingGap::Away);
                 Ok(Opened::Found)
@@ -274,6 +273,8 @@ impl FileFollower {
                     self.flush_frames(&mut reading.tail);
                     self.gap = self.gap.or(Some(PendingGap::Rotated));
                 }
+                // The node may remove the file of the stored checkpoint.
+                self.checkpointer.request_soon();
                 // Opens files beyond the limit of held ones.
                 reading.scan();
                 reading.quiet_since = steady();

@@ -15,6 +15,7 @@ mod follow;
 mod listing;
 mod log_file;
 mod path;
+mod read_files;
 mod reading;
 mod tail;
 mod watch;

@@ -13,6 +13,7 @@ use super::{
     listing::{ListedFile, list},
     log_file::{FileId, LogFile},
     path::Name,
+    read_files::ReadFiles,
 };
 use crate::publish::file_checkpoint::FilePosition;
 
@@ -44,6 +45,8 @@ pub struct Tail {
     dir: PathBuf,
     number: u32,
     files: VecDeque<HeldFile>,
+    /// Older files.
+    read: ReadFiles,
     buffer: Vec<u8>,
     /// Bytes at the start of the buffer that are an incomplete line.
     rest: usize,
@@ -97,6 +100,7 @@ impl Tail {
             dir,
             number,
             files: VecDeque::new(),
+            read: ReadFiles::default(),
             buffer: Vec::new(),
             rest: 0,
         }
@@ -127,8 +131,12 @@ impl Tail {
                 return Ok(Opened::Missing);
             }
             let found = from.and_then(|position| find_position(&listed, position).map(|at| (at, position)));
-            let first = found.map_or(0, |(at, _)| at);
-            if !self.hold(&listed[first..], false, now)? {
+            self.read = ReadFiles::default();
+            let unread = match found {
+                Some((at, position)) => self.unread_from(&listed, at, position),
+                None => listed,
+            };
+            if !self.hold(&unread, false, now)? {
                 continue;
             }
             let Some((_, position)) = found else {
@@ -172,8 +180,12 @@ impl Tail {
             }
             self.update_names(&listed);
             let newest_index = self.newest_index(&listed);
-            let new_files = &listed[newest_index.map_or(0, |index| index + 1)..];
-            if self.hold(new_files, newest_index.is_none(), now)? {
+            if newest_index.is_some_and(|index| listed[index].name == Name::Current) {
+                return Ok(false);
+            }
+            let new_files: Vec<_> = listed.iter().filter(|entry| self.is_new(entry)).cloned().collect();
+            self.read.retain_listed(&listed);
+            if self.hold(&new_files, newest_index.is_none(), now)? {
                 return Ok(self.files.len() > before);
             }
             self.files.truncate(before);
@@ -238,7 +250,9 @@ impl Tail {
             return ReadOutcome::WaitingForClose(complete_at);
         }
         self.finish_rest(assembler);
-        self.files.pop_front();
+        if let Some(held) = self.files.pop_front() {
+            self.read.add(held.file);
+        }
         ReadOutcome::Next { after_gap }
     }
 
@@ -264,6 +278,7 @@ impl Tail {
             inode,
             head_hash: file.head_hash()?,
             offset: file.offset() - self.rest as u64,
+            read: self.read.head_hashes(),
         })
     }
 
@@ -324,6 +339,39 @@ impl Tail {
             .take(sealed)
             .for_each(|held| held.is_sealed = true);
         Ok(true)
+    }
+
+    /// Returns the file of a position and the files after it, and remembers the others as read.
+    fn unread_from(&mut self, listed: &[ListedFile], at: usize, position: &FilePosition) -> Vec<ListedFile> {
+        let mut unread = vec![listed[at].clone()];
+        let is_newest = listed[at].name == Name::Current;
+        for (index, entry) in listed.iter().enumerate().filter(|(index, _)| *index != at) {
+            let head_hash = entry.head_hash();
+            let is_read = head_hash.map_or(index < at, |head_hash| position.read.contains(&head_hash));
+            if is_read || is_newest {
+                self.read.add_listed(entry, head_hash);
+            } else {
+                unread.push(entry.clone());
+            }
+        }
+        unread
+    }
+
+    /// Returns whether a listed file is neither held nor read.
+    fn is_new(&mut self, entry: &ListedFile) -> bool {
+        let is_same = |held: &HeldFile| {
+            let is_renamed = entry.name != Name::Current && held.file.name == entry.name;
+            held.file.id == entry.id || is_renamed
+        };
+        if self.files.iter().any(is_same) || self.read.contains(entry) {
+            return false;
+        }
+        // A held file may have been compressed under a new name.
+        let Some(head_hash) = entry.head_hash() else {
+            return true;
+        };
+        let mut held = self.files.iter_mut();
+        !held.any(|held| held.file.head_hash() == Some(head_hash))
     }
 
     /// Updates the names of the held files.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// It never lies after what the streams' checkpoints confirm. After a restart the files are read
 /// from here, and lines are counted rather than searched for. The hash of the file's first line and
 /// the anchor of the last confirmed line prove that the position is valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCheckpoint {
     /// The position.
     pub position: FilePosition,
@@ -20,7 +20,7 @@ pub struct FileCheckpoint {
 }
 
 /// A position in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePosition {
     /// The file's device. Device and inode are tried first; both can be reused by another file.
     pub dev: u64,
@@ -30,6 +30,9 @@ pub struct FilePosition {
     pub head_hash: u64,
     /// Uncompressed bytes before the position.
     pub offset: u64,
+    /// The hashes of the first lines of the files before it that the node had. All others come
+    /// after it: the order of their names proves nothing.
+    pub read: Vec<u64>,
 }
 
 /// The number of lines that a stream has before a position.

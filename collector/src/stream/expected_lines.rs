@@ -32,6 +32,11 @@ impl ExpectedLines {
         }
     }
 
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Removes all lines.
     pub fn clear(&mut self) {
         self.0.clear();

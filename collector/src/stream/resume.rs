@@ -76,6 +76,22 @@ impl Stream {
         self.apply_search_result(result);
     }
 
+    /// Returns whether a follow delivered everything that is known of the log: it contained the
+    /// resume point, no line is incomplete, and no line is expected.
+    pub fn is_caught_up(&self) -> bool {
+        !self.is_searching() && self.lines.rest().is_empty() && self.expected_lines.is_empty()
+    }
+
+    /// Returns whether the response has no line after those that were dropped.
+    pub fn holds_nothing(&self) -> bool {
+        self.lines.buffered_bytes() == 0
+    }
+
+    /// Continues after the last line read in a log that ends with it.
+    pub fn cancel_resume_search(&mut self) {
+        self.lines.start_response(None, false);
+    }
+
     /// Returns whether the response does not contain the resume point. Its lines wait for
     /// [`record_mismatch`](Self::record_mismatch).
     pub fn is_mismatched(&self) -> bool {

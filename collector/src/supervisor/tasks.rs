@@ -120,6 +120,7 @@ impl Supervisor {
                     idle_guard: None,
                     is_active: false,
                     open_follow: None,
+                    last_follow: None,
                 };
                 follower.run().boxed()
             }

@@ -234,7 +234,9 @@ impl<'a> Checker<'a> {
                 delivered[place - 1].index + 1
             };
             let to = delivered.get(place).map_or(end, |line| line.index);
-            let is_edge = place == 0 && start == to;
+            // Nor is what lies behind the end of an answer that may end before the gap's lines.
+            let is_behind = place == delivered.len() && !self.log.is_complete;
+            let is_edge = place == 0 && start == to || is_behind;
             let missing = to.saturating_sub(from) as u64;
             let declared = places.get(&place);
             // What was lost before the tail began is not its concern.

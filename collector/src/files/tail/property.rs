@@ -141,9 +141,9 @@ impl Model {
     fn restart(&mut self) {
         self.tail = Tail::new(self.dir.path().to_owned(), 0);
         self.assembler = LineAssembler::default();
-        let position = self.resume.map(|(position, _)| position);
-        assert_eq!(self.tail.open(position.as_ref(), self.now).unwrap(), Opened::Found);
-        let read = self.resume.map_or([0; 2], |(_, read)| read);
+        let position = self.resume.as_ref().map(|(position, _)| position);
+        assert_eq!(self.tail.open(position, self.now).unwrap(), Opened::Found);
+        let read = self.resume.as_ref().map_or([0; 2], |(_, read)| *read);
         self.read
             .iter_mut()
             .zip(read)

@@ -152,3 +152,30 @@ fn a_damaged_compressed_file_is_a_gap_before_the_next_file() {
     assert_eq!(texts, ["c"]);
     assert_eq!(outcomes, [ReadOutcome::Next { after_gap: true }, ReadOutcome::Idle]);
 }
+
+#[test]
+fn names_that_go_back_change_neither_order_nor_what_was_read() {
+    let mut node = Node::new();
+    node.append("0.log", "a");
+    let (mut tail, _) = node.open(None);
+    // The clock steps back an hour between rotations.
+    let mut texts = Vec::new();
+    for (time, text) in [("20261123-094316", "b"), ("20261123-084316", "c")] {
+        node.rotate(time);
+        node.append("0.log", text);
+        assert!(tail.scan(node.now).unwrap());
+        node.now += CLOSE_TIMEOUT;
+        texts.extend(node.read(&mut tail).0);
+        assert!(!tail.scan(node.now).unwrap(), "nothing new");
+    }
+    assert_eq!(texts, ["a", "b", "c"]);
+    let position = tail.position().unwrap();
+    assert_eq!(position.read.len(), 2);
+    node.rotate("20261123-074316");
+    node.append("0.log", "d");
+    let (mut tail, opened) = node.open(Some(&position));
+    assert_eq!(opened, Opened::Found);
+    node.now += CLOSE_TIMEOUT;
+    assert_eq!(node.read(&mut tail).0, ["d"]);
+    assert!(!tail.scan(node.now).unwrap());
+}

@@ -215,6 +215,7 @@ fn deleting_standard_output_deletes_standard_error_and_the_file_checkpoint() {
             inode: 2,
             head_hash: u64::MAX,
             offset: 4,
+            read: vec![7],
         },
         out: LineCount::new(&stream, 5),
         err: LineCount::new(&stream, 6),
