@@ -134,8 +134,9 @@ impl Store {
     pub(super) fn delete_subscription(&self, app: &AppName, name: &str) -> io::Result<()> {
         let Some(log) = self.log(app) else { return Ok(()) };
         match files::remove_file(&log.subscription_path(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Ok(()) => log.sync_dir(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }
