@@ -157,7 +157,7 @@ impl Run {
         let previous = pending
             .batches
             .last()
-            .map_or_else(|| *pending.log.newest.borrow(), |(key, _)| *key);
+            .map_or_else(|| pending.log.last_key(), |(key, _)| *key);
         let key = PublishTime::now().0.max(previous + 1);
         let bytes = batch.data().len();
         pending.batches.push((key, batch));
@@ -169,10 +169,6 @@ impl Run {
     async fn commit(&mut self) {
         let mut written = Vec::with_capacity(self.pending.len());
         for pending in self.pending.drain(..) {
-            if let Some(failure) = self.store.failure() {
-                pending.fail(failure);
-                continue;
-            }
             let batches: Vec<_> = pending.batches.iter().map(|(key, batch)| (*key, batch)).collect();
             match pending.log.append(&batches).await {
                 Ok(segment) => written.push((pending, segment)),
@@ -181,11 +177,14 @@ impl Run {
         }
         for (pending, segment) in written {
             match task::io(|| segment.sync()).await {
-                Ok(()) => pending.complete(),
+                Ok(()) => {
+                    self.store.set_failure(None);
+                    pending.complete();
+                }
                 Err(error) => {
-                    tracing::error!(%error, "sync failed, rejecting batches until restart");
+                    self.store.set_failure(Some(error.to_string()));
+                    task::io(|| pending.log.abandon(&segment)).await;
                     pending.fail(&error.to_string());
-                    self.store.fail(error.to_string());
                 }
             }
         }

@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -32,6 +35,8 @@ pub(super) struct Log {
     recent: Mutex<Recent>,
     /// Key of the newest synced batch; 0 before the first.
     pub(super) newest: watch::Sender<u64>,
+    /// The highest key that was written, also in vain.
+    written: AtomicU64,
     /// Cancelled when the app is removed.
     pub(super) removed: CancellationToken,
 }
@@ -85,6 +90,7 @@ impl Log {
                 ..Recent::default()
             }),
             newest: watch::Sender::new(newest),
+            written: AtomicU64::new(newest),
             removed: CancellationToken::new(),
         }
     }
@@ -92,6 +98,8 @@ impl Log {
     /// Writes batches with these keys; returns the segment to sync. Only the committer calls it.
     pub(super) async fn append(&self, batches: &[(u64, &Batch)]) -> io::Result<Arc<Segment>> {
         let next = batches.first().map_or(0, |(key, _)| *key);
+        let last = batches.last().map_or(0, |(key, _)| *key);
+        self.written.fetch_max(last, Ordering::Relaxed);
         let segment = match self.open_segment() {
             Some(segment) => segment,
             None => self.add_segment(next).await?,
@@ -104,10 +112,29 @@ impl Log {
         Ok(segment)
     }
 
-    /// Returns the newest segment unless it is full.
+    /// Gives up what was written to a segment since its last sync. Only the committer calls it.
+    pub(super) fn abandon(&self, segment: &Arc<Segment>) {
+        segment.abandon();
+        let mut segments = self.segments.write();
+        let is_newest = segments.back().is_some_and(|newest| Arc::ptr_eq(newest, segment));
+        // While a disk refuses every sync, each attempt leaves an empty segment.
+        if is_newest && segment.len() == 0 && segments.len() > 1 {
+            segments.pop_back();
+            if let Err(error) = segment.delete() {
+                tracing::debug!(app = %self.app, %error, "an empty segment remains");
+            }
+        }
+    }
+
+    /// Returns a lower bound of the next key: keys that were written in vain are not used again.
+    pub(super) fn last_key(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Returns the newest segment unless it is full or a sync of it failed.
     fn open_segment(&self) -> Option<Arc<Segment>> {
         let newest = self.segments.read().back().cloned();
-        newest.filter(|segment| segment.len() < SEGMENT_BYTES)
+        newest.filter(|segment| segment.is_open() && segment.len() < SEGMENT_BYTES)
     }
 
     async fn add_segment(&self, first: u64) -> io::Result<Arc<Segment>> {
@@ -188,6 +215,8 @@ impl Log {
             return Ok(0);
         };
         task::io(|| oldest.delete()).await?;
+        // Otherwise a crash of the machine can bring back this segment and not a later one.
+        task::io(|| files::sync_dir(&self.dir)).await?;
         Ok(oldest.len())
     }
 
@@ -204,7 +233,11 @@ impl Log {
     /// Deletes the topic and ends its readers.
     pub(super) fn delete(&self) -> io::Result<()> {
         self.removed.cancel();
-        files::remove_dir_all(&self.dir)
+        files::remove_dir_all(&self.dir)?;
+        match self.dir.parent() {
+            Some(apps) => files::sync_dir(apps),
+            None => Ok(()),
+        }
     }
 
     /// Returns the path of a subscription's offset file.

@@ -150,10 +150,7 @@ impl Bus for Embedded {
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), BusError>> {
-        let failure = self
-            .store
-            .failure()
-            .map(|reason| std::io::Error::other(reason.to_owned()));
+        let failure = self.store.failure().map(std::io::Error::other);
         std::future::ready(failure.map_or(Ok(()), |failure| Err(failure.into()))).boxed()
     }
 }

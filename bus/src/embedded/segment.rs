@@ -3,7 +3,10 @@
 use std::{
     io::{self, IoSlice},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::{Bytes, BytesMut};
@@ -28,31 +31,34 @@ pub(super) struct Segment {
     state: Mutex<State>,
     /// Set when the index is built, for a closed segment at the first read.
     scanned: OnceLock<()>,
+    /// Set when a sync failed: nothing is appended any more.
+    abandoned: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     len: u64,
+    /// The length at the last successful sync.
+    synced_len: u64,
     last: u64,
     /// The first and some further keys, with the offsets of their records.
     index: Vec<(u64, u64)>,
 }
 
 impl Segment {
-    /// Creates an empty segment, which is durable once its directory is synced.
+    /// Creates an empty segment, which is durable once its directory is synced. A file that an
+    /// attempt without that sync left behind is replaced.
     pub(super) fn create(dir: &Path, first: u64) -> io::Result<Self> {
         let path = dir.join(format!("{first:020}.seg"));
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create_new(true)
-            .open(&path)?;
+        let file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+        file.set_len(0)?;
         Ok(Self {
             path,
             file,
             first,
             state: Mutex::default(),
             scanned: OnceLock::from(()),
+            abandoned: AtomicBool::new(false),
         })
     }
 
@@ -76,20 +82,22 @@ impl Segment {
             first,
             state: Mutex::new(state),
             scanned: OnceLock::new(),
+            abandoned: AtomicBool::new(false),
         }))
     }
 
-    /// Verifies every record of the newest segment and truncates a torn tail after the last valid
-    /// one.
+    /// Verifies every record of the newest segment, truncates a torn tail after the last valid
+    /// one, and makes the rest durable: readers get records that were written and not synced.
     pub(super) fn recover(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         let (end, len) = (self.scan(&mut state)?, state.len);
         if end < len {
             tracing::warn!(segment = %self.path.display(), bytes = len - end, "torn tail truncated");
             self.file.set_len(end)?;
-            self.file.sync()?;
             state.len = end;
         }
+        self.file.sync()?;
+        state.synced_len = state.len;
         let _ = self.scanned.set(());
         Ok(())
     }
@@ -156,7 +164,9 @@ impl Segment {
         }
         if let Err(error) = self.file.append(&mut slices) {
             // A partial write must not remain between valid records.
-            self.file.set_len(state.len)?;
+            if self.file.set_len(state.len).is_err() {
+                self.abandoned.store(true, Ordering::Relaxed);
+            }
             return Err(error);
         }
         for (key, head, data) in records {
@@ -169,7 +179,29 @@ impl Segment {
 
     /// Makes the appended records durable.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync()
+        self.file.sync()?;
+        let mut state = self.state.lock();
+        state.synced_len = state.len;
+        Ok(())
+    }
+
+    /// Gives up the records that a failed sync left in doubt: whether they are on disk cannot be
+    /// known, also not by another sync. Later records go to another segment.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        let synced = state.synced_len;
+        state.len = synced;
+        state.index.retain(|(_, at)| *at < synced);
+        if let Err(error) = self.file.set_len(synced) {
+            // After a restart readers get them once more.
+            tracing::warn!(segment = %self.path.display(), %error, "unsynced records remain");
+        }
+    }
+
+    /// Returns whether records can be appended.
+    pub(super) fn is_open(&self) -> bool {
+        !self.abandoned.load(Ordering::Relaxed)
     }
 
     /// Returns the size of the file.

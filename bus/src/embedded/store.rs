@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -28,9 +28,9 @@ pub(super) struct Store {
     apps: PathBuf,
     logs: RwLock<BTreeMap<AppName, Arc<Log>>>,
     reservations: Arc<Mutex<HashSet<PathBuf>>>,
-    /// Set when a sync failed: the contents of the disk are then unknown, and batches are rejected
-    /// until a restart verifies them.
-    failure: OnceLock<String>,
+    /// Why the last sync failed; `None` if it succeeded. What a failed sync leaves on the disk is
+    /// unknown: its batches are rejected, and later ones go to another segment.
+    failure: Mutex<Option<String>>,
     /// Locked while the store is open.
     _lock: File,
 }
@@ -42,7 +42,7 @@ impl Store {
             reason: error.to_string(),
         };
         let apps = dir.join("apps");
-        files::create_dir_all(&apps).map_err(failed)?;
+        create_dir(&apps).map_err(failed)?;
         let lock = OpenOptions::new().write(true).create(true).open(&dir.join("lock"));
         let lock = lock.map_err(failed)?;
         if !lock.try_lock().map_err(failed)? {
@@ -54,19 +54,25 @@ impl Store {
             apps,
             logs: RwLock::new(logs),
             reservations: Arc::default(),
-            failure: OnceLock::new(),
+            failure: Mutex::default(),
             _lock: lock,
         })
     }
 
-    /// Returns why batches are rejected; `None` while they are accepted.
-    pub(super) fn failure(&self) -> Option<&str> {
-        self.failure.get().map(String::as_str)
+    /// Returns why the last sync failed; `None` if it succeeded.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
     }
 
-    /// Rejects batches from now on. The first reason is kept.
-    pub(super) fn fail(&self, reason: String) {
-        let _ = self.failure.set(reason);
+    /// Sets why the last sync failed.
+    pub(super) fn set_failure(&self, reason: Option<String>) {
+        let mut failure = self.failure.lock();
+        match (&*failure, &reason) {
+            (None, Some(reason)) => tracing::error!(%reason, "sync failed, batches rejected"),
+            (Some(_), None) => tracing::info!("sync succeeded, batches accepted again"),
+            _ => {}
+        }
+        *failure = reason;
     }
 
     /// Returns an app's topic, if it exists.
@@ -113,8 +119,8 @@ impl Store {
         }
     }
 
-    /// Opens a durable subscription for one reader, at its stored offset, or at the topic's end if
-    /// it is new. The offset is durable when this returns.
+    /// Opens a durable subscription for one reader, at its stored offset, at the topic's end if it
+    /// is new, or at its beginning if the offset is damaged. The offset is durable when this returns.
     pub(super) fn subscription(&self, log: &Arc<Log>, name: &str) -> Result<Subscription, BusError> {
         let path = log.subscription_path(name);
         let reservation = Reservation::new(&path, &self.reservations);
@@ -128,10 +134,23 @@ impl Store {
     pub(super) fn delete_subscription(&self, app: &AppName, name: &str) -> io::Result<()> {
         let Some(log) = self.log(app) else { return Ok(()) };
         match files::remove_file(&log.subscription_path(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Ok(()) => log.sync_dir(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
+}
+
+/// Creates a directory and its parents, durably.
+fn create_dir(dir: &Path) -> io::Result<()> {
+    let is_missing = |dir: &&Path| **dir != *Path::new("") && files::metadata(dir).is_err();
+    let missing: Vec<_> = dir.ancestors().take_while(is_missing).collect();
+    files::create_dir_all(dir)?;
+    for created in missing {
+        let parent = created.parent().filter(|parent| *parent != Path::new(""));
+        files::sync_dir(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
 }
 
 fn open_logs(apps: &Path) -> io::Result<BTreeMap<AppName, Arc<Log>>> {

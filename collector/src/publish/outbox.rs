@@ -271,7 +271,10 @@ impl Outbox {
             Ok(Some(entry)) => Some((entry, true)),
             Ok(None) => self.queue.pop_front().map(|entry| (entry, false)),
             Err(end) => {
-                self.queue.extend(unreadable_gap(&self.checkpoint, &end));
+                // What is in memory follows what was spooled.
+                if let Some(gap) = unreadable_gap(&self.checkpoint, &end) {
+                    self.queue.push_front(gap);
+                }
                 self.queue.pop_front().map(|entry| (entry, false))
             }
         }

@@ -161,6 +161,8 @@ impl Generator<'_> {
                 source == Source::Api
             }
             Kind::RemoveLog | Kind::TruncateLog | Kind::WinterTime => source == Source::Files,
+            // With log files, the services run on the node and share its clock.
+            Kind::ServerClock => source == Source::Api,
             Kind::BusDown | Kind::BusDisorder | Kind::BusErrors => engine == Engine::PubSub,
             _ => true,
         };

@@ -198,7 +198,7 @@ impl Runner {
     fn bury(&self, command: Option<Command>) -> Duration {
         let Some(command) = command else { return RESTART };
         if command.how == Kill::PowerLoss {
-            self.host.disk.lose_power();
+            self.host.disk.lose_power(Path::new(DATA_DIR));
         }
         if let Some(tamper) = command.tamper {
             tamper(&self.host);

@@ -61,12 +61,13 @@ impl Disk {
         self.faults.lock().slow
     }
 
-    /// Takes back what was not synced, as a loss of power does.
-    pub fn lose_power(&self) {
+    /// Takes back what was not synced below a directory, as a loss of power does. The containers of
+    /// the node go on, so their log files must not lose lines.
+    pub fn lose_power(&self, below: &Path) {
         let mut random = self.random.lock();
         let mut names = self.names.lock();
-        names.lose_power(&mut random);
-        for inode in names.inodes() {
+        names.lose_power(below, &mut random);
+        for inode in names.inodes(below) {
             inode.lose_power(&mut random);
         }
     }

@@ -55,12 +55,12 @@ impl Names {
         }
     }
 
-    pub fn inodes(&self) -> Vec<Arc<Inode>> {
+    pub fn inodes(&self, below: &Path) -> Vec<Arc<Inode>> {
         let inode = |entry: &Entry| match entry {
             Entry::File(inode) => Some(Arc::clone(inode)),
             Entry::Dir => None,
         };
-        self.entries.values().filter_map(inode).collect()
+        self.below(below).filter_map(|(_, entry)| inode(entry)).collect()
     }
 
     pub fn create(&mut self, path: &Path) -> io::Result<Arc<Inode>> {
@@ -187,13 +187,14 @@ impl Names {
         Ok(())
     }
 
-    /// Takes back a random number of the last changes of names.
-    pub fn lose_power(&mut self, random: &mut impl Rng) {
-        for _ in 0..lost_of(self.unsynced.len(), random) {
-            let Some(undo) = self.unsynced.pop() else { break };
+    /// Takes back a random number of the last changes of names below a directory.
+    pub fn lose_power(&mut self, below: &Path, random: &mut impl Rng) {
+        let is_below = |undo: &mut Undo| undo.changed.iter().any(|(path, _)| path.starts_with(below));
+        let mut unsynced: Vec<_> = self.unsynced.extract_if(.., is_below).collect();
+        for _ in 0..lost_of(unsynced.len(), random) {
+            let Some(undo) = unsynced.pop() else { break };
             self.apply(undo.changed);
         }
-        self.unsynced.clear();
     }
 
     fn change(&mut self, changes: Vec<(PathBuf, Option<Entry>)>) {
