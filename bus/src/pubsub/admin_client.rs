@@ -25,11 +25,13 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// earlier.
 const TEMPORARY_TTL: Duration = Duration::from_secs(86_400);
 
-/// Redelivery delay of nacked messages. Not set on the emulator: it delivers to closed streams for
-/// up to 30 s, and the policy would then delay the redelivery by minutes.
+/// Redelivery delay of nacked messages. It does not grow: a message that several readers gave back
+/// would arrive long after later ones, and the next reader would join its stream behind it. Not set
+/// on the emulator: it delivers to closed streams for up to 30 s, and the policy would then delay
+/// the redelivery by minutes.
 const RETRY_DELAYS: RetryDelays = RetryDelays {
     min: Duration::from_secs(1),
-    max: Duration::from_secs(60),
+    max: Duration::from_secs(1),
 };
 
 /// Creates the rate limiter of all projects: calls count for the project of the credentials, not of

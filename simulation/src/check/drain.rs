@@ -30,6 +30,10 @@ pub struct DrainLog {
     pub since: Duration,
     /// Whether it received everything up to the end of the simulation.
     pub is_complete: bool,
+    /// Whether the bus can deliver a line after its gap was declared.
+    pub may_be_late: bool,
+    /// Lines that were printed earlier can be lost silently behind a proxy.
+    pub lost_until: Duration,
     /// What it got, in order; what a receiver lost of what its kernel had taken, is not in it.
     pub messages: Vec<Message>,
 }
@@ -75,6 +79,10 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
             Some(_) if indexes.binary_search(&index).is_ok() => {}
             // A new stream can repeat lines from before the drain began.
             Some(_) if printed.lines(unit).is_some_and(|lines| lines.times[index] <= log.since) => {}
+            Some(_) if log.may_be_late && has_gap(&declared, printed, unit) => {
+                let place = indexes.partition_point(|other| *other < index);
+                indexes.insert(place, index);
+            }
             Some(last) => fail(
                 Rule::Order,
                 format!(
@@ -94,7 +102,10 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
         } else {
             indexes.last().map_or(start, |last| last + 1)
         };
-        let count = end.saturating_sub(start).saturating_sub(indexes.len());
+        let lost = lines.times.partition_point(|at| *at < log.lost_until);
+        let start = start.max(lost.min(end));
+        let arrived = indexes.len() - indexes.partition_point(|index| *index < start);
+        let count = end.saturating_sub(start).saturating_sub(arrived);
         *missing.entry(lines.process.as_str()).or_default() += count as u64;
     }
     for (process, missing) in missing {
@@ -116,6 +127,12 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
         }
     }
     violations
+}
+
+/// Returns whether a gap of the process was declared.
+fn has_gap(declared: &BTreeMap<&str, Declared>, printed: &Printed, unit: &Unit) -> bool {
+    let lines = printed.lines(unit);
+    lines.is_some_and(|lines| declared.contains_key(lines.process.as_str()))
 }
 
 /// Parses the text of a gap notice: the process, and the number of lines if it is known.

@@ -167,6 +167,11 @@ pub enum Fault {
     BusDisorder(Duration),
     /// Requests to the bus fail, and answers get lost.
     BusErrors(Duration),
+    /// Sinks restart one after the other with another number of replicas.
+    Scale {
+        /// How many replicas.
+        replicas: u32,
+    },
 }
 
 /// The kinds of what happens: six of ordinary life, then the faults.
@@ -217,11 +222,12 @@ pub enum Kind {
     BusDown,
     BusDisorder,
     BusErrors,
+    Scale,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::Burst,
         Self::Exit,
         Self::Replace,
@@ -266,6 +272,7 @@ impl Kind {
         Self::BusDown,
         Self::BusDisorder,
         Self::BusErrors,
+        Self::Scale,
     ];
 
     /// Returns whether it is a fault, and not ordinary life.
@@ -320,6 +327,7 @@ impl Kind {
             Self::BusDown => "bus-down",
             Self::BusDisorder => "bus-disorder",
             Self::BusErrors => "bus-errors",
+            Self::Scale => "scale",
         }
     }
 
@@ -373,6 +381,7 @@ impl Fault {
             Self::BusDown(_) => Kind::BusDown,
             Self::BusDisorder(_) => Kind::BusDisorder,
             Self::BusErrors(_) => Kind::BusErrors,
+            Self::Scale { .. } => Kind::Scale,
         }
     }
 }
@@ -420,6 +429,7 @@ impl fmt::Display for Fault {
             Self::BusDown(time) => write!(f, "the bus is away for {time:?}"),
             Self::BusDisorder(time) => write!(f, "the bus delivers in disorder for {time:?}"),
             Self::BusErrors(time) => write!(f, "requests to the bus fail for {time:?}"),
+            Self::Scale { replicas } => write!(f, "sinks run with {replicas} replicas"),
         }
     }
 }

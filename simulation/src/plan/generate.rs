@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use crate::known::KnownFault;
 
 use super::{
-    Action, ContainerPlan, Engine, LARGE_LOG, Plan, Source, Step, TailFormat,
+    Action, ContainerPlan, Engine, LARGE_LOG, Plan, SharedRegistry, Source, Step, TailFormat,
     fault::{Damage, Fault, Kill, Kind, StateFile, Target},
 };
 
@@ -39,6 +39,35 @@ pub fn generate(seed: u64, options: &Options) -> Plan {
     generator.plan(seed)
 }
 
+/// What surrounds the services.
+struct Setting {
+    engine: Engine,
+    registry: SharedRegistry,
+    has_proxy: bool,
+}
+
+impl Setting {
+    /// Draws it from a generator of its own, so that the steps of a seed do not depend on it.
+    fn draw(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed ^ 0x7365_7474);
+        let engine = if random.random_bool(0.25) {
+            Engine::PubSub
+        } else {
+            Engine::Embedded
+        };
+        let registry = if random.random_bool(0.5) {
+            SharedRegistry::File
+        } else {
+            SharedRegistry::Kubernetes
+        };
+        Self {
+            engine,
+            registry,
+            has_proxy: random.random_bool(0.5),
+        }
+    }
+}
+
 struct Generator<'a> {
     random: StdRng,
     options: &'a Options,
@@ -49,7 +78,8 @@ impl Generator<'_> {
         let is_files = self.random.random_bool(0.5);
         let source = if is_files { Source::Files } else { Source::Api };
         let source = self.options.source.unwrap_or(source);
-        let engine = self.options.engine.unwrap_or(Engine::Embedded);
+        let setting = Setting::draw(seed);
+        let engine = self.options.engine.unwrap_or(setting.engine);
         let duration = Duration::from_secs(self.random.random_range(40..120));
         let duration = self.options.duration.unwrap_or(duration);
         let apps = vec!["shop".to_owned(), "blog".to_owned()];
@@ -82,6 +112,8 @@ impl Generator<'_> {
             duration,
             source,
             engine,
+            registry: setting.registry,
+            has_proxy: setting.has_proxy,
             apps,
             containers,
             rotate_bytes,
@@ -161,9 +193,9 @@ impl Generator<'_> {
                 source == Source::Api
             }
             Kind::RemoveLog | Kind::TruncateLog | Kind::WinterTime => source == Source::Files,
-            // With log files, the services run on the node and share its clock.
-            Kind::ServerClock => source == Source::Api,
-            Kind::BusDown | Kind::BusDisorder | Kind::BusErrors => engine == Engine::PubSub,
+            // With log files, the services on the embedded bus run on the node and share its clock.
+            Kind::ServerClock => source == Source::Api || engine == Engine::PubSub,
+            Kind::BusDown | Kind::BusDisorder | Kind::BusErrors | Kind::Scale => engine == Engine::PubSub,
             _ => true,
         };
         let is_chosen = |kind: &Kind| {
@@ -266,6 +298,9 @@ impl Generator<'_> {
             Kind::BusDown => Fault::BusDown(self.time()),
             Kind::BusDisorder => Fault::BusDisorder(self.seconds(5, 40)),
             Kind::BusErrors => Fault::BusErrors(self.time()),
+            Kind::Scale => Fault::Scale {
+                replicas: self.random.random_range(1..3),
+            },
         };
         Some(fault)
     }

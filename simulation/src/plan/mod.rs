@@ -52,6 +52,15 @@ impl Engine {
     }
 }
 
+/// Where drains are kept if several processes share the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedRegistry {
+    /// A file on a disk that all replicas mount.
+    File,
+    /// Secrets of the Kubernetes API.
+    Kubernetes,
+}
+
 /// A container that prints.
 #[derive(Clone, Debug)]
 pub struct ContainerPlan {
@@ -82,6 +91,10 @@ pub struct Plan {
     pub source: Source,
     /// The bus.
     pub engine: Engine,
+    /// Where drains are kept, unless all services are one process.
+    pub registry: SharedRegistry,
+    /// Whether the drain leads to a proxy in front of its receiver.
+    pub has_proxy: bool,
     /// Names of the apps.
     pub apps: Vec<String>,
     /// The containers at the start.

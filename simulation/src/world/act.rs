@@ -8,17 +8,18 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     World,
-    services::{Tamper, state_files},
+    services::{BusFaults, Tamper, state_files},
 };
 use crate::{
     machine::process::Host,
     plan::{Action, Damage, Fault, Kill, StateFile, Target},
+    pubsub::Faults,
     trace,
 };
 
 impl World {
     /// Carries out a step; what lasts goes on in tasks.
-    pub(super) fn act(&mut self, action: Action) {
+    pub(super) fn act(&mut self, number: usize, action: Action) {
         match action {
             Action::Burst {
                 container,
@@ -31,11 +32,11 @@ impl World {
             Action::BreakTail { tail } => self.clients.break_tail(tail),
             Action::StallTail { tail, time } => self.clients.stall_tail(tail, time),
             Action::ReadHistory { app } => drop(self.clients.read_history(app)),
-            Action::Fault(fault) => self.cause(fault),
+            Action::Fault(fault) => self.cause(number, fault),
         }
     }
 
-    fn cause(&mut self, fault: Fault) {
+    fn cause(&mut self, number: usize, fault: Fault) {
         let duration = |time: Duration| time;
         match fault {
             Fault::Kill { target, how, down } => self.services.kill(target, how, down, None),
@@ -45,7 +46,7 @@ impl World {
                 self.services.kill(Target::Collector, Kill::Now, down, Some(tamper));
             }
             Fault::NodeClock { millis } => self.hosts.node.clock.step(millis),
-            Fault::ServerClock { millis } => self.hosts.server.clock.step(millis),
+            Fault::ServerClock { millis } => self.hosts.step_server_clock(number, millis),
             Fault::NodeDrift { millionths } => self.hosts.node.clock.set_drift(millionths),
             Fault::WinterTime => self.node.cause(FaultKind::SetUtcOffset {
                 offset: SignedDuration::from_hours(1),
@@ -84,8 +85,17 @@ impl World {
             Fault::ReceiverDown(time) => self.receiver.restart(false, time),
             Fault::ReceiverKilled(time) => self.receiver.restart(true, time),
             Fault::Partition(time) => self.cut_off(self.hosts.receiver.clone(), time),
-            // The embedded bus has no service that could be away.
-            Fault::BusDown(_) | Fault::BusDisorder(_) | Fault::BusErrors(_) => {}
+            Fault::Scale { replicas } => self.services.scale(replicas),
+            Fault::BusDown(time) => self.bus_fault(|bus| bus.pause(time)),
+            Fault::BusDisorder(time) => self.bus_fault(|bus| bus.misbehave(Faults::delivery(), time)),
+            Fault::BusErrors(time) => self.bus_fault(|bus| bus.misbehave(Faults::requests(), time)),
+        }
+    }
+
+    /// The embedded bus has no service that could be away.
+    fn bus_fault(&self, cause: impl FnOnce(&BusFaults)) {
+        if let Some(bus) = self.services.bus() {
+            cause(bus);
         }
     }
 

@@ -1,11 +1,6 @@
 //! All clients: tails, reads of history, and the owner of the drain.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -19,12 +14,9 @@ use super::{
 use crate::{
     check::tail::Received,
     machine::process::Process,
-    plan::{Plan, TailFormat},
+    plan::{Engine, Plan, TailFormat},
     trace,
 };
-
-/// The port of the streamer.
-pub const SERVER_PORT: u16 = 8080;
 
 /// Pause between two attempts to add the drain.
 const RETRY: Duration = Duration::from_secs(1);
@@ -33,6 +25,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Clients {
     process: Arc<Process>,
     apps: Vec<String>,
+    /// Whether the bus can deliver a line after its gap was declared.
+    may_be_late: bool,
     server: SocketAddr,
     /// Tails with `follow`.
     pub tails: Vec<Arc<Tail>>,
@@ -46,7 +40,8 @@ impl Clients {
         Self {
             process: hosts.process("client", &hosts.client),
             apps: plan.apps.clone(),
-            server: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), SERVER_PORT),
+            may_be_late: plan.engine == Engine::PubSub,
+            server: hosts.server_address(),
             tails: Vec::new(),
             histories: Vec::new(),
         }
@@ -68,7 +63,9 @@ impl Clients {
     }
 
     fn start(&self, name: String, app: usize, num_lines: u64, format: TailFormat, follow: bool) -> Arc<Tail> {
-        let tail = Tail::new(name, self.apps[app].clone(), num_lines, format, follow, self.server);
+        let tail = Tail::new(name, self.apps[app].clone(), num_lines, format, follow, self.server)
+            .may_be_late(self.may_be_late);
+        let tail = Arc::new(tail);
         self.process.spawn(Arc::clone(&tail).run(Arc::clone(&self.process)));
         tail
     }

@@ -9,6 +9,7 @@ mod hosts;
 mod node;
 mod quiet;
 mod receiver;
+mod relay;
 mod services;
 mod tail;
 
@@ -60,10 +61,10 @@ impl World {
     /// # Errors
     /// The world itself cannot be built: a fault of the simulation.
     pub async fn start(plan: Plan) -> anyhow::Result<Self> {
-        let hosts = Hosts::new(plan.seed, plan.source);
+        let hosts = Hosts::new(&plan);
         let printed = Arc::new(Mutex::new(Printed::default()));
         let node = Node::start(&plan, &hosts, Arc::clone(&printed)).await?;
-        let receiver = Receiver::start(&hosts, plan.seed);
+        let receiver = Receiver::start(&hosts, &plan);
         let services = Services::start(&plan, &hosts, &node);
         let clients = Clients::new(&plan, &hosts);
         Ok(Self {
@@ -84,7 +85,7 @@ impl World {
         for step in steps {
             tokio::time::sleep(step.at.saturating_sub(trace::elapsed())).await;
             trace::world(format!("step {}: {}", step.number, step.action));
-            self.act(step.action);
+            self.act(step.number, step.action);
         }
         tokio::time::sleep(self.plan.duration.saturating_sub(trace::elapsed())).await;
         self.end_faults();

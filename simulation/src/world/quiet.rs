@@ -24,9 +24,14 @@ impl World {
             let mut violations = self.check_live(since).await;
             if violations.is_empty() && histories.is_empty() {
                 // Only now: history must hold what the tails have.
-                histories = (0..self.plan.apps.len())
+                histories = self
+                    .printing_apps()
+                    .into_iter()
                     .map(|app| self.clients.read_history(app))
                     .collect();
+                if histories.is_empty() {
+                    return violations;
+                }
             } else if violations.is_empty() && histories.iter().all(|history| history.is_complete()) {
                 violations.extend(self.check_histories(&histories));
                 return violations;
@@ -37,10 +42,23 @@ impl World {
                 return violations;
             }
             if trace::elapsed() > since + QUIET_TIMEOUT {
+                let incomplete = histories.iter().filter(|history| !history.is_complete());
+                violations
+                    .extend(incomplete.map(|history| {
+                        Violation::new(Rule::NotCaughtUp, &history.name, "the history is not complete")
+                    }));
                 return violations;
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Returns the indexes of the apps that printed lines: the others do not exist.
+    fn printing_apps(&self) -> Vec<usize> {
+        let printed = self.printed.lock();
+        let prints = |app: &String| printed.units().any(|(_, lines)| lines.app == *app);
+        let apps = self.plan.apps.iter().enumerate();
+        apps.filter(|(_, app)| prints(app)).map(|(index, _)| index).collect()
     }
 
     /// Checks tails, the drain and the services.

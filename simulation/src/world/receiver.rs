@@ -13,18 +13,22 @@ use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::io::AsyncReadExt;
 
-use super::hosts::Hosts;
+use super::{
+    hosts::{Hosts, RECEIVER_PORT},
+    relay::Relay,
+};
 use crate::{
     check::drain::{self, DrainLog},
     machine::{
         network::{Listener, Socket},
         process::Process,
     },
+    plan::{Action, Engine, Fault, Plan},
     trace,
 };
 
-/// The port.
-const PORT: u16 = 514;
+/// How long a proxy may go on taking lines after a fault of its receiver has ended.
+const PROXY_DELAY: Duration = Duration::from_secs(5);
 
 /// The receiver.
 pub struct Receiver {
@@ -38,13 +42,15 @@ pub struct Receiver {
 
 impl Receiver {
     /// Starts it.
-    pub fn start(hosts: &Hosts, seed: u64) -> Self {
-        let mut random = StdRng::seed_from_u64(seed ^ 0x7265_6376);
+    pub fn start(hosts: &Hosts, plan: &Plan) -> Self {
+        let mut random = StdRng::seed_from_u64(plan.seed ^ 0x7265_6376);
         let receiver = Self {
             hosts: hosts.clone(),
             log: Arc::new(Mutex::new(DrainLog {
                 name: "drain".to_owned(),
                 since: Duration::MAX,
+                may_be_late: plan.engine == Engine::PubSub,
+                lost_until: lost_until(plan),
                 ..DrainLog::default()
             })),
             hangs: Arc::default(),
@@ -52,6 +58,15 @@ impl Receiver {
             buffer: 1 << random.random_range(15..24),
         };
         receiver.listen();
+        if plan.has_proxy {
+            let idle_timeout = Duration::from_secs(random.random_range(20..90));
+            Relay::start(
+                hosts.process("proxy", &hosts.proxy),
+                SocketAddr::new(hosts.proxy.address, RECEIVER_PORT),
+                vec![SocketAddr::new(hosts.receiver.address, RECEIVER_PORT)],
+                Some(idle_timeout),
+            );
+        }
         receiver
     }
 
@@ -113,7 +128,7 @@ impl Receiver {
 
     fn listen(&self) {
         let process = Arc::clone(&*self.process.lock());
-        let at = SocketAddr::new(process.host.address, PORT);
+        let at = SocketAddr::new(process.host.address, RECEIVER_PORT);
         let network = Arc::clone(&process.host.network);
         match network.listen(&process, at, self.buffer) {
             Ok(listener) => {
@@ -123,6 +138,23 @@ impl Receiver {
             Err(error) => trace::world(format!("the receiver cannot listen: {error}")),
         }
     }
+}
+
+/// Returns until when lines can be lost silently: a proxy confirms what its receiver never reads.
+fn lost_until(plan: &Plan) -> Duration {
+    if !plan.has_proxy {
+        return Duration::ZERO;
+    }
+    let ends = plan.steps.iter().filter_map(|step| match step.action {
+        Action::Fault(
+            Fault::ReceiverHangs(time)
+            | Fault::ReceiverDown(time)
+            | Fault::ReceiverKilled(time)
+            | Fault::Partition(time),
+        ) => Some(step.at + time + PROXY_DELAY),
+        _ => None,
+    });
+    ends.max().unwrap_or_default()
 }
 
 async fn accept(process: Arc<Process>, listener: Listener, log: Arc<Mutex<DrainLog>>, hangs: Arc<AtomicBool>) {

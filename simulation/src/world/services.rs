@@ -1,20 +1,41 @@
 //! Runs the services as processes that die and start again.
 
+mod bus_faults;
+mod cluster;
+mod parts;
 mod up;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{hosts::Hosts, node::Node};
+pub use bus_faults::BusFaults;
+use cluster::Cluster;
+
+use super::{
+    hosts::{Hosts, SERVER_PORT},
+    node::Node,
+    relay::Relay,
+};
 use crate::{
     machine::process::{Host, Process},
-    plan::{Kill, Plan, Target},
+    plan::{Engine, Kill, Plan, Target},
     trace,
 };
+
+/// Time between the restarts of two replicas in a rollout.
+const ROLLOUT_PAUSE: Duration = Duration::from_secs(3);
 
 /// Time until a service that failed is started again.
 const RESTART: Duration = Duration::from_secs(1);
@@ -30,6 +51,10 @@ pub type Tamper = Box<dyn FnOnce(&Host) + Send>;
 /// All services.
 pub struct Services {
     all: Vec<Service>,
+    /// The bus, if it is a service of its own.
+    bus: Option<BusFaults>,
+    /// How many replicas of sinks there are.
+    sinks: Arc<AtomicU32>,
     /// Whether services that are down start at once.
     faults_ended: watch::Sender<bool>,
 }
@@ -59,15 +84,88 @@ impl Services {
     /// Starts all services.
     pub fn start(plan: &Plan, hosts: &Hosts, node: &Node) -> Self {
         let faults_ended = watch::Sender::new(false);
-        let up = up::start(plan, node.service());
-        let start =
-            |name, target, host, start| Service::start(name, target, (hosts, host), start, faults_ended.subscribe());
-        let all = vec![start("up", Target::Collector, &hosts.server, up)];
-        Self { all, faults_ended }
+        let sinks = Arc::new(AtomicU32::new(u32::try_from(hosts.sinks.len()).unwrap_or(1)));
+        let start = |name: &str, target, host, start| {
+            Service::start(name, target, (hosts, host), start, faults_ended.subscribe())
+        };
+        if plan.engine == Engine::Embedded {
+            let up = up::start(plan, node.service());
+            let all = vec![start("up", Target::Collector, &hosts.server, up)];
+            return Self {
+                all,
+                bus: None,
+                sinks,
+                faults_ended,
+            };
+        }
+        let bus = BusFaults::new(plan.seed);
+        let cluster = Cluster::new(plan, bus.service(), node.service(), Arc::clone(&sinks));
+        let mut all = vec![start(
+            "collector",
+            Target::Collector,
+            &hosts.server,
+            cluster.collector(),
+        )];
+        let mut addresses = Vec::new();
+        for (index, host) in hosts.streamers.iter().enumerate() {
+            let listen = SocketAddr::new(host.address, SERVER_PORT);
+            let name = format!("streamer-{index}");
+            all.push(start(
+                &name,
+                Target::Streamer(index),
+                host,
+                cluster.streamer(index, listen),
+            ));
+            addresses.push(listen);
+        }
+        for (index, host) in (0..).zip(&hosts.sinks) {
+            let name = format!("sinks-{index}");
+            all.push(start(&name, Target::Sinks(index as usize), host, cluster.sinks(index)));
+        }
+        Relay::start(
+            hosts.process("balancer", &hosts.balancer),
+            hosts.server_address(),
+            addresses,
+            None,
+        );
+        Self {
+            all,
+            bus: Some(bus),
+            sinks,
+            faults_ended,
+        }
+    }
+
+    /// Returns the faults of the bus, if it is a service of its own.
+    pub fn bus(&self) -> Option<&BusFaults> {
+        self.bus.as_ref()
+    }
+
+    /// Restarts sinks with another number of replicas, one process after the other.
+    pub fn scale(&self, replicas: u32) {
+        self.sinks.store(replicas, Ordering::Relaxed);
+        let sinks = self
+            .all
+            .iter()
+            .filter(|service| matches!(service.target, Target::Sinks(_)));
+        for (turn, service) in (0..).zip(sinks) {
+            let commands = service.commands.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(ROLLOUT_PAUSE * turn).await;
+                let _ = commands.send(Command {
+                    how: Kill::Gracefully,
+                    down: Duration::from_millis(100),
+                    tamper: None,
+                });
+            });
+        }
     }
 
     /// Starts what is down, and keeps it running.
     pub fn end_faults(&self) {
+        if let Some(bus) = &self.bus {
+            bus.end();
+        }
         self.faults_ended.send_replace(true);
     }
 
@@ -106,6 +204,7 @@ impl Service {
             name: name.to_owned(),
             hosts: hosts.clone(),
             host: host.clone(),
+            owns_disk: target == Target::Collector,
             start,
             commands: receiver,
             state: Arc::clone(&state),
@@ -124,6 +223,7 @@ struct Runner {
     name: String,
     hosts: Hosts,
     host: Host,
+    owns_disk: bool,
     start: Start,
     commands: mpsc::UnboundedReceiver<Command>,
     state: Arc<Mutex<State>>,
@@ -197,7 +297,8 @@ impl Runner {
     /// Does to the disk what a command wants. Returns how long the service is down.
     fn bury(&self, command: Option<Command>) -> Duration {
         let Some(command) = command else { return RESTART };
-        if command.how == Kill::PowerLoss {
+        // The disk that replicas share has a machine of its own.
+        if command.how == Kill::PowerLoss && self.owns_disk {
             self.host.disk.lose_power(Path::new(DATA_DIR));
         }
         if let Some(tamper) = command.tamper {

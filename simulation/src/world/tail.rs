@@ -49,6 +49,7 @@ pub struct Tail {
     is_answered: AtomicBool,
     /// Milliseconds of virtual time until which the client reads nothing.
     stalled_until: AtomicU64,
+    may_be_late: bool,
 }
 
 /// How a response ended.
@@ -91,8 +92,8 @@ impl Tail {
         format: TailFormat,
         follow: bool,
         server: SocketAddr,
-    ) -> Arc<Self> {
-        Arc::new(Self {
+    ) -> Self {
+        Self {
             name,
             app,
             num_lines,
@@ -103,7 +104,13 @@ impl Tail {
             is_broken: Notify::new(),
             is_answered: AtomicBool::new(false),
             stalled_until: AtomicU64::new(0),
-        })
+            may_be_late: false,
+        }
+    }
+
+    /// Sets whether the bus can deliver a line after its gap was declared.
+    pub fn may_be_late(self, may_be_late: bool) -> Self {
+        Self { may_be_late, ..self }
     }
 
     /// Breaks the connection.
@@ -208,6 +215,7 @@ impl Tail {
             name: format!("{}.{number}", self.name),
             app: self.app.clone(),
             since,
+            may_be_late: self.may_be_late,
             ..TailLog::default()
         });
     }
