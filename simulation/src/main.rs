@@ -1,5 +1,7 @@
 //! The command line: run a seed, many seeds, or the examples of known faults.
 
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
+
 mod arguments;
 mod report;
 

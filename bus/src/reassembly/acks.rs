@@ -78,6 +78,7 @@ impl Acks {
 
     /// Nacks the deliveries of exactly these lines. Returns whether there were any.
     pub(super) fn nack(&mut self, lines: &Range<u64>) -> bool {
+        system::probe!("reassembly: batches are returned at the memory limit");
         let before = self.open.len();
         self.open.retain(|(open, _)| open != lines);
         self.open.len() < before

@@ -151,6 +151,7 @@ impl Stream {
         if let Some(next) = self.next() {
             let late: Vec<_> = self.progress.undelivered_in(seq..end.min(next)).collect();
             for range in late {
+                system::probe!("reassembly: lines of a declared gap arrive");
                 self.progress.deliver(range.clone());
                 let event = self.lines_event(seq, &batch, range, true);
                 events.push_back(event);
@@ -160,6 +161,9 @@ impl Stream {
             }
         }
         let duplicate = self.buffered.get(&seq);
+        if duplicate.is_some() {
+            system::probe!("reassembly: a batch arrives again while it is buffered");
+        }
         if duplicate.is_none_or(|buffered| buffered.lines < batch.lines) {
             self.buffered_bytes += batch.data.len();
             let shorter = self.buffered.insert(seq, batch);
@@ -168,6 +172,7 @@ impl Stream {
     }
 
     fn push_gap(&mut self, seq: u64, gap: Gap, arrival: Arrival, ack: Option<Ack>) {
+        system::probe!("reassembly: a published gap arrives");
         let seqs = seq..seq + gap.lines;
         let is_repeat = if gap.lines == 0 {
             self.progress.has_reported(seq, &gap)

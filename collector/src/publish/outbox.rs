@@ -200,6 +200,7 @@ impl Outbox {
                 self.no_spill_before = Some(steady() + SPOOL_RETRY);
                 return;
             }
+            system::probe!("spool: the batch in flight is written");
             self.spool.mark_in_flight();
             publishing.on_disk = true;
             self.queued_bytes -= publishing.entry.data().len();
@@ -355,6 +356,7 @@ impl Outbox {
     }
 
     fn on_transient_error(&mut self, publishing: Publishing, error: &BusError) {
+        system::probe!("publish: the bus refuses a batch for a time");
         if !self.is_retrying {
             tracing::warn!(stream = self.checkpoint.stream(), %error, "publish failed, retrying");
         }
@@ -364,6 +366,7 @@ impl Outbox {
 
     /// Creates the topic again if it was deleted while the app has pods, then publishes the batch.
     fn on_topic_missing(&mut self, publishing: Publishing, app: AppName) {
+        system::probe!("publish: the topic is gone");
         tracing::warn!(stream = self.checkpoint.stream(), %app, "topic missing, creating it");
         let pause = self.requeue(publishing);
         let (bus, permits) = (Arc::clone(&self.context.bus), self.context.spool.permits());
@@ -392,6 +395,7 @@ impl Outbox {
     /// Replaces a batch that the bus rejects permanently by a gap; retrying it would block the
     /// stream.
     fn on_permanent_error(&mut self, publishing: Publishing, error: &BusError) {
+        system::probe!("publish: the bus rejects a batch");
         let (seq, lines) = match &publishing.entry {
             OutboxEntry::Batch(batch, _) | OutboxEntry::Finish(batch) => (batch.seq, batch.lines()),
             OutboxEntry::Start(_) => (0, 0),

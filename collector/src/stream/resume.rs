@@ -107,6 +107,7 @@ impl Stream {
                 self.record_rotation(first);
                 return self.flush();
             }
+            system::probe!("resume: the anchor is not found");
             tracing::warn!(stream = %self.id(), "resume anchor not found, starting a new stream");
             self.record_gap(GapReason::Away, first);
             self.push(self.reserved_seq, Content::End, None);
@@ -152,6 +153,7 @@ impl Stream {
                 let seq = self.reserved_seq - held.min(self.reserved_seq);
                 let lost = seq - self.next_seq;
                 if lost > 0 {
+                    system::probe!("resume: lines between checkpoint and anchor are gone");
                     tracing::warn!(stream = %self.id(), lost, "gap detected, lines rotated away while the collector was stopped");
                     self.push_gap(
                         self.next_seq,

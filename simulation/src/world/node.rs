@@ -283,7 +283,7 @@ impl Printer {
             let head = format!("{pod} line {number} ");
             format!("{head:x<width$}", width = bytes as usize)
         };
-        let is_err = |number: u32| self.plan.stderr_every > 0 && number % self.plan.stderr_every == 0;
+        let is_err = |number: u32| self.plan.stderr_every > 0 && number.is_multiple_of(self.plan.stderr_every);
         // A print takes a moment: its lines have different times, unless the clock is at fault.
         let now = self.cluster.node_time();
         let is_plain = !self.has_clock_fault.load(Ordering::Relaxed);

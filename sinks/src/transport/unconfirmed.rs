@@ -52,6 +52,7 @@ impl Unconfirmed {
         }
         let mut confirmed = self.acknowledged.saturating_sub(CONFIRMING_BYTES);
         while let Some((_, bytes)) = self.samples.front().filter(|(at, _)| now - *at >= CONFIRMING_TIME) {
+            system::probe!("confirmation: the connection stayed open for the confirming time");
             confirmed = confirmed.max(*bytes);
             self.samples.pop_front();
         }
@@ -61,6 +62,7 @@ impl Unconfirmed {
     /// Confirms everything: both sides have closed the connection in order. Returns the number of
     /// items.
     pub(crate) fn confirm_all(&mut self) -> u64 {
+        system::probe!("confirmation: both sides have closed");
         self.confirm(u64::MAX)
     }
 

@@ -116,6 +116,7 @@ impl Delivered {
             .or_insert_with(|| StreamProgress::joining_at(lines.seq));
         let missing = progress.next()..lines.seq;
         let gap = (!lines.late && !missing.is_empty()).then(|| {
+            system::probe!("resume: a gap before the first batch");
             progress.report_gap(missing.clone());
             undelivered_before(lines, missing)
         });
@@ -126,6 +127,9 @@ impl Delivered {
     /// Records a gap for a reader that continues from here. Returns whether it is to be reported.
     pub(crate) fn resume_with_gap(&mut self, gap: &GapRange) -> bool {
         let is_new = !self.is_gap_reported(gap);
+        if is_new {
+            system::probe!("resume: a gap that the client does not know");
+        }
         if is_new {
             report(self.streams.entry(gap.key).or_default(), gap.seqs.clone());
         }

@@ -155,6 +155,7 @@ impl Spool {
             match largest.lock().evict_oldest() {
                 Ok(Some(lines)) => {
                     self.metrics.record_gap(GapLabel::spool, lines);
+                    system::probe!("spool: the oldest batches are dropped");
                     tracing::debug!(lines, "spool full, oldest batches dropped");
                 }
                 Ok(None) => return,
