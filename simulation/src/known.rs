@@ -33,10 +33,12 @@ pub struct KnownFault {
 pub struct Example {
     /// The seed.
     pub seed: u64,
-    /// The only kinds of faults; empty: all.
+    /// The only kinds of faults.
     pub only: &'static [Kind],
-    /// The numbers of the steps; empty: all.
-    pub keep: &'static [usize],
+    /// The source.
+    pub source: Source,
+    /// The bus.
+    pub engine: Engine,
 }
 
 /// All known faults.
@@ -63,9 +65,10 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: None,
         engine: None,
         example: Example {
-            seed: 0,
-            only: &[],
-            keep: &[],
+            seed: 8,
+            only: &[Kind::Shutdown],
+            source: Source::Api,
+            engine: Engine::Embedded,
         },
     },
     KnownFault {
@@ -83,13 +86,15 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
             Kind::MuteWatches,
             Kind::SlowLogs,
             Kind::ApiBusy,
+            Kind::StatusLag,
         ],
         source: None,
         engine: None,
         example: Example {
-            seed: 0,
-            only: &[],
-            keep: &[],
+            seed: 5,
+            only: &[Kind::ApiDown],
+            source: Source::Api,
+            engine: Engine::Embedded,
         },
     },
     KnownFault {
@@ -100,9 +105,10 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: None,
         engine: None,
         example: Example {
-            seed: 0,
-            only: &[],
-            keep: &[],
+            seed: 1,
+            only: &[Kind::PowerLoss],
+            source: Source::Api,
+            engine: Engine::Embedded,
         },
     },
     KnownFault {
@@ -113,9 +119,10 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: None,
         engine: None,
         example: Example {
-            seed: 0,
-            only: &[],
-            keep: &[],
+            seed: 1,
+            only: &[Kind::Damage],
+            source: Source::Api,
+            engine: Engine::Embedded,
         },
     },
     KnownFault {
@@ -132,9 +139,10 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: Some(Source::Api),
         engine: None,
         example: Example {
-            seed: 0,
-            only: &[],
-            keep: &[],
+            seed: 2,
+            only: &[Kind::NodeClock],
+            source: Source::Api,
+            engine: Engine::Embedded,
         },
     },
     KnownFault {
@@ -151,9 +159,10 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: Some(Source::Api),
         engine: None,
         example: Example {
-            seed: 0,
-            only: &[],
-            keep: &[],
+            seed: 1,
+            only: &[Kind::StatusLag],
+            source: Source::Api,
+            engine: Engine::Embedded,
         },
     },
     KnownFault {
@@ -169,9 +178,10 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: Some(Source::Api),
         engine: None,
         example: Example {
-            seed: 0,
-            only: &[],
-            keep: &[],
+            seed: 2,
+            only: &[Kind::EndStreams],
+            source: Source::Api,
+            engine: Engine::Embedded,
         },
     },
     KnownFault {
@@ -182,9 +192,10 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: Some(Source::Api),
         engine: None,
         example: Example {
-            seed: 0,
-            only: &[],
-            keep: &[],
+            seed: 8,
+            only: &[Kind::StallFollows],
+            source: Source::Api,
+            engine: Engine::Embedded,
         },
     },
     KnownFault {
@@ -195,9 +206,30 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: Some(Source::Files),
         engine: None,
         example: Example {
-            seed: 0,
-            only: &[],
-            keep: &[],
+            seed: 1,
+            only: &[Kind::TruncateLog],
+            source: Source::Files,
+            engine: Engine::Embedded,
+        },
+    },
+    KnownFault {
+        name: "file-order-after-restart",
+        what: "after a restart, files whose names went back with the node's time are read in the wrong order",
+        rules: &[
+            Rule::Order,
+            Rule::Repeat,
+            Rule::FalseGap,
+            Rule::WrongCount,
+            Rule::SilentLoss,
+        ],
+        kinds: &[Kind::WinterTime, Kind::NodeClock],
+        source: Some(Source::Files),
+        engine: None,
+        example: Example {
+            seed: 19,
+            only: &[Kind::WinterTime, Kind::Kill, Kind::KillAtStep],
+            source: Source::Files,
+            engine: Engine::Embedded,
         },
     },
     KnownFault {
@@ -208,22 +240,24 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: None,
         engine: None,
         example: Example {
-            seed: 0,
-            only: &[],
-            keep: &[],
+            seed: 34,
+            only: &[Kind::ServerClock],
+            source: Source::Files,
+            engine: Engine::PubSub,
         },
     },
     KnownFault {
         name: "gap-in-disorder",
         what: "a tail with history declares lines as not delivered that arrive in disorder",
-        rules: &[Rule::FalseGap, Rule::WrongCount],
+        rules: &[Rule::FalseGap, Rule::WrongCount, Rule::Order],
         kinds: &[Kind::BusDisorder],
         source: None,
         engine: Some(Engine::PubSub),
         example: Example {
-            seed: 0,
-            only: &[],
-            keep: &[],
+            seed: 20,
+            only: &[Kind::BusDisorder],
+            source: Source::Files,
+            engine: Engine::PubSub,
         },
     },
     KnownFault {
@@ -234,9 +268,10 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: None,
         engine: Some(Engine::PubSub),
         example: Example {
-            seed: 0,
-            only: &[],
-            keep: &[],
+            seed: 34,
+            only: &[Kind::Shutdown],
+            source: Source::Files,
+            engine: Engine::PubSub,
         },
     },
 ];
@@ -274,15 +309,11 @@ impl KnownFault {
     pub fn example(&self) -> Plan {
         let options = Options {
             only: self.example.only.to_vec(),
-            source: self.source,
-            engine: self.engine,
+            source: Some(self.example.source),
+            engine: Some(self.example.engine),
             ..Options::default()
         };
-        let mut plan = plan::generate(self.example.seed, &options);
-        if !self.example.keep.is_empty() {
-            plan.keep(self.example.keep);
-        }
-        plan
+        plan::generate(self.example.seed, &options)
     }
 }
 

@@ -87,6 +87,10 @@ struct TestMachine {
 }
 
 impl Machine for TestMachine {
+    fn name(&self) -> &str {
+        "reader"
+    }
+
     fn wall(&self) -> Duration {
         WALL + since(self.started)
     }
