@@ -6,8 +6,8 @@
 //! fail or are executed without an answer, and seeks and administration that take effect late.
 //!
 //! Time is tokio's and randomness comes from one seeded generator, so on a runtime with one thread
-//! and paused time every run is the same. [`requests`] decides what happens to a call, [`streams`]
-//! delivers messages, [`topics`] and [`subscription`] hold them.
+//! and paused time every run is the same. `requests` decides what happens to a call, `streams`
+//! delivers messages, `topics` and `subscription` hold them.
 
 mod calls;
 mod dice;
