@@ -83,7 +83,7 @@ fn run_here(plan: Plan) -> anyhow::Result<Report> {
                 probes: system::simulation::take_probes(),
             })
         });
-        // Tasks that are left have nobody to tell.
+        // Remaining tasks of the product have no effect on the report.
         runtime.shutdown_background();
         report
     })

@@ -31,8 +31,6 @@ pub struct UnitLines {
     pub process: String,
     /// When each line was printed, in virtual time.
     pub times: Vec<Duration>,
-    /// Whether nothing more will be printed.
-    pub has_ended: bool,
 }
 
 /// What every container printed.
@@ -58,15 +56,6 @@ impl Printed {
         let index = lines.times.len();
         lines.times.push(at);
         self.by_text.insert(text, (unit.clone(), index));
-    }
-
-    /// Marks that a container instance has ended.
-    pub fn end(&mut self, instance: &str) {
-        for (unit, lines) in &mut self.units {
-            if unit.instance == instance {
-                lines.has_ended = true;
-            }
-        }
     }
 
     /// Returns unit and index of a line.

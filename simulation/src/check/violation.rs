@@ -31,12 +31,6 @@ pub enum Rule {
     Panic,
     /// Virtual time stood still, or the work per second never fell.
     Busy,
-    /// A metric differs from the truth.
-    WrongMetric,
-    /// Memory, files or connections grew beyond their bound.
-    Unbounded,
-    /// A response that the documentation does not allow.
-    Protocol,
 }
 
 impl Rule {
@@ -56,9 +50,6 @@ impl Rule {
             Self::ServiceFailed => "service-failed",
             Self::Panic => "panic",
             Self::Busy => "busy",
-            Self::WrongMetric => "wrong-metric",
-            Self::Unbounded => "unbounded",
-            Self::Protocol => "protocol",
         }
     }
 }

@@ -138,12 +138,12 @@ pub enum Fault {
     ApiBusy(Duration),
     /// Watches must list again.
     ExpireWatches,
-    /// Somebody removes a container's rotated log files.
+    /// A container's log file is removed by hand.
     RemoveLog {
         /// Index of the container.
         container: usize,
     },
-    /// Somebody truncates a container's log file.
+    /// A container's log file is truncated by hand.
     TruncateLog {
         /// Index of the container.
         container: usize,
@@ -174,166 +174,87 @@ pub enum Fault {
     },
 }
 
-/// The kinds of what happens: six of ordinary life, then the faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "they are named like the faults")]
-pub enum Kind {
-    Burst,
-    Exit,
-    Replace,
-    BreakTail,
-    StallTail,
-    SmallLogs,
-    Kill,
-    KillAtStep,
-    PowerLoss,
-    Shutdown,
-    Damage,
-    NodeClock,
-    ServerClock,
-    NodeDrift,
-    WinterTime,
-    FreezeClock,
-    DiskFull,
-    DiskRefuses,
-    NoDescriptors,
-    DiskSlow,
-    StatusLag,
-    Rotate,
-    StrandFollows,
-    EndStreams,
-    BreakStreams,
-    ApiDown,
-    KubeletDown,
-    RuntimeDown,
-    StallFollows,
-    StallRequests,
-    MuteWatches,
-    SlowLogs,
-    ApiBusy,
-    ExpireWatches,
-    RemoveLog,
-    TruncateLog,
-    Interleave,
-    ReceiverHangs,
-    ReceiverDown,
-    ReceiverKilled,
-    Partition,
-    BusDown,
-    BusDisorder,
-    BusErrors,
-    Scale,
+/// Defines the kinds with their names, each once.
+macro_rules! kinds {
+    ($($kind:ident $name:literal)*) => {
+        /// The kinds of what happens: six of ordinary life, then the faults.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "they are named like the faults")]
+        pub enum Kind {
+            $($kind,)*
+        }
+
+        impl Kind {
+            /// All kinds.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// Returns the name in traces and on the command line.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    Burst "burst"
+    Exit "exit"
+    Replace "replace"
+    BreakTail "break-tail"
+    StallTail "stall-tail"
+    SmallLogs "small-logs"
+    Kill "kill"
+    KillAtStep "kill-at-step"
+    PowerLoss "power-loss"
+    Shutdown "shutdown"
+    Damage "damage"
+    NodeClock "node-clock"
+    ServerClock "server-clock"
+    NodeDrift "node-drift"
+    WinterTime "winter-time"
+    FreezeClock "freeze-clock"
+    DiskFull "disk-full"
+    DiskRefuses "disk-refuses"
+    NoDescriptors "no-descriptors"
+    DiskSlow "disk-slow"
+    StatusLag "status-lag"
+    Rotate "rotate"
+    StrandFollows "strand-follows"
+    EndStreams "end-streams"
+    BreakStreams "break-streams"
+    ApiDown "api-down"
+    KubeletDown "kubelet-down"
+    RuntimeDown "runtime-down"
+    StallFollows "stall-follows"
+    StallRequests "stall-requests"
+    MuteWatches "mute-watches"
+    SlowLogs "slow-logs"
+    ApiBusy "api-busy"
+    ExpireWatches "expire-watches"
+    RemoveLog "remove-log"
+    TruncateLog "truncate-log"
+    Interleave "interleave"
+    ReceiverHangs "receiver-hangs"
+    ReceiverDown "receiver-down"
+    ReceiverKilled "receiver-killed"
+    Partition "partition"
+    BusDown "bus-down"
+    BusDisorder "bus-disorder"
+    BusErrors "bus-errors"
+    Scale "scale"
 }
 
 impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 45] = [
-        Self::Burst,
-        Self::Exit,
-        Self::Replace,
-        Self::BreakTail,
-        Self::StallTail,
-        Self::SmallLogs,
-        Self::Kill,
-        Self::KillAtStep,
-        Self::PowerLoss,
-        Self::Shutdown,
-        Self::Damage,
-        Self::NodeClock,
-        Self::ServerClock,
-        Self::NodeDrift,
-        Self::WinterTime,
-        Self::FreezeClock,
-        Self::DiskFull,
-        Self::DiskRefuses,
-        Self::NoDescriptors,
-        Self::DiskSlow,
-        Self::StatusLag,
-        Self::Rotate,
-        Self::StrandFollows,
-        Self::EndStreams,
-        Self::BreakStreams,
-        Self::ApiDown,
-        Self::KubeletDown,
-        Self::RuntimeDown,
-        Self::StallFollows,
-        Self::StallRequests,
-        Self::MuteWatches,
-        Self::SlowLogs,
-        Self::ApiBusy,
-        Self::ExpireWatches,
-        Self::RemoveLog,
-        Self::TruncateLog,
-        Self::Interleave,
-        Self::ReceiverHangs,
-        Self::ReceiverDown,
-        Self::ReceiverKilled,
-        Self::Partition,
-        Self::BusDown,
-        Self::BusDisorder,
-        Self::BusErrors,
-        Self::Scale,
-    ];
-
     /// Returns whether it is a fault, and not ordinary life.
     pub fn is_fault(self) -> bool {
         self > Self::SmallLogs
     }
 
-    /// Returns the name in traces and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Burst => "burst",
-            Self::Exit => "exit",
-            Self::Replace => "replace",
-            Self::BreakTail => "break-tail",
-            Self::StallTail => "stall-tail",
-            Self::SmallLogs => "small-logs",
-            Self::Kill => "kill",
-            Self::KillAtStep => "kill-at-step",
-            Self::PowerLoss => "power-loss",
-            Self::Shutdown => "shutdown",
-            Self::Damage => "damage",
-            Self::NodeClock => "node-clock",
-            Self::ServerClock => "server-clock",
-            Self::NodeDrift => "node-drift",
-            Self::WinterTime => "winter-time",
-            Self::FreezeClock => "freeze-clock",
-            Self::DiskFull => "disk-full",
-            Self::DiskRefuses => "disk-refuses",
-            Self::NoDescriptors => "no-descriptors",
-            Self::DiskSlow => "disk-slow",
-            Self::StatusLag => "status-lag",
-            Self::Rotate => "rotate",
-            Self::StrandFollows => "strand-follows",
-            Self::EndStreams => "end-streams",
-            Self::BreakStreams => "break-streams",
-            Self::ApiDown => "api-down",
-            Self::KubeletDown => "kubelet-down",
-            Self::RuntimeDown => "runtime-down",
-            Self::StallFollows => "stall-follows",
-            Self::StallRequests => "stall-requests",
-            Self::MuteWatches => "mute-watches",
-            Self::SlowLogs => "slow-logs",
-            Self::ApiBusy => "api-busy",
-            Self::ExpireWatches => "expire-watches",
-            Self::RemoveLog => "remove-log",
-            Self::TruncateLog => "truncate-log",
-            Self::Interleave => "interleave",
-            Self::ReceiverHangs => "receiver-hangs",
-            Self::ReceiverDown => "receiver-down",
-            Self::ReceiverKilled => "receiver-killed",
-            Self::Partition => "partition",
-            Self::BusDown => "bus-down",
-            Self::BusDisorder => "bus-disorder",
-            Self::BusErrors => "bus-errors",
-            Self::Scale => "scale",
-        }
-    }
-
     /// Returns the kind of this name.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 }
 
@@ -419,7 +340,7 @@ impl fmt::Display for Fault {
             Self::SlowLogs(time) => write!(f, "log requests are slow for {time:?}"),
             Self::ApiBusy(time) => write!(f, "requests get 429 for {time:?}"),
             Self::ExpireWatches => write!(f, "watches must list again"),
-            Self::RemoveLog { container } => write!(f, "rotated log files of container {container} are removed"),
+            Self::RemoveLog { container } => write!(f, "the log file of container {container} is removed"),
             Self::TruncateLog { container } => write!(f, "the log file of container {container} is truncated"),
             Self::Interleave { container } => write!(f, "container {container} prints stamps out of order"),
             Self::ReceiverHangs(time) => write!(f, "the receiver reads nothing for {time:?}"),

@@ -94,7 +94,7 @@ impl Generator<'_> {
         let mut steps = self.clients(containers.len(), duration);
         let is_wanted = |action: &Action| action.kind().is_none_or(|kind| self.is_wanted(kind, source, engine));
         steps.retain(|(_, action)| is_wanted(action));
-        // Few kinds in a run: their effects can be told apart, and rare combinations still occur.
+        // Few kinds in a run, so that their effects can be distinguished.
         let kinds = self.kinds(source, engine);
         let rate = self.random.random_range(6..20);
         let faults = u32::try_from(duration.as_secs() / rate).unwrap_or(u32::MAX);
@@ -202,7 +202,7 @@ impl Generator<'_> {
             let is_asked_for = self.options.only.is_empty() || self.options.only.contains(kind);
             kind.is_fault() && is_asked_for && self.is_wanted(*kind, source, engine)
         };
-        let mut kinds: Vec<_> = Kind::ALL.into_iter().filter(applies).filter(is_chosen).collect();
+        let mut kinds: Vec<_> = Kind::ALL.iter().copied().filter(applies).filter(is_chosen).collect();
         let wanted = self.random.random_range(1..6);
         while kinds.len() > wanted {
             let index = self.random.random_range(0..kinds.len());

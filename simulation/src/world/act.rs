@@ -1,17 +1,17 @@
 //! Carries out the steps of a plan.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
 use kubesim::FaultKind;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
-    World,
-    services::{BusFaults, Tamper, state_files},
+    World, later,
+    services::{BusFaults, DATA_DIR, Tamper, state_files},
 };
 use crate::{
-    machine::process::Host,
+    machine::{disk::DiskFaults, process::Host},
     plan::{Action, Damage, Fault, Kill, StateFile, Target},
     pubsub::Faults,
     trace,
@@ -37,7 +37,6 @@ impl World {
     }
 
     fn cause(&mut self, number: usize, fault: Fault) {
-        let duration = |time: Duration| time;
         match fault {
             Fault::Kill { target, how, down } => self.services.kill(target, how, down, None),
             Fault::Damage { file, damage, down } => {
@@ -63,9 +62,7 @@ impl World {
             Fault::StrandFollows => self.node.cause(FaultKind::StrandFollows),
             Fault::EndStreams => self.node.cause(FaultKind::EndStreams),
             Fault::BreakStreams => self.node.cause(FaultKind::BreakStreams),
-            Fault::ApiDown(time) => self.node.cause(FaultKind::ApiDown {
-                duration: duration(time),
-            }),
+            Fault::ApiDown(time) => self.node.cause(FaultKind::ApiDown { duration: time }),
             Fault::KubeletDown(time) => self.node.cause(FaultKind::KubeletDown { duration: time }),
             Fault::RuntimeDown(time) => self.node.cause(FaultKind::RuntimeDown { duration: time }),
             Fault::StallFollows(time) => self.node.cause(FaultKind::StallFollows { duration: time }),
@@ -99,23 +96,21 @@ impl World {
         }
     }
 
-    fn disk_fault(&self, time: Duration, change: impl FnOnce(&mut crate::machine::disk::DiskFaults)) {
-        let disk = std::sync::Arc::clone(&self.hosts.server.disk);
+    fn disk_fault(&self, time: Duration, change: impl FnOnce(&mut DiskFaults)) {
+        let disk = Arc::clone(&self.hosts.server.disk);
         disk.set_faults(|faults| {
-            faults.dir = super::services::DATA_DIR.into();
+            faults.dir = DATA_DIR.into();
             change(faults);
         });
-        tokio::spawn(async move {
-            tokio::time::sleep(time).await;
-            disk.set_faults(|faults| *faults = Default::default());
+        later(time, move || {
+            disk.set_faults(|faults| *faults = DiskFaults::default());
             trace::world("the disk works again");
         });
     }
 
     fn cut_off(&self, host: Host, time: Duration) {
         host.network.set_reachable(host.address, false);
-        tokio::spawn(async move {
-            tokio::time::sleep(time).await;
+        later(time, move || {
             host.network.set_reachable(host.address, true);
             trace::world("the network is whole again");
         });
@@ -124,7 +119,10 @@ impl World {
     /// Ends all faults that still last.
     pub(super) fn end_faults(&mut self) {
         trace::world("all faults end");
-        self.hosts.server.disk.set_faults(|faults| *faults = Default::default());
+        self.hosts
+            .server
+            .disk
+            .set_faults(|faults| *faults = DiskFaults::default());
         self.hosts.node.clock.set_drift(0);
         self.hosts
             .receiver

@@ -55,6 +55,14 @@ pub struct Outcome {
     pub notices: std::collections::BTreeSet<String>,
 }
 
+/// Runs code after a time, outside all processes: the end of a fault.
+fn later(time: Duration, code: impl FnOnce() + Send + 'static) {
+    tokio::spawn(async move {
+        tokio::time::sleep(time).await;
+        code();
+    });
+}
+
 impl World {
     /// Builds the world of a plan and starts everything.
     ///

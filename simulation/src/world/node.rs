@@ -1,7 +1,6 @@
 //! The node: its kubelet, its API server, and containers that print lines whose text occurs once.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -10,13 +9,10 @@ use std::{
 };
 
 use jiff::SignedDuration;
-use kubesim::{
-    Cluster, ContainerPlan as Container, FaultKind, LogFiles, LogLine, Output as Program, PodPlan, RestartPolicy, Role,
-    Scenario,
-};
+use kubesim::{Cluster, FaultKind, LogFiles, LogLine, PodPlan, RestartPolicy, Scenario};
 use parking_lot::Mutex;
 
-use super::hosts::Hosts;
+use super::{hosts::Hosts, later};
 use crate::{
     check::printed::{Output, Printed, Unit},
     machine::process::Process,
@@ -134,7 +130,7 @@ impl Node {
         self.process.enter(|| self.cluster.cause(fault));
     }
 
-    /// Ends the faults that last until somebody ends them.
+    /// Ends the faults that do not end by themselves.
     pub fn end_faults(&self) {
         self.process.enter(|| {
             self.cluster.set_down(false);
@@ -171,10 +167,7 @@ impl Node {
     fn stamp_by_clock(&self, time: Duration) {
         let has_fault = Arc::clone(&self.has_clock_fault);
         has_fault.store(true, Ordering::Relaxed);
-        self.process.spawn(async move {
-            tokio::time::sleep(time).await;
-            has_fault.store(false, Ordering::Relaxed);
-        });
+        later(time, move || has_fault.store(false, Ordering::Relaxed));
     }
 
     /// Makes a container exit.
@@ -318,22 +311,5 @@ impl Printer {
 }
 
 fn pod(plan: &Plan, container: &ContainerPlan, name: &str) -> PodPlan {
-    PodPlan {
-        namespace: plan.apps[container.app].clone(),
-        name: name.to_owned(),
-        replicas: None,
-        start_after: Duration::ZERO,
-        delete_after: None,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        node: None,
-        containers: vec![Container {
-            name: container.name.clone(),
-            role: Role::Main,
-            output: Program::Silent,
-            exit_code: 0,
-            restart: RestartPolicy::Always,
-            waiting: None,
-        }],
-    }
+    PodPlan::silent(&plan.apps[container.app], name, &container.name).restarting(RestartPolicy::Always)
 }

@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt;
 
 use super::{
     hosts::{Hosts, RECEIVER_PORT},
+    later,
     relay::Relay,
 };
 use crate::{
@@ -30,7 +31,11 @@ use crate::{
 /// How long a proxy may go on taking lines after a fault of its receiver has ended.
 const PROXY_DELAY: Duration = Duration::from_secs(5);
 
-/// The receiver.
+/// How long a receiver that is not killed reads on before it ends.
+const LAST_READS: Duration = Duration::from_millis(10);
+
+/// The receiver. Clones share it.
+#[derive(Clone)]
 pub struct Receiver {
     hosts: Hosts,
     log: Arc<Mutex<DrainLog>>,
@@ -79,21 +84,20 @@ impl Receiver {
     pub fn hang(&self, time: Duration) {
         let hangs = Arc::clone(&self.hangs);
         hangs.store(true, Ordering::Relaxed);
-        tokio::spawn(async move {
-            tokio::time::sleep(time).await;
+        later(time, move || {
             hangs.store(false, Ordering::Relaxed);
             trace::world("the receiver reads again");
         });
     }
 
-    /// Ends the process, at once or when it has read everything, and starts another one later.
+    /// Ends the process, at once or after a moment in which it reads on, and starts another one
+    /// later.
     pub fn restart(&self, is_killed: bool, down: Duration) {
         let old = Arc::clone(&*self.process.lock());
-        let this = self.clone_parts();
+        let this = self.clone();
         tokio::spawn(async move {
             if !is_killed {
-                // It stops reading only when nothing has come for a moment.
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(LAST_READS).await;
             }
             old.kill();
             tokio::time::sleep(down).await;
@@ -104,16 +108,6 @@ impl Receiver {
     /// Ends its faults.
     pub fn recover(&self) {
         self.hangs.store(false, Ordering::Relaxed);
-    }
-
-    fn clone_parts(&self) -> Self {
-        Self {
-            hosts: self.hosts.clone(),
-            log: Arc::clone(&self.log),
-            hangs: Arc::clone(&self.hangs),
-            process: Arc::clone(&self.process),
-            buffer: self.buffer,
-        }
     }
 
     fn start_again(&self) {

@@ -77,11 +77,6 @@ impl Disk {
         self.names.lock().files(below)
     }
 
-    /// Returns the sum of the lengths of the files below a directory.
-    pub fn bytes(&self, below: &Path) -> u64 {
-        self.files(below).iter().map(|(_, len)| len).sum()
-    }
-
     /// Changes the content of a file behind the back of its user. Returns whether there is one.
     pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> bool {
         let found = self.names.lock().inode(path);

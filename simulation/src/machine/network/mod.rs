@@ -93,15 +93,6 @@ impl Network {
         self.state.lock().names.insert(name.to_owned(), addresses);
     }
 
-    /// Resets all connections of a host.
-    pub fn reset_all(&self, host: IpAddr) {
-        for connection in self.connections() {
-            if connection.sides.iter().any(|side| side.address.ip() == host) {
-                connection.reset();
-            }
-        }
-    }
-
     /// Closes the sockets of a process that has ended.
     pub(super) fn close_all(&self, process: u64) {
         self.state
@@ -115,18 +106,6 @@ impl Network {
                 }
             }
         }
-    }
-
-    /// Returns the number of open connections of a process.
-    pub fn open_connections(&self, process: u64) -> usize {
-        let is_open = |connection: &Arc<Connection>| {
-            let side = connection.sides.iter().find(|side| side.process == process);
-            side.is_some_and(|side| !side.incoming.is_closed())
-        };
-        self.connections()
-            .iter()
-            .filter(|connection| is_open(connection))
-            .count()
     }
 
     fn connections(&self) -> Vec<Arc<Connection>> {

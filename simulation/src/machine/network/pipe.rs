@@ -58,11 +58,6 @@ impl Pipe {
         self.state.lock().sent.len() as u64
     }
 
-    pub fn is_closed(&self) -> bool {
-        let state = self.state.lock();
-        state.error.is_some() || state.is_reader_closed
-    }
-
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.state.lock();
         if let Some(error) = state.error {

@@ -44,11 +44,6 @@ impl Socket {
         &self.connection.sides[1 - self.side].incoming
     }
 
-    /// Resets the connection.
-    pub fn reset(&self) {
-        self.connection.reset();
-    }
-
     /// Starts the task that carries what this side sends.
     pub(super) fn start_pump(&self) {
         let (network, connection) = (Arc::clone(&self.network), Arc::clone(&self.connection));

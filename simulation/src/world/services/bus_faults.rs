@@ -14,7 +14,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use crate::{
     pubsub::{Faults, PubSubModel},
     trace,
-    world::hosts::EPOCH,
+    world::{hosts::EPOCH, later},
 };
 
 /// The bus and its faults.
@@ -48,8 +48,7 @@ impl BusFaults {
         let (model, pauses) = (self.model.clone(), Arc::clone(&self.pauses));
         model.pause();
         let number = pauses.fetch_add(1, Ordering::Relaxed) + 1;
-        tokio::spawn(async move {
-            tokio::time::sleep(time).await;
+        later(time, move || {
             if pauses.load(Ordering::Relaxed) == number {
                 model.resume();
                 trace::world("the bus is back");
@@ -62,8 +61,7 @@ impl BusFaults {
         let (model, current) = (self.model.clone(), Arc::clone(&self.faults));
         model.set_faults(faults);
         let number = current.fetch_add(1, Ordering::Relaxed) + 1;
-        tokio::spawn(async move {
-            tokio::time::sleep(time).await;
+        later(time, move || {
             if current.load(Ordering::Relaxed) == number {
                 model.set_faults(usual());
                 trace::world("the bus has no faults any more");
@@ -78,7 +76,7 @@ impl BusFaults {
     }
 }
 
-/// What the service does on a good day: who is killed does not give back what it held.
+/// What the service does without faults: a killed process does not nack what it held.
 fn usual() -> Faults {
     Faults {
         lost_nack: 0.3,
