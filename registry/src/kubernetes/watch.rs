@@ -1,17 +1,20 @@
 //! Watches the Secrets and publishes drains and keys as they change.
 
-use std::{collections::BTreeMap, mem, sync::Arc};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
+use backon::ExponentialBuilder;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
     runtime::{
         WatchStreamExt,
-        watcher::{self, Event, watcher},
+        utils::ResetTimerBackoff,
+        watcher::{self, Event, ExponentialBackoff, watcher},
     },
 };
 use parking_lot::Mutex;
+use system::random::random;
 use tokio::sync::{oneshot, watch};
 
 use super::secret_layout::{self, Content};
@@ -168,7 +171,7 @@ fn content(secret: &Secret, last: &mut Contents) -> Option<(String, Content)> {
 /// Watches the Secrets until the future is dropped.
 pub(super) async fn watch_secrets(api: Api<Secret>, state: Arc<WatchedState>) {
     let config = watcher::Config::default().labels(&format!("{}={}", secret_layout::LABEL, secret_layout::WATCHED));
-    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut events = watcher(api, config).backoff(backoff()).boxed();
     let mut is_failing = false;
     while let Some(event) = events.next().await {
         match event {
@@ -189,6 +192,17 @@ pub(super) async fn watch_secrets(api: Api<Secret>, state: Arc<WatchedState>) {
             Err(_) => {}
         }
     }
+}
+
+/// The default backoff of `kube`, whose jitter comes from outside of `system`.
+fn backoff() -> ResetTimerBackoff<ExponentialBackoff> {
+    let delays = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(800))
+        .with_max_delay(Duration::from_secs(30))
+        .without_max_times()
+        .with_jitter()
+        .with_jitter_seed(random());
+    ResetTimerBackoff::new(delays.into(), Duration::from_secs(120))
 }
 
 /// The API's message, if it denied access.
