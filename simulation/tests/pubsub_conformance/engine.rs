@@ -1,15 +1,23 @@
 //! The engine on the model, and the machine that it runs on.
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bus::{Bus, PubSub, PubSubSettings};
-use parking_lot::Mutex;
-use rand::{Rng, SeedableRng, rngs::StdRng};
-use simulation::pubsub::{Faults, PubSubModel};
-use system::{
-    clock::{Instant, since, steady},
-    simulation::{Disk, Machine, Network, Scoped},
+use rand::{SeedableRng, rngs::StdRng};
+use simulation::{
+    machine::{
+        clock::WallClock,
+        disk::Disk,
+        network::Network,
+        process::{Host, Process},
+    },
+    pubsub::{Faults, PubSubModel},
 };
+use system::clock::steady;
 
 /// Timeout of every wait, in virtual time.
 pub const BOUND: Duration = Duration::from_secs(600);
@@ -73,47 +81,11 @@ pub fn delivery_faults() -> Faults {
 
 /// Runs a future on a machine.
 pub async fn run<F: Future>(seed: u64, future: F) -> F::Output {
-    let machine = TestMachine {
-        rng: Mutex::new(StdRng::seed_from_u64(seed)),
-        started: steady(),
+    let host = Host {
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        clock: Arc::new(WallClock::new(steady(), WALL)),
+        disk: Disk::new(seed),
+        network: Network::new(seed),
     };
-    Scoped::new(Some(Arc::new(machine)), future).await
-}
-
-/// A machine without disk and network.
-struct TestMachine {
-    rng: Mutex<StdRng>,
-    started: Instant,
-}
-
-impl Machine for TestMachine {
-    fn name(&self) -> &str {
-        "reader"
-    }
-
-    fn wall(&self) -> Duration {
-        WALL + since(self.started)
-    }
-
-    fn fill_random(&self, bytes: &mut [u8]) {
-        self.rng.lock().fill_bytes(bytes);
-    }
-
-    fn io_delay(&self) -> Duration {
-        Duration::from_millis(1)
-    }
-
-    fn begin_poll(&self, _: u64, _: &Waker) -> bool {
-        true
-    }
-
-    fn end_task(&self, _: u64) {}
-
-    fn disk(&self) -> &dyn Disk {
-        unreachable!("no disk")
-    }
-
-    fn network(&self) -> &dyn Network {
-        unreachable!("no network")
-    }
+    Process::new("reader", 1, host, seed).run(future).await
 }

@@ -1,4 +1,4 @@
-//! The embedded bus: durability, recovery, retention and subscriptions.
+//! The embedded bus: durability and recovery; retention and subscriptions in their own files.
 
 #![allow(clippy::unwrap_used, reason = "a helper's panic fails its test")]
 #![allow(
@@ -7,6 +7,9 @@
     reason = "tests use the operating system directly"
 )]
 
+mod retention;
+mod subscriptions;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -256,200 +259,6 @@ async fn many_publishers_share_syncs_and_each_stream_keeps_its_order() {
         assert_eq!(batch.seq, *next);
         *next += 1;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_high_volume_app_evicts_its_own_batches_first_and_its_slow_reader_is_interrupted() {
-    let dir = TempDir::new().unwrap();
-    let settings = EmbeddedSettings {
-        retention_bytes: 24 << 20,
-        ..EmbeddedSettings::default()
-    };
-    let bus = Embedded::open(dir.path(), settings).unwrap();
-    let (quiet, busy) = (of_app("quiet"), of_app("busy"));
-    for seq in 0..50 {
-        bus.publish(lines(&quiet, seq, seq + 1)).await.unwrap();
-    }
-    let mut behind = bus.follow(&busy.app, Start::Now).await.err();
-    assert!(matches!(behind.take(), Some(BusError::UnknownApp(_))));
-    bus.create(&busy.app).await.unwrap();
-    let mut behind = bus.follow(&busy.app, Start::Now).await.unwrap();
-    let data = bytes::Bytes::from(format!("2026-11-23T07:00:00.123456789Z {}\n", "x".repeat(250_000)));
-    for seq in 0..400 {
-        let content = bus::Content::Lines {
-            data: data.clone(),
-            lines: 1,
-            part: None,
-        };
-        bus.publish(Batch {
-            metadata: Arc::clone(&busy),
-            seq,
-            content,
-        })
-        .await
-        .unwrap();
-    }
-    assert_eq!(
-        stored(&bus, &quiet.app, Start::Oldest).await.len(),
-        50,
-        "the other app keeps everything"
-    );
-    let busy_stored = stored(&bus, &busy.app, Start::Oldest).await;
-    assert!(busy_stored.len() < 120, "{} of 400 stored", busy_stored.len());
-    assert!(
-        busy_stored.len() > 60,
-        "no more than necessary is evicted: {} of 400 stored",
-        busy_stored.len()
-    );
-    assert_eq!(busy_stored.last().unwrap().0, 399);
-    assert!(matches!(next(&mut behind).await, ReaderItem::CaughtUp));
-    assert!(
-        matches!(next(&mut behind).await, ReaderItem::Interrupted { .. }),
-        "a reader behind the retention is interrupted"
-    );
-    assert!(next_batch(&mut behind).await.seq > 0);
-    let reader = bus.follow(&busy.app, Start::Oldest).await.unwrap();
-    assert!(
-        reader.since() > PublishTime(0),
-        "a later reader has an incomplete history"
-    );
-    let on_disk: u64 = walk(dir.path());
-    assert!(
-        on_disk < (24 << 20) / 16 * 17 + ((2 * 5) << 20),
-        "{on_disk} bytes on disk"
-    );
-}
-
-fn walk(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
-    entries
-        .map(|entry| {
-            if entry.file_type().unwrap().is_dir() {
-                walk(&entry.path())
-            } else {
-                entry.metadata().map_or(0, |m| m.len())
-            }
-        })
-        .sum()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn batches_older_than_the_retention_are_deleted() {
-    let dir = TempDir::new().unwrap();
-    let settings = EmbeddedSettings {
-        retention: Duration::ZERO,
-        ..EmbeddedSettings::default()
-    };
-    let bus = Embedded::open(dir.path(), settings).unwrap();
-    let web = of_app("shop");
-    bus.publish(lines(&web, 0, 1)).await.unwrap();
-    // Retention runs every few seconds.
-    let deleted = async {
-        while !stored(&bus, &shop(), Start::Oldest).await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(BOUND, deleted).await.expect("retention in time");
-    bus.publish(lines(&web, 1, 2)).await.unwrap();
-    drop(bus);
-    let bus = Embedded::open(dir.path(), EmbeddedSettings::default()).unwrap();
-    let reader = bus.follow(&shop(), Start::Oldest).await.unwrap();
-    assert!(
-        reader.since() > PublishTime(0),
-        "deleted batches stay deleted after a restart"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_subscription_redelivers_unacknowledged_batches_also_after_a_restart() {
-    let dir = TempDir::new().unwrap();
-    let web = of_app("shop");
-    {
-        let bus = open(dir.path());
-        bus.publish(lines(&web, 0, 1)).await.unwrap();
-        let mut reader = bus.subscribe(&shop(), "drain-1").await.unwrap();
-        assert!(matches!(
-            bus.subscribe(&shop(), "drain-1").await,
-            Err(BusError::SubscriptionInUse(_))
-        ));
-        for seq in 1..6 {
-            bus.publish(lines(&web, seq, seq + 1)).await.unwrap();
-        }
-        let mut deliveries = Vec::new();
-        for seq in 1..6 {
-            let ReaderItem::Delivery(delivery) = next(&mut reader).await else {
-                panic!("a batch")
-            };
-            assert_eq!(delivery.batch.seq, seq, "a new subscription starts with new batches");
-            deliveries.push(delivery);
-        }
-        deliveries.remove(3).ack.unwrap().nack();
-        assert_eq!(next_batch(&mut reader).await.seq, 4, "a nacked batch is redelivered");
-        deliveries.remove(0).ack.unwrap().ack();
-        deliveries.remove(0).ack.unwrap().ack();
-        drop(deliveries);
-        // Commands are processed in order, so the acks are processed before this one.
-        bus.create(&"other".parse().unwrap()).await.unwrap();
-    }
-    let bus = open(dir.path());
-    let mut reader = bus.subscribe(&shop(), "drain-1").await.unwrap();
-    assert_eq!(
-        next_batch(&mut reader).await.seq,
-        3,
-        "only unacknowledged batches are redelivered"
-    );
-    drop(reader);
-    bus.unsubscribe(&shop(), "drain-1").await.unwrap();
-    bus.publish(lines(&web, 6, 7)).await.unwrap();
-    let mut reader = bus.subscribe(&shop(), "drain-1").await.unwrap();
-    bus.publish(lines(&web, 7, 8)).await.unwrap();
-    assert_eq!(
-        next_batch(&mut reader).await.seq,
-        7,
-        "a recreated subscription starts with new batches"
-    );
-}
-
-/// Publishes batches 0 to 5, acknowledges the first two, and changes the offset file.
-async fn next_after_damage(damage: impl FnOnce(&mut Vec<u8>)) -> u64 {
-    let dir = TempDir::new().unwrap();
-    let web = of_app("shop");
-    {
-        let bus = open(dir.path());
-        bus.create(&shop()).await.unwrap();
-        let mut reader = bus.subscribe(&shop(), "d").await.unwrap();
-        for seq in 0..5 {
-            bus.publish(lines(&web, seq, seq + 1)).await.unwrap();
-        }
-        for _ in 0..2 {
-            let ReaderItem::Delivery(delivery) = next(&mut reader).await else {
-                panic!("a batch")
-            };
-            delivery.ack.unwrap().ack();
-        }
-    }
-    let path = dir.path().join("apps/shop/64.sub");
-    let mut stored = std::fs::read(&path).unwrap();
-    damage(&mut stored);
-    std::fs::write(&path, stored).unwrap();
-    let bus = open(dir.path());
-    let mut reader = bus.subscribe(&shop(), "d").await.unwrap();
-    next_batch(&mut reader).await.seq
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_offset_skips_no_batch() {
-    assert_eq!(next_after_damage(|_| ()).await, 2);
-    assert_eq!(next_after_damage(Vec::clear).await, 0, "nothing is known");
-    // One of the two slots is whole: the last offset, or the one before.
-    for at in [1, 22, 31, 52] {
-        let next = next_after_damage(|stored| stored[at] ^= 8).await;
-        assert!((1..=2).contains(&next), "byte {at}: {next}");
-    }
-    let of_an_earlier_version = |stored: &mut Vec<u8>| stored.truncate(20);
-    assert!(next_after_damage(of_an_earlier_version).await <= 2);
-    let beyond_the_topic = |stored: &mut Vec<u8>| *stored = b"99999999999999999999"[..20].to_vec();
-    assert_eq!(next_after_damage(beyond_the_topic).await, 0, "not a number of 64 bits");
 }
 
 #[tokio::test(flavor = "multi_thread")]
