@@ -27,7 +27,7 @@ impl Service {
         Self {
             name,
             stop,
-            task: tokio::spawn(run),
+            task: system::task::spawn(run),
         }
     }
 

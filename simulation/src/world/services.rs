@@ -2,7 +2,9 @@
 
 mod bus_faults;
 mod cluster;
-mod parts;
+#[path = "../../../src/service.rs"]
+mod service;
+mod settings;
 mod up;
 
 use std::{
@@ -89,7 +91,7 @@ impl Services {
             Service::start(name, target, (hosts, host), start, faults_ended.subscribe())
         };
         if plan.engine == Engine::Embedded {
-            let up = up::start(plan, node.service());
+            let up = up::starter(plan, node.service());
             let all = vec![start("up", Target::Collector, &hosts.server, up)];
             return Self {
                 all,

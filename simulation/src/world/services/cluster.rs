@@ -12,14 +12,14 @@ use std::{
 
 use bus::{Bus, BusError, PubSub, PubSubSettings, pubsub_service::Service as BusService};
 use prometheus_client::registry::Registry as Metrics;
-use registry::{AddressPolicy, FileRegistry, KubernetesRegistry, Registry};
+use registry::{FileRegistry, KubernetesRegistry, Registry};
 use sinks::Replica;
-use streamer::{Access, DrainService};
+use streamer::Access;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DATA_DIR, Start,
-    parts::{self, Part, collector_config},
+    DATA_DIR, Start, service,
+    settings::{addresses, collector_config, drains, start},
 };
 use crate::{
     plan::{Plan, SharedRegistry, Source},
@@ -96,10 +96,10 @@ impl Cluster {
         let bus = self.open_bus("collector")?;
         let config = collector_config(self.source, Path::new(DATA_DIR), &mut Metrics::default());
         let (client, collector_bus) = (self.client(), Arc::clone(&bus));
-        let collector = Part::start("collector", |stop| async move {
+        let collector = start("collector", |stop| async move {
             Ok(collector::run(config, client, collector_bus, stop).await?)
         });
-        let ran = parts::run(vec![collector], stop).await;
+        let ran = service::run(vec![collector], stop).await;
         bus.close().await;
         ran
     }
@@ -107,19 +107,19 @@ impl Cluster {
     async fn run_streamer(self, index: usize, listen: SocketAddr, stop: CancellationToken) -> anyhow::Result<()> {
         let listener = system::net::bind(listen).await?;
         let registry = self.open_registry().await?;
-        let drains = DrainService::new(Some(registry)).with_limits(addresses()?, 5);
+        let drains = drains(registry)?;
         let bus = self.open_bus(&format!("streamer-{index}"))?;
         let (streamer_bus, metrics) = (Arc::clone(&bus), streamer::Metrics::register(&mut Metrics::default()));
-        let streamer = Part::start("streamer", |stop| async move {
+        let streamer = start("streamer", |stop| async move {
             let (config, access) = (streamer::Config::default(), Access::unauthenticated());
             Ok(streamer::run(config, access, drains, listener, streamer_bus, metrics, stop).await?)
         });
         let housekeeping_bus = Arc::clone(&bus);
-        let housekeeping = Part::start("housekeeping", |stop| async move {
+        let housekeeping = start("housekeeping", |stop| async move {
             stop.run_until_cancelled(housekeeping_bus.run_housekeeping()).await;
             Ok(())
         });
-        let ran = parts::run(vec![streamer, housekeeping], stop).await;
+        let ran = service::run(vec![streamer, housekeeping], stop).await;
         bus.close().await;
         ran
     }
@@ -141,15 +141,11 @@ impl Cluster {
             ..sinks::Config::default()
         };
         let (sinks_bus, metrics) = (Arc::clone(&bus), sinks::Metrics::register(&mut Metrics::default()));
-        let sinks = Part::start("sinks", |stop| async move {
+        let sinks = start("sinks", |stop| async move {
             Ok(sinks::run(config, registry, sinks_bus, metrics, stop).await?)
         });
-        let ran = parts::run(vec![sinks], stop).await;
+        let ran = service::run(vec![sinks], stop).await;
         bus.close().await;
         ran
     }
-}
-
-fn addresses() -> anyhow::Result<AddressPolicy> {
-    Ok(AddressPolicy::with_allowed(vec!["10.0.0.0/8".parse()?]))
 }

@@ -5,13 +5,13 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use anyhow::Context;
 use bus::{BusAddress, BusSettings};
 use prometheus_client::registry::Registry as Metrics;
-use registry::{AddressPolicy, FileRegistry, Registry};
-use streamer::{Access, DrainService};
+use registry::{FileRegistry, Registry};
+use streamer::Access;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DATA_DIR, Start,
-    parts::{self, Part, collector_config},
+    DATA_DIR, Start, service,
+    settings::{addresses, collector_config, drains, start},
 };
 use crate::{
     plan::{Plan, Source},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Returns what starts the process.
-pub fn start(plan: &Plan, kubernetes: node::Service) -> Start {
+pub fn starter(plan: &Plan, kubernetes: node::Service) -> Start {
     let source = plan.source;
     Arc::new(move |stop| {
         let kubernetes = kubernetes.clone();
@@ -33,32 +33,31 @@ async fn run(source: Source, kubernetes: node::Service, stop: CancellationToken)
     system::files::create_dir_all(&data.join("bus")).context("cannot create the directory of the bus")?;
     let bus = BusAddress::Embedded(data.join("bus")).open(&settings).await?;
     let registry: Arc<dyn Registry> = Arc::new(FileRegistry::open(data.join("registry.json")).await?);
-    let addresses = AddressPolicy::with_allowed(vec!["10.0.0.0/8".parse()?]);
     let client = kube::Client::new(kubernetes, "default");
     let mut metrics = Metrics::default();
 
     let config = collector_config(source, data, &mut metrics);
     let collector_bus = Arc::clone(&bus);
-    let collector = Part::start("collector", |stop| async move {
+    let collector = start("collector", |stop| async move {
         Ok(collector::run(config, client, collector_bus, stop).await?)
     });
 
     let listener = system::net::bind(SocketAddr::from(([10, 0, 0, 2], SERVER_PORT))).await?;
-    let drains = DrainService::new(Some(Arc::clone(&registry))).with_limits(addresses.clone(), 5);
+    let drains = drains(Arc::clone(&registry))?;
     let (streamer_bus, streamer_metrics) = (Arc::clone(&bus), streamer::Metrics::register(&mut metrics));
-    let streamer = Part::start("streamer", |stop| async move {
+    let streamer = start("streamer", |stop| async move {
         let (config, access) = (streamer::Config::default(), Access::unauthenticated());
         Ok(streamer::run(config, access, drains, listener, streamer_bus, streamer_metrics, stop).await?)
     });
 
     let config = sinks::Config {
-        addresses,
+        addresses: addresses()?,
         holder: "up".to_owned(),
         ..sinks::Config::default()
     };
     let sinks_metrics = sinks::Metrics::register(&mut metrics);
-    let sinks = Part::start("sinks", |stop| async move {
+    let sinks = start("sinks", |stop| async move {
         Ok(sinks::run(config, registry, bus, sinks_metrics, stop).await?)
     });
-    parts::run(vec![collector, streamer, sinks], stop).await
+    service::run(vec![collector, streamer, sinks], stop).await
 }
