@@ -32,6 +32,7 @@ mod pypi;
 mod reference;
 mod replicas;
 mod sinks;
+mod start_errors;
 mod subscriptions;
 mod support;
 mod up;

@@ -86,18 +86,24 @@ async fn rotations_during_an_outage_lose_nothing() {
     collector.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn spooled_data_is_published_first_after_a_kill_and_reading_resumes_after_it() {
+/// Kills a collector that has spooled 11,990 lines. The node drops the last confirmed line and
+/// everything read until the kill, so that only the spool has it.
+async fn killed_while_spooling() -> Harness {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
     let collector = harness.collect().await;
     write_wide(&harness, "p", 0..10).await;
     harness.wait_for_lines(10).await;
     unavailable(&harness, true);
-    // The node drops the last confirmed line and everything read until the kill.
     write_wide(&harness, "p", 10..12_000).await;
     harness.wait_for_spooled(11_990 * WIDTH as u64).await;
     collector.kill().await;
+    harness
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spooled_data_is_published_first_after_a_kill_and_reading_resumes_after_it() {
+    let harness = killed_while_spooling().await;
     write_wide(&harness, "p", 12_000..12_100).await;
     let collector = harness.collect().await;
     harness.wait_for_spooled(12_090 * WIDTH as u64).await;
@@ -114,16 +120,7 @@ async fn spooled_data_is_published_first_after_a_kill_and_reading_resumes_after_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spooled_data_is_published_even_if_its_checkpoint_is_lost() {
     for is_pod_gone in [false, true] {
-        let harness = Harness::new().await;
-        harness.pod("p", RestartPolicy::Never).await;
-        let collector = harness.collect().await;
-        write_wide(&harness, "p", 0..10).await;
-        harness.wait_for_lines(10).await;
-        unavailable(&harness, true);
-        // The node drops the first lines, so that only the spool has them.
-        write_wide(&harness, "p", 10..12_000).await;
-        harness.wait_for_spooled(11_990 * WIDTH as u64).await;
-        collector.kill().await;
+        let harness = killed_while_spooling().await;
         let dir = std::fs::read_dir(harness.dir.path().join("checkpoints")).unwrap();
         let mut paths = dir.map(|entry| entry.unwrap().path());
         let journal = paths.find(|path| path.file_stem().is_some_and(|stem| stem == "checkpoints"));
