@@ -254,7 +254,7 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: None,
         engine: Some(Engine::PubSub),
         example: Example {
-            seed: 20,
+            seed: 59,
             only: &[Kind::BusDisorder],
             source: Source::Files,
             engine: Engine::PubSub,

@@ -1,7 +1,10 @@
 //! Checks what the receiver of a drain got: every line at least once, first deliveries in order, or
 //! a gap notice with the process and the count.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     Rule, Violation,
@@ -36,6 +39,8 @@ pub struct DrainLog {
     pub lost_until: Duration,
     /// What it got, in order; what a receiver lost of what its kernel had taken, is not in it.
     pub messages: Vec<Message>,
+    /// What receivers lost that was confirmed because their kernel had kept it unread for long.
+    pub confirmed_unread: Vec<Message>,
 }
 
 /// What gap notices declare of one process.
@@ -92,6 +97,14 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
             ),
         }
     }
+    let mut unread: BTreeMap<&Unit, BTreeSet<usize>> = BTreeMap::new();
+    for (unit, index) in log
+        .confirmed_unread
+        .iter()
+        .filter_map(|message| printed.find(&message.text))
+    {
+        unread.entry(unit).or_default().insert(index);
+    }
     let mut missing: BTreeMap<&str, u64> = BTreeMap::new();
     for (unit, lines) in printed.units().filter(|(_, lines)| lines.app == log.app) {
         let indexes = arrived.get(unit).map(Vec::as_slice).unwrap_or_default();
@@ -105,7 +118,10 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
         let lost = lines.times.partition_point(|at| *at < log.lost_until);
         let start = start.max(lost.min(end));
         let arrived = indexes.len() - indexes.partition_point(|index| *index < start);
-        let count = end.saturating_sub(start).saturating_sub(arrived);
+        let unread = unread.remove(unit).unwrap_or_default();
+        let unread = unread.range(start..end.max(start));
+        let unread = unread.filter(|index| indexes.binary_search(index).is_err()).count();
+        let count = end.saturating_sub(start).saturating_sub(arrived + unread);
         *missing.entry(lines.process.as_str()).or_default() += count as u64;
     }
     for (process, missing) in missing {

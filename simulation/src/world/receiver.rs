@@ -21,7 +21,7 @@ use super::{
 use crate::{
     check::drain::{self, DrainLog},
     machine::{
-        network::{Listener, Socket},
+        network::{Listener, Socket, Unread},
         process::Process,
     },
     plan::{Action, Engine, Fault, Plan},
@@ -30,6 +30,10 @@ use crate::{
 
 /// How long a proxy may go on taking lines after a fault of its receiver has ended.
 const PROXY_DELAY: Duration = Duration::from_secs(5);
+
+/// The time after which a line that the receiver's kernel has taken is confirmed, although the
+/// receiver has not read it: the documented limit of syslog over TCP.
+const CONFIRMING_TIME: Duration = Duration::from_secs(30);
 
 /// How long a receiver that is not killed reads on before it ends.
 const LAST_READS: Duration = Duration::from_millis(10);
@@ -41,8 +45,18 @@ pub struct Receiver {
     log: Arc<Mutex<DrainLog>>,
     hangs: Arc<AtomicBool>,
     process: Arc<Mutex<Arc<Process>>>,
+    /// The connections of the process.
+    connections: Arc<Mutex<Vec<Connection>>>,
     /// The size of its kernel's buffer.
     buffer: usize,
+}
+
+/// A connection, as seen from outside the process.
+#[derive(Clone)]
+struct Connection {
+    unread: Unread,
+    /// The beginning of a message whose end was not read yet.
+    partial: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Receiver {
@@ -60,6 +74,7 @@ impl Receiver {
             })),
             hangs: Arc::default(),
             process: Arc::new(Mutex::new(hosts.process("receiver", &hosts.receiver))),
+            connections: Arc::default(),
             buffer: 1 << random.random_range(15..24),
         };
         receiver.listen();
@@ -99,6 +114,7 @@ impl Receiver {
             if !is_killed {
                 tokio::time::sleep(LAST_READS).await;
             }
+            this.lose_unread();
             old.kill();
             tokio::time::sleep(down).await;
             this.start_again();
@@ -108,6 +124,17 @@ impl Receiver {
     /// Ends its faults.
     pub fn recover(&self) {
         self.hangs.store(false, Ordering::Relaxed);
+    }
+
+    /// Records which confirmed messages are lost with the process.
+    fn lose_unread(&self) {
+        for connection in self.connections.lock().drain(..) {
+            let mut bytes = std::mem::take(&mut *connection.partial.lock());
+            bytes.extend(connection.unread.since(CONFIRMING_TIME));
+            if let Ok(messages) = drain::split_messages(&mut bytes) {
+                self.log.lock().confirmed_unread.extend(messages);
+            }
+        }
     }
 
     fn start_again(&self) {
@@ -126,8 +153,7 @@ impl Receiver {
         let network = Arc::clone(&process.host.network);
         match network.listen(&process, at, self.buffer) {
             Ok(listener) => {
-                let (log, hangs) = (Arc::clone(&self.log), Arc::clone(&self.hangs));
-                process.spawn(accept(Arc::clone(&process), listener, log, hangs));
+                process.spawn(accept(Arc::clone(&process), listener, self.clone()));
             }
             Err(error) => trace::world(format!("the receiver cannot listen: {error}")),
         }
@@ -151,27 +177,37 @@ fn lost_until(plan: &Plan) -> Duration {
     ends.max().unwrap_or_default()
 }
 
-async fn accept(process: Arc<Process>, listener: Listener, log: Arc<Mutex<DrainLog>>, hangs: Arc<AtomicBool>) {
+async fn accept(process: Arc<Process>, listener: Listener, receiver: Receiver) {
     while let Ok(socket) = listener.next().await {
-        process.spawn(read(socket, Arc::clone(&log), Arc::clone(&hangs)));
+        let connection = Connection {
+            unread: socket.unread(),
+            partial: Arc::default(),
+        };
+        receiver.connections.lock().push(connection.clone());
+        process.spawn(receiver.clone().read(socket, connection));
     }
 }
 
-async fn read(mut socket: Socket, log: Arc<Mutex<DrainLog>>, hangs: Arc<AtomicBool>) {
-    let mut buffer = Vec::new();
-    let mut chunk = vec![0; 32 << 10];
-    loop {
-        while hangs.load(Ordering::Relaxed) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        match socket.read(&mut chunk).await {
-            Ok(0) => return,
-            Err(error) => return trace::record("receiver", format!("the connection broke: {error}")),
-            Ok(read) => buffer.extend_from_slice(&chunk[..read]),
-        }
-        match drain::split_messages(&mut buffer) {
-            Ok(messages) => log.lock().messages.extend(messages),
-            Err(error) => return trace::record("receiver", format!("not a syslog message: {error}")),
+impl Receiver {
+    async fn read(self, mut socket: Socket, connection: Connection) {
+        let mut chunk = vec![0; 32 << 10];
+        loop {
+            while self.hangs.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            let mut partial = match socket.read(&mut chunk).await {
+                Ok(0) => return,
+                Err(error) => return trace::record("receiver", format!("the connection broke: {error}")),
+                Ok(read) => {
+                    let mut partial = connection.partial.lock();
+                    partial.extend_from_slice(&chunk[..read]);
+                    partial
+                }
+            };
+            match drain::split_messages(&mut partial) {
+                Ok(messages) => self.log.lock().messages.extend(messages),
+                Err(error) => return trace::record("receiver", format!("not a syslog message: {error}")),
+            }
         }
     }
 }

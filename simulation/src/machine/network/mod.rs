@@ -21,9 +21,9 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use system::simulation::{Acceptor, Socket as _};
 use tokio::sync::{mpsc, watch};
 
+use self::pipe::Pipe;
+pub use self::socket::{Socket, Unread};
 use super::process::Process;
-use pipe::Pipe;
-pub use socket::Socket;
 
 /// How many connections wait to be accepted.
 const BACKLOG: usize = 128;

@@ -1,13 +1,15 @@
 //! One direction of a connection: the sender's kernel buffer and the receiver's.
 
 use std::{
+    collections::VecDeque,
     io::{self, ErrorKind},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
-use tokio::{io::ReadBuf, sync::Notify};
+use tokio::{io::ReadBuf, sync::Notify, time::Instant};
 
 use super::BUFFER_BYTES;
 
@@ -24,6 +26,8 @@ struct State {
     sent: BytesMut,
     /// Acknowledged and not read.
     arrived: BytesMut,
+    /// When which number of these bytes arrived.
+    arrivals: VecDeque<(Instant, usize)>,
     /// The sender has closed its side.
     is_finished: bool,
     /// The receiver's kernel knows it.
@@ -58,6 +62,13 @@ impl Pipe {
         self.state.lock().sent.len() as u64
     }
 
+    /// Returns what has been in the receiver's kernel for at least a time.
+    pub fn unread_for(&self, time: Duration) -> Vec<u8> {
+        let state = self.state.lock();
+        let old = state.arrivals.iter().take_while(|(at, _)| at.elapsed() >= time);
+        state.arrived[..old.map(|(_, len)| len).sum()].to_vec()
+    }
+
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.state.lock();
         if let Some(error) = state.error {
@@ -82,7 +93,7 @@ impl Pipe {
         if !state.arrived.is_empty() {
             let read = state.arrived.len().min(buffer.remaining());
             buffer.put_slice(&state.arrived[..read]);
-            state.arrived.advance(read);
+            state.take_arrived(read);
             self.changed.notify_one();
             return Poll::Ready(Ok(()));
         }
@@ -140,6 +151,7 @@ impl Pipe {
         let moved = room.min(state.sent.len());
         let bytes = state.sent.split_to(moved);
         state.arrived.extend_from_slice(&bytes);
+        state.arrivals.push_back((Instant::now(), moved));
         state.has_end_arrived = state.sent.is_empty() && state.is_finished;
         state.wake();
         true
@@ -147,6 +159,18 @@ impl Pipe {
 }
 
 impl State {
+    fn take_arrived(&mut self, mut len: usize) {
+        self.arrived.advance(len);
+        while let Some((_, first)) = self.arrivals.front_mut() {
+            if *first > len {
+                *first -= len;
+                return;
+            }
+            len -= *first;
+            self.arrivals.pop_front();
+        }
+    }
+
     fn wake(&mut self) {
         for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
             waker.wake();

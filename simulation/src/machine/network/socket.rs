@@ -27,6 +27,17 @@ pub struct Socket {
     side: usize,
 }
 
+/// Shows from outside the process what is in the kernel's buffer of a socket.
+#[derive(Clone)]
+pub struct Unread(Arc<Pipe>);
+
+impl Unread {
+    /// Returns the bytes that have been unread for at least a time.
+    pub fn since(&self, time: Duration) -> Vec<u8> {
+        self.0.unread_for(time)
+    }
+}
+
 impl Socket {
     pub(super) fn new(network: Arc<Network>, connection: Arc<Connection>, side: usize) -> Self {
         Self {
@@ -34,6 +45,11 @@ impl Socket {
             connection,
             side,
         }
+    }
+
+    /// Returns a handle that shows which bytes this side leaves unread.
+    pub fn unread(&self) -> Unread {
+        Unread(Arc::clone(self.incoming()))
     }
 
     fn incoming(&self) -> &Arc<Pipe> {
