@@ -100,6 +100,10 @@ pub enum GapReason {
     Limit,
     /// The bus rejected the batch.
     Refused,
+    /// Nothing proves that lines are missing, and nothing proves that none are.
+    Suspected,
+    /// No lines are missing: the collector lost its checkpoint and reads lines again.
+    MayRepeat,
     /// A reason that this version does not know.
     Other(String),
 }

@@ -121,6 +121,8 @@ pub fn gap(metadata: &StreamMetadata, seq: u64, lines: u64, gap: Option<&Gap>) -
         Some(GapReason::Spool) => ("L12", "the collector's spool was full"),
         Some(GapReason::Limit) => ("L12", "the app exceeded its rate limit"),
         Some(GapReason::Refused) => ("L13", "the bus rejected them"),
+        Some(GapReason::Suspected) => ("L13", "the collector cannot prove that it read all lines"),
+        Some(GapReason::MayRepeat) => ("L13", "the collector lost its checkpoint"),
         Some(GapReason::Other(reason)) => ("L13", reason.as_str()),
     };
     let reason = gap.map_or(Cow::Borrowed("undelivered"), |gap| {
@@ -128,6 +130,8 @@ pub fn gap(metadata: &StreamMetadata, seq: u64, lines: u64, gap: Option<&Gap>) -
     });
     let verb = if code == "L12" { "dropped" } else { "lost" };
     let mut text = match lines {
+        0 if reason == "suspected" => format!("Error {code}: lines of {process} may be missing before seq {seq}"),
+        0 if reason == "may_repeat" => format!("Error {code}: lines of {process} may be repeated from seq {seq}"),
         0 => format!("Error {code}: an unknown number of lines of {process} {verb} before seq {seq}"),
         1 => format!("Error {code}: 1 line of {process} {verb} (seq {seq})"),
         n => format!(
@@ -323,6 +327,15 @@ mod tests {
             serde_json::json!({
                 "code": "L13", "reason": "undelivered", "stream": "uid/web/c0ffee/1800000000000-00000007", "first": 13, "count": 7
             })
+        );
+        let suspected = Gap {
+            from: None,
+            to: None,
+            ..recorded(GapReason::Suspected)
+        };
+        assert_eq!(
+            gap(&web(), 13, 0, Some(&suspected)).text,
+            "Error L13: lines of web-1 may be missing before seq 13: the collector cannot prove that it read all lines"
         );
         let recorded = recorded(GapReason::Other("new\nreason".to_owned()));
         assert_eq!(gap(&web(), 0, 1, Some(&recorded)).reason, "new reason");

@@ -255,13 +255,15 @@ impl fmt::Display for Part {
 }
 
 /// Values of attribute `lost`.
-const REASONS: [(&str, GapReason); 6] = [
+const REASONS: [(&str, GapReason); 8] = [
     ("away", GapReason::Away),
     ("gone", GapReason::Gone),
     ("rotated", GapReason::Rotated),
     ("spool", GapReason::Spool),
     ("limit", GapReason::Limit),
     ("refused", GapReason::Refused),
+    ("suspected", GapReason::Suspected),
+    ("may_repeat", GapReason::MayRepeat),
 ];
 
 impl GapReason {

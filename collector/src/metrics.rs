@@ -76,6 +76,8 @@ pub(crate) enum GapLabel {
     spool,
     limit,
     refused,
+    suspected,
+    may_repeat,
     other,
 }
 
@@ -93,13 +95,15 @@ impl ReconnectReason {
 }
 
 impl GapLabel {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::away,
         Self::gone,
         Self::rotated,
         Self::spool,
         Self::limit,
         Self::refused,
+        Self::suspected,
+        Self::may_repeat,
         Self::other,
     ];
 }
@@ -113,6 +117,8 @@ impl From<&GapReason> for GapLabel {
             GapReason::Spool => Self::spool,
             GapReason::Limit => Self::limit,
             GapReason::Refused => Self::refused,
+            GapReason::Suspected => Self::suspected,
+            GapReason::MayRepeat => Self::may_repeat,
             GapReason::Other(_) => Self::other,
         }
     }

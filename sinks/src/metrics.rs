@@ -48,6 +48,10 @@ pub(crate) enum GapLabel {
     Limit,
     /// The bus refused the lines.
     Refused,
+    /// Lines may be missing.
+    Suspected,
+    /// Lines may be repeated.
+    MayRepeat,
     /// Another reason of a collector.
     Other,
     /// The bus did not deliver the lines.
@@ -61,13 +65,15 @@ pub(crate) enum GapLabel {
 }
 
 impl GapLabel {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Away,
         Self::Gone,
         Self::Rotated,
         Self::Spool,
         Self::Limit,
         Self::Refused,
+        Self::Suspected,
+        Self::MayRepeat,
         Self::Other,
         Self::Undelivered,
         Self::Unreadable,
@@ -83,6 +89,8 @@ impl GapLabel {
             Self::Spool => "spool",
             Self::Limit => "limit",
             Self::Refused => "refused",
+            Self::Suspected => "suspected",
+            Self::MayRepeat => "may_repeat",
             Self::Other => "other",
             Self::Undelivered => "undelivered",
             Self::Unreadable => "unreadable",
@@ -109,6 +117,8 @@ impl From<&GapReason> for GapLabel {
             GapReason::Spool => Self::Spool,
             GapReason::Limit => Self::Limit,
             GapReason::Refused => Self::Refused,
+            GapReason::Suspected => Self::Suspected,
+            GapReason::MayRepeat => Self::MayRepeat,
             GapReason::Other(_) => Self::Other,
         }
     }

@@ -39,6 +39,8 @@ pub(crate) enum Reason {
     Spool,
     Limit,
     Refused,
+    Suspected,
+    MayRepeat,
     /// Recorded by a collector with a reason that this version does not define.
     Other,
     /// Not delivered by the bus.
@@ -52,13 +54,15 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Away,
         Self::Gone,
         Self::Rotated,
         Self::Spool,
         Self::Limit,
         Self::Refused,
+        Self::Suspected,
+        Self::MayRepeat,
         Self::Other,
         Self::Undelivered,
         Self::Interrupted,
@@ -76,6 +80,8 @@ impl Reason {
             Some(GapReason::Spool) => Self::Spool,
             Some(GapReason::Limit) => Self::Limit,
             Some(GapReason::Refused) => Self::Refused,
+            Some(GapReason::Suspected) => Self::Suspected,
+            Some(GapReason::MayRepeat) => Self::MayRepeat,
             Some(GapReason::Other(_)) => Self::Other,
         }
     }
@@ -88,6 +94,8 @@ impl Reason {
             Self::Spool => "spool",
             Self::Limit => "limit",
             Self::Refused => "refused",
+            Self::Suspected => "suspected",
+            Self::MayRepeat => "may_repeat",
             Self::Other => "other",
             Self::Undelivered => "undelivered",
             Self::Interrupted => "interrupted",

@@ -48,6 +48,8 @@ pub struct DrainLog {
 struct Declared {
     known: u64,
     unknown: u64,
+    /// Whether lines may be missing: nothing proves it.
+    is_suspected: bool,
 }
 
 /// Checks a drain.
@@ -60,10 +62,13 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
     for message in &log.messages {
         if message.process == "tributary" {
             match parse_gap(&message.text) {
-                Some((process, count)) => {
+                Some((process, size)) => {
                     let declared = declared.entry(process).or_default();
-                    declared.known += count.unwrap_or(0);
-                    declared.unknown += u64::from(count.is_none());
+                    match size {
+                        GapSize::Lines(lines) => declared.known += lines,
+                        GapSize::Unknown => declared.unknown += 1,
+                        GapSize::Suspected => declared.is_suspected = true,
+                    }
                 }
                 None => is_covered |= message.text.starts_with("Error L10"),
             }
@@ -127,7 +132,7 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
     for (process, missing) in missing {
         let declared = declared.remove(process).unwrap_or_default();
         let (known, unknown) = (declared.known, declared.unknown);
-        if missing > known && unknown == 0 && !is_covered {
+        if missing > known && unknown == 0 && !declared.is_suspected && !is_covered {
             let rule = if known == 0 { Rule::SilentLoss } else { Rule::WrongCount };
             fail(
                 rule,
@@ -151,22 +156,37 @@ fn has_gap(declared: &BTreeMap<&str, Declared>, printed: &Printed, unit: &Unit) 
     lines.is_some_and(|lines| declared.contains_key(lines.process.as_str()))
 }
 
-/// Parses the text of a gap notice: the process, and the number of lines if it is known.
-fn parse_gap(text: &str) -> Option<(&str, Option<u64>)> {
+/// How many lines a gap notice declares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GapSize {
+    Lines(u64),
+    Unknown,
+    /// Maybe none.
+    Suspected,
+}
+
+/// Parses the text of a gap notice: the process, and the size of the gap.
+fn parse_gap(text: &str) -> Option<(&str, GapSize)> {
     let rest = text
         .strip_prefix("Error L12: ")
         .or_else(|| text.strip_prefix("Error L13: "))?;
-    let (count, rest) = match rest.strip_prefix("an unknown number of lines of ") {
-        Some(rest) => (None, rest),
+    if let Some(rest) = rest.strip_prefix("lines of ") {
+        let (process, rest) = rest.split_once(' ')?;
+        return rest
+            .starts_with("may be missing")
+            .then_some((process, GapSize::Suspected));
+    }
+    let (size, rest) = match rest.strip_prefix("an unknown number of lines of ") {
+        Some(rest) => (GapSize::Unknown, rest),
         None => {
             let (count, rest) = rest.split_once(' ')?;
             let rest = rest
                 .strip_prefix("lines of ")
                 .or_else(|| rest.strip_prefix("line of "))?;
-            (Some(count.parse().ok()?), rest)
+            (GapSize::Lines(count.parse().ok()?), rest)
         }
     };
-    Some((rest.split_once(' ')?.0, count))
+    Some((rest.split_once(' ')?.0, size))
 }
 
 /// Splits octet-counted syslog messages off a buffer.
@@ -233,11 +253,19 @@ mod tests {
     fn a_gap_notice_names_process_and_count() {
         assert_eq!(
             parse_gap("Error L13: 7 lines of web-1 lost (seq 13 to 19): not delivered by the bus"),
-            Some(("web-1", Some(7)))
+            Some(("web-1", GapSize::Lines(7)))
         );
         assert_eq!(
             parse_gap("Error L13: an unknown number of lines of web-1 lost before seq 13"),
-            Some(("web-1", None))
+            Some(("web-1", GapSize::Unknown))
+        );
+        assert_eq!(
+            parse_gap("Error L13: lines of web-1 may be missing before seq 13: x"),
+            Some(("web-1", GapSize::Suspected))
+        );
+        assert_eq!(
+            parse_gap("Error L13: lines of web-1 may be repeated from seq 13: x"),
+            None
         );
         assert_eq!(parse_gap("Error L14 (certificate validation): error=\"x\""), None);
     }

@@ -78,6 +78,8 @@ struct Declared {
     known: u64,
     /// Gaps of unknown size.
     unknown: u64,
+    /// Whether lines may be missing: nothing proves it.
+    is_suspected: bool,
     /// The reasons.
     reasons: BTreeSet<String>,
 }
@@ -91,6 +93,7 @@ pub fn check(printed: &Printed, log: &TailLog) -> Vec<Violation> {
         by_unit: BTreeMap::new(),
         late: BTreeSet::new(),
         notices: BTreeMap::new(),
+        may_repeat: BTreeSet::new(),
         unexplained: 0,
         violations: Vec::new(),
     };
@@ -109,6 +112,8 @@ struct Checker<'a> {
     late: BTreeSet<(&'a str, u64)>,
     /// Gap notices by unit, each with the highest index of the unit that was delivered before it.
     notices: BTreeMap<&'a Unit, Vec<(&'a Notice, Option<usize>)>>,
+    /// Units of which a notice said that lines may be repeated.
+    may_repeat: BTreeSet<&'a Unit>,
     /// Missing lines that no notice of their stream explains, where a notice of the tail may.
     unexplained: u64,
     violations: Vec<Violation>,
@@ -170,6 +175,9 @@ impl<'a> Checker<'a> {
         }
         let lines = self.by_unit.entry(unit).or_default();
         if let Some(before) = lines.iter().find(|line| line.index == index) {
+            if self.may_repeat.contains(unit) {
+                return;
+            }
             let detail = format!(
                 "line {index} of {} was delivered as {} #{} and as {stream} #{seq}",
                 self.printed.lines(unit).map_or("", |lines| lines.process.as_str()),
@@ -185,6 +193,10 @@ impl<'a> Checker<'a> {
         let Some(stream) = &notice.stream else { return };
         let unit = self.printed.unit_of_stream(stream);
         if let Some(unit) = unit {
+            if notice.reason == "may_repeat" {
+                self.may_repeat.insert(unit);
+                return;
+            }
             let before = self
                 .by_unit
                 .get(unit)
@@ -271,7 +283,11 @@ impl<'a> Checker<'a> {
             match notice.count {
                 None => {
                     let declared = places.entry(place_of(first)).or_default();
-                    declared.unknown += 1;
+                    if notice.reason == "suspected" {
+                        declared.is_suspected = true;
+                    } else {
+                        declared.unknown += 1;
+                    }
                     declared.reasons.insert(notice.reason.clone());
                 }
                 Some(count) => {
@@ -321,7 +337,7 @@ impl<'a> Checker<'a> {
         let reasons: Vec<_> = declared.reasons.iter().map(String::as_str).collect();
         let reasons = reasons.join(", ");
         let known = declared.known;
-        if declared.unknown == 0 && known != missing {
+        if declared.unknown == 0 && known != missing && (missing < known || !declared.is_suspected) {
             let rule = if missing == 0 { Rule::FalseGap } else { Rule::WrongCount };
             self.fail(
                 rule,
@@ -465,6 +481,19 @@ mod tests {
         let mut received = lines(0..3);
         received.extend([gap(other, 0, None), line(other, 0, 3), line(other, 1, 4)]);
         assert_eq!(rules(received), [Rule::FalseGap]);
+    }
+
+    #[test]
+    fn a_suspected_gap_covers_missing_lines_and_may_cover_none() {
+        for indexes in [vec![0, 1, 4], vec![0, 1, 2, 3, 4]] {
+            let mut received = lines(indexes);
+            let Received::Notice(gap) = gap(STREAM, 2, None) else {
+                return;
+            };
+            let reason = "suspected".to_owned();
+            received.insert(2, Received::Notice(Notice { reason, ..gap }));
+            assert_eq!(rules(received), []);
+        }
     }
 
     #[test]
