@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -47,6 +48,12 @@ impl Cluster {
     #[must_use]
     pub fn node_time(&self) -> Timestamp {
         self.sim.machine.run(|| self.sim.clock.now())
+    }
+
+    /// Returns how many requests for logs the API has received.
+    #[must_use]
+    pub fn log_requests(&self) -> u64 {
+        self.sim.state.log_requests.load(Ordering::Relaxed)
     }
 
     /// Returns a kubeconfig (YAML) whose current context is this cluster, without credentials.

@@ -1,6 +1,6 @@
 //! State that the API, the node and the fault injection share.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ pub(crate) struct ClusterState {
     pub(crate) api_down: watch::Sender<bool>,
     /// Number of open follows; see [`MAX_FOLLOWS`].
     pub(crate) follows: Arc<AtomicUsize>,
+    /// Number of log requests so far.
+    pub(crate) log_requests: AtomicU64,
     /// Whether follows send nothing.
     pub(crate) follows_stalled: watch::Sender<bool>,
     /// Whether watches send nothing.
@@ -147,6 +149,7 @@ impl Simulation {
                 runtime_down: AtomicBool::new(false),
                 api_down: watch::Sender::new(false),
                 follows: Arc::default(),
+                log_requests: AtomicU64::new(0),
                 follows_stalled: watch::Sender::new(false),
                 watches_muted: watch::Sender::new(false),
                 log_delay: Mutex::default(),

@@ -249,7 +249,7 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
     KnownFault {
         name: "gap-in-disorder",
         what: "a tail with history declares lines as not delivered that arrive in disorder",
-        rules: &[Rule::FalseGap, Rule::WrongCount, Rule::Order],
+        rules: &[Rule::FalseGap, Rule::WrongCount, Rule::Order, Rule::Undelivered],
         kinds: &[Kind::BusDisorder],
         source: None,
         engine: Some(Engine::PubSub),

@@ -30,6 +30,7 @@ pub(super) async fn serve(
     if method != Method::GET {
         return Status::method_not_allowed().respond(&format);
     }
+    sim.state.log_requests.fetch_add(1, Ordering::Relaxed);
     let options = match LogOptions::parse(&Query::parse(query.as_deref()), &key.1) {
         Ok(options) => options,
         Err(status) => return status.respond(&format),

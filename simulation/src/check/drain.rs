@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Rule, Violation,
+    BusLimits, Rule, Violation,
     printed::{Printed, Unit},
 };
 
@@ -33,8 +33,8 @@ pub struct DrainLog {
     pub since: Duration,
     /// Whether it received everything up to the end of the simulation.
     pub is_complete: bool,
-    /// Whether the bus can deliver a line after its gap was declared.
-    pub may_be_late: bool,
+    /// What the bus may do to lines.
+    pub bus: BusLimits,
     /// Lines that were printed earlier can be lost silently behind a proxy.
     pub lost_until: Duration,
     /// What it got, in order; what a receiver lost of what its kernel had taken, is not in it.
@@ -50,6 +50,8 @@ struct Declared {
     unknown: u64,
     /// Whether lines may be missing: nothing proves it.
     is_suspected: bool,
+    /// Lines that the bus did not deliver.
+    undelivered: u64,
 }
 
 /// Checks a drain.
@@ -65,6 +67,10 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
                 Some((process, size)) => {
                     let declared = declared.entry(process).or_default();
                     match size {
+                        GapSize::Lines(lines) if message.text.ends_with("not delivered by the bus") => {
+                            declared.known += lines;
+                            declared.undelivered += lines;
+                        }
                         GapSize::Lines(lines) => declared.known += lines,
                         GapSize::Unknown => declared.unknown += 1,
                         GapSize::Suspected => declared.is_suspected = true,
@@ -89,7 +95,7 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
             Some(_) if indexes.binary_search(&index).is_ok() => {}
             // A new stream can repeat lines from before the drain began.
             Some(_) if printed.lines(unit).is_some_and(|lines| lines.times[index] <= log.since) => {}
-            Some(_) if log.may_be_late && has_gap(&declared, printed, unit) => {
+            Some(_) if log.bus.may_be_late && has_gap(&declared, printed, unit) => {
                 let place = indexes.partition_point(|other| *other < index);
                 indexes.insert(place, index);
             }
@@ -139,7 +145,20 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
                 format!("{missing} lines of {process} are missing, notices declare {known}"),
             );
         }
-        // A gap can lie before the drain began; what is resent is declared again.
+        // What is resent is declared again.
+        let explained = known - declared.undelivered;
+        if declared.undelivered > 0
+            && missing > explained
+            && unknown == 0
+            && !declared.is_suspected
+            && !log.bus.may_lose
+        {
+            fail(
+                Rule::Undelivered,
+                format!("{missing} lines of {process} are missing, of which the bus has lost none"),
+            );
+        }
+        // A gap can lie before the drain began.
         if missing == 0 && known + unknown > 0 && log.since == Duration::ZERO {
             fail(
                 Rule::FalseGap,

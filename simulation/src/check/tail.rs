@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Rule, Violation,
+    BusLimits, Rule, Violation,
     printed::{Printed, Unit, UnitLines},
 };
 
@@ -58,8 +58,8 @@ pub struct TailLog {
     pub since: Duration,
     /// Whether it received everything up to the end of the simulation.
     pub is_complete: bool,
-    /// Whether the bus can deliver a line after its gap was declared.
-    pub may_be_late: bool,
+    /// What the bus may do to lines.
+    pub bus: BusLimits,
     /// What it received.
     pub received: Vec<Received>,
 }
@@ -161,7 +161,7 @@ impl<'a> Checker<'a> {
             }
             None => {}
         }
-        if late && self.log.may_be_late {
+        if late && self.log.bus.may_be_late {
             self.late.insert((stream, seq));
         }
         if let Some((newest_seq, newest_index)) = newest
@@ -343,6 +343,11 @@ impl<'a> Checker<'a> {
                 rule,
                 format!("{place}: {missing} are missing, gaps ({reasons}) declare {known}"),
             );
+        } else if reasons == "undelivered" && missing > 0 && self.must_deliver() {
+            self.fail(
+                Rule::Undelivered,
+                format!("{place}: {missing} are declared as not delivered by the bus, which has lost none"),
+            );
         } else if declared.unknown > 0 && missing < known {
             self.fail(
                 Rule::WrongCount,
@@ -354,6 +359,11 @@ impl<'a> Checker<'a> {
                 format!("{place}: {missing} are missing, gaps ({reasons}) declare {known} and an unknown number"),
             );
         }
+    }
+
+    /// Returns whether the bus must have delivered every line by now.
+    fn must_deliver(&self) -> bool {
+        !self.log.bus.may_lose && (self.log.is_complete || !self.log.bus.may_be_late)
     }
 
     fn has_notice_of_tail(&self) -> bool {
@@ -429,7 +439,7 @@ mod tests {
             app: "shop".to_owned(),
             since: Duration::ZERO,
             is_complete: true,
-            may_be_late: false,
+            bus: BusLimits::default(),
             received,
         };
         check(&printed(), &log)

@@ -9,6 +9,8 @@ pub enum Rule {
     SilentLoss,
     /// A gap notice is about lines that were delivered, or about none.
     FalseGap,
+    /// Lines are declared as not delivered by a bus that has lost none.
+    Undelivered,
     /// The count of a gap notice is not the number of missing lines.
     WrongCount,
     /// A line was delivered again under another number.
@@ -29,7 +31,11 @@ pub enum Rule {
     ServiceFailed,
     /// Code panicked.
     Panic,
-    /// Virtual time stood still, or the work per second never fell.
+    /// A counter does not tell what happened.
+    WrongMetric,
+    /// Files or connections of the past are left.
+    LeftBehind,
+    /// Virtual time stood still, the work per second never fell, or idle services ask too much.
     Busy,
 }
 
@@ -39,6 +45,7 @@ impl Rule {
         match self {
             Self::SilentLoss => "silent-loss",
             Self::FalseGap => "false-gap",
+            Self::Undelivered => "undelivered",
             Self::WrongCount => "wrong-count",
             Self::Repeat => "repeat",
             Self::NumberReused => "number-reused",
@@ -49,6 +56,8 @@ impl Rule {
             Self::NotReady => "not-ready",
             Self::ServiceFailed => "service-failed",
             Self::Panic => "panic",
+            Self::WrongMetric => "wrong-metric",
+            Self::LeftBehind => "left-behind",
             Self::Busy => "busy",
         }
     }

@@ -12,9 +12,9 @@ use super::{
     tail::{self, Tail},
 };
 use crate::{
-    check::tail::Received,
+    check::{BusLimits, tail::Received},
     machine::process::Process,
-    plan::{Engine, Plan, TailFormat},
+    plan::{Plan, TailFormat},
     trace,
 };
 
@@ -25,8 +25,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Clients {
     process: Arc<Process>,
     apps: Vec<String>,
-    /// Whether the bus can deliver a line after its gap was declared.
-    may_be_late: bool,
+    bus: BusLimits,
     server: SocketAddr,
     /// Tails with `follow`.
     pub tails: Vec<Arc<Tail>>,
@@ -40,7 +39,7 @@ impl Clients {
         Self {
             process: hosts.process("client", &hosts.client),
             apps: plan.apps.clone(),
-            may_be_late: plan.engine == Engine::PubSub,
+            bus: BusLimits::of(plan),
             server: hosts.server_address(),
             tails: Vec::new(),
             histories: Vec::new(),
@@ -63,8 +62,7 @@ impl Clients {
     }
 
     fn start(&self, name: String, app: usize, num_lines: u64, format: TailFormat, follow: bool) -> Arc<Tail> {
-        let tail = Tail::new(name, self.apps[app].clone(), num_lines, format, follow, self.server)
-            .may_be_late(self.may_be_late);
+        let tail = Tail::new(name, self.apps[app].clone(), num_lines, format, follow, self.server).with_bus(self.bus);
         let tail = Arc::new(tail);
         self.process.spawn(Arc::clone(&tail).run(Arc::clone(&self.process)));
         tail

@@ -10,6 +10,7 @@ mod node;
 mod quiet;
 mod receiver;
 mod relay;
+mod rest;
 mod services;
 mod tail;
 

@@ -125,6 +125,16 @@ impl Node {
         self.cluster.service()
     }
 
+    /// Returns how many requests for logs there have been.
+    pub fn log_requests(&self) -> u64 {
+        self.cluster.log_requests()
+    }
+
+    /// Returns the number of containers.
+    pub fn containers(&self) -> usize {
+        self.containers.len()
+    }
+
     /// Causes a fault of the cluster.
     pub fn cause(&self, fault: FaultKind) {
         self.process.enter(|| self.cluster.cause(fault));

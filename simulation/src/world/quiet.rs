@@ -34,6 +34,9 @@ impl World {
                 }
             } else if violations.is_empty() && histories.iter().all(|history| history.is_complete()) {
                 violations.extend(self.check_histories(&histories));
+                if violations.is_empty() {
+                    violations.extend(self.check_rest(&histories).await);
+                }
                 return violations;
             }
             if violations.iter().any(is_final) {

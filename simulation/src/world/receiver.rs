@@ -19,12 +19,15 @@ use super::{
     relay::Relay,
 };
 use crate::{
-    check::drain::{self, DrainLog},
+    check::{
+        BusLimits,
+        drain::{self, DrainLog},
+    },
     machine::{
         network::{Listener, Socket, Unread},
         process::Process,
     },
-    plan::{Action, Engine, Fault, Plan},
+    plan::{Action, Fault, Plan},
     trace,
 };
 
@@ -68,7 +71,7 @@ impl Receiver {
             log: Arc::new(Mutex::new(DrainLog {
                 name: "drain".to_owned(),
                 since: Duration::MAX,
-                may_be_late: plan.engine == Engine::PubSub,
+                bus: BusLimits::of(plan),
                 lost_until: lost_until(plan),
                 ..DrainLog::default()
             })),

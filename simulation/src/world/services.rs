@@ -2,6 +2,7 @@
 
 mod bus_faults;
 mod cluster;
+mod exported;
 #[path = "../../../src/service.rs"]
 mod service;
 mod settings;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use bus_faults::BusFaults;
 use cluster::Cluster;
+pub use exported::Exported;
 
 use super::{
     hosts::{Hosts, SERVER_PORT},
@@ -57,6 +59,7 @@ pub struct Services {
     bus: Option<BusFaults>,
     /// How many replicas of sinks there are.
     sinks: Arc<AtomicU32>,
+    exported: Exported,
     /// Whether services that are down start at once.
     faults_ended: watch::Sender<bool>,
 }
@@ -86,22 +89,30 @@ impl Services {
     /// Starts all services.
     pub fn start(plan: &Plan, hosts: &Hosts, node: &Node) -> Self {
         let faults_ended = watch::Sender::new(false);
+        let exported = Exported::default();
         let sinks = Arc::new(AtomicU32::new(u32::try_from(hosts.sinks.len()).unwrap_or(1)));
         let start = |name: &str, target, host, start| {
             Service::start(name, target, (hosts, host), start, faults_ended.subscribe())
         };
         if plan.engine == Engine::Embedded {
-            let up = up::starter(plan, node.service());
+            let up = up::starter(plan, node.service(), exported.clone());
             let all = vec![start("up", Target::Collector, &hosts.server, up)];
             return Self {
                 all,
                 bus: None,
                 sinks,
+                exported,
                 faults_ended,
             };
         }
         let bus = BusFaults::new(plan.seed);
-        let cluster = Cluster::new(plan, bus.service(), node.service(), Arc::clone(&sinks));
+        let cluster = Cluster::new(
+            plan,
+            bus.service(),
+            node.service(),
+            Arc::clone(&sinks),
+            exported.clone(),
+        );
         let mut all = vec![start(
             "collector",
             Target::Collector,
@@ -134,6 +145,7 @@ impl Services {
             all,
             bus: Some(bus),
             sinks,
+            exported,
             faults_ended,
         }
     }
@@ -141,6 +153,11 @@ impl Services {
     /// Returns the faults of the bus, if it is a service of its own.
     pub fn bus(&self) -> Option<&BusFaults> {
         self.bus.as_ref()
+    }
+
+    /// Returns the metrics of all services.
+    pub fn exported(&self) -> &Exported {
+        &self.exported
     }
 
     /// Restarts sinks with another number of replicas, one process after the other.

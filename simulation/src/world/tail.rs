@@ -21,7 +21,10 @@ use serde::Deserialize;
 use tokio::sync::Notify;
 
 use crate::{
-    check::tail::{Notice, Received, TailLog},
+    check::{
+        BusLimits,
+        tail::{Notice, Received, TailLog},
+    },
     machine::process::Process,
     plan::TailFormat,
     trace,
@@ -49,7 +52,7 @@ pub struct Tail {
     is_answered: AtomicBool,
     /// Milliseconds of virtual time until which the client reads nothing.
     stalled_until: AtomicU64,
-    may_be_late: bool,
+    bus: BusLimits,
 }
 
 /// How a response ended.
@@ -104,13 +107,13 @@ impl Tail {
             is_broken: Notify::new(),
             is_answered: AtomicBool::new(false),
             stalled_until: AtomicU64::new(0),
-            may_be_late: false,
+            bus: BusLimits::default(),
         }
     }
 
-    /// Sets whether the bus can deliver a line after its gap was declared.
-    pub fn may_be_late(self, may_be_late: bool) -> Self {
-        Self { may_be_late, ..self }
+    /// Sets what the bus may do to lines.
+    pub fn with_bus(self, bus: BusLimits) -> Self {
+        Self { bus, ..self }
     }
 
     /// Breaks the connection.
@@ -215,7 +218,7 @@ impl Tail {
             name: format!("{}.{number}", self.name),
             app: self.app.clone(),
             since,
-            may_be_late: self.may_be_late,
+            bus: self.bus,
             ..TailLog::default()
         });
     }

@@ -108,6 +108,11 @@ impl Network {
         }
     }
 
+    /// Returns the number of connections that one side has not closed.
+    pub fn open_connections(&self) -> usize {
+        self.connections().len()
+    }
+
     fn connections(&self) -> Vec<Arc<Connection>> {
         let mut state = self.state.lock();
         let mut open = Vec::new();

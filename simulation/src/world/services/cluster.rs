@@ -18,7 +18,7 @@ use streamer::Access;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DATA_DIR, Start, service,
+    DATA_DIR, Exported, Start, service,
     settings::{addresses, collector_config, drains, start},
 };
 use crate::{
@@ -41,17 +41,25 @@ pub struct Cluster {
     registry: SharedRegistry,
     /// How many replicas of sinks there are.
     sinks: Arc<AtomicU32>,
+    exported: Exported,
 }
 
 impl Cluster {
     /// Creates the processes' common parts.
-    pub fn new(plan: &Plan, bus: Arc<dyn BusService>, kubernetes: node::Service, sinks: Arc<AtomicU32>) -> Self {
+    pub fn new(
+        plan: &Plan,
+        bus: Arc<dyn BusService>,
+        kubernetes: node::Service,
+        sinks: Arc<AtomicU32>,
+        exported: Exported,
+    ) -> Self {
         Self {
             bus,
             kubernetes,
             source: plan.source,
             registry: plan.registry,
             sinks,
+            exported,
         }
     }
 
@@ -94,7 +102,9 @@ impl Cluster {
 
     async fn run_collector(self, stop: CancellationToken) -> anyhow::Result<()> {
         let bus = self.open_bus("collector")?;
-        let config = collector_config(self.source, Path::new(DATA_DIR), &mut Metrics::default());
+        let mut metrics = Metrics::default();
+        let config = collector_config(self.source, Path::new(DATA_DIR), &mut metrics);
+        self.exported.add("collector", metrics);
         let (client, collector_bus) = (self.client(), Arc::clone(&bus));
         let collector = start("collector", |stop| async move {
             Ok(collector::run(config, client, collector_bus, stop).await?)

@@ -10,7 +10,7 @@ use streamer::Access;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DATA_DIR, Start, service,
+    DATA_DIR, Exported, Start, service,
     settings::{addresses, collector_config, drains, start},
 };
 use crate::{
@@ -19,15 +19,20 @@ use crate::{
 };
 
 /// Returns what starts the process.
-pub fn starter(plan: &Plan, kubernetes: node::Service) -> Start {
+pub fn starter(plan: &Plan, kubernetes: node::Service, exported: Exported) -> Start {
     let source = plan.source;
     Arc::new(move |stop| {
-        let kubernetes = kubernetes.clone();
-        Box::pin(run(source, kubernetes, stop))
+        let (kubernetes, exported) = (kubernetes.clone(), exported.clone());
+        Box::pin(run(source, kubernetes, exported, stop))
     })
 }
 
-async fn run(source: Source, kubernetes: node::Service, stop: CancellationToken) -> anyhow::Result<()> {
+async fn run(
+    source: Source,
+    kubernetes: node::Service,
+    exported: Exported,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let data = Path::new(DATA_DIR);
     let settings = BusSettings::new("up");
     system::files::create_dir_all(&data.join("bus")).context("cannot create the directory of the bus")?;
@@ -59,5 +64,6 @@ async fn run(source: Source, kubernetes: node::Service, stop: CancellationToken)
     let sinks = start("sinks", |stop| async move {
         Ok(sinks::run(config, registry, bus, sinks_metrics, stop).await?)
     });
+    exported.add("collector", metrics);
     service::run(vec![collector, streamer, sinks], stop).await
 }

@@ -1,0 +1,116 @@
+//! Checks the world at rest, after everything has become quiet: metrics tell what happened, files
+//! and connections of the past are gone, and idle services ask little.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use super::{World, services, tail::Tail};
+use crate::check::{Rule, Violation, tail::Received};
+
+/// How long the world is watched.
+const REST: Duration = Duration::from_secs(60);
+
+/// Requests for logs a minute and container: probes of quiet logs, and follows that are renewed.
+const REQUESTS: u64 = 5;
+
+/// Files that one container's state may take at rest, and that a process may keep besides.
+const FILES: usize = 64;
+
+/// Connections of clients, drain, proxies and balancers, and those that wait for reuse.
+const CONNECTIONS: usize = 64;
+
+/// The reasons of gaps that collectors record.
+const REASONS: [&str; 8] = [
+    "away",
+    "gone",
+    "rotated",
+    "spool",
+    "limit",
+    "refused",
+    "suspected",
+    "may_repeat",
+];
+
+impl World {
+    /// Watches the world at rest. `histories` are complete reads of all apps.
+    pub(super) async fn check_rest(&self, histories: &[Arc<Tail>]) -> Vec<Violation> {
+        let mut violations = Vec::new();
+        let requests = self.node.log_requests();
+        tokio::time::sleep(REST).await;
+        let requests = self.node.log_requests() - requests;
+        let containers = self.node.containers() as u64;
+        if requests > REQUESTS * containers {
+            violations.push(Violation::new(
+                Rule::Busy,
+                "collector",
+                format!("{requests} requests for the logs of {containers} quiet containers in {REST:?}"),
+            ));
+        }
+        let connections = self.hosts.server.network.open_connections();
+        if connections > CONNECTIONS {
+            violations.push(Violation::new(
+                Rule::LeftBehind,
+                "network",
+                format!("{connections} connections are open at rest"),
+            ));
+        }
+        violations.extend(self.check_files());
+        violations.extend(self.check_metrics(histories));
+        violations
+    }
+
+    /// The spool is empty, and files do not add up.
+    fn check_files(&self) -> Vec<Violation> {
+        let files = services::state_files(&self.hosts.server);
+        let is_spool = |path: &Path| path.components().any(|part| part.as_os_str() == "spool");
+        let spooled: u64 = files
+            .iter()
+            .filter(|(path, _)| is_spool(path))
+            .map(|(_, len)| len)
+            .sum();
+        let mut violations = Vec::new();
+        if spooled > 0 {
+            let detail = format!("the spool holds {spooled} bytes although the bus accepts everything");
+            violations.push(Violation::new(Rule::LeftBehind, "collector", detail));
+        }
+        let most = FILES * (1 + self.plan.apps.len());
+        if files.len() > most {
+            let detail = format!("{} files at rest, for example {}", files.len(), files[0].0.display());
+            violations.push(Violation::new(Rule::LeftBehind, "services", detail));
+        }
+        violations
+    }
+
+    /// The counters of gaps and lost lines agree with the notices that readers see.
+    fn check_metrics(&self, histories: &[Arc<Tail>]) -> Vec<Violation> {
+        let exported = self.services.exported();
+        // One that dies between recording a gap and publishing it records the gap again.
+        if exported.processes("collector") > 1 {
+            return Vec::new();
+        }
+        let mut seen: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for log in histories.iter().filter_map(|history| history.logs().pop()) {
+            for received in &log.received {
+                if let Received::Notice(notice) = received
+                    && notice.stream.is_some()
+                {
+                    let (gaps, lines) = seen.entry(notice.reason.clone()).or_default();
+                    *gaps += 1;
+                    *lines += notice.count.unwrap_or(0);
+                }
+            }
+        }
+        let mut violations = Vec::new();
+        for reason in REASONS {
+            let (gaps, lines) = seen.get(reason).copied().unwrap_or_default();
+            for (counter, seen) in [("gaps", gaps), ("lost_lines", lines)] {
+                let name = format!("tributary_collector_{counter}_total{{reason=\"{reason}\"}}");
+                let counted = exported.sum(&name);
+                if counted != seen {
+                    let detail = format!("{name} is {counted}, but the history shows {seen}");
+                    violations.push(Violation::new(Rule::WrongMetric, "collector", detail));
+                }
+            }
+        }
+        violations
+    }
+}
