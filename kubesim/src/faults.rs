@@ -14,7 +14,7 @@ use crate::simulation::{Interrupt, KubeletState, Refusal, Simulation};
 
 /// Injects a fault now; faults with a duration end by themselves.
 pub(crate) fn inject(sim: &Arc<Simulation>, kind: FaultKind) {
-    tracing::info!(?kind, "fault injected");
+    tracing::debug!(?kind, "fault injected");
     sim.machine.run(|| inject_on_node(sim, kind));
 }
 

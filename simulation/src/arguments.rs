@@ -2,64 +2,67 @@
 
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, value_parser};
 use simulation::{
     known::{KNOWN_FAULTS, KnownFault},
     plan::{Engine, Kind, Options, Source},
 };
 
-/// Run simulations and report broken promises
+/// Simulate the data path with faults from seeds, and report broken promises
 ///
 /// Examples: `cargo simulate --seed 42 --trace` runs one seed and prints what happened;
-/// `cargo simulate --seeds 1000 --jobs 2` runs a thousand.
+/// `cargo simulate --seeds 1000 --jobs 2` runs a thousand. simulation/README.md explains the output.
 #[derive(Parser)]
 pub struct Arguments {
-    /// The first seed
-    #[arg(long, default_value_t = 1)]
+    /// Begin with this seed
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub seed: u64,
-    /// How many seeds, one after the other
-    #[arg(long, default_value_t = 1)]
+    /// Run this many consecutive seeds
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = value_parser!(u64).range(1..))]
     pub seeds: u64,
-    /// How many seeds at the same time
-    #[arg(long, default_value_t = 1)]
-    pub jobs: usize,
-    /// How long things happen in each, such as `2m`
-    #[arg(long, value_parser = humantime::parse_duration)]
+    /// Run this many seeds in parallel
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = value_parser!(u64).range(1..=256))]
+    pub jobs: u64,
+    /// Inject faults for this long, such as `2m` [default: 40 s to 2 minutes, from the seed]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
-    /// Kinds of faults to leave out
-    #[arg(long, value_delimiter = ',', value_parser = parse_kind)]
+    /// Leave out these kinds of faults
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = parse_kind)]
     without: Vec<Kind>,
-    /// The only kinds of faults
-    #[arg(long, value_delimiter = ',', value_parser = parse_kind)]
+    /// Inject only these kinds of faults
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = parse_kind)]
     only: Vec<Kind>,
-    /// Known faults whose kinds of faults are left out, or `all`
-    #[arg(long, value_delimiter = ',', value_parser = parse_known)]
+    /// Leave out the kinds of faults that show these known faults of the product, or `all`
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_known)]
     avoid: Vec<Avoid>,
-    /// Run the examples of all known faults; fail if one keeps every promise
-    #[arg(long)]
+    /// Run the example of each known fault of the product; fail if one keeps every promise
+    #[arg(long, exclusive = true)]
     pub known: bool,
-    /// Numbers of the only steps of the plan to carry out, or `none`
-    #[arg(long, value_delimiter = ',', value_parser = parse_step)]
-    pub keep: Vec<usize>,
-    /// `api` or `files`
+    /// List the kinds of faults
+    #[arg(long, exclusive = true)]
+    pub kinds: bool,
+    /// Carry out only these steps of the plan, or `none`
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',', value_parser = parse_step)]
+    keep: Vec<Option<usize>>,
+    /// Read logs by `api` or `files` [default: from the seed]
     #[arg(long, value_parser = parse_source)]
     source: Option<Source>,
-    /// `embedded` or `pubsub`
+    /// Use the bus `embedded` or `pubsub` [default: from the seed]
     #[arg(long, value_parser = parse_engine)]
     engine: Option<Engine>,
-    /// The number of containers
-    #[arg(long)]
-    containers: Option<usize>,
+    /// Run this many containers [default: 2 to 5, from the seed]
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u64).range(1..=100))]
+    containers: Option<u64>,
     /// Print the plan and what happened
     #[arg(long)]
     pub trace: bool,
-    /// Leave out steps of a failing plan while it still fails
+    /// Leave out steps of a failing plan while it still breaks the same promise, and print the trace
     #[arg(long)]
     pub shrink: bool,
-    /// Print only seeds that break a promise
+    /// Print only seeds that break a promise for which no known fault accounts
     #[arg(long)]
     pub quiet: bool,
-    /// End with the first seed that breaks a promise
+    /// Stop at the first such seed
     #[arg(long)]
     pub until_failure: bool,
     /// Run each seed twice and compare the traces
@@ -79,9 +82,19 @@ impl Arguments {
             only: self.only.clone(),
             source: self.source,
             engine: self.engine,
-            containers: self.containers,
+            containers: self.containers.and_then(|count| usize::try_from(count).ok()),
             avoid: self.avoid.iter().flat_map(|avoid| avoid.0).collect(),
         }
+    }
+
+    /// Returns whether only some steps are carried out.
+    pub fn keeps_some(&self) -> bool {
+        !self.keep.is_empty()
+    }
+
+    /// Returns the numbers of the steps to carry out, if only some are.
+    pub fn steps(&self) -> Vec<usize> {
+        self.keep.iter().copied().flatten().collect()
     }
 
     /// Returns the command that generates the plan of a seed.
@@ -121,7 +134,7 @@ impl Arguments {
 
 fn parse_kind(name: &str) -> Result<Kind, String> {
     let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-    Kind::parse(name).ok_or_else(|| format!("unknown kind of fault; use one of {}", names.join(", ")))
+    Kind::parse(name).ok_or_else(|| format!("unknown kind of fault; --kinds lists them: {}", names.join(", ")))
 }
 
 /// Known faults to avoid.
@@ -134,15 +147,16 @@ fn parse_known(name: &str) -> Result<Avoid, String> {
     }
     let found = KnownFault::parse(name).map(|fault| Avoid(std::slice::from_ref(fault)));
     let names: Vec<_> = KNOWN_FAULTS.iter().map(|fault| fault.name).collect();
-    found.ok_or_else(|| format!("unknown fault; use all, or some of {}", names.join(", ")))
+    found.ok_or_else(|| format!("unknown name; use all, or some of {}", names.join(", ")))
 }
 
-/// Parses the number of a step. No step has the number of `none`.
-fn parse_step(text: &str) -> Result<usize, String> {
+/// Parses the number of a step; `None` for `none`.
+fn parse_step(text: &str) -> Result<Option<usize>, String> {
     match text {
-        "none" => Ok(usize::MAX),
+        "none" => Ok(None),
         _ => text
             .parse()
+            .map(Some)
             .map_err(|_| "expected the number of a step, or none".to_owned()),
     }
 }

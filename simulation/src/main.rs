@@ -26,7 +26,10 @@ use simulation::{
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = if arguments.known {
+    let done = if arguments.kinds {
+        report::print_kinds();
+        Ok(0)
+    } else if arguments.known {
         run_known()
     } else {
         run_seeds(&arguments)
@@ -76,8 +79,8 @@ fn run_seeds(arguments: &Arguments) -> anyhow::Result<u64> {
 
 fn run_seed(arguments: &Arguments, seed: u64, totals: &Mutex<Totals>) -> anyhow::Result<()> {
     let mut plan = plan::generate(seed, &arguments.options());
-    if !arguments.keep.is_empty() {
-        plan.keep(&arguments.keep);
+    if arguments.keeps_some() {
+        plan.keep(&arguments.steps())?;
     }
     let started = Instant::now();
     let report = run::run(plan.clone())?;
@@ -86,11 +89,11 @@ fn run_seed(arguments: &Arguments, seed: u64, totals: &Mutex<Totals>) -> anyhow:
         check_twice(&plan, &report)?;
     }
     let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_failing = totals.add(&plan, &report);
+    totals.add(&plan, &report);
     report::print(arguments, &plan, &report, took);
     drop(totals);
     match report.outcome.violations.first() {
-        Some(first) if arguments.shrink && is_failing => {
+        Some(first) if arguments.shrink => {
             let rule = first.rule;
             let steps = plan.steps.len();
             let shrunk = shrink::shrink(plan, report, rule)?;
@@ -123,7 +126,16 @@ fn run_known() -> anyhow::Result<u64> {
         let report = run::run(fault.example())?;
         let mut violations = report.outcome.violations.iter();
         if violations.any(|violation| fault.rules.contains(&violation.rule)) {
-            println!("{}: open", fault.name);
+            let (only, example) = (fault.example.only, fault.example);
+            let only: Vec<_> = only.iter().map(|kind| kind.name()).collect();
+            println!(
+                "{}: open; run it: cargo simulate --seed {} --only {} --source {} --engine {} --shrink",
+                fault.name,
+                example.seed,
+                only.join(","),
+                example.source.name(),
+                example.engine.name()
+            );
         } else {
             println!(
                 "{}: its example keeps every promise; remove it from known.rs",

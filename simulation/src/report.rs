@@ -5,7 +5,13 @@ use std::{
     time::Duration,
 };
 
-use simulation::{check::Rule, coverage, known, plan::Plan, run::Report, shrink::Shrunk};
+use simulation::{
+    check::Rule,
+    coverage, known,
+    plan::{Kind, Plan},
+    run::Report,
+    shrink::Shrunk,
+};
 
 use crate::arguments::Arguments;
 
@@ -22,29 +28,28 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds a run. Returns whether it broke a promise that no known fault explains.
-    pub fn add(&mut self, plan: &Plan, report: &Report) -> bool {
+    /// Adds a run.
+    pub fn add(&mut self, plan: &Plan, report: &Report) {
         let outcome = &report.outcome;
         self.printed += outcome.printed;
         self.virtual_time += report.virtual_time;
         self.notices.extend(outcome.notices.iter().cloned());
         self.probes.extend(&report.probes);
         if outcome.violations.is_empty() {
-            return false;
+            return;
         }
         let names = known::explain(&outcome.violations, plan);
         for name in &names {
             *self.known.entry(name).or_default() += 1;
         }
         if !names.is_empty() {
-            return false;
+            return;
         }
         self.failing += 1;
         let rules: BTreeSet<_> = outcome.violations.iter().map(|violation| violation.rule).collect();
         for rule in rules {
             *self.rules.entry(rule).or_default() += 1;
         }
-        true
     }
 
     /// Returns how many seeds broke a promise that no known fault explains.
@@ -104,7 +109,7 @@ pub fn print(arguments: &Arguments, plan: &Plan, report: &Report, took: Duration
         (false, false) => format!("known fault {}", names.join(", ")),
     };
     println!(
-        "seed {}: {verdict}; {}, {} bus, {:.0} s in {:.2} s, {} lines printed, {} received, {} steps, trace {:016x}",
+        "seed {}: {verdict}; {}, {} bus, {:.0} simulated s in {:.2} s, {} lines printed, {} received, {} steps, trace {:016x}",
         plan.seed,
         plan.source.name(),
         plan.engine.name(),
@@ -115,14 +120,28 @@ pub fn print(arguments: &Arguments, plan: &Plan, report: &Report, took: Duration
         plan.steps.len(),
         report.hash
     );
-    if arguments.trace {
+    // The trace of the smaller plan follows.
+    let is_shrunk = arguments.shrink && !outcome.violations.is_empty();
+    if arguments.trace && !is_shrunk {
         print_trace(plan, report);
     }
     for violation in &outcome.violations {
         println!("  {violation}");
     }
-    if is_failing && !arguments.trace {
+    if is_failing && !arguments.trace && !arguments.shrink {
         println!("  run it again: {} --shrink", arguments.command(plan.seed));
+    }
+}
+
+/// Prints the kinds of faults.
+pub fn print_kinds() {
+    println!("Ordinary events:");
+    for kind in Kind::ALL.iter().filter(|kind| !kind.is_fault()) {
+        println!("  {:<16} {}", kind.name(), kind.what());
+    }
+    println!("Faults:");
+    for kind in Kind::ALL.iter().filter(|kind| kind.is_fault()) {
+        println!("  {:<16} {}", kind.name(), kind.what());
     }
 }
 
@@ -153,7 +172,6 @@ pub fn print_shrunk(arguments: &Arguments, shrunk: &Shrunk, steps: usize, rule: 
         println!("  {violation}");
     }
     let numbers: Vec<_> = shrunk.plan.steps.iter().map(|step| step.number.to_string()).collect();
-    // A plan without steps: no step has this number.
     let keep = if numbers.is_empty() {
         "none".to_owned()
     } else {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use crate::check::short_stream;
 use system::clock::Instant;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
@@ -118,6 +119,11 @@ impl Visit for Fields {
         // Writing to a String cannot fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
+            "stream" => write!(
+                self.rest,
+                " stream={}",
+                short_stream(format!("{value:?}").trim_matches('"'))
+            ),
             name => write!(self.rest, " {name}={value:?}"),
         };
     }

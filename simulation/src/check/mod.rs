@@ -12,6 +12,17 @@ pub use violation::{Rule, Violation, limit};
 
 use crate::plan::{Engine, Kind, Plan};
 
+/// Shortens a stream id for a person: `web/7a91c89d/…e755b125`, container, instance and epoch.
+pub fn short_stream(stream: &str) -> String {
+    let parts: Vec<_> = stream.split('/').collect();
+    let [_, container, instance, epoch] = parts[..] else {
+        return stream.to_owned();
+    };
+    let instance: String = instance.chars().take(8).collect();
+    let epoch = epoch.rsplit('-').next().unwrap_or(epoch);
+    format!("{container}/{instance}/…{epoch}")
+}
+
 /// What a bus may do to the lines that it has accepted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BusLimits {

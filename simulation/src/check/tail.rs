@@ -6,12 +6,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Range,
     time::Duration,
 };
 
 use super::{
     BusLimits, Rule, Violation,
     printed::{Printed, Unit, UnitLines},
+    short_stream,
 };
 
 /// What a tail received, in order.
@@ -27,6 +30,8 @@ pub enum Received {
         text: String,
         /// Whether its gap was declared before.
         late: bool,
+        /// When it arrived.
+        at: Duration,
     },
     /// A notice.
     Notice(Notice),
@@ -45,6 +50,8 @@ pub struct Notice {
     pub first: Option<u64>,
     /// The number of lines, if it is known.
     pub count: Option<u64>,
+    /// When it arrived.
+    pub at: Duration,
 }
 
 /// What a tail asked for and received.
@@ -69,6 +76,46 @@ struct Delivered<'a> {
     index: usize,
     stream: &'a str,
     seq: u64,
+    at: Duration,
+}
+
+impl fmt::Display for Delivered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (stream, at) = (short_stream(self.stream), self.at.as_secs_f64());
+        write!(f, "line {} arrived at {at:.3} s as {stream} #{}", self.index, self.seq)
+    }
+}
+
+/// A place between two delivered lines of a unit, where lines can be missing.
+struct Place<'a> {
+    lines: &'a UnitLines,
+    /// The indexes of the missing lines.
+    missing: Range<usize>,
+    before: Option<&'a Delivered<'a>>,
+    after: Option<&'a Delivered<'a>>,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let printed = |index: usize| self.lines.times.get(index).copied().unwrap_or_default().as_secs_f64();
+        let process = &self.lines.process;
+        let (first, end) = (self.missing.start, self.missing.end);
+        match end.saturating_sub(first) {
+            0 => write!(f, "{process}, in front of line {end}")?,
+            1 => write!(f, "{process}, line {first}, printed at {:.3} s", printed(first))?,
+            _ => write!(
+                f,
+                "{process}, lines {first} to {}, printed from {:.3} to {:.3} s",
+                end - 1,
+                printed(first),
+                printed(end - 1)
+            )?,
+        }
+        for neighbour in [self.before, self.after].into_iter().flatten() {
+            write!(f, "; {neighbour}")?;
+        }
+        Ok(())
+    }
 }
 
 /// The notices between two neighbours.
@@ -82,6 +129,15 @@ struct Declared {
     is_suspected: bool,
     /// The reasons.
     reasons: BTreeSet<String>,
+    /// When the first of the notices arrived.
+    at: Option<Duration>,
+}
+
+impl Declared {
+    fn add(&mut self, notice: &Notice) {
+        self.reasons.insert(notice.reason.clone());
+        self.at.get_or_insert(notice.at);
+    }
 }
 
 /// Checks a tail.
@@ -132,7 +188,8 @@ impl<'a> Checker<'a> {
                     seq,
                     text,
                     late,
-                } => self.line(stream, *seq, text, *late),
+                    at,
+                } => self.line((stream, *seq), text, *late, *at),
                 Received::Notice(notice) => self.notice(notice),
             }
         }
@@ -141,22 +198,26 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn line(&mut self, stream: &'a str, seq: u64, text: &str, late: bool) {
+    fn line(&mut self, (stream, seq): (&'a str, u64), text: &str, late: bool, at: Duration) {
+        let short = short_stream(stream);
         let Some((unit, index)) = self.printed.find(text) else {
-            return self.fail(Rule::Invented, format!("{stream} #{seq}: {text:?} was never printed"));
+            return self.fail(Rule::Invented, format!("{short} #{seq}: {text:?} was never printed"));
         };
         if self.printed.lines(unit).is_some_and(|lines| lines.app != self.log.app) {
-            self.fail(Rule::OtherApp, format!("{stream} #{seq}: {text:?} is of another app"));
+            self.fail(Rule::OtherApp, format!("{short} #{seq}: {text:?} is of another app"));
         }
         let numbers = self.numbers.entry(stream).or_default();
         let newest = numbers.last_key_value().map(|(seq, index)| (*seq, *index));
         match numbers.insert(seq, index) {
             // A client drops what it has by stream and number.
             Some(known) if known == index => return,
-            Some(_) => {
+            Some(known) => {
                 return self.fail(
                     Rule::NumberReused,
-                    format!("{stream} #{seq} names two lines, now {text:?}"),
+                    format!(
+                        "{short} #{seq} names two lines: line {known} and, at {:.3} s, line {index}",
+                        at.as_secs_f64()
+                    ),
                 );
             }
             None => {}
@@ -170,7 +231,10 @@ impl<'a> Checker<'a> {
         {
             self.fail(
                 Rule::Order,
-                format!("{stream}: #{seq} (line {index}) follows #{newest_seq} (line {newest_index})"),
+                format!(
+                    "{short}: #{seq} (line {index}) follows #{newest_seq} (line {newest_index}) at {:.3} s",
+                    at.as_secs_f64()
+                ),
             );
         }
         let lines = self.by_unit.entry(unit).or_default();
@@ -179,14 +243,13 @@ impl<'a> Checker<'a> {
                 return;
             }
             let detail = format!(
-                "line {index} of {} was delivered as {} #{} and as {stream} #{seq}",
+                "{}: {before}, and again at {:.3} s as {short} #{seq}",
                 self.printed.lines(unit).map_or("", |lines| lines.process.as_str()),
-                before.stream,
-                before.seq
+                at.as_secs_f64()
             );
             return self.fail(Rule::Repeat, detail);
         }
-        lines.push(Delivered { index, stream, seq });
+        lines.push(Delivered { index, stream, seq, at });
     }
 
     fn notice(&mut self, notice: &'a Notice) {
@@ -253,7 +316,13 @@ impl<'a> Checker<'a> {
             let declared = places.get(&place);
             // What was lost before the tail began is not its concern.
             if !is_edge {
-                self.check_place(lines, (from, to), missing, declared);
+                let place_of = Place {
+                    lines,
+                    missing: from..to.max(from),
+                    before: place.checked_sub(1).and_then(|before| delivered.get(before)),
+                    after: delivered.get(place),
+                };
+                self.check_place(&place_of, missing, declared);
             }
         }
     }
@@ -288,7 +357,7 @@ impl<'a> Checker<'a> {
                     } else {
                         declared.unknown += 1;
                     }
-                    declared.reasons.insert(notice.reason.clone());
+                    declared.add(notice);
                 }
                 Some(count) => {
                     let is_delivered = |seq: u64| numbers.is_some_and(|numbers| numbers.contains_key(&seq));
@@ -296,14 +365,16 @@ impl<'a> Checker<'a> {
                     let found = (first..first + count).filter(|seq| is_false(*seq)).count();
                     if found > 0 {
                         false_gaps.push(format!(
-                            "gap ({}) of {count} lines at {stream} #{first} includes {found} lines that were delivered",
-                            notice.reason
+                            "notice ({}) at {:.3} s of {count} lines at {} #{first} includes {found} lines that were delivered",
+                            notice.reason,
+                            notice.at.as_secs_f64(),
+                            short_stream(stream)
                         ));
                     }
                     for seq in (first..first + count).filter(|seq| !is_delivered(*seq)) {
                         let declared = places.entry(place_of(seq)).or_default();
                         declared.known += 1;
-                        declared.reasons.insert(notice.reason.clone());
+                        declared.add(notice);
                     }
                 }
             }
@@ -314,49 +385,43 @@ impl<'a> Checker<'a> {
         places
     }
 
-    fn check_place(
-        &mut self,
-        lines: &UnitLines,
-        (from, to): (usize, usize),
-        missing: u64,
-        declared: Option<&Declared>,
-    ) {
-        let process = &lines.process;
-        let place = format!("{process}, lines {from} to {to}");
+    fn check_place(&mut self, place: &Place<'_>, missing: u64, declared: Option<&Declared>) {
         let Some(declared) = declared else {
             if missing > 0 && self.has_notice_of_tail() {
                 self.unexplained += missing;
             } else if missing > 0 {
                 self.fail(
                     Rule::SilentLoss,
-                    format!("{missing} of {place} are missing without a notice"),
+                    format!("missing without a notice ({missing}): {place}"),
                 );
             }
             return;
         };
         let reasons: Vec<_> = declared.reasons.iter().map(String::as_str).collect();
         let reasons = reasons.join(", ");
+        let at = declared.at.unwrap_or_default().as_secs_f64();
+        let notice = format!("notice ({reasons}) at {at:.3} s");
         let known = declared.known;
         if declared.unknown == 0 && known != missing && (missing < known || !declared.is_suspected) {
             let rule = if missing == 0 { Rule::FalseGap } else { Rule::WrongCount };
             self.fail(
                 rule,
-                format!("{place}: {missing} are missing, gaps ({reasons}) declare {known}"),
+                format!("{notice} declares {known} lines, missing are {missing}: {place}"),
             );
         } else if reasons == "undelivered" && missing > 0 && self.must_deliver() {
             self.fail(
                 Rule::Undelivered,
-                format!("{place}: {missing} are declared as not delivered by the bus, which has lost none"),
+                format!("{notice} blames the bus, which has lost none, for {missing} lines: {place}"),
             );
         } else if declared.unknown > 0 && missing < known {
             self.fail(
                 Rule::WrongCount,
-                format!("{place}: {missing} are missing, gaps ({reasons}) declare at least {known}"),
+                format!("{notice} declares at least {known} lines, missing are {missing}: {place}"),
             );
         } else if declared.unknown > 0 && missing == known {
             self.fail(
                 Rule::FalseGap,
-                format!("{place}: {missing} are missing, gaps ({reasons}) declare {known} and an unknown number"),
+                format!("{notice} declares {known} lines and an unknown number, missing are {missing}: {place}"),
             );
         }
     }
@@ -420,6 +485,7 @@ mod tests {
             seq,
             text: format!("line {index}"),
             late: false,
+            at: Duration::ZERO,
         }
     }
 
@@ -430,6 +496,7 @@ mod tests {
             stream: Some(stream.to_owned()),
             first: Some(first),
             count,
+            at: Duration::ZERO,
         })
     }
 

@@ -40,6 +40,26 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// All rules.
+    pub const ALL: &[Self] = &[
+        Self::SilentLoss,
+        Self::FalseGap,
+        Self::Undelivered,
+        Self::WrongCount,
+        Self::Repeat,
+        Self::NumberReused,
+        Self::Order,
+        Self::Invented,
+        Self::OtherApp,
+        Self::NotCaughtUp,
+        Self::NotReady,
+        Self::ServiceFailed,
+        Self::Panic,
+        Self::WrongMetric,
+        Self::LeftBehind,
+        Self::Busy,
+    ];
+
     /// Returns the name in traces and in the list of known faults.
     pub fn name(self) -> &'static str {
         match self {
@@ -104,3 +124,16 @@ pub fn limit(violations: &mut Vec<Violation>) {
 
 /// How many violations of one rule are kept.
 const MAX_PER_RULE: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_explains_every_rule() {
+        let readme = include_str!("../../README.md");
+        for rule in Rule::ALL {
+            assert!(readme.contains(&format!("`{}`", rule.name())), "{}", rule.name());
+        }
+    }
+}

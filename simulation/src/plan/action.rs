@@ -4,6 +4,9 @@ use std::{fmt, time::Duration};
 
 use super::fault::{Fault, Kind};
 
+/// The names of the apps.
+pub const APPS: [&str; 2] = ["shop", "blog"];
+
 /// Something that happens at a time.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -22,6 +25,15 @@ pub enum TailFormat {
     Ndjson,
     /// `text/event-stream`: resumes by cursor.
     Events,
+}
+
+impl fmt::Display for TailFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ndjson => "NDJSON",
+            Self::Events => "SSE",
+        })
+    }
 }
 
 /// What happens.
@@ -100,18 +112,19 @@ impl fmt::Display for Action {
                 container,
                 lines,
                 bytes,
-            } => write!(f, "container {container} prints {lines} lines of {bytes} bytes at once"),
-            Self::Exit { container, code } => write!(f, "container {container} exits with code {code}"),
-            Self::Replace { container } => write!(f, "the pod of container {container} is replaced"),
+            } => write!(f, "web-{container} prints {lines} lines of {bytes} bytes at once"),
+            Self::Exit { container, code } => write!(f, "web-{container} exits with code {code}"),
+            Self::Replace { container } => write!(f, "another pod takes the place of web-{container}"),
             Self::OpenTail { app, num_lines, format } => {
                 write!(
                     f,
-                    "a client opens a tail of app {app} ({format:?}, {num_lines} lines of history)"
+                    "a client opens a tail of {} ({format}, {num_lines} lines of history)",
+                    APPS[*app]
                 )
             }
-            Self::BreakTail { tail } => write!(f, "the connection of tail {tail} breaks"),
-            Self::StallTail { tail, time } => write!(f, "the client of tail {tail} reads nothing for {time:?}"),
-            Self::ReadHistory { app } => write!(f, "a client reads the history of app {app}"),
+            Self::BreakTail { tail } => write!(f, "the connection of tail-{tail} breaks"),
+            Self::StallTail { tail, time } => write!(f, "the client of tail-{tail} reads nothing for {time:?}"),
+            Self::ReadHistory { app } => write!(f, "a client reads the history of {}", APPS[*app]),
             Self::Fault(fault) => write!(f, "fault {}: {fault}", fault.kind().name()),
         }
     }

@@ -1,4 +1,4 @@
-//! Faults, by kind. A kind can be left out of a run: `--without clock-step`.
+//! Faults, by kind. A kind can be left out of a run: `--without node-clock`.
 
 use std::{fmt, time::Duration};
 
@@ -120,11 +120,11 @@ pub enum Fault {
     EndStreams,
     /// Follows and watches break.
     BreakStreams,
-    /// The API server is away.
+    /// The API server is unavailable.
     ApiDown(Duration),
-    /// The kubelet is away.
+    /// The kubelet is unavailable.
     KubeletDown(Duration),
-    /// The container runtime is away.
+    /// The container runtime is unavailable.
     RuntimeDown(Duration),
     /// Follows send nothing.
     StallFollows(Duration),
@@ -161,7 +161,7 @@ pub enum Fault {
     ReceiverKilled(Duration),
     /// The receiver is cut off from the network.
     Partition(Duration),
-    /// The bus is away.
+    /// The bus is unavailable.
     BusDown(Duration),
     /// The bus delivers late, out of order and twice.
     BusDisorder(Duration),
@@ -176,7 +176,7 @@ pub enum Fault {
 
 /// Defines the kinds with their names, each once.
 macro_rules! kinds {
-    ($($kind:ident $name:literal)*) => {
+    ($($kind:ident $name:literal: $what:literal)*) => {
         /// The kinds of what happens: six of ordinary life, then the faults.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[allow(missing_docs, reason = "they are named like the faults")]
@@ -194,56 +194,63 @@ macro_rules! kinds {
                     $(Self::$kind => $name,)*
                 }
             }
+
+            /// Returns what happens, for help.
+            pub fn what(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $what,)*
+                }
+            }
         }
     };
 }
 
 kinds! {
-    Burst "burst"
-    Exit "exit"
-    Replace "replace"
-    BreakTail "break-tail"
-    StallTail "stall-tail"
-    SmallLogs "small-logs"
-    Kill "kill"
-    KillAtStep "kill-at-step"
-    PowerLoss "power-loss"
-    Shutdown "shutdown"
-    Damage "damage"
-    NodeClock "node-clock"
-    ServerClock "server-clock"
-    NodeDrift "node-drift"
-    WinterTime "winter-time"
-    FreezeClock "freeze-clock"
-    DiskFull "disk-full"
-    DiskRefuses "disk-refuses"
-    NoDescriptors "no-descriptors"
-    DiskSlow "disk-slow"
-    StatusLag "status-lag"
-    Rotate "rotate"
-    StrandFollows "strand-follows"
-    EndStreams "end-streams"
-    BreakStreams "break-streams"
-    ApiDown "api-down"
-    KubeletDown "kubelet-down"
-    RuntimeDown "runtime-down"
-    StallFollows "stall-follows"
-    StallRequests "stall-requests"
-    MuteWatches "mute-watches"
-    SlowLogs "slow-logs"
-    ApiBusy "api-busy"
-    ExpireWatches "expire-watches"
-    RemoveLog "remove-log"
-    TruncateLog "truncate-log"
-    Interleave "interleave"
-    ReceiverHangs "receiver-hangs"
-    ReceiverDown "receiver-down"
-    ReceiverKilled "receiver-killed"
-    Partition "partition"
-    BusDown "bus-down"
-    BusDisorder "bus-disorder"
-    BusErrors "bus-errors"
-    Scale "scale"
+    Burst "burst": "a container prints many lines at once"
+    Exit "exit": "a container exits and is started again"
+    Replace "replace": "a pod is deleted and another one takes its place"
+    BreakTail "break-tail": "a tail's connection breaks"
+    StallTail "stall-tail": "a client reads nothing for a time"
+    SmallLogs "small-logs": "logs are rotated at 4 to 256 KiB instead of 10 MiB"
+    Kill "kill": "a process is killed, at once or at an await"
+    KillAtStep "kill-at-step": "a process is killed between two durable steps"
+    PowerLoss "power-loss": "a machine loses power: what was not synced is lost"
+    Shutdown "shutdown": "a process shuts down gracefully and is started again"
+    Damage "damage": "a state file is emptied, cut, changed or removed while its process is down"
+    NodeClock "node-clock": "the node's wall clock steps"
+    ServerClock "server-clock": "the wall clock of the services' host steps"
+    NodeDrift "node-drift": "the node's wall clock is fast or slow"
+    WinterTime "winter-time": "the node's local time goes back an hour"
+    FreezeClock "freeze-clock": "the node's wall clock stands still"
+    DiskFull "disk-full": "the services' disk is full"
+    DiskRefuses "disk-refuses": "a share of writes and syncs fails"
+    NoDescriptors "no-descriptors": "the services can open no file"
+    DiskSlow "disk-slow": "the services' disk is slow"
+    StatusLag "status-lag": "pod status is reported late"
+    Rotate "rotate": "all logs are rotated several times in a row"
+    StrandFollows "strand-follows": "open follow requests stay at rotated files"
+    EndStreams "end-streams": "follow and watch requests end without an error"
+    BreakStreams "break-streams": "follow and watch requests break"
+    ApiDown "api-down": "the API server is unavailable"
+    KubeletDown "kubelet-down": "the kubelet is unavailable"
+    RuntimeDown "runtime-down": "the container runtime is unavailable"
+    StallFollows "stall-follows": "follow requests send nothing"
+    StallRequests "stall-requests": "requests get no answer"
+    MuteWatches "mute-watches": "watch requests send nothing"
+    SlowLogs "slow-logs": "log requests are slow"
+    ApiBusy "api-busy": "requests are refused with 429"
+    ExpireWatches "expire-watches": "watch requests expire (410 Gone)"
+    RemoveLog "remove-log": "a log file is removed by hand"
+    TruncateLog "truncate-log": "a log file is truncated by hand"
+    Interleave "interleave": "a container prints lines with timestamps out of order"
+    ReceiverHangs "receiver-hangs": "the drain's receiver reads nothing"
+    ReceiverDown "receiver-down": "the drain's receiver refuses connections"
+    ReceiverKilled "receiver-killed": "the drain's receiver is killed with what its kernel has buffered"
+    Partition "partition": "the drain's receiver is cut off from the network"
+    BusDown "bus-down": "the bus is unavailable"
+    BusDisorder "bus-disorder": "the bus delivers late, out of order and twice"
+    BusErrors "bus-errors": "requests to the bus fail, and answers get lost"
+    Scale "scale": "sinks restart with another number of replicas"
 }
 
 impl Kind {
@@ -307,15 +314,56 @@ impl Fault {
     }
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Collector => f.write_str("collector"),
+            Self::Streamer(index) => write!(f, "streamer-{index}"),
+            Self::Sinks(index) => write!(f, "sinks-{index}"),
+        }
+    }
+}
+
+impl fmt::Display for Kill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Now => f.write_str("is killed"),
+            Self::AfterPolls(polls) => write!(f, "is killed before its poll {polls} from now"),
+            Self::AfterSteps(steps) => write!(f, "is killed at its durable step {steps} from now"),
+            Self::PowerLoss => f.write_str("loses power"),
+            Self::Gracefully => f.write_str("shuts down"),
+        }
+    }
+}
+
+impl fmt::Display for StateFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Checkpoints => "a checkpoint file",
+            Self::Spool => "a spool file",
+            Self::Segment => "a segment of the bus",
+            Self::Offset => "an offset file of the bus",
+        })
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "is emptied",
+            Self::Cut => "is cut",
+            Self::Flip => "gets a flipped bit",
+            Self::Remove => "is removed",
+        })
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kill { target, how, down } => write!(f, "{target:?} ends ({how:?}) and starts {down:?} later"),
+            Self::Kill { target, how, down } => write!(f, "{target} {how} and starts {down:?} later"),
             Self::Damage { file, damage, down } => {
-                write!(
-                    f,
-                    "a file of {file:?} is damaged ({damage:?}) while its process is down for {down:?}"
-                )
+                write!(f, "{file} {damage} while its process is down for {down:?}")
             }
             Self::NodeClock { millis } => write!(f, "the clock of the node steps by {millis} ms"),
             Self::ServerClock { millis } => write!(f, "the clock of the services steps by {millis} ms"),
@@ -323,32 +371,32 @@ impl fmt::Display for Fault {
             Self::WinterTime => write!(f, "winter time begins on the node"),
             Self::FreezeClock(time) => write!(f, "the clock of the node stands still for {time:?}"),
             Self::DiskFull(time) => write!(f, "the disk is full for {time:?}"),
-            Self::DiskRefuses(time) => write!(f, "the disk refuses writes for {time:?}"),
+            Self::DiskRefuses(time) => write!(f, "a share of writes and syncs fails for {time:?}"),
             Self::NoDescriptors(time) => write!(f, "no file can be opened for {time:?}"),
             Self::DiskSlow(time) => write!(f, "the disk is slow for {time:?}"),
             Self::StatusLag { by, time } => write!(f, "pod status lags by {by:?} for {time:?}"),
             Self::Rotate { times } => write!(f, "all logs are rotated {times} times"),
-            Self::StrandFollows => write!(f, "open follows stay at rotated files"),
-            Self::EndStreams => write!(f, "follows and watches end"),
-            Self::BreakStreams => write!(f, "follows and watches break"),
-            Self::ApiDown(time) => write!(f, "the API server is away for {time:?}"),
-            Self::KubeletDown(time) => write!(f, "the kubelet is away for {time:?}"),
-            Self::RuntimeDown(time) => write!(f, "the container runtime is away for {time:?}"),
-            Self::StallFollows(time) => write!(f, "follows send nothing for {time:?}"),
+            Self::StrandFollows => write!(f, "open follow requests stay at rotated files"),
+            Self::EndStreams => write!(f, "follow and watch requests end without an error"),
+            Self::BreakStreams => write!(f, "follow and watch requests break"),
+            Self::ApiDown(time) => write!(f, "the API server is unavailable for {time:?}"),
+            Self::KubeletDown(time) => write!(f, "the kubelet is unavailable for {time:?}"),
+            Self::RuntimeDown(time) => write!(f, "the container runtime is unavailable for {time:?}"),
+            Self::StallFollows(time) => write!(f, "follow requests send nothing for {time:?}"),
             Self::StallRequests(time) => write!(f, "requests get no answer for {time:?}"),
-            Self::MuteWatches(time) => write!(f, "watches send nothing for {time:?}"),
+            Self::MuteWatches(time) => write!(f, "watch requests send nothing for {time:?}"),
             Self::SlowLogs(time) => write!(f, "log requests are slow for {time:?}"),
             Self::ApiBusy(time) => write!(f, "requests get 429 for {time:?}"),
-            Self::ExpireWatches => write!(f, "watches must list again"),
-            Self::RemoveLog { container } => write!(f, "the log file of container {container} is removed"),
-            Self::TruncateLog { container } => write!(f, "the log file of container {container} is truncated"),
-            Self::Interleave { container } => write!(f, "container {container} prints stamps out of order"),
+            Self::ExpireWatches => write!(f, "watch requests expire (410 Gone)"),
+            Self::RemoveLog { container } => write!(f, "the log file of web-{container} is removed by hand"),
+            Self::TruncateLog { container } => write!(f, "the log file of web-{container} is truncated by hand"),
+            Self::Interleave { container } => write!(f, "web-{container} prints lines with timestamps out of order"),
             Self::ReceiverHangs(time) => write!(f, "the receiver reads nothing for {time:?}"),
             Self::ReceiverDown(time) => write!(f, "the receiver refuses connections for {time:?}"),
             Self::ReceiverKilled(time) => write!(f, "the receiver is killed and starts {time:?} later"),
-            Self::Partition(time) => write!(f, "the receiver is cut off for {time:?}"),
-            Self::BusDown(time) => write!(f, "the bus is away for {time:?}"),
-            Self::BusDisorder(time) => write!(f, "the bus delivers in disorder for {time:?}"),
+            Self::Partition(time) => write!(f, "the receiver is unreachable for {time:?}"),
+            Self::BusDown(time) => write!(f, "the bus is unavailable for {time:?}"),
+            Self::BusDisorder(time) => write!(f, "the bus delivers late, out of order and twice for {time:?}"),
             Self::BusErrors(time) => write!(f, "requests to the bus fail for {time:?}"),
             Self::Scale { replicas } => write!(f, "sinks run with {replicas} replicas"),
         }

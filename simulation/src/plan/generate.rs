@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use crate::known::KnownFault;
 
 use super::{
-    Action, ContainerPlan, Engine, LARGE_LOG, Plan, SharedRegistry, Source, Step, TailFormat,
+    APPS, Action, ContainerPlan, Engine, LARGE_LOG, Plan, SharedRegistry, Source, Step, TailFormat,
     fault::{Damage, Fault, Kill, Kind, StateFile, Target},
 };
 
@@ -82,7 +82,7 @@ impl Generator<'_> {
         let engine = self.options.engine.unwrap_or(setting.engine);
         let duration = Duration::from_secs(self.random.random_range(40..120));
         let duration = self.options.duration.unwrap_or(duration);
-        let apps = vec!["shop".to_owned(), "blog".to_owned()];
+        let apps = APPS.map(str::to_owned).to_vec();
         let count = self.random.random_range(2..6);
         let containers: Vec<_> = (0..self.options.containers.unwrap_or(count))
             .map(|index| self.container(index))

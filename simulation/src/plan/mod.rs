@@ -7,7 +7,7 @@ mod generate;
 
 use std::time::Duration;
 
-pub use action::{Action, Step, TailFormat};
+pub use action::{APPS, Action, Step, TailFormat};
 pub use fault::{Damage, Fault, Kill, Kind, StateFile, Target};
 pub use generate::{Options, generate};
 
@@ -109,8 +109,21 @@ pub struct Plan {
 
 impl Plan {
     /// Keeps only the steps with these numbers.
-    pub fn keep(&mut self, numbers: &[usize]) {
+    ///
+    /// # Errors
+    /// The plan has no step of a number.
+    pub fn keep(&mut self, numbers: &[usize]) -> anyhow::Result<()> {
+        let unknown = numbers
+            .iter()
+            .find(|number| self.steps.iter().all(|step| step.number != **number));
+        if let Some(unknown) = unknown {
+            anyhow::bail!(
+                "no step {unknown}: the plan has steps 0 to {}",
+                self.steps.len().saturating_sub(1)
+            );
+        }
         self.steps.retain(|step| numbers.contains(&step.number));
+        Ok(())
     }
 
     /// Returns the kinds of what happens in the plan.

@@ -112,13 +112,13 @@ impl World {
         host.network.set_reachable(host.address, false);
         later(time, move || {
             host.network.set_reachable(host.address, true);
-            trace::world("the network is whole again");
+            trace::world("the receiver is reachable again");
         });
     }
 
     /// Ends all faults that still last.
     pub(super) fn end_faults(&mut self) {
-        trace::world("all faults end");
+        trace::world("all faults end; everything must become quiet");
         self.hosts
             .server
             .disk
@@ -150,12 +150,12 @@ fn tamper(host: &Host, kind: StateFile, damage: Damage, seed: u64) {
         .filter(|(path, len)| *len > 0 && is_of_kind(&path.to_string_lossy()))
         .collect();
     if files.is_empty() {
-        return;
+        return trace::world(format!("nothing is damaged: there is no such file ({kind})"));
     }
     let (path, len) = files[random.random_range(0..files.len())];
     let at = usize::try_from(random.random_range(0..*len)).unwrap_or(0);
     trace::world(format!(
-        "{} ({len} bytes) is damaged: {damage:?} at {at}",
+        "{} ({len} bytes) {damage}, at byte {at} if not as a whole",
         path.display()
     ));
     host.disk.damage(path, |bytes| match damage {

@@ -70,15 +70,17 @@ impl Clients {
 
     /// Breaks the connection of a tail.
     pub fn break_tail(&self, tail: usize) {
-        if let Some(tail) = self.tails.get(tail) {
-            tail.break_off();
+        match self.tails.get(tail) {
+            Some(tail) => tail.break_off(),
+            None => trace::world(format!("tail-{tail} does not exist: the step has no effect")),
         }
     }
 
     /// Lets the client of a tail read nothing for a time.
     pub fn stall_tail(&self, tail: usize, time: Duration) {
-        if let Some(tail) = self.tails.get(tail) {
-            tail.stall(time);
+        match self.tails.get(tail) {
+            Some(tail) => tail.stall(time),
+            None => trace::world(format!("tail-{tail} does not exist: the step has no effect")),
         }
     }
 

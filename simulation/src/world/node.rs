@@ -272,10 +272,14 @@ impl Printer {
     /// Rotates the log. A container that does not run has nothing to rotate.
     fn rotate(&self) {
         let (pod, name) = (self.pod.lock().clone(), &self.plan.name);
-        let _ = match self.source {
+        let rotated = match self.source {
             Source::Api => self.cluster.rotate_log(&self.app, &pod, name),
             Source::Files => self.cluster.rotate_log_file(&self.app, &pod, name),
         };
+        if rotated.is_ok() {
+            let next = self.lines.load(Ordering::Relaxed);
+            trace::record("node", format!("the log of {pod} is rotated before line {next}"));
+        }
     }
 
     /// Prints lines, if the container runs.

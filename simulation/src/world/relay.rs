@@ -82,7 +82,11 @@ impl Relay {
             () = activity.idle(self.idle_timeout) => Err(io::ErrorKind::TimedOut.into()),
         };
         if let Err(error) = ended {
-            trace::record(&self.process.name, format!("a connection ends: {error}"));
+            let why = match error.kind() {
+                io::ErrorKind::TimedOut => "nothing was sent for the idle timeout".to_owned(),
+                _ => error.to_string(),
+            };
+            trace::record(&self.process.name, format!("connection closed: {why}"));
             close(&mut client_reader, &mut client_writer).await;
         }
     }

@@ -262,7 +262,9 @@ impl Runner {
                 tokio::time::sleep(down.min(RESTART)).await;
             }
             // A process that does not run cannot be killed.
-            while self.commands.try_recv().is_ok() {}
+            while self.commands.try_recv().is_ok() {
+                trace::world(format!("{} does not run: a kill has no effect", self.name));
+            }
         }
     }
 
@@ -281,7 +283,7 @@ impl Runner {
                     process.kill();
                     running.abort();
                     let command = pending.take();
-                    trace::world(format!("{} is dead", self.name));
+                    trace::world(format!("{} was killed", self.name));
                     return self.bury(command);
                 }
                 ended = &mut running => {

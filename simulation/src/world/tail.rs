@@ -144,20 +144,26 @@ impl Tail {
         self.is_answered.load(Ordering::Relaxed)
     }
 
-    /// Reads until the answer is complete; with `follow` for ever.
+    /// Reads until the answer is complete; with `follow` until the end of the simulation.
     pub async fn run(self: Arc<Self>, process: Arc<Process>) {
         let mut cursor: Option<String> = None;
+        // A repeated failure is one event of the trace.
+        let mut last = String::new();
         loop {
-            match self.read_once(&process, &mut cursor).await {
+            let ended = match self.read_once(&process, &mut cursor).await {
                 Ok(Ended::Complete) if !self.follow => {
                     self.is_answered.store(true, Ordering::Relaxed);
                     trace::world(format!("{}: complete", self.name));
                     return;
                 }
-                Ok(Ended::Complete) => trace::world(format!("{}: closed by the server", self.name)),
-                Ok(Ended::Broken) => trace::world(format!("{}: broken off", self.name)),
-                Err(error) => trace::world(format!("{}: {error:#}", self.name)),
+                Ok(Ended::Complete) => "closed by the server".to_owned(),
+                Ok(Ended::Broken) => "connection lost".to_owned(),
+                Err(error) => format!("{error:#}, retrying"),
+            };
+            if ended != last {
+                trace::world(format!("{}: {ended}", self.name));
             }
+            last = ended;
             tokio::time::sleep(RECONNECT).await;
         }
     }
@@ -330,6 +336,7 @@ impl Parser {
                 stream: notice.stream,
                 first: notice.first,
                 count: notice.count,
+                at: trace::elapsed(),
             })));
         }
         Ok(object.stream.zip(object.seq).map(|(stream, seq)| Received::Line {
@@ -337,6 +344,7 @@ impl Parser {
             seq,
             text: object.text,
             late: object.late,
+            at: trace::elapsed(),
         }))
     }
 }

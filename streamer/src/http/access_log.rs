@@ -17,11 +17,11 @@ pub(crate) async fn log_request(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     let status = response.status().as_u16();
-    let peer = peer.map(|peer| peer.ip().to_canonical());
+    let peer = peer.map(|peer| tracing::field::display(peer.ip().to_canonical()));
     if has_route {
-        tracing::debug!(target: "streamer::access_log", %method, path, status, ?peer, "request served");
+        tracing::debug!(target: "streamer::access_log", %method, path, status, peer, "request served");
     } else {
-        tracing::debug!(target: "streamer::access_log", %method, status, ?peer, "request for unknown path");
+        tracing::debug!(target: "streamer::access_log", %method, status, peer, "request for unknown path");
     }
     response
 }

@@ -51,7 +51,7 @@ impl BusFaults {
         later(time, move || {
             if pauses.load(Ordering::Relaxed) == number {
                 model.resume();
-                trace::world("the bus is back");
+                trace::world("the bus is available again");
             }
         });
     }
@@ -64,7 +64,7 @@ impl BusFaults {
         later(time, move || {
             if current.load(Ordering::Relaxed) == number {
                 model.set_faults(usual());
-                trace::world("the bus has no faults any more");
+                trace::world("the bus delivers and answers normally again");
             }
         });
     }
