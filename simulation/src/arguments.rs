@@ -62,6 +62,9 @@ pub struct Arguments {
     /// Print only seeds that break a promise for which no known fault accounts
     #[arg(long)]
     pub quiet: bool,
+    /// Let known faults account for nothing
+    #[arg(long)]
+    pub strict: bool,
     /// Stop at the first such seed
     #[arg(long)]
     pub until_failure: bool,

@@ -89,7 +89,7 @@ fn run_seed(arguments: &Arguments, seed: u64, totals: &Mutex<Totals>) -> anyhow:
         check_twice(&plan, &report)?;
     }
     let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
-    totals.add(&plan, &report);
+    totals.add(arguments, &plan, &report);
     report::print(arguments, &plan, &report, took);
     drop(totals);
     match report.outcome.violations.first() {

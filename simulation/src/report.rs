@@ -29,7 +29,7 @@ pub struct Totals {
 
 impl Totals {
     /// Adds a run.
-    pub fn add(&mut self, plan: &Plan, report: &Report) {
+    pub fn add(&mut self, arguments: &Arguments, plan: &Plan, report: &Report) {
         let outcome = &report.outcome;
         self.printed += outcome.printed;
         self.virtual_time += report.virtual_time;
@@ -38,7 +38,7 @@ impl Totals {
         if outcome.violations.is_empty() {
             return;
         }
-        let names = known::explain(&outcome.violations, plan);
+        let names = explain(arguments, plan, report);
         for name in &names {
             *self.known.entry(name).or_default() += 1;
         }
@@ -95,10 +95,18 @@ impl Totals {
     }
 }
 
+/// Returns the known faults that account for all violations.
+fn explain(arguments: &Arguments, plan: &Plan, report: &Report) -> Vec<&'static str> {
+    if arguments.strict {
+        return Vec::new();
+    }
+    known::explain(&report.outcome.violations, plan)
+}
+
 /// Prints a run.
 pub fn print(arguments: &Arguments, plan: &Plan, report: &Report, took: Duration) {
     let outcome = &report.outcome;
-    let names = known::explain(&outcome.violations, plan);
+    let names = explain(arguments, plan, report);
     let is_failing = !outcome.violations.is_empty() && names.is_empty();
     if !is_failing && arguments.quiet {
         return;

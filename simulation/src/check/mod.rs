@@ -23,6 +23,9 @@ pub fn short_stream(stream: &str) -> String {
     format!("{container}/{instance}/…{epoch}")
 }
 
+/// The kinds of faults after which a bus delivers lines later than readers wait for them.
+const DISORDER: [Kind; 3] = [Kind::BusDown, Kind::BusDisorder, Kind::BusErrors];
+
 /// What a bus may do to the lines that it has accepted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BusLimits {
@@ -36,7 +39,7 @@ impl BusLimits {
     /// Returns what the bus of a plan may do.
     pub fn of(plan: &Plan) -> Self {
         Self {
-            may_be_late: plan.engine == Engine::PubSub,
+            may_be_late: plan.engine == Engine::PubSub && plan.kinds().iter().any(|kind| DISORDER.contains(kind)),
             may_lose: plan.kinds().contains(&Kind::Damage),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use jiff::Timestamp;
+
 /// Which output of a container a line was written to, if the source distinguishes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Output {
@@ -11,6 +13,17 @@ pub enum Output {
     Out,
     /// Standard error.
     Err,
+}
+
+impl Output {
+    /// Returns the name in JSON formats, if the source distinguishes the outputs.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Both => None,
+            Self::Out => Some("out"),
+            Self::Err => Some("err"),
+        }
+    }
 }
 
 /// A sequence of lines that must arrive in order: the output of one container instance.
@@ -31,6 +44,8 @@ pub struct UnitLines {
     pub process: String,
     /// When each line was printed, in virtual time.
     pub times: Vec<Duration>,
+    /// The timestamp of each line.
+    pub stamps: Vec<Timestamp>,
 }
 
 /// What every container printed.
@@ -50,11 +65,13 @@ impl Printed {
         })
     }
 
-    /// Adds a line, whose text no other line has.
-    pub fn add(&mut self, unit: &Unit, app: &str, process: &str, text: String, at: Duration) {
+    /// Adds a line, whose text no other line has, with its timestamp and the time at which it was
+    /// printed.
+    pub fn add(&mut self, unit: &Unit, app: &str, process: &str, text: String, (stamp, at): (Timestamp, Duration)) {
         let lines = self.unit(unit, app, process);
         let index = lines.times.len();
         lines.times.push(at);
+        lines.stamps.push(stamp);
         self.by_text.insert(text, (unit.clone(), index));
     }
 

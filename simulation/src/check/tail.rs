@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+
 use super::{
     BusLimits, Rule, Violation,
     printed::{Printed, Unit, UnitLines},
@@ -20,6 +22,8 @@ use super::{
 /// What a tail received, in order.
 #[derive(Clone, Debug)]
 pub enum Received {
+    /// A response begins.
+    Begin,
     /// A line.
     Line {
         /// The stream.
@@ -32,9 +36,22 @@ pub enum Received {
         late: bool,
         /// When it arrived.
         at: Duration,
+        /// Its other fields.
+        fields: Fields,
     },
     /// A notice.
     Notice(Notice),
+}
+
+/// The fields of a line besides stream, number and text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// The timestamp.
+    pub time: Timestamp,
+    /// The process.
+    pub process: String,
+    /// The output: `out` or `err`, if the source distinguishes them.
+    pub fd: Option<String>,
 }
 
 /// A notice.
@@ -77,6 +94,12 @@ struct Delivered<'a> {
     stream: &'a str,
     seq: u64,
     at: Duration,
+}
+
+impl fmt::Display for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "time {}, process {}, output {:?}", self.time, self.process, self.fd)
+    }
 }
 
 impl fmt::Display for Delivered<'_> {
@@ -146,6 +169,8 @@ pub fn check(printed: &Printed, log: &TailLog) -> Vec<Violation> {
         printed,
         log,
         numbers: BTreeMap::new(),
+        in_response: BTreeSet::new(),
+        declared: BTreeMap::new(),
         by_unit: BTreeMap::new(),
         late: BTreeSet::new(),
         notices: BTreeMap::new(),
@@ -163,6 +188,10 @@ struct Checker<'a> {
     log: &'a TailLog,
     /// The index of each delivered line, by stream and number.
     numbers: BTreeMap<&'a str, BTreeMap<u64, usize>>,
+    /// What arrived in the current response.
+    in_response: BTreeSet<(&'a str, u64)>,
+    /// Sequence numbers that a notice of their stream has declared so far.
+    declared: BTreeMap<&'a str, Vec<Range<u64>>>,
     by_unit: BTreeMap<&'a Unit, Vec<Delivered<'a>>>,
     /// Numbers that arrived after their gap was declared, which the modelled disorder allows.
     late: BTreeSet<(&'a str, u64)>,
@@ -183,18 +212,42 @@ impl<'a> Checker<'a> {
     fn read(&mut self) {
         for received in &self.log.received {
             match received {
+                Received::Begin => self.in_response.clear(),
                 Received::Line {
                     stream,
                     seq,
                     text,
                     late,
                     at,
-                } => self.line((stream, *seq), text, *late, *at),
+                    fields,
+                } => {
+                    self.check_fields(text, fields);
+                    self.line((stream, *seq), text, *late, *at);
+                }
                 Received::Notice(notice) => self.notice(notice),
             }
         }
         for lines in self.by_unit.values_mut() {
             lines.sort_by_key(|line| line.index);
+        }
+    }
+
+    fn check_fields(&mut self, text: &str, fields: &Fields) {
+        let Some((unit, index)) = self.printed.find(text) else {
+            return;
+        };
+        let Some(lines) = self.printed.lines(unit) else { return };
+        let expected = Fields {
+            time: lines.stamps[index],
+            process: lines.process.clone(),
+            fd: unit.output.name().map(str::to_owned),
+        };
+        if *fields != expected {
+            let detail = format!(
+                "line {index} of {} has {fields}, was printed with {expected}",
+                lines.process
+            );
+            self.fail(Rule::WrongField, detail);
         }
     }
 
@@ -205,6 +258,18 @@ impl<'a> Checker<'a> {
         };
         if self.printed.lines(unit).is_some_and(|lines| lines.app != self.log.app) {
             self.fail(Rule::OtherApp, format!("{short} #{seq}: {text:?} is of another app"));
+        }
+        if !self.in_response.insert((stream, seq)) {
+            let detail = format!(
+                "{short} #{seq} arrives twice in one response, again at {:.3} s",
+                at.as_secs_f64()
+            );
+            return self.fail(Rule::Repeat, detail);
+        }
+        let was_declared = |declared: &Vec<Range<u64>>| declared.iter().any(|range| range.contains(&seq));
+        if late && !self.declared.get(stream).is_some_and(was_declared) {
+            let detail = format!("{short} #{seq} is marked late, but no notice has declared it missing");
+            return self.fail(Rule::WrongField, detail);
         }
         let numbers = self.numbers.entry(stream).or_default();
         let newest = numbers.last_key_value().map(|(seq, index)| (*seq, *index));
@@ -254,6 +319,9 @@ impl<'a> Checker<'a> {
 
     fn notice(&mut self, notice: &'a Notice) {
         let Some(stream) = &notice.stream else { return };
+        if let (Some(first), Some(count)) = (notice.first, notice.count) {
+            self.declared.entry(stream).or_default().push(first..first + count);
+        }
         let unit = self.printed.unit_of_stream(stream);
         if let Some(unit) = unit {
             if notice.reason == "may_repeat" {
@@ -434,7 +502,7 @@ impl<'a> Checker<'a> {
     fn has_notice_of_tail(&self) -> bool {
         self.log.received.iter().any(|received| match received {
             Received::Notice(notice) => notice.stream.is_none() && covers_lines(notice),
-            Received::Line { .. } => false,
+            Received::Begin | Received::Line { .. } => false,
         })
     }
 }
@@ -473,7 +541,7 @@ mod tests {
                 "shop",
                 "web",
                 format!("line {index}"),
-                Duration::from_secs(index + 1),
+                (Timestamp::UNIX_EPOCH, Duration::from_secs(index + 1)),
             );
         }
         printed
@@ -486,6 +554,10 @@ mod tests {
             text: format!("line {index}"),
             late: false,
             at: Duration::ZERO,
+            fields: Fields {
+                process: "web".to_owned(),
+                ..Fields::default()
+            },
         }
     }
 

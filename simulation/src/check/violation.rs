@@ -19,6 +19,8 @@ pub enum Rule {
     NumberReused,
     /// Lines of a stream are out of order.
     Order,
+    /// The time, the process or another field of a line is not that of the line.
+    WrongField,
     /// A text that no container printed.
     Invented,
     /// A line of another app.
@@ -49,6 +51,7 @@ impl Rule {
         Self::Repeat,
         Self::NumberReused,
         Self::Order,
+        Self::WrongField,
         Self::Invented,
         Self::OtherApp,
         Self::NotCaughtUp,
@@ -70,6 +73,7 @@ impl Rule {
             Self::Repeat => "repeat",
             Self::NumberReused => "number-reused",
             Self::Order => "order",
+            Self::WrongField => "wrong-field",
             Self::Invented => "invented-line",
             Self::OtherApp => "other-app",
             Self::NotCaughtUp => "not-caught-up",

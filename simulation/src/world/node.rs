@@ -165,7 +165,15 @@ impl Node {
             duration: Duration::from_secs(5),
             delay: Duration::from_millis(5),
         });
+        self.stamp_by_clock(Duration::from_secs(5));
         self.process.enter(|| container.print(50, 60));
+    }
+
+    /// Every container prints lines at once.
+    pub fn print_everywhere(&self, lines: u32, bytes: u32) {
+        for container in &self.containers {
+            self.process.enter(|| container.print(lines, bytes));
+        }
     }
 
     /// Lets the clock stand still for a time.
@@ -319,7 +327,7 @@ impl Printer {
                 instance: instance.clone(),
                 output,
             };
-            printed.add(&unit, &self.app, &pod, text(number), trace::elapsed());
+            printed.add(&unit, &self.app, &pod, text(number), (line.time, trace::elapsed()));
         }
     }
 }

@@ -37,6 +37,9 @@ impl World {
                 if violations.is_empty() {
                     violations.extend(self.check_rest(&histories).await);
                 }
+                if violations.is_empty() {
+                    violations.extend(self.check_new_lines().await);
+                }
                 return violations;
             }
             if violations.iter().any(is_final) {
@@ -65,7 +68,7 @@ impl World {
     }
 
     /// Checks tails, the drain and the services.
-    async fn check_live(&self, since: Duration) -> Vec<Violation> {
+    pub(super) async fn check_live(&self, since: Duration) -> Vec<Violation> {
         let mut violations = Vec::new();
         for failure in self.services.failures(since) {
             violations.push(Violation::new(Rule::ServiceFailed, "services", failure));

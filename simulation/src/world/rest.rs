@@ -4,10 +4,20 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{World, services, tail::Tail};
-use crate::check::{Rule, Violation, tail::Received};
+use crate::{
+    check::{Rule, Violation, tail::Received},
+    trace,
+};
 
 /// How long the world is watched.
 const REST: Duration = Duration::from_secs(60);
+
+/// How long lines that are printed at rest may take. A drain whose idle connection was cut by a proxy
+/// learns it from them, and sends them again.
+const ARRIVAL: Duration = Duration::from_secs(120);
+
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Requests for logs a minute and container: probes of quiet logs, and follows that are renewed.
 const REQUESTS: u64 = 5;
@@ -56,6 +66,19 @@ impl World {
         violations.extend(self.check_files());
         violations.extend(self.check_metrics(histories));
         violations
+    }
+
+    /// What is printed after everything was quiet arrives soon.
+    pub(super) async fn check_new_lines(&self) -> Vec<Violation> {
+        self.node.print_everywhere(20, 60);
+        let printed = trace::elapsed();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let violations = self.check_live(printed).await;
+            if violations.is_empty() || trace::elapsed() > printed + ARRIVAL {
+                return violations;
+            }
+        }
     }
 
     /// The spool is empty, and files do not add up.

@@ -16,6 +16,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::Notify;
@@ -23,7 +24,7 @@ use tokio::sync::Notify;
 use crate::{
     check::{
         BusLimits,
-        tail::{Notice, Received, TailLog},
+        tail::{Fields, Notice, Received, TailLog},
     },
     machine::process::Process,
     plan::TailFormat,
@@ -69,6 +70,10 @@ struct JsonLine {
     seq: Option<u64>,
     #[serde(default)]
     text: String,
+    time: Option<Timestamp>,
+    #[serde(default)]
+    process: String,
+    fd: Option<String>,
     #[serde(default)]
     late: bool,
     notice: Option<JsonNotice>,
@@ -178,6 +183,9 @@ impl Tail {
         }
         if cursor.is_none() || !self.follow {
             self.begin_log();
+        }
+        if let Some(log) = self.logs.lock().last_mut() {
+            log.received.push(Received::Begin);
         }
         let mut parser = Parser::new(self.format);
         let mut body = response.into_body();
@@ -345,6 +353,11 @@ impl Parser {
             text: object.text,
             late: object.late,
             at: trace::elapsed(),
+            fields: Fields {
+                time: object.time.unwrap_or_default(),
+                process: object.process,
+                fd: object.fd,
+            },
         }))
     }
 }
@@ -354,7 +367,7 @@ pub fn notices(logs: &[TailLog]) -> BTreeSet<String> {
     let received = logs.iter().flat_map(|log| &log.received);
     let notice = received.filter_map(|received| match received {
         Received::Notice(notice) => Some(format!("{} {}", notice.code, notice.reason)),
-        Received::Line { .. } => None,
+        Received::Begin | Received::Line { .. } => None,
     });
     notice.collect()
 }
