@@ -31,6 +31,7 @@ fn drain() -> Reassembly {
     Reassembly::new(
         GapTimeouts::Drain {
             ack_deadline: Duration::from_secs(60),
+            is_new: false,
         },
         START,
         HISTORY,

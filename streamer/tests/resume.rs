@@ -276,7 +276,7 @@ async fn a_forged_cursor_is_harmless() {
         (forge(0, 1), 200),
         (forge(0, u64::MAX), 200),
         (forge(PublishTime::now().0, 5), 200),
-        (forge(u64::MAX, 5), 422),
+        (forge(u64::MAX, 5), 200),
         ("A".repeat(5000), 422),
     ] {
         let path = format!("/api/apps/shop/logs?follow=False&cursor={cursor}");
