@@ -1,12 +1,13 @@
 //! The bus as its users see it: what every engine implements.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 
 use crate::{
     app::AppName,
     batch::{Batch, Delivery},
+    bus_clock::BusClock,
     error::BusError,
     time::PublishTime,
     wire::Unreadable,
@@ -92,6 +93,12 @@ pub trait Bus: Send + Sync + 'static {
     /// [`BusError`]; retry if it is transient.
     fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>>;
 
+    /// Returns the time of the bus, as far as this process has seen it. `None` if it has read
+    /// nothing, or if the engine uses the clock of this machine.
+    fn now(&self) -> Option<PublishTime> {
+        None
+    }
+
     /// Checks that the bus answers, for readiness probes.
     ///
     /// # Errors
@@ -155,6 +162,14 @@ pub enum ReaderItem {
     /// All batches accepted before the reader was opened have been delivered. Sent once; never by
     /// a durable subscription.
     CaughtUp,
+    /// The end of the stored batches was not confirmed in time: some of those accepted between these
+    /// times may be missing, although nothing is known to be lost. [`ReaderItem::CaughtUp`] follows.
+    HistoryCut {
+        /// Start of the reader.
+        from: PublishTime,
+        /// The time of the bus.
+        to: PublishTime,
+    },
     /// The subscription was interrupted: batches accepted between these times may be missing.
     Interrupted {
         /// Up to this time the reader is complete.
@@ -170,6 +185,7 @@ pub struct Reader {
     since: PublishTime,
     in_order: bool,
     ack_deadline: Duration,
+    clock: Arc<BusClock>,
 }
 
 impl Reader {
@@ -181,7 +197,20 @@ impl Reader {
             since,
             in_order,
             ack_deadline: Duration::ZERO,
+            clock: Arc::new(BusClock::at(since)),
         }
+    }
+
+    /// Sets the clock that the engine's readers share.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<BusClock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Returns the time of the bus, as far as its deliveries show it; 0 before the first.
+    pub fn now(&self) -> PublishTime {
+        self.clock.now_or_zero()
     }
 
     /// Sets the ack deadline of the subscription.
@@ -216,11 +245,21 @@ impl Reader {
     /// # Errors
     /// [`BusError`]. The reader is then exhausted; open another one.
     pub async fn next(&mut self) -> Option<Result<ReaderItem, BusError>> {
-        self.items.next().await
+        let item = self.items.next().await;
+        self.record(item.as_ref());
+        item
     }
 
     /// Returns the next item if one is available without waiting.
     pub fn try_next(&mut self) -> Option<Result<ReaderItem, BusError>> {
-        self.items.next().now_or_never().flatten()
+        let item = self.items.next().now_or_never().flatten();
+        self.record(item.as_ref());
+        item
+    }
+
+    fn record(&self, item: Option<&Result<ReaderItem, BusError>>) {
+        if let Some(Ok(ReaderItem::Delivery(delivery))) = item {
+            self.clock.record(delivery.published);
+        }
     }
 }

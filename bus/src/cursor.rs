@@ -8,8 +8,12 @@ use crate::{progress::StreamProgress, stream_id::StreamId, time::PublishTime};
 /// are written without their streams ([coarse](Cursor::coarse)).
 pub const MAX_CURSOR_CHARS: usize = 4096;
 
-/// First byte of the encoded form. Text that starts with another byte is rejected.
+/// First byte of the encoded form, which every server of the release before this one can read.
 const VERSION: u8 = 1;
+
+/// The version that the next release may write: the same fields, and behind them extensions that
+/// this release ignores. So a cursor survives a rollout in both directions.
+const NEXT_VERSION: u8 = 2;
 
 /// Flag of a cursor whose streams were omitted.
 const COARSE: u8 = 1;
@@ -26,6 +30,7 @@ const MAX_BYTES: usize = MAX_CURSOR_CHARS / 4 * 3;
 /// microseconds; the number of streams; per stream its key (8 bytes, big-endian), its next
 /// sequence number, its number of gaps, and per gap its distance from the end of the previous gap
 /// and its length. Numbers are LEB128 in their shortest form. At most [`MAX_CURSOR_CHARS`].
+/// Version 1 is written; versions 1 and 2 are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// Everything the bus accepted before this time is processed.
@@ -95,11 +100,13 @@ impl Cursor {
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
         let mut rest = bytes.as_slice();
-        Self::read(&mut rest).filter(|_| rest.is_empty()).ok_or(InvalidCursor)
+        let is_extensible = rest.first() == Some(&NEXT_VERSION);
+        let read = Self::read(&mut rest).filter(|_| rest.is_empty() || is_extensible);
+        read.ok_or(InvalidCursor)
     }
 
     fn read(rest: &mut &[u8]) -> Option<Self> {
-        let (VERSION, flags @ (0 | COARSE)) = (read_byte(rest)?, read_byte(rest)?) else {
+        let (VERSION | NEXT_VERSION, flags @ (0 | COARSE)) = (read_byte(rest)?, read_byte(rest)?) else {
             return None;
         };
         let mut cursor = Self {
@@ -242,6 +249,24 @@ mod tests {
         let read = Cursor::decode(&text).unwrap();
         assert_eq!((read.before, read.coarse, read.streams.len()), (cursor.before, true, 0));
         assert_eq!(read.encode(), text, "a coarse cursor stays coarse");
+    }
+
+    #[test]
+    fn a_cursor_of_the_next_release_is_read_after_a_rollback() {
+        let cursor = Cursor {
+            before: PublishTime(1_800_000_000_000_000),
+            streams: vec![(StreamKey(7), StreamProgress::new(12, std::iter::once(3..5)))],
+            coarse: false,
+        };
+        let mut bytes = URL_SAFE_NO_PAD.decode(cursor.encode()).unwrap();
+        bytes[0] = NEXT_VERSION;
+        assert_eq!(Cursor::decode(&URL_SAFE_NO_PAD.encode(&bytes)), Ok(cursor.clone()));
+        bytes.extend(b"extension");
+        assert_eq!(Cursor::decode(&URL_SAFE_NO_PAD.encode(&bytes)), Ok(cursor));
+        bytes[0] = VERSION;
+        assert_eq!(Cursor::decode(&URL_SAFE_NO_PAD.encode(&bytes)), Err(InvalidCursor));
+        bytes[0] = NEXT_VERSION + 1;
+        assert_eq!(Cursor::decode(&URL_SAFE_NO_PAD.encode(&bytes)), Err(InvalidCursor));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod app;
 mod batch;
 mod bus;
 mod bus_address;
+mod bus_clock;
 pub mod cursor;
 mod embedded;
 mod encoding;
@@ -46,6 +47,7 @@ pub use batch::{
 };
 pub use bus::{Bus, BusOperation, Reader, ReaderItem, Start};
 pub use bus_address::{BusAddress, BusSettings, InvalidBusAddress};
+pub use bus_clock::BusClock;
 pub use embedded::{Embedded, EmbeddedSettings};
 pub use error::BusError;
 pub use level::Level;

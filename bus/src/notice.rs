@@ -204,6 +204,15 @@ pub fn history_timeout(since: PublishTime) -> Notice {
     Notice::new("L15", "history_timeout", &text).between(None, Some(since))
 }
 
+/// Reports history whose end the bus did not confirm in time: lines may be missing (L15).
+pub fn history_cut(from: PublishTime, to: PublishTime) -> Notice {
+    let (from, to) = (Timestamp::from(from), Timestamp::from(to));
+    let text = format!(
+        "Error L15: history between {from} and {to} may be incomplete: the bus did not confirm its end in time"
+    );
+    Notice::new("L15", "history_timeout", &text).between(Some(from), Some(to))
+}
+
 /// Reports history that could not be read because the bus failed (L15).
 pub fn history_failed() -> Notice {
     let text = "Error L15: history is incomplete: reading it from the bus failed; live lines follow";
@@ -220,12 +229,12 @@ pub fn rate_limited(rate: u64, burst: u64) -> Notice {
 }
 
 /// Reports lines that a drain skips because the bus deleted them before the drain delivered them
-/// (L10); 0 lines: their number is unknown.
+/// (L10): at least this many, as a stream that is lost as a whole is not counted; 0: unknown.
 pub fn drain_overflow(lines: u64, from: PublishTime, to: PublishTime) -> Notice {
     let count = match lines {
         0 => "an unknown number of lines".to_owned(),
-        1 => "1 line".to_owned(),
-        n => format!("{n} lines"),
+        1 => "at least 1 line".to_owned(),
+        n => format!("at least {n} lines"),
     };
     let (from, to) = (Timestamp::from(from), Timestamp::from(to));
     let text = format!(

@@ -74,6 +74,11 @@ impl StreamId {
         &self.text
     }
 
+    /// Returns the part that names the container instance and its output: the id without its epoch.
+    pub fn container_instance(&self) -> &str {
+        self.text.rsplit_once('/').map_or(&*self.text, |(instance, _)| instance)
+    }
+
     /// Returns the epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch

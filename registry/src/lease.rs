@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use system::clock::Instant;
 
 use crate::drain::{DrainReport, Drains};
 
@@ -19,9 +20,6 @@ pub const LEASE_DURATION: Duration = Duration::from_secs(30);
 /// The minimum interval between two writes of a drain's last delivery time.
 pub const DELIVERED_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The maximum clock difference between two machines.
-const SKEW: Duration = Duration::from_secs(60);
-
 /// Leases, delivery times and reports, by drain.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,47 +31,72 @@ pub(crate) struct Leases {
     reports: BTreeMap<u32, DrainReport>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Lease {
     holder: String,
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970, on the holder's clock. Larger with each renewal; other processes
+    /// only see that it changes.
     until: u64,
 }
 
+/// The leases as this process has seen them. A lease is valid until it has not been renewed for
+/// [`LEASE_DURATION`] under the eyes of this process: clocks of two machines are never compared.
+#[derive(Debug, Default)]
+pub(crate) struct ObservedLeases(BTreeMap<u32, (Lease, Instant)>);
+
+impl ObservedLeases {
+    /// Records the leases at this time.
+    fn observe(&mut self, leases: &Leases, drains: &Drains, now: Instant) {
+        self.0
+            .retain(|id, _| drains.contains_key(id) || leases.leases.contains_key(id));
+        for (id, lease) in &leases.leases {
+            let seen = self.0.entry(*id).or_insert_with(|| (lease.clone(), now));
+            if seen.0 != *lease {
+                *seen = (lease.clone(), now);
+            }
+        }
+    }
+
+    fn is_expired(&self, drain: u32, now: Instant) -> bool {
+        let seen = self.0.get(&drain);
+        seen.is_some_and(|(_, since)| now.saturating_duration_since(*since) >= LEASE_DURATION)
+    }
+}
+
 impl Leases {
-    /// Deletes entries of removed drains and reports whether there were any. A valid lease stays
-    /// even if its drain is unknown, because another process may just have added it.
-    pub(crate) fn remove_stale(&mut self, drains: &Drains, now: SystemTime) -> bool {
+    /// Records which leases there are, deletes entries of removed drains and reports whether there
+    /// were any. A valid lease stays even if its drain is unknown, because another process may just
+    /// have added it.
+    pub(crate) fn remove_stale(&mut self, drains: &Drains, observed: &mut ObservedLeases, now: Instant) -> bool {
+        observed.observe(self, drains, now);
         let before = self.leases.len() + self.delivered.len() + self.reports.len();
-        let now = millis(now);
         self.leases
-            .retain(|id, lease| drains.contains_key(id) || now < lease.until);
+            .retain(|id, _| drains.contains_key(id) || !observed.is_expired(*id, now));
         self.delivered.retain(|id, _| drains.contains_key(id));
         self.reports.retain(|id, _| drains.contains_key(id));
         before != self.leases.len() + self.delivered.len() + self.reports.len()
     }
 
-    /// Acquires or renews the leases that are free or belong to `holder`.
-    pub(crate) fn acquire(&mut self, holder: &str, wanted: &[u32], drains: &Drains, now: SystemTime) -> Vec<u32> {
-        let (now, until, beyond) = (
-            millis(now),
-            millis(now + LEASE_DURATION),
-            millis(now + LEASE_DURATION + SKEW),
-        );
-        let free = |lease: &Lease| {
-            // A lease far in the future is from a clock that was set back later; treating it as
-            // expired keeps the drain from standing still. `SKEW` tolerates a holder whose clock is
-            // ahead.
-            let expired = lease.until <= now || lease.until > beyond;
-            lease.holder == holder || expired
-        };
+    /// Acquires or renews the leases that are free or belong to `holder`. `wall` only makes them
+    /// readable.
+    pub(crate) fn acquire(
+        &mut self,
+        holder: &str,
+        wanted: &[u32],
+        drains: &Drains,
+        observed: &ObservedLeases,
+        (wall, now): (SystemTime, Instant),
+    ) -> Vec<u32> {
         let mut acquired = Vec::new();
         for id in wanted {
-            if drains.contains_key(id) && self.leases.get(id).is_none_or(free) {
+            let lease = self.leases.get(id);
+            let is_free = lease.is_none_or(|lease| lease.holder == holder || observed.is_expired(*id, now));
+            if drains.contains_key(id) && is_free {
+                let last = lease.map_or(0, |lease| lease.until);
                 let lease = Lease {
                     holder: holder.to_owned(),
-                    until,
+                    until: millis(wall + LEASE_DURATION).max(last + 1),
                 };
                 self.leases.insert(*id, lease);
                 acquired.push(*id);
@@ -138,32 +161,38 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_exclusive_until_it_expires_or_is_released() {
+    fn a_lease_is_exclusive_until_it_is_not_renewed_or_is_released() {
         let (drains, mut leases) = (drains(&[1, 2]), Leases::default());
-        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let (mut by_a, mut by_b) = (ObservedLeases::default(), ObservedLeases::default());
+        let start = system::clock::steady();
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(
-            leases.acquire("a", &[1, 2, 3], &drains, at(0)),
-            [1, 2],
-            "drain 3 does not exist"
+        // The clocks of the holders are years apart and stand still.
+        let (wall_a, wall_b) = (
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000),
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
         );
-        assert_eq!(leases.acquire("b", &[1, 2], &drains, at(29)), [0u32; 0]);
-        assert_eq!(leases.acquire("a", &[1], &drains, at(29)), [1], "renewed");
+        let mut acquire = |holder: &str, wanted: &[u32], seconds: u64| {
+            let (observed, wall) = if holder == "a" {
+                (&mut by_a, wall_a)
+            } else {
+                (&mut by_b, wall_b)
+            };
+            if wanted.is_empty() {
+                leases.release(holder, &[1, 2]);
+            }
+            leases.remove_stale(&drains, observed, at(seconds));
+            leases.acquire(holder, wanted, &drains, observed, (wall, at(seconds)))
+        };
+        assert_eq!(acquire("a", &[1, 2, 3], 0), [1, 2], "drain 3 does not exist");
+        assert_eq!(acquire("b", &[1, 2], 5), [0u32; 0]);
+        assert_eq!(acquire("a", &[1], 29), [1], "renewed");
+        assert_eq!(acquire("b", &[1, 2], 34), [0u32; 0], "2 was seen for 29 s");
+        assert_eq!(acquire("b", &[1, 2], 35), [2], "1 was renewed, 2 was not");
+        acquire("b", &[], 36);
         assert_eq!(
-            leases.acquire("b", &[1, 2], &drains, at(30)),
-            [2],
-            "1 was renewed, 2 expired"
-        );
-        leases.release("b", &[1, 2]);
-        assert_eq!(
-            leases.acquire("a", &[1, 2], &drains, at(31)),
+            acquire("a", &[1, 2], 37),
             [1, 2],
             "b does not hold the lease of 1 and cannot release it"
-        );
-        assert_eq!(
-            leases.acquire("b", &[1], &drains, start - SKEW),
-            [1],
-            "a lease from a clock that was set back counts as expired"
         );
     }
 
@@ -175,7 +204,8 @@ mod tests {
         assert!(!leases.record_delivered(1, at(159)));
         assert_eq!(leases.last_delivered(1), Some(at(100)));
         assert!(leases.record_delivered(1, at(160)));
-        assert!(leases.remove_stale(&drains(&[2]), at(200)));
+        let mut observed = ObservedLeases::default();
+        assert!(leases.remove_stale(&drains(&[2]), &mut observed, system::clock::steady()));
         assert_eq!(leases.last_delivered(1), None);
     }
 }

@@ -232,48 +232,6 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
             engine: Engine::Embedded,
         },
     },
-    KnownFault {
-        name: "cursor-of-a-wrong-clock",
-        what: "a cursor from a replica whose clock is ahead is refused, and the tail never resumes",
-        rules: &[Rule::SilentLoss, Rule::NotCaughtUp, Rule::FalseGap],
-        kinds: &[Kind::ServerClock],
-        source: None,
-        engine: None,
-        example: Example {
-            seed: 34,
-            only: &[Kind::ServerClock],
-            source: Source::Files,
-            engine: Engine::PubSub,
-        },
-    },
-    KnownFault {
-        name: "gap-in-disorder",
-        what: "a tail with history declares lines as not delivered that arrive in disorder",
-        rules: &[Rule::FalseGap, Rule::WrongCount, Rule::Order, Rule::Undelivered],
-        kinds: &[Kind::BusDisorder],
-        source: None,
-        engine: Some(Engine::PubSub),
-        example: Example {
-            seed: 59,
-            only: &[Kind::BusDisorder],
-            source: Source::Files,
-            engine: Engine::PubSub,
-        },
-    },
-    KnownFault {
-        name: "new-epoch-before-join",
-        what: "a drain sends a new stream of a container before the old one that it still waits for",
-        rules: &[Rule::Order],
-        kinds: &[Kind::Kill, Kind::KillAtStep, Kind::Shutdown, Kind::Scale],
-        source: None,
-        engine: Some(Engine::PubSub),
-        example: Example {
-            seed: 34,
-            only: &[Kind::Shutdown],
-            source: Source::Files,
-            engine: Engine::PubSub,
-        },
-    },
 ];
 
 /// What can break when a state file is older than it was, or gone.

@@ -16,7 +16,8 @@ pub struct Config {
     pub holder: String,
     /// The retention of the bus. A drain that delivered nothing for longer gets a gap notice (L10).
     pub retention: Duration,
-    /// The maximum size of one drain's buffer, unconfirmed lines included, in bytes.
+    /// The maximum size of one drain's buffer, unconfirmed lines included, in bytes: at most half of
+    /// what reassembly buffers.
     pub max_buffer_bytes: usize,
     /// The maximum size of all buffers in bytes. Above it, a drain buffers one batch at a time.
     pub max_total_buffer_bytes: usize,
@@ -58,7 +59,7 @@ impl Default for Config {
             replica: Replica { index: 0, count: 1 },
             holder: format!("sinks-{:016x}", random::<u64>()),
             retention: Duration::from_secs(24 * 3600),
-            max_buffer_bytes: 16 << 20,
+            max_buffer_bytes: 32 << 20,
             max_total_buffer_bytes: 512 << 20,
             connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(30),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bus::{BusError, PublishTime};
-use registry::{Drain, DrainTarget, Protocol};
+use registry::{Drain, DrainTarget, Protocol, RegistryError};
 use system::{clock, random::random_range};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backoff::Backoff,
     context::DrainContext,
+    idle_timeout::IdleTimeout,
     notifier::{Notifier, ProblemKind},
     reader::{DrainReader, ReaderConfig},
     render::MessageFormat,
@@ -31,6 +32,18 @@ const GOOD_CONNECTION_AGE: Duration = Duration::from_secs(30);
 
 /// The buffer limit of a drain over HTTP or UDP, whose lines are confirmed at once.
 const SMALL_BUFFER_BYTES: usize = 4 << 20;
+
+/// After so many connections in a row that the receiver closed and that confirmed nothing, long
+/// lines are sent in smaller messages.
+const STALLED_CONNECTIONS: u32 = 3;
+
+/// The sizes of messages that are tried for a receiver that does not take longer ones. Receivers of
+/// syslog should accept 2048 bytes (RFC 5424, section 6.1).
+const SMALLER_MESSAGES: [usize; 3] = [8192, 2048, 480];
+
+/// Only lines longer than this suggest that a receiver closes connections because of them: many
+/// receivers take messages of up to 64 KiB. A receiver that is down closes connections as well.
+const LONG_LINE_BYTES: usize = 32 << 10;
 
 /// How long a connection attempt may continue after shutdown is requested: longer than a connection
 /// takes to close.
@@ -66,12 +79,20 @@ pub(crate) async fn run(context: Arc<DrainContext>, drain: Drain, stats: Arc<Dra
         target,
         stats,
         notifier,
+        idle_timeout: IdleTimeout::default(),
+        stalled: 0,
+        max_message_bytes: usize::MAX,
     };
-    let mut lost = worker.span_beyond_retention().await;
+    let before = worker.last_delivered().await;
+    let mut is_new = matches!(before, Ok(None));
+    let mut lost = before
+        .ok()
+        .flatten()
+        .and_then(|delivered| worker.span_beyond_retention(delivered));
     while !stop.is_cancelled() {
-        match worker.subscribe(lost).await {
+        match worker.subscribe(is_new, lost).await {
             Ok(mut reader) => {
-                lost = None;
+                (lost, is_new) = (None, false);
                 if worker.send(&mut reader, &stop).await == Sent::Stopped {
                     return;
                 }
@@ -104,18 +125,24 @@ struct Worker<'a> {
     notifier: Notifier,
     frames: FrameSender,
     backoff: Backoff,
+    idle_timeout: IdleTimeout,
+    /// Connections in a row that the receiver closed before anything was confirmed.
+    stalled: u32,
+    /// The limit of messages that the receiver has shown.
+    max_message_bytes: usize,
 }
 
 impl Worker<'_> {
+    /// The time of the last complete delivery; `None` for a drain that no process has run yet.
+    async fn last_delivered(&self) -> Result<Option<SystemTime>, RegistryError> {
+        let delivered = self.context.registry.last_delivered(self.drain.id).await;
+        delivered.inspect_err(|error| {
+            tracing::warn!(drain = self.drain.id, %error, "last delivery time of a drain not read");
+        })
+    }
+
     /// The span between the last complete delivery and the retention of the bus, if there is one.
-    async fn span_beyond_retention(&self) -> Option<(PublishTime, PublishTime)> {
-        let delivered = match self.context.registry.last_delivered(self.drain.id).await {
-            Ok(delivered) => delivered?,
-            Err(error) => {
-                tracing::warn!(drain = self.drain.id, %error, "last delivery time of a drain not read");
-                return None;
-            }
-        };
+    fn span_beyond_retention(&self, delivered: SystemTime) -> Option<(PublishTime, PublishTime)> {
         let since = delivered.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let (from, to) = (
             PublishTime(0).later_by(since),
@@ -125,7 +152,7 @@ impl Worker<'_> {
     }
 
     /// Opens the drain's subscription, and creates it if needed.
-    async fn subscribe(&self, lost: Option<(PublishTime, PublishTime)>) -> Result<DrainReader, BusError> {
+    async fn subscribe(&self, is_new: bool, lost: Option<(PublishTime, PublishTime)>) -> Result<DrainReader, BusError> {
         let (bus, name) = (&self.context.bus, self.drain.subscription());
         let app = self.drain.app.parse();
         let app = app.map_err(|_| BusError::Refused("invalid app name".to_owned()))?;
@@ -142,11 +169,14 @@ impl Worker<'_> {
             Protocol::Tcp | Protocol::Tls => config.max_buffer_bytes,
             _ => config.max_buffer_bytes.min(SMALL_BUFFER_BYTES),
         };
+        let mut format = MessageFormat::of(&self.target);
+        format.limit_message_bytes(self.max_message_bytes);
         let reader_config = ReaderConfig {
-            format: MessageFormat::of(&self.target),
+            format,
             retention: config.retention,
             max_buffer_bytes,
             budget: Arc::clone(&self.context.budget),
+            is_new,
             lost,
         };
         Ok(DrainReader::new(
@@ -191,6 +221,10 @@ impl Worker<'_> {
                 Outcome::Expired => {}
                 Outcome::Bus(error) => return self.on_bus_failure(error.as_ref()),
                 Outcome::Failed(error) => {
+                    if let DeliveryError::ClosedAfter(idle) = &error {
+                        self.idle_timeout.record(*idle);
+                    }
+                    self.record_stall(reader, &error, delivered_before);
                     self.on_failure(&error, was_good);
                     if self.context.budget.is_scarce() {
                         // Frees the buffer; the bus redelivers the lines.
@@ -206,6 +240,38 @@ impl Worker<'_> {
                 }
             }
         }
+    }
+
+    /// Sends long lines in smaller messages if the receiver closes every connection on which they
+    /// are sent.
+    fn record_stall(&mut self, reader: &mut DrainReader, error: &DeliveryError, delivered_before: u64) {
+        if self.stats.report().delivered > delivered_before {
+            self.stalled = 0;
+        } else if error.is_close() {
+            self.stalled += 1;
+        }
+        if self.stalled < STALLED_CONNECTIONS {
+            return;
+        }
+        let longest = reader.queue.longest_line();
+        if longest <= LONG_LINE_BYTES {
+            return;
+        }
+        let longest = longest.min(self.max_message_bytes);
+        let Some(smaller) = SMALLER_MESSAGES.into_iter().find(|size| *size < longest) else {
+            return;
+        };
+        tracing::warn!(
+            drain = self.drain.id,
+            app = self.drain.app,
+            url = self.target.redacted(),
+            connections = self.stalled,
+            max_message_bytes = smaller,
+            "drain receiver closes at the same lines, sending smaller messages"
+        );
+        self.stalled = 0;
+        self.max_message_bytes = smaller;
+        reader.queue.limit_message_bytes(smaller);
     }
 
     async fn connect_and_run(&mut self, reader: &mut DrainReader, stop: &CancellationToken) -> Outcome {
@@ -248,7 +314,11 @@ impl Worker<'_> {
                 .run(reader, connection, &self.stats, limits, stop, on_rejection)
                 .await
         } else {
-            tcp::run(reader, connection, &self.stats, max_age, stop).await
+            let limits = tcp::ConnectionLimits {
+                max_age,
+                max_idle: self.idle_timeout.limit(),
+            };
+            tcp::run(reader, connection, &self.stats, limits, stop).await
         }
     }
 
@@ -273,7 +343,7 @@ impl Worker<'_> {
         );
         self.stats.set_failing(&text);
         // Receivers close idle connections: only a failure to reconnect is reported to the app.
-        if was_good && matches!(error, DeliveryError::Closed | DeliveryError::Io(_)) {
+        if was_good && error.is_close() {
             return;
         }
         let kind = if error.is_tls() {

@@ -25,6 +25,7 @@ mod config;
 mod context;
 mod drain;
 mod error;
+mod idle_timeout;
 mod metrics;
 mod notifier;
 mod probe;

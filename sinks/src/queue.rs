@@ -17,6 +17,9 @@ const MIN_BYTES: usize = bus::MAX_BATCH_BYTES;
 /// The maximum of unsent bytes; the bus retains the rest.
 const MAX_UNSENT_BYTES: usize = 2 * bus::MAX_BATCH_BYTES;
 
+/// The maximum number of items, of which unconfirmed ones are unacknowledged deliveries of the bus.
+const MAX_ITEMS: usize = 10_000;
+
 /// The buffered lines of a drain, in sending order.
 pub(crate) struct SendQueue {
     format: MessageFormat,
@@ -109,6 +112,20 @@ impl SendQueue {
         &self.format
     }
 
+    /// Limits the size of a message; longer lines are sent in several.
+    pub(crate) fn limit_message_bytes(&mut self, max: usize) {
+        self.format.limit_message_bytes(max);
+    }
+
+    /// The length of the longest line that is not confirmed.
+    pub(crate) fn longest_line(&self) -> usize {
+        let lines = self
+            .items
+            .iter()
+            .flat_map(|item| item.data.split(|byte| *byte == b'\n'));
+        lines.map(<[u8]>::len).max().unwrap_or_default()
+    }
+
     /// Whether more may be read from the bus.
     pub(crate) fn has_room(&self) -> bool {
         let max = if self.budget.is_exhausted() {
@@ -116,7 +133,7 @@ impl SendQueue {
         } else {
             self.max_bytes
         };
-        self.bytes < max && self.unsent_bytes < MAX_UNSENT_BYTES
+        self.bytes < max && self.items.len() < MAX_ITEMS && self.unsent_bytes < MAX_UNSENT_BYTES
     }
 
     /// Whether there are lines to render.

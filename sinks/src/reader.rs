@@ -53,6 +53,8 @@ pub(crate) struct ReaderConfig {
     pub(crate) retention: Duration,
     pub(crate) max_buffer_bytes: usize,
     pub(crate) budget: Arc<MemoryBudget>,
+    /// Whether nothing has read the subscription before.
+    pub(crate) is_new: bool,
     /// The span that the bus no longer retains, if known before reading.
     pub(crate) lost: Option<(PublishTime, PublishTime)>,
 }
@@ -68,7 +70,8 @@ struct Overflow {
 impl DrainReader {
     /// Reads a subscription for a drain.
     pub(crate) fn new(reader: Reader, drain: &registry::Drain, config: ReaderConfig, stats: Arc<DrainStats>) -> Self {
-        let reassembly = Reassembly::new(GapTimeouts::for_drain(&reader), reader.since(), config.retention);
+        let timeouts = GapTimeouts::for_drain(&reader, config.is_new);
+        let reassembly = Reassembly::new(timeouts, reader.since(), config.retention);
         let now = clock::steady();
         let mut new = Self {
             reader,
@@ -143,7 +146,7 @@ impl DrainReader {
     fn now(&self) -> Now {
         Now {
             elapsed: clock::since(self.started),
-            bus: PublishTime::now(),
+            bus: self.reader.now(),
         }
     }
 
@@ -160,10 +163,11 @@ impl DrainReader {
             }
             ReaderItem::Unreadable(unreadable) => {
                 self.stats.add_gap(GapLabel::Unreadable, 0);
-                self.push_notice(&notice::unreadable(&unreadable), PublishTime::now(), None);
+                let now = self.reader.now();
+                self.push_notice(&notice::unreadable(&unreadable), now, None);
             }
             ReaderItem::Interrupted { from, to } => self.on_interruption(from, to),
-            ReaderItem::CaughtUp => {}
+            ReaderItem::CaughtUp | ReaderItem::HistoryCut { .. } => {}
         }
     }
 

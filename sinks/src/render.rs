@@ -104,6 +104,11 @@ impl MessageFormat {
         StreamHeader { fields, pri, is_notice }
     }
 
+    /// Limits the size of a message.
+    pub(crate) fn limit_message_bytes(&mut self, max: usize) {
+        self.max_bytes = self.max_bytes.min(max);
+    }
+
     /// Renders a line of a batch, without its newline, as one message, or as several if it is too
     /// long. Calls `done` after each message.
     pub(crate) fn render_line(

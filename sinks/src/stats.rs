@@ -90,7 +90,26 @@ impl DrainStats {
 
     pub(crate) fn set_connected(&self) {
         let mut state = self.state.lock();
-        (state.report.state, state.report.connected_since) = (DrainState::Connected, Some(now()));
+        // A receiver that rejects lines goes on to do so on a new connection until it accepts some.
+        if state.report.state != DrainState::Refusing {
+            state.report.state = DrainState::Connected;
+        }
+        state.report.connected_since = Some(now());
+    }
+
+    /// Records that the receiver has accepted lines.
+    pub(crate) fn set_accepted(&self) {
+        let mut state = self.state.lock();
+        if state.report.state == DrainState::Refusing {
+            state.report.state = DrainState::Connected;
+        }
+    }
+
+    /// Records that the receiver rejects lines, with its current answer.
+    pub(crate) fn set_refusing(&self, answer: &str) {
+        let mut state = self.state.lock();
+        state.report.state = DrainState::Refusing;
+        (state.report.last_error, state.report.last_error_at) = (Some(answer.to_owned()), Some(now()));
     }
 
     pub(crate) fn set_failing(&self, error: &str) {

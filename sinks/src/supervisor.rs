@@ -16,7 +16,7 @@ use system::{
 };
 use tokio::{
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -38,6 +38,8 @@ struct Running {
     task: JoinHandle<()>,
     /// The last report to the registry.
     reported: Option<DrainReport>,
+    /// Whether the registry knows that the drain runs.
+    is_recorded: bool,
 }
 
 /// The drains of this process.
@@ -79,6 +81,10 @@ impl Supervisor {
                     self.report().await;
                     continue;
                 }
+                () = sleep_until(self.expiry()), if !self.running.is_empty() => {
+                    self.stop_all();
+                    continue;
+                }
                 () = shutdown.cancelled() => break,
             }
             let current = Arc::clone(&drains.borrow_and_update());
@@ -96,28 +102,26 @@ impl Supervisor {
     /// Renews the leases of the drains that the hash assigns to this replica, starts the drains
     /// whose lease is new, and stops those whose lease is lost.
     async fn renew(&mut self, drains: &Drains) {
-        let config = &self.context.config;
+        let context = Arc::clone(&self.context);
+        let config = &context.config;
         let wanted: Vec<u32> = drains
             .keys()
             .copied()
             .filter(|id| is_assigned(*id, config.replica))
             .collect();
         let requested = clock::steady();
-        let leased: HashSet<u32> = match self.context.registry.acquire_leases(&config.holder, &wanted).await {
-            Ok(leased) => {
+        let acquiring = context.registry.acquire_leases(&config.holder, &wanted);
+        let leased: HashSet<u32> = match self.within_leases(acquiring).await {
+            Some(Ok(leased)) => {
                 self.renewed = requested;
                 leased.into_iter().collect()
             }
-            Err(error) => {
-                let still_valid = clock::since(self.renewed) < LEASE_DURATION - LEASE_MARGIN;
-                tracing::warn!(%error, still_valid, "drain lease renewal failed");
-                let running = self.running.keys().copied();
-                if still_valid {
-                    running.collect()
-                } else {
-                    HashSet::default()
-                }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "drain lease renewal failed");
+                self.running.keys().copied().collect()
             }
+            // All drains were stopped.
+            None => HashSet::default(),
         };
         let lost: Vec<u32> = self.running.keys().copied().filter(|id| !leased.contains(id)).collect();
         for id in lost {
@@ -137,6 +141,32 @@ impl Supervisor {
         }
     }
 
+    /// Awaits a call of the registry. If the leases expire meanwhile, stops all drains and gives the
+    /// call up.
+    async fn within_leases<T>(&mut self, call: impl Future<Output = T>) -> Option<T> {
+        if self.running.is_empty() {
+            // Nothing runs, so the call may take its time, but not forever.
+            return tokio::time::timeout(LEASE_DURATION, call).await.ok();
+        }
+        let called = tokio::time::timeout_at(self.expiry(), call).await.ok();
+        if called.is_none() {
+            self.stop_all();
+        }
+        called
+    }
+
+    /// When the leases of the running drains must be given up.
+    fn expiry(&self) -> Instant {
+        self.renewed + (LEASE_DURATION - LEASE_MARGIN)
+    }
+
+    /// Stops all drains, whose leases could not be renewed in time.
+    fn stop_all(&mut self) {
+        tracing::warn!(drains = self.running.len(), "drain leases expired, stopping the drains");
+        let ids: Vec<u32> = self.running.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.stop(id));
+    }
+
     fn start(&mut self, drain: Drain) {
         tracing::info!(drain = drain.id, app = drain.app, "drain started");
         let stop = CancellationToken::new();
@@ -153,6 +183,7 @@ impl Supervisor {
             stop: stop.drop_guard(),
             task: task::spawn(run),
             reported: None,
+            is_recorded: false,
         };
         self.running.insert(drain.id, running);
     }
@@ -204,21 +235,27 @@ impl Supervisor {
         if is_due {
             self.reported = clock::steady();
         }
+        let context = Arc::clone(&self.context);
         if !reports.is_empty()
-            && let Err(error) = self.context.registry.record_reports(reports).await
+            && let Some(Err(error)) = self.within_leases(context.registry.record_reports(reports)).await
         {
             tracing::debug!(%error, "drain reports not recorded");
         }
-        if clock::since(self.recorded) >= DELIVERED_INTERVAL {
+        // At once for a new drain: the next process must know that this one may hold its lines.
+        let has_new = self.running.values().any(|running| !running.is_recorded);
+        if has_new || clock::since(self.recorded) >= DELIVERED_INTERVAL {
             self.recorded = clock::steady();
             let delivered: Vec<(u32, SystemTime)> = self
                 .running
                 .iter()
                 .map(|(id, running)| (*id, running.stats.delivered_until()))
                 .collect();
-            if let Err(error) = self.context.registry.record_delivered(delivered).await {
+            let recorded = self.within_leases(context.registry.record_delivered(delivered)).await;
+            if let Some(Err(error)) = &recorded {
                 tracing::warn!(%error, "drain delivery times not recorded");
             }
+            let running = self.running.values_mut();
+            running.for_each(|running| running.is_recorded |= matches!(recorded, Some(Ok(()))));
         }
     }
 }

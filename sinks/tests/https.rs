@@ -160,6 +160,12 @@ async fn two_rejecting_drains_cause_one_notice_each_and_no_loop() {
     let dropped = |count| move |report: &registry::DrainReport| report.dropped == count;
     setup.until_report(&first, "all dropped", dropped(2000)).await;
     setup.until_report(&second, "all dropped", dropped(2000)).await;
+    setup
+        .until_report(&first, "refusing", |report| {
+            report.state == DrainState::Refusing
+                && report.last_error.as_deref() == Some("the receiver responded with HTTP 403")
+        })
+        .await;
     setup.print(&web, 2000, 2100, 10).await;
     setup.until_report(&first, "all dropped", dropped(2100)).await;
     setup.until_report(&second, "all dropped", dropped(2100)).await;

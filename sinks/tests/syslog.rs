@@ -373,3 +373,60 @@ async fn two_replicas_share_the_drains() {
     }
     alone.stop().await;
 }
+
+/// Accepts octet-counted messages of at most `max` bytes, and closes the connection at a longer one,
+/// as syslog-ng does. Sends the messages to `received`.
+async fn accept_short_messages(
+    listener: tokio::net::TcpListener,
+    max: usize,
+    received: tokio::sync::mpsc::UnboundedSender<String>,
+) {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+    while let Ok((stream, _)) = listener.accept().await {
+        let received = received.clone();
+        tokio::spawn(async move {
+            let mut stream = BufReader::new(stream);
+            loop {
+                let mut digits = Vec::new();
+                if stream.read_until(b' ', &mut digits).await.unwrap_or(0) == 0 {
+                    return;
+                }
+                let len: usize = String::from_utf8_lossy(&digits).trim().parse().unwrap();
+                if len > max {
+                    return;
+                }
+                let mut message = vec![0; len];
+                if stream.read_exact(&mut message).await.is_err() {
+                    return;
+                }
+                let _ = received.send(String::from_utf8(message).unwrap());
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_closes_at_a_long_line_gets_it_in_smaller_messages() {
+    let setup = Setup::open().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    setup
+        .drain(&format!("syslog+tcp://{}", listener.local_addr().unwrap()))
+        .await;
+    let (received, mut messages) = tokio::sync::mpsc::unbounded_channel();
+    let accepting = tokio::spawn(accept_short_messages(listener, 64 << 10, received));
+    let sinks = setup.start(config());
+    let web = metadata("web-1");
+    let lines = ["line 0".to_owned(), "x".repeat(100_000), "line 2".to_owned()];
+    bus::Bus::publish(&*setup.bus, batch(&web, 0, &lines)).await.unwrap();
+    let mut parts = 0;
+    loop {
+        let message = bounded("a message", messages.recv()).await.unwrap();
+        parts += message.matches('x').count();
+        if message.ends_with("line 2") {
+            break;
+        }
+    }
+    assert_eq!(parts, 100_000, "every byte of the line arrives");
+    sinks.stop().await;
+    accepting.abort();
+}

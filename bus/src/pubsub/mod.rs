@@ -22,6 +22,7 @@ mod attachment;
 mod catch_up;
 mod durable;
 mod failure;
+mod first_marker;
 mod google;
 mod message;
 mod multi_project_reader;
@@ -47,7 +48,7 @@ use futures::{
 
 pub use settings::{EMULATOR_VARIABLE, PubSubSettings};
 
-use crate::{AppName, Batch, Bus, BusError, BusOperation, Reader, Start};
+use crate::{AppName, Batch, Bus, BusError, BusOperation, PublishTime, Reader, Start};
 use google::Google;
 use multi_project_reader::Target;
 use projects::Projects;
@@ -141,6 +142,10 @@ impl Bus for PubSub {
     fn remove<'a>(&'a self, app: &'a AppName) -> BoxFuture<'a, Result<(), BusError>> {
         let removed = self.projects.call_each(move |project| project.remove(app));
         async move { removed.await.map(drop) }.boxed()
+    }
+
+    fn now(&self) -> Option<PublishTime> {
+        self.projects.shared.clock.now()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), BusError>> {

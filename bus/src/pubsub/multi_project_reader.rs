@@ -115,7 +115,12 @@ pub(super) async fn read(
     {
         return Ok(only);
     }
-    let since = readers.iter().map(Reader::since).min().unwrap_or(PublishTime(0));
+    // Before this, a part that starts with new messages may have missed some.
+    let since = match &target {
+        Target::App(Start::Now) => readers.iter().map(Reader::since).max(),
+        _ => readers.iter().map(Reader::since).min(),
+    };
+    let since = since.unwrap_or(PublishTime(0));
     let ack_deadline = readers.iter().map(Reader::ack_deadline).max().unwrap_or_default();
     let mut reader = MultiProjectReader {
         projects: Arc::clone(projects),
@@ -131,7 +136,9 @@ pub(super) async fn read(
         reader.add(project, true, part);
     }
     let items = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
-    Ok(Reader::new(items.boxed(), since, false).with_ack_deadline(ack_deadline))
+    let clock = Arc::clone(&projects.shared.clock);
+    let reader = Reader::new(items.boxed(), since, false).with_clock(clock);
+    Ok(reader.with_ack_deadline(ack_deadline))
 }
 
 /// Returns where a new durable subscription starts in each project: with new messages, or, if the
@@ -151,7 +158,7 @@ pub(super) async fn subscription_starts(
         .map(|index| projects.list[*index].has_subscription(app, name));
     let exists = try_join_all(exists).await.map_err(Failure::into_bus_error)?;
     let exists_anywhere = exists.contains(&true);
-    let oldest = |index: usize| projects.list[index].oldest(PublishTime::now());
+    let oldest = |index: usize| projects.list[index].oldest();
     let start = |(index, exists): (&usize, bool)| (*index, (exists_anywhere && !exists).then(|| oldest(*index)));
     Ok(found.iter().zip(exists).map(start).collect())
 }
@@ -191,7 +198,7 @@ impl MultiProjectReader {
             let opened = match &self.target {
                 Target::App(_) => reader_task::follow(project, &self.app, Start::At(self.since)).await,
                 Target::Subscription(name) => {
-                    let oldest = project.oldest(PublishTime::now());
+                    let oldest = project.oldest();
                     reader_task::subscribe(project, &self.app, name, Some(oldest)).await
                 }
             };

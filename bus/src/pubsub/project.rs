@@ -16,7 +16,7 @@ use super::{
     settings::PubSubSettings,
     subscription_factory::SubscriptionFactory,
 };
-use crate::{AppName, Batch, BusError, PublishTime};
+use crate::{AppName, Batch, BusClock, BusError, PublishTime};
 
 /// Delay before housekeeping that failed is retried.
 const HOUSEKEEPING_RETRY: Duration = Duration::from_secs(5);
@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) service: Arc<dyn Service>,
     pub(super) limit: Arc<RateLimit>,
     pub(super) budget: Budget,
+    /// The time of the service, from the messages of all subscriptions.
+    pub(super) clock: Arc<BusClock>,
     /// Tasks of readers.
     pub(super) tasks: TaskTracker,
     /// Cancelled when the engine closes.
@@ -109,9 +111,14 @@ impl Project {
         }
     }
 
+    /// Returns the time of the service. Before it has been seen, this machine's clock stands in.
+    pub(super) fn now(&self) -> PublishTime {
+        self.shared.clock.now().unwrap_or_else(PublishTime::now)
+    }
+
     /// Returns the time of the oldest message that topics still store.
-    pub(super) fn oldest(&self, now: PublishTime) -> PublishTime {
-        now.earlier_by(self.shared.settings.retention)
+    pub(super) fn oldest(&self) -> PublishTime {
+        self.now().earlier_by(self.shared.settings.retention)
     }
 
     /// Returns whether the project has an app's topic.

@@ -31,6 +31,7 @@ impl Projects {
             service,
             limit: Arc::new(admin_client::limit()),
             budget: Budget::new(settings.in_flight_bytes),
+            clock: Arc::default(),
             tasks: Default::default(),
             closing: Default::default(),
             settings,

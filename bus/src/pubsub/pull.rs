@@ -37,6 +37,8 @@ const MAX_WAITING_MESSAGES: usize = 64;
 const MAX_OUTSTANDING_MESSAGES: i64 = 1_000;
 const MAX_OUTSTANDING_DURABLE_MESSAGES: i64 = 20_000;
 const MAX_OUTSTANDING_BYTES: i64 = 32 << 20;
+/// More than such a reader holds unconfirmed, so that it is never the bus that waits for it.
+const MAX_OUTSTANDING_DURABLE_BYTES: i64 = 64 << 20;
 
 /// Maximum time for which the lease of a message is extended.
 const MAX_LEASE: Duration = Duration::from_secs(600);
@@ -169,6 +171,7 @@ pub(super) fn durable_options() -> PullOptions {
     PullOptions {
         durable: true,
         max_outstanding_messages: MAX_OUTSTANDING_DURABLE_MESSAGES,
+        max_outstanding_bytes: MAX_OUTSTANDING_DURABLE_BYTES,
         ..temporary_options(DURABLE_ACK_DEADLINE)
     }
 }

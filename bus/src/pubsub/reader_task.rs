@@ -15,6 +15,7 @@ use super::{
     catch_up::{self, CatchUp, CatchUpStep},
     durable::{DURABLE_ACK_DEADLINE, Durable, EMULATED_ACK_DEADLINE},
     failure::Failure,
+    first_marker::{self, FirstMarker},
     message::{self, Decoded},
     project::Project,
     pull::{self, Pull},
@@ -33,10 +34,9 @@ const MAX_RECREATE_DELAY: Duration = Duration::from_secs(10);
 
 /// Reads an app without acknowledgement, through a temporary subscription.
 pub(super) async fn follow(project: &Arc<Project>, app: &AppName, start: Start) -> Result<Reader, BusError> {
-    let now = PublishTime::now();
-    let oldest = project.oldest(now);
+    let oldest = project.oldest();
     let (at, since, caught_up) = match start {
-        Start::Now => (SubscriptionStart::Now, now, CaughtUpSignal::Immediately),
+        Start::Now => (SubscriptionStart::Now, PublishTime(0), CaughtUpSignal::Immediately),
         Start::At(time) => {
             let since = time.max(oldest);
             (SubscriptionStart::Time(since), since, CaughtUpSignal::AfterHistory)
@@ -48,13 +48,18 @@ pub(super) async fn follow(project: &Arc<Project>, app: &AppName, start: Start) 
         Failure::NotFound => BusError::UnknownApp(app.clone()),
         failure => failure.into_bus_error(),
     })?;
+    let (first_marker, awaited) = first_marker::new();
     let beginning = Beginning {
-        // A new subscription starts at a time that the service's clock decides.
-        floor: if start == Start::Now { PublishTime(0) } else { since },
         since,
         caught_up,
+        first_marker: (start == Start::Now).then_some(first_marker),
     };
-    Ok(spawn(project, app.clone(), Source::Temporary(temporary), beginning))
+    let reader = spawn(project, app.clone(), Source::Temporary(temporary), beginning);
+    if start == Start::Now {
+        // A new subscription starts at a time that the service's clock decides.
+        return awaited.wait(project, app, reader).await;
+    }
+    Ok(reader)
 }
 
 /// Reads a durable subscription, which is created if it does not exist and then starts at `since`,
@@ -67,9 +72,9 @@ pub(super) async fn subscribe(
 ) -> Result<Reader, BusError> {
     let durable = project.reservations.open(&project.factory, app, name, since).await?;
     let beginning = Beginning {
-        floor: PublishTime(0),
-        since: PublishTime::now(),
+        since: PublishTime(0),
         caught_up: CaughtUpSignal::Never,
+        first_marker: None,
     };
     // Only with the emulator does a new subscription start with a backlog.
     let ack_deadline = if project.factory.starts_with_backlog {
@@ -115,11 +120,11 @@ impl Source {
 
 /// Where a reader task starts.
 struct Beginning {
-    /// Messages published earlier are dropped: a seek may take a minute to become effective.
-    floor: PublishTime,
-    /// The start of the reader.
+    /// The start of the reader. Messages published earlier are dropped: a seek may take a minute to
+    /// become effective.
     since: PublishTime,
     caught_up: CaughtUpSignal,
+    first_marker: Option<FirstMarker>,
 }
 
 /// When a reader task sends [`ReaderItem::CaughtUp`].
@@ -134,9 +139,9 @@ enum CaughtUpSignal {
 fn spawn(project: &Arc<Project>, app: AppName, source: Source, beginning: Beginning) -> Reader {
     let (out, mut items) = mpsc::channel(MAX_WAITING_ITEMS);
     let Beginning {
-        floor,
         since,
         caught_up,
+        first_marker,
     } = beginning;
     let task = ReaderTask {
         pull: source.start_pull(project),
@@ -145,7 +150,8 @@ fn spawn(project: &Arc<Project>, app: AppName, source: Source, beginning: Beginn
         source,
         attachment: AttachmentMonitor::default(),
         out,
-        floor,
+        since,
+        first_marker,
         catch_up: (caught_up == CaughtUpSignal::AfterHistory).then(|| CatchUp::new(steady())),
         newest: since,
     };
@@ -158,7 +164,8 @@ fn spawn(project: &Arc<Project>, app: AppName, source: Source, beginning: Beginn
         let _stops_with_the_stream = &guard;
         items.poll_recv(context)
     });
-    Reader::new(items.map(Ok).boxed(), since, false)
+    let clock = Arc::clone(&project.shared.clock);
+    Reader::new(items.map(Ok).boxed(), since, false).with_clock(clock)
 }
 
 struct ReaderTask {
@@ -168,7 +175,8 @@ struct ReaderTask {
     pull: Pull,
     attachment: AttachmentMonitor,
     out: mpsc::Sender<ReaderItem>,
-    floor: PublishTime,
+    since: PublishTime,
+    first_marker: Option<FirstMarker>,
     catch_up: Option<CatchUp>,
     /// Publish time of the newest message received.
     newest: PublishTime,
@@ -211,7 +219,11 @@ impl ReaderTask {
     }
 
     async fn receive(&mut self, message: ReceivedMessage) -> Result<(), ReaderDropped> {
-        let published = message.published.unwrap_or_else(PublishTime::now);
+        let is_timed = message.published.is_some();
+        if let Some(published) = message.published {
+            self.project.shared.clock.record(published);
+        }
+        let published = message.published.unwrap_or_else(|| self.project.now());
         let handle = message.ack;
         let ack = match self.source {
             Source::Temporary(_) => {
@@ -223,7 +235,7 @@ impl ReaderTask {
                 AckOutcome::Nacked => handle.nack(),
             })),
         };
-        if published < self.floor {
+        if published < self.since {
             ack.into_iter().for_each(Ack::ack);
             return Ok(());
         }
@@ -236,6 +248,10 @@ impl ReaderTask {
                 self.send(item).await
             }
             Decoded::Marker(text) => {
+                if let Some(first) = self.first_marker.take_if(|first| is_timed && first.text == text) {
+                    // The reader may have been dropped.
+                    let _ = first.arrived.send(published);
+                }
                 let catch_up = self.catch_up.as_mut();
                 match catch_up.map_or(CatchUpStep::Wait, |catch_up| catch_up.record_marker(&text, published)) {
                     CatchUpStep::PublishMarker => self.publish_marker().await,
@@ -266,8 +282,8 @@ impl ReaderTask {
         if step != Some(CatchUpStep::TimedOut) {
             return Ok(());
         }
-        let (from, to) = (self.floor, PublishTime::now());
-        self.send(ReaderItem::Interrupted { from, to }).await?;
+        let (from, to) = (self.since, self.project.now());
+        self.send(ReaderItem::HistoryCut { from, to }).await?;
         self.finish_catch_up().await
     }
 
@@ -295,7 +311,7 @@ impl ReaderTask {
             }
         }
         self.restart_pull();
-        let (from, to) = (self.newest, PublishTime::now());
+        let (from, to) = (self.newest, self.project.now());
         self.send(ReaderItem::Interrupted { from, to }).await?;
         if self.catch_up.is_some() {
             self.catch_up = Some(CatchUp::new(steady()));
@@ -305,7 +321,7 @@ impl ReaderTask {
     }
 
     async fn recreate_subscription(&mut self) -> Result<(), Failure> {
-        let oldest = self.project.oldest(PublishTime::now());
+        let oldest = self.project.oldest();
         let factory = &self.project.factory;
         match &mut self.source {
             Source::Temporary(temporary) => {

@@ -2,12 +2,16 @@
 //!
 //! Each reading process maintains a heartbeat: a subscription whose name contains the minute,
 //! recreated every few minutes. Names suffice, because every process can list them, and the
-//! emulator keeps them too.
+//! emulator keeps them too. Whether a replica is alive is judged by whether its heartbeats change,
+//! never by comparing its clock with another.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use system::collections::{HashMap, HashSet};
+use system::{
+    clock::{Instant, since, steady},
+    collections::{HashMap, HashSet},
+};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::{
@@ -18,10 +22,10 @@ use super::{
 use crate::PublishTime;
 
 /// Age after which a heartbeat is renewed.
-const RENEW_MINUTES: u64 = 4;
+const RENEW_AFTER: Duration = Duration::from_secs(4 * 60);
 
-/// Age of the newest heartbeat from which on a replica is dead.
-const DEAD_MINUTES: u64 = 10;
+/// A replica whose heartbeats have not changed for this long is dead.
+const DEAD_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// Interval of sweeps.
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(120);
@@ -30,9 +34,20 @@ pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(120);
 #[derive(Default)]
 pub(super) struct Replicas {
     own: Mutex<HashSet<String>>,
-    /// Minute of the current heartbeat.
-    heartbeat: AsyncMutex<Option<u64>>,
+    heartbeat: AsyncMutex<Option<Heartbeat>>,
+    observed: Mutex<Observed>,
 }
+
+/// The current heartbeat of this process.
+#[derive(Clone, Copy)]
+struct Heartbeat {
+    /// The minute in its name.
+    minute: u64,
+    created: Instant,
+}
+
+/// The newest heartbeat of each other replica, and when it was first seen.
+type Observed = HashMap<String, (u64, Instant)>;
 
 impl Replicas {
     /// Registers a subscription of this process.
@@ -48,11 +63,13 @@ impl Replicas {
     /// Creates or renews the heartbeat if it is missing or old. Call it before creating a
     /// subscription that other replicas' sweeps could delete.
     pub(super) async fn ensure_heartbeat(&self, admin: &Admin, names: &Names) -> Result<(), Failure> {
-        let minute = minute_now();
         let mut current = self.heartbeat.lock().await;
-        if current.is_some_and(|before| minute < before + RENEW_MINUTES) {
+        if current.is_some_and(|before| since(before.created) < RENEW_AFTER) {
             return Ok(());
         }
+        // A new name, even if this machine's clock was set back.
+        let minute = minute_now().max(current.map_or(0, |before| before.minute + 1));
+        let created_at = steady();
         let (topic, heartbeat) = (names.heartbeat_topic(), names.heartbeat(minute));
         let created = match admin.create_temporary(&heartbeat, &topic).await {
             Err(Failure::NotFound) => {
@@ -65,8 +82,12 @@ impl Replicas {
             Ok(()) | Err(Failure::Exists) => {}
             Err(failure) => return Err(failure),
         }
-        if let Some(before) = current.replace(minute).filter(|before| *before != minute) {
-            admin.delete_subscription(&names.heartbeat(before)).await?;
+        let renewed = Heartbeat {
+            minute,
+            created: created_at,
+        };
+        if let Some(before) = current.replace(renewed) {
+            admin.delete_subscription(&names.heartbeat(before.minute)).await?;
         }
         Ok(())
     }
@@ -85,10 +106,10 @@ impl Replicas {
     /// their number.
     pub(super) async fn sweep(&self, admin: &Admin, names: &Names) -> Result<usize, Failure> {
         let all = admin.list_subscriptions(&names.project()).await?;
-        let heartbeat = *self.heartbeat.lock().await;
+        let heartbeat = self.heartbeat.lock().await.map(|heartbeat| heartbeat.minute);
         let orphans = {
-            let own = self.own.lock();
-            orphaned(&all, names, &own, heartbeat, minute_now())
+            let (own, mut observed) = (self.own.lock(), self.observed.lock());
+            orphaned(&all, names, &own, heartbeat, &mut observed, steady())
         };
         for subscription in &orphans {
             admin.delete_subscription(subscription).await?;
@@ -102,14 +123,21 @@ impl Replicas {
     /// Deletes the heartbeat when the process ends.
     pub(super) async fn deregister(&self, admin: &Admin, names: &Names) -> Result<(), Failure> {
         match self.heartbeat.lock().await.take() {
-            Some(minute) => admin.delete_subscription(&names.heartbeat(minute)).await,
+            Some(heartbeat) => admin.delete_subscription(&names.heartbeat(heartbeat.minute)).await,
             None => Ok(()),
         }
     }
 }
 
-/// Returns the subscriptions that no live process owns.
-fn orphaned(all: &[String], names: &Names, own: &HashSet<String>, heartbeat: Option<u64>, now: u64) -> Vec<String> {
+/// Returns the subscriptions that no live process owns, and records which heartbeats there are.
+fn orphaned(
+    all: &[String],
+    names: &Names,
+    own: &HashSet<String>,
+    heartbeat: Option<u64>,
+    observed: &mut Observed,
+    now: Instant,
+) -> Vec<String> {
     let used: Vec<(&String, Purpose)> = all
         .iter()
         .filter_map(|name| names.purpose(name).map(|purpose| (name, purpose)))
@@ -121,10 +149,16 @@ fn orphaned(all: &[String], names: &Names, own: &HashSet<String>, heartbeat: Opt
             *newest = (*newest).max(*minute);
         }
     }
+    observed.retain(|replica, _| heartbeats.contains_key(replica.as_str()));
+    for (replica, newest) in heartbeats {
+        let seen = observed.entry(replica.to_owned()).or_insert((newest, now));
+        if seen.0 != newest {
+            *seen = (newest, now);
+        }
+    }
     let is_alive = |replica: &str| {
-        heartbeats
-            .get(replica)
-            .is_some_and(|minute| now <= minute + DEAD_MINUTES)
+        let seen = observed.get(replica);
+        seen.is_some_and(|(_, first_seen)| now.saturating_duration_since(*first_seen) <= DEAD_AFTER)
     };
     let is_orphaned = |name: &String, purpose: &Purpose| match purpose {
         Purpose::Tail { replica } if replica == names.replica() => !own.contains(name),
@@ -146,6 +180,8 @@ fn minute_now() -> u64 {
 mod tests {
     use super::*;
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     #[test]
     fn a_sweep_removes_only_subscriptions_of_dead_processes() {
         let (me, other, dead, silent) = (
@@ -155,23 +191,24 @@ mod tests {
             Names::new("p", "silent"),
         );
         let own_subscription = me.new_tail();
-        let keep = [
-            own_subscription.clone(),
-            me.heartbeat(1000),
-            other.new_tail(),
-            other.heartbeat(995),
-            other.heartbeat(991),
-        ];
-        let orphans = [
-            me.new_tail(),
-            me.heartbeat(970),
-            dead.new_tail(),
-            dead.heartbeat(989),
-            silent.new_tail(),
-        ];
+        let keep = [own_subscription.clone(), me.heartbeat(1000), other.new_tail()];
+        let beats = [other.heartbeat(995), other.heartbeat(991)];
+        let (of_dead, orphans) = (
+            [dead.new_tail(), dead.heartbeat(2_000_000)],
+            [me.new_tail(), me.heartbeat(970), silent.new_tail()],
+        );
         let unrelated = ["projects/p/subscriptions/theirs".to_owned()];
-        let all = [&keep[..], &orphans, &unrelated].concat();
         let own = HashSet::from_iter([own_subscription]);
-        assert_eq!(orphaned(&all, &me, &own, Some(1000), 1000), orphans);
+        let (mut observed, start) = (Observed::default(), steady());
+        let mut sweep = |other: &[String], minutes: u32| {
+            let all = [&keep[..], other, &of_dead, &orphans, &unrelated].concat();
+            orphaned(&all, &me, &own, Some(1000), &mut observed, start + MINUTE * minutes)
+        };
+        assert_eq!(sweep(&beats, 0), orphans, "nothing is known of the others yet");
+        assert_eq!(sweep(&beats[..1], 10), orphans);
+        // The clock of the other replica was set back; its heartbeat changed nevertheless.
+        let renewed = [other.heartbeat(12)];
+        assert_eq!(sweep(&renewed, 11), [&of_dead[..], &orphans].concat());
+        assert_eq!(sweep(&renewed, 21), [&of_dead[..], &orphans].concat());
     }
 }

@@ -23,6 +23,7 @@
 mod acks;
 mod delay;
 mod event;
+mod instances;
 mod slice;
 mod stream;
 mod timeouts;
@@ -46,6 +47,7 @@ use crate::{
 };
 use delay::Delay;
 use event::Covers;
+use instances::Instances;
 use stream::{Arrival, Stream};
 
 /// Maximum buffered bytes of all streams together. If it is exceeded, a reader with acks nacks the
@@ -62,6 +64,8 @@ pub struct Reassembly {
     history: Duration,
     catching_up: bool,
     streams: HashMap<StreamId, Stream>,
+    /// Streams that a drain sends one after the other.
+    instances: Instances,
     /// Streams that wait for missing lines, and when their gap is due.
     blocked: BTreeMap<StreamId, Duration>,
     events: VecDeque<Event>,
@@ -82,6 +86,7 @@ impl Reassembly {
             history,
             catching_up: matches!(timeouts, GapTimeouts::Tail { .. }),
             streams: HashMap::default(),
+            instances: Instances::default(),
             blocked: BTreeMap::new(),
             events: VecDeque::new(),
             buffered_bytes: 0,
@@ -103,11 +108,18 @@ impl Reassembly {
             self.delay.record(age);
         }
         let id = batch.metadata.stream.clone();
+        let holds = self.is_held(&id, published, now);
         let stream = self.streams.entry(id.clone()).or_insert_with(|| {
-            let from_first_line =
-                id.epoch().created() > self.since.later_by(CLOCK_TOLERANCE) || self.since == PublishTime(0);
+            let from_first_line = match self.timeouts {
+                // It reads no history, and its subscription may begin anywhere in the stream.
+                GapTimeouts::Drain { .. } => false,
+                _ => id.epoch().created() > self.since.later_by(CLOCK_TOLERANCE) || self.since == PublishTime(0),
+            };
             Stream::new(Arc::clone(&batch.metadata), from_first_line)
         });
+        if holds {
+            stream.hold();
+        }
         let before = stream.buffered_bytes();
         let arrival = Arrival {
             elapsed: now.elapsed,
@@ -118,8 +130,12 @@ impl Reassembly {
         if self.timeouts == GapTimeouts::InOrder {
             stream.declare_all(&mut self.events);
         }
+        let has_ended = stream.has_ended();
         self.buffered_bytes = self.buffered_bytes + stream.buffered_bytes() - before;
-        self.update_deadline(&id);
+        self.update_deadline(&id, now.elapsed);
+        if has_ended {
+            self.release_after(&id, now.elapsed);
+        }
         if self.buffered_bytes > MAX_BUFFERED_BYTES {
             self.limit_buffer(now);
         }
@@ -133,7 +149,7 @@ impl Reassembly {
             stream.restart_wait(now.elapsed);
         }
         let ids: Vec<StreamId> = self.streams.keys().cloned().collect();
-        ids.iter().for_each(|id| self.update_deadline(id));
+        ids.iter().for_each(|id| self.update_deadline(id, now.elapsed));
     }
 
     /// Like [`caught_up`](Self::caught_up), for a reader that stops soon: joins each stream at its
@@ -144,13 +160,20 @@ impl Reassembly {
         let joining = self.streams.iter().filter(|(_, stream)| stream.is_joining());
         let ids: Vec<StreamId> = joining.map(|(id, _)| id.clone()).collect();
         for id in ids {
-            self.change(&id, |stream, events| stream.declare_first(events));
+            self.change(&id, now.elapsed, |stream, events| stream.declare_first(events));
         }
     }
 
     /// Returns whether buffered lines wait for missing ones.
     pub fn has_open_gaps(&self) -> bool {
         !self.blocked.is_empty()
+    }
+
+    /// Returns the time after which everything that buffered lines wait for was published; 0 if it
+    /// is unknown, `None` if nothing is missing.
+    pub fn missing_since(&self) -> Option<PublishTime> {
+        let waiting = self.blocked.keys().filter_map(|id| self.streams.get(id));
+        waiting.map(Stream::missing_since).min()
     }
 
     /// Returns when to call [`declare_due`](Self::declare_due), on the clock of [`Now::elapsed`].
@@ -172,11 +195,16 @@ impl Reassembly {
             .filter(|(_, due)| **due <= now.elapsed)
             .map(|(id, _)| id.clone())
             .collect();
-        for id in due {
+        // A stream that waits for another of its container is joined after that one.
+        let is_held = |id: &StreamId| self.streams.get(id).is_some_and(Stream::is_held);
+        let (held, free): (Vec<StreamId>, Vec<StreamId>) = due.into_iter().partition(is_held);
+        for id in free.into_iter().chain(held) {
             // The delay of the bus may have grown since the wait started.
-            self.update_deadline(&id);
+            self.update_deadline(&id, now.elapsed);
+            self.postpone(&id);
             if self.blocked.get(&id).is_some_and(|due| *due <= now.elapsed) {
-                self.change(&id, |stream, events| stream.declare_first(events));
+                self.change(&id, now.elapsed, |stream, events| stream.declare_first(events));
+                self.release_after(&id, now.elapsed);
             }
         }
     }
@@ -190,7 +218,7 @@ impl Reassembly {
             ids
         };
         for id in ids {
-            self.change(&id, |stream, events| stream.declare_all(events));
+            self.change(&id, Duration::MAX, |stream, events| stream.declare_all(events));
         }
     }
 
@@ -221,6 +249,7 @@ impl Reassembly {
         self.streams.retain(|id, stream| {
             let keep = stream.last_published() >= limit || self.blocked.contains_key(id) || stream.acks.are_open();
             if !keep {
+                self.instances.remove(id);
                 self.buffered_bytes -= stream.buffered_bytes();
             }
             keep
@@ -237,26 +266,77 @@ impl Reassembly {
         self.buffered_bytes
     }
 
-    fn change(&mut self, id: &StreamId, change: impl FnOnce(&mut Stream, &mut VecDeque<Event>)) {
+    fn change(&mut self, id: &StreamId, elapsed: Duration, change: impl FnOnce(&mut Stream, &mut VecDeque<Event>)) {
         let Some(stream) = self.streams.get_mut(id) else {
             return;
         };
         let before = stream.buffered_bytes();
         change(stream, &mut self.events);
         self.buffered_bytes = self.buffered_bytes + stream.buffered_bytes() - before;
-        self.update_deadline(id);
+        self.update_deadline(id, elapsed);
+    }
+
+    /// Returns whether a stream of which nothing has arrived yet is held back, and records it.
+    ///
+    /// A drain sends the streams of a container instance one after the other. After it has opened a
+    /// subscription, lines that precede a stream may still be redelivered.
+    fn is_held(&mut self, id: &StreamId, published: PublishTime, now: Now) -> bool {
+        let GapTimeouts::Drain { is_new, .. } = self.timeouts else {
+            return false;
+        };
+        if self.streams.contains_key(id) {
+            return false;
+        }
+        self.instances.insert(id, published);
+        let is_opening = !is_new && now.elapsed < self.timeout(false);
+        is_opening || self.waits_for_another(id)
+    }
+
+    /// Returns whether a stream of the same container instance that was published earlier has not
+    /// ended.
+    fn waits_for_another(&self, id: &StreamId) -> bool {
+        let mut before = self.instances.before(id);
+        before.any(|other| self.streams.get(other).is_some_and(|stream| !stream.has_ended()))
+    }
+
+    /// Extends the wait of a stream that is held back to that of the streams before it.
+    fn postpone(&mut self, id: &StreamId) {
+        if !self.streams.get(id).is_some_and(Stream::is_held) {
+            return;
+        }
+        let before = self.instances.before(id).filter_map(|other| self.blocked.get(other));
+        let latest = before.max().copied();
+        if let (Some(due), Some(latest)) = (self.blocked.get_mut(id), latest) {
+            *due = latest.max(*due);
+        }
+    }
+
+    /// Releases the streams that waited for the end of this one, or of its wait.
+    fn release_after(&mut self, id: &StreamId, elapsed: Duration) {
+        let after: Vec<StreamId> = self.instances.after(id).cloned().collect();
+        for next in after {
+            if !self.waits_for_another(&next) {
+                system::probe!("reassembly: a stream follows another of its container");
+                self.change(&next, elapsed, |stream, events| stream.release(events));
+            }
+        }
     }
 
     /// Records whether the stream waits for missing lines, and until when.
-    fn update_deadline(&mut self, id: &StreamId) {
+    fn update_deadline(&mut self, id: &StreamId, elapsed: Duration) {
         // No gap is due while the reader catches up.
         let stream = if self.catching_up {
             None
         } else {
             self.streams.get_mut(id)
         };
+        let joins = stream.as_ref().is_some_and(|stream| stream.is_joining());
         match stream.and_then(Stream::waits_since) {
-            Some((since, backlog)) => self.blocked.insert(id.clone(), since + self.timeout(backlog)),
+            Some((since, backlog)) => {
+                let timeout = self.join_timeout(elapsed).filter(|_| joins);
+                let timeout = timeout.unwrap_or_else(|| self.timeout(backlog));
+                self.blocked.insert(id.clone(), since + timeout)
+            }
             None => self.blocked.remove(id),
         };
     }
@@ -266,8 +346,15 @@ impl Reassembly {
             GapTimeouts::InOrder => Duration::ZERO,
             GapTimeouts::Tail { .. } if backlog => LIVE_AGE,
             GapTimeouts::Tail { reorder_window } => reorder_window.max(self.delay.bound()),
-            GapTimeouts::Drain { ack_deadline } => LIVE_AGE + ack_deadline * 2,
+            GapTimeouts::Drain { ack_deadline, .. } => LIVE_AGE + ack_deadline * 2,
         }
+    }
+
+    /// Returns how long a drain waits before it joins a stream, while it need not wait for
+    /// redeliveries: no reader was there before it.
+    fn join_timeout(&self, elapsed: Duration) -> Option<Duration> {
+        let is_new = matches!(self.timeouts, GapTimeouts::Drain { is_new: true, .. });
+        (is_new && elapsed < self.timeout(false)).then(|| REORDER_WINDOW.max(self.delay.bound()))
     }
 
     /// Returns whether a drain still receives a backlog, which may fill its gaps.
@@ -287,7 +374,7 @@ impl Reassembly {
             let Some(id) = largest.map(|(id, _)| id.clone()) else {
                 return;
             };
-            self.change(&id, |stream, events| {
+            self.change(&id, now.elapsed, |stream, events| {
                 if !stream.nack_last() {
                     stream.declare_first(events);
                 }

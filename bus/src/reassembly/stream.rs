@@ -28,6 +28,9 @@ pub(super) struct Stream {
     progress: StreamProgress,
     /// Whether the sequence number at which the reader joins the stream is known.
     joined: bool,
+    /// Whether the reader does not join the stream at its first line, because something may precede
+    /// it.
+    held: bool,
     /// Lines that wait for earlier ones, by sequence number. Of several with the same start, the
     /// longest.
     buffered: BTreeMap<u64, Buffered>,
@@ -38,6 +41,9 @@ pub(super) struct Stream {
     buffered_bytes: usize,
     /// Arrival of the oldest waiting item, as a cache; `None` if it is to be determined.
     oldest_waiting: Option<Arrival>,
+    /// Publish time of the batch that was delivered last in order: what is missing behind it was
+    /// published later.
+    delivered_published: PublishTime,
     /// Waits start no earlier than this.
     waits_from: Duration,
     pub(super) acks: Acks,
@@ -75,15 +81,38 @@ impl Stream {
             metadata,
             progress: StreamProgress::default(),
             joined: from_first_line,
+            held: false,
             buffered: BTreeMap::new(),
             gaps: Vec::new(),
             end: None,
             ended: false,
             buffered_bytes: 0,
             oldest_waiting: None,
+            delivered_published: PublishTime(0),
             waits_from: Duration::ZERO,
             acks: Acks::default(),
         }
+    }
+
+    /// Holds the stream back until [`release`](Self::release), or until its wait is over.
+    pub(super) fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Joins the stream if its first line has arrived.
+    pub(super) fn release(&mut self, events: &mut VecDeque<Event>) {
+        self.held = false;
+        self.advance(events);
+    }
+
+    /// Returns whether the stream is held back.
+    pub(super) fn is_held(&self) -> bool {
+        self.held && !self.joined
+    }
+
+    /// Returns whether everything up to the stream's end was delivered or reported.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
     }
 
     pub(super) fn buffered_bytes(&self) -> usize {
@@ -92,6 +121,11 @@ impl Stream {
 
     pub(super) fn last_published(&self) -> PublishTime {
         self.progress.last_published()
+    }
+
+    /// Returns the publish time after which everything that is missing was published.
+    pub(super) fn missing_since(&self) -> PublishTime {
+        self.delivered_published
     }
 
     /// Returns the time since which the stream has waited for missing lines, and whether it reads a
@@ -208,6 +242,8 @@ impl Stream {
 
     /// Emits everything that does not wait for missing lines.
     fn advance(&mut self, events: &mut VecDeque<Event>) {
+        // Nothing precedes the first line.
+        self.joined |= !self.held && self.lowest_waiting_seq() == Some(0);
         while let Some(next) = self.next() {
             if self.report_unknown_gap(next, events)
                 || self.deliver_buffered(next, events)
@@ -232,6 +268,7 @@ impl Stream {
         };
         let (seq, buffered) = entry.remove_entry();
         self.buffered_bytes -= buffered.data.len();
+        self.delivered_published = buffered.arrival.published;
         let end = seq + buffered.lines;
         if end > next {
             events.push_back(self.lines_event(seq, &buffered, next..end, false));

@@ -31,6 +31,9 @@ pub enum GapTimeouts {
     Drain {
         /// Ack deadline of the subscription.
         ack_deadline: Duration,
+        /// The subscription was created for this reader: no earlier reader holds deliveries, so
+        /// streams that began before it are joined after [`REORDER_WINDOW`].
+        is_new: bool,
     },
 }
 
@@ -46,13 +49,15 @@ impl GapTimeouts {
         }
     }
 
-    /// Returns the timeouts for a drain that reads this durable subscription.
-    pub fn for_drain(reader: &Reader) -> Self {
+    /// Returns the timeouts for a drain that reads this durable subscription. `is_new`: nothing has
+    /// read it before.
+    pub fn for_drain(reader: &Reader, is_new: bool) -> Self {
         if reader.in_order() {
             Self::InOrder
         } else {
             Self::Drain {
                 ack_deadline: reader.ack_deadline(),
+                is_new,
             }
         }
     }
@@ -63,6 +68,6 @@ impl GapTimeouts {
 pub struct Now {
     /// Time since a fixed point; monotonic.
     pub elapsed: Duration,
-    /// Current time, comparable to publish times.
+    /// The time of the bus ([`Reader::now`]), never that of a local clock.
     pub bus: PublishTime,
 }

@@ -11,19 +11,22 @@ pub enum DrainState {
     Connecting,
     /// Connected to the receiver.
     Connected,
+    /// Connected, but the receiver rejects the lines, which are lost.
+    Refusing,
     /// The last attempt failed; it is retried.
     Failing,
 }
 
 impl DrainState {
     /// Every state.
-    pub const ALL: [Self; 3] = [Self::Connecting, Self::Connected, Self::Failing];
+    pub const ALL: [Self; 4] = [Self::Connecting, Self::Connected, Self::Refusing, Self::Failing];
 
     /// The name in JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
             Self::Connected => "connected",
+            Self::Refusing => "refusing",
             Self::Failing => "failing",
         }
     }

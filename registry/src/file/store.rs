@@ -24,7 +24,7 @@ use crate::{
     drain::{Drain, DrainReport, DrainUrl, Drains},
     error::RegistryError,
     key::{Grant, KeyInfo, Keys, NewKey},
-    lease::Leases,
+    lease::{Leases, ObservedLeases},
     registry::Registry,
 };
 
@@ -44,6 +44,7 @@ struct Shared {
     /// Locked while the file is read or changed, so that watchers never see an older state after a
     /// newer one.
     last: Mutex<(Option<FileVersion>, Content)>,
+    observed: Mutex<ObservedLeases>,
     drains: watch::Sender<Arc<Drains>>,
     keys: watch::Sender<Arc<Keys>>,
 }
@@ -76,6 +77,7 @@ impl FileRegistry {
             drains: watch::Sender::new(Arc::new(content.drains.clone())),
             keys: watch::Sender::new(Arc::new(content.keys())),
             last: Mutex::new((None, content)),
+            observed: Mutex::default(),
         });
         let stop = CancellationToken::new();
         task::spawn(stop.clone().run_until_cancelled_owned(poll(Arc::clone(&shared))));
@@ -104,14 +106,15 @@ impl FileRegistry {
     /// Changes the leases; `change` returns its result and whether the file must be written.
     fn update_leases<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Leases, &Drains) -> (T, bool) + Send + 'static,
+        change: impl FnOnce(&mut Leases, &Drains, &ObservedLeases) -> (T, bool) + Send + 'static,
     ) -> BoxFuture<'static, Result<T, RegistryError>> {
-        let file = self.shared.file.sibling("leases");
+        let (shared, file) = (Arc::clone(&self.shared), self.shared.file.sibling("leases"));
         let drains = Arc::clone(&self.shared.drains.borrow());
         let update = move || {
             let change = |leases: &mut Leases| {
-                let removed = leases.remove_stale(&drains, clock::wall_time());
-                let (result, changed) = change(leases, &drains);
+                let mut observed = shared.observed.lock();
+                let removed = leases.remove_stale(&drains, &mut observed, clock::steady());
+                let (result, changed) = change(leases, &drains, &observed);
                 Ok((result, changed || removed))
             };
             file.update(Leases::default, change).map(|(result, _)| result)
@@ -129,7 +132,7 @@ fn read_leases<T: Send + 'static>(
     let drains = Arc::clone(&shared.drains.borrow());
     let read = move || {
         let mut leases: Leases = file.read()?.unwrap_or_default();
-        leases.remove_stale(&drains, clock::wall_time());
+        leases.remove_stale(&drains, &mut ObservedLeases::default(), clock::steady());
         Ok(read(&leases))
     };
     blocking(read).boxed()
@@ -224,8 +227,8 @@ impl Registry for FileRegistry {
 
     fn acquire_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<Vec<u32>, RegistryError>> {
         let (holder, wanted, now) = (holder.to_owned(), drains.to_vec(), clock::wall_time());
-        self.update_leases(move |leases, drains| {
-            let acquired = leases.acquire(&holder, &wanted, drains, now);
+        self.update_leases(move |leases, drains, observed| {
+            let acquired = leases.acquire(&holder, &wanted, drains, observed, (now, clock::steady()));
             let changed = !acquired.is_empty();
             (acquired, changed)
         })
@@ -233,11 +236,11 @@ impl Registry for FileRegistry {
 
     fn release_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<(), RegistryError>> {
         let (holder, released) = (holder.to_owned(), drains.to_vec());
-        self.update_leases(move |leases, _| (leases.release(&holder, &released), true))
+        self.update_leases(move |leases, _, _| (leases.release(&holder, &released), true))
     }
 
     fn record_delivered(&self, delivered: Vec<(u32, SystemTime)>) -> BoxFuture<'_, Result<(), RegistryError>> {
-        self.update_leases(move |leases, drains| {
+        self.update_leases(move |leases, drains, _| {
             let mut due = false;
             for (drain, at) in delivered {
                 due |= drains.contains_key(&drain) && leases.record_delivered(drain, at);
@@ -251,7 +254,7 @@ impl Registry for FileRegistry {
     }
 
     fn record_reports(&self, reports: Vec<(u32, DrainReport)>) -> BoxFuture<'_, Result<(), RegistryError>> {
-        self.update_leases(move |leases, drains| {
+        self.update_leases(move |leases, drains, _| {
             let mut changed = false;
             for (drain, report) in reports {
                 changed |= drains.contains_key(&drain) && leases.record_report(drain, report);

@@ -18,6 +18,7 @@ use kube::{
     Client,
     api::{DeleteParams, PostParams},
 };
+use parking_lot::Mutex;
 use system::{clock, task};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -31,7 +32,7 @@ use crate::{
     drain::{Drain, DrainReport, DrainUrl, Drains},
     error::RegistryError,
     key::{Grant, KeyInfo, Keys, NewKey},
-    lease::Leases,
+    lease::{Leases, ObservedLeases},
     registry::Registry,
 };
 
@@ -46,6 +47,7 @@ const LEASE_SECRETS: u32 = 16;
 pub struct KubernetesRegistry {
     secrets: Secrets,
     state: Arc<WatchedState>,
+    observed: Mutex<ObservedLeases>,
     _watching: DropGuard,
 }
 
@@ -70,6 +72,7 @@ impl KubernetesRegistry {
         let opened = Self {
             secrets,
             state,
+            observed: Mutex::default(),
             _watching: stop.drop_guard(),
         };
         match tokio::time::timeout(REQUEST_TIMEOUT, listed).await {
@@ -105,7 +108,7 @@ impl KubernetesRegistry {
     async fn update_leases<T>(
         &self,
         drains: &[u32],
-        change: impl Fn(&mut Leases, &[u32], &Drains) -> (T, bool),
+        change: impl Fn(&mut Leases, &[u32], &Drains, &ObservedLeases) -> (T, bool),
     ) -> Result<Vec<T>, RegistryError> {
         let mut by_secret: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for drain in drains {
@@ -117,8 +120,9 @@ impl KubernetesRegistry {
             let name = secret_layout::leases_name(index);
             let change = |leases: Option<Leases>| {
                 let mut leases = leases.unwrap_or_default();
-                let removed = leases.remove_stale(existing_drains, clock::wall_time());
-                let (result, changed) = change(&mut leases, &drains, existing_drains);
+                let mut observed = self.observed.lock();
+                let removed = leases.remove_stale(existing_drains, &mut observed, clock::steady());
+                let (result, changed) = change(&mut leases, &drains, existing_drains, &observed);
                 Ok((result, (changed || removed).then_some(Write::Put(leases))))
             };
             self.secrets
@@ -188,8 +192,9 @@ impl Registry for KubernetesRegistry {
     fn acquire_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<Vec<u32>, RegistryError>> {
         let (holder, wanted, now) = (holder.to_owned(), drains.to_vec(), clock::wall_time());
         async move {
-            let acquire = |leases: &mut Leases, wanted: &[u32], existing_drains: &Drains| {
-                let acquired = leases.acquire(&holder, wanted, existing_drains, now);
+            let acquire = |leases: &mut Leases, wanted: &[u32], existing_drains: &Drains, observed: &ObservedLeases| {
+                let time = (now, clock::steady());
+                let acquired = leases.acquire(&holder, wanted, existing_drains, observed, time);
                 let changed = !acquired.is_empty();
                 (acquired, changed)
             };
@@ -201,7 +206,9 @@ impl Registry for KubernetesRegistry {
     fn release_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<(), RegistryError>> {
         let (holder, released) = (holder.to_owned(), drains.to_vec());
         async move {
-            let release = |leases: &mut Leases, drains: &[u32], _: &Drains| (leases.release(&holder, drains), true);
+            let release = |leases: &mut Leases, drains: &[u32], _: &Drains, _: &ObservedLeases| {
+                (leases.release(&holder, drains), true)
+            };
             self.update_leases(&released, release).await.map(drop)
         }
         .boxed()
@@ -211,7 +218,7 @@ impl Registry for KubernetesRegistry {
         async move {
             let drains: Vec<u32> = delivered.iter().map(|(drain, _)| *drain).collect();
             let delivered: BTreeMap<u32, SystemTime> = delivered.into_iter().collect();
-            let deliver = |leases: &mut Leases, drains: &[u32], existing_drains: &Drains| {
+            let deliver = |leases: &mut Leases, drains: &[u32], existing_drains: &Drains, _: &ObservedLeases| {
                 let mut due = false;
                 for (drain, at) in drains.iter().filter_map(|drain| delivered.get_key_value(drain)) {
                     due |= existing_drains.contains_key(drain) && leases.record_delivered(*drain, *at);
@@ -235,7 +242,7 @@ impl Registry for KubernetesRegistry {
         async move {
             let drains: Vec<u32> = reports.iter().map(|(drain, _)| *drain).collect();
             let reports: BTreeMap<u32, DrainReport> = reports.into_iter().collect();
-            let report = |leases: &mut Leases, drains: &[u32], existing_drains: &Drains| {
+            let report = |leases: &mut Leases, drains: &[u32], existing_drains: &Drains, _: &ObservedLeases| {
                 let mut changed = false;
                 for (drain, report) in drains.iter().filter_map(|drain| reports.get_key_value(drain)) {
                     changed |= existing_drains.contains_key(drain) && leases.record_report(*drain, report.clone());

@@ -78,7 +78,7 @@ impl Receiver {
             hangs: Arc::default(),
             process: Arc::new(Mutex::new(hosts.process("receiver", &hosts.receiver))),
             connections: Arc::default(),
-            buffer: 1 << random.random_range(15..24),
+            buffer: 1 << random.random_range(15..27),
         };
         receiver.listen();
         if plan.has_proxy {

@@ -285,6 +285,8 @@ struct Parser {
     format: TailFormat,
     buffer: Vec<u8>,
     cursor: Option<String>,
+    /// The ID of the event that is being read, which counts once the event is complete.
+    next_id: Option<String>,
     is_closing: bool,
     has_closing_event: bool,
 }
@@ -295,6 +297,7 @@ impl Parser {
             format,
             buffer: Vec::new(),
             cursor: None,
+            next_id: None,
             is_closing: false,
             has_closing_event: false,
         }
@@ -317,7 +320,9 @@ impl Parser {
     /// A line of an event stream.
     fn field(&mut self, line: &str) -> anyhow::Result<Option<Received>> {
         if let Some(id) = line.strip_prefix("id: ") {
-            self.cursor = Some(id.to_owned());
+            self.next_id = Some(id.to_owned());
+        } else if line.is_empty() {
+            self.cursor = self.next_id.take().or_else(|| self.cursor.take());
         } else if line == "event: closing" {
             self.has_closing_event = true;
         } else if let Some(data) = line.strip_prefix("data: ") {

@@ -41,7 +41,7 @@ async fn read(mut reader: Reader) -> (BTreeSet<u64>, bool) {
                 seqs.insert(delivery.batch.seq);
                 delivery.ack.into_iter().for_each(bus::Ack::ack);
             }
-            ReaderItem::Interrupted { .. } => is_interrupted = true,
+            ReaderItem::Interrupted { .. } | ReaderItem::HistoryCut { .. } => is_interrupted = true,
             ReaderItem::CaughtUp => {}
             ReaderItem::Unreadable(unreadable) => panic!("{unreadable}"),
         }

@@ -33,6 +33,12 @@ pub(crate) enum DeliveryError {
     /// The receiver closed the connection.
     #[error("the receiver closed the connection")]
     Closed,
+    /// The receiver closed the connection this long after the last write.
+    #[error("the receiver closed the connection")]
+    ClosedAfter(Duration),
+    /// The receiver did not close a half-closed connection in order.
+    #[error("the receiver did not confirm the lines: it broke the connection, or did not close it")]
+    Unconfirmed,
     /// The response is not valid HTTP, or the request cannot be sent.
     #[error("HTTP error: {0}")]
     Http(String),
@@ -58,6 +64,14 @@ impl DeliveryError {
     /// Whether TLS failed: Heroku's code L14.
     pub(crate) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// Whether a connection that was open ended before everything on it was confirmed.
+    pub(crate) fn is_close(&self) -> bool {
+        matches!(
+            self,
+            Self::Closed | Self::ClosedAfter(_) | Self::Unconfirmed | Self::Io(_)
+        )
     }
 
     /// The pause that the receiver requests.

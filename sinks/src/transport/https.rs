@@ -145,6 +145,7 @@ impl FrameSender {
             match response {
                 Response::Accepted(_) => {
                     stats.add_delivered(frame.rendered.lines);
+                    stats.set_accepted();
                     reader.confirm(frame.items);
                 }
                 Response::TooLarge if frame.rendered.messages > 1 => {
@@ -158,6 +159,7 @@ impl FrameSender {
                         413
                     };
                     let lines = frame.rendered.lines;
+                    stats.set_refusing(&format!("the receiver responded with HTTP {status}"));
                     stats.add_gap(GapLabel::Rejected, lines);
                     reader.confirm(frame.items);
                     on_rejection(Rejection { lines, status });

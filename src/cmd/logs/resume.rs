@@ -1,17 +1,26 @@
 //! The position of the client in the log: the last cursor, and the lines printed since.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-use bus::{cursor::Cursor, reassembly::Ranges};
+use bus::reassembly::Ranges;
+use system::clock::{self, Instant};
 
 use super::printer::Line;
 
-/// Resumes a stream without repeating lines. The server sends a cursor about once a second; after a
-/// reconnect, lines after the last cursor arrive again.
+/// How long printed lines are recorded at least: longer than a replica that continues at a cursor
+/// may repeat.
+const RECORDED: Duration = Duration::from_secs(5 * 60);
+
+/// Resumes a stream without repeating lines: after a reconnect, lines after the last cursor arrive
+/// again, and with a coarse cursor also earlier ones.
 #[derive(Default)]
 pub(super) struct ResumePosition {
     cursor: Option<String>,
     printed: HashMap<String, Ranges>,
+    /// Lines printed before `printed` was begun.
+    printed_before: HashMap<String, Ranges>,
+    /// When `printed` was begun.
+    begun: Option<Instant>,
 }
 
 impl ResumePosition {
@@ -36,6 +45,10 @@ impl ResumePosition {
             self.printed.insert(stream.to_owned(), Ranges::default());
         }
         let seqs = seq..seq.saturating_add(1);
+        let before = self.printed_before.get(stream);
+        if before.is_some_and(|printed| printed.covers(&seqs)) {
+            return false;
+        }
         match self.printed.get_mut(stream) {
             Some(printed) if !printed.covers(&seqs) => {
                 printed.insert(seqs);
@@ -48,9 +61,10 @@ impl ResumePosition {
     /// Records a cursor from the server.
     pub(super) fn set_cursor(&mut self, cursor: Option<String>) {
         let Some(cursor) = cursor else { return };
-        // A coarse cursor names no streams, so printed lines stay recorded.
-        if Cursor::decode(&cursor).is_ok_and(|cursor| !cursor.coarse) {
-            self.printed.clear();
+        let begun = *self.begun.get_or_insert_with(clock::steady);
+        if clock::since(begun) > RECORDED {
+            self.printed_before = std::mem::take(&mut self.printed);
+            self.begun = None;
         }
         self.cursor = Some(cursor);
     }
@@ -69,22 +83,23 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_arrives_again_behind_a_cursor_is_printed_once() {
+    fn a_line_that_arrives_again_is_printed_once() {
         let mut position = ResumePosition::default();
         assert!(position.insert(&line(1)) && position.insert(&line(2)) && !position.insert(&line(1)));
         assert!(position.may_have_gap());
-        let mut cursor = Cursor {
-            coarse: true,
-            ..Cursor::default()
-        };
-        position.set_cursor(Some(cursor.encode()));
-        assert!(!position.insert(&line(2)), "a coarse cursor covers no line");
-        cursor.coarse = false;
-        position.set_cursor(Some(cursor.encode()));
+        position.set_cursor(Some("c".to_owned()));
         assert!(
-            position.insert(&line(2)),
-            "an exact cursor covers all lines: the server repeats none"
+            !position.insert(&line(2)),
+            "a replica may repeat lines before its cursor"
         );
-        assert!(!position.may_have_gap() && position.cursor() == Some(cursor.encode().as_str()));
+        assert!(!position.may_have_gap() && position.cursor() == Some("c"));
+        let long_ago = clock::steady().checked_sub(RECORDED * 2);
+        let Some(long_ago) = long_ago else { return };
+        for seq in [3, 4] {
+            position.begun = Some(long_ago);
+            position.set_cursor(Some("d".to_owned()));
+            assert!(position.insert(&line(seq)) && !position.insert(&line(seq - 1)), "{seq}");
+        }
+        assert!(position.insert(&line(1)), "forgotten");
     }
 }

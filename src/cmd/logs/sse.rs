@@ -19,6 +19,8 @@ pub(super) struct Event {
     pub(super) data: Option<String>,
     /// Whether the server ends the stream.
     pub(super) closing: bool,
+    /// Whether the event carries nothing but the cursor.
+    is_cursor: bool,
 }
 
 impl EventDecoder {
@@ -32,9 +34,13 @@ impl EventDecoder {
             match line.split_once(": ") {
                 Some(("id", id)) => self.partial.id = Some(id.to_owned()),
                 Some(("data", data)) => self.partial.data = Some(data.to_owned()),
-                Some(("event", name)) => self.partial.closing = name == "closing",
+                Some(("event", name)) => {
+                    self.partial.closing = name == "closing";
+                    self.partial.is_cursor = name == "cursor";
+                }
                 _ if line.is_empty() => {
-                    let event = std::mem::take(&mut self.partial);
+                    let mut event = std::mem::take(&mut self.partial);
+                    event.data = event.data.filter(|_| !event.is_cursor);
                     self.complete.extend((event != Event::default()).then_some(event));
                 }
                 // Comments and unknown fields are ignored, as the specification requires.
@@ -56,7 +62,8 @@ mod tests {
 
     #[test]
     fn events_are_complete_wherever_their_bytes_are_cut() {
-        let sent = b":\n\nid: abc\n\ndata: {\"a\": 1}\n\nid: def\nevent: closing\ndata: {}\n\n";
+        let sent =
+            b":\n\nid: abc\nevent: cursor\ndata: {}\n\ndata: {\"a\": 1}\n\nid: def\nevent: closing\ndata: {}\n\n";
         for size in 1..sent.len() {
             let mut decoder = EventDecoder::default();
             let mut events = Vec::new();
@@ -65,7 +72,7 @@ mod tests {
                 events.extend(std::iter::from_fn(|| decoder.next()));
             }
             assert_eq!(events.len(), 3);
-            assert_eq!(events[0].id.as_deref(), Some("abc"));
+            assert_eq!((events[0].id.as_deref(), &events[0].data), (Some("abc"), &None));
             assert_eq!(events[1].data.as_deref(), Some("{\"a\": 1}"));
             assert_eq!((events[2].id.as_deref(), events[2].closing), (Some("def"), true));
         }

@@ -1,7 +1,7 @@
 //! `text/event-stream`: one JSON object per event. IDs are cursors, with which browsers resume.
 //!
-//! *Source*: WHATWG HTML, "Server-sent events". An `id` without `data` sets the next
-//! `Last-Event-ID` and dispatches no event.
+//! *Source*: WHATWG HTML, "Server-sent events". Many clients ignore an `id` without `data`, so each
+//! `id` belongs to an event with data: the last line of a write, or an event of its own.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -18,13 +18,25 @@ pub(super) fn write(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
     out.put_slice(b"\n\n");
 }
 
-/// Returns the field that sets the cursor.
+/// Start of the ID of an answer that is complete. A browser reconnects with it, and the server
+/// responds with 204, so that the browser stops.
+pub(crate) const FINISHED: &str = "f.";
+
+/// The ID of an answer that is complete.
+pub(crate) const FINISHED_ID: &str = "f.1";
+
+/// Returns the end of an event that sets the cursor. It replaces the last newline of the event.
 pub(crate) fn id(cursor: &str) -> Bytes {
     format!("id: {cursor}\n\n").into()
 }
 
+/// Returns an event that carries nothing but the cursor.
+pub(crate) fn cursor(cursor: &str) -> Bytes {
+    format!("event: cursor\ndata: {{}}\nid: {cursor}\n\n").into()
+}
+
 /// Returns the last event of a response that the server ends. Browsers reconnect with its ID.
-pub(crate) fn closing(cursor: Option<&str>) -> Bytes {
-    let id = cursor.map(|cursor| format!("id: {cursor}\n")).unwrap_or_default();
+pub(crate) fn closing(id: Option<&str>) -> Bytes {
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     format!("{id}event: closing\ndata: {{}}\n\n").into()
 }

@@ -15,13 +15,17 @@ struct Inner {
     plain: Bytes,
     block: OnceLock<Block>,
     message: OnceLock<(Arc<EncodedCursor>, Utf8Bytes)>,
+    /// The same without its last byte.
+    unterminated: OnceLock<Rendered>,
 }
 
 /// A cursor encoded once for all tails at the same position.
 pub(crate) struct EncodedCursor {
     pub(crate) text: String,
-    /// The cursor as the `id:` field of an event stream.
+    /// The cursor as the `id:` field that ends an event of an event stream.
     pub(crate) sse_id: Rendered,
+    /// The cursor as an event of its own.
+    pub(crate) sse_event: Rendered,
 }
 
 impl Rendered {
@@ -33,6 +37,13 @@ impl Rendered {
     /// Returns the bytes as a block of a gzip member.
     pub(crate) fn block(&self) -> &Block {
         self.0.block.get_or_init(|| Block::new(&self.0.plain))
+    }
+
+    /// Returns the bytes without the last one: an event that is still to be ended by its ID.
+    pub(crate) fn unterminated(&self) -> &Rendered {
+        let plain = &self.0.plain;
+        let end = plain.len().saturating_sub(1);
+        self.0.unterminated.get_or_init(|| Self::from(plain.slice(..end)))
     }
 
     /// Returns the WebSocket message of these bytes and this cursor. The message built first is
@@ -53,6 +64,7 @@ impl From<Bytes> for Rendered {
             plain,
             block: OnceLock::new(),
             message: OnceLock::new(),
+            unterminated: OnceLock::new(),
         }))
     }
 }

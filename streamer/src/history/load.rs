@@ -69,7 +69,7 @@ pub(crate) async fn load(hubs: &Hubs, app: &AppName, query: &LogsQuery) -> Resul
         selector: selector(query),
         position: None,
     };
-    history.report_expired_cursor(query, &segment);
+    history.report_expired_cursor(query, &segment, hubs.bus.now().unwrap_or_else(PublishTime::now));
     history.keep_last(query).await;
     Ok(history)
 }
@@ -77,7 +77,9 @@ pub(crate) async fn load(hubs: &Hubs, app: &AppName, query: &LogsQuery) -> Resul
 /// Loads history for a live tail. Each hub reads the bus once at a time.
 ///
 /// If the read fails, a notice takes the place of the history.
-pub(crate) async fn load_for_tail(hubs: &Hubs, hub: &Arc<Hub>, query: &LogsQuery) -> History {
+pub(crate) async fn load_for_tail(hubs: &Hubs, hub: &Arc<Hub>, query: &mut LogsQuery) -> History {
+    query.limit_cursor(hub.ring.now());
+    let query = &*query;
     if query.cursor.is_none() && query.num_lines == 0 {
         return History {
             notices: Vec::new(),
@@ -102,7 +104,7 @@ pub(crate) async fn load_for_tail(hubs: &Hubs, hub: &Arc<Hub>, query: &LogsQuery
             tracing::warn!(app = %hub.app, %error, "history read failed");
             HistorySegment {
                 notices: vec![NoticeLine::now(notice::history_failed())],
-                reached: PublishTime::now(),
+                reached: hub.ring.now(),
                 ..HistorySegment::default()
             }
         }
@@ -117,7 +119,7 @@ pub(crate) async fn load_for_tail(hubs: &Hubs, hub: &Arc<Hub>, query: &LogsQuery
     }
     // If the ring has already evicted this position, the tail gets an L11 notice.
     let contents = hub.ring.since(position);
-    let mut history = from_cached(cached, contents, query);
+    let mut history = from_cached(hub, cached, contents, query);
     history.keep_last(query).await;
     history
 }
@@ -165,7 +167,8 @@ fn published_since(query: &LogsQuery) -> Option<PublishTime> {
 }
 
 fn selector(query: &LogsQuery) -> Selector {
-    Selector::new(query.filter.clone(), query.cursor.as_deref().map(Delivered::from))
+    let resumed = query.cursor.as_deref().map(Delivered::from);
+    Selector::new(query.filter.clone(), resumed, clock::steady() + REPEAT_PERIOD)
 }
 
 /// Loads history from the hub: from its ring, or from its cached history and the ring after it.
@@ -197,25 +200,22 @@ async fn from_hub(hub: &Hub, query: &LogsQuery) -> Option<History> {
     let contents = hub.ring.since(cached.position)?;
     // Reading truncated history again would not return more.
     let enough = cached.segment.complete_from.is_some_and(reaches) || cached.segment.truncated;
-    let mut history = from_cached(cached, Some(contents), query);
+    let mut history = from_cached(hub, cached, Some(contents), query);
     (history.keep_last(query).await || enough).then_some(history)
 }
 
 fn from_ring(contents: Contents, query: &LogsQuery) -> History {
-    let mut selector = selector(query);
-    // The replica that issued the cursor may have been ahead of this one.
-    selector.deduplicate_resumed(clock::steady() + REPEAT_PERIOD);
     History {
         notices: Vec::new(),
         frames: contents.frames,
         read_frames: 0,
-        selector,
+        selector: selector(query),
         position: Some(contents.end),
     }
 }
 
 /// Combines cached history with the ring's contents after it.
-fn from_cached(cached: Arc<CachedHistory>, contents: Option<Contents>, query: &LogsQuery) -> History {
+fn from_cached(hub: &Hub, cached: Arc<CachedHistory>, contents: Option<Contents>, query: &LogsQuery) -> History {
     let mut frames = cached.segment.frames.clone();
     let read_frames = frames.len();
     let mut position = cached.position;
@@ -230,7 +230,7 @@ fn from_cached(cached: Arc<CachedHistory>, contents: Option<Contents>, query: &L
         selector: selector(query),
         position: Some(position),
     };
-    history.report_expired_cursor(query, &cached.segment);
+    history.report_expired_cursor(query, &cached.segment, hub.ring.now());
     let until = cached.created + REPEAT_PERIOD;
     history.selector.deduplicate(cached, until);
     history
@@ -239,12 +239,13 @@ fn from_cached(cached: Arc<CachedHistory>, contents: Option<Contents>, query: &L
 impl History {
     /// Adds a notice if the cursor is older than the history that could be read: an unknown number
     /// of lines between them is lost to this tail.
-    fn report_expired_cursor(&mut self, query: &LogsQuery, segment: &HistorySegment) {
+    fn report_expired_cursor(&mut self, query: &LogsQuery, segment: &HistorySegment, now: PublishTime) {
         let Some(cursor) = &query.cursor else { return };
-        let reached = match segment.complete_from {
-            Some(_) => segment.reached,
-            // The segment was truncated, and its start is unknown.
-            None => PublishTime::now(),
+        let reached = if segment.truncated {
+            // The start of what is left is unknown.
+            now.max(PublishTime(cursor.before.0.saturating_add(1)))
+        } else {
+            segment.reached
         };
         if reached > cursor.before {
             self.notices

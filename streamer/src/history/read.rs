@@ -28,10 +28,13 @@ const LOOKBACKS: [Duration; 3] = [
     Duration::from_secs(2 * 3600),
 ];
 
-/// If sequence numbers are still missing, everything published from this long before the read is
-/// read once more: a subscription can miss what is published while it is created and sought back in
-/// time.
+/// If sequence numbers are still missing, everything that was published since shortly before them
+/// is read again: a subscription can miss what is published while it is created and sought back in
+/// time, and a stream that ends can hold back messages until their ack deadline.
 const REREAD_MARGIN: Duration = Duration::from_secs(10);
+
+/// How often missing sequence numbers are read again before they are declared as a gap.
+const MAX_REREADS: usize = 3;
 
 /// A request for at least this many lines skips the short lookbacks.
 const MANY_LINES: u64 = 100_000;
@@ -76,7 +79,9 @@ pub(crate) async fn read(
     budget: HistoryBudget,
     config: &Config,
 ) -> Result<HistorySegment, BusError> {
-    let now = PublishTime::now();
+    // Before anything was read, this machine's clock stands in. If it is wrong, the first lookbacks
+    // find too little or too much, and the next one decides.
+    let now = bus.now().unwrap_or_else(PublishTime::now);
     let limit = clock::steady() + config.history_timeout;
     let mut best: Option<HistorySegment> = None;
     for start in starts(request, now) {
@@ -127,19 +132,21 @@ impl TimedReassembly {
         }
     }
 
-    fn now(&self) -> Now {
+    fn now(&self, bus: PublishTime) -> Now {
         Now {
             elapsed: clock::since(self.started),
-            bus: PublishTime::now(),
+            bus,
         }
     }
 
     fn push(&mut self, delivery: Delivery) {
-        self.inner.push(delivery, self.now());
+        // While it catches up, nothing depends on the age of a batch.
+        let now = self.now(delivery.published);
+        self.inner.push(delivery, now);
     }
 
-    fn join_all(&mut self) {
-        self.inner.join_all(self.now());
+    fn join_all(&mut self, bus: PublishTime) {
+        self.inner.join_all(self.now(bus));
     }
 }
 
@@ -183,7 +190,6 @@ impl<'a> HistoryReader<'a> {
 
     /// Reads from `start` until the bus has caught up.
     async fn run(&mut self, bus: &dyn Bus, app: &AppName, start: Start, history: Duration) -> Result<(), BusError> {
-        let opened = PublishTime::now();
         let mut reader = bus.follow(app, start).await?;
         self.reached = reader.since();
         self.exhausted = match start {
@@ -199,17 +205,22 @@ impl<'a> HistoryReader<'a> {
             }
             self.push(item, &mut reassembly);
         }
-        let ended = PublishTime::now();
-        reassembly.join_all();
+        // The marker of the engine, if it needs one, has shown the time of the bus.
+        let ended = reader.now();
+        reassembly.join_all(ended);
         self.sort_events(&mut reassembly);
         // Gaps are worth waiting for only in the last lookback.
         let is_last = start == self.request.earliest_start() || self.is_enough();
         if is_last {
             self.wait_for_gaps(&mut reader, &mut reassembly).await?;
         }
-        if is_last && reassembly.inner.has_open_gaps() {
-            tracing::debug!(%app, "history has gaps, reading again");
-            let again = Start::At(opened.earlier_by(REREAD_MARGIN));
+        for _ in 0..MAX_REREADS {
+            let Some(missing_since) = reassembly.inner.missing_since().filter(|_| is_last) else {
+                break;
+            };
+            system::probe!("history: missing lines are read again");
+            tracing::debug!(%app, ?missing_since, "history has gaps, reading again");
+            let again = Start::At(missing_since.earlier_by(REREAD_MARGIN).max(self.reached));
             self.reread(bus.follow(app, again).await?, ended, &mut reassembly)
                 .await?;
         }
@@ -245,7 +256,7 @@ impl<'a> HistoryReader<'a> {
                 ReaderItem::Delivery(delivery) if delivery.published > until => {}
                 ReaderItem::Delivery(_) => self.push(item, reassembly),
                 // Reported by the first read.
-                ReaderItem::Unreadable(_) | ReaderItem::Interrupted { .. } => {}
+                ReaderItem::Unreadable(_) | ReaderItem::Interrupted { .. } | ReaderItem::HistoryCut { .. } => {}
                 ReaderItem::CaughtUp => break,
             }
         }
@@ -256,6 +267,10 @@ impl<'a> HistoryReader<'a> {
         match item {
             ReaderItem::Delivery(delivery) => reassembly.push(delivery),
             ReaderItem::Unreadable(unreadable) => self.notices.push(NoticeLine::now(notice::unreadable(&unreadable))),
+            ReaderItem::HistoryCut { from, to } => {
+                self.trimmed = true;
+                self.notices.push(NoticeLine::now(notice::history_cut(from, to)));
+            }
             ReaderItem::Interrupted { from, to } => {
                 self.reached = self.reached.max(to);
                 self.notices.push(NoticeLine::now(notice::interrupted(from, to)));

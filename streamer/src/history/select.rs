@@ -32,8 +32,10 @@ pub(crate) struct Selector {
     joined: HashSet<StreamKey>,
     /// Lines delivered before the tail resumed from a cursor, and since.
     resumed: Option<Delivered>,
-    /// Live frames created from then on repeat nothing.
+    /// Live frames created from then on repeat nothing of `history`.
     repeats_until: Instant,
+    /// Live frames created from then on repeat nothing that the client had before it resumed.
+    resumed_until: Instant,
     /// Number of lines to skip first.
     skip: u64,
     /// An L11 notice was sent. It covers every stream, so later gaps may be part of it.
@@ -41,13 +43,16 @@ pub(crate) struct Selector {
 }
 
 impl Selector {
-    pub(crate) fn new(filter: Option<Arc<Filter>>, resumed: Option<Delivered>) -> Self {
+    /// Creates the selection. Live frames created before `resumed_until` may repeat what was delivered
+    /// before the tail resumed: the replica that issued the cursor may have been ahead of this one.
+    pub(crate) fn new(filter: Option<Arc<Filter>>, resumed: Option<Delivered>, resumed_until: Instant) -> Self {
         Self {
             filter,
             history: None,
             joined: HashSet::default(),
             resumed,
             repeats_until: clock::steady(),
+            resumed_until,
             skip: 0,
             fell_behind: false,
         }
@@ -56,12 +61,6 @@ impl Selector {
     /// Drops, from live frames created before `until`, the lines of `history`.
     pub(crate) fn deduplicate(&mut self, history: Arc<CachedHistory>, until: Instant) {
         self.history = Some(history);
-        self.repeats_until = until;
-    }
-
-    /// Drops, from live frames created before `until`, the lines that the client received before it
-    /// resumed.
-    pub(crate) fn deduplicate_resumed(&mut self, until: Instant) {
         self.repeats_until = until;
     }
 
@@ -110,6 +109,8 @@ impl Selector {
         if live && frame.created() >= self.repeats_until {
             self.history = None;
             self.joined = HashSet::default();
+        }
+        if live && frame.created() >= self.resumed_until {
             self.resumed = None;
         }
         let everything =
@@ -134,6 +135,7 @@ impl Selector {
     fn render_lines(&mut self, out: &mut BytesMut, frame: &Frame, lines: Lines, live: bool, format: Format) {
         let rest = match &mut self.resumed {
             Some(resumed) => {
+                let declared_before = resumed.next_of(lines.key);
                 let (gap, rest) = resumed.resume_with_lines(&lines);
                 let gap = gap.filter(|_| !self.fell_behind);
                 if let Some(gap) =
@@ -141,16 +143,20 @@ impl Selector {
                 {
                     format.write_notice(out, frame.app(), &gap);
                 }
-                Some(rest)
+                Some((rest, declared_before))
             }
             None => {
                 self.render_gap_after_history(out, frame, &lines, live, format);
                 self.repeated_history(frame, live)
-                    .map(|delivered| delivered.rest_of(&lines))
+                    .map(|delivered| (delivered.rest_of(&lines), delivered.next_of(lines.key)))
             }
         };
+        let (rest, declared_before) = rest.unzip();
         let mut skip = self.skip;
-        for line in self.selected(lines, rest.as_deref()) {
+        for mut line in self.selected(lines, rest.as_deref()) {
+            // Lines that the history or the cursor lacks were declared as a gap there.
+            line.late |= declared_before.is_some_and(|next| line.seq < next);
+
             if skip > 0 {
                 skip -= 1;
             } else {

@@ -22,7 +22,10 @@ use crate::{
 };
 
 /// Minimum time between two cursors in an event stream.
-const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
+const MIN_CURSOR_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Maximum time between an event and the cursor that covers it.
+const MAX_CURSOR_DELAY: Duration = Duration::from_secs(1);
 
 /// Returns whether the client accepts gzip.
 pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
@@ -60,6 +63,7 @@ pub(crate) fn body(
         out: member.iter().map(|_| Bytes::from_static(&gzip::HEADER)).collect(),
         member,
         last_cursor: None,
+        cursor_due: None,
         last_sent: clock::steady(),
         ended: false,
     };
@@ -79,6 +83,8 @@ struct BodyState {
     out: VecDeque<Bytes>,
     /// When an event stream last sent a cursor.
     last_cursor: Option<Instant>,
+    /// When the cursor of events that were sent without one is due.
+    cursor_due: Option<Instant>,
     last_sent: Instant,
     ended: bool,
 }
@@ -94,35 +100,70 @@ impl BodyState {
             }
             let has_heartbeat = self.format == Format::Sse || self.member.is_some();
             let due = has_heartbeat.then(|| tokio::time::sleep_until(self.last_sent + self.heartbeat));
-            let output = tokio::select! {
+            let cursor_due = self.cursor_due.map(tokio::time::sleep_until);
+            let next = tokio::select! {
                 biased;
                 // Pending output is not sent once the permission has ended.
-                () = self.grant.ended() => Some(Output::last(Vec::new(), None)),
-                output = self.tail.next() => Some(output),
-                Some(()) = OptionFuture::from(due) => None,
+                () = self.grant.ended() => Next::Output(Output::last(Vec::new(), None)),
+                output = self.tail.next() => Next::Output(output),
+                Some(()) = OptionFuture::from(cursor_due) => Next::Cursor,
+                Some(()) = OptionFuture::from(due) => Next::Heartbeat,
             };
-            self.last_sent = clock::steady();
-            match output {
-                Some(output) => self.push_output(output),
-                None => self.push_heartbeat(),
+            match next {
+                Next::Output(output) => {
+                    self.last_sent = clock::steady();
+                    self.push_output(output);
+                }
+                Next::Cursor => self.push_cursor(),
+                Next::Heartbeat => {
+                    self.last_sent = clock::steady();
+                    self.push_heartbeat();
+                }
             }
         }
     }
 
     fn push_output(&mut self, output: Output) {
-        output.pieces.iter().for_each(|piece| self.push(piece));
-        if output.ended {
-            return self.push_end(output);
-        }
-        let due = self
+        let may_send = self
             .last_cursor
-            .is_none_or(|last| last + CURSOR_INTERVAL <= self.last_sent);
-        if self.format == Format::Sse
-            && due
-            && let Some(cursor) = output.cursor
-        {
-            self.last_cursor = Some(self.last_sent);
-            self.push(&cursor.sse_id);
+            .is_none_or(|last| last + MIN_CURSOR_INTERVAL <= self.last_sent);
+        let cursor = output.cursor.as_ref();
+        let cursor = cursor.filter(|_| self.format == Format::Sse && may_send && !output.ended);
+        match (cursor, output.pieces.split_last()) {
+            (Some(cursor), Some((last, others))) => {
+                others.iter().for_each(|piece| self.push(piece));
+                self.push(last.unterminated());
+                self.push(&cursor.sse_id);
+                self.record_cursor();
+            }
+            (Some(cursor), None) => {
+                self.push(&cursor.sse_event);
+                self.record_cursor();
+            }
+            (None, _) => output.pieces.iter().for_each(|piece| self.push(piece)),
+        }
+        if output.ended {
+            self.push_end(output);
+        } else if self.format == Format::Sse && cursor.is_none() && self.cursor_due.is_none() {
+            self.cursor_due = Some(self.last_sent + MAX_CURSOR_DELAY);
+        }
+    }
+
+    fn record_cursor(&mut self) {
+        self.last_cursor = Some(clock::steady());
+        self.cursor_due = None;
+    }
+
+    /// Sends the cursor of events that were sent without one, as soon as it is known.
+    fn push_cursor(&mut self) {
+        self.cursor_due = None;
+        match self.tail.cursor() {
+            Some(cursor) => {
+                self.push(&cursor.sse_event);
+                self.record_cursor();
+            }
+            // History is not sent completely, or lines were appended that are about to be sent.
+            None => self.cursor_due = Some(clock::steady() + MAX_CURSOR_DELAY),
         }
     }
 
@@ -130,8 +171,8 @@ impl BodyState {
         if self.format == Format::Sse {
             self.push(&Bytes::from_static(sse::HEARTBEAT).into());
             if let Some(cursor) = self.tail.cursor() {
-                self.last_cursor = Some(self.last_sent);
-                self.push(&cursor.sse_id);
+                self.push(&cursor.sse_event);
+                self.record_cursor();
             }
         } else {
             self.out.push_back(Bytes::from_static(&gzip::HEARTBEAT));
@@ -141,6 +182,7 @@ impl BodyState {
     fn push_end(&mut self, output: Output) {
         let cursor = output.cursor.as_ref().map(|cursor| cursor.text.as_str());
         match (self.format, cursor) {
+            (Format::Sse, None) if output.finished => self.push(&sse::closing(Some(sse::FINISHED_ID)).into()),
             (Format::Sse, cursor) => self.push(&sse::closing(cursor).into()),
             (Format::Ndjson, Some(cursor)) => self.push(&ndjson::closing(cursor).into()),
             _ => {}
@@ -159,6 +201,14 @@ impl BodyState {
             self.out.push_back(bytes);
         }
     }
+}
+
+/// What a body does next.
+enum Next {
+    Output(Output),
+    /// A cursor is due.
+    Cursor,
+    Heartbeat,
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use axum::{
         rejection::QueryRejection,
         ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
     },
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bus::{AppName, Timestamp};
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     error::{ApiError, ErrorBody},
-    format::Format,
+    format::{Format, sse},
     history,
     http::{
         body::{self, accepts_gzip},
@@ -53,7 +53,8 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
 /// - `text/plain` (default): one line each,
 ///   `2026-11-23T07:00:00.123456+00:00 shop[web-7d4b9c-x2x9z]: text`
 /// - `application/x-ndjson`: one JSON object per line
-/// - `text/event-stream`: the same objects as server-sent events; each `id` is a cursor
+/// - `text/event-stream`: the same objects as server-sent events; each `id` is a cursor. The last
+///   event of a burst has an `id`, or an event `cursor` with the `id` follows within a second
 ///
 /// With `Upgrade: websocket`, text messages `{"cursor": …, "lines": […]}` are sent. The body is
 /// chunked, and compressed if `Accept-Encoding` contains `gzip`.
@@ -64,13 +65,14 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
     params(
         AppParam,
         RawLogsQuery,
-        ("last-event-id" = Option<String>, Header, description = "Same as `cursor`; browsers send it when they reconnect. At most 4 KiB.", max_length = 4096),
+        ("last-event-id" = Option<String>, Header, description = "Replaces `cursor`; browsers send it when they reconnect. At most 4 KiB.", max_length = 4096),
     ),
     responses(
         (status = 101, description = "WebSocket with text messages `{\"cursor\": …, \"lines\": […]}`"),
         (status = 200, description = "The lines", content(
             (String = "text/plain"), (String = "application/x-ndjson"), (String = "text/event-stream")
         )),
+        (status = 204, description = "`last-event-id` is that of an answer without `follow` that was complete"),
         (status = 422, description = "A parameter is invalid", body = ErrorBody),
         AccessErrors,
     )
@@ -95,7 +97,10 @@ pub(crate) async fn logs(
     };
     let config = state.hubs.config;
     let last_event_id = client.headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?"));
-    let query = LogsQuery::parse(query, last_event_id, &config)?;
+    if last_event_id.is_some_and(|id| id.starts_with(sse::FINISHED)) {
+        return Ok((HEADERS, StatusCode::NO_CONTENT).into_response());
+    }
+    let mut query = LogsQuery::parse(query, last_event_id, &config)?;
     let upgrade = match upgrade {
         Ok(upgrade) => Some(upgrade),
         Err(rejection) if client.headers.contains_key(header::UPGRADE) => return Ok(rejection.into_response()),
@@ -108,7 +113,7 @@ pub(crate) async fn logs(
     let admitted = state
         .tail_limits
         .admit(&app, client.address, &config, &state.hubs.metrics.tails)?;
-    let tail = open_or_create(&state, app, format, &query).await?;
+    let tail = open_or_create(&state, app, format, &mut query).await?;
     let Some(upgrade) = upgrade else {
         let gzip = accepts_gzip(&client.headers);
         let body = body::body(tail, grant, admitted, format, gzip, config.heartbeat);
@@ -142,7 +147,12 @@ pub(crate) async fn logs(
 
 /// Opens a tail. If the app has no topic yet but authorization implies that it exists, creates the
 /// topic.
-async fn open_or_create(state: &AppState, app: AppName, format: Format, query: &LogsQuery) -> Result<Tail, ApiError> {
+async fn open_or_create(
+    state: &AppState,
+    app: AppName,
+    format: Format,
+    query: &mut LogsQuery,
+) -> Result<Tail, ApiError> {
     match open(state, app.clone(), format, query).await {
         Err(ApiError::UnknownApp) if state.access.implies_existence(&app) => {
             let created = state.hubs.bus.create(&app).await;
@@ -154,7 +164,7 @@ async fn open_or_create(state: &AppState, app: AppName, format: Format, query: &
 }
 
 /// Opens a tail with its history.
-async fn open(state: &AppState, app: AppName, format: Format, query: &LogsQuery) -> Result<Tail, ApiError> {
+async fn open(state: &AppState, app: AppName, format: Format, query: &mut LogsQuery) -> Result<Tail, ApiError> {
     let hubs = &state.hubs;
     let until = query.until().map(live_until);
     if !query.follow || until == Some(None) {

@@ -89,7 +89,7 @@ mod tests {
         };
         for batch in batches {
             merge.push(event(&metadata("web"), batch * 10, &[0; 10], 0), now);
-            ring.extend(merge.release_all());
+            ring.extend(merge.release_all(), None);
         }
     }
 
@@ -99,7 +99,7 @@ mod tests {
             total: 1 << 20,
             fair: 20_000,
         };
-        let ring = Ring::new(PublishTime(0), limits, MemoryBudget::default());
+        let ring = Ring::new(PublishTime(0), true, limits, MemoryBudget::default());
         let position = ring.end();
         (ring, position)
     }

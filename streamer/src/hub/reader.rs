@@ -85,6 +85,7 @@ pub(crate) struct HubReader {
     next_wake: Duration,
     tails: watch::Receiver<usize>,
     started: Instant,
+    /// Publish time of the newest batch received.
     newest: PublishTime,
     backpressure: Backpressure,
     last_forget: Instant,
@@ -110,11 +111,15 @@ pub(crate) async fn open(
         total: config.total_ring_bytes,
         fair: FAIR_BYTES.min(config.ring_bytes),
     };
-    let hub = Arc::new(Hub::new(app, Ring::new(reader.since(), limits, memory)));
+    let hub = Arc::new(Hub::new(
+        app,
+        Ring::new(reader.since(), reader.in_order(), limits, memory),
+    ));
     let task = HubReader {
         hub: Arc::clone(&hub),
         bus,
         reassembly: Reassembly::new(GapTimeouts::for_tail(&reader), reader.since(), config.history),
+        newest: reader.since(),
         reader,
         merge: Merge::new(hub.app.clone()),
         notices: Vec::new(),
@@ -122,7 +127,6 @@ pub(crate) async fn open(
         next_wake: Duration::ZERO,
         tails,
         started: clock::steady(),
-        newest: PublishTime::now(),
         backpressure: Backpressure::new(config.max_lag),
         last_forget: clock::steady(),
         config,
@@ -151,7 +155,7 @@ impl HubReader {
                     Some(Ok(item)) => self.handle(item),
                     Some(Err(error)) => {
                         tracing::warn!(app = %self.hub.app, %error, "subscription failed, reopening");
-                        self.hub.ring.set_disconnected(Some(PublishTime::now().earlier_by(REORDER_WINDOW * 2)));
+                        self.hub.ring.set_disconnected(Some(self.newest.earlier_by(REORDER_WINDOW * 2)));
                         if !self.reopen(&shutdown).await {
                             break;
                         }
@@ -190,7 +194,8 @@ impl HubReader {
         self.merge_events();
         let frames = self.merge.release_all();
         self.enqueue(frames);
-        self.hub.ring.extend(self.pending.drain(..));
+        let settled = self.settled_after(self.pending.len());
+        self.hub.ring.extend(self.pending.drain(..), settled);
     }
 
     /// Appends pending frames to the ring as far as backpressure allows. Returns false while
@@ -204,7 +209,8 @@ impl HubReader {
                 return true;
             }
             let count = self.pending.len().min(APPEND_FRAMES);
-            self.hub.ring.extend(self.pending.drain(..count));
+            let settled = self.settled_after(count);
+            self.hub.ring.extend(self.pending.drain(..count), settled);
         }
     }
 
@@ -257,6 +263,8 @@ impl HubReader {
                 self.reassembly.caught_up(now);
                 self.hub.ring.set_disconnected(None);
             }
+            // A hub begins with new lines.
+            ReaderItem::HistoryCut { .. } => {}
             ReaderItem::Unreadable(unreadable) => {
                 self.metrics.count_gap(Reason::Unreadable, 0);
                 self.add_notice(notice::unreadable(&unreadable));
@@ -287,6 +295,13 @@ impl HubReader {
         }
     }
 
+    /// Returns before which publish time everything is in the ring once these many pending frames
+    /// are. `None` if lines are held elsewhere, or where deliveries are not in order.
+    fn settled_after(&self, frames: usize) -> Option<PublishTime> {
+        let is_held = frames < self.pending.len() || self.merge.deadline().is_some();
+        (self.reader.in_order() && !is_held).then_some(PublishTime(self.newest.0 + 1))
+    }
+
     fn merge_events(&mut self) {
         let now = self.now();
         self.reassembly.declare_due(now);
@@ -310,9 +325,9 @@ impl HubReader {
 
     fn forget(&mut self) {
         self.last_forget = clock::steady();
-        let now = PublishTime::now();
+        let now = self.now().bus;
         self.reassembly.forget(now);
-        self.hub.ring.forget(now);
+        self.hub.ring.forget();
         self.merge
             .forget(bus::Timestamp::from(now.earlier_by(self.config.history)));
         // Cached history is useless once the ring no longer continues it.
@@ -353,9 +368,11 @@ impl HubReader {
     }
 
     fn now(&self) -> Now {
+        let ring = &self.hub.ring;
+        ring.record_time(self.reader.now());
         Now {
             elapsed: clock::since(self.started),
-            bus: PublishTime::now(),
+            bus: ring.now(),
         }
     }
 }

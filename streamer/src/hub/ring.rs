@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use bus::PublishTime;
+use bus::{BusClock, PublishTime};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -33,6 +33,7 @@ pub(crate) struct Ring {
     furthest: AtomicU64,
     limits: RingLimits,
     memory: MemoryBudget,
+    clock: BusClock,
 }
 
 /// Limits of rings in bytes, including cached renderings.
@@ -86,15 +87,16 @@ pub(crate) struct Contents {
 }
 
 impl Ring {
-    /// Creates an empty ring for everything published from `since` on.
-    pub(crate) fn new(since: PublishTime, limits: RingLimits, memory: MemoryBudget) -> Self {
+    /// Creates an empty ring for everything published from `since` on. `in_order`: the bus delivers
+    /// in order of publish times.
+    pub(crate) fn new(since: PublishTime, in_order: bool, limits: RingLimits, memory: MemoryBudget) -> Self {
         let inner = Inner {
             frames: VecDeque::new(),
             first: 0,
             evicted_lines: 0,
             held_lines: 0,
             complete_from: since,
-            positions: Positions::new(since),
+            positions: Positions::new(since, in_order),
             cursor: OnceLock::new(),
         };
         Self {
@@ -103,17 +105,22 @@ impl Ring {
             furthest: AtomicU64::new(0),
             limits,
             memory,
+            clock: BusClock::at(since),
         }
     }
 
-    /// Appends frames and wakes all tails once.
-    pub(crate) fn extend(&self, frames: impl IntoIterator<Item = Frame>) {
+    /// Appends frames and wakes all tails once. `settled`: everything published before this is then
+    /// in the ring.
+    pub(crate) fn extend(&self, frames: impl IntoIterator<Item = Frame>, settled: Option<PublishTime>) {
         let mut inner = self.inner.write();
         for frame in frames {
             frame.charge.count_in(&self.memory);
             inner.positions.insert(&frame);
             inner.held_lines += frame.lines();
             inner.frames.push_back(Arc::new(frame));
+        }
+        if let Some(before) = settled {
+            inner.positions.set_settled(before);
         }
         inner.cursor = OnceLock::new();
         while self.is_over_limit() && inner.frames.len() > 1 {
@@ -206,11 +213,25 @@ impl Ring {
     pub(crate) fn cursor(&self, position: RingPosition) -> Option<Arc<EncodedCursor>> {
         let inner = self.inner.read();
         let encode = || {
-            let text = inner.positions.cursor(PublishTime::now()).encode();
-            let sse_id = sse::id(&text).into();
-            Arc::new(EncodedCursor { text, sse_id })
+            let text = inner.positions.cursor(self.now()).encode();
+            let (sse_id, sse_event) = (sse::id(&text).into(), sse::cursor(&text).into());
+            Arc::new(EncodedCursor {
+                text,
+                sse_id,
+                sse_event,
+            })
         };
         (inner.end() == position).then(|| Arc::clone(inner.cursor.get_or_init(encode)))
+    }
+
+    /// Records a time of the bus.
+    pub(crate) fn record_time(&self, time: PublishTime) {
+        self.clock.record(time);
+    }
+
+    /// Returns the time of the bus.
+    pub(crate) fn now(&self) -> PublishTime {
+        self.clock.now_or_zero()
     }
 
     /// Records that the bus has been disconnected since some time, or is connected again (`None`).
@@ -228,7 +249,8 @@ impl Ring {
     }
 
     /// Drops streams too old for any cursor. Call it periodically.
-    pub(crate) fn forget(&self, now: PublishTime) {
+    pub(crate) fn forget(&self) {
+        let now = self.now();
         let mut inner = self.inner.write();
         inner.positions.forget(now);
         inner.cursor = OnceLock::new();

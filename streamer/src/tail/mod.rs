@@ -82,7 +82,10 @@ impl Tail {
             return output;
         }
         let Some(live) = &mut self.live else {
-            return Output::last(Vec::new(), None);
+            return Output {
+                finished: true,
+                ..Output::last(Vec::new(), None)
+            };
         };
         loop {
             let over = live.is_over();
@@ -92,7 +95,12 @@ impl Tail {
             let report_cursor = !more && live.report_cursor_once();
             if ended || report_cursor || !pieces.is_empty() {
                 let cursor = live.cursor(&self.selector);
-                return Output { pieces, cursor, ended };
+                return Output {
+                    pieces,
+                    cursor,
+                    ended,
+                    finished: false,
+                };
             }
             if more {
                 // Filtered frames took time and selected nothing; let other tasks run.
@@ -136,6 +144,7 @@ impl Tail {
             pieces,
             cursor: None,
             ended,
+            finished: ended,
         })
     }
 }

@@ -12,6 +12,8 @@ pub(crate) struct Output {
     pub(crate) cursor: Option<Arc<EncodedCursor>>,
     /// Nothing follows.
     pub(crate) ended: bool,
+    /// The answer is complete: everything that was asked for was sent.
+    pub(crate) finished: bool,
 }
 
 impl Output {
@@ -20,6 +22,7 @@ impl Output {
             pieces,
             cursor,
             ended: true,
+            finished: false,
         }
     }
 }

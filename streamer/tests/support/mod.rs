@@ -309,7 +309,11 @@ impl Reading {
                 Some(("id", id)) => event.id = Some(id.to_owned()),
                 Some(("event", name)) => event.name = Some(name.to_owned()),
                 Some(("data", data)) => event.data = Some(serde_json::from_str(data).unwrap()),
-                None if line.is_empty() && (event.id.is_some() || event.data.is_some()) => return Some(event),
+                None if line.is_empty() && (event.id.is_some() || event.data.is_some()) => {
+                    // An event that carries nothing but the cursor.
+                    event.data = event.data.filter(|_| event.name.as_deref() != Some("cursor"));
+                    return Some(event);
+                }
                 None if line.is_empty() || line == ":" => {}
                 _ => panic!("not an event stream field: {line:?}"),
             }
