@@ -252,8 +252,8 @@ impl Outbox {
     fn publish_next(&mut self, permit: Option<OwnedSemaphorePermit>) {
         while let Some((entry, on_disk)) = self.pop_oldest() {
             match &entry {
-                OutboxEntry::Start(metadata) => {
-                    self.checkpoint = self.checkpoint.for_new_epoch(metadata);
+                OutboxEntry::Start(metadata, start) => {
+                    self.checkpoint = self.checkpoint.for_new_epoch(metadata, *start);
                     self.save();
                     self.confirm_spooled(on_disk);
                 }
@@ -332,16 +332,22 @@ impl Outbox {
     }
 
     fn confirm(&mut self, publishing: &Publishing) {
-        match publishing.entry {
-            OutboxEntry::Batch(_, end) => self.checkpoint.accepted = end.or(self.checkpoint.accepted),
+        let mut is_settled = false;
+        match &publishing.entry {
+            OutboxEntry::Batch(batch, end) => {
+                self.checkpoint.accepted = end.or(self.checkpoint.accepted);
+                // The last one of the notices at the start of a stream.
+                is_settled = matches!(&batch.content, Content::Gap(gap) if gap.reason == GapReason::MayRepeat);
+            }
             OutboxEntry::Finish(_) => self.checkpoint.ended = true,
-            OutboxEntry::Start(_) => {}
+            OutboxEntry::Start(..) => {}
         }
+        self.checkpoint.doubtful &= !is_settled;
         if !publishing.on_disk {
             self.queued_bytes -= publishing.entry.data().len();
         }
         self.unconfirmed_since = None;
-        if self.checkpoint.ended || publishing.on_disk {
+        if self.checkpoint.ended || publishing.on_disk || is_settled {
             // The checkpoint is written before the entry is removed from the spool.
             self.save();
         }
@@ -398,7 +404,7 @@ impl Outbox {
         system::probe!("publish: the bus rejects a batch");
         let (seq, lines) = match &publishing.entry {
             OutboxEntry::Batch(batch, _) | OutboxEntry::Finish(batch) => (batch.seq, batch.lines()),
-            OutboxEntry::Start(_) => (0, 0),
+            OutboxEntry::Start(..) => (0, 0),
         };
         tracing::error!(stream = self.checkpoint.stream(), seq, lines, %error, "batch rejected, gap recorded");
         match &publishing.entry {
