@@ -142,13 +142,17 @@ pub async fn run(
         );
         spawn_in(&mut topic_gc_task, topic_collector.run());
     }
+    let (progress, spool) = (config.progress.clone(), Arc::clone(&context.spool));
     let mut pods = PodWatch::new(client.clone(), &config);
     let mut supervisor = Supervisor::new(config, client, context, shutdown.clone());
     let mut reconcile = interval(RECONCILE_EVERY);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            _ = reconcile.tick() => supervisor.reconcile(),
+            _ = reconcile.tick() => {
+                supervisor.reconcile();
+                progress.set_disk_failure(checkpoints.failure().or_else(|| spool.failure()));
+            }
             event = pods.next() => supervisor.apply(event),
             () = supervisor.reap() => {}
         }

@@ -77,14 +77,12 @@ pub struct FollowerContext {
     pub shutdown: CancellationToken,
 }
 
-/// Data before the next line that cannot be read.
+/// Data before the next line that cannot be read. New streams start.
 #[derive(Clone, Copy, Debug)]
 enum PendingGap {
-    /// The position where reading stopped is gone: new streams start.
-    PositionGone,
-    /// It may be missing; nothing proves it. The streams continue.
+    /// It may be missing; nothing proves it.
     Suspected,
-    /// A file cannot be read to its end. The streams continue.
+    /// A file cannot be read to its end.
     Unreadable,
 }
 
@@ -243,7 +241,7 @@ impl FileFollower {
                 }
                 self.checkpointer.resumed();
             }
-            (Opened::PositionGone, Some(_)) => self.gap = Some(PendingGap::PositionGone),
+            (Opened::PositionGone, Some(_)) => self.gap = Some(PendingGap::Suspected),
             (_, None) if !is_fresh => {
                 // The lines after the last ones that were read are searched for.
                 for stream in [&mut self.stdout, &mut self.stderr] {
@@ -361,11 +359,8 @@ impl FileFollower {
         self.uses_stderr = true;
         for stream in [&mut self.stderr, &mut self.stdout] {
             match gap {
-                PendingGap::PositionGone if !stream.has_no_lines() => stream.restart_after_absence(next),
-                PendingGap::PositionGone | PendingGap::Suspected => stream.suspect_gap_before_next(next),
-                PendingGap::Unreadable => {
-                    stream.record_gap_before_next(GapReason::Rotated, next.unwrap_or_else(Timestamp::now))
-                }
+                PendingGap::Suspected => stream.suspect_gap_before_next(next),
+                PendingGap::Unreadable => stream.record_gap_before_next(GapReason::Rotated, next),
             }
         }
     }

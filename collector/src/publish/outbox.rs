@@ -61,6 +61,8 @@ pub struct Outbox {
     /// The last attempt failed with a transient error.
     is_retrying: bool,
     no_spill_before: Option<Instant>,
+    /// After a loss of power, the checkpoint says that the bus may have lines of the stream.
+    is_durable: bool,
 }
 
 enum InFlight {
@@ -99,7 +101,9 @@ impl Outbox {
             backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
             is_retrying: false,
             no_spill_before: None,
+            is_durable: false,
         };
+        outbox.is_durable = outbox.checkpoint.last_sent().is_some();
         outbox.start_next();
         outbox
     }
@@ -254,6 +258,7 @@ impl Outbox {
             match &entry {
                 OutboxEntry::Start(metadata, start) => {
                     self.checkpoint = self.checkpoint.for_new_epoch(metadata, *start);
+                    self.is_durable = false;
                     self.save();
                     self.confirm_spooled(on_disk);
                 }
@@ -283,7 +288,14 @@ impl Outbox {
 
     fn publish(&mut self, batch: Batch, entry: OutboxEntry, on_disk: bool, permit: Option<OwnedSemaphorePermit>) {
         let (bus, wait) = (Arc::clone(&self.context.bus), self.context.publish_wait);
+        let has_lines = matches!(&entry, OutboxEntry::Batch(_, Some(_)));
+        let is_first = has_lines && !self.is_durable;
+        self.is_durable |= has_lines;
+        let unsynced = is_first.then(|| self.context.checkpoints.clone());
         let response = async move {
+            if let Some(checkpoints) = unsynced {
+                checkpoints.sync().await;
+            }
             let response = timeout(wait, bus.publish(batch)).await;
             drop(permit);
             response.unwrap_or_else(|_| Err(BusError::Store(io::ErrorKind::TimedOut.into())))
@@ -336,6 +348,7 @@ impl Outbox {
         match &publishing.entry {
             OutboxEntry::Batch(batch, end) => {
                 self.checkpoint.accepted = end.or(self.checkpoint.accepted);
+                self.checkpoint.outdated &= end.is_none();
                 // The last one of the notices at the start of a stream.
                 is_settled = matches!(&batch.content, Content::Gap(gap) if gap.reason == GapReason::MayRepeat);
             }

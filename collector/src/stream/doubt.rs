@@ -47,15 +47,24 @@ impl Stream {
         system::probe!("resume: a doubtful checkpoint");
         let last = self.confirmed.filter(|_| self.is_position_proved);
         let from = self.confirmed.map(|confirmed| confirmed.anchor.timestamp());
-        tracing::warn!(stream = %self.id(), is_proved = last.is_some(), "checkpoint may be outdated, starting a new stream");
+        let from = from.filter(|from| from.0 != i64::MIN);
+        tracing::warn!(stream = %self.id(), is_proved = last.is_some(), "checkpoint not proved, starting a new stream");
         self.doubt = Doubt::None;
+        if last.is_none() {
+            // In a stream of its own: readers show one notice at a position.
+            if !self.has_no_lines() {
+                self.start_epoch(StreamStart {
+                    after: None,
+                    may_repeat: true,
+                });
+            }
+            self.push_suspected_gap(0, from, next);
+            self.push(0, Content::End, None);
+        }
         self.start_epoch(StreamStart {
             after: last,
             may_repeat: true,
         });
-        if !self.is_position_proved {
-            self.push_suspected_gap(0, from, next);
-        }
         // The last notice: once the bus has it, the checkpoint is no longer doubtful.
         let gap = Gap {
             lines: 0,
@@ -66,37 +75,50 @@ impl Stream {
         self.push_gap(0, gap);
     }
 
-    /// Starts a new stream with the next line, whose time is `next`: the log no longer contains the
-    /// resume point, nor anything that was read before.
-    pub fn restart_after_absence(&mut self, next: Option<Timestamp>) {
-        if self.doubt == Doubt::Checkpoint {
+    /// Starts a new stream with the next line, whose time is `next`: lines before it may be missing.
+    ///
+    /// After a loss of power, lines are numbered again from an older checkpoint on. So within a
+    /// stream, no line may be missing whose number is not known.
+    pub fn suspect_gap_before_next(&mut self, next: Option<Timestamp>) {
+        self.flush_all();
+        if self.doubt != Doubt::None {
+            self.is_position_proved = false;
             self.settle_doubt(next);
+        } else if self.has_no_lines() {
+            self.push_suspected_gap(0, None, next);
         } else {
-            self.doubt = Doubt::None;
             self.record_suspected_gap(next);
-            self.push(self.reserved_seq, Content::End, None);
-            self.start_epoch(StreamStart::default());
+            self.restart();
         }
         self.lines.start_response(None, false);
     }
 
-    /// Records that lines may be missing before the next line, whose time is `next`.
-    pub fn suspect_gap_before_next(&mut self, next: Option<Timestamp>) {
+    /// The same for lines that are known to be missing.
+    pub fn record_gap_before_next(&mut self, reason: GapReason, next: Option<Timestamp>) {
         self.flush_all();
-        if self.doubt == Doubt::None {
-            self.record_suspected_gap(next);
-        } else {
-            self.is_position_proved = false;
-            self.settle_doubt(next);
+        let is_doubtful = self.doubt != Doubt::None;
+        self.record_gap(reason, next.unwrap_or_else(Timestamp::now));
+        if !is_doubtful {
+            self.restart();
         }
-        self.next_seq = self.reserved_seq;
         self.lines.start_response(None, false);
+    }
+
+    fn restart(&mut self) {
+        self.push(self.reserved_seq, Content::End, None);
+        self.start_epoch(StreamStart::default());
     }
 
     /// Ends the stream of a log that can no longer be read; nothing proves that it had more lines.
     pub fn end_suspected(&mut self) {
         self.lines.drop_rest();
-        self.suspect_gap_before_next(Some(Timestamp::now()));
+        self.flush_all();
+        if self.doubt == Doubt::None {
+            self.record_suspected_gap(Some(Timestamp::now()));
+        } else {
+            self.is_position_proved = false;
+            self.settle_doubt(Some(Timestamp::now()));
+        }
         self.finish();
     }
 

@@ -130,10 +130,10 @@ impl Stream {
             new_lines: 0,
             mismatch: None,
             expected_lines: ExpectedLines::default(),
-            doubt: if checkpoint.doubtful {
-                Doubt::Checkpoint
-            } else {
-                Doubt::None
+            doubt: match checkpoint {
+                Checkpoint { doubtful: true, .. } => Doubt::Checkpoint,
+                Checkpoint { outdated: true, .. } if confirmed.or(sent).is_some() => Doubt::Position,
+                _ => Doubt::None,
             },
             // What is in the spool was read by a process that knew its position.
             is_position_proved: false,
@@ -151,7 +151,7 @@ impl Stream {
         if let (Some(unseen), None, None) = (checkpoint.unseen, checkpoint.accepted, spool_end.stream) {
             let gap = Gap {
                 lines: 0,
-                reason: if checkpoint.doubtful {
+                reason: if checkpoint.doubtful || checkpoint.outdated {
                     GapReason::Suspected
                 } else {
                     GapReason::Gone

@@ -55,14 +55,6 @@ impl Stream {
         self.mismatch = None;
     }
 
-    /// Records a gap before the next line.
-    pub fn record_gap_before_next(&mut self, reason: GapReason, to: Timestamp) {
-        self.flush_all();
-        self.record_gap(reason, to);
-        self.next_seq = self.reserved_seq;
-        self.lines.start_response(None, false);
-    }
-
     /// Ends the search for the resume point, because the response is complete.
     pub fn end_resume_search(&mut self) {
         let result = self.lines.end_search();
@@ -82,6 +74,7 @@ impl Stream {
 
     /// Continues after the last line read in a log that ends with it.
     pub fn cancel_resume_search(&mut self) {
+        self.prove_position();
         self.lines.start_response(None, false);
     }
 
@@ -164,6 +157,9 @@ impl Stream {
                     );
                 }
                 self.next_seq = seq;
+                if self.doubt == Doubt::Position {
+                    self.doubt = Doubt::None;
+                }
             }
             Some(SearchResult::NotFound { first }) => self.mismatch = Some(Mismatch { first }),
         }

@@ -50,8 +50,11 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 /// The key of the [`boot`] id.
 const BOOT: &[u8] = b"b";
 
-/// The key of the entry that exists while entries may be older than they were.
+/// The key of the entry that exists while entries may be damaged or missing.
 const DOUBT: &[u8] = b"d";
+
+/// The key of the entry that exists until those that may be outdated are marked.
+const OUTDATED: &[u8] = b"o";
 
 /// The entries and the file that holds them.
 pub struct Journal {
@@ -93,22 +96,28 @@ impl Journal {
         let mut recovered = recover(dir)?;
         let (watermark, stored) = Watermark::open(lock)?;
         let (boot, written) = (boot::current(), recovered.entries.get(BOOT));
+        let is_outdated = written.is_some_and(|written| !boot::is_trusted(written, &boot));
         let reason = if recovered.newest == 0 && !is_new {
             // It was removed, or the disk has been full since the first start.
             Some("the checkpoint file is missing")
         } else if recovered.damage.is_some() {
             None
-        } else if matches!(stored, Stored::NextSeq(next_seq) if next_seq > recovered.next_seq) {
-            Some("the checkpoint file is older than it was")
         } else if stored == Stored::Copied {
             Some("the checkpoint directory is a copy of another one")
+        } else if is_outdated {
+            // Nor was the lock file synced.
+            None
+        } else if matches!(stored, Stored::NextSeq(next_seq) if next_seq > recovered.next_seq) {
+            Some("the checkpoint file is older than it was")
         } else if stored == Stored::Nothing && written.is_some() && !is_new {
             Some("the lock file is damaged")
-        } else if written.is_some_and(|written| !boot::is_trusted(written, &boot)) {
-            Some("the machine stopped before checkpoints were synced")
         } else {
             None
         };
+        if is_outdated {
+            tracing::warn!(dir = %dir.display(), "the machine stopped before checkpoints were synced");
+            recovered.entries.insert(OUTDATED.to_vec(), Vec::new());
+        }
         recovered.damage = reason.map(str::to_owned).or(recovered.damage);
         if let Stored::NextSeq(next_seq) = stored {
             recovered.next_seq = recovered.next_seq.max(next_seq);
@@ -173,12 +182,27 @@ impl Journal {
         }
     }
 
-    /// Returns whether entries may be older than they were, or missing.
+    /// Returns whether the last write failed.
+    pub fn is_failing(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Returns whether entries may be older than what they describe.
+    pub fn is_outdated(&self) -> bool {
+        self.entries.contains_key(OUTDATED)
+    }
+
+    /// Every entry that may be outdated is marked.
+    pub fn end_outdated(&mut self) {
+        self.remove(OUTDATED);
+    }
+
+    /// Returns whether entries may be damaged or missing.
     pub fn is_in_doubt(&self) -> bool {
         self.entries.contains_key(DOUBT)
     }
 
-    /// Every entry that may be older than it was is marked.
+    /// Every entry that may be damaged is marked, and no other one can turn up.
     pub fn end_doubt(&mut self) {
         self.remove(DOUBT);
     }

@@ -1,16 +1,17 @@
 //! Checkpoints on the node's disk: what of each stream is on the bus.
 //!
-//! All checkpoints are in memory; each change is appended to a [`journal`] without a sync, and the
-//! journal is synced every few seconds. It survives a killed process. After a loss of power, which
-//! the [`boot`] id shows, checkpoints may be older than what the bus has. The whole state of a node
-//! is some hundred kilobytes, so that a journal suffices where a database would have threads and
-//! files of its own.
+//! All checkpoints are in memory; each change is appended to a [`journal`] without a sync. It survives
+//! a killed process. The journal is synced before the first batch of a stream is published, and every
+//! few seconds. After a loss of power, which the [`boot`] id shows, checkpoints may therefore be older
+//! than what the bus has, but no stream is missing. The whole state of a node is some hundred
+//! kilobytes, so that a journal suffices where a database would have threads and files of its own.
 //!
 //! If the disk refuses a write, the checkpoints stay in memory and are written once it accepts
 //! writes again. A damaged file is kept under another name, what is readable of it is used, and
 //! [`CheckpointStore::open`] returns a [`Damage`], because older checkpoints may have taken the place
 //! of newer ones. The spool is not affected. All checkpoints are then marked as doubtful: their
-//! instances start new streams, which say that lines may be repeated.
+//! instances start new streams, which say that lines may be repeated. Outdated checkpoints go on in
+//! the same stream if the log contains their line: the lines after it get the same numbers again.
 
 mod boot;
 mod directory;
@@ -69,10 +70,13 @@ pub struct Checkpoint {
     /// gap before the first line.
     #[serde(default)]
     pub unseen: Option<UnseenInstances>,
-    /// It may be older than what the bus has: the next line starts a new stream, which says that
-    /// lines may be repeated.
+    /// It may be damaged: the next line starts a new stream, which says that lines may be repeated.
     #[serde(default)]
     pub doubtful: bool,
+    /// It may be older than what the bus has. If its line is found, reading it again yields the same
+    /// lines with the same numbers; otherwise it is doubtful.
+    #[serde(default)]
+    pub outdated: bool,
     /// Positions in earlier streams of the instance at which this one starts. File checkpoints may
     /// still count the lines of those.
     #[serde(default)]
@@ -109,6 +113,8 @@ pub struct CheckpointStore(Arc<Inner>);
 struct Inner {
     /// Keeps the directory locked.
     journal: Mutex<Journal>,
+    /// One sync at a time.
+    syncs: tokio::sync::Mutex<()>,
     /// No collector has used the directory before.
     is_first_start: bool,
 }
@@ -137,6 +143,7 @@ impl Checkpoint {
             expected: false,
             unseen: None,
             doubtful: false,
+            outdated: false,
             continues: Vec::new(),
         }
     }
@@ -213,12 +220,23 @@ impl CheckpointStore {
         let (former, (journal, damage)) = opened.map_err(|error| cannot_open(dir, error.to_string()))?;
         let store = Self(Arc::new(Inner {
             journal: Mutex::new(journal),
+            syncs: tokio::sync::Mutex::default(),
             is_first_start,
         }));
         if store.is_in_doubt() {
-            store.mark_doubtful();
+            store.mark(|checkpoint| checkpoint.doubtful = true);
+        }
+        if store.0.journal.lock().is_outdated() {
+            store.mark(|checkpoint| checkpoint.outdated = true);
+            store.0.journal.lock().end_outdated();
         }
         Ok((store, former.or(damage)))
+    }
+
+    /// Returns why checkpoints cannot be written; `None` if they can.
+    pub fn failure(&self) -> Option<String> {
+        let is_failing = self.0.journal.lock().is_failing();
+        is_failing.then(|| "cannot write checkpoints; see the log for the error".to_owned())
     }
 
     /// Returns whether no collector has used the directory before.
@@ -236,14 +254,11 @@ impl CheckpointStore {
         self.0.journal.lock().end_doubt();
     }
 
-    fn mark_doubtful(&self) {
-        for (key, checkpoint) in self.all() {
-            if !checkpoint.ended && !checkpoint.doubtful {
-                let doubtful = Checkpoint {
-                    doubtful: true,
-                    ..checkpoint
-                };
-                self.save(&key, &doubtful);
+    fn mark(&self, change: impl Fn(&mut Checkpoint)) {
+        for (key, mut checkpoint) in self.all() {
+            if !checkpoint.ended {
+                change(&mut checkpoint);
+                self.save(&key, &checkpoint);
             }
         }
     }
@@ -252,6 +267,8 @@ impl CheckpointStore {
     ///
     /// A failure is handled as that of a write: all checkpoints are written again.
     pub async fn sync(&self) {
+        // A sync that is going on may not cover the newest ones.
+        let _turn = self.0.syncs.lock().await;
         let Some(file) = self.0.journal.lock().unsynced() else {
             return;
         };
