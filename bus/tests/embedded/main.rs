@@ -133,7 +133,7 @@ async fn a_torn_tail_is_truncated_and_accepted_batches_are_kept() {
     let segment = dir.path().join("apps/shop/00000000000000000000.seg");
     let bytes = std::fs::read(&segment).unwrap();
     let record = bytes.len() / 20;
-    for written in [1, 5, record / 2, record - 10, record - 1] {
+    for written in [1, 5, 30, record / 2] {
         std::fs::write(&segment, [&bytes[..], &bytes[..written]].concat()).unwrap();
         let bus = open(dir.path());
         let seqs: Vec<u64> = stored(&bus, &shop(), Start::Oldest)

@@ -77,12 +77,14 @@ pub struct FollowerContext {
     pub shutdown: CancellationToken,
 }
 
-/// Data before the next line that cannot be read. New streams start.
+/// Data before the next line that cannot be read.
 #[derive(Clone, Copy, Debug)]
 enum PendingGap {
-    /// It may be missing; nothing proves it.
+    /// The position where reading stopped is gone: new streams start.
+    PositionGone,
+    /// It may be missing; nothing proves it. The streams continue.
     Suspected,
-    /// A file cannot be read to its end.
+    /// A file cannot be read to its end. The streams continue.
     Unreadable,
 }
 
@@ -241,7 +243,7 @@ impl FileFollower {
                 }
                 self.checkpointer.resumed();
             }
-            (Opened::PositionGone, Some(_)) => self.gap = Some(PendingGap::Suspected),
+            (Opened::PositionGone, Some(_)) => self.gap = Some(PendingGap::PositionGone),
             (_, None) if !is_fresh => {
                 // The lines after the last ones that were read are searched for.
                 for stream in [&mut self.stdout, &mut self.stderr] {
@@ -359,6 +361,7 @@ impl FileFollower {
         self.uses_stderr = true;
         for stream in [&mut self.stderr, &mut self.stdout] {
             match gap {
+                PendingGap::PositionGone => stream.restart_after_absence(next),
                 PendingGap::Suspected => stream.suspect_gap_before_next(next),
                 PendingGap::Unreadable => stream.record_gap_before_next(GapReason::Rotated, next),
             }

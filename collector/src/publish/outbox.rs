@@ -61,7 +61,8 @@ pub struct Outbox {
     /// The last attempt failed with a transient error.
     is_retrying: bool,
     no_spill_before: Option<Instant>,
-    /// After a loss of power, the checkpoint says that the bus may have lines of the stream.
+    /// After a loss of power, the checkpoint says that the bus may have lines of the stream, and
+    /// nothing that has no number is missing after it.
     is_durable: bool,
 }
 
@@ -289,6 +290,10 @@ impl Outbox {
     fn publish(&mut self, batch: Batch, entry: OutboxEntry, on_disk: bool, permit: Option<OwnedSemaphorePermit>) {
         let (bus, wait) = (Arc::clone(&self.context.bus), self.context.publish_wait);
         let has_lines = matches!(&entry, OutboxEntry::Batch(_, Some(_)));
+        if matches!(&batch.content, Content::Gap(gap) if gap.lines == 0) {
+            // Reading the log again from before the gap would number the lines after it otherwise.
+            self.is_durable = false;
+        }
         let is_first = has_lines && !self.is_durable;
         self.is_durable |= has_lines;
         let unsynced = is_first.then(|| self.context.checkpoints.clone());

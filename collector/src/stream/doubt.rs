@@ -50,21 +50,13 @@ impl Stream {
         let from = from.filter(|from| from.0 != i64::MIN);
         tracing::warn!(stream = %self.id(), is_proved = last.is_some(), "checkpoint not proved, starting a new stream");
         self.doubt = Doubt::None;
-        if last.is_none() {
-            // In a stream of its own: readers show one notice at a position.
-            if !self.has_no_lines() {
-                self.start_epoch(StreamStart {
-                    after: None,
-                    may_repeat: true,
-                });
-            }
-            self.push_suspected_gap(0, from, next);
-            self.push(0, Content::End, None);
-        }
         self.start_epoch(StreamStart {
             after: last,
             may_repeat: true,
         });
+        if last.is_none() {
+            self.push_suspected_gap(0, from, next);
+        }
         // The last notice: once the bus has it, the checkpoint is no longer doubtful.
         let gap = Gap {
             lines: 0,
@@ -75,38 +67,42 @@ impl Stream {
         self.push_gap(0, gap);
     }
 
-    /// Starts a new stream with the next line, whose time is `next`: lines before it may be missing.
-    ///
-    /// After a loss of power, lines are numbered again from an older checkpoint on. So within a
-    /// stream, no line may be missing whose number is not known.
-    pub fn suspect_gap_before_next(&mut self, next: Option<Timestamp>) {
-        self.flush_all();
+    /// Starts a new stream with the next line, whose time is `next`: the log no longer contains the
+    /// position where reading stopped.
+    pub fn restart_after_absence(&mut self, next: Option<Timestamp>) {
         if self.doubt != Doubt::None {
-            self.is_position_proved = false;
             self.settle_doubt(next);
         } else if self.has_no_lines() {
             self.push_suspected_gap(0, None, next);
         } else {
             self.record_suspected_gap(next);
-            self.restart();
+            self.push(self.reserved_seq, Content::End, None);
+            self.start_epoch(StreamStart::default());
         }
         self.lines.start_response(None, false);
     }
 
-    /// The same for lines that are known to be missing.
+    /// Records that lines may be missing before the next one, whose time is `next`. The stream
+    /// continues.
+    pub fn suspect_gap_before_next(&mut self, next: Option<Timestamp>) {
+        self.flush_all();
+        if self.doubt == Doubt::None {
+            self.record_suspected_gap(next);
+        } else {
+            self.is_position_proved = false;
+            self.settle_doubt(next);
+        }
+        self.next_seq = self.reserved_seq;
+        self.lines.start_response(None, false);
+    }
+
+    /// Records that lines are missing before the next one, whose time is `next`. The stream
+    /// continues.
     pub fn record_gap_before_next(&mut self, reason: GapReason, next: Option<Timestamp>) {
         self.flush_all();
-        let is_doubtful = self.doubt != Doubt::None;
         self.record_gap(reason, next.unwrap_or_else(Timestamp::now));
-        if !is_doubtful {
-            self.restart();
-        }
+        self.next_seq = self.reserved_seq;
         self.lines.start_response(None, false);
-    }
-
-    fn restart(&mut self) {
-        self.push(self.reserved_seq, Content::End, None);
-        self.start_epoch(StreamStart::default());
     }
 
     /// Ends the stream of a log that can no longer be read; nothing proves that it had more lines.
