@@ -69,6 +69,7 @@ impl Stack {
         let ready = readiness::ready(&bus, Some(kubernetes.clone()), streamer_stop.clone());
         let mut config = args.collect.config(data_dir, args.retention.retention);
         config.metrics = collector::Metrics::register(&mut metrics);
+        let ready = readiness::with_collector(ready, config.progress.clone());
         let (collector_bus, collector_stop) = (Arc::clone(&bus), CancellationToken::new());
         let stop = collector_stop.clone();
         let collector = Service::start("collector", collector_stop, async move {

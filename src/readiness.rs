@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bus::Bus;
+use collector::Progress;
 use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,20 @@ pub(crate) fn ready(bus: &Arc<dyn Bus>, kubernetes: Option<kube::Client>, stoppi
             version
                 .map(drop)
                 .map_err(|error| format!("no answer from the Kubernetes API: {error}"))
+        }
+        .boxed()
+    })
+}
+
+/// Adds to a readiness check that the disk accepts the collector's checkpoints and spool.
+pub(crate) fn with_collector(ready: Ready, progress: Progress) -> Ready {
+    Arc::new(move || {
+        let (ready, failure) = (Arc::clone(&ready), progress.disk_failure());
+        async move {
+            match failure {
+                Some(reason) => Err(reason),
+                None => ready().await,
+            }
         }
         .boxed()
     })

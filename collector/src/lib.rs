@@ -82,6 +82,17 @@ const BURST_SECONDS: u64 = 10;
 /// Directory of the spool inside the checkpoint directory.
 const SPOOL_DIR: &str = "spool";
 
+/// How often checkpoints are synced: after a loss of power, what was read in this time is read again.
+const SYNC_EVERY: Duration = Duration::from_secs(5);
+
+/// Syncs checkpoints until it is dropped.
+async fn sync_checkpoints(checkpoints: CheckpointStore) {
+    loop {
+        tokio::time::sleep(SYNC_EVERY).await;
+        checkpoints.sync().await;
+    }
+}
+
 /// How often missing tasks are started again.
 const RECONCILE_EVERY: Duration = Duration::from_secs(5);
 
@@ -106,7 +117,7 @@ pub async fn run(
     let (checkpoints, damage) = CheckpointStore::open(&config.checkpoint_dir, &metrics)?;
     if let Some(Damage { reason, set_aside }) = damage {
         let set_aside = set_aside.map(|path| path.display().to_string());
-        tracing::warn!(dir = %config.checkpoint_dir.display(), reason, set_aside, "checkpoints lost, lines may be published again");
+        tracing::warn!(dir = %config.checkpoint_dir.display(), reason, set_aside, "checkpoints doubtful, starting new streams");
     }
     let spool = Spool::open(&spool_dir, config.spool_bytes, &checkpoints, metrics.clone())?;
     let (rate_limits, _notice_task) = rate_limits(&config, &bus);
@@ -118,6 +129,9 @@ pub async fn run(
         metrics,
         publish_wait: config.publish_wait,
     };
+    let checkpoints = context.checkpoints.clone();
+    let mut sync_task = JoinSet::new();
+    spawn_in(&mut sync_task, sync_checkpoints(checkpoints.clone()));
     let mut topic_gc_task = JoinSet::new();
     if let Some(topic_gc) = config.topic_gc {
         let topic_collector = TopicCollector::new(
@@ -128,13 +142,17 @@ pub async fn run(
         );
         spawn_in(&mut topic_gc_task, topic_collector.run());
     }
+    let (progress, spool) = (config.progress.clone(), Arc::clone(&context.spool));
     let mut pods = PodWatch::new(client.clone(), &config);
     let mut supervisor = Supervisor::new(config, client, context, shutdown.clone());
     let mut reconcile = interval(RECONCILE_EVERY);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            _ = reconcile.tick() => supervisor.reconcile(),
+            _ = reconcile.tick() => {
+                supervisor.reconcile();
+                progress.set_disk_failure(checkpoints.failure().or_else(|| spool.failure()));
+            }
             event = pods.next() => supervisor.apply(event),
             () = supervisor.reap() => {}
         }
@@ -146,5 +164,6 @@ pub async fn run(
             "shutdown deadline exceeded, unpublished data is kept in the spool or read again"
         );
     }
+    checkpoints.shut_down().await;
     Ok(())
 }

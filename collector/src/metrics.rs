@@ -24,6 +24,7 @@ pub struct Metrics {
     pub(crate) publish_seconds: Histogram,
     pub(crate) publish_retries: Counter,
     pub(crate) checkpoint_write_failures: Counter,
+    pub(crate) spool_write_failures: Counter,
     pub(crate) followed: Gauge,
     pub(crate) polled: Gauge,
     pub(crate) rotation_probes: Counter,
@@ -133,6 +134,7 @@ impl Default for Metrics {
             publish_seconds: Histogram::new(PUBLISH_SECONDS),
             publish_retries: Counter::default(),
             checkpoint_write_failures: Counter::default(),
+            spool_write_failures: Counter::default(),
             followed: Gauge::default(),
             polled: Gauge::default(),
             rotation_probes: Counter::default(),
@@ -181,6 +183,11 @@ impl Metrics {
             "checkpoint_write_failures",
             "Failed attempts to write checkpoints to disk",
             metrics.checkpoint_write_failures.clone(),
+        );
+        registry.register(
+            "spool_write_failures",
+            "Failed attempts to write to the spool",
+            metrics.spool_write_failures.clone(),
         );
         registry.register(
             "followed_containers",

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// The collector's progress. Clones share it.
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 pub struct Progress {
     listed: Arc<watch::Sender<bool>>,
     unrecognized_lines: Arc<AtomicU64>,
+    disk_failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Progress {
@@ -34,6 +36,16 @@ impl Progress {
         self.unrecognized_lines.load(Ordering::Relaxed)
     }
 
+    /// Returns why the disk accepts no checkpoints or no spooled data; `None` if it does. Checked
+    /// every few seconds.
+    pub fn disk_failure(&self) -> Option<String> {
+        self.disk_failure.lock().clone()
+    }
+
+    pub(crate) fn set_disk_failure(&self, reason: Option<String>) {
+        *self.disk_failure.lock() = reason;
+    }
+
     pub(crate) fn add_unrecognized_lines(&self, lines: u64) {
         self.unrecognized_lines.fetch_add(lines, Ordering::Relaxed);
     }
@@ -48,6 +60,7 @@ impl Default for Progress {
         Self {
             listed: Arc::new(watch::Sender::new(false)),
             unrecognized_lines: Arc::default(),
+            disk_failure: Arc::default(),
         }
     }
 }

@@ -86,6 +86,7 @@ pub(crate) async fn run(args: CollectorArgs, shutdown: CancellationToken) -> any
     let ready = readiness::ready(&bus, Some(kubernetes.clone()), collector_stop.clone());
     let mut config = args.collect.config(&args.data_dir, args.retention.retention);
     config.metrics = collector::Metrics::register(&mut metrics);
+    let ready = readiness::with_collector(ready, config.progress.clone());
     let (collector_bus, stop) = (Arc::clone(&bus), collector_stop.clone());
     let collector = Service::start("collector", collector_stop, async move {
         Ok(collector::run(config, kubernetes, collector_bus, stop).await?)

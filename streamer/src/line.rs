@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use bus::{
-    Part, PlatformMessage, PublishTime, StreamMetadata, Timestamp,
+    Gap, Part, PlatformMessage, PublishTime, StreamMetadata, Timestamp,
     cursor::StreamKey,
     notice::{self, Notice},
     reassembly::{Event, EventKind},
@@ -122,6 +122,8 @@ pub(crate) struct GapRange {
     pub(crate) key: StreamKey,
     pub(crate) metadata: Arc<StreamMetadata>,
     pub(crate) seqs: Range<u64>,
+    /// The publisher's record. Several gaps of unknown size can be in front of the same line.
+    pub(crate) record: Option<Gap>,
     /// The lines may still arrive: no collector has recorded them as lost.
     pub(crate) open: bool,
     pub(crate) published: PublishTime,
@@ -156,6 +158,7 @@ impl NoticeLine {
                 key,
                 metadata: Arc::clone(&event.metadata),
                 seqs: event.seq..event.seq + lines,
+                record: gap.cloned(),
                 open: gap.is_none(),
                 published: event.published,
                 from,

@@ -75,6 +75,8 @@ struct Run {
     store: Arc<Store>,
     queue: mpsc::Receiver<Command>,
     pending: Vec<Pending>,
+    /// Why a command of this round failed.
+    failure: Option<String>,
     retention_requested: bool,
     /// Bytes written since the last retention.
     committed_bytes: u64,
@@ -93,6 +95,7 @@ impl Run {
             store,
             queue,
             pending: Vec::new(),
+            failure: None,
             retention_requested: false,
             committed_bytes: 0,
         }
@@ -124,7 +127,9 @@ impl Run {
         match command {
             Command::Publish { batch, done } => return self.gather(batch, done).await,
             Command::Create { app, done } => {
-                answer(done, self.store.open_log(&app).await.map(drop).map_err(BusError::from));
+                let created = self.store.open_log(&app).await.map(drop);
+                self.record(&created);
+                answer(done, created.map_err(BusError::from));
             }
             Command::Remove { app, done } => {
                 self.commit().await;
@@ -139,6 +144,7 @@ impl Run {
         let log = match self.store.open_log(&batch.metadata.app).await {
             Ok(log) => log,
             Err(error) => {
+                self.failure = Some(error.to_string());
                 answer(done, Err(error.into()));
                 return 0;
             }
@@ -165,24 +171,40 @@ impl Run {
         bytes
     }
 
+    fn record<T>(&mut self, result: &io::Result<T>) {
+        if let Err(error) = result {
+            self.failure = Some(error.to_string());
+        }
+    }
+
     /// Writes and syncs the gathered batches app by app, then wakes readers and publishers.
     async fn commit(&mut self) {
+        let is_empty = self.pending.is_empty();
+        self.write_pending().await;
+        match self.failure.take() {
+            Some(reason) => self.store.set_failure(Some(reason)),
+            None if !is_empty => self.store.set_failure(None),
+            None => {}
+        }
+    }
+
+    async fn write_pending(&mut self) {
         let mut written = Vec::with_capacity(self.pending.len());
         for pending in self.pending.drain(..) {
             let batches: Vec<_> = pending.batches.iter().map(|(key, batch)| (*key, batch)).collect();
             match pending.log.append(&batches).await {
                 Ok(segment) => written.push((pending, segment)),
-                Err(error) => pending.fail(&error.to_string()),
+                Err(error) => {
+                    self.failure = Some(error.to_string());
+                    pending.fail(&error.to_string());
+                }
             }
         }
         for (pending, segment) in written {
             match task::io(|| segment.sync()).await {
-                Ok(()) => {
-                    self.store.set_failure(None);
-                    pending.complete();
-                }
+                Ok(()) => pending.complete(),
                 Err(error) => {
-                    self.store.set_failure(Some(error.to_string()));
+                    self.failure = Some(error.to_string());
                     task::io(|| pending.log.abandon(&segment)).await;
                     pending.fail(&error.to_string());
                 }
@@ -194,6 +216,12 @@ impl Run {
         let has_grown = self.committed_bytes > self.store.settings.retention_bytes / RETENTION_FRACTION;
         if !has_grown && !self.retention_requested {
             return;
+        }
+        if self.retention_requested && self.store.failure().is_some() {
+            let store = Arc::clone(&self.store);
+            // Nothing may be published for a while.
+            let probed = task::io(|| store.probe()).await;
+            self.store.set_failure(probed.err().map(|error| error.to_string()));
         }
         self.retention_requested = false;
         self.committed_bytes = 0;

@@ -106,7 +106,10 @@ impl Follower {
             let read = move || log.read(from, newest, READ_BYTES);
             task::blocking(read).await.map_err(|_| BusError::Closed)??
         };
-        // Empty if retention evicted the batches after the floor was checked.
+        if self.log.floor() > from {
+            // Retention overtook the read, which may have skipped batches: they are reported first.
+            return Ok(());
+        }
         self.next = found.last().map_or(newest, |(key, _)| *key) + 1;
         self.buffer = found.into_iter().map(|(_, item)| item).collect();
         Ok(())

@@ -1,7 +1,7 @@
 //! One app's topic: its segments, and its newest batches in memory.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -15,7 +15,7 @@ use system::{files, task};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{record, segment::Segment};
+use super::{manifest, newest::Newest, record, segment::Segment};
 use crate::{AppName, Batch, PublishTime, ReaderItem, batch::Delivery};
 
 /// Size from which on a segment is closed; retention deletes whole segments.
@@ -35,6 +35,7 @@ pub(super) struct Log {
     recent: Mutex<Recent>,
     /// Key of the newest synced batch; 0 before the first.
     pub(super) newest: watch::Sender<u64>,
+    stored_newest: Newest,
     /// The highest key that was written, also in vain.
     written: AtomicU64,
     /// Cancelled when the app is removed.
@@ -72,17 +73,27 @@ impl Log {
             // The process crashed between the creation of the directory and of the first segment.
             segments.push(Arc::new(Segment::create(&dir, 0)?));
         }
+        let is_incomplete = mark_lost_segments(&dir, &segments)?;
         let mut newest = 0;
         if let Some(open) = segments.last() {
             open.recover()?;
             newest = open.last()?.max(open.first.saturating_sub(1));
+            if let Some(stored) = Newest::open(&dir).1.filter(|stored| *stored > newest) {
+                open.append_lost(stored)?;
+                newest = stored;
+            }
         }
-        Ok(Self::new(app, dir, segments.into(), newest))
+        let log = Self::new(app, dir, segments.into(), newest);
+        if is_incomplete {
+            log.write_manifest(0)?;
+        }
+        Ok(log)
     }
 
     fn new(app: AppName, dir: PathBuf, segments: VecDeque<Arc<Segment>>, newest: u64) -> Self {
         Self {
             app,
+            stored_newest: Newest::open(&dir).0,
             dir,
             segments: RwLock::new(segments),
             recent: Mutex::new(Recent {
@@ -141,7 +152,22 @@ impl Log {
         let segment = Arc::new(task::io(|| Segment::create(&self.dir, first)).await?);
         task::io(|| files::sync_dir(&self.dir)).await?;
         self.segments.write().push_back(Arc::clone(&segment));
+        if let Err(error) = task::io(|| self.write_manifest(0)).await {
+            // A list without the newest closed segment detects less.
+            tracing::debug!(app = %self.app, %error, "list of segments not written");
+        }
         Ok(segment)
+    }
+
+    /// Lists the closed segments, without those of the lowest `evicted` ones.
+    fn write_manifest(&self, evicted: usize) -> io::Result<()> {
+        let closed: BTreeMap<_, _> = {
+            let segments = self.segments.read();
+            let closed = segments.len().saturating_sub(1);
+            let listed = segments.iter().take(closed).skip(evicted);
+            listed.map(|segment| (segment.first, segment.len())).collect()
+        };
+        manifest::write_segments(&self.dir, &closed)
     }
 
     /// Publishes synced batches to the readers.
@@ -159,6 +185,7 @@ impl Log {
             recent.extend(batches);
         }
         drop(recent);
+        self.stored_newest.store(newest);
         self.newest.send_replace(newest);
     }
 
@@ -211,6 +238,8 @@ impl Log {
             let next = *self.newest.borrow() + 1;
             self.add_segment(next).await?;
         }
+        // Before the segment is deleted, which would be missing otherwise.
+        task::io(|| self.write_manifest(1)).await?;
         let Some(oldest) = self.segments.write().pop_front() else {
             return Ok(0);
         };
@@ -246,6 +275,26 @@ impl Log {
         self.dir.join(format!("{hex}.{SUBSCRIPTION_EXTENSION}"))
     }
 
+    /// Returns whether a subscription exists, even if its file is missing.
+    pub(super) fn knows_subscription(&self, path: &Path) -> bool {
+        file_name(path).is_some_and(|name| manifest::read_subscriptions(&self.dir).contains(&name))
+    }
+
+    /// Records that a subscription exists, or that it does not.
+    pub(super) fn list_subscription(&self, path: &Path, exists: bool) -> io::Result<()> {
+        let Some(name) = file_name(path) else { return Ok(()) };
+        let mut names = manifest::read_subscriptions(&self.dir);
+        let is_changed = if exists {
+            names.insert(name)
+        } else {
+            names.remove(&name)
+        };
+        if is_changed {
+            manifest::write_subscriptions(&self.dir, &names)?;
+        }
+        Ok(())
+    }
+
     /// Returns whether the app has a durable subscription.
     pub(super) fn has_subscriptions(&self) -> io::Result<bool> {
         let is_subscription = |name: &str| {
@@ -259,6 +308,28 @@ impl Log {
     pub(super) fn sync_dir(&self) -> io::Result<()> {
         files::sync_dir(&self.dir)
     }
+}
+
+fn file_name(path: &Path) -> Option<String> {
+    Some(path.file_name()?.to_str()?.to_owned())
+}
+
+/// Records in the segments that remain what closed ones have lost. Returns whether it was anything.
+fn mark_lost_segments(dir: &Path, segments: &[Arc<Segment>]) -> io::Result<bool> {
+    let mut is_incomplete = false;
+    for (first, len) in manifest::read_segments(dir) {
+        let after = segments.partition_point(|segment| segment.first <= first);
+        let (Some(last_before), Some(next)) = (after.checked_sub(1).map(|at| &segments[at]), segments.get(after))
+        else {
+            // The oldest ones: readers skip them as evicted. Or the newest: see `Newest`.
+            continue;
+        };
+        if last_before.first < first || last_before.len() < len {
+            last_before.append_lost(next.first - 1)?;
+            is_incomplete = true;
+        }
+    }
+    Ok(is_incomplete)
 }
 
 impl Recent {

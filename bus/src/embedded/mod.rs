@@ -3,7 +3,8 @@
 //! *Accepted* means synced: a batch is in its app's newest segment and `fdatasync` has returned.
 //! One thread commits for all publishers, so that batches that arrive during a sync share the next
 //! one. Each app has a directory of segments, whose records carry checksums. A crashed process
-//! loses no accepted batch; a torn tail is truncated when the store is opened. Retention deletes
+//! loses no accepted batch; a torn tail is truncated when the store is opened. If accepted batches
+//! are missing then, a record in their place says so to every reader. Retention deletes
 //! whole segments. The folder depends on the bus trait and the batch format only.
 //!
 //! The segment format is our own: a log-structured store writes every byte twice (journal, then
@@ -13,6 +14,8 @@
 mod commit;
 mod follow;
 mod log;
+mod manifest;
+mod newest;
 mod offset;
 mod record;
 mod retention;

@@ -31,14 +31,19 @@ const SLOT: usize = 30;
 
 impl Offset {
     /// Opens the file and returns the stored offset. A subscription without a file begins at
-    /// `newest`; one with a damaged file at 0, which redelivers batches and skips none. A key above
+    /// `newest`; one with a damaged file, or that had a file (`is_known`), at 0, which redelivers
+    /// batches and skips none. A key above
     /// `newest` belongs to batches that the topic has lost. The file is durable when this returns.
-    pub(super) fn open(path: &Path, reservation: Reservation, newest: u64) -> io::Result<(Self, u64)> {
+    pub(super) fn open(path: &Path, reservation: Reservation, is_known: bool, newest: u64) -> io::Result<(Self, u64)> {
         let stored = match files::read(path) {
             Ok(bytes) => Some(decode(&bytes).unwrap_or_else(|| {
                 tracing::warn!(file = %path.display(), "subscription offset damaged, redelivering all batches");
                 Stored::default()
             })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_known => {
+                tracing::warn!(file = %path.display(), "subscription offset missing, redelivering all batches");
+                Some(Stored::default())
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
@@ -60,9 +65,18 @@ impl Offset {
     /// the new value; after a crash of the machine possibly an older one, and batches acknowledged
     /// since are redelivered.
     pub(super) fn store(&self, acked: u64) -> io::Result<()> {
-        let slot = self.writes.fetch_add(1, Ordering::Relaxed) % 2;
-        self.file.write_at(encode(acked).as_bytes(), slot * SLOT as u64)
+        write_key(&self.file, self.writes.fetch_add(1, Ordering::Relaxed), acked)
     }
+}
+
+/// Writes a key to the slot of the so-many-th write, without a sync.
+pub(super) fn write_key(file: &File, write: u64, key: u64) -> io::Result<()> {
+    file.write_at(encode(key).as_bytes(), write % 2 * SLOT as u64)
+}
+
+/// Returns the highest valid key; `None` if there is none.
+pub(super) fn decode_key(bytes: &[u8]) -> Option<u64> {
+    decode(bytes).map(|stored| stored.acked)
 }
 
 fn encode(acked: u64) -> String {

@@ -21,11 +21,32 @@ pub(super) fn encode_head(key: u64, batch: &Batch) -> Vec<u8> {
     let mut head = Vec::with_capacity(512);
     head.put_slice(&[0; HEADER]);
     for (name, value) in batch.attributes() {
-        head.put_u16(u16::try_from(name.len()).unwrap_or(u16::MAX));
-        head.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
-        head.put_slice(name.as_bytes());
-        head.put_slice(value.as_bytes());
+        put_attribute(&mut head, name, &value);
     }
+    finish_head(&mut head, key, data);
+    head
+}
+
+/// The attribute of a record that stands for lost ones: the lowest key that they can have. Versions
+/// that do not know it report an unreadable message.
+const LOST_FROM: &str = "lost_from";
+
+/// Encodes a record that stands for lost records with keys from `from` to `key`.
+pub(super) fn encode_lost(from: u64, key: u64) -> Vec<u8> {
+    let mut head = vec![0; HEADER];
+    put_attribute(&mut head, LOST_FROM, &from.to_string());
+    finish_head(&mut head, key, &[]);
+    head
+}
+
+fn put_attribute(head: &mut Vec<u8>, name: &str, value: &str) {
+    head.put_u16(u16::try_from(name.len()).unwrap_or(u16::MAX));
+    head.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
+    head.put_slice(name.as_bytes());
+    head.put_slice(value.as_bytes());
+}
+
+fn finish_head(head: &mut [u8], key: u64, data: &[u8]) {
     let attributes = u32::try_from(head.len() - HEADER).unwrap_or(u32::MAX);
     head[4..8].copy_from_slice(&attributes.to_be_bytes());
     head[8..12].copy_from_slice(&u32::try_from(data.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -34,7 +55,6 @@ pub(super) fn encode_head(key: u64, batch: &Batch) -> Vec<u8> {
     sum.update(&head[4..]);
     sum.update(data);
     head[..4].copy_from_slice(&sum.finalize().to_be_bytes());
-    head
 }
 
 /// A decoded header.
@@ -78,6 +98,13 @@ impl Header {
     pub(super) fn decode(&self, record: &Bytes) -> ReaderItem {
         let data = record.slice(HEADER + self.attributes..self.record_len());
         let attributes = split_attributes(&record[HEADER..HEADER + self.attributes]);
+        let lost_from = attributes.as_ref().and_then(|attributes| attributes.get(LOST_FROM));
+        if let Some(from) = lost_from.and_then(|from| from.parse().ok()) {
+            return ReaderItem::Interrupted {
+                from: PublishTime(from),
+                to: PublishTime(self.key + 1),
+            };
+        }
         let batch = match attributes {
             Some(attributes) => Batch::from_message(&attributes, data),
             None => Err(Unreadable::Version("stored in an unknown format".to_owned())),

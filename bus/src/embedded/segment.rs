@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use system::files::{self, File, OpenOptions};
 
-use super::record::{HEADER, Header};
+use super::record::{self, HEADER, Header};
 use crate::{PublishTime, ReaderItem};
 
 /// Distance between two entries of the index, the maximum that a seek reads in vain.
@@ -175,6 +175,17 @@ impl Segment {
             state.len += (head.len() + data.len()) as u64;
         }
         Ok(())
+    }
+
+    /// Appends a record that stands for lost ones with keys up to `to`, durably.
+    pub(super) fn append_lost(&self, to: u64) -> io::Result<()> {
+        let from = self.last()?.max(self.first.saturating_sub(1)) + 1;
+        if from > to {
+            return Ok(());
+        }
+        tracing::error!(segment = %self.path.display(), from, to, "accepted batches lost, gap recorded");
+        self.append(&[(to, record::encode_lost(from, to), &[])])?;
+        self.sync()
     }
 
     /// Makes the appended records durable.

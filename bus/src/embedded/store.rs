@@ -5,10 +5,12 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
 use system::{
+    clock::{Instant, since, steady},
     collections::HashSet,
     files::{self, File, OpenOptions},
     task,
@@ -22,15 +24,31 @@ use super::{
 };
 use crate::{AppName, BusError};
 
+/// How often a failure that lasts is logged.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// Bytes of a probe: a block, for which a full disk has no room.
+const PROBE_BYTES: usize = 4096;
+
+/// Why batches are rejected.
+#[derive(Default)]
+struct Failure {
+    reason: Option<String>,
+    /// Failures since batches were last accepted.
+    count: u64,
+    logged: Option<Instant>,
+}
+
 /// The store of the embedded bus.
 pub(super) struct Store {
     pub(super) settings: EmbeddedSettings,
     apps: PathBuf,
     logs: RwLock<BTreeMap<AppName, Arc<Log>>>,
     reservations: Arc<Mutex<HashSet<PathBuf>>>,
-    /// Why the last sync failed; `None` if it succeeded. What a failed sync leaves on the disk is
-    /// unknown: its batches are rejected, and later ones go to another segment.
-    failure: Mutex<Option<String>>,
+    /// Why batches are rejected; `None` while they are accepted. What a failed sync leaves on the
+    /// disk is unknown: its batches are rejected, and later ones go to another segment.
+    failure: Mutex<Failure>,
+    dir: PathBuf,
     /// Locked while the store is open.
     _lock: File,
 }
@@ -55,24 +73,48 @@ impl Store {
             logs: RwLock::new(logs),
             reservations: Arc::default(),
             failure: Mutex::default(),
+            dir: dir.to_owned(),
             _lock: lock,
         })
     }
 
-    /// Returns why the last sync failed; `None` if it succeeded.
+    /// Returns why batches are rejected; `None` while they are accepted.
     pub(super) fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
+        self.failure.lock().reason.clone()
     }
 
-    /// Sets why the last sync failed.
+    /// Sets why batches are rejected. A failure that lasts is logged once a minute.
     pub(super) fn set_failure(&self, reason: Option<String>) {
         let mut failure = self.failure.lock();
-        match (&*failure, &reason) {
-            (None, Some(reason)) => tracing::error!(%reason, "sync failed, batches rejected"),
-            (Some(_), None) => tracing::info!("sync succeeded, batches accepted again"),
-            _ => {}
+        match &reason {
+            Some(reason) => {
+                failure.count += 1;
+                let is_due = failure.logged.is_none_or(|logged| since(logged) >= LOG_EVERY);
+                if is_due {
+                    failure.logged = Some(steady());
+                    tracing::error!(%reason, failures = failure.count, dir = %self.dir.display(), "write failed, batches rejected");
+                }
+            }
+            None if failure.reason.is_some() => {
+                tracing::info!(failures = failure.count, "write succeeded, batches accepted again");
+                *failure = Failure {
+                    logged: failure.logged,
+                    ..Failure::default()
+                };
+            }
+            None => {}
         }
-        *failure = reason;
+        failure.reason = reason;
+    }
+
+    /// Writes and syncs a file, to find out whether the disk accepts writes again.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) fn probe(&self) -> io::Result<()> {
+        let path = self.dir.join("probe");
+        files::replace(&path, &[0; PROBE_BYTES])?;
+        files::remove_file(&path)
     }
 
     /// Returns an app's topic, if it exists.
@@ -120,20 +162,24 @@ impl Store {
     }
 
     /// Opens a durable subscription for one reader, at its stored offset, at the topic's end if it
-    /// is new, or at its beginning if the offset is damaged. The offset is durable when this returns.
+    /// is new, or at its beginning if the offset is damaged or missing. The offset is durable when this returns.
     pub(super) fn subscription(&self, log: &Arc<Log>, name: &str) -> Result<Subscription, BusError> {
         let path = log.subscription_path(name);
         let reservation = Reservation::new(&path, &self.reservations);
         let reservation = reservation.ok_or_else(|| BusError::SubscriptionInUse(name.to_owned()))?;
-        let (offset, acked) = Offset::open(&path, reservation, *log.newest.borrow())?;
+        let is_known = log.knows_subscription(&path);
+        let (offset, acked) = Offset::open(&path, reservation, is_known, *log.newest.borrow())?;
         log.sync_dir()?;
+        log.list_subscription(&path, true)?;
         Ok(Subscription::new(Arc::clone(log), offset, acked))
     }
 
     /// Deletes a subscription that is not being read.
     pub(super) fn delete_subscription(&self, app: &AppName, name: &str) -> io::Result<()> {
         let Some(log) = self.log(app) else { return Ok(()) };
-        match files::remove_file(&log.subscription_path(name)) {
+        let path = log.subscription_path(name);
+        log.list_subscription(&path, false)?;
+        match files::remove_file(&path) {
             Ok(()) => log.sync_dir(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),

@@ -146,15 +146,21 @@ impl SubscriptionReader {
             task::io(read).await?
         };
         let found = found.into_iter().next();
+        let is_evicted = log.floor() > from;
         let mut progress = self.subscription.shared.progress.lock();
         let is_redelivery = from < progress.next;
-        let Some((key, item)) = found.filter(|(key, _)| !is_redelivery || *key == from) else {
-            // Retention evicted the batch.
-            progress.unacked.remove(&from);
-            if !is_redelivery {
-                progress.next = newest + 1;
-            }
+        if is_evicted && !is_redelivery {
+            // Retention overtook the read, which may have skipped batches: they are reported first.
             return Ok(None);
+        }
+        let Some((key, item)) = found.filter(|(key, _)| !is_redelivery || *key == from) else {
+            let to = if is_redelivery { from } else { newest };
+            progress.unacked.remove(&from);
+            progress.next = progress.next.max(to + 1);
+            return Ok(Some(ReaderItem::Interrupted {
+                from: PublishTime(from),
+                to: PublishTime(to + 1),
+            }));
         };
         progress.unacked.insert(key);
         progress.next = progress.next.max(key + 1);

@@ -12,6 +12,16 @@ use crate::{
 /// Upper bound for what is read again after a restart, apart from open lines and unconfirmed data.
 const CHECKPOINT_INTERVAL_BYTES: u64 = 1 << 20;
 
+/// Where reading resumes.
+pub struct ResumePosition {
+    /// The position.
+    pub position: FilePosition,
+    /// Lines of standard output after it that were read.
+    pub out_lines: u64,
+    /// Lines of standard error after it that were read.
+    pub err_lines: u64,
+}
+
 /// Holds the next file checkpoint until the bus has all lines before it.
 pub struct FileCheckpointer {
     checkpoints: CheckpointStore,
@@ -33,11 +43,15 @@ impl FileCheckpointer {
         }
     }
 
-    /// Returns the stored checkpoint if both streams can resume from it.
-    pub fn load(&self, out: &Stream, err: &Stream) -> Option<FileCheckpoint> {
-        let file_checkpoint = self.checkpoints.file_checkpoint(out.key());
-        file_checkpoint
-            .filter(|file_checkpoint| continues(&file_checkpoint.out, out) && continues(&file_checkpoint.err, err))
+    /// Returns the stored position if both streams can resume from it, and the numbers of lines that
+    /// they have read after it.
+    pub fn load(&self, out: &Stream, err: &Stream) -> Option<ResumePosition> {
+        let stored = self.checkpoints.file_checkpoint(out.key())?;
+        Some(ResumePosition {
+            out_lines: out.lines_since(&stored.out)?,
+            err_lines: err.lines_since(&stored.err)?,
+            position: stored.position,
+        })
     }
 
     /// Reading resumes where it stopped.
@@ -84,6 +98,11 @@ impl FileCheckpointer {
     /// Stores the proposed checkpoint once the bus has all lines before it.
     pub fn save(&mut self, out: &Stream, err: &Stream) {
         let Some(file_checkpoint) = &self.next else { return };
+        if !file_checkpoint.out.is_of(out.id()) || !file_checkpoint.err.is_of(err.id()) {
+            // A new stream has started since.
+            self.next = None;
+            return self.request_soon();
+        }
         let has = |stream: &Stream, count: &LineCount| {
             let accepted = stream.accepted().filter(|_| count.is_of(stream.id()));
             accepted.is_some_and(|accepted| accepted >= count.seq)
@@ -106,10 +125,4 @@ fn file_checkpoint(position: FilePosition, out: &Stream, err: &Stream) -> FileCh
         out: LineCount::new(out.id(), out.next_unread_seq()),
         err: LineCount::new(err.id(), err.next_unread_seq()),
     }
-}
-
-/// Returns whether a stream can resume from a checkpoint with this line count.
-fn continues(count: &LineCount, stream: &Stream) -> bool {
-    let is_same_stream = count.is_of(stream.id()) || stream.has_no_lines() && count.seq == 0;
-    is_same_stream && stream.next_unread_seq() >= count.seq
 }

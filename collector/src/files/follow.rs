@@ -56,6 +56,8 @@ pub struct FileFollower {
     tail: Option<Tail>,
     assembler: LineAssembler,
     gap: Option<PendingGap>,
+    /// Standard error has a notice, or lines.
+    uses_stderr: bool,
     dir_watch: Option<DirWatch>,
     dir_watcher: DirWatcher,
     checkpointer: FileCheckpointer,
@@ -78,10 +80,12 @@ pub struct FollowerContext {
 /// Data before the next line that cannot be read.
 #[derive(Clone, Copy, Debug)]
 enum PendingGap {
-    /// It was lost while the collector did not run: new streams start.
-    Away,
-    /// The node removed it while the collector ran: the streams continue.
-    Rotated,
+    /// The position where reading stopped is gone: new streams start.
+    PositionGone,
+    /// It may be missing; nothing proves it. The streams continue.
+    Suspected,
+    /// A file cannot be read to its end. The streams continue.
+    Unreadable,
 }
 
 /// Result of waiting for the files.
@@ -109,6 +113,7 @@ impl FileFollower {
             tail: files.dir.map(|dir| Tail::new(dir, files.number)),
             assembler: LineAssembler::default(),
             gap: None,
+            uses_stderr: false,
             dir_watch: None,
             dir_watcher: context.dir_watcher,
             checkpointer: FileCheckpointer::new(context.checkpoints),
@@ -127,7 +132,7 @@ impl FileFollower {
         self.idle_guard = None;
         // Standard output comes last: its checkpoint marks the end of both.
         if !is_over {
-            if !self.stderr.is_empty() {
+            if self.has_stderr() {
                 self.stderr.drain_or_keep().await;
             }
             self.stdout.drain_or_keep().await;
@@ -223,22 +228,37 @@ impl FileFollower {
     /// Opens the files at the checkpoint and resumes the streams there; otherwise opens the oldest
     /// file.
     fn open(&mut self, tail: &mut Tail) -> io::Result<Opened> {
-        let checkpoint = self.checkpointer.load(&self.stdout, &self.stderr);
+        let resume = self.checkpointer.load(&self.stdout, &self.stderr);
         let is_fresh = self.stdout.has_no_lines() && self.stderr.has_no_lines();
-        let position = checkpoint.as_ref().map(|checkpoint| &checkpoint.position);
-        match (tail.open(position, steady())?, &checkpoint) {
-            (Opened::Found, Some(checkpoint)) => {
-                self.stdout.resume_after(checkpoint.out.seq);
-                self.stderr.resume_after(checkpoint.err.seq);
+        let opened = tail.open(resume.as_ref().map(|resume| &resume.position), steady())?;
+        match (&opened, resume) {
+            (Opened::Missing, _) => {}
+            (Opened::Found, Some(resume)) => {
+                for (stream, lines) in [
+                    (&mut self.stdout, resume.out_lines),
+                    (&mut self.stderr, resume.err_lines),
+                ] {
+                    stream.doubt_position();
+                    stream.resume_after(lines);
+                }
                 self.checkpointer.resumed();
-                Ok(Opened::Found)
             }
-            (Opened::Missing, _) => Ok(Opened::Missing),
-            _ => {
-                self.gap = (!is_fresh).then_some(PendingGap::Away);
-                Ok(Opened::Found)
+            (Opened::PositionGone, Some(_)) => self.gap = Some(PendingGap::PositionGone),
+            (_, None) if !is_fresh => {
+                // The lines after the last ones that were read are searched for.
+                for stream in [&mut self.stdout, &mut self.stderr] {
+                    if !stream.has_no_lines() {
+                        stream.doubt_position();
+                        stream.start_response();
+                    }
+                }
+            }
+            (_, None) => {
+                let is_suspected = self.expect_first_line && tail.may_lack_first();
+                self.gap = is_suspected.then_some(PendingGap::Suspected);
             }
         }
+        Ok(opened)
     }
 
     fn watch_dir(&mut self, tail: &Tail) {
@@ -268,14 +288,19 @@ impl FileFollower {
             }
             Ok(ReadOutcome::Next { after_gap }) => {
                 if after_gap {
-                    tracing::warn!(stream = %self.stdout.id(), "gap detected, log files removed before they were read");
-                    self.assembler.close();
-                    self.flush_frames(&mut reading.tail);
-                    self.gap = self.gap.or(Some(PendingGap::Rotated));
+                    tracing::warn!(stream = %self.stdout.id(), "gap suspected, log files may have been removed before they were read");
+                    self.interrupt(PendingGap::Suspected, reading);
                 }
                 // The node may remove the file of the stored checkpoint.
                 self.checkpointer.request_soon();
                 // Opens files beyond the limit of held ones.
+                reading.scan();
+                reading.quiet_since = steady();
+            }
+            Ok(ReadOutcome::Unreadable) => {
+                tracing::warn!(stream = %self.stdout.id(), "gap detected, log file unreadable");
+                self.interrupt(PendingGap::Unreadable, reading);
+                self.checkpointer.request_soon();
                 reading.scan();
                 reading.quiet_since = steady();
             }
@@ -287,6 +312,18 @@ impl FileFollower {
                 tracing::warn!(stream = %self.stdout.id(), %error, "log file read failed");
             }
         }
+    }
+
+    /// Lines before those that are read next are or may be missing.
+    fn interrupt(&mut self, gap: PendingGap, reading: &mut ReadState) {
+        self.assembler.close();
+        self.flush_frames(&mut reading.tail);
+        self.gap = self.gap.or(Some(gap));
+    }
+
+    /// Returns whether the stream of standard error exists.
+    fn has_stderr(&self) -> bool {
+        self.uses_stderr || !self.stderr.is_empty()
     }
 
     /// Passes the frames to the streams, after the gap that precedes them.
@@ -302,9 +339,12 @@ impl FileFollower {
         let bytes = self.assembler.frame(Fd::Out).len() + self.assembler.frame(Fd::Err).len();
         self.checkpointer.record_read(bytes, tail, &self.stdout, &self.stderr);
         for (fd, stream) in [(Fd::Out, &mut self.stdout), (Fd::Err, &mut self.stderr)] {
+            let before = stream.id().clone();
             stream.read(self.assembler.frame(fd));
             if stream.is_mismatched() {
                 stream.record_mismatch();
+            }
+            if *stream.id() != before {
                 self.checkpointer.request_soon();
             }
         }
@@ -316,26 +356,21 @@ impl FileFollower {
         self.assembler.clear();
     }
 
-    /// Records a gap in each stream that has lines, or in one of them.
+    /// Records a gap in both streams: the lines can have been of either output.
     fn record_gap(&mut self, gap: PendingGap, next: Option<Timestamp>) {
-        let only_stdout = self.stderr.is_empty();
-        let affected = [
-            (!only_stdout, &mut self.stderr),
-            (only_stdout || !self.stdout.is_empty(), &mut self.stdout),
-        ];
-        for (_, stream) in affected.into_iter().filter(|(is_affected, _)| *is_affected) {
+        self.uses_stderr = true;
+        for stream in [&mut self.stderr, &mut self.stdout] {
             match gap {
-                PendingGap::Away => stream.restart_after_gap(next),
-                PendingGap::Rotated => {
-                    stream.record_gap_before_next(GapReason::Rotated, next.unwrap_or_else(Timestamp::now))
-                }
+                PendingGap::PositionGone => stream.restart_after_absence(next),
+                PendingGap::Suspected => stream.suspect_gap_before_next(next),
+                PendingGap::Unreadable => stream.record_gap_before_next(GapReason::Rotated, next),
             }
         }
     }
 
     /// Publishes standard error completely; skipped if it has no data. Returns false on shutdown.
     async fn drain_stderr(&mut self) -> bool {
-        self.stderr.is_empty() || self.stderr.drain_until(&self.shutdown).await
+        !self.has_stderr() || self.stderr.drain_until(&self.shutdown).await
     }
 
     /// Ends both streams at the end of the files; an open line counts as the last. Returns false if
@@ -344,11 +379,18 @@ impl FileFollower {
         reading.tail.finish_rest(&mut self.assembler);
         self.assembler.close();
         self.flush_frames(&mut reading.tail);
-        let unread = reading.tail.is_broken().then_some(PendingGap::Rotated);
+        // What a stream has searched for is not in the log.
+        for stream in [&mut self.stdout, &mut self.stderr] {
+            if stream.is_searching() {
+                stream.end_resume_search();
+                stream.record_mismatch();
+            }
+        }
+        let unread = reading.tail.is_broken().then_some(PendingGap::Unreadable);
         if let Some(gap) = self.gap.take().or(unread) {
             self.record_gap(gap, None);
         }
-        if !self.stderr.is_empty() {
+        if self.has_stderr() {
             self.stderr.complete();
         }
         if !self.drain_stderr().await {
@@ -361,16 +403,19 @@ impl FileFollower {
     /// Ends the streams of files that no longer exist. Returns false as [`finish`](Self::finish)
     /// does.
     async fn give_up(&mut self, state: ContainerState) -> bool {
-        if !self.stderr.has_no_lines() {
-            self.stderr.end_unread(true);
-            if !self.stderr.drain_until(&self.shutdown).await {
-                return false;
-            }
-        }
         // Nothing is known to be missing from the first instance of a container that was replaced
         // before it was read.
         let was_never_read = self.stdout.has_no_lines() && state.previous && !self.expect_first_line;
-        self.stdout.end_unread(!was_never_read);
+        if was_never_read {
+            self.stdout.end_unread(false);
+            return true;
+        }
+        self.uses_stderr = true;
+        self.stderr.end_suspected();
+        if !self.stderr.drain_until(&self.shutdown).await {
+            return false;
+        }
+        self.stdout.end_suspected();
         true
     }
 

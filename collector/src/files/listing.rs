@@ -29,8 +29,7 @@ impl ListedFile {
     }
 }
 
-/// Returns the files of the instance with `number` predecessors in the order in which they were
-/// written, or none if the directory does not exist. If a file exists both compressed and plain,
+/// Returns the files of the instance with `number` predecessors in the order of their names, or none if the directory does not exist. If a file exists both compressed and plain,
 /// returns the plain one, which the node removes last.
 ///
 /// # Errors

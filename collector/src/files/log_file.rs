@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use bus::Timestamp;
 use flate2::bufread::MultiGzDecoder;
 use system::files::{File, Metadata, Reader};
 
@@ -114,6 +115,21 @@ impl LogFile {
         matches!(self.source, Source::Gz(_))
     }
 
+    /// Starts over if the file begins with another line than before, because it was truncated and has
+    /// grown since. Returns whether it did.
+    pub fn restart_if_rewritten(&mut self) -> bool {
+        let Source::Plain(_) = &self.source else { return false };
+        let Some(head_hash) = self.head_hash() else {
+            return false;
+        };
+        self.head_hash = None;
+        let is_rewritten = self.head_hash().is_some_and(|now| now != head_hash);
+        if is_rewritten {
+            self.offset = 0;
+        }
+        is_rewritten
+    }
+
     /// Starts over if the file is shorter than what was read of it, and returns whether it did.
     ///
     /// # Errors
@@ -155,6 +171,43 @@ pub fn read_head_hash(path: &Path, is_gz: bool) -> Option<u64> {
     }
     hash_head(&head)
 }
+
+/// Returns the times of the first and the last line of a file, in nanoseconds since 1970; `None` if
+/// it has no line or cannot be read. Blocks while reading the end of a plain file, or all of a
+/// compressed one.
+pub fn read_time_span(path: &Path, is_gz: bool) -> Option<(i64, i64)> {
+    let file = File::open(path).ok()?;
+    let mut end = Vec::new();
+    let mut head = Vec::new();
+    if is_gz {
+        let mut decoder = MultiGzDecoder::new(BufReader::with_capacity(GZ_READ_BYTES, Reader::new(file)));
+        decoder.by_ref().take(END_BYTES).read_to_end(&mut head).ok()?;
+        end.extend_from_slice(&head);
+        let mut chunk = Vec::new();
+        while decoder.by_ref().take(END_BYTES).read_to_end(&mut chunk).ok()? > 0 {
+            end.extend_from_slice(&chunk);
+            let surplus = end.len().saturating_sub(2 * END_BYTES as usize);
+            end.drain(..surplus);
+            chunk.clear();
+        }
+    } else {
+        let len = file.metadata().ok()?.len;
+        for (buffer, at) in [(&mut head, 0), (&mut end, len.saturating_sub(END_BYTES))] {
+            buffer.resize(END_BYTES as usize, 0);
+            let read = file.read_at(buffer, at).ok()?;
+            buffer.truncate(read);
+        }
+    }
+    let time = |line: &[u8]| Timestamp::split_line(line).map(|(time, _)| time.0);
+    let first = time(&head)?;
+    let lines = end.rsplit(|byte| *byte == b'\n');
+    // The end may begin within a line, whose text can look like a time.
+    let last = lines.skip(1).find_map(time).unwrap_or(first);
+    Some((first, last))
+}
+
+/// Bytes at the start and the end of a file that have a line: the runtime splits lines at 16 KiB.
+const END_BYTES: u64 = 64 << 10;
 
 fn hash_head(start: &[u8]) -> Option<u64> {
     let end = match memchr::memchr(b'\n', start) {

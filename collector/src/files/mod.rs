@@ -2,7 +2,8 @@
 //! `/var/log/pods/<namespace>_<pod>_<uid>/<container>/<n>.log`, and feeds them to `stream`; depends
 //! on nothing in `api` or `supervisor`.
 //!
-//! `path` names the files and `listing` finds those of an instance. A `tail` reads them across
+//! `path` names the files, `listing` finds those of an instance, and `order` puts them in the order in
+//! which they were written. A `tail` reads them across
 //! rotations (`log_file` is one of them), woken by a `watch`. `cri` parses their lines and
 //! `assemble` turns them into what the log API would print. `follow` is the task that passes the
 //! result to one stream per output; `reading` schedules its work, and the `checkpointer` decides
@@ -14,6 +15,7 @@ pub mod cri;
 mod follow;
 mod listing;
 mod log_file;
+mod order;
 mod path;
 mod read_files;
 mod reading;

@@ -12,6 +12,7 @@ use super::{
     assemble::LineAssembler,
     listing::{ListedFile, list},
     log_file::{FileId, LogFile},
+    order::{OrderedFile, order},
     path::Name,
     read_files::ReadFiles,
 };
@@ -50,6 +51,8 @@ pub struct Tail {
     buffer: Vec<u8>,
     /// Bytes at the start of the buffer that are an incomplete line.
     rest: usize,
+    /// Everything was read; since then the file may have been truncated and have grown.
+    was_idle: bool,
 }
 
 struct HeldFile {
@@ -86,9 +89,11 @@ pub enum ReadOutcome {
     WaitingForClose(Instant),
     /// Reading continues with the next file, or with a truncated file from its start.
     Next {
-        /// Data before it may be lost.
+        /// Lines before it may be missing.
         after_gap: bool,
     },
+    /// The rest of a file cannot be read; reading continues with the next one.
+    Unreadable,
     /// Everything was read.
     Idle,
 }
@@ -103,6 +108,7 @@ impl Tail {
             read: ReadFiles::default(),
             buffer: Vec::new(),
             rest: 0,
+            was_idle: false,
         }
     }
 
@@ -132,11 +138,12 @@ impl Tail {
             }
             let found = from.and_then(|position| find_position(&listed, position).map(|at| (at, position)));
             self.read = ReadFiles::default();
-            let unread = match found {
-                Some((at, position)) => self.unread_from(&listed, at, position),
-                None => listed,
+            let unread = match (found, from) {
+                (Some((at, position)), _) => self.unread_from(&listed, at, position),
+                (None, Some(position)) => self.not_read_before(listed, position),
+                (None, None) => order(listed, None),
             };
-            if !self.hold(&unread, false, now)? {
+            if !self.hold(&unread, now)? {
                 continue;
             }
             let Some((_, position)) = found else {
@@ -149,18 +156,25 @@ impl Tail {
             let front = self.files.front_mut().map(|held| &mut held.file);
             return match front.map(|file| file.skip_to(position.offset)) {
                 Some(Ok(())) => Ok(Opened::Found),
-                // A file with the same first line that is shorter: the position is lost.
-                _ => self.reopen(now),
+                // The file was truncated: the rest of it was not read.
+                _ => self.reopen(position, now),
             };
         }
         Ok(Opened::Missing)
     }
 
-    fn reopen(&mut self, now: Instant) -> io::Result<Opened> {
-        Ok(match self.open(None, now)? {
-            Opened::Found => Opened::PositionGone,
-            other => other,
-        })
+    fn reopen(&mut self, position: &FilePosition, now: Instant) -> io::Result<Opened> {
+        let gone = FilePosition {
+            head_hash: !position.head_hash,
+            ..position.clone()
+        };
+        self.open(Some(&gone), now)
+    }
+
+    /// Returns whether older files may have been removed before the oldest one was opened.
+    pub fn may_lack_first(&self) -> bool {
+        let oldest = self.files.front();
+        oldest.is_some_and(|held| held.file.name != Name::Current)
     }
 
     /// Opens new files and returns whether there are any.
@@ -184,8 +198,16 @@ impl Tail {
                 return Ok(false);
             }
             let new_files: Vec<_> = listed.iter().filter(|entry| self.is_new(entry)).cloned().collect();
+            let newest = newest_index.map(|index| listed[index].clone());
+            // Without a rotated file among the new ones, the newest held one was removed by hand: the
+            // kubelet removes a file only when it rotates the next one.
+            let is_gone = newest.is_none() && new_files.iter().any(|entry| entry.name != Name::Current);
+            let mut new_files = order(new_files, newest.as_ref());
+            if let Some(first) = new_files.first_mut() {
+                first.after_gap |= is_gone;
+            }
             self.read.retain_listed(&listed);
-            if self.hold(&new_files, newest_index.is_none(), now)? {
+            if self.hold(&new_files, now)? {
                 return Ok(self.files.len() > before);
             }
             self.files.truncate(before);
@@ -213,6 +235,10 @@ impl Tail {
         let Some(held) = self.files.front_mut() else {
             return Ok(ReadOutcome::Idle);
         };
+        if std::mem::take(&mut self.was_idle) && !held.is_sealed && held.file.restart_if_rewritten() {
+            self.finish_rest(assembler);
+            return Ok(ReadOutcome::Next { after_gap: true });
+        }
         if self.buffer.len() == self.rest {
             let room = (self.rest * 4).clamp(QUIET_BYTES, READ_BYTES);
             self.buffer.resize(room, 0);
@@ -240,8 +266,11 @@ impl Tail {
         self.buffer.truncate(self.rest.max(QUIET_BYTES));
         self.buffer.shrink_to_fit();
         let after_gap = match self.files.get(1) {
-            Some(next) => next.after_gap || self.files[0].is_broken,
-            None => return ReadOutcome::Idle,
+            Some(next) => next.after_gap,
+            None => {
+                self.was_idle = true;
+                return ReadOutcome::Idle;
+            }
         };
         let front = &mut self.files[0];
         let complete_at = front.since + CLOSE_TIMEOUT;
@@ -250,8 +279,13 @@ impl Tail {
             return ReadOutcome::WaitingForClose(complete_at);
         }
         self.finish_rest(assembler);
+        let mut is_broken = false;
         if let Some(held) = self.files.pop_front() {
+            is_broken = held.is_broken;
             self.read.add(held.file);
+        }
+        if is_broken {
+            return ReadOutcome::Unreadable;
         }
         ReadOutcome::Next { after_gap }
     }
@@ -306,8 +340,12 @@ impl Tail {
 
     /// Holds files open, in this order. Returns false if one was renamed or removed since it was
     /// listed.
-    fn hold(&mut self, listed: &[ListedFile], after_gap: bool, now: Instant) -> io::Result<bool> {
-        for (at, entry) in listed.iter().enumerate() {
+    fn hold(&mut self, ordered: &[OrderedFile], now: Instant) -> io::Result<bool> {
+        for OrderedFile {
+            listed: entry,
+            after_gap,
+        } in ordered
+        {
             if self.files.len() >= MAX_HELD {
                 break;
             }
@@ -326,7 +364,7 @@ impl Tail {
                 is_sealed: file.is_sealed(),
                 is_broken: false,
                 file,
-                after_gap: after_gap && at == 0,
+                after_gap: *after_gap,
                 since: now,
                 waits_for_close: false,
             });
@@ -342,8 +380,8 @@ impl Tail {
     }
 
     /// Returns the file of a position and the files after it, and remembers the others as read.
-    fn unread_from(&mut self, listed: &[ListedFile], at: usize, position: &FilePosition) -> Vec<ListedFile> {
-        let mut unread = vec![listed[at].clone()];
+    fn unread_from(&mut self, listed: &[ListedFile], at: usize, position: &FilePosition) -> Vec<OrderedFile> {
+        let mut unread = Vec::new();
         let is_newest = listed[at].name == Name::Current;
         for (index, entry) in listed.iter().enumerate().filter(|(index, _)| *index != at) {
             let head_hash = entry.head_hash();
@@ -354,7 +392,27 @@ impl Tail {
                 unread.push(entry.clone());
             }
         }
-        unread
+        let first = OrderedFile {
+            listed: listed[at].clone(),
+            after_gap: false,
+        };
+        let later = order(unread, Some(&listed[at]));
+        std::iter::once(first).chain(later).collect()
+    }
+
+    /// Returns the files that were not read before a position that is gone, and remembers the others
+    /// as read.
+    fn not_read_before(&mut self, listed: Vec<ListedFile>, position: &FilePosition) -> Vec<OrderedFile> {
+        let mut unread = Vec::new();
+        for entry in listed {
+            let head_hash = entry.head_hash();
+            if head_hash.is_some_and(|head_hash| position.read.contains(&head_hash)) {
+                self.read.add_listed(&entry, head_hash);
+            } else {
+                unread.push(entry);
+            }
+        }
+        order(unread, None)
     }
 
     /// Returns whether a listed file is neither held nor read.

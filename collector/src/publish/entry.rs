@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bus::{Batch, StreamMetadata};
 
-use crate::anchor::ResumePoint;
+use crate::{anchor::ResumePoint, publish::checkpoint::StreamStart};
 
 /// One entry of the outbox.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub enum OutboxEntry {
     /// Publish the end of the instance's last stream, which is not read again.
     Finish(Batch),
     /// A new stream of the instance starts and replaces its checkpoint.
-    Start(Arc<StreamMetadata>),
+    Start(Arc<StreamMetadata>, StreamStart),
 }
 
 impl OutboxEntry {
@@ -22,7 +22,7 @@ impl OutboxEntry {
     pub fn data(&self) -> &[u8] {
         match self {
             Self::Batch(batch, _) | Self::Finish(batch) => batch.data(),
-            Self::Start(_) => &[],
+            Self::Start(..) => &[],
         }
     }
 }

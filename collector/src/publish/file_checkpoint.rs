@@ -56,4 +56,18 @@ impl LineCount {
         let Epoch { millis, random } = stream.epoch();
         (self.millis, self.random) == (millis, random)
     }
+
+    /// Returns the count some lines later.
+    #[must_use]
+    pub fn advanced_by(self, lines: u64) -> Self {
+        Self {
+            seq: self.seq + lines,
+            ..self
+        }
+    }
+
+    /// Returns whether both counts belong to the same stream.
+    pub fn is_of_same(&self, other: &Self) -> bool {
+        (self.millis, self.random) == (other.millis, other.random)
+    }
 }

@@ -61,6 +61,9 @@ pub struct Outbox {
     /// The last attempt failed with a transient error.
     is_retrying: bool,
     no_spill_before: Option<Instant>,
+    /// After a loss of power, the checkpoint says that the bus may have lines of the stream, and
+    /// nothing that has no number is missing after it.
+    is_durable: bool,
 }
 
 enum InFlight {
@@ -99,7 +102,9 @@ impl Outbox {
             backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
             is_retrying: false,
             no_spill_before: None,
+            is_durable: false,
         };
+        outbox.is_durable = outbox.checkpoint.last_sent().is_some();
         outbox.start_next();
         outbox
     }
@@ -252,8 +257,9 @@ impl Outbox {
     fn publish_next(&mut self, permit: Option<OwnedSemaphorePermit>) {
         while let Some((entry, on_disk)) = self.pop_oldest() {
             match &entry {
-                OutboxEntry::Start(metadata) => {
-                    self.checkpoint = self.checkpoint.for_new_epoch(metadata);
+                OutboxEntry::Start(metadata, start) => {
+                    self.checkpoint = self.checkpoint.for_new_epoch(metadata, *start);
+                    self.is_durable = false;
                     self.save();
                     self.confirm_spooled(on_disk);
                 }
@@ -283,7 +289,18 @@ impl Outbox {
 
     fn publish(&mut self, batch: Batch, entry: OutboxEntry, on_disk: bool, permit: Option<OwnedSemaphorePermit>) {
         let (bus, wait) = (Arc::clone(&self.context.bus), self.context.publish_wait);
+        let has_lines = matches!(&entry, OutboxEntry::Batch(_, Some(_)));
+        if matches!(&batch.content, Content::Gap(gap) if gap.lines == 0) {
+            // Reading the log again from before the gap would number the lines after it otherwise.
+            self.is_durable = false;
+        }
+        let is_first = has_lines && !self.is_durable;
+        self.is_durable |= has_lines;
+        let unsynced = is_first.then(|| self.context.checkpoints.clone());
         let response = async move {
+            if let Some(checkpoints) = unsynced {
+                checkpoints.sync().await;
+            }
             let response = timeout(wait, bus.publish(batch)).await;
             drop(permit);
             response.unwrap_or_else(|_| Err(BusError::Store(io::ErrorKind::TimedOut.into())))
@@ -332,16 +349,23 @@ impl Outbox {
     }
 
     fn confirm(&mut self, publishing: &Publishing) {
-        match publishing.entry {
-            OutboxEntry::Batch(_, end) => self.checkpoint.accepted = end.or(self.checkpoint.accepted),
+        let mut is_settled = false;
+        match &publishing.entry {
+            OutboxEntry::Batch(batch, end) => {
+                self.checkpoint.accepted = end.or(self.checkpoint.accepted);
+                self.checkpoint.outdated &= end.is_none();
+                // The last one of the notices at the start of a stream.
+                is_settled = matches!(&batch.content, Content::Gap(gap) if gap.reason == GapReason::MayRepeat);
+            }
             OutboxEntry::Finish(_) => self.checkpoint.ended = true,
-            OutboxEntry::Start(_) => {}
+            OutboxEntry::Start(..) => {}
         }
+        self.checkpoint.doubtful &= !is_settled;
         if !publishing.on_disk {
             self.queued_bytes -= publishing.entry.data().len();
         }
         self.unconfirmed_since = None;
-        if self.checkpoint.ended || publishing.on_disk {
+        if self.checkpoint.ended || publishing.on_disk || is_settled {
             // The checkpoint is written before the entry is removed from the spool.
             self.save();
         }
@@ -398,7 +422,7 @@ impl Outbox {
         system::probe!("publish: the bus rejects a batch");
         let (seq, lines) = match &publishing.entry {
             OutboxEntry::Batch(batch, _) | OutboxEntry::Finish(batch) => (batch.seq, batch.lines()),
-            OutboxEntry::Start(_) => (0, 0),
+            OutboxEntry::Start(..) => (0, 0),
         };
         tracing::error!(stream = self.checkpoint.stream(), seq, lines, %error, "batch rejected, gap recorded");
         match &publishing.entry {

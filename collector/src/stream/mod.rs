@@ -1,6 +1,7 @@
 //! Turns one container instance's output into a numbered stream, records gaps, and passes it to
 //! `publish`; depends on nothing in `api`, `files` or `supervisor`.
 
+mod doubt;
 pub mod expected_lines;
 pub mod lines;
 pub mod metadata;
@@ -23,9 +24,11 @@ use crate::{
     publish::{
         checkpoint::Checkpoint,
         entry::OutboxEntry,
+        file_checkpoint::LineCount,
         outbox::{Outbox, SPOOL_AFTER},
     },
 };
+use doubt::Doubt;
 use expected_lines::ExpectedLines;
 use lines::Lines;
 
@@ -59,6 +62,12 @@ pub struct Stream {
     mismatch: Option<Mismatch>,
     /// Lines seen by rotation probes that must still arrive.
     expected_lines: ExpectedLines,
+    /// What nothing proves yet.
+    doubt: Doubt,
+    /// Reading goes on at the line after the last one that was read.
+    is_position_proved: bool,
+    /// Positions in earlier streams at which this one starts.
+    continues: Vec<LineCount>,
     /// A response was resumed, or read from the start of the log, by this process: everything
     /// before is complete.
     has_resumed: bool,
@@ -121,6 +130,18 @@ impl Stream {
             new_lines: 0,
             mismatch: None,
             expected_lines: ExpectedLines::default(),
+            doubt: match checkpoint {
+                Checkpoint { doubtful: true, .. } => Doubt::Checkpoint,
+                Checkpoint { outdated: true, .. } if confirmed.or(sent).is_some() => Doubt::Position,
+                _ => Doubt::None,
+            },
+            // What is in the spool was read by a process that knew its position.
+            is_position_proved: false,
+            continues: if is_renewed {
+                Vec::new()
+            } else {
+                checkpoint.continues.clone()
+            },
             has_resumed: false,
             rotation_recorded_at: None,
             over_limit: None,
@@ -130,7 +151,11 @@ impl Stream {
         if let (Some(unseen), None, None) = (checkpoint.unseen, checkpoint.accepted, spool_end.stream) {
             let gap = Gap {
                 lines: 0,
-                reason: GapReason::Gone,
+                reason: if checkpoint.doubtful || checkpoint.outdated {
+                    GapReason::Suspected
+                } else {
+                    GapReason::Gone
+                },
                 from: unseen.from.map(Timestamp),
                 to: Some(Timestamp(unseen.to)),
             };
@@ -156,7 +181,7 @@ impl Stream {
 
     /// Returns whether no line was ever read.
     pub fn has_no_lines(&self) -> bool {
-        self.reserved_seq == 0
+        self.reserved_seq == 0 && self.confirmed.is_none()
     }
 
     /// Returns whether no line was read and nothing is buffered.
@@ -172,6 +197,20 @@ impl Stream {
     /// Returns the sequence number of the next line to be read.
     pub fn next_unread_seq(&self) -> u64 {
         self.next_seq + self.lines.buffered_lines()
+    }
+
+    /// Returns the number of lines read since a position, by its line count; `None` if the count is
+    /// of another stream.
+    pub fn lines_since(&self, count: &LineCount) -> Option<u64> {
+        let next_seq = self.next_unread_seq();
+        if count.is_of(self.id()) {
+            return next_seq.checked_sub(count.seq);
+        }
+        if self.has_no_lines() && count.seq == 0 {
+            return Some(0);
+        }
+        let base = self.continues.iter().find(|base| base.is_of_same(count))?;
+        (base.seq + next_seq).checked_sub(count.seq)
     }
 
     /// Returns the sequence number up to which the bus or the spool has the stream. `None`: a

@@ -3,7 +3,7 @@
 
 use bus::{Content, Gap, GapReason, Timestamp};
 
-use super::{OverLimit, Stream, lines::Slice};
+use super::{OverLimit, Stream, doubt::Doubt, lines::Slice};
 use crate::{
     anchor::{AnchorState, ResumePoint},
     publish::{entry::OutboxEntry, gap::time_range},
@@ -12,6 +12,9 @@ use crate::{
 impl Stream {
     /// Numbers lines and passes them on.
     pub(super) fn number(&mut self, mut slice: Slice) {
+        if self.doubt != Doubt::None {
+            self.settle_doubt(time_range(&slice.data).0);
+        }
         self.has_resumed = true;
         while let Some(at) = self.expected_lines.first_after_missing(&slice) {
             if at > 0 {

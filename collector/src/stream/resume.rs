@@ -1,15 +1,14 @@
 //! Resumes a stream in a new response, or records a gap if it cannot be resumed.
 
-use std::sync::Arc;
-
-use bus::{Content, Gap, GapReason, StreamMetadata, Timestamp};
+use bus::{Content, Gap, GapReason, Timestamp};
 
 use super::{
-    Mismatch, Stream, TailFingerprint, expected_lines,
-    metadata::new_stream_id,
+    Mismatch, Stream, TailFingerprint,
+    doubt::Doubt,
+    expected_lines,
     resume_search::{ResumeSearch, SearchResult},
 };
-use crate::{anchor::fingerprint, publish::entry::OutboxEntry};
+use crate::{anchor::fingerprint, publish::checkpoint::StreamStart};
 
 impl Stream {
     /// Returns the time from which to read, so that the last line is read again. `None`: from the
@@ -45,29 +44,15 @@ impl Stream {
         }
     }
 
-    /// Resumes after the sequence number `from`: lines up to the last one read are counted and
-    /// dropped, and the last of them must match its anchor.
-    pub fn resume_after(&mut self, from: u64) {
-        self.lines.start_response(
-            ResumeSearch::counted(self.next_seq - from.min(self.next_seq), self.confirmed),
-            false,
-        );
+    /// Resumes after `lines` lines, which were read before: they are counted and dropped, and the
+    /// last of them must match its anchor.
+    pub fn resume_after(&mut self, lines: u64) {
+        let search = ResumeSearch::counted(lines, self.confirmed);
+        if search.is_none() {
+            self.prove_position();
+        }
+        self.lines.start_response(search, false);
         self.mismatch = None;
-    }
-
-    /// Records a gap before the next line.
-    pub fn record_gap_before_next(&mut self, reason: GapReason, to: Timestamp) {
-        self.flush_all();
-        self.record_gap(reason, to);
-        self.next_seq = self.reserved_seq;
-        self.lines.start_response(None, false);
-    }
-
-    /// Records a gap and starts a new stream with the next line, whose time is `first`.
-    pub fn restart_after_gap(&mut self, first: Option<Timestamp>) {
-        self.mismatch = Some(Mismatch { first });
-        self.record_mismatch();
-        self.lines.start_response(None, false);
     }
 
     /// Ends the search for the resume point, because the response is complete.
@@ -89,6 +74,7 @@ impl Stream {
 
     /// Continues after the last line read in a log that ends with it.
     pub fn cancel_resume_search(&mut self) {
+        self.prove_position();
         self.lines.start_response(None, false);
     }
 
@@ -102,6 +88,10 @@ impl Stream {
     /// point. The stream continues if every line read is confirmed; otherwise a new one starts.
     pub fn record_mismatch(&mut self) {
         if let Some(Mismatch { first }) = self.mismatch.take() {
+            if self.doubt != Doubt::None {
+                self.settle_doubt(first);
+                return self.flush();
+            }
             let first = first.unwrap_or_else(Timestamp::now);
             if self.has_resumed && self.reserved_seq == self.next_seq {
                 self.record_rotation(first);
@@ -111,7 +101,7 @@ impl Stream {
             tracing::warn!(stream = %self.id(), "resume anchor not found, starting a new stream");
             self.record_gap(GapReason::Away, first);
             self.push(self.reserved_seq, Content::End, None);
-            self.start_new_epoch();
+            self.start_epoch(StreamStart::default());
             self.flush();
         }
     }
@@ -148,7 +138,8 @@ impl Stream {
 
     pub(super) fn apply_search_result(&mut self, result: Option<SearchResult>) {
         match result {
-            None | Some(SearchResult::Confirmed) => {}
+            None => {}
+            Some(SearchResult::Confirmed) => self.prove_position(),
             Some(SearchResult::Unconfirmed { held, first }) => {
                 let seq = self.reserved_seq - held.min(self.reserved_seq);
                 let lost = seq - self.next_seq;
@@ -166,50 +157,43 @@ impl Stream {
                     );
                 }
                 self.next_seq = seq;
+                if self.doubt == Doubt::Position {
+                    self.doubt = Doubt::None;
+                }
             }
             Some(SearchResult::NotFound { first }) => self.mismatch = Some(Mismatch { first }),
         }
     }
 
-    pub(super) fn start_new_epoch(&mut self) {
-        // The parts come from a valid id.
-        if let Ok(stream) = new_stream_id(&self.key) {
-            let metadata = StreamMetadata {
-                stream,
-                ..StreamMetadata::clone(&self.metadata)
-            };
-            self.metadata = Arc::new(metadata);
-            self.outbox.push(OutboxEntry::Start(Arc::clone(&self.metadata)));
-            (self.next_seq, self.reserved_seq, self.confirmed, self.unconfirmed) = (0, 0, None, None);
-        }
-    }
-
     /// Records a gap: numbered lines by their sequence numbers, others by their times.
     pub(super) fn record_gap(&mut self, reason: GapReason, to: Timestamp) {
-        let confirmed = self.confirmed.map(|confirmed| confirmed.anchor.timestamp());
-        let farthest = self
-            .unconfirmed
-            .map(|unconfirmed| unconfirmed.anchor.timestamp())
-            .filter(|_| self.reserved_seq > self.next_seq);
-        if self.reserved_seq > self.next_seq {
-            self.push_gap(
-                self.next_seq,
-                Gap {
-                    lines: self.reserved_seq - self.next_seq,
-                    reason: reason.clone(),
-                    from: confirmed,
-                    to: farthest,
-                },
-            );
+        if self.doubt != Doubt::None {
+            self.is_position_proved = false;
+            return self.settle_doubt(Some(to));
         }
+        self.record_unconfirmed_gap(reason.clone());
+        let last = self.unconfirmed.filter(|_| self.reserved_seq > self.next_seq);
         self.push_gap(
             self.reserved_seq,
             Gap {
                 lines: 0,
                 reason,
-                from: farthest.or(confirmed),
+                from: last.or(self.confirmed).map(|last| last.anchor.timestamp()),
                 to: Some(to),
             },
         );
+    }
+
+    /// Records a gap of the lines that were numbered and sent, and cannot be sent again.
+    pub(super) fn record_unconfirmed_gap(&mut self, reason: GapReason) {
+        if self.reserved_seq > self.next_seq {
+            let gap = Gap {
+                lines: self.reserved_seq - self.next_seq,
+                reason,
+                from: self.confirmed.map(|confirmed| confirmed.anchor.timestamp()),
+                to: self.unconfirmed.map(|unconfirmed| unconfirmed.anchor.timestamp()),
+            };
+            self.push_gap(self.next_seq, gap);
+        }
     }
 }

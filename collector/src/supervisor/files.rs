@@ -55,18 +55,20 @@ impl Supervisor {
             progress: self.config.progress.clone(),
             shutdown: self.shutdown.clone(),
         };
-        let err = self.stderr_stream(key, &out);
+        let err = self.stderr_stream(key, &out, checkpoint.doubtful);
+        let is_first_start = self.context.checkpoints.is_first_start();
         FileFollower::new(
             files,
             (out, err),
             tracked.state.subscribe(),
-            checkpoint.expected,
+            checkpoint.expected || !is_first_start,
             context,
         )
     }
 
-    /// Opens the stream of standard error. Its checkpoint is written with its first line.
-    fn stderr_stream(&self, key: &InstanceKey, out: &Stream) -> Stream {
+    /// Opens the stream of standard error. Its checkpoint is written with its first line; `doubtful`:
+    /// it may have had one.
+    fn stderr_stream(&self, key: &InstanceKey, out: &Stream, doubtful: bool) -> Stream {
         let key = key.with_fd(Fd::Err);
         let stored = self.context.checkpoints.get(&key);
         if let Some((checkpoint, metadata)) =
@@ -81,7 +83,11 @@ impl Supervisor {
             fd: Some(Fd::Err),
             ..out.metadata().clone()
         };
-        let checkpoint = Checkpoint::new(&metadata);
+        let mut checkpoint = Checkpoint::new(&metadata);
+        checkpoint.doubtful = doubtful;
+        if doubtful {
+            self.context.checkpoints.save(&key, &checkpoint);
+        }
         self.stream(&key, metadata, &checkpoint)
     }
 }

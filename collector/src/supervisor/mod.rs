@@ -275,6 +275,7 @@ impl Supervisor {
         for (key, checkpoint) in unclaimed {
             self.end_orphan(key, checkpoint);
         }
+        self.context.checkpoints.end_doubt();
         self.config.progress.set_listed();
     }
 }

@@ -57,6 +57,8 @@ impl Supervisor {
 
     fn new_checkpoint(&self, instance: &Instance, metadata: &StreamMetadata) -> Checkpoint {
         let mut checkpoint = Checkpoint::new(metadata);
+        // Its checkpoint may be lost. A later instance is new.
+        checkpoint.doubtful = self.unclaimed.is_some() && self.context.checkpoints.is_in_doubt();
         let restarts = instance.state.restarts;
         if let Some((key, older)) = self.last_seen.older(&instance.key, restarts) {
             checkpoint.expected = true;

@@ -47,6 +47,9 @@ const RESTART: Duration = Duration::from_secs(1);
 /// The directory that services keep files in.
 pub const DATA_DIR: &str = "/data";
 
+/// The id of the boot of a machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 type Start = Arc<dyn Fn(CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> + Send + Sync>;
 
 /// A change of a service's files while it is down.
@@ -252,6 +255,9 @@ struct Runner {
 impl Runner {
     /// Starts the service again and again.
     async fn run(mut self) {
+        if self.owns_disk {
+            self.boot();
+        }
         loop {
             let down = self.run_once().await;
             self.state.lock().process = None;
@@ -315,12 +321,21 @@ impl Runner {
         }
     }
 
+    /// The machine starts: the kernel shows an id that no other boot has.
+    fn boot(&self) {
+        let id = format!("boot at {:?}\n", trace::elapsed());
+        if let Err(error) = self.host.disk.provide(Path::new(BOOT_ID), &id) {
+            trace::world(format!("no boot id: {error}"));
+        }
+    }
+
     /// Does to the disk what a command wants. Returns how long the service is down.
     fn bury(&self, command: Option<Command>) -> Duration {
         let Some(command) = command else { return RESTART };
         // The disk that replicas share has a machine of its own.
         if command.how == Kill::PowerLoss && self.owns_disk {
             self.host.disk.lose_power(Path::new(DATA_DIR));
+            self.boot();
         }
         if let Some(tamper) = command.tamper {
             tamper(&self.host);

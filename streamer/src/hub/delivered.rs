@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use bus::{
-    PublishTime, StreamProgress,
+    Gap, PublishTime, StreamProgress,
     cursor::{Cursor, StreamKey},
     notice,
     reassembly::{Event, EventKind},
@@ -29,20 +29,20 @@ impl From<&Cursor> for Delivered {
     }
 }
 
-fn report(progress: &mut StreamProgress, gap: Range<u64>) {
+fn report(progress: &mut StreamProgress, gap: Range<u64>, record: Option<&Gap>) {
     if gap.is_empty() {
         progress.skip_to(gap.start);
-        progress.report_unknown_gap(gap.start, None);
+        progress.report_unknown_gap(gap.start, record.cloned());
     } else {
         progress.report_gap(gap);
     }
 }
 
-fn is_reported(progress: &StreamProgress, gap: &Range<u64>) -> bool {
-    if gap.is_empty() {
-        progress.has_unknown_gap(gap.start)
-    } else {
-        progress.is_processed(gap)
+fn is_reported(progress: &StreamProgress, gap: &Range<u64>, record: Option<&Gap>) -> bool {
+    match record {
+        Some(record) if gap.is_empty() => progress.has_reported(gap.start, record),
+        None if gap.is_empty() => progress.has_unknown_gap(gap.start),
+        _ => progress.is_processed(gap),
     }
 }
 
@@ -53,7 +53,7 @@ impl Delivered {
         progress.record_published(event.published);
         match event.kind {
             EventKind::Lines { lines, .. } => progress.deliver(event.seq..event.seq + lines),
-            EventKind::Gap { lines, .. } => report(progress, event.seq..event.seq + lines),
+            EventKind::Gap { lines, ref gap } => report(progress, event.seq..event.seq + lines, gap.as_ref()),
             EventKind::End => {}
         }
     }
@@ -72,7 +72,10 @@ impl Delivered {
     pub(crate) fn is_gap_reported(&self, gap: &GapRange) -> bool {
         match self.streams.get(&gap.key) {
             // A gap of unknown size from before the cursor was reported there.
-            Some(progress) => is_reported(progress, &gap.seqs) || (gap.seqs.is_empty() && gap.published < self.before),
+            Some(progress) => {
+                is_reported(progress, &gap.seqs, gap.record.as_ref())
+                    || (gap.seqs.is_empty() && gap.published < self.before)
+            }
             None => gap.published < self.before,
         }
     }
@@ -131,7 +134,8 @@ impl Delivered {
             system::probe!("resume: a gap that the client does not know");
         }
         if is_new {
-            report(self.streams.entry(gap.key).or_default(), gap.seqs.clone());
+            let progress = self.streams.entry(gap.key).or_default();
+            report(progress, gap.seqs.clone(), gap.record.as_ref());
         }
         is_new
     }
@@ -147,6 +151,7 @@ pub(crate) fn undelivered_before(lines: &Lines, seqs: Range<u64>) -> NoticeLine 
             key: lines.key,
             metadata: Arc::clone(lines.metadata),
             seqs,
+            record: None,
             open: true,
             published: lines.published,
             from: time,

@@ -13,7 +13,8 @@ use system::{
 use super::{Damage, recovery::generation_of};
 use crate::error::CollectorError;
 
-/// The first file in a new directory. Locked while a collector uses the directory.
+/// The first file in a new directory. Locked while a collector uses the directory; holds the
+/// [`watermark`](super::watermark).
 const LOCK_FILE: &str = "lock";
 
 /// Directory of the database that held the checkpoints in earlier versions.
@@ -28,7 +29,13 @@ const FORMER_DIR: &str = "keyspaces";
 pub fn lock(dir: &Path) -> Result<(File, bool), CollectorError> {
     let is_new = check_contents(dir).map_err(|reason| cannot_open(dir, reason))?;
     let locked = files::create_dir_all(dir)
-        .and_then(|()| OpenOptions::new().write(true).create(true).open(&dir.join(LOCK_FILE)))
+        .and_then(|()| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .open(&dir.join(LOCK_FILE))
+        })
         .and_then(|file| Ok((file.try_lock()?, file)));
     match locked {
         Ok((true, file)) => Ok((file, is_new)),

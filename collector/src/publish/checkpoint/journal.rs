@@ -6,12 +6,16 @@
 //! one whole generation, and nothing is ever written behind a record that may be incomplete. Every
 //! start writes a new generation, so that what a kill has cut off need not be removed.
 //!
+//! Records are not synced when they are written, but every few seconds. The [`boot`] id in the
+//! journal and the [`watermark`](super::watermark) beside it say whether its entries are the newest.
+//!
 //! A write that failed is not repeated alone: all entries are, at most once a second, until the disk
 //! accepts them. Until then the last byte of the old header says that it is not the newest state, if
 //! the disk accepts at least that.
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,9 +26,10 @@ use system::{
 };
 
 use super::{
-    Damage,
+    Damage, boot,
     record::{Entries, INCOMPLETE_AT, Record, encode_generation, record_len},
     recovery::{file_name, recover},
+    watermark::{Stored, Watermark},
 };
 
 /// A smaller journal is not rewritten: it is read in milliseconds at startup, and a rewrite waits for
@@ -42,6 +47,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often a failure that lasts is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
+/// The key of the [`boot`] id.
+const BOOT: &[u8] = b"b";
+
+/// The key of the entry that exists while entries may be damaged or missing.
+const DOUBT: &[u8] = b"d";
+
+/// The key of the entry that exists until those that may be outdated are marked.
+const OUTDATED: &[u8] = b"o";
+
 /// The entries and the file that holds them.
 pub struct Journal {
     dir: PathBuf,
@@ -51,9 +65,12 @@ pub struct Journal {
     generation: u64,
     next_seq: u64,
     /// The file of the generation; `None` after a failed write.
-    file: Option<File>,
+    file: Option<Arc<File>>,
     /// The file's length.
     len: u64,
+    /// It has records that are not synced.
+    is_dirty: bool,
+    watermark: Watermark,
     /// Files that the next generation replaces, and the names under which damaged ones are kept.
     obsolete: Vec<(PathBuf, Option<PathBuf>)>,
     last_attempt: Option<Instant>,
@@ -65,16 +82,49 @@ pub struct Journal {
 
 impl Journal {
     /// Reads the journal in a directory and starts a new generation. A directory that is not new must
-    /// have one. Returns what was damaged. A
-    /// disk that refuses writes is no error: see [`retry`](Self::retry).
+    /// have one. Returns what was damaged; `in_doubt`: more is known to be. A disk that refuses
+    /// writes is no error: see [`retry`](Self::retry).
     ///
     /// # Errors
     /// A file cannot be read. Nothing was changed.
-    pub fn open(dir: &Path, is_new: bool, failures: Counter) -> std::io::Result<(Self, Option<Damage>)> {
+    pub fn open(
+        dir: &Path,
+        (lock, is_new): (File, bool),
+        in_doubt: bool,
+        failures: Counter,
+    ) -> std::io::Result<(Self, Option<Damage>)> {
         let mut recovered = recover(dir)?;
-        if recovered.newest == 0 && !is_new {
+        let (watermark, stored) = Watermark::open(lock)?;
+        let (boot, written) = (boot::current(), recovered.entries.get(BOOT));
+        let is_outdated = written.is_some_and(|written| !boot::is_trusted(written, &boot));
+        let reason = if recovered.newest == 0 && !is_new {
             // It was removed, or the disk has been full since the first start.
-            recovered.damage = Some("the checkpoint file is missing".to_owned());
+            Some("the checkpoint file is missing")
+        } else if recovered.damage.is_some() {
+            None
+        } else if stored == Stored::Copied {
+            Some("the checkpoint directory is a copy of another one")
+        } else if is_outdated {
+            // Nor was the lock file synced.
+            None
+        } else if matches!(stored, Stored::NextSeq(next_seq) if next_seq > recovered.next_seq) {
+            Some("the checkpoint file is older than it was")
+        } else if stored == Stored::Nothing && written.is_some() && !is_new {
+            Some("the lock file is damaged")
+        } else {
+            None
+        };
+        if is_outdated {
+            tracing::warn!(dir = %dir.display(), "the machine stopped before checkpoints were synced");
+            recovered.entries.insert(OUTDATED.to_vec(), Vec::new());
+        }
+        recovered.damage = reason.map(str::to_owned).or(recovered.damage);
+        if let Stored::NextSeq(next_seq) = stored {
+            recovered.next_seq = recovered.next_seq.max(next_seq);
+        }
+        recovered.entries.insert(BOOT.to_vec(), boot);
+        if in_doubt || recovered.damage.is_some() {
+            recovered.entries.insert(DOUBT.to_vec(), Vec::new());
         }
         let mut obsolete = Vec::new();
         for (generation, is_damaged) in recovered.generations {
@@ -93,6 +143,8 @@ impl Journal {
             next_seq: recovered.next_seq,
             file: None,
             len: 0,
+            is_dirty: false,
+            watermark,
             obsolete,
             last_attempt: None,
             last_logged: None,
@@ -130,6 +182,49 @@ impl Journal {
         }
     }
 
+    /// Returns whether the last write failed.
+    pub fn is_failing(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Returns whether entries may be older than what they describe.
+    pub fn is_outdated(&self) -> bool {
+        self.entries.contains_key(OUTDATED)
+    }
+
+    /// Every entry that may be outdated is marked.
+    pub fn end_outdated(&mut self) {
+        self.remove(OUTDATED);
+    }
+
+    /// Returns whether entries may be damaged or missing.
+    pub fn is_in_doubt(&self) -> bool {
+        self.entries.contains_key(DOUBT)
+    }
+
+    /// Every entry that may be damaged is marked, and no other one can turn up.
+    pub fn end_doubt(&mut self) {
+        self.remove(DOUBT);
+    }
+
+    /// Returns the file if it has records that are not synced. What is appended from now on needs
+    /// another sync.
+    pub fn unsynced(&mut self) -> Option<Arc<File>> {
+        let is_dirty = std::mem::take(&mut self.is_dirty);
+        self.file.clone().filter(|_| is_dirty)
+    }
+
+    /// A sync failed: what it left on the disk is unknown.
+    pub fn sync_failed(&mut self, error: &std::io::Error) {
+        self.fail(error);
+    }
+
+    /// Records that nothing is written after this and the next sync.
+    pub fn shut_down(&mut self) {
+        self.retry();
+        self.set(BOOT.to_vec(), boot::SHUT_DOWN.to_vec());
+    }
+
     /// Writes all entries if a write has failed and the last attempt is long enough ago.
     pub fn retry(&mut self) {
         let is_too_early = self.last_attempt.is_some_and(|at| since(at) < RETRY_AFTER);
@@ -145,13 +240,17 @@ impl Journal {
         let mut record = Vec::with_capacity(record_len(key, value.unwrap_or_default()) as usize);
         Record { seq, key, value }.encode(&mut record);
         match file.write_at(&record, self.len) {
-            Ok(()) => self.len += record.len() as u64,
+            Ok(()) => {
+                self.len += record.len() as u64;
+                self.is_dirty = true;
+            }
             Err(error) => {
                 self.fail(&error);
                 // The disk may refuse this file only.
                 self.last_attempt = None;
             }
         }
+        self.watermark.store(self.next_seq);
     }
 
     fn rewrite_if_due(&mut self) {
@@ -181,10 +280,12 @@ impl Journal {
         if self.len > 0 {
             self.obsolete.push((self.path(self.generation), None));
         }
-        self.file = Some(file);
+        self.file = Some(Arc::new(file));
+        self.is_dirty = false;
         self.len = content.len() as u64;
         self.generation += 1;
         self.next_seq += self.entries.len() as u64;
+        self.watermark.store(self.next_seq);
         self.obsolete.retain(|(path, kept)| {
             let done = match kept {
                 Some(kept) => files::rename(path, kept),

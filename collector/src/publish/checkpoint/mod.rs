@@ -1,19 +1,24 @@
 //! Checkpoints on the node's disk: what of each stream is on the bus.
 //!
-//! All checkpoints are in memory; each change is appended to a [`journal`] without a sync. It
-//! survives a killed process; a lost node loses the directory anyway. The whole state of a node is
-//! some hundred kilobytes, so that a journal suffices where a database would have threads and files
-//! of its own.
+//! All checkpoints are in memory; each change is appended to a [`journal`] without a sync. It survives
+//! a killed process. The journal is synced before the first batch of a stream is published, and every
+//! few seconds. After a loss of power, which the [`boot`] id shows, checkpoints may therefore be older
+//! than what the bus has, but no stream is missing. The whole state of a node is some hundred
+//! kilobytes, so that a journal suffices where a database would have threads and files of its own.
 //!
 //! If the disk refuses a write, the checkpoints stay in memory and are written once it accepts
 //! writes again. A damaged file is kept under another name, what is readable of it is used, and
 //! [`CheckpointStore::open`] returns a [`Damage`], because older checkpoints may have taken the place
-//! of newer ones. The spool is not affected.
+//! of newer ones. The spool is not affected. All checkpoints are then marked as doubtful: their
+//! instances start new streams, which say that lines may be repeated. Outdated checkpoints go on in
+//! the same stream if the log contains their line: the lines after it get the same numbers again.
 
+mod boot;
 mod directory;
 mod journal;
 mod record;
 mod recovery;
+mod watermark;
 
 use std::{
     path::{Path, PathBuf},
@@ -23,14 +28,14 @@ use std::{
 use bus::{AppName, Fd, StreamId, StreamMetadata};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use system::files::File;
+use system::task;
 
 use crate::{
     anchor::ResumePoint,
     error::CollectorError,
     instance::{InstanceKey, fd_of},
     metrics::Metrics,
-    publish::file_checkpoint::FileCheckpoint,
+    publish::file_checkpoint::{FileCheckpoint, LineCount},
 };
 use directory::cannot_open;
 use journal::Journal;
@@ -65,7 +70,31 @@ pub struct Checkpoint {
     /// gap before the first line.
     #[serde(default)]
     pub unseen: Option<UnseenInstances>,
+    /// It may be damaged: the next line starts a new stream, which says that lines may be repeated.
+    #[serde(default)]
+    pub doubtful: bool,
+    /// It may be older than what the bus has. If its line is found, reading it again yields the same
+    /// lines with the same numbers; otherwise it is doubtful.
+    #[serde(default)]
+    pub outdated: bool,
+    /// Positions in earlier streams of the instance at which this one starts. File checkpoints may
+    /// still count the lines of those.
+    #[serde(default)]
+    pub continues: Vec<LineCount>,
 }
+
+/// How a new stream of an instance starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamStart {
+    /// The line after which the stream starts, and its number in the stream before; `None`: reading
+    /// starts at the beginning of the log.
+    pub after: Option<ResumePoint>,
+    /// A notice that lines may be repeated follows.
+    pub may_repeat: bool,
+}
+
+/// How many earlier streams a checkpoint continues: two starts soon after each other are rare.
+const MAX_CONTINUED: usize = 4;
 
 /// The time range of container instances that were never seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,9 +111,12 @@ pub struct UnseenInstances {
 pub struct CheckpointStore(Arc<Inner>);
 
 struct Inner {
-    journal: Mutex<Journal>,
     /// Keeps the directory locked.
-    _lock: File,
+    journal: Mutex<Journal>,
+    /// One sync at a time.
+    syncs: tokio::sync::Mutex<()>,
+    /// No collector has used the directory before.
+    is_first_start: bool,
 }
 
 /// Checkpoints that are missing or older than they were.
@@ -110,17 +142,33 @@ impl Checkpoint {
             restarts: None,
             expected: false,
             unseen: None,
+            doubtful: false,
+            outdated: false,
+            continues: Vec::new(),
         }
     }
 
     /// Creates the checkpoint of the instance's next stream. What is known of the instance is kept;
     /// the gap of unseen instances has been recorded.
-    pub fn for_new_epoch(&self, metadata: &StreamMetadata) -> Self {
+    pub fn for_new_epoch(&self, metadata: &StreamMetadata, start: StreamStart) -> Self {
+        let after = start.after.map(|after| ResumePoint { seq_end: 0, ..after });
         Self {
             restarts: self.restarts,
             expected: self.expected,
+            accepted: after,
+            doubtful: self.doubtful || start.may_repeat,
+            continues: self.continued_by(start),
             ..Self::new(metadata)
         }
+    }
+
+    fn continued_by(&self, start: StreamStart) -> Vec<LineCount> {
+        let (Some(after), Some(metadata)) = (start.after, self.metadata()) else {
+            return Vec::new();
+        };
+        let own = LineCount::new(&metadata.stream, after.seq_end);
+        let older = self.continues.iter().map(|older| older.advanced_by(after.seq_end));
+        std::iter::once(own).chain(older).take(MAX_CONTINUED).collect()
     }
 
     /// Returns the stored stream id.
@@ -160,17 +208,82 @@ impl CheckpointStore {
     /// [`CollectorError::InUse`] if another collector uses the directory, [`CollectorError::Open`]
     /// if it cannot be used.
     pub fn open(dir: &Path, metrics: &Metrics) -> Result<(Self, Option<Damage>), CollectorError> {
-        let (lock, is_new) = directory::lock(dir)?;
+        let lock = directory::lock(dir)?;
+        let is_first_start = lock.1;
         let failures = metrics.checkpoint_write_failures.clone();
         let opened = directory::set_aside_former_store(dir)
             .and_then(|former| directory::remove_temporary_files(dir).map(|()| former))
-            .and_then(|former| Ok((former, Journal::open(dir, is_new, failures)?)));
+            .and_then(|former| {
+                let opened = Journal::open(dir, lock, former.is_some(), failures)?;
+                Ok((former, opened))
+            });
         let (former, (journal, damage)) = opened.map_err(|error| cannot_open(dir, error.to_string()))?;
-        let inner = Inner {
+        let store = Self(Arc::new(Inner {
             journal: Mutex::new(journal),
-            _lock: lock,
+            syncs: tokio::sync::Mutex::default(),
+            is_first_start,
+        }));
+        if store.is_in_doubt() {
+            store.mark(|checkpoint| checkpoint.doubtful = true);
+        }
+        if store.0.journal.lock().is_outdated() {
+            store.mark(|checkpoint| checkpoint.outdated = true);
+            store.0.journal.lock().end_outdated();
+        }
+        Ok((store, former.or(damage)))
+    }
+
+    /// Returns why checkpoints cannot be written; `None` if they can.
+    pub fn failure(&self) -> Option<String> {
+        let is_failing = self.0.journal.lock().is_failing();
+        is_failing.then(|| "cannot write checkpoints; see the log for the error".to_owned())
+    }
+
+    /// Returns whether no collector has used the directory before.
+    pub fn is_first_start(&self) -> bool {
+        self.0.is_first_start
+    }
+
+    /// Returns whether checkpoints may be missing: what has none may have been read.
+    pub fn is_in_doubt(&self) -> bool {
+        self.0.journal.lock().is_in_doubt()
+    }
+
+    /// From now on, what has no checkpoint was never read.
+    pub fn end_doubt(&self) {
+        self.0.journal.lock().end_doubt();
+    }
+
+    fn mark(&self, change: impl Fn(&mut Checkpoint)) {
+        for (key, mut checkpoint) in self.all() {
+            if !checkpoint.ended {
+                change(&mut checkpoint);
+                self.save(&key, &checkpoint);
+            }
+        }
+    }
+
+    /// Makes the checkpoints durable that were saved before.
+    ///
+    /// A failure is handled as that of a write: all checkpoints are written again.
+    pub async fn sync(&self) {
+        // A sync that is going on may not cover the newest ones.
+        let _turn = self.0.syncs.lock().await;
+        let Some(file) = self.0.journal.lock().unsynced() else {
+            return;
         };
-        Ok((Self(Arc::new(inner)), former.or(damage)))
+        let synced = task::blocking(move || file.sync()).await;
+        if let Ok(Err(error)) = synced {
+            self.0.journal.lock().sync_failed(&error);
+        }
+    }
+
+    /// Makes the checkpoints durable after the last one was saved: they can be trusted on any
+    /// machine.
+    pub async fn shut_down(&self) {
+        self.sync().await;
+        self.0.journal.lock().shut_down();
+        self.sync().await;
     }
 
     /// Returns all checkpoints. Unreadable ones are skipped with a warning.

@@ -72,7 +72,6 @@ pub fn journal(dir: &Path) -> PathBuf {
 /// Returns a directory with a journal of this content.
 pub fn dir_with(name: &str, content: &[u8]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("lock"), "").unwrap();
     fs::write(dir.path().join(name), content).unwrap();
     dir
 }

@@ -9,7 +9,10 @@ use bus::{Batch, Content};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{anchor::ResumePoint, publish::entry::OutboxEntry};
+use crate::{
+    anchor::ResumePoint,
+    publish::{checkpoint::StreamStart, entry::OutboxEntry},
+};
 
 /// Bytes before the head.
 pub const PREFIX_BYTES: usize = 12;
@@ -24,6 +27,8 @@ struct Head {
     /// The attributes of the batch's message.
     attributes: BTreeMap<String, String>,
     end: Option<ResumePoint>,
+    #[serde(default)]
+    may_repeat: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,13 +45,13 @@ pub fn encode_head(entry: &OutboxEntry) -> Vec<u8> {
     let (kind, batch, end) = match entry {
         OutboxEntry::Batch(batch, end) => (Kind::Batch, batch, *end),
         OutboxEntry::Finish(batch) => (Kind::Finish, batch, None),
-        OutboxEntry::Start(metadata) => {
+        OutboxEntry::Start(metadata, how) => {
             start = Batch {
                 metadata: Arc::clone(metadata),
                 seq: 0,
                 content: Content::Marker("begin".to_owned()),
             };
-            (Kind::Start, &start, None)
+            (Kind::Start, &start, how.after)
         }
     };
     let attributes = batch.attributes();
@@ -57,6 +62,7 @@ pub fn encode_head(entry: &OutboxEntry) -> Vec<u8> {
             .map(|(name, value)| (name.to_owned(), value))
             .collect(),
         end,
+        may_repeat: matches!(entry, OutboxEntry::Start(_, start) if start.may_repeat),
     };
     // Strings and numbers always encode.
     let head = serde_json::to_vec(&head).unwrap_or_default();
@@ -105,7 +111,13 @@ pub fn decode(bytes: &Bytes) -> Option<(OutboxEntry, usize)> {
     let entry = match head.kind {
         Kind::Batch => OutboxEntry::Batch(batch, head.end),
         Kind::Finish => OutboxEntry::Finish(batch),
-        Kind::Start => OutboxEntry::Start(batch.metadata),
+        Kind::Start => {
+            let start = StreamStart {
+                after: head.end,
+                may_repeat: head.may_repeat,
+            };
+            OutboxEntry::Start(batch.metadata, start)
+        }
     };
     Some((entry, entry_len))
 }

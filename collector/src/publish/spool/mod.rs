@@ -8,6 +8,7 @@
 //! stream become gaps.
 
 mod compact;
+mod failure;
 mod format;
 mod orphans;
 mod segments;
@@ -17,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -39,6 +40,7 @@ use crate::{
     },
 };
 
+use failure::Failure;
 use segments::Segments;
 pub use segments::SpoolEnd;
 
@@ -66,8 +68,7 @@ pub struct Spool {
     streams: Mutex<HashMap<InstanceKey, Arc<Mutex<Segments>>>>,
     buffered: AtomicUsize,
     permits: Arc<Semaphore>,
-    /// A failed write is logged once.
-    failing: AtomicBool,
+    failure: Failure,
     metrics: Metrics,
 }
 
@@ -98,7 +99,7 @@ impl Spool {
             streams: Mutex::default(),
             buffered: AtomicUsize::new(0),
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT_PUBLISHES)),
-            failing: AtomicBool::new(false),
+            failure: Failure::default(),
             metrics,
         };
         spool.adopt_orphans(checkpoints).map_err(|error| CollectorError::Open {
@@ -125,6 +126,11 @@ impl Spool {
             segments,
             buffered: 0,
         }
+    }
+
+    /// Returns why the spool cannot be written; `None` if it can.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.check(&self.dir, &self.metrics)
     }
 
     /// Returns whether all streams together exceed the memory limit.
@@ -196,13 +202,9 @@ impl StreamSpool {
     /// Appends an entry. Returns whether it was written.
     pub fn append(&self, entry: &OutboxEntry) -> bool {
         let written = self.write_owner().and_then(|()| self.segments.lock().append(entry));
-        let was_failing = self.spool.failing.swap(written.is_err(), Ordering::Relaxed);
-        match &written {
-            Ok(()) => self.spool.make_room(),
-            Err(error) if !was_failing => {
-                tracing::error!(%error, "spool write failed, buffering in memory")
-            }
-            Err(_) => {}
+        self.spool.failure.record(&written, &self.spool.metrics);
+        if written.is_ok() {
+            self.spool.make_room();
         }
         written.is_ok()
     }

@@ -16,7 +16,7 @@ use crate::{
     anchor::{Anchor, ResumePoint},
     instance::InstanceKey,
     publish::{
-        checkpoint::{Checkpoint, CheckpointStore},
+        checkpoint::{Checkpoint, CheckpointStore, StreamStart},
         entry::OutboxEntry,
         gap::time_range,
     },
@@ -61,11 +61,13 @@ impl Spool {
         match stored {
             Some(stored) if stored.ended && !is_ahead => files::remove_dir_all(&self.dir_of(&key)),
             // The entry itself replaces the checkpoint.
-            Some(_) if !is_ahead || matches!(first, OutboxEntry::Start(_)) => Ok(()),
+            Some(_) if !is_ahead || matches!(first, OutboxEntry::Start(..)) => Ok(()),
             stored => {
                 let stream = &metadata(&first).stream;
                 tracing::warn!(dir = %dir.display(), %stream, "checkpoint of spooled lines missing, publishing them");
-                checkpoints.save(&key, &checkpoint_before(&first, stored.as_ref()));
+                let mut checkpoint = checkpoint_before(&first, stored.as_ref());
+                checkpoint.doubtful |= checkpoints.is_in_doubt();
+                checkpoints.save(&key, &checkpoint);
                 // Nothing proves that the first entry does not follow them.
                 let paths = unreadable.iter().filter_map(|path| path.file_name());
                 paths.for_each(|name| drop(files::remove_file(&self.dir_of(&key).join(name))));
@@ -85,7 +87,7 @@ impl Spool {
 fn checkpoint_before(entry: &OutboxEntry, older: Option<&Checkpoint>) -> Checkpoint {
     let metadata = metadata(entry);
     let mut checkpoint = match older {
-        Some(older) => older.for_new_epoch(metadata),
+        Some(older) => older.for_new_epoch(metadata, StreamStart::default()),
         None => Checkpoint::new(metadata),
     };
     if let OutboxEntry::Batch(batch, _) | OutboxEntry::Finish(batch) = entry {
@@ -112,7 +114,7 @@ fn checkpoint_before(entry: &OutboxEntry, older: Option<&Checkpoint>) -> Checkpo
 fn metadata(entry: &OutboxEntry) -> &StreamMetadata {
     match entry {
         OutboxEntry::Batch(batch, _) | OutboxEntry::Finish(batch) => &batch.metadata,
-        OutboxEntry::Start(metadata) => metadata,
+        OutboxEntry::Start(metadata, _) => metadata,
     }
 }
 

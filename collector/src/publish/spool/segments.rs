@@ -70,7 +70,10 @@ impl SpoolEnd {
                 self.finished = true;
                 self.next_seq = batch.seq;
             }
-            OutboxEntry::Start(metadata) => self.set_stream(&metadata.stream),
+            OutboxEntry::Start(metadata, start) => {
+                self.set_stream(&metadata.stream);
+                self.read = start.after.map(|after| ResumePoint { seq_end: 0, ..after });
+            }
         }
     }
 
@@ -80,7 +83,7 @@ impl SpoolEnd {
             OutboxEntry::Batch(batch, _) | OutboxEntry::Finish(batch) => {
                 self.stream.as_ref() == Some(&batch.metadata.stream) && batch.seq == self.next_seq
             }
-            OutboxEntry::Start(_) => false,
+            OutboxEntry::Start(..) => false,
         }
     }
 
@@ -391,7 +394,7 @@ fn is_confirmed(entry: &OutboxEntry, checkpoint: &Checkpoint) -> bool {
                 || (*stream == current.stream && end.map_or(batch.seq < accepted, |end| end.seq_end <= accepted))
         }
         OutboxEntry::Finish(batch) => older(&batch.metadata.stream) || checkpoint.ended,
-        OutboxEntry::Start(metadata) => older(&metadata.stream) || metadata.stream == current.stream,
+        OutboxEntry::Start(metadata, _) => older(&metadata.stream) || metadata.stream == current.stream,
     }
 }
 

@@ -72,6 +72,21 @@ impl Disk {
         }
     }
 
+    /// Writes a file that the kernel provides.
+    ///
+    /// # Errors
+    /// A file has the name of a directory above it.
+    pub fn provide(&self, path: &Path, content: &str) -> io::Result<()> {
+        let mut names = self.names.lock();
+        names.create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+        let inode = match names.inode(path) {
+            Ok(inode) => inode,
+            Err(_) => names.create(path)?,
+        };
+        inode.damage(|bytes| *bytes = content.as_bytes().to_vec());
+        Ok(())
+    }
+
     /// Returns the files below a directory, sorted by path.
     pub fn files(&self, below: &Path) -> Vec<(PathBuf, u64)> {
         self.names.lock().files(below)

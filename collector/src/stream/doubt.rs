@@ -1,0 +1,154 @@
+//! Starts a new stream where the checkpoint proves too little: it may be older than what the bus
+//! has, or its line is not where it was.
+//!
+//! Sequence numbers above the checkpoint may name other lines, so that they are not used again. The
+//! new stream begins with what is not proved: that no line is missing, and that none is repeated.
+
+use bus::{Content, Gap, GapReason, StreamMetadata, Timestamp};
+
+use super::{Stream, metadata::new_stream_id};
+use crate::{
+    anchor::ResumePoint,
+    publish::{checkpoint::StreamStart, entry::OutboxEntry},
+};
+
+/// What is doubtful until the resume point is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing: if the resume point is not found, lines are missing.
+    None,
+    /// The position: if the resume point is not found, lines may be missing or repeated.
+    Position,
+    /// The checkpoint: sequence numbers above it may be used, whether or not it is found.
+    Checkpoint,
+}
+
+impl Stream {
+    /// Reading starts at a position that may be wrong.
+    pub fn doubt_position(&mut self) {
+        if self.doubt == Doubt::None {
+            self.doubt = Doubt::Position;
+        }
+    }
+
+    /// The resume point was found.
+    pub(super) fn prove_position(&mut self) {
+        self.is_position_proved = true;
+        if self.doubt == Doubt::Position {
+            self.doubt = Doubt::None;
+        }
+    }
+
+    /// Starts a new stream before the next line, whose time is `next`, if there is a doubt.
+    pub(super) fn settle_doubt(&mut self, next: Option<Timestamp>) {
+        if self.doubt == Doubt::None {
+            return;
+        }
+        system::probe!("resume: a doubtful checkpoint");
+        let last = self.confirmed.filter(|_| self.is_position_proved);
+        let from = self.confirmed.map(|confirmed| confirmed.anchor.timestamp());
+        let from = from.filter(|from| from.0 != i64::MIN);
+        tracing::warn!(stream = %self.id(), is_proved = last.is_some(), "checkpoint not proved, starting a new stream");
+        self.doubt = Doubt::None;
+        self.start_epoch(StreamStart {
+            after: last,
+            may_repeat: true,
+        });
+        if last.is_none() {
+            self.push_suspected_gap(0, from, next);
+        }
+        // The last notice: once the bus has it, the checkpoint is no longer doubtful.
+        let gap = Gap {
+            lines: 0,
+            reason: GapReason::MayRepeat,
+            from,
+            to: None,
+        };
+        self.push_gap(0, gap);
+    }
+
+    /// Starts a new stream with the next line, whose time is `next`: the log no longer contains the
+    /// position where reading stopped.
+    pub fn restart_after_absence(&mut self, next: Option<Timestamp>) {
+        if self.doubt != Doubt::None {
+            self.settle_doubt(next);
+        } else if self.has_no_lines() {
+            self.push_suspected_gap(0, None, next);
+        } else {
+            self.record_suspected_gap(next);
+            self.push(self.reserved_seq, Content::End, None);
+            self.start_epoch(StreamStart::default());
+        }
+        self.lines.start_response(None, false);
+    }
+
+    /// Records that lines may be missing before the next one, whose time is `next`. The stream
+    /// continues.
+    pub fn suspect_gap_before_next(&mut self, next: Option<Timestamp>) {
+        self.flush_all();
+        if self.doubt == Doubt::None {
+            self.record_suspected_gap(next);
+        } else {
+            self.is_position_proved = false;
+            self.settle_doubt(next);
+        }
+        self.next_seq = self.reserved_seq;
+        self.lines.start_response(None, false);
+    }
+
+    /// Records that lines are missing before the next one, whose time is `next`. The stream
+    /// continues.
+    pub fn record_gap_before_next(&mut self, reason: GapReason, next: Option<Timestamp>) {
+        self.flush_all();
+        self.record_gap(reason, next.unwrap_or_else(Timestamp::now));
+        self.next_seq = self.reserved_seq;
+        self.lines.start_response(None, false);
+    }
+
+    /// Ends the stream of a log that can no longer be read; nothing proves that it had more lines.
+    pub fn end_suspected(&mut self) {
+        self.lines.drop_rest();
+        self.flush_all();
+        if self.doubt == Doubt::None {
+            self.record_suspected_gap(Some(Timestamp::now()));
+        } else {
+            self.is_position_proved = false;
+            self.settle_doubt(Some(Timestamp::now()));
+        }
+        self.finish();
+    }
+
+    /// Records a gap of the lines that were sent and cannot be read again, and that more may be
+    /// missing.
+    fn record_suspected_gap(&mut self, next: Option<Timestamp>) {
+        self.record_unconfirmed_gap(GapReason::Away);
+        let last = self.unconfirmed.filter(|_| self.reserved_seq > self.next_seq);
+        let from = last.or(self.confirmed).map(|last| last.anchor.timestamp());
+        self.push_suspected_gap(self.reserved_seq, from, next);
+    }
+
+    fn push_suspected_gap(&mut self, seq: u64, from: Option<Timestamp>, to: Option<Timestamp>) {
+        let gap = Gap {
+            lines: 0,
+            reason: GapReason::Suspected,
+            from: from.filter(|from| from.0 != i64::MIN),
+            to,
+        };
+        self.push_gap(seq, gap);
+    }
+
+    /// Starts a new stream of the instance.
+    pub(super) fn start_epoch(&mut self, start: StreamStart) {
+        // The parts come from a valid id.
+        let Ok(stream) = new_stream_id(&self.key) else { return };
+        let metadata = StreamMetadata {
+            stream,
+            ..StreamMetadata::clone(&self.metadata)
+        };
+        self.metadata = metadata.into();
+        self.outbox.push(OutboxEntry::Start(self.metadata.clone(), start));
+        self.confirmed = start.after.map(|after| ResumePoint { seq_end: 0, ..after });
+        (self.next_seq, self.reserved_seq, self.unconfirmed) = (0, 0, None);
+        self.rotation_recorded_at = None;
+    }
+}
