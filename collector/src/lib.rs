@@ -135,7 +135,7 @@ pub async fn run(
         tokio::select! {
             () = shutdown.cancelled() => break,
             _ = reconcile.tick() => supervisor.reconcile(),
-            event = pods.next() => supervisor.apply(event),
+            event = pods.next() => supervisor.apply(event, pods.is_late()),
             () = supervisor.reap() => {}
         }
     }

@@ -362,7 +362,7 @@ impl FileFollower {
     /// does.
     async fn give_up(&mut self, state: ContainerState) -> bool {
         if !self.stderr.has_no_lines() {
-            self.stderr.end_unread(true);
+            self.stderr.end_unread(Some(GapReason::Gone));
             if !self.stderr.drain_until(&self.shutdown).await {
                 return false;
             }
@@ -370,7 +370,7 @@ impl FileFollower {
         // Nothing is known to be missing from the first instance of a container that was replaced
         // before it was read.
         let was_never_read = self.stdout.has_no_lines() && state.previous && !self.expect_first_line;
-        self.stdout.end_unread(!was_never_read);
+        self.stdout.end_unread((!was_never_read).then_some(GapReason::Gone));
         true
     }
 
