@@ -26,6 +26,7 @@ use super::{
     outcome::Outcome,
     refusals::RefusalLog,
     request::{LogBody, LogRequest, LogResponse},
+    rotation::Lag,
     scan::{Scan, TAIL_LINES},
 };
 
@@ -96,6 +97,8 @@ pub struct Follower {
     pub predecessor: Option<Predecessor>,
     /// Contains the checkpoint of the instance before.
     pub checkpoints: CheckpointStore,
+    /// How late lines arrive.
+    pub lag: Lag,
     /// When the log was last known to have no line.
     pub empty_at: Option<Instant>,
     /// Since when the log may belong to another instance.
@@ -270,7 +273,7 @@ impl Follower {
                 return NextStep::ReadAgain;
             }
             Outcome::Renewed | Outcome::Resumed => return NextStep::ReadAgain,
-            Outcome::Unresumed => backoff.next_delay(),
+            Outcome::Unresumed => RETRY_FIRST,
             Outcome::Unreadable if is_unreadable => retries.unreadable_backoff.next_delay(),
             Outcome::Unreadable => backoff.next_delay(),
             Outcome::Polled { new_lines } => {

@@ -45,7 +45,7 @@ impl Follower {
     /// Reads a follow. Returns `None` if the body ended cleanly.
     pub(crate) async fn read_follow(&mut self, mut log: LogBody, slot: &FollowSlot) -> Option<Outcome> {
         let mut stall = StallDetector::new();
-        let mut rotation = RotationProbe::new();
+        let mut rotation = RotationProbe::new(self.lag);
         let mut stall_probe: Option<BoxFuture<'static, bool>> = None;
         let mut rotation_probe: Option<BoxFuture<'static, Option<ProbeResult>>> = None;
         let resume_until = steady() + RESUME_TIMEOUT;
@@ -70,7 +70,11 @@ impl Follower {
                 }
                 Some(result) = OptionFuture::from(rotation_probe.as_mut()) => {
                     rotation_probe = None;
+                    let was_expected = self.stream.expects_file();
                     self.finish_rotation_probe(&mut rotation, result);
+                    if was_expected && rotation.is_silent() {
+                        return Some(Outcome::Stalled);
+                    }
                 }
                 Some(()) = OptionFuture::from(probe_at.map(sleep_until)) => {
                     let position = rotation.start(self.stream.confirmed(), self.stream.reached_file());
@@ -88,6 +92,7 @@ impl Follower {
                         AfterFrame::Stop(outcome) => return Some(outcome),
                     }
                     rotation.received(bytes, self.stream.last_read().map(|time| time.0), before);
+                    self.lag = rotation.lag();
                 }
                 () = sleep_until(resume_until), if is_searching => {
                     self.scan = Scan::Tail;

@@ -10,6 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bus::Timestamp;
 use bytes::BytesMut;
 use system::clock::{Instant, since, steady};
 use tokio::time::timeout;
@@ -82,25 +83,56 @@ pub enum Place {
 pub struct RotationProbe {
     last_probe: Instant,
     bytes: usize,
-    /// The clock from which lags are measured.
-    started: Instant,
-    min_lag: Option<i64>,
-    last_lag: Option<i64>,
+    /// Nothing arrived before the last probe.
+    is_silent: bool,
+    lag: Lag,
     last_frame: Instant,
     silence: Option<Option<Anchor>>,
     file: Option<u64>,
 }
 
+/// How late a container's lines arrive, compared with its fastest ones. Before the first line, the
+/// clocks of node and collector are assumed to agree.
+#[derive(Clone, Copy, Debug)]
+pub struct Lag {
+    /// The steady clock's reading when the wall clock read `wall`.
+    started: Instant,
+    wall: i64,
+    min: i64,
+    last: i64,
+}
+
+impl Lag {
+    /// Starts measuring.
+    pub fn new() -> Self {
+        Self {
+            started: steady(),
+            wall: Timestamp::now().0,
+            min: 0,
+            last: 0,
+        }
+    }
+
+    /// Accounts for a line that arrives now. Returns whether it is late.
+    fn is_late(&mut self, time: i64) -> bool {
+        self.last = self
+            .wall
+            .saturating_add(nanos(since(self.started)))
+            .saturating_sub(time);
+        self.min = self.min.min(self.last);
+        self.last.saturating_sub(self.min) > nanos(LATE)
+    }
+}
+
 impl RotationProbe {
     /// Creates the schedule of a follow that was just opened.
-    pub fn new() -> Self {
+    pub fn new(lag: Lag) -> Self {
         let now = steady();
         Self {
             last_probe: now,
             bytes: 0,
-            started: now,
-            min_lag: None,
-            last_lag: None,
+            is_silent: false,
+            lag,
             last_frame: now,
             silence: None,
             file: None,
@@ -113,12 +145,7 @@ impl RotationProbe {
         self.bytes += bytes;
         let silence = since(std::mem::replace(&mut self.last_frame, steady()));
         let Some(last_time) = last_time else { return };
-        let lag = nanos(since(self.started)).saturating_sub(last_time);
-        let is_late = self
-            .min_lag
-            .is_none_or(|min_lag| lag.saturating_sub(min_lag) > nanos(LATE));
-        self.min_lag = Some(self.min_lag.map_or(lag, |min_lag| min_lag.min(lag)));
-        self.last_lag = Some(lag);
+        let is_late = self.lag.is_late(last_time);
         if silence >= SILENCE && is_late {
             self.silence.get_or_insert(before);
         }
@@ -134,8 +161,19 @@ impl RotationProbe {
         is_wanted.then(|| self.last_probe + PROBE_INTERVAL)
     }
 
+    /// Returns whether nothing arrived since the probe before the last one.
+    pub fn is_silent(&self) -> bool {
+        self.is_silent && self.bytes == 0
+    }
+
+    /// Returns how late lines arrive.
+    pub fn lag(&self) -> Lag {
+        self.lag
+    }
+
     /// Marks the start of a probe. Returns where the follow is.
     pub fn start(&mut self, last: Option<ResumePoint>, reached: Option<u64>) -> Position {
+        self.is_silent = self.bytes == 0;
         (self.last_probe, self.bytes) = (steady(), 0);
         self.file = reached.or(self.file);
         Position {
@@ -155,7 +193,7 @@ impl RotationProbe {
             self.file = Some(start.hash);
         }
         // The node's clock may have stepped back.
-        self.min_lag = self.last_lag;
+        self.lag.min = self.lag.last;
         self.silence.take().is_some()
     }
 }
@@ -229,12 +267,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_a_frame_that_is_late_after_a_silence_is_probed_at_once() {
-        let mut probe = RotationProbe::new();
-        let started = steady();
-        for (pause, lag, is_due) in [(1, 1, false), (10, 1, false), (1, 2, false), (4, 4, true)] {
+        let mut probe = RotationProbe::new(Lag::new());
+        let (started, wall) = (steady(), Timestamp::now().0);
+        for (pause, lag, is_due) in [(10, 0, false), (1, 2, false), (4, 4, true)] {
             tokio::time::advance(Duration::from_secs(pause)).await;
             let printed = since(started).saturating_sub(Duration::from_secs(lag));
-            probe.received(100, Some(1_795_417_200_000_000_000 + nanos(printed)), None);
+            probe.received(100, Some(wall + nanos(printed)), None);
             assert_eq!(probe.due_at(false).is_some(), is_due, "pause {pause} s, lag {lag} s");
         }
         probe.start(None, None);

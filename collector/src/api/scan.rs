@@ -63,9 +63,14 @@ impl Follower {
     /// reading it.
     pub(crate) fn search_decided(&mut self) -> Option<Outcome> {
         self.stream.take_unmatched()?;
+        let was_counted = matches!(self.scan, Scan::Counted(_));
         // Only a complete file proves that a line is not in it.
         self.scan = Scan::File { was_missing: false };
-        Some(Outcome::Unresumed)
+        Some(if was_counted {
+            Outcome::Broken("rotated while it was searched".to_owned())
+        } else {
+            Outcome::Unresumed
+        })
     }
 
     /// Interprets a clean end, which carries no reason.
@@ -113,7 +118,11 @@ impl Follower {
             ) => Scan::Counted(line),
             (Scan::File { was_missing: true }, _) => return self.is_absent(state, unmatched, is_empty).await,
             (Scan::File { .. }, _) => Scan::File { was_missing: true },
-            (Scan::None | Scan::Tail | Scan::Counted(_), _) => Scan::File { was_missing: false },
+            (Scan::Counted(_), _) => {
+                self.scan = Scan::File { was_missing: false };
+                return Some(Outcome::Broken("rotated while it was searched".to_owned()));
+            }
+            (Scan::None | Scan::Tail, _) => Scan::File { was_missing: false },
         };
         self.scan = scan;
         Some(Outcome::Unresumed)

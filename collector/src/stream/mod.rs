@@ -139,6 +139,7 @@ impl Stream {
                 to: Some(Timestamp(unseen.to)),
             };
             stream.push_gap(0, gap);
+            stream.jump_recorded_at = Some(0);
         }
         stream
     }
@@ -265,6 +266,9 @@ impl Stream {
     pub fn complete(&mut self) {
         self.lines.finish_rest();
         self.flush_all();
+        if self.suspects_start && self.has_no_lines() {
+            self.record_gap(None, GapReason::Suspected, Timestamp::now());
+        }
         self.finish();
     }
 

@@ -14,7 +14,7 @@ use tracing::{Instrument, Span};
 
 use super::{Supervisor, TrackedInstance};
 use crate::{
-    api::{follow::Follower, identity::Predecessor, scan::Scan},
+    api::{follow::Follower, identity::Predecessor, rotation::Lag, scan::Scan},
     instance::{ContainerState, Instance, InstanceKey},
     publish::{
         checkpoint::{Checkpoint, UnseenInstances},
@@ -149,6 +149,7 @@ impl Supervisor {
                     predecessor: tracked.predecessor.clone(),
                     checkpoints: self.context.checkpoints.clone(),
                     empty_at: None,
+                    lag: Lag::new(),
                     in_doubt_since: None,
                 };
                 follower.run().boxed()
