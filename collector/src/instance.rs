@@ -77,6 +77,8 @@ pub struct ContainerState {
     pub previous: bool,
     /// The pod lists the instance. Otherwise its log is not served.
     pub present: bool,
+    /// The pod is excluded: what it prints is not collected.
+    pub excluded: bool,
     /// The number of earlier instances of the container.
     ///
     /// *Source*: `restartCount`, which is that of the newest instance.

@@ -153,7 +153,7 @@ pub async fn run(
                 supervisor.reconcile();
                 progress.set_disk_failure(checkpoints.failure().or_else(|| spool.failure()));
             }
-            event = pods.next() => supervisor.apply(event),
+            event = pods.next() => supervisor.apply(event, pods.is_late()),
             () = supervisor.reap() => {}
         }
     }

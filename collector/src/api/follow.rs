@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bus::GapReason;
 use system::clock::{Instant, since, steady};
 use tokio::{
     sync::watch,
@@ -13,6 +14,7 @@ use crate::{
     idle_metrics::IdleGuard,
     instance::{ContainerState, Instance},
     metrics::{GaugeGuard, Metrics},
+    publish::checkpoint::CheckpointStore,
     retry::Backoff,
     state_watch::{state_changed, wait_until_absent},
     stream::{Stream, TailFingerprint},
@@ -20,9 +22,12 @@ use crate::{
 
 use super::{
     follow_slots::{FollowSlot, FollowSlots},
+    identity::{Owner, Predecessor},
     outcome::Outcome,
     refusals::RefusalLog,
-    request::{LogBody, LogRequest, LogResponse, is_follow_limit, is_kubelet_error},
+    request::{LogBody, LogRequest, LogResponse},
+    rotation::Lag,
+    scan::{Scan, TAIL_LINES},
 };
 
 /// Delay before the first retry. A kubelet that restarts serves logs again within about a second.
@@ -30,6 +35,16 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 
 /// Longest delay between retries while the API or the kubelet is unavailable.
 const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// A log that was empty is rotated at most once within this time, and not before it has lines.
+const EMPTY_VALID: Duration = Duration::from_secs(3);
+
+/// Longest delay between retries while the kubelet cannot read the log of a terminated container.
+const UNREADABLE_MAX: Duration = Duration::from_secs(60);
+
+/// The log of a terminated container that cannot be read for this long is gone: a runtime restarts
+/// in less.
+const GONE_AFTER: Duration = Duration::from_secs(300);
 
 /// A log that stays open this long proves that the API and the kubelet work.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
@@ -70,6 +85,24 @@ pub struct Follower {
     /// The same while the log of the terminated container is read, if the follow had delivered all
     /// that was known.
     pub last_follow: Option<LastFollow>,
+    /// What the next request must find out.
+    pub scan: Scan,
+    /// The pod is or was excluded, and the log was not read since.
+    pub is_paused: bool,
+    /// The skipped part of the log may contain lines that were not read.
+    pub skips_unread: bool,
+    /// The kubelet serves the log as that of the previous instance, whatever the pod's status says.
+    pub is_replaced: bool,
+    /// The instance before, if it has a checkpoint.
+    pub predecessor: Option<Predecessor>,
+    /// Contains the checkpoint of the instance before.
+    pub checkpoints: CheckpointStore,
+    /// How late lines arrive.
+    pub lag: Lag,
+    /// When the log was last known to have no line.
+    pub empty_at: Option<Instant>,
+    /// Since when the log may belong to another instance.
+    pub in_doubt_since: Option<Instant>,
 }
 
 /// A follow that was open when its container terminated.
@@ -94,6 +127,9 @@ enum NextStep {
 struct Retries {
     backoff: Backoff,
     poll_backoff: Backoff,
+    unreadable_backoff: Backoff,
+    /// Since when the log of a terminated container cannot be read.
+    unreadable_since: Option<Instant>,
     last_tail: TailFingerprint,
 }
 
@@ -102,6 +138,8 @@ impl Retries {
         Self {
             backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
             poll_backoff: Backoff::new(POLL_FIRST, POLL_MAX),
+            unreadable_backoff: Backoff::new(RETRY_MAX, UNREADABLE_MAX),
+            unreadable_since: None,
             last_tail: TailFingerprint::default(),
         }
     }
@@ -114,6 +152,10 @@ impl Follower {
         tracing::info!(stream = %self.stream.id(), app = %self.instance.app, process = self.instance.process, "following container");
         if self.stream.is_finished() || self.read_log().await {
             self.idle_guard = None;
+            if self.is_paused && self.stream.has_no_lines() {
+                // Nothing of an excluded pod is published.
+                return true;
+            }
             if !self.stream.drain_until(&self.shutdown).await {
                 return false;
             }
@@ -129,18 +171,20 @@ impl Follower {
     /// Returns whether the end of the log was reached, rather than shutdown.
     async fn read_log(&mut self) -> bool {
         let mut retries = Retries::new();
-        // A body that ends cleanly before the anchor may be truncated: the end is accepted only
-        // twice in a row.
-        let mut ended_early = false;
         loop {
-            let state = *self.state.borrow_and_update();
+            let state = self.current_state();
             if !state.present {
-                self.read_remaining().await;
-                self.end_unread(state);
+                self.end_unread(state).await;
                 return true;
             }
+            if state.excluded {
+                if !self.pause().await {
+                    return false;
+                }
+                continue;
+            }
             let mut opened = None;
-            let outcome = self.read(state, &mut ended_early, &mut opened).await;
+            let outcome = self.read(state, &mut opened).await;
             if opened.is_some_and(|opened: Instant| since(opened) > STABLE_AFTER) {
                 // The connection was stable, so the next failure is a new one.
                 retries.backoff.reset();
@@ -151,8 +195,7 @@ impl Follower {
             match self.next_step(outcome, state, &mut retries) {
                 NextStep::Shutdown => return false,
                 NextStep::EndUnread => {
-                    self.read_remaining().await;
-                    self.end_unread(state);
+                    self.end_unread(state).await;
                     return true;
                 }
                 NextStep::Complete => {
@@ -169,8 +212,47 @@ impl Follower {
         }
     }
 
+    /// Waits while the pod is excluded; what it prints meanwhile is skipped. Returns false on
+    /// shutdown.
+    async fn pause(&mut self) -> bool {
+        tracing::info!(stream = %self.stream.id(), "pod excluded, collection paused");
+        (self.open_follow, self.last_follow, self.idle_guard, self.empty_at) = (None, None, None, None);
+        (self.scan, self.skips_unread, self.is_paused) = (Scan::Skipped, false, true);
+        let mut state = self.state.clone();
+        let included = async {
+            let mut now = *state.borrow_and_update();
+            while now.excluded && now.present {
+                now = state_changed(&mut state).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => false,
+            () = self.stream.publish_while(included) => true,
+        }
+    }
+
+    /// Returns the state of the instance. The kubelet may be ahead of the pod's status.
+    fn current_state(&mut self) -> ContainerState {
+        let state = *self.state.borrow_and_update();
+        ContainerState {
+            terminated: state.terminated || self.is_replaced,
+            previous: state.previous || self.is_replaced,
+            ..state
+        }
+    }
+
     /// Decides what to do after an outcome.
     fn next_step(&mut self, outcome: Outcome, state: ContainerState, retries: &mut Retries) -> NextStep {
+        let is_unreadable = matches!(outcome, Outcome::Unreadable) && state.terminated;
+        let unreadable_since = is_unreadable.then(|| *retries.unreadable_since.get_or_insert_with(steady));
+        if unreadable_since.is_some_and(|at| since(at) > GONE_AFTER) {
+            tracing::warn!(stream = %self.stream.id(), "log of a terminated container cannot be read, ending the stream");
+            return NextStep::EndUnread;
+        }
+        if matches!(outcome, Outcome::Ended { .. }) {
+            retries.unreadable_since = None;
+        }
         let backoff = &mut retries.backoff;
         let delay = match outcome {
             Outcome::Shutdown => return NextStep::Shutdown,
@@ -190,7 +272,10 @@ impl Follower {
                 backoff.reset();
                 return NextStep::ReadAgain;
             }
-            Outcome::Renewed => return NextStep::ReadAgain,
+            Outcome::Renewed | Outcome::Resumed => return NextStep::ReadAgain,
+            Outcome::Unresumed => RETRY_FIRST,
+            Outcome::Unreadable if is_unreadable => retries.unreadable_backoff.next_delay(),
+            Outcome::Unreadable => backoff.next_delay(),
             Outcome::Polled { new_lines } => {
                 self.is_active = new_lines > 0;
                 if self.is_active {
@@ -222,7 +307,7 @@ impl Follower {
 
     /// Reads once: follows the log of a running container, reads that of a terminated one to its
     /// end. Sets `opened` when the response starts.
-    async fn read(&mut self, state: ContainerState, ended_early: &mut bool, opened: &mut Option<Instant>) -> Outcome {
+    async fn read(&mut self, state: ContainerState, opened: &mut Option<Instant>) -> Outcome {
         let slot = if state.terminated {
             self.idle_guard = None;
             None
@@ -231,10 +316,12 @@ impl Follower {
             self.idle_guard.get_or_insert_with(|| idle.track());
             self.slots.acquire(&self.instance.node, self.is_active)
         };
+        let scan = self.scan;
+        let wants_tail = self.stream.must_resume() && matches!(scan, Scan::None | Scan::Tail);
         let request = LogRequest {
-            follow: slot.is_some(),
+            follow: slot.is_some() && scan == Scan::None,
             previous: state.previous,
-            since: self.stream.since(),
+            tail_lines: wants_tail.then_some(TAIL_LINES),
             limit_bytes: None,
         };
         let response = tokio::select! {
@@ -248,14 +335,14 @@ impl Follower {
             LogResponse::LogBody(log) => log,
             LogResponse::NotStarted => return Outcome::NotStarted,
             LogResponse::PodGone => return Outcome::PodGone,
-            LogResponse::NoPrevious => return Outcome::Broken("no previous instance".to_owned()),
+            LogResponse::NoPrevious => return Outcome::Unreadable,
             LogResponse::Busy(wait) => return Outcome::Busy(wait),
             LogResponse::Refused(reason) => return Outcome::Refused(reason),
             LogResponse::Failed(reason) => return Outcome::Broken(reason),
         };
         let _polled = (!state.terminated && slot.is_none()).then(|| GaugeGuard::new(&self.metrics.polled));
         // The watch may lag behind, so the pod is checked after the log was opened.
-        if self.stream.resume_search().is_none() && !self.is_same_instance(state).await {
+        if !self.stream.must_resume() && self.log_owner(state).await != Owner::Instance {
             return Outcome::Broken("the log may belong to another instance".to_owned());
         }
         self.last_follow = self
@@ -265,21 +352,32 @@ impl Follower {
             .map(LastFollow::Open)
             .or(self.last_follow.take());
         *opened = Some(steady());
-        self.stream.start_response();
+        if self.empty_at.is_some_and(|at| since(at) > EMPTY_VALID) {
+            self.stream.suspect_start();
+        }
+        self.stream.start_response(scan.extent());
         let outcome = match &slot {
-            Some(slot) => self.read_follow(log, state, slot).await,
-            None => self.read_snapshot(log, state).await,
+            Some(slot) if request.follow => self.read_follow(log, slot).await,
+            _ => self.read_snapshot(log).await,
         };
         let outcome = match outcome {
             Some(outcome) => outcome,
-            None => self.response_ended(state, ended_early).await,
+            None => self.response_ended(state).await,
         };
-        self.release_slot(slot, outcome, state)
+        // A follow without a line proves that there was none, while it was open.
+        self.empty_at = self.stream.is_empty().then(steady);
+        self.release_slot(slot, request.follow, outcome, state)
     }
 
-    /// Reports a refused follow to the slots, and maps the clean end of a poll to
-    /// [`Outcome::Polled`].
-    fn release_slot(&self, slot: Option<FollowSlot>, outcome: Outcome, state: ContainerState) -> Outcome {
+    /// Reports a refused follow to the slots, and maps the clean end of a plain read of a running
+    /// container.
+    fn release_slot(
+        &self,
+        slot: Option<FollowSlot>,
+        is_follow: bool,
+        outcome: Outcome,
+        state: ContainerState,
+    ) -> Outcome {
         match (slot, outcome) {
             (Some(slot), Outcome::NoFollow) => {
                 tracing::debug!(stream = %self.stream.id(), "follow limit of the node reached, polling");
@@ -287,51 +385,26 @@ impl Follower {
                 Outcome::NoFollow
             }
             (None, Outcome::Ended { new_lines, .. }) if !state.terminated => Outcome::Polled { new_lines },
+            (Some(_), Outcome::Ended { .. }) if !is_follow => Outcome::Resumed,
             (_, outcome) => outcome,
         }
     }
 
-    /// Interprets a clean end, which carries no reason.
-    async fn response_ended(&mut self, state: ContainerState, ended_early: &mut bool) -> Outcome {
-        if let Some(text) = self.stream.untimestamped_rest() {
-            if is_follow_limit(text) {
-                return Outcome::NoFollow;
-            }
-            let kubelets = is_kubelet_error(text);
-            let reason = if kubelets {
-                "the kubelet cannot read the log"
-            } else {
-                "truncated within a timestamp"
-            };
-            return Outcome::Broken(reason.to_owned());
-        }
+    /// Reads what the open follow of a deleted pod still holds. Returns whether it delivered the
+    /// whole log: it ended by itself, as it does when the containers of the pod have ended.
+    async fn read_remaining(&mut self) -> bool {
+        let Some(mut log) = self.open_follow.take() else {
+            return false;
+        };
         if self.stream.is_searching() {
-            if !state.terminated || !std::mem::replace(ended_early, true) {
-                return Outcome::Broken("ended before the resume point".to_owned());
-            }
-            if self.stream.holds_nothing() && self.has_read_rotated_log(state).await {
-                self.stream.cancel_resume_search();
-            } else {
-                self.stream.end_resume_search();
-                if let Some(outcome) = self.handle_mismatch(state).await {
-                    return outcome;
-                }
-            }
+            return false;
         }
-        *ended_early = false;
-        let (new_lines, tail) = self.stream.response_ended();
-        Outcome::Ended { new_lines, tail }
-    }
-
-    /// Reads what the open follow of a deleted pod still holds.
-    async fn read_remaining(&mut self) {
-        let Some(mut log) = self.open_follow.take() else { return };
         let deadline = steady() + REMAINING_TIMEOUT;
-        while let Ok(Some(Ok(data))) = timeout(deadline - steady(), self.stream.publish_while(log.next())).await {
-            self.stream.read(&data);
-            if self.stream.is_mismatched() {
-                // The instance can no longer be verified; the gap is recorded by `end_unread`.
-                return;
+        loop {
+            match timeout(deadline - steady(), self.stream.publish_while(log.next())).await {
+                Ok(Some(Ok(data))) => self.stream.read(&data),
+                Ok(None) => return self.stream.untimestamped_rest().is_none() && !self.stream.expects_file(),
+                Ok(Some(Err(_))) | Err(_) => return false,
             }
             if !self.stream.has_room() {
                 self.stream.progress().await;
@@ -340,11 +413,22 @@ impl Follower {
     }
 
     /// Ends the stream of a log that can no longer be read.
-    fn end_unread(&mut self, state: ContainerState) {
+    async fn end_unread(&mut self, state: ContainerState) {
+        if self.is_paused {
+            if !self.stream.has_no_lines() {
+                self.stream.end_unread(None);
+            }
+            return;
+        }
+        if self.read_remaining().await {
+            return self.stream.complete();
+        }
         // Nothing is known to be missing from the first instance of a container that was replaced
         // before it was read.
         let was_never_read = self.stream.has_no_lines() && state.previous && !self.expect_first_line;
-        self.stream.end_unread(!was_never_read);
+        // Nothing proves that its last lines were read, or that they were not.
+        self.stream
+            .end_unread((!was_never_read).then_some(GapReason::Suspected));
     }
 
     /// Waits for `wait` or for a state change. Returns false on shutdown.

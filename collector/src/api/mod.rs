@@ -3,9 +3,11 @@
 
 pub mod follow;
 pub mod follow_slots;
+pub mod identity;
 pub mod outcome;
 pub mod refusals;
 pub mod request;
 pub mod response;
 pub mod rotation;
+pub mod scan;
 pub mod stall;

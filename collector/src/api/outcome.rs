@@ -13,6 +13,12 @@ pub enum Outcome {
     Polled { new_lines: u64 },
     /// The connection or the response failed; retry.
     Broken(String),
+    /// A plain read of a running container found the last line read; follow it again.
+    Resumed,
+    /// The response does not contain the last line read; request another part of the log.
+    Unresumed,
+    /// The kubelet cannot read the log; retry.
+    Unreadable,
     /// The API denied access; retry.
     Refused(String),
     /// The API server is overloaded; retry after this delay at the earliest.
@@ -41,14 +47,19 @@ impl Outcome {
     pub fn reconnect_reason(&self) -> Option<ReconnectReason> {
         match self {
             Self::Ended { .. } => Some(ReconnectReason::clean_end),
-            Self::Broken(_) => Some(ReconnectReason::broken),
+            Self::Broken(_) | Self::Unreadable => Some(ReconnectReason::broken),
             Self::Refused(_) => Some(ReconnectReason::refused),
             Self::Busy(_) => Some(ReconnectReason::busy),
             Self::Stalled => Some(ReconnectReason::silent),
             Self::NoFollow | Self::SlotRevoked => Some(ReconnectReason::no_follow),
             Self::Renewed => Some(ReconnectReason::renewed),
             Self::StateChanged => Some(ReconnectReason::changed),
-            Self::Polled { .. } | Self::NotStarted | Self::PodGone | Self::Shutdown => None,
+            Self::Polled { .. }
+            | Self::Resumed
+            | Self::Unresumed
+            | Self::NotStarted
+            | Self::PodGone
+            | Self::Shutdown => None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Builds the request for a log and classifies the response.
 //!
-//! kube's own log request would round `sinceTime` to the nearest second, which loses lines, and
-//! copy every line.
+//! kube's own log request would copy every line. `sinceTime` is not used: the kubelet compares each
+//! line with it, so that it drops the lines that follow a clock that stepped back.
 
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ pub struct LogRequest {
     pub follow: bool,
     /// Request the instance before the newest one.
     pub previous: bool,
-    /// Start at the whole second of this time.
-    pub since: Option<Timestamp>,
+    /// Start this many lines before the end of the current file; a long line counts several times.
+    pub tail_lines: Option<u32>,
     /// Maximum number of bytes to return.
     pub limit_bytes: Option<u32>,
 }
@@ -112,10 +112,8 @@ impl LogRequest {
         if let Some(bytes) = self.limit_bytes {
             uri.push_str(&format!("&limitBytes={bytes}"));
         }
-        if let Some(since) = self.since {
-            // The API truncates the time to a whole second; the request does the same.
-            let second = since.floor_second().to_string();
-            uri.push_str(&format!("&sinceTime={}Z", &second[..second.len().min(19)]));
+        if let Some(lines) = self.tail_lines {
+            uri.push_str(&format!("&tailLines={lines}"));
         }
         uri
     }

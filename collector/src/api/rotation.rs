@@ -1,19 +1,30 @@
 //! Detects log files that a follow skipped.
 //!
 //! The API serves only the current file, and a kubelet that falls behind silently skips rotated
-//! files. The start of the current file is therefore probed from time to time. A line seen there
-//! must arrive; if the follow passes its time without it, the whole file was skipped and a gap is
+//! files. The start of the current file is therefore probed while a container writes much, and when
+//! a follow delivers late after a silence. If the follow is not in that file yet, the file must
+//! still arrive. If it is, the position of its first line is known: there the skipped files are
 //! recorded.
+//!
+//! Clocks only decide when to probe.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bus::Timestamp;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use system::clock::{Instant, since, steady};
 use tokio::time::timeout;
 
 use super::request::{LogRequest, LogResponse};
-use crate::{instance::Instance, stream::expected_lines::ExpectedLine};
+use crate::{
+    anchor::{Anchor, ResumePoint},
+    instance::Instance,
+    stream::{
+        expected_files::FileStart,
+        lines::Lines,
+        resume_search::{ResumeSearch, SearchResult, Unmatched},
+    },
+};
 
 /// Minimum time between two probes. A kubelet checks for rotation every 10 s (3 s at the fastest),
 /// so no file appears and disappears between two probes.
@@ -23,9 +34,12 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(1500);
 /// the smallest rotated file has twice this size.
 const PROBE_AFTER_BYTES: usize = 512 << 10;
 
-/// A follow lags if its lines arrive this much later than its fastest one. Independent of clock
-/// offsets.
-const BEHIND: Duration = Duration::from_secs(1);
+/// After a silence, a frame is late if its last line arrives this much later than the follow's
+/// fastest one: it was written during the silence. Independent of clock offsets.
+const LATE: Duration = Duration::from_millis(600);
+
+/// Within a shorter silence a log is rotated at most once, and no file is skipped.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// Bytes that a probe reads: a few lines.
 const PROBE_BYTES: u32 = 2048;
@@ -33,122 +47,236 @@ const PROBE_BYTES: u32 = 2048;
 /// Time limit for a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The start of a log file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileStart {
-    /// Time of the first line, which identifies the file.
-    first: Timestamp,
-    /// The second line. The first may be the rest of a line that the rotation split.
-    second: Option<ExpectedLine>,
+/// Where a follow is, at the time of a probe.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    /// The last line that was numbered.
+    pub last: Option<ResumePoint>,
+    /// A late frame followed a silence, and the last line that was numbered before it.
+    pub silence: Option<Option<Anchor>>,
+    /// The file that the follow is known to be in.
+    pub file: Option<u64>,
 }
 
-/// Schedules probes of the current file and evaluates them.
+/// The result of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeResult {
+    /// The start of the current file.
+    pub start: FileStart,
+    /// Where the follow is.
+    pub place: Place,
+}
+
+/// Where a follow is, compared with the current file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It was already known to be there, or has been there since before the silence.
+    Unchanged,
+    /// It is there, and the first line of the file has this sequence number.
+    Reached { first_seq: u64 },
+    /// It has not reached it.
+    Behind,
+}
+
+/// Schedules probes of the current file and keeps what they found.
 #[derive(Debug)]
 pub struct RotationProbe {
     last_probe: Instant,
     bytes: usize,
-    min_lag: i64,
-    is_behind: bool,
-    last_seen: Option<Timestamp>,
+    /// Nothing arrived before the last probe.
+    is_silent: bool,
+    lag: Lag,
+    last_frame: Instant,
+    silence: Option<Option<Anchor>>,
+    file: Option<u64>,
+}
+
+/// How late a container's lines arrive, compared with its fastest ones. Before the first line, the
+/// clocks of node and collector are assumed to agree.
+#[derive(Clone, Copy, Debug)]
+pub struct Lag {
+    /// The steady clock's reading when the wall clock read `wall`.
+    started: Instant,
+    wall: i64,
+    min: i64,
+    last: i64,
+}
+
+impl Lag {
+    /// Starts measuring.
+    pub fn new() -> Self {
+        Self {
+            started: steady(),
+            wall: Timestamp::now().0,
+            min: 0,
+            last: 0,
+        }
+    }
+
+    /// Accounts for a line that arrives now. Returns whether it is late.
+    fn is_late(&mut self, time: i64) -> bool {
+        self.last = self
+            .wall
+            .saturating_add(nanos(since(self.started)))
+            .saturating_sub(time);
+        self.min = self.min.min(self.last);
+        self.last.saturating_sub(self.min) > nanos(LATE)
+    }
 }
 
 impl RotationProbe {
     /// Creates the schedule of a follow that was just opened.
-    pub fn new() -> Self {
+    pub fn new(lag: Lag) -> Self {
+        let now = steady();
         Self {
-            last_probe: steady(),
+            last_probe: now,
             bytes: 0,
-            min_lag: i64::MAX,
-            is_behind: false,
-            last_seen: None,
+            is_silent: false,
+            lag,
+            last_frame: now,
+            silence: None,
+            file: None,
         }
     }
 
-    /// Accounts for received bytes; `last` is the time of the last line among them.
-    pub fn received(&mut self, bytes: usize, last: Option<Timestamp>) {
+    /// Accounts for a frame. `last_time`: the time of its last line; `before`: the last line that
+    /// was numbered before it.
+    pub fn received(&mut self, bytes: usize, last_time: Option<i64>, before: Option<Anchor>) {
         self.bytes += bytes;
-        if let Some(Timestamp(last)) = last {
-            let lag = Timestamp::now().0.saturating_sub(last);
-            self.min_lag = self.min_lag.min(lag);
-            let is_behind = i64::try_from(BEHIND.as_nanos()).unwrap_or(i64::MAX);
-            self.is_behind = lag.saturating_sub(self.min_lag) > is_behind;
+        let silence = since(std::mem::replace(&mut self.last_frame, steady()));
+        let Some(last_time) = last_time else { return };
+        let is_late = self.lag.is_late(last_time);
+        if silence >= SILENCE && is_late {
+            self.silence.get_or_insert(before);
         }
     }
 
-    /// Returns whether a probe is due.
-    pub fn is_due(&self) -> bool {
-        (self.bytes >= PROBE_AFTER_BYTES || (self.is_behind && self.bytes > 0))
-            && since(self.last_probe) >= PROBE_INTERVAL
+    /// Returns when a probe is due; `expects_file`: the follow has not reached a file that a probe
+    /// saw.
+    pub fn due_at(&self, expects_file: bool) -> Option<Instant> {
+        if self.silence.is_some() {
+            return Some(steady());
+        }
+        let is_wanted = expects_file || self.bytes >= PROBE_AFTER_BYTES;
+        is_wanted.then(|| self.last_probe + PROBE_INTERVAL)
     }
 
-    /// Marks the start of a probe.
-    pub fn started(&mut self) {
+    /// Returns whether nothing arrived since the probe before the last one.
+    pub fn is_silent(&self) -> bool {
+        self.is_silent && self.bytes == 0
+    }
+
+    /// Returns how late lines arrive.
+    pub fn lag(&self) -> Lag {
+        self.lag
+    }
+
+    /// Marks the start of a probe. Returns where the follow is.
+    pub fn start(&mut self, last: Option<ResumePoint>, reached: Option<u64>) -> Position {
+        self.is_silent = self.bytes == 0;
         (self.last_probe, self.bytes) = (steady(), 0);
+        self.file = reached.or(self.file);
+        Position {
+            last,
+            silence: self.silence,
+            file: self.file,
+        }
     }
 
-    /// Evaluates a probe. Returns the line to expect if the file was not seen before.
-    pub fn finished(&mut self, file_start: Option<FileStart>) -> Option<ExpectedLine> {
-        let file_start = file_start.filter(|file_start| self.last_seen != Some(file_start.first))?;
-        let second = file_start.second?;
-        self.last_seen = Some(file_start.first);
-        Some(second)
+    /// Marks the end of a probe. Returns whether it was for a silence.
+    pub fn finish(&mut self, result: Option<&ProbeResult>) -> bool {
+        if let Some(ProbeResult {
+            start,
+            place: Place::Unchanged | Place::Reached { .. },
+        }) = result
+        {
+            self.file = Some(start.hash);
+        }
+        // The node's clock may have stepped back.
+        self.lag.min = self.lag.last;
+        self.silence.take().is_some()
     }
 }
 
-/// Reads the start of the current log file. Returns `None` if it cannot be read.
-pub async fn probe(client: &kube::Client, instance: &Instance) -> Option<FileStart> {
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Looks for the follow in the current file. Returns `None` if that cannot be read.
+pub async fn probe(client: kube::Client, instance: Arc<Instance>, position: Position) -> Option<ProbeResult> {
+    let start = timeout(PROBE_TIMEOUT, read_start(&client, &instance)).await.ok()??;
+    if position.file == Some(start.hash) {
+        let place = Place::Unchanged;
+        return Some(ProbeResult { start, place });
+    }
+    let place = timeout(PROBE_TIMEOUT, locate(&client, &instance, &start, position));
+    let place = place.await.ok()??;
+    Some(ProbeResult { start, place })
+}
+
+async fn read_start(client: &kube::Client, instance: &Instance) -> Option<FileStart> {
     let request = LogRequest {
         limit_bytes: Some(PROBE_BYTES),
         ..LogRequest::default()
     };
-    let read = async {
-        let LogResponse::LogBody(mut log) = request.send(client, instance).await else {
-            return None;
-        };
-        let mut body = BytesMut::new();
-        while body.len() < PROBE_BYTES as usize
-            && let Some(Ok(frame)) = log.next().await
-        {
-            body.extend_from_slice(&frame);
-        }
-        file_start(&body.freeze())
+    let LogResponse::LogBody(mut log) = request.send(client, instance).await else {
+        return None;
     };
-    timeout(PROBE_TIMEOUT, read).await.ok().flatten()
+    let mut body = BytesMut::new();
+    while body.len() < PROBE_BYTES as usize
+        && let Some(Ok(frame)) = log.next().await
+    {
+        body.extend_from_slice(&frame);
+    }
+    FileStart::parse(&body.freeze())
 }
 
-fn file_start(body: &Bytes) -> Option<FileStart> {
-    let (first, _) = Timestamp::split_line(body)?;
-    let newline = memchr::memchr(b'\n', body);
-    let second = newline.and_then(|newline| ExpectedLine::parse(&body.slice(newline + 1..)));
-    // A later time rules out a line of another file with the same nanosecond.
-    let second = second.filter(|expected| expected.time > first);
-    Some(FileStart { first, second })
+/// Looks for the last lines of a follow in the whole file. Returns `None` if it cannot be read, or
+/// is another file.
+async fn locate(client: &kube::Client, instance: &Instance, start: &FileStart, position: Position) -> Option<Place> {
+    let LogResponse::LogBody(mut log) = LogRequest::default().send(client, instance).await else {
+        return None;
+    };
+    let mut lines = Lines::default();
+    lines.start_response(ResumeSearch::locating(position.last, position.silence.flatten()));
+    let mut result = None;
+    while result.is_none() {
+        match log.next().await {
+            Some(Ok(frame)) => result = lines.push(&frame),
+            Some(Err(_)) => return None,
+            None => break,
+        }
+    }
+    match result.or_else(|| lines.end_search())? {
+        SearchResult::Located { file, .. } if file != start.hash => None,
+        SearchResult::Located { lines: None, .. } => Some(Place::Unchanged),
+        SearchResult::Located { lines: Some(lines), .. } => {
+            let seq_end = position.last.map_or(0, |last| last.seq_end);
+            Some(Place::Reached {
+                first_seq: seq_end.saturating_sub(lines),
+            })
+        }
+        SearchResult::NotFound(Unmatched { file, .. }) if file == Some(start.hash) => Some(Place::Behind),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn line(n: u32) -> String {
-        format!("2026-11-23T07:00:{n:02}.000000000Z line {n}\n")
-    }
-
-    #[test]
-    fn the_rest_of_a_split_line_identifies_a_file_and_is_not_expected() {
-        let file = Bytes::from(line(1) + &line(2)[..35]);
-        let start = file_start(&file).unwrap();
-        assert_eq!(
-            start.second.as_ref().map(|expected| expected.time),
-            Timestamp::parse("2026-11-23T07:00:02Z")
-        );
-        let mut rotation = RotationProbe::new();
-        assert!(rotation.finished(Some(start.clone())).is_some());
-        assert_eq!(rotation.finished(Some(start)), None, "seen before");
-        assert_eq!(
-            file_start(&Bytes::from(line(1))).unwrap().second,
-            None,
-            "one line is not enough"
-        );
-        assert_eq!(file_start(&Bytes::from_static(b"failed to open")), None);
+    #[tokio::test(start_paused = true)]
+    async fn only_a_frame_that_is_late_after_a_silence_is_probed_at_once() {
+        let mut probe = RotationProbe::new(Lag::new());
+        let (started, wall) = (steady(), Timestamp::now().0);
+        for (pause, lag, is_due) in [(10, 0, false), (1, 2, false), (4, 4, true)] {
+            tokio::time::advance(Duration::from_secs(pause)).await;
+            let printed = since(started).saturating_sub(Duration::from_secs(lag));
+            probe.received(100, Some(wall + nanos(printed)), None);
+            assert_eq!(probe.due_at(false).is_some(), is_due, "pause {pause} s, lag {lag} s");
+        }
+        probe.start(None, None);
+        assert!(probe.finish(None) && probe.due_at(false).is_none());
+        assert!(probe.due_at(true).is_some());
     }
 }

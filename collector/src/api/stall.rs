@@ -7,12 +7,13 @@ use system::clock::{Instant, steady};
 use tokio::time::timeout;
 
 use crate::{
+    anchor::Anchor,
     api::request::{LogRequest, LogResponse},
     instance::Instance,
     retry::Backoff,
     stream::{
         lines::Lines,
-        resume_search::{ResumeSearch, SearchResult},
+        resume_search::{Extent, ResumeSearch, SearchResult, Unmatched},
     },
 };
 
@@ -133,25 +134,21 @@ impl StallDetector {
     }
 }
 
-/// Returns whether a plain read finds lines after the resume point. Failures count as no.
-pub async fn has_more(
-    request: LogRequest,
-    client: &kube::Client,
-    instance: &Instance,
-    search: Option<ResumeSearch>,
-) -> bool {
+/// Returns whether the log ends with another line than the last one that was numbered. Failures
+/// count as no.
+pub async fn has_more(request: LogRequest, client: &kube::Client, instance: &Instance, last: Option<Anchor>) -> bool {
     let LogResponse::LogBody(mut log) = request.send(client, instance).await else {
         return false;
     };
     let mut lines = Lines::default();
-    lines.start_response(search, request.since.is_some());
+    lines.start_response(ResumeSearch::new(Extent::Skipped, None, None));
     while let Ok(Some(Ok(frame))) = timeout(FRAME_TIMEOUT, log.next()).await {
-        let search_result = lines.push(&frame);
-        if matches!(search_result, Some(SearchResult::NotFound { .. })) || lines.next_slice().is_some() {
-            return true;
-        }
+        lines.push(&frame);
     }
-    false
+    let Some(SearchResult::NotFound(Unmatched { last: Some(end), .. })) = lines.end_search() else {
+        return false;
+    };
+    last.is_none_or(|last| (last.time, last.hash) != (end.time, end.hash))
 }
 
 #[cfg(test)]

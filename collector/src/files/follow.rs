@@ -245,13 +245,10 @@ impl FileFollower {
             }
             (Opened::PositionGone, Some(_)) => self.gap = Some(PendingGap::PositionGone),
             (_, None) if !is_fresh => {
-                // The lines after the last ones that were read are searched for.
-                for stream in [&mut self.stdout, &mut self.stderr] {
-                    if !stream.has_no_lines() {
-                        stream.doubt_position();
-                        stream.start_response();
-                    }
-                }
+                // Where the last lines are is unknown: the files are read again.
+                self.stdout.doubt_position();
+                self.stderr.doubt_position();
+                self.gap = Some(PendingGap::PositionGone);
             }
             (_, None) => {
                 let is_suspected = self.expect_first_line && tail.may_lack_first();
@@ -407,7 +404,7 @@ impl FileFollower {
         // before it was read.
         let was_never_read = self.stdout.has_no_lines() && state.previous && !self.expect_first_line;
         if was_never_read {
-            self.stdout.end_unread(false);
+            self.stdout.end_unread(None);
             return true;
         }
         self.uses_stderr = true;

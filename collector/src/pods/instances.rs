@@ -57,7 +57,24 @@ pub fn instances(pod: &Pod, app_from: &AppFrom) -> Vec<Instance> {
             found.extend(instance);
         }
     }
+    let excluded = is_excluded(pod);
+    found.iter_mut().for_each(|instance| instance.state.excluded = excluded);
     found
+}
+
+/// Returns whether the status names an instance of a container. A kubelet that restarts can report
+/// a pod without its containers for a while.
+pub fn names_instance(pod: &Pod, container: &str) -> bool {
+    let Some(status) = pod.status.as_ref() else {
+        return false;
+    };
+    let lists = [
+        &status.init_container_statuses,
+        &status.container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    let mut named = lists.into_iter().flatten().flatten();
+    named.any(|status| status.name == container && !started_instances(status).is_empty())
 }
 
 /// Returns the instances of a pod that run and are collected.
@@ -149,6 +166,7 @@ fn started_instances(status: &ContainerStatus) -> Vec<(String, ContainerState)> 
         terminated,
         previous,
         present: true,
+        excluded: false,
         restarts: restarts.saturating_sub(u32::from(previous)),
     };
     let last = status

@@ -15,14 +15,13 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use system::{
-    clock::{Instant, steady},
+    clock::{Instant, since, steady},
     random::random_range,
 };
 use tokio::time::sleep_until;
 
 use crate::{config::Config, retry::Backoff};
 use causes::kubernetes::describe_watch;
-use instances::is_excluded;
 use namespaces::Namespaces;
 
 /// Delay before the first retry of the watch.
@@ -33,6 +32,12 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Upper bound for a delay that the API server requests.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// An absence of the API that can hide the rotation of a log: kubelets check every 3 s at most.
+const AWAY: Duration = Duration::from_secs(3);
+
+/// Time after an absence in which events from it arrive.
+const LATE: Duration = Duration::from_secs(2);
 
 /// Watches the selected pods of one node or of all nodes.
 ///
@@ -48,7 +53,9 @@ pub struct PodWatch {
     events: BoxStream<'static, watcher::Result<Event<Pod>>>,
     backoff: Backoff,
     not_before: Instant,
-    is_failing: bool,
+    failing_since: Option<Instant>,
+    /// Until when events can be late, because the watch has failed.
+    late_until: Option<Instant>,
 }
 
 impl PodWatch {
@@ -71,7 +78,8 @@ impl PodWatch {
             relist_at: relist_at(settings.relist_every),
             backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
             not_before: steady(),
-            is_failing: false,
+            failing_since: None,
+            late_until: None,
         }
     }
 
@@ -116,7 +124,7 @@ impl PodWatch {
     fn filter(&mut self, event: Event<Pod>) -> Option<Event<Pod>> {
         let mut is_collected = |pod: &Pod| {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            !is_excluded(pod) && self.namespaces.is_selected(namespace)
+            self.namespaces.is_selected(namespace)
         };
         match event {
             Event::InitApply(pod) if !is_collected(&pod) => None,
@@ -131,19 +139,26 @@ impl PodWatch {
         self.events = watcher(Api::<Pod>::all(self.client.clone()), self.config.clone()).boxed();
     }
 
+    /// Returns whether the last event may be late: the API was away.
+    pub fn is_late(&self) -> bool {
+        self.late_until.is_some_and(|until| steady() < until)
+    }
+
     fn succeeded(&mut self) {
-        if self.is_failing {
+        if let Some(failing_since) = self.failing_since.take() {
             tracing::info!("pod watch recovered");
+            if since(failing_since) >= AWAY {
+                self.late_until = Some(steady() + LATE);
+            }
         }
-        self.is_failing = false;
         self.backoff.reset();
     }
 
     fn failed(&mut self, error: &watcher::Error) {
-        if !self.is_failing {
+        if self.failing_since.is_none() {
             tracing::warn!(error = describe_watch(error), "pod watch failed, retrying");
         }
-        self.is_failing = true;
+        self.failing_since.get_or_insert_with(steady);
         let requested = retry_after(error).unwrap_or_default().min(MAX_RETRY_AFTER);
         self.not_before = steady() + self.backoff.next_delay().max(requested);
     }

@@ -79,7 +79,7 @@ impl Stream {
             self.push(self.reserved_seq, Content::End, None);
             self.start_epoch(StreamStart::default());
         }
-        self.lines.start_response(None, false);
+        self.lines.start_response(None);
     }
 
     /// Records that lines may be missing before the next one, whose time is `next`. The stream
@@ -93,16 +93,16 @@ impl Stream {
             self.settle_doubt(next);
         }
         self.next_seq = self.reserved_seq;
-        self.lines.start_response(None, false);
+        self.lines.start_response(None);
     }
 
     /// Records that lines are missing before the next one, whose time is `next`. The stream
     /// continues.
     pub fn record_gap_before_next(&mut self, reason: GapReason, next: Option<Timestamp>) {
         self.flush_all();
-        self.record_gap(reason, next.unwrap_or_else(Timestamp::now));
+        self.record_gap(Some(reason.clone()), reason, next.unwrap_or_else(Timestamp::now));
         self.next_seq = self.reserved_seq;
-        self.lines.start_response(None, false);
+        self.lines.start_response(None);
     }
 
     /// Ends the stream of a log that can no longer be read; nothing proves that it had more lines.
@@ -149,6 +149,6 @@ impl Stream {
         self.outbox.push(OutboxEntry::Start(self.metadata.clone(), start));
         self.confirmed = start.after.map(|after| ResumePoint { seq_end: 0, ..after });
         (self.next_seq, self.reserved_seq, self.unconfirmed) = (0, 0, None);
-        self.rotation_recorded_at = None;
+        self.jump_recorded_at = None;
     }
 }

@@ -18,8 +18,7 @@ use crate::{
 };
 
 /// Upper bound for data held while the resume point is searched. Between the two resume points lies
-/// at most one batch; more follows only if the node's clock stepped back far. Then the search
-/// fails, which is recorded as a gap.
+/// at most one batch: if more precedes it, only the first of them can be found.
 const MAX_UNDECIDED_BYTES: usize = 2 * MAX_BATCH_BYTES;
 
 /// Consecutive complete lines that can be published.
@@ -79,9 +78,8 @@ pub struct Lines {
     stamps: TimestampParser,
     rest_kind: RestKind,
     search: Option<ResumeSearch>,
-    /// Text without a timestamp continues a line that was already read, until the first line with a
-    /// timestamp.
-    skip_untimed: bool,
+    /// The hash of the first line of a response that was searched.
+    file: Option<u64>,
 }
 
 /// What the rest of the buffer is the start of.
@@ -91,8 +89,6 @@ enum RestKind {
     Line,
     /// The remainder of a line that was split; all parts start with this timestamp and space.
     SplitLine(Bytes),
-    /// The remainder of a line that is dropped.
-    Skipped,
 }
 
 impl Default for Lines {
@@ -109,7 +105,7 @@ impl Default for Lines {
             stamps: TimestampParser::default(),
             rest_kind: RestKind::Line,
             search: None,
-            skip_untimed: false,
+            file: None,
         }
     }
 }
@@ -117,12 +113,10 @@ impl Default for Lines {
 impl Lines {
     /// Starts a new response; buffered data of the previous one is dropped.
     ///
-    /// `search`: the resume point to find first; `None` reads from the start of the log.
-    /// `from_time`: the request had a `sinceTime`, so the response can start within a line.
-    pub fn start_response(&mut self, search: Option<ResumeSearch>, from_time: bool) {
+    /// `search`: the resume point to find first; `None`: the first line is the next one.
+    pub fn start_response(&mut self, search: Option<ResumeSearch>) {
         *self = Self {
             search,
-            skip_untimed: from_time,
             ..Self::default()
         };
     }
@@ -145,8 +139,11 @@ impl Lines {
         if self.scanned - self.open > MAX_LINE_BYTES {
             search_result = search_result.or(self.long_line(self.scanned, false));
         }
-        if self.search.is_some() && self.buffered_bytes() > MAX_UNDECIDED_BYTES {
-            search_result = search_result.or(self.end_search());
+        if let Some(search) = &mut self.search
+            && self.sealed_bytes + self.buffer.len() > MAX_UNDECIDED_BYTES
+        {
+            search.stop_holding();
+            self.drop_complete();
         }
         search_result
     }
@@ -154,7 +151,14 @@ impl Lines {
     /// Ends the search without a match, because the response ended. Returns `None` if it was
     /// decided before.
     pub fn end_search(&mut self) -> Option<SearchResult> {
-        self.search.take().map(|search| search.not_found())
+        let search = self.search.take()?;
+        self.file = search.file();
+        Some(search.not_found())
+    }
+
+    /// Returns the hash of the first line of a response that was searched.
+    pub fn file(&self) -> Option<u64> {
+        self.file
     }
 
     /// Returns the next lines to publish, at most one batch; `None` while the search is undecided.
@@ -223,11 +227,6 @@ impl Lines {
     #[inline]
     fn line(&mut self, newline: usize) -> Option<SearchResult> {
         let stamp = self.stamps.parse(&self.buffer[self.open..newline]);
-        if stamp.is_none() && self.skip_untimed {
-            self.drop_rest_until(newline + 1);
-            return None;
-        }
-        self.skip_untimed = false;
         let mut end = newline + 1;
         if end > MAX_BATCH_BYTES {
             end -= self.open;
@@ -259,17 +258,9 @@ impl Lines {
             }
             let prefix = self.buffer.split_to(prefix).freeze();
             end -= prefix.len();
-            self.rest_kind = if stamp.is_none() && self.skip_untimed {
-                RestKind::Skipped
-            } else {
-                RestKind::SplitLine(prefix)
-            };
+            self.rest_kind = RestKind::SplitLine(prefix);
         }
         let RestKind::SplitLine(prefix) = &self.rest_kind else {
-            self.drop_rest_until(end + usize::from(ended));
-            if ended {
-                self.rest_kind = RestKind::Line;
-            }
             return None;
         };
         let prefix = prefix.clone();
@@ -294,7 +285,6 @@ impl Lines {
     fn part(&mut self, prefix: &[u8], text: &[u8], part: Part) -> Option<SearchResult> {
         let data: Bytes = [prefix, text, b"\n"].concat().into();
         let time = self.stamps.parse(&data).map(|(time, _)| time);
-        self.skip_untimed = false;
         self.progress.advance(time);
         self.sealed_bytes += data.len();
         self.sealed.push_back(Slice {
@@ -316,7 +306,7 @@ impl Lines {
                 None
             }
             Verdict::Decided(search_result, point) => {
-                self.search = None;
+                self.file = self.search.take().and_then(|search| search.file());
                 if let Some(point) = point {
                     self.progress.high = self.progress.high.max(point.anchor.high);
                 }
@@ -334,14 +324,6 @@ impl Lines {
         self.buffer.advance(self.open);
         self.scanned -= self.open;
         (self.open, self.open_lines) = (0, 0);
-    }
-
-    /// Drops the rest up to `end`.
-    fn drop_rest_until(&mut self, end: usize) {
-        let end = end - self.open;
-        self.seal();
-        self.buffer.advance(end);
-        self.scanned = 0;
     }
 
     /// Makes a slice of the complete lines; the buffer then starts with the rest.

@@ -2,11 +2,11 @@
 //! `publish`; depends on nothing in `api`, `files` or `supervisor`.
 
 mod doubt;
-pub mod expected_lines;
+pub mod expected_files;
 pub mod lines;
 pub mod metadata;
 mod number;
-mod resume;
+pub mod resume;
 pub mod resume_search;
 mod split;
 
@@ -29,8 +29,9 @@ use crate::{
     },
 };
 use doubt::Doubt;
-use expected_lines::ExpectedLines;
+use expected_files::ExpectedFiles;
 use lines::Lines;
+use resume_search::Unmatched;
 
 /// Upper bound for a stream's buffered data while the bus is slow; more is spooled. Four batches:
 /// one in flight, the rest waiting.
@@ -59,9 +60,9 @@ pub struct Stream {
     /// Lines numbered since the response started.
     new_lines: u64,
     /// The response does not contain the resume point; acted on once the instance is verified.
-    mismatch: Option<Mismatch>,
-    /// Lines seen by rotation probes that must still arrive.
-    expected_lines: ExpectedLines,
+    unmatched: Option<Unmatched>,
+    /// Files seen by probes that must still arrive.
+    expected_files: ExpectedFiles,
     /// What nothing proves yet.
     doubt: Doubt,
     /// Reading goes on at the line after the last one that was read.
@@ -71,20 +72,20 @@ pub struct Stream {
     /// A response was resumed, or read from the start of the log, by this process: everything
     /// before is complete.
     has_resumed: bool,
-    /// The sequence number at which a rotation was last recorded.
-    rotation_recorded_at: Option<u64>,
+    /// The current file is read from its start, because it does not contain the last line read.
+    is_at_file_start: bool,
+    /// The file of which lines were read last, if it is known.
+    read_file: Option<u64>,
+    /// Lines from before the first one may be missing.
+    suspects_start: bool,
+    /// The sequence number at which skipped files were last recorded.
+    jump_recorded_at: Option<u64>,
     /// Lines dropped by the rate limit and not yet recorded.
     over_limit: Option<OverLimit>,
     /// Since when data for the spool or a gap is waiting.
     flush_since: Option<Instant>,
     /// The end of the stream was passed to the outbox.
     finished: bool,
-}
-
-/// A response without the resume point, and the time of its first line.
-#[derive(Clone, Copy, Debug)]
-struct Mismatch {
-    first: Option<Timestamp>,
 }
 
 /// Lines dropped by the rate limit. Recorded as one gap when others pass, or after a while.
@@ -128,8 +129,8 @@ impl Stream {
             confirmed,
             unconfirmed: sent,
             new_lines: 0,
-            mismatch: None,
-            expected_lines: ExpectedLines::default(),
+            unmatched: None,
+            expected_files: ExpectedFiles::default(),
             doubt: match checkpoint {
                 Checkpoint { doubtful: true, .. } => Doubt::Checkpoint,
                 Checkpoint { outdated: true, .. } if confirmed.or(sent).is_some() => Doubt::Position,
@@ -143,7 +144,10 @@ impl Stream {
                 checkpoint.continues.clone()
             },
             has_resumed: false,
-            rotation_recorded_at: None,
+            is_at_file_start: false,
+            read_file: None,
+            suspects_start: false,
+            jump_recorded_at: None,
             over_limit: None,
             flush_since: None,
             finished: spool_end.finished,
@@ -151,15 +155,12 @@ impl Stream {
         if let (Some(unseen), None, None) = (checkpoint.unseen, checkpoint.accepted, spool_end.stream) {
             let gap = Gap {
                 lines: 0,
-                reason: if checkpoint.doubtful || checkpoint.outdated {
-                    GapReason::Suspected
-                } else {
-                    GapReason::Gone
-                },
+                reason: GapReason::Suspected,
                 from: unseen.from.map(Timestamp),
                 to: Some(Timestamp(unseen.to)),
             };
             stream.push_gap(0, gap);
+            stream.jump_recorded_at = Some(0);
         }
         stream
     }
@@ -300,15 +301,19 @@ impl Stream {
     pub fn complete(&mut self) {
         self.lines.finish_rest();
         self.flush_all();
+        if self.suspects_start && self.has_no_lines() {
+            self.record_gap(None, GapReason::Suspected, Timestamp::now());
+        }
         self.finish();
     }
 
-    /// Ends the stream of a log that can no longer be read, with a gap if `expected`.
-    pub fn end_unread(&mut self, expected: bool) {
+    /// Ends the stream of a log that can no longer be read, with a gap for this reason.
+    pub fn end_unread(&mut self, reason: Option<GapReason>) {
         self.lines.drop_rest();
         self.flush_all();
-        if expected {
-            self.record_gap(GapReason::Gone, Timestamp::now());
+        if let Some(reason) = reason {
+            let sent = (reason != GapReason::Suspected).then(|| reason.clone());
+            self.record_gap(sent, reason, Timestamp::now());
         }
         self.finish();
     }
@@ -326,7 +331,7 @@ impl Stream {
         let gathered = self.lines.buffered_bytes();
         let buffered = gathered + self.outbox.queued_bytes();
         let is_crowded = self.outbox.report_buffered(buffered);
-        if self.mismatch.is_some() || self.lines.is_searching() {
+        if self.unmatched.is_some() || self.lines.is_searching() {
             return;
         }
         if self.outbox.is_idle() {
@@ -352,7 +357,7 @@ impl Stream {
 
     fn flush_all(&mut self) {
         self.flush_since = None;
-        while self.mismatch.is_none()
+        while self.unmatched.is_none()
             && let Some(slice) = self.lines.next_slice()
         {
             self.number(slice);

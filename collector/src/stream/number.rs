@@ -16,30 +16,38 @@ impl Stream {
             self.settle_doubt(time_range(&slice.data).0);
         }
         self.has_resumed = true;
-        while let Some(at) = self.expected_lines.first_after_missing(&slice) {
-            if at > 0 {
-                let front = slice.split_front(at, self.last_state());
+        if std::mem::take(&mut self.suspects_start) && self.next_seq == 0 {
+            let (first, _) = time_range(&slice.data);
+            self.record_jump(0, GapReason::Suspected, first.unwrap_or_else(Timestamp::now));
+        }
+        while !self.expected_files.is_empty()
+            && let Some(jump) = self.expected_files.next_jump(&slice.data)
+        {
+            if jump.at > 0 {
+                let front = slice.split_front(jump.at, self.last_state());
                 self.admit(front);
             }
             let (first, _) = time_range(&slice.data);
-            self.record_rotation(first.unwrap_or_else(Timestamp::now));
+            self.record_jump(self.next_seq, jump.reason, first.unwrap_or_else(Timestamp::now));
         }
         self.admit(slice);
     }
 
-    /// Records, once per position, that the file was rotated after the last line read.
-    pub(super) fn record_rotation(&mut self, to: Timestamp) {
-        if self.rotation_recorded_at.replace(self.next_seq) == Some(self.next_seq) {
+    /// Records, once per position, that the lines from `seq` on are of a later file than those
+    /// before.
+    pub(super) fn record_jump(&mut self, seq: u64, reason: GapReason, to: Timestamp) {
+        if self.jump_recorded_at.replace(seq) == Some(seq) {
             return;
         }
-        tracing::warn!(stream = %self.id(), "gap detected, log rotated before it was read");
+        tracing::warn!(stream = %self.id(), seq, ?reason, "gap detected, log rotated before it was read");
+        let from = self.confirmed.filter(|confirmed| confirmed.seq_end == seq);
         let gap = Gap {
             lines: 0,
-            reason: GapReason::Rotated,
-            from: self.confirmed.map(|confirmed| confirmed.anchor.timestamp()),
+            reason,
+            from: from.map(|confirmed| confirmed.anchor.timestamp()),
             to: Some(to),
         };
-        self.push_gap(self.next_seq, gap);
+        self.push_gap(seq, gap);
     }
 
     /// Returns the anchor state at the last line read.
@@ -112,6 +120,7 @@ impl Stream {
             anchor: slice.end,
         };
         self.confirmed = Some(point);
+        self.is_at_file_start = false;
         (seq, point)
     }
 

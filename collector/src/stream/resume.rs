@@ -3,56 +3,83 @@
 use bus::{Content, Gap, GapReason, Timestamp};
 
 use super::{
-    Mismatch, Stream, TailFingerprint,
+    Stream, TailFingerprint,
     doubt::Doubt,
-    expected_lines,
-    resume_search::{ResumeSearch, SearchResult},
+    expected_files::FileStart,
+    resume_search::{Extent, ResumeSearch, SearchResult, Unmatched},
 };
-use crate::{anchor::fingerprint, publish::checkpoint::StreamStart};
+use crate::{
+    anchor::{Anchor, ResumePoint, fingerprint},
+    publish::checkpoint::StreamStart,
+};
 
 impl Stream {
-    /// Returns the time from which to read, so that the last line is read again. `None`: from the
-    /// start of the log.
-    pub fn since(&self) -> Option<Timestamp> {
-        // A line that no timestamp precedes cannot be requested.
-        self.confirmed
-            .filter(|confirmed| confirmed.anchor.time != i64::MIN)
-            .map(|confirmed| confirmed.anchor.timestamp())
+    /// Returns whether a response must contain what was read before.
+    pub fn must_resume(&self) -> bool {
+        !self.is_at_file_start && (self.confirmed.is_some() || self.unconfirmed.is_some())
     }
 
-    /// Returns what a response must contain to resume.
-    pub fn resume_search(&self) -> Option<ResumeSearch> {
-        ResumeSearch::new(self.confirmed, self.unconfirmed)
+    /// Returns the last line that was numbered.
+    pub fn confirmed(&self) -> Option<ResumePoint> {
+        self.confirmed
+    }
+
+    /// Records that lines from before the first one may be missing: the log was not read since the
+    /// container started.
+    pub fn suspect_start(&mut self) {
+        self.suspects_start = self.has_no_lines();
     }
 
     /// Starts a new response.
-    pub fn start_response(&mut self) {
+    pub fn start_response(&mut self, extent: Extent) {
         self.flush_all();
-        self.lines.start_response(self.resume_search(), self.since().is_some());
-        (self.new_lines, self.mismatch) = (0, None);
+        let extent = if self.must_resume() || extent == Extent::Skipped {
+            extent
+        } else {
+            Extent::New
+        };
+        let search = ResumeSearch::new(extent, self.confirmed, self.unconfirmed);
+        self.lines.start_response(search);
+        (self.new_lines, self.unmatched) = (0, None);
         // The resume point covers what was expected.
-        self.expected_lines.clear();
+        self.expected_files = Default::default();
     }
 
-    /// Expects a line that a rotation probe read, unless it was read already.
-    pub fn expect_line(&mut self, line: expected_lines::ExpectedLine) {
-        if self
-            .confirmed
-            .is_none_or(|confirmed| confirmed.anchor.time < line.time.0)
-        {
-            self.expected_lines.push(line);
+    /// Expects the current file, which the follow has not reached. `follows_silence`: files before
+    /// it may have come and gone unseen.
+    pub fn expect_file(&mut self, start: FileStart, follows_silence: bool) {
+        self.expected_files.push(start, follows_silence);
+    }
+
+    /// Records that the follow is in this file, whose first line has the sequence number `seq`.
+    pub fn reach_file(&mut self, start: &FileStart, seq: u64, follows_silence: bool) {
+        let has_skipped = self.expected_files.reach(start.hash);
+        if has_skipped {
+            self.record_jump(seq, GapReason::Rotated, start.time);
+        } else if follows_silence {
+            self.record_jump(seq, GapReason::Suspected, start.time);
         }
+    }
+
+    /// Returns the last expected file that the follow has reached.
+    pub fn reached_file(&self) -> Option<u64> {
+        self.expected_files.reached()
+    }
+
+    /// Returns whether the follow has not reached an expected file.
+    pub fn expects_file(&self) -> bool {
+        !self.expected_files.is_empty()
     }
 
     /// Resumes after `lines` lines, which were read before: they are counted and dropped, and the
     /// last of them must match its anchor.
     pub fn resume_after(&mut self, lines: u64) {
-        let search = ResumeSearch::counted(lines, self.confirmed);
+        let search = ResumeSearch::new(Extent::Counted(lines), self.confirmed, None);
         if search.is_none() {
             self.prove_position();
         }
-        self.lines.start_response(search, false);
-        self.mismatch = None;
+        self.lines.start_response(search);
+        self.unmatched = None;
     }
 
     /// Ends the search for the resume point, because the response is complete.
@@ -62,48 +89,101 @@ impl Stream {
     }
 
     /// Returns whether a follow delivered everything that is known of the log: it contained the
-    /// resume point, no line is incomplete, and no line is expected.
+    /// resume point, no line is incomplete, and no file is expected.
     pub fn is_caught_up(&self) -> bool {
-        !self.is_searching() && self.lines.rest().is_empty() && self.expected_lines.is_empty()
-    }
-
-    /// Returns whether the response has no line after those that were dropped.
-    pub fn holds_nothing(&self) -> bool {
-        self.lines.buffered_bytes() == 0
+        !self.is_searching() && self.lines.rest().is_empty() && self.expected_files.is_empty()
     }
 
     /// Continues after the last line read in a log that ends with it.
     pub fn cancel_resume_search(&mut self) {
         self.prove_position();
-        self.lines.start_response(None, false);
+        self.lines.start_response(None);
     }
 
-    /// Returns whether the response does not contain the resume point. Its lines wait for
-    /// [`record_mismatch`](Self::record_mismatch).
+    /// Returns whether the response does not contain the resume point.
     pub fn is_mismatched(&self) -> bool {
-        self.mismatch.is_some()
+        self.unmatched.is_some()
+    }
+
+    /// Returns the response without the resume point, whose lines are dropped.
+    pub fn take_unmatched(&mut self) -> Option<Unmatched> {
+        let unmatched = self.unmatched.take()?;
+        self.lines.start_response(None);
+        Some(unmatched)
+    }
+
+    /// Records that the current file does not contain the last line read. Whether lines are missing
+    /// before its first line is unknown; it is read next. If lines of it were read already, it is
+    /// not read again.
+    pub fn restart_at_file(&mut self, unmatched: Unmatched) -> AfterUnmatched {
+        if unmatched.file.is_some() && unmatched.file == self.read_file {
+            return AfterUnmatched::SkipFile;
+        }
+        self.read_file = unmatched.file;
+        let first = unmatched.first.unwrap_or_else(Timestamp::now);
+        if self.doubt != Doubt::None {
+            self.settle_doubt(Some(first));
+            self.is_at_file_start = true;
+        } else if self.has_resumed && self.reserved_seq == self.next_seq {
+            self.record_jump(self.next_seq, GapReason::Suspected, first);
+            self.is_at_file_start = true;
+        } else {
+            self.restart_stream(None, GapReason::Suspected, first);
+        }
+        AfterUnmatched::ReadFile
+    }
+
+    /// Continues behind a line that is not numbered; `None`: behind an empty file.
+    pub fn skip_to(&mut self, last: Option<Anchor>, is_gap: bool) {
+        if is_gap {
+            self.record_gap(None, GapReason::Suspected, Timestamp::now());
+        }
+        self.next_seq = self.reserved_seq;
+        self.suspects_start = false;
+        self.is_at_file_start = last.is_none();
+        if let Some(anchor) = last {
+            self.confirmed = Some(ResumePoint {
+                seq_end: self.next_seq,
+                anchor,
+            });
+        }
+        self.lines.start_response(None);
+    }
+
+    /// Records that the file of the last search contains the last line read.
+    pub fn set_read_file(&mut self) {
+        self.read_file = self.lines.file().or(self.read_file);
+    }
+
+    /// Returns whether the response had no line.
+    pub fn holds_nothing(&self) -> bool {
+        self.lines.buffered_bytes() == 0
     }
 
     /// Records the gap of a response that belongs to this instance but does not contain the resume
     /// point. The stream continues if every line read is confirmed; otherwise a new one starts.
     pub fn record_mismatch(&mut self) {
-        if let Some(Mismatch { first }) = self.mismatch.take() {
+        if let Some(Unmatched { first, .. }) = self.unmatched.take() {
             if self.doubt != Doubt::None {
                 self.settle_doubt(first);
                 return self.flush();
             }
             let first = first.unwrap_or_else(Timestamp::now);
             if self.has_resumed && self.reserved_seq == self.next_seq {
-                self.record_rotation(first);
-                return self.flush();
+                self.record_jump(self.next_seq, GapReason::Rotated, first);
+            } else {
+                self.restart_stream(Some(GapReason::Away), GapReason::Away, first);
             }
-            system::probe!("resume: the anchor is not found");
-            tracing::warn!(stream = %self.id(), "resume anchor not found, starting a new stream");
-            self.record_gap(GapReason::Away, first);
-            self.push(self.reserved_seq, Content::End, None);
-            self.start_epoch(StreamStart::default());
             self.flush();
         }
+    }
+
+    fn restart_stream(&mut self, sent: Option<GapReason>, reason: GapReason, first: Timestamp) {
+        system::probe!("resume: the anchor is not found");
+        tracing::warn!(stream = %self.id(), "resume anchor not found, starting a new stream");
+        self.record_gap(sent, reason, first);
+        self.push(self.reserved_seq, Content::End, None);
+        self.start_epoch(StreamStart::default());
     }
 
     /// Returns whether the search for the resume point is undecided.
@@ -138,40 +218,41 @@ impl Stream {
 
     pub(super) fn apply_search_result(&mut self, result: Option<SearchResult>) {
         match result {
-            None => {}
-            Some(SearchResult::Confirmed) => self.prove_position(),
-            Some(SearchResult::Unconfirmed { held, first }) => {
+            None | Some(SearchResult::Located { .. }) => {}
+            Some(SearchResult::Confirmed) => {
+                self.has_resumed = true;
+                self.prove_position();
+            }
+            Some(SearchResult::Unconfirmed { held }) => {
+                self.has_resumed = true;
+                // The lines before the held ones were sent. The bus has them or readers declare the
+                // gap.
                 let seq = self.reserved_seq - held.min(self.reserved_seq);
-                let lost = seq - self.next_seq;
-                if lost > 0 {
+                if seq > self.next_seq {
                     system::probe!("resume: lines between checkpoint and anchor are gone");
-                    tracing::warn!(stream = %self.id(), lost, "gap detected, lines rotated away while the collector was stopped");
-                    self.push_gap(
-                        self.next_seq,
-                        Gap {
-                            lines: lost,
-                            reason: GapReason::Away,
-                            from: self.confirmed.map(|confirmed| confirmed.anchor.timestamp()),
-                            to: first,
-                        },
-                    );
+                    tracing::warn!(stream = %self.id(), lines = seq - self.next_seq, "unconfirmed lines cannot be read again");
                 }
                 self.next_seq = seq;
                 if self.doubt == Doubt::Position {
                     self.doubt = Doubt::None;
                 }
             }
-            Some(SearchResult::NotFound { first }) => self.mismatch = Some(Mismatch { first }),
+            Some(SearchResult::NotFound(unmatched)) => self.unmatched = Some(unmatched),
         }
     }
 
-    /// Records a gap: numbered lines by their sequence numbers, others by their times.
-    pub(super) fn record_gap(&mut self, reason: GapReason, to: Timestamp) {
+    /// Records a gap of an unknown number of lines behind those with sequence numbers.
+    ///
+    /// `sent`: the reason why lines that were sent to the bus, and not confirmed, are lost. `None`:
+    /// the bus may have them, and readers declare those that it has not.
+    pub(super) fn record_gap(&mut self, sent: Option<GapReason>, reason: GapReason, to: Timestamp) {
         if self.doubt != Doubt::None {
             self.is_position_proved = false;
             return self.settle_doubt(Some(to));
         }
-        self.record_unconfirmed_gap(reason.clone());
+        if let Some(sent) = sent {
+            self.record_unconfirmed_gap(sent);
+        }
         let last = self.unconfirmed.filter(|_| self.reserved_seq > self.next_seq);
         self.push_gap(
             self.reserved_seq,
@@ -196,4 +277,13 @@ impl Stream {
             self.push_gap(self.next_seq, gap);
         }
     }
+}
+
+/// How to continue with a file that does not contain the last line read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterUnmatched {
+    /// The gap is recorded, and the file is read from its start.
+    ReadFile,
+    /// Lines of it were read, and it must be skipped.
+    SkipFile,
 }

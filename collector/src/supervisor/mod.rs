@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{follow_slots::FollowSlots, refusals::RefusalLog},
+    api::{follow_slots::FollowSlots, identity::Predecessor, refusals::RefusalLog},
     config::{Config, Source},
     files::DirWatcher,
     instance::{ContainerState, Instance, InstanceKey},
@@ -59,13 +59,18 @@ pub struct Supervisor {
     dir_watcher: Option<DirWatcher>,
     /// The uids of a list that is being received.
     listing: Option<HashSet<String>>,
+    /// Pods of this node were listed before, by this collector or the one before it.
+    has_listed: bool,
+    /// The current event may be from an absence of the API.
+    is_late: bool,
     /// Checkpoints from before the start that no pod has claimed; `None` after the first list.
     unclaimed: Option<BTreeMap<InstanceKey, Checkpoint>>,
 }
 
 struct ListedPod {
     pod: Pod,
-    app: AppName,
+    /// `None`: the pod is excluded.
+    app: Option<AppName>,
     instances: Vec<InstanceKey>,
 }
 
@@ -74,6 +79,10 @@ struct TrackedInstance {
     state: watch::Sender<ContainerState>,
     /// `None`: the instance is gone and its stream is being ended.
     instance: Option<Arc<Instance>>,
+    /// The container's instance before, if it has a checkpoint.
+    predecessor: Option<Predecessor>,
+    /// Lines from before the first one that is read may be missing.
+    suspects_start: bool,
     backoff: Backoff,
 }
 
@@ -82,6 +91,8 @@ impl TrackedInstance {
         Self {
             state: watch::Sender::new(state),
             instance,
+            predecessor: None,
+            suspects_start: false,
             backoff: Backoff::new(RESTART_FIRST, RESTART_MAX),
         }
     }
@@ -98,6 +109,8 @@ impl Supervisor {
         }
         Self {
             dir_watcher: (config.source == Source::Files).then(DirWatcher::new),
+            has_listed: !unclaimed.is_empty(),
+            is_late: false,
             unclaimed: Some(unclaimed),
             last_seen,
             config,
@@ -116,8 +129,9 @@ impl Supervisor {
         }
     }
 
-    /// Applies a watch event.
-    pub fn apply(&mut self, event: Event<Pod>) {
+    /// Applies a watch event. `is_late`: it may be from an absence of the API.
+    pub fn apply(&mut self, event: Event<Pod>, is_late: bool) {
+        self.is_late = is_late;
         match event {
             Event::Init => self.listing = Some(HashSet::default()),
             Event::InitApply(pod) => {
@@ -181,6 +195,10 @@ impl Supervisor {
         let (Some(uid), Some(app)) = (pod.metadata.uid.clone(), instances::app_of(pod, &self.config.app_from)) else {
             return;
         };
+        let is_excluded = instances::is_excluded(pod);
+        if is_excluded && self.dir_watcher.is_some() {
+            return self.remove_pod(&uid);
+        }
         let mut instances = instances::instances(pod, &self.config.app_from);
         if self.dir_watcher.is_some() {
             // One task reads both outputs, under the key of the first.
@@ -188,8 +206,17 @@ impl Supervisor {
                 .iter_mut()
                 .for_each(|instance| instance.key = instance.key.with_fd(Fd::Out));
         }
-        let keys: Vec<_> = instances.iter().map(|instance| instance.key.clone()).collect();
-        self.count_pod(&app);
+        let mut keys: Vec<_> = instances.iter().map(|instance| instance.key.clone()).collect();
+        if let Some(older) = self.pods.get(&uid) {
+            let is_unnamed =
+                |key: &&InstanceKey| !keys.contains(key) && !instances::names_instance(pod, key.container_name());
+            let unnamed: Vec<_> = older.instances.iter().filter(is_unnamed).cloned().collect();
+            keys.extend(unnamed);
+        }
+        let app = Some(app).filter(|_| !is_excluded);
+        if let Some(app) = &app {
+            self.count_pod(app);
+        }
         let mut trimmed = pod.clone();
         // The largest part of a pod object, and not needed.
         trimmed.metadata.managed_fields = None;
@@ -199,7 +226,7 @@ impl Supervisor {
             instances: keys.clone(),
         };
         if let Some(older) = self.pods.insert(uid, listed) {
-            self.uncount_pod(&older.app);
+            self.uncount_pod(older.app.as_ref());
             for key in older.instances.iter().filter(|key| !keys.contains(key)) {
                 self.mark_absent(key);
             }
@@ -220,8 +247,10 @@ impl Supervisor {
         spawn_in(&mut self.topics, create);
     }
 
-    fn uncount_pod(&mut self, app: &AppName) {
-        if let Some(pods) = self.apps.get_mut(app) {
+    fn uncount_pod(&mut self, app: Option<&AppName>) {
+        if let Some(app) = app
+            && let Some(pods) = self.apps.get_mut(app)
+        {
             *pods -= 1;
             if *pods == 0 {
                 self.apps.remove(app);
@@ -243,7 +272,7 @@ impl Supervisor {
 
     fn remove_pod(&mut self, uid: &str) {
         if let Some(pod) = self.pods.remove(uid) {
-            self.uncount_pod(&pod.app);
+            self.uncount_pod(pod.app.as_ref());
             pod.instances.iter().for_each(|key| self.mark_absent(key));
         }
         for key in self.last_seen.remove(uid) {
@@ -276,6 +305,7 @@ impl Supervisor {
             self.end_orphan(key, checkpoint);
         }
         self.context.checkpoints.end_doubt();
+        self.has_listed = true;
         self.config.progress.set_listed();
     }
 }

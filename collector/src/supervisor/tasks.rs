@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{Fd, StreamMetadata, Timestamp};
+use bus::{Fd, GapReason, StreamMetadata, Timestamp};
 use futures::FutureExt;
 use system::task::spawn_in;
 use tokio::{
@@ -14,7 +14,7 @@ use tracing::{Instrument, Span};
 
 use super::{Supervisor, TrackedInstance};
 use crate::{
-    api::follow::Follower,
+    api::{follow::Follower, identity::Predecessor, rotation::Lag, scan::Scan},
     instance::{ContainerState, Instance, InstanceKey},
     publish::{
         checkpoint::{Checkpoint, UnseenInstances},
@@ -33,6 +33,9 @@ impl Supervisor {
         if let Some(unclaimed) = self.unclaimed.as_mut().filter(|_| key.fd().is_some()) {
             unclaimed.remove(&key.with_fd(Fd::Err));
         }
+        // The log was not read since the container started.
+        let is_first_list = self.unclaimed.is_some() && self.has_listed;
+        let suspects_start = claimed.is_some() || is_first_list || self.is_late;
         // The stream of a running container was ended when the source changed.
         let is_left = |checkpoint: &Checkpoint| checkpoint.ended && !instance.state.terminated;
         let mut checkpoint = match claimed.filter(|checkpoint| checkpoint.metadata().is_some() && !is_left(checkpoint))
@@ -44,13 +47,22 @@ impl Supervisor {
             },
         };
         checkpoint.restarts = Some(instance.state.restarts);
+        let predecessor = self.last_seen.older(&key, instance.state.restarts);
+        let predecessor = predecessor.map(|(key, _)| Predecessor {
+            last: self.context.checkpoints.get(&key).and_then(|older| older.last_sent()),
+            key,
+        });
         self.context.checkpoints.save(&key, &checkpoint);
         if let Some(older) = self.last_seen.insert(&key, checkpoint.restarts)
             && older != key
         {
             self.delete_checkpoint(&older);
         }
-        let tracked = TrackedInstance::new(instance.state, Some(Arc::new(instance)));
+        let tracked = TrackedInstance {
+            predecessor,
+            suspects_start,
+            ..TrackedInstance::new(instance.state, Some(Arc::new(instance)))
+        };
         self.instances.insert(key.clone(), tracked);
         self.spawn_task(key, checkpoint, Duration::ZERO);
     }
@@ -86,6 +98,7 @@ impl Supervisor {
             terminated: true,
             previous: false,
             present: false,
+            excluded: false,
             restarts: checkpoint.restarts.unwrap_or_default(),
         };
         self.instances.insert(key.clone(), TrackedInstance::new(state, None));
@@ -103,11 +116,19 @@ impl Supervisor {
             self.keys.insert(task.id(), key);
             return;
         }
-        let stream = self.stream(&key, metadata, &checkpoint);
+        let mut stream = self.stream(&key, metadata, &checkpoint);
         let work = match &tracked.instance {
             _ if self.reads_files(&key) => self.file_follower(tracked, &key, stream, &checkpoint).run().boxed(),
             None => end_stream(stream, shutdown.clone()).boxed(),
             Some(instance) => {
+                if tracked.suspects_start {
+                    stream.suspect_start();
+                }
+                let scan = if stream.must_resume() {
+                    Scan::File { was_missing: false }
+                } else {
+                    Scan::None
+                };
                 let follower = Follower {
                     client: self.client.clone(),
                     instance: Arc::clone(instance),
@@ -123,6 +144,15 @@ impl Supervisor {
                     is_active: false,
                     open_follow: None,
                     last_follow: None,
+                    scan,
+                    is_paused: false,
+                    skips_unread: false,
+                    is_replaced: false,
+                    predecessor: tracked.predecessor.clone(),
+                    checkpoints: self.context.checkpoints.clone(),
+                    empty_at: None,
+                    lag: Lag::new(),
+                    in_doubt_since: None,
                 };
                 follower.run().boxed()
             }
@@ -190,7 +220,8 @@ async fn end_stream(mut stream: Stream, shutdown: CancellationToken) -> bool {
     }
     tracing::info!(stream = %stream.id(), "container gone while the collector was stopped");
     if !stream.is_finished() {
-        stream.end_unread(true);
+        // Nothing proves that its last lines were read, or that they were not.
+        stream.end_unread(Some(GapReason::Suspected));
     }
     stream.drain_until(&shutdown).await
 }

@@ -338,7 +338,20 @@ impl<'a> Checker<'a> {
 
     fn check_units(&mut self) {
         let printed = self.printed;
+        let starts = self.suspected_starts();
         for (unit, lines) in printed.units().filter(|(_, lines)| lines.app == self.log.app) {
+            // No stream names an instance that was never seen: the next one reports it.
+            let is_unseen = !self.by_unit.contains_key(unit) && !self.notices.contains_key(unit);
+            let next_start = starts.get(lines.process.as_str());
+            if is_unseen
+                && lines
+                    .times
+                    .last()
+                    .zip(next_start)
+                    .is_some_and(|(last, start)| last <= start)
+            {
+                continue;
+            }
             self.check_unit(unit, lines);
         }
         let skipped = self.log.received.iter().filter_map(|received| match received {
@@ -357,6 +370,23 @@ impl<'a> Checker<'a> {
                 format!("{missing} lines are missing, and notices of the tail explain {known}"),
             );
         }
+    }
+
+    /// Returns by process when the last instance printed its first line before whose start a notice
+    /// says that lines may be missing.
+    fn suspected_starts(&self) -> BTreeMap<&'a str, Duration> {
+        let mut starts = BTreeMap::new();
+        for (unit, notices) in &self.notices {
+            let is_start = |notice: &Notice| notice.first == Some(0) && notice.count.is_none();
+            if let Some(lines) = self.printed.lines(unit)
+                && notices.iter().any(|(notice, _)| is_start(notice))
+            {
+                let start = lines.times.first().copied().unwrap_or(Duration::MAX);
+                let latest = starts.entry(lines.process.as_str()).or_insert(start);
+                *latest = start.max(*latest);
+            }
+        }
+        starts
     }
 
     fn check_unit(&mut self, unit: &'a Unit, lines: &UnitLines) {

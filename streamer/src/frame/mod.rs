@@ -47,7 +47,7 @@ pub(crate) enum Chunk {
         /// A `Lines` event.
         event: Event,
     },
-    Notice(NoticeLine),
+    Notice(Box<NoticeLine>),
 }
 
 /// Consecutive lines of one chunk.
@@ -74,7 +74,7 @@ impl Frame {
     /// Creates a frame of one notice.
     pub(crate) fn notice(app: &AppName, notice: NoticeLine) -> Self {
         let mut builder = Builder::new(app.clone());
-        builder.chunks.push(Chunk::Notice(notice));
+        builder.chunks.push(Chunk::Notice(Box::new(notice)));
         builder.spans.push(Span {
             chunk: 0,
             line: 0,

@@ -166,7 +166,7 @@ impl Sorter {
         }
         if self.filter.as_ref().is_none_or(|filter| filter.matches_notice(&notice)) {
             self.entries.push(Entry::notice(at, to_u32(self.chunks.len())));
-            self.chunks.push(Chunk::Notice(notice));
+            self.chunks.push(Chunk::Notice(Box::new(notice)));
         }
     }
 

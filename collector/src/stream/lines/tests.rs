@@ -3,7 +3,10 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::anchor::ResumePoint;
+use crate::{
+    anchor::ResumePoint,
+    stream::resume_search::{Extent, Unmatched},
+};
 
 /// A log: times in nanoseconds since 1970, and texts.
 #[derive(Clone, Debug)]
@@ -13,27 +16,16 @@ struct Log(Vec<(i64, String)>);
 const BASE: i64 = 1_795_417_200_000_000_000;
 
 impl Log {
-    /// Returns the log as the API prints it from a whole second on, with the sequence numbers of
-    /// the lines.
-    fn printed_from(&self, since: Option<i64>) -> (Vec<u8>, Vec<u64>) {
-        let second = since.map(|time| bus::Timestamp(time).floor_second().0);
-        let kept = self
-            .0
-            .iter()
-            .zip(0u64..)
-            .filter(|((time, _), _)| second.is_none_or(|second| *time >= second));
-        let (mut bytes, mut seqs) = (Vec::new(), Vec::new());
-        for ((time, text), seq) in kept {
-            bytes.extend_from_slice(format!("{} {text}\n", bus::Timestamp(*time)).as_bytes());
-            seqs.push(seq);
-        }
-        (bytes, seqs)
+    /// Returns the log as the API prints it.
+    fn printed(&self) -> Vec<u8> {
+        let lines = self.0.iter();
+        let lines = lines.map(|(time, text)| format!("{} {text}\n", bus::Timestamp(*time)));
+        lines.collect::<String>().into_bytes()
     }
 
     /// Returns the resume point after this many lines.
     fn resume_point(&self, lines: usize) -> Option<ResumePoint> {
-        let (bytes, _) = Log(self.0[..lines].to_vec()).printed_from(None);
-        let read = ReadResult::of(&bytes, &[], None, false);
+        let read = ReadResult::of(&Log(self.0[..lines].to_vec()).printed(), &[], None);
         let anchor = read.slices.last()?.end;
         Some(ResumePoint {
             seq_end: lines as u64,
@@ -50,9 +42,9 @@ struct ReadResult {
 
 impl ReadResult {
     /// Reads bytes in frames that end at these offsets.
-    fn of(bytes: &[u8], ends: &[usize], search: Option<ResumeSearch>, from_time: bool) -> Self {
+    fn of(bytes: &[u8], ends: &[usize], search: Option<ResumeSearch>) -> Self {
         let mut lines = Lines::default();
-        lines.start_response(search, from_time);
+        lines.start_response(search);
         let mut ends: Vec<usize> = ends.iter().map(|end| end % (bytes.len() + 1)).collect();
         ends.sort_unstable();
         ends.push(bytes.len());
@@ -108,16 +100,16 @@ fn logs() -> impl Strategy<Value = Log> {
 }
 
 fn text_of(lines: &[(i64, String)]) -> Vec<u8> {
-    Log(lines.to_vec()).printed_from(None).0
+    Log(lines.to_vec()).printed()
 }
 
 proptest! {
     #[test]
     fn framing_does_not_change_lines(log in logs(), ends in vec(any::<usize>(), 0..20)) {
-        let (bytes, seqs) = log.printed_from(None);
-        let read = ReadResult::of(&bytes, &ends, None, false);
+        let bytes = log.printed();
+        let read = ReadResult::of(&bytes, &ends, None);
         prop_assert_eq!(read.bytes(), bytes);
-        prop_assert_eq!(read.lines(), seqs.len() as u64);
+        prop_assert_eq!(read.lines(), log.0.len() as u64);
         // The anchor at the end of a slice does not depend on where slices end.
         let mut seq = 0;
         for slice in &read.slices {
@@ -130,8 +122,8 @@ proptest! {
     fn a_resume_point_is_found_among_equal_lines(log in logs(), at in any::<prop::sample::Index>(), ends in vec(any::<usize>(), 0..20)) {
         let confirmed = 1 + at.index(log.0.len());
         let resume_point = log.resume_point(confirmed);
-        let (bytes, _) = log.printed_from(resume_point.map(|resume_point| resume_point.anchor.time));
-        let read = ReadResult::of(&bytes, &ends, ResumeSearch::new(resume_point, None), true);
+        let search = ResumeSearch::new(Extent::File, resume_point, None);
+        let read = ReadResult::of(&log.printed(), &ends, search);
         prop_assert_eq!(read.search_result, Some(SearchResult::Confirmed));
         prop_assert_eq!(read.bytes(), text_of(&log.0[confirmed..]));
         // Later anchors match as well.
@@ -153,23 +145,59 @@ proptest! {
         let starts = c.index(log.0.len());
         let (confirmed_point, sent_point) = (log.resume_point(confirmed), log.resume_point(sent));
         let file = Log(log.0[starts..].to_vec());
-        let (bytes, numbers) = file.printed_from(confirmed_point.map(|resume_point| resume_point.anchor.time));
-        let Some(search) = ResumeSearch::new(confirmed_point, sent_point) else { return Ok(()) };
-        let read = ReadResult::of(&bytes, &ends, Some(search), confirmed_point.is_some());
-        let first_read = starts + numbers.first().map_or(0, |first| usize::try_from(*first).unwrap());
+        let Some(search) = ResumeSearch::new(Extent::File, confirmed_point, sent_point) else { return Ok(()) };
+        let read = ReadResult::of(&file.printed(), &ends, Some(search));
+        let line_after = |lines: u64| starts + usize::try_from(lines).unwrap();
         match read.search_result.unwrap() {
             SearchResult::Confirmed => prop_assert_eq!(read.bytes(), text_of(&log.0[confirmed..])),
-            SearchResult::Unconfirmed { held, .. } => {
-                let first = sent - usize::try_from(held).unwrap();
-                prop_assert!(first >= confirmed);
-                prop_assert_eq!(read.bytes(), text_of(&log.0[first..]));
+            SearchResult::Unconfirmed { held } => {
+                prop_assert!(starts >= confirmed);
+                prop_assert_eq!(line_after(held), sent);
+                prop_assert_eq!(read.bytes(), text_of(&log.0[starts..]));
             }
-            // Never if the whole file exists: that would repeat lines under other numbers.
-            SearchResult::NotFound { .. } => {
-                prop_assert!(first_read > 0 && starts > 0);
-                prop_assert!(read.bytes().ends_with(&text_of(&log.0[first_read.max(confirmed)..])) || read.lines() == 0);
+            // Never if the file contains the line: that would repeat lines under other numbers.
+            SearchResult::NotFound(Unmatched { candidate: None, .. }) => prop_assert!(starts >= confirmed && starts > 0),
+            SearchResult::NotFound(Unmatched { candidate: Some(lines), .. }) => {
+                prop_assert_eq!(line_after(lines), confirmed);
+                let search = ResumeSearch::new(Extent::Counted(lines), confirmed_point, None);
+                let read = ReadResult::of(&file.printed(), &ends, search);
+                prop_assert_eq!(read.search_result, Some(SearchResult::Confirmed));
+                prop_assert_eq!(read.bytes(), text_of(&log.0[confirmed..]));
+            }
+            SearchResult::Located { .. } => prop_assert!(false),
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_log_contains_the_resume_point_or_does_not_pretend_to(
+        log in logs(), at in any::<prop::sample::Index>(), tail in 1..20usize, ends in vec(any::<usize>(), 0..20),
+    ) {
+        let confirmed = 1 + at.index(log.0.len());
+        let end = log.0[log.0.len().saturating_sub(tail)..].to_vec();
+        let search = ResumeSearch::new(Extent::Tail(tail as u64), log.resume_point(confirmed), None);
+        let read = ReadResult::of(&text_of(&end), &ends, search);
+        match read.search_result.unwrap() {
+            SearchResult::Confirmed => prop_assert_eq!(read.bytes(), text_of(&log.0[confirmed..])),
+            _ => {
+                // The line is not there, or lines with its time may precede the end.
+                let is_first_run = log.0[confirmed - 1].0 == end[0].0;
+                prop_assert!(confirmed + tail <= log.0.len() || is_first_run);
             }
         }
+    }
+
+    #[test]
+    fn the_position_of_a_line_in_its_file_is_counted(log in logs(), at in any::<prop::sample::Index>(), starts in any::<prop::sample::Index>()) {
+        let log = Log(log.0.into_iter().zip(0..).map(|((time, text), n)| (time, format!("{text} {n}"))).collect());
+        let (confirmed, starts) = (1 + at.index(log.0.len()), starts.index(log.0.len()));
+        let bytes = text_of(&log.0[starts..]);
+        let read = ReadResult::of(&bytes, &[], ResumeSearch::locating(log.resume_point(confirmed), None));
+        let expected = (confirmed > starts).then(|| (confirmed - starts) as u64);
+        let found = match read.search_result.unwrap() {
+            SearchResult::Located { lines, .. } => lines,
+            _ => None,
+        };
+        prop_assert_eq!(found, expected);
     }
 }
 
@@ -185,8 +213,8 @@ proptest! {
             let filling = if wide { "\u{20ac}".repeat(size / 3) } else { "x".repeat(*size) };
             text.extend_from_slice(format!("{} {filling}\n", bus::Timestamp(BASE + n)).as_bytes());
         }
-        let whole = ReadResult::of(&text, &[], None, false);
-        let framed = ReadResult::of(&text, &ends, None, false);
+        let whole = ReadResult::of(&text, &[], None);
+        let framed = ReadResult::of(&text, &ends, None);
         prop_assert!(whole.parts() == framed.parts());
         for (line, part) in whole.parts() {
             let (_, content) = bus::Timestamp::split_line(&line).unwrap();
@@ -198,7 +226,8 @@ proptest! {
         let slice = at.index(framed.slices.len());
         let confirmed: u64 = framed.slices[..=slice].iter().map(|slice| slice.lines).sum();
         let resume_point = ResumePoint { seq_end: confirmed, anchor: framed.slices[slice].end };
-        let read_again = ReadResult::of(&text, &[], ResumeSearch::new(Some(resume_point), None), true);
+        let search = ResumeSearch::new(Extent::File, Some(resume_point), None);
+        let read_again = ReadResult::of(&text, &[], search);
         prop_assert_eq!(read_again.search_result, Some(SearchResult::Confirmed));
         prop_assert!(read_again.parts() == whole.parts()[usize::try_from(confirmed).unwrap()..]);
     }
@@ -218,28 +247,6 @@ fn an_endless_line_is_buffered_in_parts() {
 }
 
 #[test]
-fn text_without_a_timestamp_is_skipped_only_before_the_first_timestamp() {
-    let text = format!("BBBB\n{0} a\nCCCC\n{0} b\n", bus::Timestamp(BASE));
-    let since = ReadResult::of(text.as_bytes(), &[3], None, true);
-    assert_eq!((since.lines(), since.bytes()), (3, text.as_bytes()[5..].to_vec()));
-    let all = ReadResult::of(text.as_bytes(), &[3], None, false);
-    assert_eq!((all.lines(), all.bytes()), (4, text.into_bytes()));
-}
-
-#[test]
-fn a_long_remainder_of_a_line_already_read_is_skipped() {
-    let rest = "B".repeat(3 * MAX_LINE_BYTES);
-    let text = format!("{rest}\n{} a\n", bus::Timestamp(BASE));
-    let read = ReadResult::of(
-        text.as_bytes(),
-        &[5, MAX_LINE_BYTES + 9, 2 * MAX_LINE_BYTES],
-        None,
-        true,
-    );
-    assert_eq!(read.bytes(), text.as_bytes()[rest.len() + 1..]);
-}
-
-#[test]
 fn a_clock_that_stepped_back_is_not_a_gap() {
     let times = [5_500_000_000, 4_200_000_000, 4_300_000_000, 5_700_000_000];
     let log = Log(times
@@ -247,33 +254,34 @@ fn a_clock_that_stepped_back_is_not_a_gap() {
         .zip(0..)
         .map(|(time, n)| (BASE + time, format!("{n}")))
         .collect());
-    for confirmed in 1..=2 {
-        let resume_point = log.resume_point(confirmed);
-        let (bytes, seqs) = log.printed_from(resume_point.map(|resume_point| resume_point.anchor.time));
-        let read = ReadResult::of(&bytes, &[], ResumeSearch::new(resume_point, None), true);
+    for confirmed in 1..=4 {
+        let search = ResumeSearch::new(Extent::File, log.resume_point(confirmed), None);
+        let read = ReadResult::of(&log.printed(), &[], search);
         assert_eq!(read.search_result, Some(SearchResult::Confirmed));
-        assert_eq!(
-            read.lines(),
-            seqs.iter().filter(|seq| **seq >= confirmed as u64).count() as u64
-        );
+        assert_eq!(read.bytes(), text_of(&log.0[confirmed..]));
     }
 }
 
 #[test]
 fn the_data_held_by_a_search_is_bounded() {
-    // The clock stepped back by a day before the resume point, so every line may precede it.
-    let resume_point = ResumePoint {
-        seq_end: 9,
-        anchor: Anchor {
-            time: BASE,
-            high: BASE + 86_400_000_000_000,
-            ordinal: 1,
-            hash: 0,
-        },
+    let point = |seq_end, time| {
+        Some(ResumePoint {
+            seq_end,
+            anchor: Anchor {
+                time,
+                high: time,
+                ordinal: 1,
+                hash: 0,
+            },
+        })
     };
     let line = format!("{} {}\n", bus::Timestamp(BASE + 1), "x".repeat(1000));
     let mut lines = Lines::default();
-    lines.start_response(ResumeSearch::new(Some(resume_point), None), true);
-    let decided = (0..4000).find_map(|_| lines.push(line.as_bytes()));
-    assert!(matches!(decided, Some(SearchResult::NotFound { .. })));
+    lines.start_response(ResumeSearch::new(Extent::File, point(9, BASE), point(9000, BASE)));
+    for _ in 0..4000 {
+        assert_eq!(lines.push(line.as_bytes()), None);
+        assert!(lines.buffered_bytes() <= MAX_UNDECIDED_BYTES + line.len());
+    }
+    assert!(matches!(lines.end_search(), Some(SearchResult::NotFound(_))));
+    assert_eq!(lines.buffered_lines(), 0, "more lines than there are numbers");
 }

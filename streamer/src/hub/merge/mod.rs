@@ -125,7 +125,7 @@ impl Merge {
                 } else {
                     Timestamp::from(event.published)
                 };
-                let chunk = self.buffer(Chunk::Notice(NoticeLine::gap(key, &event, time)), 1);
+                let chunk = self.buffer(Chunk::Notice(Box::new(NoticeLine::gap(key, &event, time))), 1);
                 self.pending.push(Entry::notice(at, chunk));
             }
             EventKind::End => {}

@@ -1,0 +1,181 @@
+//! Verifies that a log belongs to an instance.
+//!
+//! Logs are requested by container name, which does not identify an instance, and the pod's status
+//! lags behind the kubelet. The kubelet itself knows which instance is the newest: it serves the one
+//! before under `previous=true`.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use system::clock::{since, steady};
+use tokio::time::timeout;
+
+use super::{
+    follow::Follower,
+    request::{LogBody, LogRequest, LogResponse, is_kubelet_error},
+};
+use crate::{
+    anchor::ResumePoint,
+    instance::{ContainerState, InstanceKey},
+    pods::instances,
+    stream::{
+        lines::Lines,
+        resume_search::{ResumeSearch, SearchResult},
+    },
+};
+
+/// Time limit for listing a pod.
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time limit for a frame of the previous instance's log.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A pod's status that still lists the instance after this long is taken as proof.
+const STATUS_SETTLES: Duration = Duration::from_secs(35);
+
+/// The instance of a container before another one.
+#[derive(Clone, Debug)]
+pub struct Predecessor {
+    /// Its key.
+    pub key: InstanceKey,
+    /// The last line that was read of it.
+    pub last: Option<ResumePoint>,
+}
+
+/// Whose log a response contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The instance's.
+    Instance,
+    /// That of a newer instance: the log of this one is the previous one.
+    Newer,
+    /// Unknown until the pod's status changes.
+    Unknown,
+}
+
+/// What the log of the previous instance contains.
+enum Previous {
+    /// There is none.
+    None,
+    /// A line that was read of this instance.
+    OfInstance,
+    /// A line that was read of its predecessor.
+    OfPredecessor,
+    /// It cannot be read, and is not this instance's.
+    Removed,
+    /// Nothing.
+    Empty,
+    /// Other lines.
+    Other,
+    /// The request failed.
+    Failed,
+}
+
+impl Follower {
+    /// Returns whose log a response contains that has started and does not prove it by a line that
+    /// was read before.
+    pub(crate) async fn log_owner(&mut self, requested: ContainerState) -> Owner {
+        if !self.is_listed(requested).await {
+            return Owner::Unknown;
+        }
+        if requested.previous {
+            return Owner::Instance;
+        }
+        let is_first_read = !self.stream.must_resume();
+        let is_newest = match self.read_previous().await {
+            Previous::OfInstance => return Owner::Newer,
+            Previous::Failed => return Owner::Unknown,
+            Previous::None | Previous::OfPredecessor | Previous::Removed => true,
+            // Nothing was read of the predecessor, or what was read is rotated away.
+            Previous::Empty => requested.restarts > 0 && is_first_read,
+            Previous::Other => requested.restarts > 0 && is_first_read && self.predecessor.is_none(),
+        };
+        if is_newest {
+            self.in_doubt_since = None;
+            return Owner::Instance;
+        }
+        let in_doubt_since = *self.in_doubt_since.get_or_insert_with(steady);
+        if since(in_doubt_since) < STATUS_SETTLES {
+            return Owner::Unknown;
+        }
+        self.in_doubt_since = None;
+        Owner::Instance
+    }
+
+    /// Returns whether the pod still lists the instance as it was requested. If the pod cannot be
+    /// listed, returns false.
+    pub(crate) async fn is_listed(&mut self, requested: ContainerState) -> bool {
+        let pods = kube::Api::<Pod>::namespaced(self.client.clone(), &self.instance.namespace);
+        // The collector has the permissions `list` and `watch` on pods, but not `get`.
+        let one = ListParams::default().fields(&format!("metadata.name={}", self.instance.pod));
+        let listed = timeout(LIST_TIMEOUT, self.stream.publish_while(pods.list(&one)));
+        let Some(Ok(Ok(listed))) = self.shutdown.run_until_cancelled(listed).await else {
+            return false;
+        };
+        let now = listed
+            .items
+            .iter()
+            .find_map(|pod| instances::container_state(pod, &self.instance.key));
+        now.is_some_and(|now| now.previous == requested.previous)
+    }
+
+    /// Returns the last line that was read of the predecessor so far.
+    fn last_of_predecessor(&mut self) -> Option<ResumePoint> {
+        let predecessor = self.predecessor.as_mut()?;
+        if let Some(checkpoint) = self.checkpoints.get(&predecessor.key) {
+            predecessor.last = checkpoint.last_sent().or(predecessor.last);
+        }
+        predecessor.last
+    }
+
+    async fn read_previous(&mut self) -> Previous {
+        let request = LogRequest {
+            previous: true,
+            ..LogRequest::default()
+        };
+        let goals = [self.stream.confirmed(), self.last_of_predecessor()];
+        let id = self.instance.key.container_id.clone();
+        let (client, instance) = (self.client.clone(), self.instance.clone());
+        let read = async move {
+            match request.send(&client, &instance).await {
+                LogResponse::NoPrevious => Previous::None,
+                LogResponse::LogBody(log) => search_previous(log, goals, &id).await,
+                _ => Previous::Failed,
+            }
+        };
+        let read = self.stream.publish_while(read);
+        self.shutdown
+            .run_until_cancelled(read)
+            .await
+            .unwrap_or(Previous::Failed)
+    }
+}
+
+/// Looks for a line of the instance and for one of its predecessor.
+async fn search_previous(mut log: LogBody, [own, predecessor]: [Option<ResumePoint>; 2], id: &str) -> Previous {
+    let mut lines = Lines::default();
+    lines.start_response(ResumeSearch::locating(own, predecessor.map(|point| point.anchor)));
+    let mut result = None;
+    while result.is_none() {
+        match timeout(FRAME_TIMEOUT, log.next()).await {
+            Ok(Some(Ok(frame))) => result = lines.push(&frame),
+            Ok(None) => break,
+            Ok(Some(Err(_))) | Err(_) => return Previous::Failed,
+        }
+    }
+    match result {
+        Some(SearchResult::Located { lines: Some(_), .. }) => Previous::OfInstance,
+        Some(SearchResult::Located { lines: None, .. }) => Previous::OfPredecessor,
+        _ if is_kubelet_error(lines.rest()) => {
+            let names_instance = memchr::memmem::find(lines.rest(), id.as_bytes()).is_some();
+            if names_instance {
+                Previous::Other
+            } else {
+                Previous::Removed
+            }
+        }
+        _ if lines.last_read().is_none() => Previous::Empty,
+        _ => Previous::Other,
+    }
+}
