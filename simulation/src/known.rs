@@ -44,31 +44,6 @@ pub struct Example {
 /// All known faults.
 pub const KNOWN_FAULTS: &[KnownFault] = &[
     KnownFault {
-        name: "gap-not-proved-after-absence",
-        what: "after an absence of the collector or the API, a gap of unknown size is declared although nothing is missing",
-        rules: &[Rule::FalseGap, Rule::WrongCount],
-        kinds: &[
-            Kind::Kill,
-            Kind::KillAtStep,
-            Kind::Shutdown,
-            Kind::ApiDown,
-            Kind::StallRequests,
-            Kind::MuteWatches,
-            Kind::ApiBusy,
-            Kind::DiskFull,
-            Kind::DiskSlow,
-            Kind::DiskRefuses,
-        ],
-        source: Some(Source::Files),
-        engine: None,
-        example: Example {
-            seed: 35,
-            only: &[Kind::Shutdown],
-            source: Source::Files,
-            engine: Engine::Embedded,
-        },
-    },
-    KnownFault {
         name: "lines-lost-after-absence",
         what: "the first lines of a container are lost silently if its log was rotated before its status was reported, or until it prints or ends",
         rules: &[Rule::SilentLoss, Rule::NotCaughtUp],
@@ -85,7 +60,7 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
             Kind::ApiBusy,
             Kind::StatusLag,
         ],
-        source: None,
+        source: Some(Source::Api),
         engine: None,
         example: Example {
             seed: 175,
@@ -95,9 +70,9 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         },
     },
     KnownFault {
-        name: "checkpoints-not-synced",
-        what: "after a loss of power, checkpoints are older than what the bus has: repeats, and numbers used again",
-        rules: STATE_LOST,
+        name: "lines-lost-after-power-loss",
+        what: "after a loss of power, lines of a container that ended or was rotated meanwhile are lost silently",
+        rules: &[Rule::SilentLoss],
         kinds: &[Kind::PowerLoss],
         source: None,
         engine: None,
@@ -109,16 +84,22 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         },
     },
     KnownFault {
-        name: "damaged-state-not-declared",
-        what: "what a damaged state file held is read again or lost without a notice",
-        rules: STATE_LOST,
-        kinds: &[Kind::Damage],
+        name: "damaged-state-seen-by-readers",
+        what: "history shows repeated lines without the notice of the new stream; lines of a damaged segment are declared as undelivered although a tail had them",
+        rules: &[
+            Rule::SilentLoss,
+            Rule::FalseGap,
+            Rule::WrongCount,
+            Rule::Repeat,
+            Rule::Order,
+        ],
+        kinds: &[Kind::Damage, Kind::DiskFull, Kind::DiskRefuses],
         source: None,
         engine: None,
         example: Example {
             seed: 1,
             only: &[Kind::Damage],
-            source: Source::Api,
+            source: Source::Files,
             engine: Engine::Embedded,
         },
     },
@@ -151,51 +132,19 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         },
     },
     KnownFault {
-        name: "gap-at-truncated-file",
-        what: "a log file that is truncated or removed after everything was read is declared as a gap",
-        rules: &[Rule::FalseGap, Rule::WrongCount, Rule::SilentLoss, Rule::Repeat],
-        kinds: &[Kind::TruncateLog, Kind::RemoveLog],
-        source: Some(Source::Files),
-        engine: None,
-        example: Example {
-            seed: 1,
-            only: &[Kind::TruncateLog],
-            source: Source::Files,
-            engine: Engine::Embedded,
-        },
-    },
-    KnownFault {
-        name: "file-order-after-restart",
-        what: "after a restart, files whose names went back with the node's time are read in the wrong order",
-        rules: &[
-            Rule::Order,
-            Rule::Repeat,
-            Rule::FalseGap,
-            Rule::WrongCount,
-            Rule::SilentLoss,
-        ],
+        name: "files-removed-out-of-order",
+        what: "files that the kubelet removes in the order of their names after the clock was set back are lost silently",
+        rules: &[Rule::SilentLoss, Rule::WrongCount],
         kinds: &[Kind::WinterTime, Kind::NodeClock],
         source: Some(Source::Files),
         engine: None,
         example: Example {
-            seed: 19,
-            only: &[Kind::WinterTime, Kind::Kill, Kind::KillAtStep],
+            seed: 1,
+            only: &[Kind::NodeClock, Kind::Kill],
             source: Source::Files,
             engine: Engine::Embedded,
         },
     },
-];
-
-/// What can break when a state file is older than it was, or gone.
-const STATE_LOST: &[Rule] = &[
-    Rule::SilentLoss,
-    Rule::FalseGap,
-    Rule::WrongCount,
-    Rule::Repeat,
-    Rule::NumberReused,
-    Rule::Order,
-    Rule::Invented,
-    Rule::NotCaughtUp,
 ];
 
 impl KnownFault {

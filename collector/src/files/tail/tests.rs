@@ -49,7 +49,10 @@ impl Node {
                 ReadOutcome::Read => {}
                 read_next => outcomes.push(read_next),
             }
-            if !matches!(outcomes.last(), None | Some(ReadOutcome::Next { .. })) {
+            if !matches!(
+                outcomes.last(),
+                None | Some(ReadOutcome::Next { .. } | ReadOutcome::Unreadable)
+            ) {
                 break;
             }
         }
@@ -150,7 +153,7 @@ fn a_damaged_compressed_file_is_a_gap_before_the_next_file() {
     assert!(tail.read_next(&mut node.assembler, node.now).is_err() && tail.is_broken());
     let (texts, outcomes) = node.read(&mut tail);
     assert_eq!(texts, ["c"]);
-    assert_eq!(outcomes, [ReadOutcome::Next { after_gap: true }, ReadOutcome::Idle]);
+    assert_eq!(outcomes, [ReadOutcome::Unreadable, ReadOutcome::Idle]);
 }
 
 #[test]

@@ -93,7 +93,8 @@ fn check_contents(dir: &Path) -> Result<bool, String> {
         Err(error) => return Err(error.to_string()),
     };
     // Volumes have `lost+found`. A spool may remain where an operator has removed checkpoints.
-    let is_ours = |name: &str| ["lost+found", "spool"].contains(&name) || generation_of(name).is_some();
+    let is_generation = |name: &str| generation_of(name.strip_suffix(".tmp").unwrap_or(name)).is_some();
+    let is_ours = |name: &str| ["lost+found", "spool"].contains(&name) || is_generation(name);
     let has_lock = entries.iter().any(|entry| entry.name == LOCK_FILE);
     if has_lock || entries.iter().all(|entry| is_ours(&entry.name)) {
         Ok(!has_lock)
