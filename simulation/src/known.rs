@@ -33,7 +33,7 @@ pub struct KnownFault {
 pub struct Example {
     /// The seed.
     pub seed: u64,
-    /// The only kinds of faults.
+    /// The only kinds of faults, if not all.
     pub only: &'static [Kind],
     /// The source.
     pub source: Source,
@@ -60,7 +60,7 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
             Kind::ApiBusy,
             Kind::StatusLag,
         ],
-        source: Some(Source::Api),
+        source: None,
         engine: None,
         example: Example {
             seed: 175,
@@ -142,6 +142,20 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
             seed: 1,
             only: &[Kind::NodeClock, Kind::Kill],
             source: Source::Files,
+            engine: Engine::Embedded,
+        },
+    },
+    KnownFault {
+        name: "late-without-notice",
+        what: "after the clock of the services went back and a restart, a tail gets lines from before it began, marked late",
+        rules: &[Rule::WrongField],
+        kinds: &[Kind::ServerClock],
+        source: None,
+        engine: Some(Engine::Embedded),
+        example: Example {
+            seed: 68,
+            only: &[],
+            source: Source::Api,
             engine: Engine::Embedded,
         },
     },

@@ -128,11 +128,15 @@ fn run_known() -> anyhow::Result<u64> {
         if violations.any(|violation| fault.rules.contains(&violation.rule)) {
             let (only, example) = (fault.example.only, fault.example);
             let only: Vec<_> = only.iter().map(|kind| kind.name()).collect();
+            let only = if only.is_empty() {
+                String::new()
+            } else {
+                format!(" --only {}", only.join(","))
+            };
             println!(
-                "{}: open; run it: cargo simulate --seed {} --only {} --source {} --engine {} --shrink",
+                "{}: open; run it: cargo simulate --seed {}{only} --source {} --engine {} --shrink",
                 fault.name,
                 example.seed,
-                only.join(","),
                 example.source.name(),
                 example.engine.name()
             );

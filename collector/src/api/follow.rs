@@ -17,7 +17,7 @@ use crate::{
     publish::checkpoint::CheckpointStore,
     retry::Backoff,
     state_watch::{state_changed, wait_until_absent},
-    stream::{Stream, TailFingerprint},
+    stream::{Stream, TailFingerprint, resume_search::Extent},
 };
 
 use super::{
@@ -87,6 +87,8 @@ pub struct Follower {
     pub last_follow: Option<LastFollow>,
     /// What the next request must find out.
     pub scan: Scan,
+    /// Follows begin with the whole file, because its end does not show where to continue.
+    pub follows_file: bool,
     /// The pod is or was excluded, and the log was not read since.
     pub is_paused: bool,
     /// The skipped part of the log may contain lines that were not read.
@@ -272,7 +274,11 @@ impl Follower {
                 backoff.reset();
                 return NextStep::ReadAgain;
             }
-            Outcome::Renewed | Outcome::Resumed => return NextStep::ReadAgain,
+            Outcome::Renewed => {
+                self.follows_file = false;
+                return NextStep::ReadAgain;
+            }
+            Outcome::Resumed => return NextStep::ReadAgain,
             Outcome::Unresumed => RETRY_FIRST,
             Outcome::Unreadable if is_unreadable => retries.unreadable_backoff.next_delay(),
             Outcome::Unreadable => backoff.next_delay(),
@@ -317,7 +323,8 @@ impl Follower {
             self.slots.acquire(&self.instance.node, self.is_active)
         };
         let scan = self.scan;
-        let wants_tail = self.stream.must_resume() && matches!(scan, Scan::None | Scan::Tail);
+        let is_whole = self.follows_file && scan == Scan::None;
+        let wants_tail = self.stream.must_resume() && matches!(scan, Scan::None | Scan::Tail) && !is_whole;
         let request = LogRequest {
             follow: slot.is_some() && scan == Scan::None,
             previous: state.previous,
@@ -355,7 +362,8 @@ impl Follower {
         if self.empty_at.is_some_and(|at| since(at) > EMPTY_VALID) {
             self.stream.suspect_start();
         }
-        self.stream.start_response(scan.extent());
+        let extent = if is_whole { Extent::File } else { scan.extent() };
+        self.stream.start_response(extent);
         let outcome = match &slot {
             Some(slot) if request.follow => self.read_follow(log, slot).await,
             _ => self.read_snapshot(log).await,

@@ -96,6 +96,8 @@ impl Follower {
                 }
                 () = sleep_until(resume_until), if is_searching => {
                     self.scan = Scan::Tail;
+                    // The end of a log whose lines all have one time does not show where it continues.
+                    self.follows_file = !self.follows_file;
                     return Some(Outcome::Stalled);
                 }
                 Some(has_more) = OptionFuture::from(stall_probe.as_mut()) => {

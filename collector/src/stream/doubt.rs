@@ -118,10 +118,9 @@ impl Stream {
         self.finish();
     }
 
-    /// Records a gap of the lines that were sent and cannot be read again, and that more may be
-    /// missing.
+    /// Records that lines may be missing behind those that were sent: the bus has these, or readers
+    /// declare them.
     fn record_suspected_gap(&mut self, next: Option<Timestamp>) {
-        self.record_unconfirmed_gap(GapReason::Away);
         let last = self.unconfirmed.filter(|_| self.reserved_seq > self.next_seq);
         let from = last.or(self.confirmed).map(|last| last.anchor.timestamp());
         self.push_suspected_gap(self.reserved_seq, from, next);

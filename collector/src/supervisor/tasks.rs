@@ -145,6 +145,7 @@ impl Supervisor {
                     open_follow: None,
                     last_follow: None,
                     scan,
+                    follows_file: false,
                     is_paused: false,
                     skips_unread: false,
                     is_replaced: false,

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use crate::{
     check::{Rule, Violation, printed::Printed},
-    plan::Plan,
+    plan::{Kind, Plan},
     trace,
 };
 use clients::Clients;
@@ -41,6 +41,8 @@ pub struct World {
     clients: Clients,
     receiver: Receiver,
     printed: Arc<Mutex<Printed>>,
+    /// Whether files are damaged or lose what was not synced.
+    may_lose_files: bool,
 }
 
 /// What a simulation found.
@@ -76,7 +78,9 @@ impl World {
         let receiver = Receiver::start(&hosts, &plan);
         let services = Services::start(&plan, &hosts, &node);
         let clients = Clients::new(&plan, &hosts);
+        let kinds = plan.kinds();
         Ok(Self {
+            may_lose_files: kinds.contains(&Kind::PowerLoss) || kinds.contains(&Kind::Damage),
             plan,
             hosts,
             node,

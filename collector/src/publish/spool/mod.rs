@@ -113,10 +113,19 @@ impl Spool {
     pub fn stream_spool(self: &Arc<Self>, key: &InstanceKey, checkpoint: &Checkpoint) -> StreamSpool {
         let dir = self.dir_of(key);
         let segment = (self.limit / 32).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
-        let segments = Segments::open(&dir, segment, checkpoint).unwrap_or_else(|error| {
-            tracing::error!(%error, dir = %dir.display(), "spool open failed");
-            Segments::empty(&dir, segment)
-        });
+        let segments = match Segments::open(&dir, segment, checkpoint) {
+            Ok(segments) => {
+                if segments.is_empty() {
+                    // An empty directory has no information.
+                    let _ = files::remove_dir_all(&dir);
+                }
+                segments
+            }
+            Err(error) => {
+                tracing::error!(%error, dir = %dir.display(), "spool open failed");
+                Segments::empty(&dir, segment)
+            }
+        };
         let segments = Arc::new(Mutex::new(segments));
         self.streams.lock().insert(key.clone(), Arc::clone(&segments));
         self.update_size();
@@ -205,6 +214,8 @@ impl StreamSpool {
         self.spool.failure.record(&written, &self.spool.metrics);
         if written.is_ok() {
             self.spool.make_room();
+        } else {
+            self.remove_if_empty();
         }
         written.is_ok()
     }
@@ -221,6 +232,7 @@ impl StreamSpool {
             tracing::error!(%error, "spool read failed, gap recorded");
             let end = segments.end().clone();
             segments.discard_all();
+            self.remove_dir();
             end
         })
     }
@@ -233,11 +245,19 @@ impl StreamSpool {
     /// See [`Segments::confirm`].
     pub fn confirm(&self) {
         self.segments.lock().confirm();
-        if self.is_empty() {
-            // An empty directory has no information.
-            let _ = files::remove_dir_all(&self.spool.dir_of(&self.key));
-        }
+        self.remove_if_empty();
         self.spool.update_size();
+    }
+
+    fn remove_if_empty(&self) {
+        if self.is_empty() {
+            self.remove_dir();
+        }
+    }
+
+    /// Removes the directory of an empty spool, which has no information.
+    fn remove_dir(&self) {
+        let _ = files::remove_dir_all(&self.spool.dir_of(&self.key));
     }
 
     /// Reports the stream's buffered bytes.
