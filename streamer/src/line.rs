@@ -123,7 +123,7 @@ pub(crate) struct GapRange {
     pub(crate) metadata: Arc<StreamMetadata>,
     pub(crate) seqs: Range<u64>,
     /// The publisher's record. Several gaps of unknown size can be in front of the same line.
-    pub(crate) record: Option<Gap>,
+    pub(crate) record: Option<Box<Gap>>,
     /// The lines may still arrive: no collector has recorded them as lost.
     pub(crate) open: bool,
     pub(crate) published: PublishTime,
@@ -158,7 +158,7 @@ impl NoticeLine {
                 key,
                 metadata: Arc::clone(&event.metadata),
                 seqs: event.seq..event.seq + lines,
-                record: gap.cloned(),
+                record: gap.cloned().map(Box::new),
                 open: gap.is_none(),
                 published: event.published,
                 from,

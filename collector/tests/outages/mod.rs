@@ -140,10 +140,7 @@ async fn spooled_data_is_published_even_if_its_checkpoint_is_lost() {
             assert_eq!(spooled, (0..spooled.len() as u32).collect::<Vec<_>>());
             // What was not spooled yet.
             let ended = streams.iter().find(|stream| stream.ended).unwrap();
-            let suspected = ended
-                .recorded_gaps
-                .iter()
-                .filter(|gap| gap.2 == bus::GapReason::Suspected);
+            let suspected = ended.recorded_gaps.iter().filter(|gap| gap.2 == GapReason::Suspected);
             assert_eq!(suspected.count(), 1, "{:?}", ended.recorded_gaps);
         } else {
             write_wide(&harness, "p", 12_000..12_100).await;
@@ -151,7 +148,7 @@ async fn spooled_data_is_published_even_if_its_checkpoint_is_lost() {
             let streams = harness.wait_for("all lines", is_complete).await;
             let all: Vec<_> = streams.iter().flat_map(numbers).collect();
             assert_eq!(all, (0..12_100).collect::<Vec<_>>());
-            assert_eq!(streams[1].recorded_gaps, [(0, 0, bus::GapReason::MayRepeat)]);
+            assert_eq!(streams[1].recorded_gaps, [(0, 0, GapReason::MayRepeat)]);
         }
         collector.stop().await;
     }

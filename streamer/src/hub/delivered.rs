@@ -73,7 +73,7 @@ impl Delivered {
         match self.streams.get(&gap.key) {
             // A gap of unknown size from before the cursor was reported there.
             Some(progress) => {
-                is_reported(progress, &gap.seqs, gap.record.as_ref())
+                is_reported(progress, &gap.seqs, gap.record.as_deref())
                     || (gap.seqs.is_empty() && gap.published < self.before)
             }
             None => gap.published < self.before,
@@ -135,7 +135,7 @@ impl Delivered {
         }
         if is_new {
             let progress = self.streams.entry(gap.key).or_default();
-            report(progress, gap.seqs.clone(), gap.record.as_ref());
+            report(progress, gap.seqs.clone(), gap.record.as_deref());
         }
         is_new
     }
