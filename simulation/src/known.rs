@@ -77,7 +77,7 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: None,
         engine: None,
         example: Example {
-            seed: 1,
+            seed: 75,
             only: &[Kind::PowerLoss],
             source: Source::Api,
             engine: Engine::Embedded,
@@ -160,8 +160,8 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: Some(Source::Files),
         engine: None,
         example: Example {
-            seed: 1,
-            only: &[Kind::NodeClock, Kind::Kill],
+            seed: 93,
+            only: &[Kind::NodeClock, Kind::WinterTime, Kind::Kill],
             source: Source::Files,
             engine: Engine::Embedded,
         },
