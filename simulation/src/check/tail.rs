@@ -259,13 +259,7 @@ impl<'a> Checker<'a> {
         if self.printed.lines(unit).is_some_and(|lines| lines.app != self.log.app) {
             self.fail(Rule::OtherApp, format!("{short} #{seq}: {text:?} is of another app"));
         }
-        if !self.in_response.insert((stream, seq)) {
-            let detail = format!(
-                "{short} #{seq} arrives twice in one response, again at {:.3} s",
-                at.as_secs_f64()
-            );
-            return self.fail(Rule::Repeat, detail);
-        }
+        let is_in_response = !self.in_response.insert((stream, seq));
         let was_declared = |declared: &Vec<Range<u64>>| declared.iter().any(|range| range.contains(&seq));
         if late && !self.declared.get(stream).is_some_and(was_declared) {
             let detail = format!("{short} #{seq} is marked late, but no notice has declared it missing");
@@ -274,6 +268,13 @@ impl<'a> Checker<'a> {
         let numbers = self.numbers.entry(stream).or_default();
         let newest = numbers.last_key_value().map(|(seq, index)| (*seq, *index));
         match numbers.insert(seq, index) {
+            Some(known) if known == index && is_in_response => {
+                let detail = format!(
+                    "{short} #{seq} arrives twice in one response, again at {:.3} s",
+                    at.as_secs_f64()
+                );
+                return self.fail(Rule::Repeat, detail);
+            }
             // A client drops what it has by stream and number.
             Some(known) if known == index => return,
             Some(known) => {
