@@ -59,6 +59,7 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
             Kind::SlowLogs,
             Kind::ApiBusy,
             Kind::StatusLag,
+            Kind::DiskSlow,
         ],
         source: None,
         engine: None,
@@ -176,6 +177,20 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         example: Example {
             seed: 68,
             only: &[],
+            source: Source::Api,
+            engine: Engine::Embedded,
+        },
+    },
+    KnownFault {
+        name: "spool-given-up",
+        what: "spooled lines are given up, and not counted, if their file cannot be opened for a moment",
+        rules: &[Rule::WrongMetric],
+        kinds: &[Kind::NoDescriptors],
+        source: None,
+        engine: None,
+        example: Example {
+            seed: 6,
+            only: &[Kind::NoDescriptors, Kind::DiskSlow],
             source: Source::Api,
             engine: Engine::Embedded,
         },
