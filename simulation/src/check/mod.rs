@@ -1,10 +1,11 @@
 //! The promises, checked against what every container printed.
 //!
-//! [`printed`] holds the truth. [`tail`] checks what one client received, [`drain`] what one
+//! [`printed`] holds the truth. [`tail`] checks what one client [`received`], [`drain`] what one
 //! receiver received. A broken promise is a [`Violation`].
 
 pub mod drain;
 pub mod printed;
+pub mod received;
 pub mod tail;
 mod violation;
 

@@ -11,82 +11,12 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-
 use super::{
-    BusLimits, Rule, Violation,
+    Rule, Violation,
     printed::{Printed, Unit, UnitLines},
+    received::{Fields, Notice, Received, TailLog},
     short_stream,
 };
-
-/// What a tail received, in order.
-#[derive(Clone, Debug)]
-pub enum Received {
-    /// A response begins.
-    Begin,
-    /// A line.
-    Line {
-        /// The stream.
-        stream: String,
-        /// The sequence number.
-        seq: u64,
-        /// The text.
-        text: String,
-        /// Whether its gap was declared before.
-        late: bool,
-        /// When it arrived.
-        at: Duration,
-        /// Its other fields.
-        fields: Fields,
-    },
-    /// A notice.
-    Notice(Notice),
-}
-
-/// The fields of a line besides stream, number and text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fields {
-    /// The timestamp.
-    pub time: Timestamp,
-    /// The process.
-    pub process: String,
-    /// The output: `out` or `err`, if the source distinguishes them.
-    pub fd: Option<String>,
-}
-
-/// A notice.
-#[derive(Clone, Debug, Default)]
-pub struct Notice {
-    /// The code: `L13`.
-    pub code: String,
-    /// The reason: `rotated`.
-    pub reason: String,
-    /// The stream, if it is about one.
-    pub stream: Option<String>,
-    /// The sequence number.
-    pub first: Option<u64>,
-    /// The number of lines, if it is known.
-    pub count: Option<u64>,
-    /// When it arrived.
-    pub at: Duration,
-}
-
-/// What a tail asked for and received.
-#[derive(Clone, Debug, Default)]
-pub struct TailLog {
-    /// The name in violations.
-    pub name: String,
-    /// The app.
-    pub app: String,
-    /// Lines that were printed later must arrive.
-    pub since: Duration,
-    /// Whether it received everything up to the end of the simulation.
-    pub is_complete: bool,
-    /// What the bus may do to lines.
-    pub bus: BusLimits,
-    /// What it received.
-    pub received: Vec<Received>,
-}
 
 /// A delivered line of a unit.
 struct Delivered<'a> {
@@ -94,12 +24,6 @@ struct Delivered<'a> {
     stream: &'a str,
     seq: u64,
     at: Duration,
-}
-
-impl fmt::Display for Fields {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "time {}, process {}, output {:?}", self.time, self.process, self.fd)
-    }
 }
 
 impl fmt::Display for Delivered<'_> {
@@ -553,137 +477,4 @@ fn covers_lines(notice: &Notice) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::check::printed::Output;
-
-    const STREAM: &str = "uid/web/c1/1-a";
-
-    /// Five lines of one container.
-    fn printed() -> Printed {
-        let mut printed = Printed::default();
-        let unit = Unit {
-            instance: "c1".to_owned(),
-            output: Output::Both,
-        };
-        for index in 0..5 {
-            printed.add(
-                &unit,
-                "shop",
-                "web",
-                format!("line {index}"),
-                (Timestamp::UNIX_EPOCH, Duration::from_secs(index + 1)),
-            );
-        }
-        printed
-    }
-
-    fn line(stream: &str, seq: u64, index: usize) -> Received {
-        Received::Line {
-            stream: stream.to_owned(),
-            seq,
-            text: format!("line {index}"),
-            late: false,
-            at: Duration::ZERO,
-            fields: Fields {
-                process: "web".to_owned(),
-                ..Fields::default()
-            },
-        }
-    }
-
-    fn gap(stream: &str, first: u64, count: Option<u64>) -> Received {
-        Received::Notice(Notice {
-            code: "L13".to_owned(),
-            reason: "rotated".to_owned(),
-            stream: Some(stream.to_owned()),
-            first: Some(first),
-            count,
-            at: Duration::ZERO,
-        })
-    }
-
-    fn rules(received: Vec<Received>) -> Vec<Rule> {
-        let log = TailLog {
-            name: "tail".to_owned(),
-            app: "shop".to_owned(),
-            since: Duration::ZERO,
-            is_complete: true,
-            bus: BusLimits::default(),
-            received,
-        };
-        check(&printed(), &log)
-            .into_iter()
-            .map(|violation| violation.rule)
-            .collect()
-    }
-
-    fn lines(indexes: impl IntoIterator<Item = usize>) -> Vec<Received> {
-        indexes
-            .into_iter()
-            .map(|index| line(STREAM, index as u64, index))
-            .collect()
-    }
-
-    #[test]
-    fn complete_output_breaks_no_promise() {
-        assert_eq!(rules(lines(0..5)), []);
-        let other = "uid/web/c1/2-b";
-        let mut two = lines(0..3);
-        two.extend([line(other, 0, 3), line(other, 1, 4)]);
-        assert_eq!(rules(two), []);
-    }
-
-    #[test]
-    fn a_missing_line_needs_a_notice_with_its_count() {
-        assert_eq!(rules(lines([0, 1, 4])), [Rule::SilentLoss]);
-        assert_eq!(rules(lines([0, 1, 2, 3])), [Rule::SilentLoss]);
-        assert_eq!(rules(lines([1, 2, 3, 4])), [Rule::SilentLoss]);
-        let with = |notice| {
-            let mut received = lines([0, 1]);
-            received.extend([notice, line(STREAM, 4, 4)]);
-            rules(received)
-        };
-        assert_eq!(with(gap(STREAM, 2, Some(2))), []);
-        assert_eq!(with(gap(STREAM, 2, Some(1))), [Rule::WrongCount]);
-        assert_eq!(with(gap(STREAM, 4, None)), []);
-    }
-
-    #[test]
-    fn a_gap_over_delivered_lines_is_false() {
-        let mut received = lines(0..5);
-        received.insert(2, gap(STREAM, 2, Some(1)));
-        assert_eq!(rules(received), [Rule::FalseGap]);
-        let mut received = lines(0..5);
-        received.insert(2, gap(STREAM, 2, None));
-        assert_eq!(rules(received), [Rule::FalseGap]);
-        let other = "uid/web/c1/2-b";
-        let mut received = lines(0..3);
-        received.extend([gap(other, 0, None), line(other, 0, 3), line(other, 1, 4)]);
-        assert_eq!(rules(received), [Rule::FalseGap]);
-    }
-
-    #[test]
-    fn a_suspected_gap_covers_missing_lines_and_may_cover_none() {
-        for indexes in [vec![0, 1, 4], vec![0, 1, 2, 3, 4]] {
-            let mut received = lines(indexes);
-            let Received::Notice(gap) = gap(STREAM, 2, None) else {
-                return;
-            };
-            let reason = "suspected".to_owned();
-            received.insert(2, Received::Notice(Notice { reason, ..gap }));
-            assert_eq!(rules(received), []);
-        }
-    }
-
-    #[test]
-    fn a_line_arrives_once_under_one_number_and_in_order() {
-        let mut again = lines(0..5);
-        again.push(line("uid/web/c1/2-b", 0, 4));
-        assert_eq!(rules(again), [Rule::Repeat]);
-        let mut reused = lines(0..4);
-        reused.push(line(STREAM, 3, 4));
-        assert!(rules(reused).contains(&Rule::NumberReused));
-        assert_eq!(rules(lines([0, 2, 1, 3, 4])), [Rule::Order]);
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use super::{
     tail::{self, Tail},
 };
 use crate::{
-    check::{BusLimits, tail::Received},
+    check::{BusLimits, received::Received},
     machine::process::Process,
     plan::{Plan, TailFormat},
     trace,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{World, services, tail::Tail};
 use crate::{
-    check::{Rule, Violation, tail::Received},
+    check::{Rule, Violation, received::Received},
     trace,
 };
 

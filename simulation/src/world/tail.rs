@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use crate::{
     check::{
         BusLimits,
-        tail::{Fields, Notice, Received, TailLog},
+        received::{Fields, Notice, Received, TailLog},
     },
     machine::process::Process,
     plan::TailFormat,
