@@ -106,15 +106,14 @@ impl FileRegistry {
     /// Changes the leases; `change` returns its result and whether the file must be written.
     fn update_leases<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Leases, &Drains, &ObservedLeases) -> (T, bool) + Send + 'static,
+        change: impl FnOnce(&mut Leases, &Drains) -> (T, bool) + Send + 'static,
     ) -> BoxFuture<'static, Result<T, RegistryError>> {
         let (shared, file) = (Arc::clone(&self.shared), self.shared.file.sibling("leases"));
         let drains = Arc::clone(&self.shared.drains.borrow());
         let update = move || {
             let change = |leases: &mut Leases| {
-                let mut observed = shared.observed.lock();
-                let removed = leases.remove_stale(&drains, &mut observed, clock::steady());
-                let (result, changed) = change(leases, &drains, &observed);
+                let removed = leases.remove_stale(&drains, &mut shared.observed.lock(), clock::steady());
+                let (result, changed) = change(leases, &drains);
                 Ok((result, changed || removed))
             };
             file.update(Leases::default, change).map(|(result, _)| result)
@@ -227,8 +226,10 @@ impl Registry for FileRegistry {
 
     fn acquire_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<Vec<u32>, RegistryError>> {
         let (holder, wanted, now) = (holder.to_owned(), drains.to_vec(), clock::wall_time());
-        self.update_leases(move |leases, drains, observed| {
-            let acquired = leases.acquire(&holder, &wanted, drains, observed, (now, clock::steady()));
+        let shared = Arc::clone(&self.shared);
+        self.update_leases(move |leases, drains| {
+            let observed = shared.observed.lock();
+            let acquired = leases.acquire(&holder, &wanted, drains, &observed, (now, clock::steady()));
             let changed = !acquired.is_empty();
             (acquired, changed)
         })
@@ -236,11 +237,11 @@ impl Registry for FileRegistry {
 
     fn release_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<(), RegistryError>> {
         let (holder, released) = (holder.to_owned(), drains.to_vec());
-        self.update_leases(move |leases, _, _| (leases.release(&holder, &released), true))
+        self.update_leases(move |leases, _| (leases.release(&holder, &released), true))
     }
 
     fn record_delivered(&self, delivered: Vec<(u32, SystemTime)>) -> BoxFuture<'_, Result<(), RegistryError>> {
-        self.update_leases(move |leases, drains, _| {
+        self.update_leases(move |leases, drains| {
             let mut due = false;
             for (drain, at) in delivered {
                 due |= drains.contains_key(&drain) && leases.record_delivered(drain, at);
@@ -254,7 +255,7 @@ impl Registry for FileRegistry {
     }
 
     fn record_reports(&self, reports: Vec<(u32, DrainReport)>) -> BoxFuture<'_, Result<(), RegistryError>> {
-        self.update_leases(move |leases, drains, _| {
+        self.update_leases(move |leases, drains| {
             let mut changed = false;
             for (drain, report) in reports {
                 changed |= drains.contains_key(&drain) && leases.record_report(drain, report);

@@ -108,7 +108,7 @@ impl KubernetesRegistry {
     async fn update_leases<T>(
         &self,
         drains: &[u32],
-        change: impl Fn(&mut Leases, &[u32], &Drains, &ObservedLeases) -> (T, bool),
+        change: impl Fn(&mut Leases, &[u32], &Drains) -> (T, bool),
     ) -> Result<Vec<T>, RegistryError> {
         let mut by_secret: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for drain in drains {
@@ -120,9 +120,8 @@ impl KubernetesRegistry {
             let name = secret_layout::leases_name(index);
             let change = |leases: Option<Leases>| {
                 let mut leases = leases.unwrap_or_default();
-                let mut observed = self.observed.lock();
-                let removed = leases.remove_stale(existing_drains, &mut observed, clock::steady());
-                let (result, changed) = change(&mut leases, &drains, existing_drains, &observed);
+                let removed = leases.remove_stale(existing_drains, &mut self.observed.lock(), clock::steady());
+                let (result, changed) = change(&mut leases, &drains, existing_drains);
                 Ok((result, (changed || removed).then_some(Write::Put(leases))))
             };
             self.secrets
@@ -192,9 +191,9 @@ impl Registry for KubernetesRegistry {
     fn acquire_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<Vec<u32>, RegistryError>> {
         let (holder, wanted, now) = (holder.to_owned(), drains.to_vec(), clock::wall_time());
         async move {
-            let acquire = |leases: &mut Leases, wanted: &[u32], existing_drains: &Drains, observed: &ObservedLeases| {
-                let time = (now, clock::steady());
-                let acquired = leases.acquire(&holder, wanted, existing_drains, observed, time);
+            let acquire = |leases: &mut Leases, wanted: &[u32], existing_drains: &Drains| {
+                let (observed, time) = (self.observed.lock(), (now, clock::steady()));
+                let acquired = leases.acquire(&holder, wanted, existing_drains, &observed, time);
                 let changed = !acquired.is_empty();
                 (acquired, changed)
             };
@@ -206,9 +205,7 @@ impl Registry for KubernetesRegistry {
     fn release_leases(&self, holder: &str, drains: &[u32]) -> BoxFuture<'_, Result<(), RegistryError>> {
         let (holder, released) = (holder.to_owned(), drains.to_vec());
         async move {
-            let release = |leases: &mut Leases, drains: &[u32], _: &Drains, _: &ObservedLeases| {
-                (leases.release(&holder, drains), true)
-            };
+            let release = |leases: &mut Leases, drains: &[u32], _: &Drains| (leases.release(&holder, drains), true);
             self.update_leases(&released, release).await.map(drop)
         }
         .boxed()
@@ -218,7 +215,7 @@ impl Registry for KubernetesRegistry {
         async move {
             let drains: Vec<u32> = delivered.iter().map(|(drain, _)| *drain).collect();
             let delivered: BTreeMap<u32, SystemTime> = delivered.into_iter().collect();
-            let deliver = |leases: &mut Leases, drains: &[u32], existing_drains: &Drains, _: &ObservedLeases| {
+            let deliver = |leases: &mut Leases, drains: &[u32], existing_drains: &Drains| {
                 let mut due = false;
                 for (drain, at) in drains.iter().filter_map(|drain| delivered.get_key_value(drain)) {
                     due |= existing_drains.contains_key(drain) && leases.record_delivered(*drain, *at);
@@ -242,7 +239,7 @@ impl Registry for KubernetesRegistry {
         async move {
             let drains: Vec<u32> = reports.iter().map(|(drain, _)| *drain).collect();
             let reports: BTreeMap<u32, DrainReport> = reports.into_iter().collect();
-            let report = |leases: &mut Leases, drains: &[u32], existing_drains: &Drains, _: &ObservedLeases| {
+            let report = |leases: &mut Leases, drains: &[u32], existing_drains: &Drains| {
                 let mut changed = false;
                 for (drain, report) in drains.iter().filter_map(|drain| reports.get_key_value(drain)) {
                     changed |= existing_drains.contains_key(drain) && leases.record_report(*drain, report.clone());
