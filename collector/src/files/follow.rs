@@ -359,8 +359,11 @@ impl FileFollower {
         for stream in [&mut self.stderr, &mut self.stdout] {
             match gap {
                 PendingGap::PositionGone => stream.restart_after_absence(next),
-                PendingGap::Suspected => stream.suspect_gap_before_next(next),
-                PendingGap::Unreadable => stream.record_gap_before_next(GapReason::Rotated, next),
+                PendingGap::Suspected => stream.record_gap_before_next(GapReason::Suspected, next),
+                PendingGap::Unreadable => {
+                    let next = next.unwrap_or_else(Timestamp::now);
+                    stream.record_gap_before_next(GapReason::Rotated, Some(next));
+                }
             }
         }
     }
@@ -408,11 +411,11 @@ impl FileFollower {
             return true;
         }
         self.uses_stderr = true;
-        self.stderr.end_suspected();
+        self.stderr.end_unread(Some(GapReason::Suspected));
         if !self.stderr.drain_until(&self.shutdown).await {
             return false;
         }
-        self.stdout.end_suspected();
+        self.stdout.end_unread(Some(GapReason::Suspected));
         true
     }
 

@@ -4,7 +4,7 @@
 //! Sequence numbers above the checkpoint may name other lines, so that they are not used again. The
 //! new stream begins with what is not proved: that no line is missing, and that none is repeated.
 
-use bus::{Content, Gap, GapReason, StreamMetadata, Timestamp};
+use bus::{Gap, GapReason, StreamMetadata, Timestamp};
 
 use super::{Stream, metadata::new_stream_id};
 use crate::{
@@ -54,86 +54,37 @@ impl Stream {
             after: last,
             may_repeat: true,
         });
+        let gap = |reason, to| Gap {
+            lines: 0,
+            reason,
+            from,
+            to,
+        };
         if last.is_none() {
-            self.push_suspected_gap(0, from, next);
+            self.push_gap(0, gap(GapReason::Suspected, next));
         }
         // The last notice: once the bus has it, the checkpoint is no longer doubtful.
-        let gap = Gap {
-            lines: 0,
-            reason: GapReason::MayRepeat,
-            from,
-            to: None,
-        };
-        self.push_gap(0, gap);
+        self.push_gap(0, gap(GapReason::MayRepeat, None));
     }
 
     /// Starts a new stream with the next line, whose time is `next`: the log no longer contains the
     /// position where reading stopped.
     pub fn restart_after_absence(&mut self, next: Option<Timestamp>) {
-        if self.doubt != Doubt::None {
-            self.settle_doubt(next);
-        } else if self.has_no_lines() {
-            self.push_suspected_gap(0, None, next);
+        if self.doubt != Doubt::None || self.has_no_lines() {
+            self.record_gap(GapReason::Suspected, next);
         } else {
-            self.record_suspected_gap(next);
-            self.push(self.reserved_seq, Content::End, None);
-            self.start_epoch(StreamStart::default());
+            self.restart_stream(GapReason::Suspected, next);
         }
         self.lines.start_response(None);
     }
 
-    /// Records that lines may be missing before the next one, whose time is `next`. The stream
-    /// continues.
-    pub fn suspect_gap_before_next(&mut self, next: Option<Timestamp>) {
-        self.flush_all();
-        if self.doubt == Doubt::None {
-            self.record_suspected_gap(next);
-        } else {
-            self.is_position_proved = false;
-            self.settle_doubt(next);
-        }
-        self.next_seq = self.reserved_seq;
-        self.lines.start_response(None);
-    }
-
-    /// Records that lines are missing before the next one, whose time is `next`. The stream
-    /// continues.
+    /// Records that lines are missing, or may be, before the next one, whose time is `next`. The
+    /// stream continues.
     pub fn record_gap_before_next(&mut self, reason: GapReason, next: Option<Timestamp>) {
         self.flush_all();
-        self.record_gap(Some(reason.clone()), reason, next.unwrap_or_else(Timestamp::now));
+        self.record_gap(reason, next);
         self.next_seq = self.reserved_seq;
         self.lines.start_response(None);
-    }
-
-    /// Ends the stream of a log that can no longer be read; nothing proves that it had more lines.
-    pub fn end_suspected(&mut self) {
-        self.lines.drop_rest();
-        self.flush_all();
-        if self.doubt == Doubt::None {
-            self.record_suspected_gap(Some(Timestamp::now()));
-        } else {
-            self.is_position_proved = false;
-            self.settle_doubt(Some(Timestamp::now()));
-        }
-        self.finish();
-    }
-
-    /// Records that lines may be missing behind those that were sent: the bus has these, or readers
-    /// declare them.
-    fn record_suspected_gap(&mut self, next: Option<Timestamp>) {
-        let last = self.unconfirmed.filter(|_| self.reserved_seq > self.next_seq);
-        let from = last.or(self.confirmed).map(|last| last.anchor.timestamp());
-        self.push_suspected_gap(self.reserved_seq, from, next);
-    }
-
-    fn push_suspected_gap(&mut self, seq: u64, from: Option<Timestamp>, to: Option<Timestamp>) {
-        let gap = Gap {
-            lines: 0,
-            reason: GapReason::Suspected,
-            from: from.filter(|from| from.0 != i64::MIN),
-            to,
-        };
-        self.push_gap(seq, gap);
     }
 
     /// Starts a new stream of the instance.

@@ -302,7 +302,7 @@ impl Stream {
         self.lines.finish_rest();
         self.flush_all();
         if self.suspects_start && self.has_no_lines() {
-            self.record_gap(None, GapReason::Suspected, Timestamp::now());
+            self.record_gap(GapReason::Suspected, Some(Timestamp::now()));
         }
         self.finish();
     }
@@ -312,8 +312,7 @@ impl Stream {
         self.lines.drop_rest();
         self.flush_all();
         if let Some(reason) = reason {
-            let sent = (reason != GapReason::Suspected).then(|| reason.clone());
-            self.record_gap(sent, reason, Timestamp::now());
+            self.record_gap(reason, Some(Timestamp::now()));
         }
         self.finish();
     }

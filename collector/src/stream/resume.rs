@@ -121,22 +121,15 @@ impl Stream {
         }
         self.read_file = unmatched.file;
         let first = unmatched.first.unwrap_or_else(Timestamp::now);
-        if self.doubt != Doubt::None {
-            self.settle_doubt(Some(first));
-            self.is_at_file_start = true;
-        } else if self.has_resumed && self.reserved_seq == self.next_seq {
-            self.record_jump(self.next_seq, GapReason::Suspected, first);
-            self.is_at_file_start = true;
-        } else {
-            self.restart_stream(None, GapReason::Suspected, first);
-        }
+        self.continue_elsewhere(GapReason::Suspected, Some(first));
+        self.is_at_file_start = true;
         AfterUnmatched::ReadFile
     }
 
     /// Continues behind a line that is not numbered; `None`: behind an empty file.
     pub fn skip_to(&mut self, last: Option<Anchor>, is_gap: bool) {
         if is_gap {
-            self.record_gap(None, GapReason::Suspected, Timestamp::now());
+            self.record_gap(GapReason::Suspected, Some(Timestamp::now()));
         }
         self.next_seq = self.reserved_seq;
         self.suspects_start = false;
@@ -164,24 +157,38 @@ impl Stream {
     /// point. The stream continues if every line read is confirmed; otherwise a new one starts.
     pub fn record_mismatch(&mut self) {
         if let Some(Unmatched { first, .. }) = self.unmatched.take() {
-            if self.doubt != Doubt::None {
-                self.settle_doubt(first);
-                return self.flush();
-            }
-            let first = first.unwrap_or_else(Timestamp::now);
-            if self.has_resumed && self.reserved_seq == self.next_seq {
-                self.record_jump(self.next_seq, GapReason::Rotated, first);
+            let reason = if self.is_all_confirmed() {
+                GapReason::Rotated
             } else {
-                self.restart_stream(Some(GapReason::Away), GapReason::Away, first);
-            }
+                GapReason::Away
+            };
+            self.continue_elsewhere(reason, first);
             self.flush();
         }
     }
 
-    fn restart_stream(&mut self, sent: Option<GapReason>, reason: GapReason, first: Timestamp) {
+    /// Continues with a line that does not follow the last one read, in this stream if every line
+    /// read is confirmed.
+    fn continue_elsewhere(&mut self, reason: GapReason, first: Option<Timestamp>) {
+        if self.doubt != Doubt::None {
+            return self.settle_doubt(first);
+        }
+        let first = first.unwrap_or_else(Timestamp::now);
+        if self.is_all_confirmed() {
+            return self.record_jump(self.next_seq, reason, first);
+        }
         system::probe!("resume: the anchor is not found");
         tracing::warn!(stream = %self.id(), "resume anchor not found, starting a new stream");
-        self.record_gap(sent, reason, first);
+        self.restart_stream(reason, Some(first));
+    }
+
+    fn is_all_confirmed(&self) -> bool {
+        self.has_resumed && self.reserved_seq == self.next_seq
+    }
+
+    /// Ends the stream with a gap, and starts a new one with the next line, whose time is `first`.
+    pub(super) fn restart_stream(&mut self, reason: GapReason, first: Option<Timestamp>) {
+        self.record_gap(reason, first);
         self.push(self.reserved_seq, Content::End, None);
         self.start_epoch(StreamStart::default());
     }
@@ -243,30 +250,29 @@ impl Stream {
 
     /// Records a gap of an unknown number of lines behind those with sequence numbers.
     ///
-    /// `sent`: the reason why lines that were sent to the bus, and not confirmed, are lost. `None`:
-    /// the bus may have them, and readers declare those that it has not.
-    pub(super) fn record_gap(&mut self, sent: Option<GapReason>, reason: GapReason, to: Timestamp) {
+    /// If it is only suspected, the bus may have the lines that were sent to it and not confirmed:
+    /// readers declare those that it has not. Otherwise they are lost as well.
+    pub(super) fn record_gap(&mut self, reason: GapReason, to: Option<Timestamp>) {
         if self.doubt != Doubt::None {
             self.is_position_proved = false;
-            return self.settle_doubt(Some(to));
+            return self.settle_doubt(to);
         }
-        if let Some(sent) = sent {
-            self.record_unconfirmed_gap(sent);
+        if reason != GapReason::Suspected {
+            self.record_unconfirmed_gap(reason.clone());
         }
         let last = self.unconfirmed.filter(|_| self.reserved_seq > self.next_seq);
-        self.push_gap(
-            self.reserved_seq,
-            Gap {
-                lines: 0,
-                reason,
-                from: last.or(self.confirmed).map(|last| last.anchor.timestamp()),
-                to: Some(to),
-            },
-        );
+        let from = last.or(self.confirmed).map(|last| last.anchor.timestamp());
+        let gap = Gap {
+            lines: 0,
+            reason,
+            from: from.filter(|from| from.0 != i64::MIN),
+            to,
+        };
+        self.push_gap(self.reserved_seq, gap);
     }
 
     /// Records a gap of the lines that were numbered and sent, and cannot be sent again.
-    pub(super) fn record_unconfirmed_gap(&mut self, reason: GapReason) {
+    fn record_unconfirmed_gap(&mut self, reason: GapReason) {
         if self.reserved_seq > self.next_seq {
             let gap = Gap {
                 lines: self.reserved_seq - self.next_seq,
