@@ -13,7 +13,7 @@ use crate::{
 const QUIET_TIMEOUT: Duration = Duration::from_secs(400);
 
 /// Pause between two looks.
-const LOOK: Duration = Duration::from_secs(5);
+pub(super) const LOOK: Duration = Duration::from_secs(5);
 
 impl World {
     /// Waits until every promise is kept. Returns those that are still broken at the deadline.

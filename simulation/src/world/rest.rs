@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use super::{World, services, tail::Tail};
+use super::{World, quiet::LOOK, services, tail::Tail};
 use crate::{
     check::{Rule, Violation, received::Received},
     trace,
@@ -15,9 +15,6 @@ const REST: Duration = Duration::from_secs(60);
 /// How long lines that are printed at rest may take. A drain whose idle connection was cut by a proxy
 /// learns it from them, and sends them again.
 const ARRIVAL: Duration = Duration::from_secs(120);
-
-/// Pause between two looks.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// Requests for logs a minute and container: probes of quiet logs, follows that are renewed, and
 /// retries while a log may belong to another instance.
