@@ -39,21 +39,7 @@ const BATCHES: u64 = 45;
 const OLDER: u64 = 25;
 
 async fn publish(bus: &Embedded, from: u64, to: u64) {
-    let web = of_app("shop");
-    let data = bytes::Bytes::from(format!("2026-11-23T07:00:00.123456789Z {}\n", "x".repeat(250_000)));
-    for seq in from..to {
-        let content = bus::Content::Lines {
-            data: data.clone(),
-            lines: 1,
-            part: None,
-        };
-        let batch = Batch {
-            metadata: Arc::clone(&web),
-            seq,
-            content,
-        };
-        bus.publish(batch).await.unwrap();
-    }
+    publish_large(bus, &of_app("shop"), from..to, 250_000).await;
 }
 
 /// Reads until nothing is left; returns the batches, and the times between which some are missing.

@@ -13,11 +13,13 @@ mod subscriptions;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{ops::Range, path::Path, sync::Arc, time::Duration};
 
 use bus::{
-    AppName, Batch, Bus, BusError, Embedded, EmbeddedSettings, PublishTime, Reader, ReaderItem, Start, StreamMetadata,
+    AppName, Batch, Bus, BusError, Content, Embedded, EmbeddedSettings, PublishTime, Reader, ReaderItem, Start,
+    StreamMetadata,
 };
+use bytes::Bytes;
 use futures::{FutureExt, executor::block_on};
 use support::*;
 use tempfile::TempDir;
@@ -37,6 +39,24 @@ fn of_app(app: &str) -> Arc<StreamMetadata> {
         app: app.parse().unwrap(),
         ..(*old_stream(app)).clone()
     })
+}
+
+/// Publishes batches of one long line, of which a few fill a segment.
+async fn publish_large(bus: &Embedded, metadata: &Arc<StreamMetadata>, seqs: Range<u64>, text_bytes: usize) {
+    let data = Bytes::from(format!("2026-11-23T07:00:00.123456789Z {}\n", "x".repeat(text_bytes)));
+    for seq in seqs {
+        let content = Content::Lines {
+            data: data.clone(),
+            lines: 1,
+            part: None,
+        };
+        let batch = Batch {
+            metadata: Arc::clone(metadata),
+            seq,
+            content,
+        };
+        bus.publish(batch).await.unwrap();
+    }
 }
 
 async fn next(reader: &mut Reader) -> ReaderItem {
@@ -154,25 +174,7 @@ async fn a_torn_tail_is_truncated_and_accepted_batches_are_kept() {
 async fn a_corrupt_record_is_reported_and_the_others_are_read() {
     let dir = TempDir::new().unwrap();
     let web = of_app("shop");
-    let big = "x".repeat(200_000);
-    {
-        let bus = open(dir.path());
-        for seq in 0..60 {
-            let data = format!("2026-11-23T07:00:00.123456789Z {big}\n").into();
-            let content = bus::Content::Lines {
-                data,
-                lines: 1,
-                part: None,
-            };
-            bus.publish(Batch {
-                metadata: Arc::clone(&web),
-                seq,
-                content,
-            })
-            .await
-            .unwrap();
-        }
-    }
+    publish_large(&open(dir.path()), &web, 0..60, 200_000).await;
     let mut segments: Vec<_> = std::fs::read_dir(dir.path().join("apps/shop"))
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -18,21 +18,7 @@ async fn a_high_volume_app_evicts_its_own_batches_first_and_its_slow_reader_is_i
     assert!(matches!(behind.take(), Some(BusError::UnknownApp(_))));
     bus.create(&busy.app).await.unwrap();
     let mut behind = bus.follow(&busy.app, Start::Now).await.unwrap();
-    let data = bytes::Bytes::from(format!("2026-11-23T07:00:00.123456789Z {}\n", "x".repeat(250_000)));
-    for seq in 0..400 {
-        let content = bus::Content::Lines {
-            data: data.clone(),
-            lines: 1,
-            part: None,
-        };
-        bus.publish(Batch {
-            metadata: Arc::clone(&busy),
-            seq,
-            content,
-        })
-        .await
-        .unwrap();
-    }
+    publish_large(&bus, &busy, 0..400, 250_000).await;
     assert_eq!(
         stored(&bus, &quiet.app, Start::Oldest).await.len(),
         50,
