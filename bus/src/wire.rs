@@ -255,7 +255,7 @@ impl fmt::Display for Part {
 }
 
 /// Values of attribute `lost`.
-const REASONS: [(&str, GapReason); 8] = [
+static REASONS: [(&str, GapReason); 8] = [
     ("away", GapReason::Away),
     ("gone", GapReason::Gone),
     ("rotated", GapReason::Rotated),
@@ -266,19 +266,33 @@ const REASONS: [(&str, GapReason); 8] = [
     ("may_repeat", GapReason::MayRepeat),
 ];
 
+/// The label of reasons that this version does not know.
+const OTHER: &str = "other";
+
 impl GapReason {
     fn from_wire(text: &str) -> Self {
-        let reason = REASONS.into_iter().find(|(token, _)| *token == text);
-        reason.map_or_else(|| Self::Other(text.to_owned()), |(_, reason)| reason)
+        let reason = REASONS.iter().find(|(token, _)| *token == text);
+        reason.map_or_else(|| Self::Other(text.to_owned()), |(_, reason)| reason.clone())
+    }
+
+    /// Returns the values of [`label`](Self::label).
+    pub fn labels() -> impl Iterator<Item = &'static str> {
+        REASONS.iter().map(|(token, _)| *token).chain([OTHER])
+    }
+
+    /// Returns the label in metrics: the token on the bus, or `other` for one that this version does
+    /// not know.
+    pub fn label(&self) -> &'static str {
+        let token = REASONS.iter().find(|(_, reason)| reason == self);
+        token.map_or(OTHER, |(token, _)| token)
     }
 }
 
 impl fmt::Display for GapReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Self::Other(text) = self {
-            return f.write_str(text);
-        }
-        let token = REASONS.iter().find(|(_, reason)| reason == self);
-        f.write_str(token.map_or("unknown", |(token, _)| token))
+        f.write_str(match self {
+            Self::Other(text) => text,
+            known => known.label(),
+        })
     }
 }

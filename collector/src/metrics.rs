@@ -42,7 +42,7 @@ struct ReconnectLabels {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct GapLabels {
-    reason: GapLabel,
+    reason: &'static str,
 }
 
 /// Why a log is requested again.
@@ -67,21 +67,6 @@ pub(crate) enum ReconnectReason {
     changed,
 }
 
-/// Why lines are lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[expect(non_camel_case_types, reason = "printed as label values, which are lower case")]
-pub(crate) enum GapLabel {
-    away,
-    gone,
-    rotated,
-    spool,
-    limit,
-    refused,
-    suspected,
-    may_repeat,
-    other,
-}
-
 impl ReconnectReason {
     const ALL: [Self; 8] = [
         Self::clean_end,
@@ -93,36 +78,6 @@ impl ReconnectReason {
         Self::renewed,
         Self::changed,
     ];
-}
-
-impl GapLabel {
-    const ALL: [Self; 9] = [
-        Self::away,
-        Self::gone,
-        Self::rotated,
-        Self::spool,
-        Self::limit,
-        Self::refused,
-        Self::suspected,
-        Self::may_repeat,
-        Self::other,
-    ];
-}
-
-impl From<&GapReason> for GapLabel {
-    fn from(reason: &GapReason) -> Self {
-        match reason {
-            GapReason::Away => Self::away,
-            GapReason::Gone => Self::gone,
-            GapReason::Rotated => Self::rotated,
-            GapReason::Spool => Self::spool,
-            GapReason::Limit => Self::limit,
-            GapReason::Refused => Self::refused,
-            GapReason::Suspected => Self::suspected,
-            GapReason::MayRepeat => Self::may_repeat,
-            GapReason::Other(_) => Self::other,
-        }
-    }
 }
 
 impl Default for Metrics {
@@ -148,7 +103,7 @@ impl Default for Metrics {
         for reason in ReconnectReason::ALL {
             let _ = metrics.reconnects.get_or_create(&ReconnectLabels { reason });
         }
-        for reason in GapLabel::ALL {
+        for reason in GapReason::labels() {
             let _ = metrics.gaps.get_or_create(&GapLabels { reason });
             let _ = metrics.lost_lines.get_or_create(&GapLabels { reason });
         }
@@ -234,8 +189,8 @@ impl Metrics {
         self.reconnects.get_or_create(&ReconnectLabels { reason }).inc();
     }
 
-    pub(crate) fn record_gap(&self, reason: GapLabel, lines: u64) {
-        let labels = GapLabels { reason };
+    pub(crate) fn record_gap(&self, reason: &GapReason, lines: u64) {
+        let labels = GapLabels { reason: reason.label() };
         self.gaps.get_or_create(&labels).inc();
         self.lost_lines.get_or_create(&labels).inc_by(lines);
     }

@@ -36,24 +36,8 @@ struct ReasonLabel {
 /// Why lines are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum GapLabel {
-    /// The collector was not running.
-    Away,
-    /// The container's log was removed before it was read.
-    Gone,
-    /// The log was rotated before it was read.
-    Rotated,
-    /// The spool was full.
-    Spool,
-    /// The app exceeded its rate limit.
-    Limit,
-    /// The bus refused the lines.
-    Refused,
-    /// Lines may be missing.
-    Suspected,
-    /// Lines may be repeated.
-    MayRepeat,
-    /// Another reason of a collector.
-    Other,
+    /// A collector recorded the gap, with this reason.
+    Collector(&'static str),
     /// The bus did not deliver the lines.
     Undelivered,
     /// This version cannot read the message.
@@ -65,33 +49,14 @@ pub(crate) enum GapLabel {
 }
 
 impl GapLabel {
-    const ALL: [Self; 13] = [
-        Self::Away,
-        Self::Gone,
-        Self::Rotated,
-        Self::Spool,
-        Self::Limit,
-        Self::Refused,
-        Self::Suspected,
-        Self::MayRepeat,
-        Self::Other,
-        Self::Undelivered,
-        Self::Unreadable,
-        Self::Rejected,
-        Self::Retention,
-    ];
+    fn all() -> impl Iterator<Item = Self> {
+        let own = [Self::Undelivered, Self::Unreadable, Self::Rejected, Self::Retention];
+        GapReason::labels().map(Self::Collector).chain(own)
+    }
 
     fn as_str(self) -> &'static str {
         match self {
-            Self::Away => "away",
-            Self::Gone => "gone",
-            Self::Rotated => "rotated",
-            Self::Spool => "spool",
-            Self::Limit => "limit",
-            Self::Refused => "refused",
-            Self::Suspected => "suspected",
-            Self::MayRepeat => "may_repeat",
-            Self::Other => "other",
+            Self::Collector(reason) => reason,
             Self::Undelivered => "undelivered",
             Self::Unreadable => "unreadable",
             Self::Rejected => "rejected",
@@ -101,26 +66,13 @@ impl GapLabel {
 
     /// Whether a collector recorded the gap, so that it is part of the app's log.
     pub(crate) fn is_collectors(self) -> bool {
-        !matches!(
-            self,
-            Self::Undelivered | Self::Unreadable | Self::Rejected | Self::Retention
-        )
+        matches!(self, Self::Collector(_))
     }
 }
 
 impl From<&GapReason> for GapLabel {
     fn from(reason: &GapReason) -> Self {
-        match reason {
-            GapReason::Away => Self::Away,
-            GapReason::Gone => Self::Gone,
-            GapReason::Rotated => Self::Rotated,
-            GapReason::Spool => Self::Spool,
-            GapReason::Limit => Self::Limit,
-            GapReason::Refused => Self::Refused,
-            GapReason::Suspected => Self::Suspected,
-            GapReason::MayRepeat => Self::MayRepeat,
-            GapReason::Other(_) => Self::Other,
-        }
+        Self::Collector(reason.label())
     }
 }
 
@@ -145,7 +97,7 @@ impl Default for Metrics {
         for state in DrainState::ALL {
             drop(metrics.drains.get_or_create(&StateLabel { state: state.as_str() }));
         }
-        for reason in GapLabel::ALL {
+        for reason in GapLabel::all() {
             drop(metrics.lost_lines.get_or_create(&ReasonLabel { reason }));
             drop(metrics.gaps.get_or_create(&ReasonLabel { reason }));
         }

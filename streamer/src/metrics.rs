@@ -29,20 +29,11 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
-/// Why lines of a stream were not delivered: the reasons that a collector records, then those that
-/// the streamer detects.
+/// Why lines of a stream were not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    Away,
-    Gone,
-    Rotated,
-    Spool,
-    Limit,
-    Refused,
-    Suspected,
-    MayRepeat,
-    /// Recorded by a collector with a reason that this version does not define.
-    Other,
+    /// Recorded by a collector, with this reason.
+    Recorded(&'static str),
     /// Not delivered by the bus.
     Undelivered,
     /// The subscription was reset.
@@ -54,49 +45,19 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 13] = [
-        Self::Away,
-        Self::Gone,
-        Self::Rotated,
-        Self::Spool,
-        Self::Limit,
-        Self::Refused,
-        Self::Suspected,
-        Self::MayRepeat,
-        Self::Other,
-        Self::Undelivered,
-        Self::Interrupted,
-        Self::Unreadable,
-        Self::SlowClient,
-    ];
+    fn all() -> impl Iterator<Item = Self> {
+        let own = [Self::Undelivered, Self::Interrupted, Self::Unreadable, Self::SlowClient];
+        GapReason::labels().map(Self::Recorded).chain(own)
+    }
 
     /// Returns the reason of a gap event; one without a recorded gap was not delivered by the bus.
     pub(crate) fn of(recorded: Option<&Gap>) -> Self {
-        match recorded.map(|gap| &gap.reason) {
-            None => Self::Undelivered,
-            Some(GapReason::Away) => Self::Away,
-            Some(GapReason::Gone) => Self::Gone,
-            Some(GapReason::Rotated) => Self::Rotated,
-            Some(GapReason::Spool) => Self::Spool,
-            Some(GapReason::Limit) => Self::Limit,
-            Some(GapReason::Refused) => Self::Refused,
-            Some(GapReason::Suspected) => Self::Suspected,
-            Some(GapReason::MayRepeat) => Self::MayRepeat,
-            Some(GapReason::Other(_)) => Self::Other,
-        }
+        recorded.map_or(Self::Undelivered, |gap| Self::Recorded(gap.reason.label()))
     }
 
     fn label(self) -> ReasonLabel {
         let reason = match self {
-            Self::Away => "away",
-            Self::Gone => "gone",
-            Self::Rotated => "rotated",
-            Self::Spool => "spool",
-            Self::Limit => "limit",
-            Self::Refused => "refused",
-            Self::Suspected => "suspected",
-            Self::MayRepeat => "may_repeat",
-            Self::Other => "other",
+            Self::Recorded(reason) => reason,
             Self::Undelivered => "undelivered",
             Self::Interrupted => "interrupted",
             Self::Unreadable => "unreadable",
@@ -110,7 +71,7 @@ impl Metrics {
     /// Registers the metrics under the prefix `tributary_streamer_`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        for reason in Reason::ALL {
+        for reason in Reason::all() {
             metrics.record_gap(reason, 0, 0);
         }
         let registry = registry.sub_registry_with_prefix("tributary_streamer");

@@ -427,7 +427,7 @@ impl Outbox {
         tracing::error!(stream = self.checkpoint.stream(), seq, lines, %error, "batch rejected, gap recorded");
         match &publishing.entry {
             OutboxEntry::Batch(batch, end) if matches!(batch.content, Content::Lines { .. }) => {
-                self.context.metrics.record_gap((&GapReason::Refused).into(), lines);
+                self.context.metrics.record_gap(&GapReason::Refused, lines);
                 let gap = to_gap(batch, GapReason::Refused);
                 if !publishing.on_disk {
                     self.queued_bytes -= batch.data().len();

@@ -101,7 +101,7 @@ impl Stream {
     /// Records the gap of lines dropped by the rate limit.
     pub(super) fn flush_over_limit(&mut self) {
         if let Some(OverLimit { seq, gap, end }) = self.over_limit.take() {
-            self.outbox.metrics().record_gap((&gap.reason).into(), gap.lines);
+            self.outbox.metrics().record_gap(&gap.reason, gap.lines);
             let batch = self.batch(seq, Content::Gap(gap));
             self.outbox.push(OutboxEntry::Batch(batch, Some(end)));
         }
@@ -125,7 +125,7 @@ impl Stream {
     }
 
     pub(super) fn push_gap(&mut self, seq: u64, gap: Gap) {
-        self.outbox.metrics().record_gap((&gap.reason).into(), gap.lines);
+        self.outbox.metrics().record_gap(&gap.reason, gap.lines);
         self.push(seq, Content::Gap(gap), None);
     }
 }

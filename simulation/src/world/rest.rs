@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use bus::GapReason;
+
 use super::{World, quiet::LOOK, services, tail::Tail};
 use crate::{
     check::{Rule, Violation, received::Received},
@@ -25,18 +27,6 @@ const FILES: usize = 64;
 
 /// Connections of clients, drain, proxies and balancers, and those that wait for reuse.
 const CONNECTIONS: usize = 64;
-
-/// The reasons of gaps that collectors record.
-const REASONS: [&str; 8] = [
-    "away",
-    "gone",
-    "rotated",
-    "spool",
-    "limit",
-    "refused",
-    "suspected",
-    "may_repeat",
-];
 
 impl World {
     /// Watches the world at rest. `histories` are complete reads of all apps.
@@ -122,7 +112,7 @@ impl World {
             }
         }
         let mut violations = Vec::new();
-        for reason in REASONS {
+        for reason in GapReason::labels() {
             let (gaps, lines) = seen.get(reason).copied().unwrap_or_default();
             for (counter, seen) in [("gaps", gaps), ("lost_lines", lines)] {
                 let name = format!("tributary_collector_{counter}_total{{reason=\"{reason}\"}}");

@@ -22,6 +22,7 @@ use std::{
     },
 };
 
+use bus::GapReason;
 use parking_lot::Mutex;
 use system::{
     collections::HashMap,
@@ -33,7 +34,7 @@ use crate::{
     anchor::fingerprint,
     error::CollectorError,
     instance::InstanceKey,
-    metrics::{GapLabel, Metrics},
+    metrics::Metrics,
     publish::{
         checkpoint::{Checkpoint, CheckpointStore, encode},
         entry::OutboxEntry,
@@ -169,7 +170,7 @@ impl Spool {
             let Some(largest) = largest else { return };
             match largest.lock().evict_oldest() {
                 Ok(Some(lines)) => {
-                    self.metrics.record_gap(GapLabel::spool, lines);
+                    self.metrics.record_gap(&GapReason::Spool, lines);
                     system::probe!("spool: the oldest batches are dropped");
                     tracing::debug!(lines, "spool full, oldest batches dropped");
                 }
