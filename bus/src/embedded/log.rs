@@ -59,7 +59,13 @@ impl Log {
         let first = task::io(|| Segment::create(&dir, 0)).await?;
         task::io(|| files::sync_dir(&dir)).await?;
         task::io(|| files::sync_dir(apps)).await?;
-        Ok(Self::new(app.clone(), dir, [Arc::new(first)].into(), 0))
+        let (stored_newest, _) = Newest::open(&dir);
+        Ok(Self::new(
+            app.clone(),
+            dir,
+            [Arc::new(first)].into(),
+            (0, stored_newest),
+        ))
     }
 
     /// Opens an app's topic and truncates a torn tail.
@@ -74,26 +80,32 @@ impl Log {
             segments.push(Arc::new(Segment::create(&dir, 0)?));
         }
         let is_incomplete = mark_lost_segments(&dir, &segments)?;
+        let (stored_newest, stored) = Newest::open(&dir);
         let mut newest = 0;
         if let Some(open) = segments.last() {
             open.recover()?;
             newest = open.last()?.max(open.first.saturating_sub(1));
-            if let Some(stored) = Newest::open(&dir).1.filter(|stored| *stored > newest) {
+            if let Some(stored) = stored.filter(|stored| *stored > newest) {
                 open.append_lost(stored)?;
                 newest = stored;
             }
         }
-        let log = Self::new(app, dir, segments.into(), newest);
+        let log = Self::new(app, dir, segments.into(), (newest, stored_newest));
         if is_incomplete {
             log.write_manifest(0)?;
         }
         Ok(log)
     }
 
-    fn new(app: AppName, dir: PathBuf, segments: VecDeque<Arc<Segment>>, newest: u64) -> Self {
+    fn new(
+        app: AppName,
+        dir: PathBuf,
+        segments: VecDeque<Arc<Segment>>,
+        (newest, stored_newest): (u64, Newest),
+    ) -> Self {
         Self {
             app,
-            stored_newest: Newest::open(&dir).0,
+            stored_newest,
             dir,
             segments: RwLock::new(segments),
             recent: Mutex::new(Recent {

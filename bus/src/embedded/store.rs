@@ -5,14 +5,12 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
 use system::{
-    clock::{Instant, since, steady},
     collections::HashSet,
-    files::{self, File, OpenOptions},
+    files::{self, File, OpenOptions, Outage},
     task,
 };
 
@@ -24,21 +22,6 @@ use super::{
 };
 use crate::{AppName, BusError};
 
-/// How often a failure that lasts is logged.
-const LOG_EVERY: Duration = Duration::from_secs(60);
-
-/// Bytes of a probe: a block, for which a full disk has no room.
-const PROBE_BYTES: usize = 4096;
-
-/// Why batches are rejected.
-#[derive(Default)]
-struct Failure {
-    reason: Option<String>,
-    /// Failures since batches were last accepted.
-    count: u64,
-    logged: Option<Instant>,
-}
-
 /// The store of the embedded bus.
 pub(super) struct Store {
     pub(super) settings: EmbeddedSettings,
@@ -47,7 +30,7 @@ pub(super) struct Store {
     reservations: Arc<Mutex<HashSet<PathBuf>>>,
     /// Why batches are rejected; `None` while they are accepted. What a failed sync leaves on the
     /// disk is unknown: its batches are rejected, and later ones go to another segment.
-    failure: Mutex<Failure>,
+    outage: Mutex<Outage>,
     dir: PathBuf,
     /// Locked while the store is open.
     _lock: File,
@@ -72,7 +55,7 @@ impl Store {
             apps,
             logs: RwLock::new(logs),
             reservations: Arc::default(),
-            failure: Mutex::default(),
+            outage: Mutex::default(),
             dir: dir.to_owned(),
             _lock: lock,
         })
@@ -80,41 +63,29 @@ impl Store {
 
     /// Returns why batches are rejected; `None` while they are accepted.
     pub(super) fn failure(&self) -> Option<String> {
-        self.failure.lock().reason.clone()
+        self.outage.lock().reason().map(str::to_owned)
     }
 
     /// Sets why batches are rejected. A failure that lasts is logged once a minute.
     pub(super) fn set_failure(&self, reason: Option<String>) {
-        let mut failure = self.failure.lock();
-        match &reason {
-            Some(reason) => {
-                failure.count += 1;
-                let is_due = failure.logged.is_none_or(|logged| since(logged) >= LOG_EVERY);
-                if is_due {
-                    failure.logged = Some(steady());
-                    tracing::error!(%reason, failures = failure.count, dir = %self.dir.display(), "write failed, batches rejected");
-                }
+        let mut outage = self.outage.lock();
+        let Some(reason) = reason else {
+            if let Some(ended) = outage.record_success() {
+                tracing::info!(failures = ended.failures, "write succeeded, batches accepted again");
             }
-            None if failure.reason.is_some() => {
-                tracing::info!(failures = failure.count, "write succeeded, batches accepted again");
-                *failure = Failure {
-                    logged: failure.logged,
-                    ..Failure::default()
-                };
-            }
-            None => {}
+            return;
+        };
+        if outage.record_failure(reason.clone()) {
+            tracing::error!(%reason, failures = outage.failures(), dir = %self.dir.display(), "write failed, batches rejected");
         }
-        failure.reason = reason;
     }
 
-    /// Writes and syncs a file, to find out whether the disk accepts writes again.
+    /// Finds out whether the disk accepts writes again.
     ///
     /// # Errors
     /// It does not.
     pub(super) fn probe(&self) -> io::Result<()> {
-        let path = self.dir.join("probe");
-        files::replace(&path, &[0; PROBE_BYTES])?;
-        files::remove_file(&path)
+        files::probe(&self.dir)
     }
 
     /// Returns an app's topic, if it exists.

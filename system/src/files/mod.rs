@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "the only place that uses std::fs")]
 
 mod file;
+mod outage;
 mod watch;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 };
 
 pub use file::{File, OpenOptions, Reader};
+pub use outage::{EndedOutage, Outage};
 pub use watch::{DirEvent, DirEventKind, DirNotifier};
 
 /// Calls the simulated disk if there is one.
@@ -165,6 +167,19 @@ pub fn remove_dir_all(path: &Path) -> io::Result<()> {
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     simulated!(sync_dir(dir));
     fs::File::open(dir)?.sync_all()
+}
+
+/// Bytes of a probe: a block, for which a full disk has no room.
+const PROBE_BYTES: usize = 4096;
+
+/// Writes, syncs and removes a file in a directory, to find out whether the disk accepts writes.
+///
+/// # Errors
+/// It does not.
+pub fn probe(dir: &Path) -> io::Result<()> {
+    let path = dir.join("probe");
+    replace(&path, &[0; PROBE_BYTES])?;
+    remove_file(&path)
 }
 
 /// Replaces a file by one with this content, durably: after a crash it has the old or the new

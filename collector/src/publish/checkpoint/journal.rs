@@ -22,7 +22,7 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 use system::{
     clock::{Instant, since, steady, wall},
-    files::{self, File, OpenOptions},
+    files::{self, File, OpenOptions, Outage},
 };
 
 use super::{
@@ -43,9 +43,6 @@ const REWRITE_FACTOR: u64 = 4;
 /// Delay before all entries are written again after a failed write: a full disk may have room soon,
 /// and each attempt writes everything.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// How often a failure that lasts is logged.
-const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// The key of the [`boot`] id.
 const BOOT: &[u8] = b"b";
@@ -74,9 +71,7 @@ pub struct Journal {
     /// Files that the next generation replaces, and the names under which damaged ones are kept.
     obsolete: Vec<(PathBuf, Option<PathBuf>)>,
     last_attempt: Option<Instant>,
-    last_logged: Option<Instant>,
-    /// The current failure was logged.
-    is_logged: bool,
+    outage: Outage,
     failures: Counter,
 }
 
@@ -147,8 +142,7 @@ impl Journal {
             watermark,
             obsolete,
             last_attempt: None,
-            last_logged: None,
-            is_logged: false,
+            outage: Outage::default(),
             failures,
         };
         journal.start_generation();
@@ -263,11 +257,11 @@ impl Journal {
 
     fn start_generation(&mut self) {
         match self.write_generation() {
-            Ok(()) if self.is_logged => {
-                self.is_logged = false;
-                tracing::info!(dir = %self.dir.display(), "checkpoint writes work again");
+            Ok(()) => {
+                if self.outage.record_success().is_some_and(|ended| ended.was_logged) {
+                    tracing::info!(dir = %self.dir.display(), "checkpoint writes work again");
+                }
             }
-            Ok(()) => {}
             Err(error) => self.fail(&error),
         }
     }
@@ -308,8 +302,7 @@ impl Journal {
                 let _ = file.write_at(&[1], INCOMPLETE_AT);
             }
         }
-        if self.last_logged.is_none_or(|at| since(at) >= LOG_EVERY) {
-            (self.last_logged, self.is_logged) = (Some(steady()), true);
+        if self.outage.record_failure(error.to_string()) {
             tracing::error!(%error, dir = %self.dir.display(), failures = self.failures.get(), "checkpoint write failed");
         }
     }
