@@ -12,7 +12,7 @@ use registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin_listener, console,
+    admin_listener, console, descriptors,
     flags::{all_in_one::StackArgs, bus::owner_name},
     readiness,
     service::{self, Service},
@@ -69,13 +69,15 @@ impl Stack {
         let ready = readiness::ready(&bus, Some(kubernetes.clone()), streamer_stop.clone());
         let mut config = args.collect.config(data_dir, args.retention.retention);
         config.metrics = collector::Metrics::register(&mut metrics);
-        let ready = readiness::with_collector(ready, config.progress.clone());
+        config.max_connections = descriptors::share(1, 4);
+        let ready = readiness::with_collector(ready, config.progress.clone(), false);
         let (collector_bus, collector_stop) = (Arc::clone(&bus), CancellationToken::new());
         let stop = collector_stop.clone();
         let collector = Service::start("collector", collector_stop, async move {
             Ok(collector::run(config, kubernetes, collector_bus, stop).await?)
         });
-        let config = args.read.config(args.retention.retention);
+        let mut config = args.read.config(args.retention.retention);
+        config.max_connections = descriptors::share(1, 2);
         let streamer_metrics = streamer::Metrics::register(&mut metrics);
         let (streamer_bus, stop) = (Arc::clone(&bus), streamer_stop.clone());
         let streamer = Service::start("streamer", streamer_stop, async move {

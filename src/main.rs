@@ -13,6 +13,7 @@ mod bind_error;
 mod cmd;
 mod console;
 mod deadline;
+mod descriptors;
 mod flags;
 mod kube_client;
 mod readiness;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    descriptors::raise_limit();
     // rustls needs a process-wide TLS provider before its first use.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("TLS provider already installed");

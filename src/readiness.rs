@@ -31,10 +31,13 @@ pub(crate) fn ready(bus: &Arc<dyn Bus>, kubernetes: Option<kube::Client>, stoppi
     })
 }
 
-/// Adds to a readiness check that the disk accepts the collector's checkpoints and spool.
-pub(crate) fn with_collector(ready: Ready, progress: Progress) -> Ready {
+/// Adds to a readiness check that the disk accepts the collector's checkpoints and spool. With
+/// `reads_all`, the logs of all containers must be readable too: not for a process that also serves
+/// readers, because a broken node must not take it out of service.
+pub(crate) fn with_collector(ready: Ready, progress: Progress, reads_all: bool) -> Ready {
     Arc::new(move || {
-        let (ready, failure) = (Arc::clone(&ready), progress.disk_failure());
+        let unreadable = || progress.unreadable_containers().filter(|_| reads_all);
+        let (ready, failure) = (Arc::clone(&ready), progress.disk_failure().or_else(unreadable));
         async move {
             match failure {
                 Some(reason) => Err(reason),

@@ -228,6 +228,21 @@ pub fn rate_limited(rate: u64, burst: u64) -> Notice {
     Notice::new("L12", "limit", &text)
 }
 
+/// Reports that a container's log cannot be read since `since`: its lines are late. Those that the
+/// node deletes meanwhile are lost, which a gap declares. Published by a collector (L13).
+pub fn container_unreadable(process: &str, since: Timestamp) -> Notice {
+    let text = format!("Error L13: the log of {process} cannot be read since {since}; its lines wait on the node");
+    Notice::new("L13", "container_unreadable", &text).between(Some(since), None)
+}
+
+/// Reports that a pod was excluded from collection (L12). Published by a collector.
+pub fn excluded(process: &str) -> Notice {
+    let text = format!(
+        "Error L12 (Excluded) -> The lines of {process} are not collected: its pod has the annotation tributary.dev/exclude"
+    );
+    Notice::new("L12", "excluded", &text)
+}
+
 /// Reports lines that a drain skips because the bus deleted them before the drain delivered them
 /// (L10): at least this many, as a stream that is lost as a whole is not counted; 0: unknown.
 pub fn drain_overflow(lines: u64, from: PublishTime, to: PublishTime) -> Notice {

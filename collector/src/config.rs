@@ -10,6 +10,9 @@ const RENEW_AFTER: Duration = Duration::from_secs(3 * 3600);
 /// Far above the response time of an available bus.
 const PUBLISH_WAIT: Duration = Duration::from_secs(60);
 
+/// More than the containers of a node.
+const MAX_CONNECTIONS: usize = 10_000;
+
 /// The pods of a node are at most about half a megabyte.
 const RELIST_EVERY: Duration = Duration::from_secs(300);
 
@@ -35,6 +38,8 @@ pub struct Config {
     pub source: Source,
     /// The node's log directory. Used only with [`Source::Files`].
     pub pod_log_dir: PathBuf,
+    /// Maximum number of connections over which logs are read. Containers above it are polled.
+    pub max_connections: usize,
     /// Maximum age of a follow. The kubelet ends one after four hours; values below an hour load
     /// the API server needlessly.
     pub renew_after: Duration,
@@ -72,6 +77,7 @@ impl Config {
             app_from: AppFrom::Namespace,
             source: Source::Api,
             pod_log_dir: POD_LOG_DIR.into(),
+            max_connections: MAX_CONNECTIONS,
             renew_after: RENEW_AFTER,
             relist_every: RELIST_EVERY,
             publish_wait: PUBLISH_WAIT,

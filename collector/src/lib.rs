@@ -29,6 +29,7 @@ mod metrics;
 mod pods;
 mod progress;
 mod publish;
+mod report;
 mod retry;
 mod selector;
 mod state_watch;
@@ -55,25 +56,19 @@ use pods::{PodWatch, topic_gc::TopicCollector};
 use publish::{
     checkpoint::{CheckpointStore, Damage},
     context::PublishContext,
+    notices::Notices,
     rate_limit::RateLimits,
     spool::Spool,
 };
 use supervisor::Supervisor;
 
-/// Creates the rate limits and the task that publishes their messages; empty without a limit.
-fn rate_limits(config: &Config, bus: &Arc<dyn Bus>) -> (Option<Arc<RateLimits>>, JoinSet<()>) {
-    let mut notices = JoinSet::new();
-    if config.app_rate == 0 {
-        return (None, notices);
-    }
+/// Creates the rate limits; `None` without a limit.
+fn rate_limits(config: &Config, notices: &Notices) -> Option<Arc<RateLimits>> {
     let burst = match config.app_burst {
         0 => config.app_rate.saturating_mul(BURST_SECONDS),
         burst => burst,
     };
-    let node = config.node_name.as_deref().unwrap_or_default();
-    let (rate_limits, publish_notices) = RateLimits::new(config.app_rate, burst, node, Arc::clone(bus));
-    spawn_in(&mut notices, publish_notices);
-    (Some(Arc::new(rate_limits)), notices)
+    (config.app_rate > 0).then(|| Arc::new(RateLimits::new(config.app_rate, burst, notices.clone())))
 }
 
 /// The default burst, in seconds of the rate.
@@ -120,9 +115,14 @@ pub async fn run(
         tracing::warn!(dir = %config.checkpoint_dir.display(), reason, set_aside, "checkpoints doubtful, starting new streams");
     }
     let spool = Spool::open(&spool_dir, config.spool_bytes, &checkpoints, metrics.clone())?;
-    let (rate_limits, _notice_task) = rate_limits(&config, &bus);
+    let node = config.node_name.as_deref().unwrap_or_default();
+    let (notices, publish_notices) = Notices::new(node, Arc::clone(&bus));
+    let mut notice_task = JoinSet::new();
+    spawn_in(&mut notice_task, publish_notices);
     let context = PublishContext {
-        rate_limits,
+        rate_limits: rate_limits(&config, &notices),
+        notices,
+        unreadable: config.progress.unreadable.clone(),
         bus,
         checkpoints,
         spool: Arc::new(spool),

@@ -27,6 +27,8 @@ pub struct Metrics {
     pub(crate) spool_write_failures: Counter,
     pub(crate) followed: Gauge,
     pub(crate) polled: Gauge,
+    pub(crate) unreadable: Gauge,
+    pub(crate) excluded_lines: Counter,
     pub(crate) rotation_probes: Counter,
     pub(crate) idle: IdleMetrics,
     spool: Gauge,
@@ -92,6 +94,8 @@ impl Default for Metrics {
             spool_write_failures: Counter::default(),
             followed: Gauge::default(),
             polled: Gauge::default(),
+            unreadable: Gauge::default(),
+            excluded_lines: Counter::default(),
             rotation_probes: Counter::default(),
             idle: IdleMetrics::default(),
             spool: Gauge::default(),
@@ -151,8 +155,18 @@ impl Metrics {
         );
         registry.register(
             "polled_containers",
-            "Containers whose log is polled because their node has reached its limit of open follow requests",
+            "Containers whose log is polled because their node or this process has reached its limit of open follow requests",
             metrics.polled.clone(),
+        );
+        registry.register(
+            "unreadable_containers",
+            "Containers whose log could not be read for a minute or longer",
+            metrics.unreadable.clone(),
+        );
+        registry.register(
+            "excluded_lines",
+            "Lines of excluded pods that were read from files and dropped",
+            metrics.excluded_lines.clone(),
         );
         registry.register_with_unit(
             "spool",

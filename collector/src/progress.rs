@@ -8,12 +8,15 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::report::UnreadableContainers;
+
 /// The collector's progress. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Progress {
     listed: Arc<watch::Sender<bool>>,
     unrecognized_lines: Arc<AtomicU64>,
     disk_failure: Arc<Mutex<Option<String>>>,
+    pub(crate) unreadable: UnreadableContainers,
 }
 
 impl Progress {
@@ -42,6 +45,12 @@ impl Progress {
         self.disk_failure.lock().clone()
     }
 
+    /// Returns one line about the containers whose logs could not be read for a minute or longer;
+    /// `None` if there is none.
+    pub fn unreadable_containers(&self) -> Option<String> {
+        self.unreadable.summary()
+    }
+
     pub(crate) fn set_disk_failure(&self, reason: Option<String>) {
         *self.disk_failure.lock() = reason;
     }
@@ -61,6 +70,7 @@ impl Default for Progress {
             listed: Arc::new(watch::Sender::new(false)),
             unrecognized_lines: Arc::default(),
             disk_failure: Arc::default(),
+            unreadable: UnreadableContainers::default(),
         }
     }
 }

@@ -173,6 +173,15 @@ async fn each_instance_of_a_crash_loop_is_a_separate_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_excluded_pod_is_skipped_at_once_with_a_message_and_without_a_gap() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Always).await;
+    // The follower stops reading before it sends the message.
+    let dropped = async |_| {};
+    either_source::exclusion_takes_effect_at_once(harness, dropped, collector::Metrics::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_not_yet_reported_by_the_watch_does_not_mix_instances() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Always).await;

@@ -19,7 +19,7 @@ use std::{fs, sync::atomic::Ordering};
 use bus::{Fd, GapReason};
 use kubesim::{RestartPolicy, Scenario};
 use node_files::{dir, names, with_pod, with_pod_keeping};
-use support::{Harness, StreamRead, in_time};
+use support::{Harness, MetricsProbe, StreamRead, in_time};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_line_is_read_once_and_outputs_are_separate_streams() {
@@ -314,6 +314,17 @@ async fn a_truncated_file_is_a_suspected_gap_and_is_read_from_its_start() {
     );
     assert_eq!(err[0].recorded_gaps, [(0, 0, GapReason::Suspected)]);
     collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_excluded_pod_is_skipped_at_once_with_a_message_and_without_a_gap() {
+    let harness = with_pod(RestartPolicy::Always).await;
+    let counted = MetricsProbe::new();
+    let dropped = async |lines| {
+        let metric = "tributary_collector_excluded_lines_total";
+        counted.wait_for(metric, f64::from(lines)).await;
+    };
+    either_source::exclusion_takes_effect_at_once(harness, dropped, counted.metrics.clone()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

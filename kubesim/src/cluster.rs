@@ -112,6 +112,19 @@ impl Cluster {
         deleted.map(|_| ()).ok_or_else(|| no_pod(&key))
     }
 
+    /// Sets an annotation of a pod, or removes it.
+    ///
+    /// *Errors*: [`Error::NoPod`].
+    pub fn set_annotation(&self, namespace: &str, pod: &str, name: &str, value: Option<&str>) -> Result<(), Error> {
+        let key = key(namespace, pod);
+        let uid = self.sim.pods.get_on_node(&key).ok_or_else(|| no_pod(&key))?.uid.clone();
+        self.sim.pods.update_object(&key, &uid, |pod| match value {
+            Some(value) => drop(pod.annotations.insert(name.to_owned(), value.to_owned())),
+            None => drop(pod.annotations.remove(name)),
+        });
+        Ok(())
+    }
+
     /// Waits until a container is running on the node, without a timeout. The API may show it later.
     ///
     /// *Errors*: [`Error::Closed`]. *Cancel safety*: safe.

@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin_listener,
+    admin_listener, descriptors,
     flags::{admin::AdminArgs, bus::BusArgs, collecting::CollectArgs, storage::RetentionArgs, validation::reject},
     kube_client, readiness,
     service::{self, Service},
@@ -86,7 +86,8 @@ pub(crate) async fn run(args: CollectorArgs, shutdown: CancellationToken) -> any
     let ready = readiness::ready(&bus, Some(kubernetes.clone()), collector_stop.clone());
     let mut config = args.collect.config(&args.data_dir, args.retention.retention);
     config.metrics = collector::Metrics::register(&mut metrics);
-    let ready = readiness::with_collector(ready, config.progress.clone());
+    config.max_connections = descriptors::share(1, 1);
+    let ready = readiness::with_collector(ready, config.progress.clone(), true);
     let (collector_bus, stop) = (Arc::clone(&bus), collector_stop.clone());
     let collector = Service::start("collector", collector_stop, async move {
         Ok(collector::run(config, kubernetes, collector_bus, stop).await?)

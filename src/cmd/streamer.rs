@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin_listener, console,
+    admin_listener, console, descriptors,
     flags::{
         admin::AdminArgs,
         bus::{BusArgs, replica_name},
@@ -70,7 +70,8 @@ pub(crate) async fn run(args: StreamerArgs, shutdown: CancellationToken) -> anyh
     let mut metrics = Registry::default();
     let (streamer_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
     let ready = readiness::ready(&bus, None, streamer_stop.clone());
-    let config = args.read.config(args.retention.retention);
+    let mut config = args.read.config(args.retention.retention);
+    config.max_connections = descriptors::share(1, 1);
     let streamer_metrics = streamer::Metrics::register(&mut metrics);
     let (streamer_bus, stop) = (Arc::clone(&bus), streamer_stop.clone());
     let streamer = Service::start("streamer", streamer_stop, async move {

@@ -34,6 +34,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// A connection is closed if the client reads none of the pending output for this long.
     pub stall_timeout: Duration,
+    /// Maximum number of open connections. Requests on further ones are answered with 429.
+    pub max_connections: usize,
     /// Maximum number of open log requests.
     pub max_tails: usize,
     /// Maximum number of open log requests per app.
@@ -58,6 +60,7 @@ impl Default for Config {
             idle_subscription_timeout: Duration::from_secs(60),
             heartbeat: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(5 * 60),
+            max_connections: 100_000,
             max_tails: 50_000,
             max_tails_per_app: 20_000,
             max_tails_per_address: 200,

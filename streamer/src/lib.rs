@@ -81,6 +81,7 @@ pub async fn run(
         tls,
         proxies: proxies.into(),
         header_timeout: config.header_timeout,
+        max_connections: config.max_connections,
     };
     let connections = Connections {
         listener: tcp,

@@ -66,10 +66,7 @@ impl TailLimits {
             ),
         ] {
             if count >= limit {
-                return Err(ApiError::TooMany {
-                    reason: format!("too many open log requests {scope}: {count} of {limit}; close one or retry later"),
-                    retry_after: RETRY_AFTER_SECONDS + random_range(0..RETRY_JITTER_SECONDS),
-                });
+                return Err(too_many(&format!("open log requests {scope}"), count, limit));
             }
         }
         counts.total += 1;
@@ -96,6 +93,14 @@ impl Drop for Admitted {
             decrement(&mut counts.addresses, address);
         }
         self.gauge.dec();
+    }
+}
+
+/// Returns the error of a limit that is reached: `count` of `limit` of `what` are open.
+pub(crate) fn too_many(what: &str, count: usize, limit: usize) -> ApiError {
+    ApiError::TooMany {
+        reason: format!("too many {what}: {count} of {limit}; close one or retry later"),
+        retry_after: RETRY_AFTER_SECONDS + random_range(0..RETRY_JITTER_SECONDS),
     }
 }
 

@@ -63,6 +63,42 @@ async fn a_tail_above_the_limit_is_refused_before_the_response_starts() {
     stack.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_on_connections_above_the_limit_are_refused_until_one_closes() {
+    let stack = Stack::start(Config {
+        max_connections: 2,
+        ..Config::default()
+    })
+    .await;
+    let web = stream("web", Duration::ZERO);
+    stack.publish([lines(&web, 0, 1)]).await;
+    let get = async || {
+        let mut connection = TcpStream::connect(stack.addr).await.unwrap();
+        let request = format!("GET {LOGS} HTTP/1.1\r\nhost: x\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        let read = tokio::time::timeout(TIMEOUT, connection.read_exact(&mut head)).await;
+        read.expect("an answer").unwrap();
+        (head, connection)
+    };
+    let first = get().await;
+    let second = get().await;
+    assert_eq!([&first.0, &second.0], [b"HTTP/1.1 200"; 2]);
+    let (status, mut refused) = get().await;
+    assert_eq!(&status, b"HTTP/1.1 429");
+    let mut rest = String::new();
+    let closed = tokio::time::timeout(TIMEOUT, refused.read_to_string(&mut rest)).await;
+    closed.expect("the server closes it").unwrap();
+    assert!(rest.contains("too many connections to this server: 2 of 2"), "{rest}");
+    drop(first);
+    let admitted = async { while &get().await.0 != b"HTTP/1.1 200" {} };
+    tokio::time::timeout(TIMEOUT, admitted)
+        .await
+        .expect("room for a connection");
+    drop(second);
+    stack.stop().await;
+}
+
 async fn eventually(stack: &Stack, metric: &str, value: u64) {
     let there = async {
         while stack.metric(metric) != value {

@@ -12,6 +12,7 @@ mod check;
 mod cli;
 mod cluster;
 mod demo;
+mod descriptors;
 mod drains;
 #[path = "../support/emulator.rs"]
 mod emulator;

@@ -15,6 +15,7 @@ use crate::{
     instance::{ContainerState, Instance},
     metrics::{GaugeGuard, Metrics},
     publish::checkpoint::CheckpointStore,
+    report::ContainerReport,
     retry::Backoff,
     state_watch::{state_changed, wait_until_absent},
     stream::{Stream, TailFingerprint, resume_search::Extent},
@@ -72,6 +73,7 @@ pub struct Follower {
     pub expect_first_line: bool,
     pub shutdown: CancellationToken,
     pub metrics: Metrics,
+    pub report: ContainerReport,
     pub slots: FollowSlots,
     pub refusals: RefusalLog,
     /// Maximum age of a follow before it is renewed.
@@ -194,6 +196,9 @@ impl Follower {
             if let Some(reason) = outcome.reconnect_reason() {
                 self.metrics.reconnected(reason);
             }
+            if let Some(reason) = outcome.failure().filter(|_| opened.is_none() && !state.terminated) {
+                self.report.failed(reason);
+            }
             match self.next_step(outcome, state, &mut retries) {
                 NextStep::Shutdown => return false,
                 NextStep::EndUnread => {
@@ -218,6 +223,9 @@ impl Follower {
     /// shutdown.
     async fn pause(&mut self) -> bool {
         tracing::info!(stream = %self.stream.id(), "pod excluded, collection paused");
+        if !self.stream.is_empty() {
+            self.report.excluded();
+        }
         (self.open_follow, self.last_follow, self.idle_guard, self.empty_at) = (None, None, None, None);
         (self.scan, self.skips_unread, self.is_paused) = (Scan::Skipped, false, true);
         let mut state = self.state.clone();
@@ -331,9 +339,14 @@ impl Follower {
             tail_lines: wants_tail.then_some(TAIL_LINES),
             limit_bytes: None,
         };
-        let response = tokio::select! {
+        let (client, instance, slots) = (&self.client, &self.instance, &self.slots);
+        let send = async {
+            let connection = if request.follow { None } else { slots.snapshot().await };
+            (request.send(client, instance).await, connection)
+        };
+        let (response, _connection) = tokio::select! {
             () = self.shutdown.cancelled() => return Outcome::Shutdown,
-            response = self.stream.publish_while(request.send(&self.client, &self.instance)) => response,
+            sent = self.stream.publish_while(send) => sent,
         };
         if !matches!(response, LogResponse::LogBody(_)) {
             self.last_follow = None;
@@ -359,6 +372,7 @@ impl Follower {
             .map(LastFollow::Open)
             .or(self.last_follow.take());
         *opened = Some(steady());
+        self.report.recovered();
         if self.empty_at.is_some_and(|at| since(at) > EMPTY_VALID) {
             self.stream.suspect_start();
         }

@@ -42,6 +42,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Returns why the log cannot be read.
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Broken(reason) | Self::Refused(reason) => Some(reason),
+            Self::Unreadable => Some("the kubelet cannot read it"),
+            Self::Busy(_) => Some("the API server is overloaded"),
+            _ => None,
+        }
+    }
+
     /// Returns the reason to count for requesting the log again, or `None` if the log is not
     /// requested again.
     pub fn reconnect_reason(&self) -> Option<ReconnectReason> {

@@ -26,6 +26,7 @@ use crate::{
     metrics::Metrics,
     progress::Progress,
     publish::checkpoint::CheckpointStore,
+    report::ContainerReport,
     state_watch::{state_changed, wait_until_absent},
     stream::Stream,
 };
@@ -64,7 +65,10 @@ pub struct FileFollower {
     /// Counts the container in the idle metrics.
     idle_guard: Option<IdleGuard>,
     metrics: Metrics,
+    report: Option<ContainerReport>,
     progress: Progress,
+    /// The pod is excluded: what it prints is read and dropped.
+    is_excluded: bool,
     shutdown: CancellationToken,
 }
 
@@ -73,6 +77,8 @@ pub struct FollowerContext {
     pub dir_watcher: DirWatcher,
     pub checkpoints: CheckpointStore,
     pub metrics: Metrics,
+    /// `None`: the pod is gone.
+    pub report: Option<ContainerReport>,
     pub progress: Progress,
     pub shutdown: CancellationToken,
 }
@@ -119,6 +125,8 @@ impl FileFollower {
             checkpointer: FileCheckpointer::new(context.checkpoints),
             idle_guard: None,
             metrics: context.metrics,
+            report: context.report,
+            is_excluded: false,
             progress: context.progress,
             shutdown: context.shutdown,
         }
@@ -129,7 +137,11 @@ impl FileFollower {
     pub async fn run(mut self) -> bool {
         tracing::info!(stream = %self.stdout.id(), "container files opened");
         let is_over = self.stdout.is_finished() || self.read_files().await;
-        self.idle_guard = None;
+        (self.idle_guard, self.report) = (None, None);
+        if is_over && self.is_excluded && self.stdout.has_no_lines() && !self.has_stderr() {
+            // Nothing of an excluded pod is published.
+            return wait_until_absent(self.state, self.shutdown).await;
+        }
         // Standard output comes last: its checkpoint marks the end of both.
         if !is_over {
             if self.has_stderr() {
@@ -154,6 +166,7 @@ impl FileFollower {
             (OpenOutcome::Found, Some(tail), state) => (tail, state),
             (_, _, state) => return self.give_up(state).await,
         };
+        self.set_excluded(state.excluded);
         let mut reading = ReadState::new(tail, state);
         loop {
             let has_room = self.stdout.has_room() && self.stderr.has_room();
@@ -166,7 +179,10 @@ impl FileFollower {
                 }
                 () = self.stdout.progress() => {}
                 () = self.stderr.progress() => {}
-                now = state_changed(&mut self.state) => reading.set_state(now),
+                now = state_changed(&mut self.state) => {
+                    self.set_excluded(now.excluded);
+                    reading.set_state(now);
+                }
                 changes = dir_changed(&self.dir_watch) => reading.apply_changes(changes),
                 () = sleep_until(reading.next_scan) => {
                     self.watch_dir(&reading.tail);
@@ -187,6 +203,25 @@ impl FileFollower {
         }
     }
 
+    /// Starts or stops dropping what is read. Nothing of an excluded pod takes a sequence number.
+    fn set_excluded(&mut self, is_excluded: bool) {
+        if std::mem::replace(&mut self.is_excluded, is_excluded) || !is_excluded {
+            return;
+        }
+        tracing::info!(stream = %self.stdout.id(), "pod excluded, its lines are dropped");
+        for stream in [&mut self.stdout, &mut self.stderr] {
+            // Lines that were read before are dropped with the rest.
+            stream.cancel_resume_search();
+        }
+        if let Some(report) = self
+            .report
+            .as_mut()
+            .filter(|_| !self.stdout.is_empty() || self.uses_stderr)
+        {
+            report.excluded();
+        }
+    }
+
     /// Waits until there are files to read.
     async fn open_files(&mut self) -> (OpenOutcome, Option<Tail>, ContainerState) {
         let started = steady();
@@ -200,6 +235,7 @@ impl FileFollower {
             if !matches!(opened, Ok(Opened::Missing) | Err(_)) {
                 self.watch_dir(&tail);
                 self.idle_guard = Some(self.metrics.idle.track());
+                self.recovered();
                 return (OpenOutcome::Found, Some(tail), state);
             }
             let is_late = since(started) > MISSING_LONG;
@@ -208,11 +244,14 @@ impl FileFollower {
             if !state.present || state.terminated && has_no_files {
                 return (OpenOutcome::FilesGone, None, state);
             }
+            let reason = opened
+                .err()
+                .map_or_else(|| "there is no file".to_owned(), |error| error.to_string());
+            if !state.terminated {
+                self.failed(&reason);
+            }
             if is_late && !is_warned {
                 is_warned = true;
-                let reason = opened
-                    .err()
-                    .map_or_else(|| "there is none".to_owned(), |error| error.to_string());
                 tracing::warn!(stream = %self.stdout.id(), dir = %tail.dir().display(), reason, "log file missing, check --pod-log-dir");
             }
             self.tail = Some(tail);
@@ -278,6 +317,7 @@ impl FileFollower {
                 if let Some(idle_guard) = &self.idle_guard {
                     idle_guard.record_activity();
                 }
+                self.recovered();
                 self.propose_checkpoint(&mut reading.tail, false);
             }
             Ok(ReadOutcome::WaitingForClose(until)) => {
@@ -303,10 +343,12 @@ impl FileFollower {
             }
             Ok(ReadOutcome::Idle) => {
                 (reading.may_have_data, reading.is_idle) = (false, true);
+                self.recovered();
                 self.assembler.shrink();
             }
             Err(error) => {
                 tracing::warn!(stream = %self.stdout.id(), %error, "log file read failed");
+                self.failed(&error.to_string());
             }
         }
     }
@@ -328,6 +370,9 @@ impl FileFollower {
         let is_empty = |fd| self.assembler.frame(fd).is_empty();
         if is_empty(Fd::Out) && is_empty(Fd::Err) {
             return;
+        }
+        if self.is_excluded {
+            return self.drop_frames(tail);
         }
         if let Some(gap) = self.gap.take() {
             self.record_gap(gap, self.assembler.first_time());
@@ -351,6 +396,20 @@ impl FileFollower {
             self.progress.add_unrecognized_lines(unrecognized);
         }
         self.assembler.clear();
+    }
+
+    /// Drops the frames; reading does not return to them.
+    fn drop_frames(&mut self, tail: &mut Tail) {
+        let frames = [Fd::Out, Fd::Err].map(|fd| self.assembler.frame(fd));
+        let bytes = frames.iter().map(|frame| frame.len()).sum();
+        let lines = frames
+            .iter()
+            .map(|frame| memchr::memchr_iter(b'\n', frame).count())
+            .sum::<usize>();
+        self.metrics.excluded_lines.inc_by(lines as u64);
+        self.gap = None;
+        self.assembler.clear();
+        self.checkpointer.record_read(bytes, tail, &self.stdout, &self.stderr);
     }
 
     /// Records a gap in both streams: the lines can have been of either output.
@@ -387,7 +446,7 @@ impl FileFollower {
             }
         }
         let unread = reading.tail.is_broken().then_some(PendingGap::Unreadable);
-        if let Some(gap) = self.gap.take().or(unread) {
+        if let Some(gap) = self.gap.take().or(unread).filter(|_| !self.is_excluded) {
             self.record_gap(gap, None);
         }
         if self.has_stderr() {
@@ -406,7 +465,7 @@ impl FileFollower {
         // Nothing is known to be missing from the first instance of a container that was replaced
         // before it was read.
         let was_never_read = self.stdout.has_no_lines() && state.previous && !self.expect_first_line;
-        if was_never_read {
+        if was_never_read || state.excluded {
             self.stdout.end_unread(None);
             return true;
         }
@@ -424,6 +483,18 @@ impl FileFollower {
         if let Some(mut tail) = self.tail.take() {
             self.propose_checkpoint(&mut tail, true);
             self.checkpointer.save(&self.stdout, &self.stderr);
+        }
+    }
+
+    fn failed(&mut self, reason: &str) {
+        if let Some(report) = &mut self.report {
+            report.failed(reason);
+        }
+    }
+
+    fn recovered(&mut self) {
+        if let Some(report) = &mut self.report {
+            report.recovered();
         }
     }
 

@@ -8,6 +8,7 @@ pub mod file_checkpoint;
 #[cfg(test)]
 mod full_disk;
 pub mod gap;
+pub mod notices;
 pub mod outbox;
 pub mod rate_limit;
 pub mod spool;

@@ -4,20 +4,16 @@
 //! Lines are numbered before the limit applies. Dropped lines become a gap, and a platform message
 //! in the app's log states the limit.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use bus::{
-    AppName, Batch, Bus, Epoch, StreamId, StreamMetadata, Timestamp,
-    notice::{self, Notice, TRIBUTARY},
-};
+use bus::{AppName, notice};
 use parking_lot::Mutex;
 use system::{
     clock::{Instant, since, steady},
     collections::HashMap,
 };
-use tokio::sync::mpsc;
 
-use crate::retry::Backoff;
+use super::notices::Notices;
 
 /// An exhausted bucket opens again when it holds the tokens of this many seconds, so that lines
 /// pass in runs and gaps are few.
@@ -26,15 +22,13 @@ const REOPEN_SECONDS: f64 = 1.0;
 /// Minimum time between two messages to an app.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Messages that can wait for the bus. More are dropped and sent again after the interval.
-const WAITING_NOTICES: usize = 64;
-
 /// The rate limits of all apps.
 pub struct RateLimits {
     rate: f64,
     burst: f64,
     buckets: Mutex<HashMap<AppName, Bucket>>,
-    notices: mpsc::Sender<(AppName, Timestamp)>,
+    notices: Notices,
+    notice: notice::Notice,
 }
 
 struct Bucket {
@@ -45,17 +39,15 @@ struct Bucket {
 }
 
 impl RateLimits {
-    /// Creates the limits, and the task that publishes messages about exceeded limits.
-    pub fn new(rate: u64, burst: u64, node: &str, bus: Arc<dyn Bus>) -> (Self, impl Future<Output = ()> + use<>) {
-        let (notices, queued_notices) = mpsc::channel(WAITING_NOTICES);
-        let notice = notice::rate_limited(rate, burst);
-        let limits = Self {
+    /// Creates the limits, in bytes per second and bytes.
+    pub fn new(rate: u64, burst: u64, notices: Notices) -> Self {
+        Self {
             rate: rate as f64,
             burst: burst as f64,
             buckets: Mutex::default(),
             notices,
-        };
-        (limits, publish_notices(queued_notices, notice, node.to_owned(), bus))
+            notice: notice::rate_limited(rate, burst),
+        }
     }
 
     /// Returns how many of these bytes, in whole lines, may pass now.
@@ -81,8 +73,8 @@ impl RateLimits {
                 .is_none_or(|last_notice| since(last_notice) >= NOTICE_INTERVAL)
         {
             bucket.last_notice = Some(steady());
-            // If the queue is full, the message is sent the next time.
-            let _ = self.notices.try_send((app.clone(), Timestamp::now()));
+            // If the queue is full, the message is sent after the interval.
+            self.notices.send(app, self.notice.clone());
         }
         admitted
     }
@@ -111,60 +103,12 @@ fn whole_lines(data: &[u8], tokens: f64, is_full: bool) -> usize {
     }
 }
 
-/// Publishes messages about exceeded limits, in this collector's own stream of each app.
-async fn publish_notices(
-    mut queued_notices: mpsc::Receiver<(AppName, Timestamp)>,
-    notice: Notice,
-    node: String,
-    bus: Arc<dyn Bus>,
-) {
-    let node_name = if node.is_empty() { "all" } else { &node };
-    let Ok(stream) = StreamId::new(TRIBUTARY, "collector", node_name, Epoch::new()) else {
-        return;
-    };
-    let mut seqs: HashMap<AppName, u64> = HashMap::default();
-    while let Some((app, at)) = queued_notices.recv().await {
-        let seq = seqs.entry(app.clone()).or_default();
-        let batch = Batch {
-            metadata: Arc::new(StreamMetadata::tributary(app, stream.clone(), &node)),
-            seq: *seq,
-            content: notice.clone().into_content(at),
-        };
-        // The sequence number is used only once the bus has the line.
-        if publish(&*bus, &batch).await {
-            *seq += 1;
-        }
-    }
-}
-
-/// Publishes a batch with retries. Returns false if the bus rejects it permanently.
-async fn publish(bus: &dyn Bus, batch: &Batch) -> bool {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-    loop {
-        match bus.publish(batch.clone()).await {
-            Ok(()) => return true,
-            Err(error) if error.is_transient() => tokio::time::sleep(backoff.next_delay()).await,
-            Err(error) => {
-                tracing::error!(%error, app = %batch.metadata.app, "platform message rejected");
-                return false;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn limits(rate: u64, burst: u64) -> RateLimits {
-        let (notices, queued_notices) = mpsc::channel(1);
-        drop(queued_notices);
-        RateLimits {
-            rate: rate as f64,
-            burst: burst as f64,
-            buckets: Mutex::default(),
-            notices,
-        }
+        RateLimits::new(rate, burst, Notices::unread())
     }
 
     #[tokio::test(start_paused = true)]

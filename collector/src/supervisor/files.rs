@@ -52,6 +52,7 @@ impl Supervisor {
             dir_watcher: self.dir_watcher.clone().unwrap_or_else(DirWatcher::new),
             checkpoints: self.context.checkpoints.clone(),
             metrics: self.context.metrics.clone(),
+            report: tracked.instance.as_ref().map(|instance| self.context.report(instance)),
             progress: self.config.progress.clone(),
             shutdown: self.shutdown.clone(),
         };

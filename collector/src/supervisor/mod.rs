@@ -113,11 +113,11 @@ impl Supervisor {
             is_late: false,
             unclaimed: Some(unclaimed),
             last_seen,
+            slots: FollowSlots::new(config.max_connections),
             config,
             client,
             context,
             shutdown,
-            slots: FollowSlots::default(),
             refusals: RefusalLog::default(),
             tasks: JoinSet::new(),
             keys: HashMap::default(),
@@ -196,9 +196,6 @@ impl Supervisor {
             return;
         };
         let is_excluded = instances::is_excluded(pod);
-        if is_excluded && self.dir_watcher.is_some() {
-            return self.remove_pod(&uid);
-        }
         let mut instances = instances::instances(pod, &self.config.app_from);
         if self.dir_watcher.is_some() {
             // One task reads both outputs, under the key of the first.

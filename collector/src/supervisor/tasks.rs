@@ -137,6 +137,7 @@ impl Supervisor {
                     expect_first_line: checkpoint.expected,
                     shutdown: shutdown.clone(),
                     metrics: self.context.metrics.clone(),
+                    report: self.context.report(instance),
                     slots: self.slots.clone(),
                     refusals: self.refusals.clone(),
                     renew_after: self.config.renew_after,

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::support::{Harness, in_time};
+use crate::support::{Harness, StreamRead, in_time};
 
 /// Each instance of a container that is always restarted is a separate, complete stream.
 pub async fn instances_are_separate_streams(harness: Harness) {
@@ -57,4 +57,60 @@ pub async fn kill_with_unconfirmed_batches(harness: &Harness) -> usize {
     collector.kill().await;
     harness.bus.no_response.store(false, Ordering::SeqCst);
     accepted
+}
+
+/// What a pod prints while it is excluded is not published: without a gap, and with one message.
+/// `dropped` returns once the collector has skipped this many lines.
+pub async fn exclusion_takes_effect_at_once(harness: Harness, dropped: impl AsyncFn(u32), metrics: collector::Metrics) {
+    let collector = harness.collect_with(|config| config.metrics = metrics.clone()).await;
+    let exclude = |value| {
+        let annotated = harness
+            .cluster
+            .set_annotation("app", "p", "tributary.dev/exclude", value);
+        annotated.unwrap();
+    };
+    let of = |streams: &[StreamRead], process: &str| -> Vec<StreamRead> {
+        let of_process = streams.iter().filter(|stream| stream.process == process);
+        of_process.cloned().collect()
+    };
+    let messages = |streams: &[StreamRead]| {
+        of(streams, "tributary")
+            .iter()
+            .map(|stream| stream.texts.len())
+            .sum::<usize>()
+    };
+    harness.write("p", 0..50);
+    harness.wait_for_lines(50).await;
+    exclude(Some("true"));
+    harness.wait_for("a message", |streams| messages(streams) == 1).await;
+    harness.write("p", 50..100);
+    dropped(50).await;
+    exclude(None);
+    // Lines that are printed before the collector learns of the change are skipped too.
+    let mut next = 100;
+    let streams = loop {
+        harness.write("p", next..next + 1);
+        next += 1;
+        let streams: Vec<_> = harness.streams().await.into_values().collect();
+        if of(&streams, "p").iter().any(|stream| stream.texts.len() > 60) {
+            break streams;
+        }
+    };
+    collector.stop().await;
+    let [stream] = &of(&streams, "p")[..] else {
+        panic!("one stream")
+    };
+    let first: Vec<_> = (0..50).map(|n| format!("line {n}")).collect();
+    assert_eq!(stream.texts[..50], first);
+    let numbers: Vec<u32> = stream.texts[50..]
+        .iter()
+        .map(|text| text[5..].parse().unwrap())
+        .collect();
+    assert!(
+        numbers[0] >= 100 && numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+        "{numbers:?}"
+    );
+    stream.assert_no_gaps();
+    assert_eq!(messages(&streams), 1);
+    assert!(of(&streams, "tributary")[0].texts[0].contains("The lines of p are not collected"));
 }

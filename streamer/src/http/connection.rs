@@ -16,6 +16,7 @@ use prometheus_client::metrics::counter::Counter;
 use system::net::{SocketOptions, TcpListener, TcpStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
     time::Sleep,
 };
 
@@ -69,6 +70,7 @@ impl Listener for Connections {
             stall_timeout: self.stall_timeout,
             pending: None,
             stalled: self.stalled.clone(),
+            permit: None,
         };
         (connection, peer)
     }
@@ -101,6 +103,8 @@ pub(crate) struct Connection {
     /// Runs while a write is pending.
     pending: Option<Pin<Box<Sleep>>>,
     stalled: Counter,
+    /// Counts the connection until it is closed.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {

@@ -11,7 +11,8 @@ use std::{
 use axum::{
     body::Body,
     extract::{ConnectInfo, Request},
-    response::Response,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
     serve::Listener as _,
 };
 use hyper::{
@@ -23,17 +24,25 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use system::{net::TcpListener, task};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt};
 
-use crate::http::{
-    allowed_origins::AllowedOrigins,
-    connection::{Connection, Connections, Peer},
-    forwarded,
-    tls::Tls,
+use crate::{
+    http::{
+        allowed_origins::AllowedOrigins,
+        connection::{Connection, Connections, Peer},
+        forwarded,
+        tls::Tls,
+    },
+    tail_limits,
 };
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Limit of a request's head, and of buffered output, in HTTP/1.1.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -43,6 +52,9 @@ const HEADER_LIST_BYTES: u32 = 32 * 1024;
 
 /// Concurrent requests on an HTTP/2 connection. A browser opens six HTTP/1.1 connections.
 const MAX_STREAMS: u32 = 64;
+
+/// Connections beyond the limit that are answered with 429 at a time.
+const MAX_REFUSALS: usize = 64;
 
 /// Interval of HTTP/2 pings, which detect clients that are gone.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -97,6 +109,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) proxies: Arc<[IpNet]>,
     /// See [`Config::header_timeout`](crate::Config::header_timeout).
     pub(crate) header_timeout: Duration,
+    /// See [`Config::max_connections`](crate::Config::max_connections).
+    pub(crate) max_connections: usize,
 }
 
 /// Accepts connections until `shutdown`, then waits for the open ones to end.
@@ -112,11 +126,14 @@ pub(crate) async fn serve<S>(
     S::Future: Send,
 {
     let tasks = TaskTracker::new();
+    let max = settings.max_connections.min(Semaphore::MAX_PERMITS);
+    let (room, refusals) = (Arc::new(Semaphore::new(max)), Arc::new(Semaphore::new(MAX_REFUSALS)));
     loop {
-        let (connection, peer) = tokio::select! {
+        let (mut connection, peer) = tokio::select! {
             accepted = connections.accept() => accepted,
             () = shutdown.cancelled() => break,
         };
+        let tls = settings.tls.as_ref().map(|tls| tls.acceptor().clone());
         let service = ConnectionService {
             peer,
             header_timeout: settings.header_timeout,
@@ -124,8 +141,19 @@ pub(crate) async fn serve<S>(
             service: service.clone(),
             shutdown: shutdown.clone(),
         };
-        let tls = settings.tls.as_ref().map(|tls| tls.acceptor().clone());
-        task::spawn_tracked(&tasks, service.serve(connection, tls));
+        if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
+            connection.permit = Some(permit);
+            task::spawn_tracked(&tasks, service.serve(connection, tls));
+        } else if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+            connection.permit = Some(permit);
+            let timeout = settings.header_timeout;
+            let refused = service.refusing(max).serve(connection, tls);
+            task::spawn_tracked(
+                &tasks,
+                async move { drop(tokio::time::timeout(timeout, refused).await) },
+            );
+        }
+        // Any further connection is closed at once.
     }
     // Closes the socket, so that new clients are refused instead of queued.
     drop(connections);
@@ -161,6 +189,26 @@ where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
+    /// Returns a service that answers every request with 429 and closes the connection.
+    fn refusing(
+        self,
+        max: usize,
+    ) -> ConnectionService<
+        impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + use<S>,
+    > {
+        ConnectionService {
+            peer: self.peer,
+            header_timeout: self.header_timeout,
+            proxies: self.proxies,
+            service: tower::service_fn(move |_: Request| async move {
+                let mut response = tail_limits::too_many("connections to this server", max, max).into_response();
+                response.headers_mut().insert(header::CONNECTION, CLOSE);
+                Ok(response)
+            }),
+            shutdown: self.shutdown,
+        }
+    }
+
     async fn serve(self, connection: Connection, tls: Option<TlsAcceptor>) {
         let Some(acceptor) = tls else {
             return self.http1(connection).await;
