@@ -203,7 +203,14 @@ impl Reassembly {
             self.update_deadline(&id, now.elapsed);
             self.postpone(&id);
             if self.blocked.get(&id).is_some_and(|due| *due <= now.elapsed) {
-                self.change(&id, now.elapsed, |stream, events| stream.declare_first(events));
+                // A drain declares nothing before the line at which it joins a stream.
+                let reading_since = matches!(self.timeouts, GapTimeouts::Tail { .. }).then_some(self.since);
+                self.change(&id, now.elapsed, |stream, events| {
+                    if let Some(since) = reading_since {
+                        stream.record_reading_since(since);
+                    }
+                    stream.declare_first(events);
+                });
                 self.release_after(&id, now.elapsed);
             }
         }
