@@ -259,6 +259,16 @@ fn an_older_stream_is_joined_at_the_lowest_seq_within_the_reorder_window() {
 }
 
 #[test]
+fn a_reader_in_order_joins_a_stream_at_its_first_batch_whatever_the_clock_of_its_node_says() {
+    for web in [old_stream("web"), new_stream("web")] {
+        let mut r = Reassembly::new(GapTimeouts::InOrder, START, HISTORY);
+        r.push(delivery(lines(&web, 10, 20), 0), at(0));
+        r.push(delivery(lines(&web, 25, 30), 0), at(0));
+        assert_eq!(described_events(&mut r), "web:L10-20 web:gap20-25 web:L25-30");
+    }
+}
+
+#[test]
 fn what_was_skipped_is_a_gap_once_an_earlier_line_arrives() {
     let (mut r, web) = (tail(), old_stream("web"));
     r.push(delivery(lines(&web, 520, 530), 500), at(500));

@@ -113,7 +113,11 @@ impl Reassembly {
             let from_first_line = match self.timeouts {
                 // It reads no history, and its subscription may begin anywhere in the stream.
                 GapTimeouts::Drain { .. } => false,
-                _ => id.epoch().created() > self.since.later_by(CLOCK_TOLERANCE) || self.since == PublishTime(0),
+                // What precedes the first batch to arrive was accepted before the reader began.
+                GapTimeouts::InOrder => self.since == PublishTime(0),
+                GapTimeouts::Tail { .. } => {
+                    id.epoch().created() > self.since.later_by(CLOCK_TOLERANCE) || self.since == PublishTime(0)
+                }
             };
             Stream::new(Arc::clone(&batch.metadata), from_first_line)
         });
