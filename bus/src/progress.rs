@@ -102,6 +102,11 @@ impl StreamProgress {
         self.unknown_gaps.push((seq, gap));
     }
 
+    /// Returns the parts of `seqs` below [`next`](Self::next) that were skipped, in order.
+    pub fn skipped_in(&self, seqs: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.unreported.within(seqs)
+    }
+
     /// Returns the sequence numbers below [`next`](Self::next) that were reported as a gap and may
     /// still arrive, in order.
     pub fn gaps(&self) -> impl Iterator<Item = Range<u64>> + '_ {
@@ -208,6 +213,8 @@ mod tests {
             prop_assert!(progress.remaining_of(window.clone()).into_iter().flatten().eq(window.clone().filter(open)));
             let processed = window.clone().all(|seq| model.get(seq as usize).is_some_and(|state| *state != State::Skipped));
             prop_assert_eq!(progress.is_processed(&window), processed);
+            let skipped = in_state(State::Skipped).filter(|seq| window.contains(seq));
+            prop_assert!(progress.skipped_in(window.clone()).flatten().eq(skipped));
         }
     }
 }

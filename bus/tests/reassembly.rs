@@ -259,6 +259,33 @@ fn an_older_stream_is_joined_at_the_lowest_seq_within_the_reorder_window() {
 }
 
 #[test]
+fn a_reader_in_order_joins_a_stream_at_its_first_batch_whatever_the_clock_of_its_node_says() {
+    for web in [old_stream("web"), new_stream("web")] {
+        let mut r = Reassembly::new(GapTimeouts::InOrder, START, HISTORY);
+        r.push(delivery(lines(&web, 10, 20), 0), at(0));
+        r.push(delivery(lines(&web, 25, 30), 0), at(0));
+        assert_eq!(described_events(&mut r), "web:L10-20 web:gap20-25 web:L25-30");
+    }
+}
+
+#[test]
+fn what_was_skipped_is_a_gap_once_an_earlier_line_arrives() {
+    let (mut r, web) = (tail(), old_stream("web"));
+    r.push(delivery(lines(&web, 520, 530), 500), at(500));
+    r.declare_due(at(1500));
+    assert_eq!(described_events(&mut r), "web:L520-530");
+    // It was published while the reader was reading, and so were the lines behind it.
+    r.push(delivery(lines(&web, 500, 505), 100), at(1600));
+    assert_eq!(described_events(&mut r), "web:gap500-520 web:late500-505");
+    r.push(delivery(lines(&web, 510, 520), 300), at(1700));
+    r.push(delivery(lines(&web, 500, 505), 100), at(1700));
+    assert_eq!(described_events(&mut r), "web:late510-520");
+    // Published again, after the line at which the reader joined: nothing follows from it.
+    r.push(delivery(lines(&web, 490, 500), 900), at(1800));
+    assert_eq!(described_events(&mut r), "web:late490-500");
+}
+
+#[test]
 fn a_reader_of_the_whole_topic_reports_a_missing_beginning() {
     let web = old_stream("web");
     let mut r = Reassembly::new(GapTimeouts::InOrder, PublishTime(0), HISTORY);

@@ -168,20 +168,6 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         },
     },
     KnownFault {
-        name: "late-without-notice",
-        what: "after the clock of the services went back and a restart, a tail gets lines from before it began, marked late",
-        rules: &[Rule::WrongField],
-        kinds: &[Kind::ServerClock],
-        source: None,
-        engine: Some(Engine::Embedded),
-        example: Example {
-            seed: 68,
-            only: &[],
-            source: Source::Api,
-            engine: Engine::Embedded,
-        },
-    },
-    KnownFault {
         name: "spool-given-up",
         what: "spooled lines are given up, and not counted, if their file cannot be opened for a moment",
         rules: &[Rule::WrongMetric],

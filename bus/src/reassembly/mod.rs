@@ -113,7 +113,11 @@ impl Reassembly {
             let from_first_line = match self.timeouts {
                 // It reads no history, and its subscription may begin anywhere in the stream.
                 GapTimeouts::Drain { .. } => false,
-                _ => id.epoch().created() > self.since.later_by(CLOCK_TOLERANCE) || self.since == PublishTime(0),
+                // What precedes the first batch to arrive was accepted before the reader began.
+                GapTimeouts::InOrder => self.since == PublishTime(0),
+                GapTimeouts::Tail { .. } => {
+                    id.epoch().created() > self.since.later_by(CLOCK_TOLERANCE) || self.since == PublishTime(0)
+                }
             };
             Stream::new(Arc::clone(&batch.metadata), from_first_line)
         });
@@ -203,7 +207,14 @@ impl Reassembly {
             self.update_deadline(&id, now.elapsed);
             self.postpone(&id);
             if self.blocked.get(&id).is_some_and(|due| *due <= now.elapsed) {
-                self.change(&id, now.elapsed, |stream, events| stream.declare_first(events));
+                // A drain declares nothing before the line at which it joins a stream.
+                let reading_since = matches!(self.timeouts, GapTimeouts::Tail { .. }).then_some(self.since);
+                self.change(&id, now.elapsed, |stream, events| {
+                    if let Some(since) = reading_since {
+                        stream.record_reading_since(since);
+                    }
+                    stream.declare_first(events);
+                });
                 self.release_after(&id, now.elapsed);
             }
         }

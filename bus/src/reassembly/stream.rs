@@ -31,6 +31,9 @@ pub(super) struct Stream {
     /// Whether the reader does not join the stream at its first line, because something may precede
     /// it.
     held: bool,
+    /// When the lines in front of the one at which the reader joined were published, if they were
+    /// while it was reading.
+    skipped_published: Range<PublishTime>,
     /// Lines that wait for earlier ones, by sequence number. Of several with the same start, the
     /// longest.
     buffered: BTreeMap<u64, Buffered>,
@@ -82,6 +85,7 @@ impl Stream {
             progress: StreamProgress::default(),
             joined: from_first_line,
             held: false,
+            skipped_published: PublishTime(0)..PublishTime(0),
             buffered: BTreeMap::new(),
             gaps: Vec::new(),
             end: None,
@@ -149,6 +153,16 @@ impl Stream {
         self.waits_from = elapsed;
     }
 
+    /// Records, before the reader joins the stream, that it has been reading since then: of what it
+    /// skips, lines that were published later are missing.
+    pub(super) fn record_reading_since(&mut self, since: PublishTime) {
+        if !self.joined
+            && let Some((_, first)) = self.first_waiting()
+        {
+            self.skipped_published = since..first.published;
+        }
+    }
+
     /// Processes a batch.
     pub(super) fn push(&mut self, batch: Batch, ack: Option<Ack>, arrival: Arrival, events: &mut VecDeque<Event>) {
         self.progress.record_published(arrival.published);
@@ -183,6 +197,9 @@ impl Stream {
     fn push_lines(&mut self, seq: u64, batch: Buffered, events: &mut VecDeque<Event>) {
         let end = seq + batch.lines;
         if let Some(next) = self.next() {
+            if self.skipped_published.contains(&batch.arrival.published) {
+                self.report_skipped(seq..end, batch.arrival.published, events);
+            }
             let late: Vec<_> = self.progress.undelivered_in(seq..end.min(next)).collect();
             for range in late {
                 system::probe!("reassembly: lines of a declared gap arrive");
@@ -202,6 +219,23 @@ impl Stream {
             self.buffered_bytes += batch.data.len();
             let shorter = self.buffered.insert(seq, batch);
             self.buffered_bytes -= shorter.map_or(0, |buffered| buffered.data.len());
+        }
+    }
+
+    /// Reports everything that was skipped from these lines on as undelivered: a publisher publishes
+    /// a stream in order, so what follows them was published while the reader was reading, too.
+    fn report_skipped(&mut self, lines: Range<u64>, published: PublishTime, events: &mut VecDeque<Event>) {
+        let Some(first) = self.progress.skipped_in(lines).next() else {
+            return;
+        };
+        let skipped: Vec<_> = self.progress.skipped_in(first.start..u64::MAX).collect();
+        for gap in skipped {
+            let kind = EventKind::Gap {
+                lines: gap.end - gap.start,
+                gap: None,
+            };
+            events.push_back(self.event(gap.start, published, kind));
+            self.progress.report_gap(gap);
         }
     }
 
@@ -369,10 +403,17 @@ impl Stream {
 
     /// Returns the lowest sequence number of what waits.
     fn lowest_waiting_seq(&self) -> Option<u64> {
-        let buffered = self.buffered.first_key_value().map(|(seq, _)| *seq);
-        let gap = self.gaps.first().map(|recorded| recorded.seq);
-        let end = self.end.filter(|_| !self.ended).map(|(total, _)| total);
-        [buffered, gap, end].into_iter().flatten().min()
+        self.first_waiting().map(|(seq, _)| seq)
+    }
+
+    /// Returns the lowest sequence number of what waits, and its arrival.
+    fn first_waiting(&self) -> Option<(u64, Arrival)> {
+        let buffered = self.buffered.first_key_value();
+        let buffered = buffered.map(|(seq, buffered)| (*seq, buffered.arrival));
+        let gap = self.gaps.first().map(|recorded| (recorded.seq, recorded.arrival));
+        let end = self.end.filter(|_| !self.ended);
+        let waiting = [buffered, gap, end].into_iter().flatten();
+        waiting.min_by_key(|(seq, _)| *seq)
     }
 
     fn next(&self) -> Option<u64> {

@@ -18,7 +18,8 @@ pub const REORDER_WINDOW: Duration = Duration::from_secs(1);
 /// How long a batch waits for earlier ones before the gap in front of it is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapTimeouts {
-    /// No wait: deliveries never overtake each other ([`Reader::in_order`]).
+    /// No wait: deliveries never overtake each other ([`Reader::in_order`]). It joins a stream
+    /// at the first batch that arrives.
     InOrder,
     /// A tail waits for `reorder_window` after the arrival, and up to [`LIVE_AGE`] while arriving
     /// batches are delayed. It reports no gap before it has caught up.

@@ -9,8 +9,10 @@ use super::BusLimits;
 /// What a tail received, in order.
 #[derive(Clone, Debug)]
 pub enum Received {
-    /// A response begins.
+    /// A response begins, after the last cursor.
     Begin,
+    /// A cursor, behind everything that was received before it.
+    Cursor,
     /// A line.
     Line {
         /// The stream.

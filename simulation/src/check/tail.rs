@@ -94,7 +94,12 @@ pub fn check(printed: &Printed, log: &TailLog) -> Vec<Violation> {
         log,
         numbers: BTreeMap::new(),
         in_response: BTreeSet::new(),
+        newest: BTreeMap::new(),
+        newest_at_cursor: BTreeMap::new(),
         declared: BTreeMap::new(),
+        undelivered: Vec::new(),
+        undelivered_before: BTreeMap::new(),
+        has_failed_history: false,
         by_unit: BTreeMap::new(),
         late: BTreeSet::new(),
         notices: BTreeMap::new(),
@@ -114,10 +119,23 @@ struct Checker<'a> {
     numbers: BTreeMap<&'a str, BTreeMap<u64, usize>>,
     /// What arrived in the current response.
     in_response: BTreeSet<(&'a str, u64)>,
+    /// The highest number of each stream so far, and the index of its line. A response goes on
+    /// behind its cursor, whatever came after the cursor before.
+    newest: BTreeMap<&'a str, (u64, usize)>,
+    /// The same at the last cursor.
+    newest_at_cursor: BTreeMap<&'a str, (u64, usize)>,
     /// Sequence numbers that a notice of their stream has declared so far.
     declared: BTreeMap<&'a str, Vec<Range<u64>>>,
+    /// Those declared as undelivered since the last cursor that a new response may deliver: its
+    /// history is read again.
+    undelivered: Vec<(&'a str, Range<u64>)>,
+    /// Those of earlier responses.
+    undelivered_before: BTreeMap<&'a str, Vec<Range<u64>>>,
+    /// Whether the history of the current response could not be read.
+    has_failed_history: bool,
     by_unit: BTreeMap<&'a Unit, Vec<Delivered<'a>>>,
-    /// Numbers that arrived after their gap was declared, which the modelled disorder allows.
+    /// Numbers that arrived after their gap was declared, which the modelled disorder allows, or
+    /// because the client continued from a cursor in front of the notice.
     late: BTreeSet<(&'a str, u64)>,
     /// Gap notices by unit, each with the highest index of the unit that was delivered before it.
     notices: BTreeMap<&'a Unit, Vec<(&'a Notice, Option<usize>)>>,
@@ -136,7 +154,11 @@ impl<'a> Checker<'a> {
     fn read(&mut self) {
         for received in &self.log.received {
             match received {
-                Received::Begin => self.in_response.clear(),
+                Received::Begin => self.begin(),
+                Received::Cursor => {
+                    self.newest_at_cursor.clone_from(&self.newest);
+                    self.undelivered.clear();
+                }
                 Received::Line {
                     stream,
                     seq,
@@ -153,6 +175,15 @@ impl<'a> Checker<'a> {
         }
         for lines in self.by_unit.values_mut() {
             lines.sort_by_key(|line| line.index);
+        }
+    }
+
+    fn begin(&mut self) {
+        self.in_response.clear();
+        self.has_failed_history = false;
+        self.newest.clone_from(&self.newest_at_cursor);
+        for (stream, gap) in self.undelivered.drain(..) {
+            self.undelivered_before.entry(stream).or_default().push(gap);
         }
     }
 
@@ -189,9 +220,11 @@ impl<'a> Checker<'a> {
             let detail = format!("{short} #{seq} is marked late, but no notice has declared it missing");
             return self.fail(Rule::WrongField, detail);
         }
-        let numbers = self.numbers.entry(stream).or_default();
-        let newest = numbers.last_key_value().map(|(seq, index)| (*seq, *index));
-        match numbers.insert(seq, index) {
+        let newest = self.newest.get(stream).copied();
+        if newest.is_none_or(|(newest, _)| newest < seq) {
+            self.newest.insert(stream, (seq, index));
+        }
+        match self.numbers.entry(stream).or_default().insert(seq, index) {
             Some(known) if known == index && is_in_response => {
                 let detail = format!(
                     "{short} #{seq} arrives twice in one response, again at {:.3} s",
@@ -212,7 +245,8 @@ impl<'a> Checker<'a> {
             }
             None => {}
         }
-        if late && self.log.bus.may_be_late {
+        let is_read_again = self.undelivered_before.get(stream).is_some_and(was_declared);
+        if (late && self.log.bus.may_be_late) || (!late && is_read_again) {
             self.late.insert((stream, seq));
         }
         if let Some((newest_seq, newest_index)) = newest
@@ -243,9 +277,15 @@ impl<'a> Checker<'a> {
     }
 
     fn notice(&mut self, notice: &'a Notice) {
-        let Some(stream) = &notice.stream else { return };
+        let Some(stream) = &notice.stream else {
+            self.has_failed_history |= matches!(notice.reason.as_str(), "history_failed" | "history_timeout");
+            return;
+        };
         if let (Some(first), Some(count)) = (notice.first, notice.count) {
             self.declared.entry(stream).or_default().push(first..first + count);
+            if notice.reason == "undelivered" && (self.has_failed_history || self.log.bus.may_be_late) {
+                self.undelivered.push((stream.as_str(), first..first + count));
+            }
         }
         let unit = self.printed.unit_of_stream(stream);
         if let Some(unit) = unit {
@@ -457,7 +497,7 @@ impl<'a> Checker<'a> {
     fn has_notice_of_tail(&self) -> bool {
         self.log.received.iter().any(|received| match received {
             Received::Notice(notice) => notice.stream.is_none() && covers_lines(notice),
-            Received::Begin | Received::Line { .. } => false,
+            Received::Begin | Received::Cursor | Received::Line { .. } => false,
         })
     }
 }

@@ -322,7 +322,10 @@ impl Parser {
         if let Some(id) = line.strip_prefix("id: ") {
             self.next_id = Some(id.to_owned());
         } else if line.is_empty() {
-            self.cursor = self.next_id.take().or_else(|| self.cursor.take());
+            let id = self.next_id.take();
+            let received = id.is_some().then_some(Received::Cursor);
+            self.cursor = id.or_else(|| self.cursor.take());
+            return Ok(received);
         } else if line == "event: closing" {
             self.has_closing_event = true;
         } else if let Some(data) = line.strip_prefix("data: ") {
@@ -339,8 +342,9 @@ impl Parser {
         let object: JsonLine = serde_json::from_str(line).with_context(|| format!("not an object: {line:?}"))?;
         if object.closing {
             self.is_closing = true;
+            let received = object.cursor.is_some().then_some(Received::Cursor);
             self.cursor = object.cursor.or_else(|| self.cursor.take());
-            return Ok(None);
+            return Ok(received);
         }
         if let Some(notice) = object.notice {
             return Ok(Some(Received::Notice(Notice {
@@ -372,7 +376,7 @@ pub fn notices(logs: &[TailLog]) -> BTreeSet<String> {
     let received = logs.iter().flat_map(|log| &log.received);
     let notice = received.filter_map(|received| match received {
         Received::Notice(notice) => Some(format!("{} {}", notice.code, notice.reason)),
-        Received::Begin | Received::Line { .. } => None,
+        Received::Begin | Received::Cursor | Received::Line { .. } => None,
     });
     notice.collect()
 }

@@ -8,7 +8,11 @@ pub(crate) mod rendered;
 
 use std::sync::OnceLock;
 
-use bus::{AppName, PublishTime, Timestamp, cursor::StreamKey, reassembly::Event};
+use bus::{
+    AppName, PublishTime, Timestamp,
+    cursor::StreamKey,
+    reassembly::{Event, EventKind},
+};
 use bytes::BytesMut;
 use system::{
     clock::{self, Instant},
@@ -33,6 +37,7 @@ pub(crate) struct Frame {
     lines: u64,
     /// Latest publish time among the frame's batches.
     newest: Option<PublishTime>,
+    has_gaps: bool,
     created: Instant,
     rendered: [OnceLock<Rendered>; Format::COUNT],
     pub(crate) charge: Charge,
@@ -101,6 +106,11 @@ impl Frame {
     /// Returns the latest publish time in the frame. `None` if nothing in it comes from the bus.
     pub(crate) fn newest(&self) -> Option<PublishTime> {
         self.newest
+    }
+
+    /// Returns whether there are gap notices or late lines.
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.has_gaps
     }
 
     /// Iterates over the runs in output order.
@@ -228,8 +238,13 @@ impl Builder {
             Chunk::Lines { event, .. } => Some(event.published),
             Chunk::Notice(notice) => notice.gap.as_ref().map(|gap| gap.published),
         };
+        let is_gap = |chunk: &Chunk| match chunk {
+            Chunk::Lines { event, .. } => matches!(event.kind, EventKind::Lines { late: true, .. }),
+            Chunk::Notice(notice) => notice.gap.is_some(),
+        };
         Frame {
             newest: self.chunks.iter().filter_map(published).max(),
+            has_gaps: self.chunks.iter().any(is_gap),
             app: self.app,
             chunks: self.chunks,
             spans: self.spans,

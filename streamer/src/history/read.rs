@@ -212,7 +212,7 @@ impl<'a> HistoryReader<'a> {
         // Gaps are worth waiting for only in the last lookback.
         let is_last = start == self.request.earliest_start() || self.is_enough();
         if is_last {
-            self.wait_for_gaps(&mut reader, &mut reassembly).await?;
+            self.wait_for_gaps(&mut reader, ended, &mut reassembly).await?;
         }
         for _ in 0..MAX_REREADS {
             let Some(missing_since) = reassembly.inner.missing_since().filter(|_| is_last) else {
@@ -229,14 +229,23 @@ impl<'a> HistoryReader<'a> {
         Ok(())
     }
 
-    /// Waits for missing sequence numbers: the bus delivers over several connections, and one that
-    /// has caught up says nothing about the others.
-    async fn wait_for_gaps(&mut self, reader: &mut Reader, reassembly: &mut TimedReassembly) -> Result<(), BusError> {
+    /// Waits for missing sequence numbers among what was published until then: the bus delivers over
+    /// several connections, and one that has caught up says nothing about the others.
+    async fn wait_for_gaps(
+        &mut self,
+        reader: &mut Reader,
+        until: PublishTime,
+        reassembly: &mut TimedReassembly,
+    ) -> Result<(), BusError> {
         let limit = clock::steady() + REORDER_WINDOW;
         while reassembly.inner.has_open_gaps()
             && let Ok(Some(item)) = tokio::time::timeout_at(limit, reader.next()).await
         {
-            self.push(item?, reassembly);
+            match item? {
+                // It is not history, and batches before it may still be on their way.
+                ReaderItem::Delivery(delivery) if delivery.published > until => {}
+                item => self.push(item, reassembly),
+            }
         }
         self.sort_events(reassembly);
         Ok(())

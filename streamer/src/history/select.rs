@@ -6,7 +6,7 @@ use bus::cursor::StreamKey;
 use bytes::BytesMut;
 use system::{
     clock::{self, Instant},
-    collections::HashSet,
+    collections::{HashMap, HashSet},
 };
 
 use crate::{
@@ -30,6 +30,9 @@ pub(crate) struct Selector {
     history: Option<Arc<CachedHistory>>,
     /// Streams whose live lines have been joined to `history`.
     joined: HashSet<StreamKey>,
+    /// Where the first gap of each stream begins that a notice reported to this tail. Late lines in
+    /// front of it are of gaps that were reported before the tail began, or that its history left out.
+    first_gaps: HashMap<StreamKey, u64>,
     /// Lines delivered before the tail resumed from a cursor, and since.
     resumed: Option<Delivered>,
     /// Live frames created from then on repeat nothing of `history`.
@@ -50,6 +53,7 @@ impl Selector {
             filter,
             history: None,
             joined: HashSet::default(),
+            first_gaps: resumed.iter().flat_map(Delivered::first_gaps).collect(),
             resumed,
             repeats_until: clock::steady(),
             resumed_until,
@@ -115,7 +119,7 @@ impl Selector {
         }
         let everything =
             self.filter.is_none() && self.resumed.is_none() && self.repeated_history(frame, live).is_none();
-        if everything && self.skip == 0 {
+        if everything && self.skip == 0 && self.receives_all(frame, live) {
             return Some(frame.rendered(format).clone());
         }
         if everything && self.skip >= frame.lines() && frame.lines() > 0 {
@@ -152,14 +156,14 @@ impl Selector {
             }
         };
         let (rest, declared_before) = rest.unzip();
+        let late_from = self.late_from(lines.key, live);
         let mut skip = self.skip;
         for mut line in self.selected(lines, rest.as_deref()) {
             // Lines that the history or the cursor lacks were declared as a gap there.
             line.late |= declared_before.is_some_and(|next| line.seq < next);
-
             if skip > 0 {
                 skip -= 1;
-            } else {
+            } else if !line.late || line.seq >= late_from {
                 format.write_line(out, &line);
             }
         }
@@ -184,6 +188,9 @@ impl Selector {
         }
         let missing = delivered.missing_before(lines.key, lines.seq);
         self.joined.insert(lines.key);
+        if let Some(missing) = &missing {
+            self.record_gap(lines.key, missing);
+        }
         let notice = missing.map(|missing| undelivered_before(lines, missing));
         if let Some(notice) =
             notice.filter(|notice| self.filter.as_ref().is_none_or(|filter| filter.matches_notice(notice)))
@@ -203,9 +210,48 @@ impl Selector {
             }
             (_, None) => true,
         };
+        if let Some(gap) = &notice.gap
+            && is_new
+            && self.skip == 0
+        {
+            self.record_gap(gap.key, &gap.seqs);
+        }
         if wanted && is_new {
             format.write_notice(out, frame.app(), notice);
         }
+    }
+
+    /// Records a gap that is reported to this tail. A filter that rejects its notice rejects its
+    /// lines, too.
+    fn record_gap(&mut self, key: StreamKey, seqs: &Range<u64>) {
+        if !seqs.is_empty() {
+            let first = self.first_gaps.entry(key).or_insert(seqs.start);
+            *first = seqs.start.min(*first);
+        }
+    }
+
+    /// Records the gaps of a frame. Returns whether the tail receives all lines of the frame.
+    fn receives_all(&mut self, frame: &Frame, live: bool) -> bool {
+        !frame.has_gaps()
+            || frame.runs().all(|run| match run {
+                Run::Lines(lines) => !lines.late || lines.seq >= self.late_from(lines.key, live),
+                Run::Notice(notice) => {
+                    if let Some(gap) = &notice.gap {
+                        self.record_gap(gap.key, &gap.seqs);
+                    }
+                    true
+                }
+            })
+    }
+
+    /// Returns the sequence number from which on the tail receives late lines of a stream: no notice
+    /// has reported a gap before that.
+    fn late_from(&self, key: StreamKey, live: bool) -> u64 {
+        // An L11 notice covers every gap. What a cursor lacks is delivered in any case.
+        if !live || self.fell_behind || self.resumed.is_some() {
+            return 0;
+        }
+        self.first_gaps.get(&key).copied().unwrap_or(u64::MAX)
     }
 
     /// Iterates over the lines that match the filter. `rest`: sequence numbers not delivered yet.
@@ -223,5 +269,110 @@ impl Selector {
     fn repeated_history(&self, frame: &Frame, live: bool) -> Option<&Delivered> {
         let history = self.history.as_ref()?;
         (live && frame.created() < self.repeats_until).then_some(&history.segment.delivered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bus::{
+        PublishTime, StreamMetadata,
+        reassembly::{Event, EventKind},
+    };
+
+    use super::*;
+    use crate::{
+        frame::memory::MemoryBudget,
+        history::sort::Sorter,
+        hub::{cached_history::HistorySegment, ring::RingLimits},
+        testing::{at, event, metadata},
+    };
+
+    /// A frame of this event.
+    fn frame(event: Event) -> Arc<Frame> {
+        let mut sorter = Sorter::new(None);
+        sorter.push(StreamKey::of(&event.metadata.stream), event);
+        sorter.into_frames(&"shop".parse().unwrap()).remove(0)
+    }
+
+    fn gap(metadata: &Arc<StreamMetadata>, seqs: Range<u64>) -> Event {
+        Event {
+            metadata: Arc::clone(metadata),
+            seq: seqs.start,
+            published: at(0),
+            kind: EventKind::Gap {
+                lines: seqs.end - seqs.start,
+                gap: None,
+            },
+        }
+    }
+
+    fn late(metadata: &Arc<StreamMetadata>, seq: u64) -> Event {
+        let mut line = event(metadata, seq, &[0], 0);
+        if let EventKind::Lines { late, .. } = &mut line.kind {
+            *late = true;
+        }
+        line
+    }
+
+    fn render(selector: &mut Selector, frame: &Frame, live: bool) -> String {
+        let rendered = selector.render(frame, live, Format::Ndjson);
+        rendered.map_or_else(String::new, |rendered| {
+            String::from_utf8(rendered.plain().to_vec()).unwrap()
+        })
+    }
+
+    #[test]
+    fn a_tail_receives_late_lines_of_the_gaps_that_were_reported_to_it() {
+        let web = metadata("web");
+        let mut selector = Selector::new(None, None, clock::steady());
+        let late_line = frame(late(&web, 3));
+        assert_eq!(
+            render(&mut selector, &late_line, true),
+            "",
+            "its gap was reported before the tail began"
+        );
+        assert!(render(&mut selector, &frame(gap(&web, 2..5)), true).contains("undelivered"));
+        assert!(render(&mut selector, &late_line, true).contains(r#""late":true"#));
+        assert_eq!(render(&mut selector, &frame(late(&web, 1)), true), "");
+        assert_eq!(render(&mut selector, &frame(late(&metadata("job"), 3)), true), "");
+        selector.set_fell_behind();
+        assert!(!render(&mut selector, &frame(late(&web, 1)), true).is_empty());
+    }
+
+    #[test]
+    fn live_lines_of_a_gap_that_history_left_out_are_left_out() {
+        let web = metadata("web");
+        let key = StreamKey::of(&web.stream);
+        let mut delivered = Delivered::default();
+        for event in [event(&web, 0, &[0, 1], 0), gap(&web, 2..4), event(&web, 4, &[4], 4)] {
+            delivered.insert(key, &event);
+        }
+        let limits = RingLimits {
+            own: 20_000,
+            total: 1 << 20,
+            fair: 20_000,
+        };
+        let ring = Ring::new(PublishTime(0), false, limits, MemoryBudget::default());
+        let history = Arc::new(CachedHistory {
+            segment: HistorySegment {
+                delivered,
+                ..HistorySegment::default()
+            },
+            position: ring.end(),
+            created: clock::steady(),
+        });
+        for is_reported in [false, true] {
+            let mut selector = Selector::new(None, None, clock::steady());
+            selector.deduplicate(Arc::clone(&history), clock::steady() + Duration::from_secs(60));
+            if is_reported {
+                render(&mut selector, &frame(gap(&web, 2..4)), false);
+            }
+            let live = render(&mut selector, &frame(event(&web, 3, &[3, 4, 5], 5)), true);
+            let late_lines = live.matches(r#""late":true"#).count();
+            assert_eq!(late_lines, usize::from(is_reported), "{live}");
+            assert_eq!(live.lines().count(), 1 + late_lines, "line 5 is new: {live}");
+        }
     }
 }

@@ -92,6 +92,12 @@ impl Delivered {
         self.recent(PublishTime(0))
     }
 
+    /// Returns the start of the first reported gap of each stream that has one.
+    pub(crate) fn first_gaps(&self) -> impl Iterator<Item = (StreamKey, u64)> + '_ {
+        let streams = self.streams.iter();
+        streams.filter_map(|(key, progress)| Some((*key, progress.gaps().next()?.start)))
+    }
+
     /// Returns the next sequence number of a stream; 0 if it is not listed.
     pub(crate) fn next_of(&self, key: StreamKey) -> u64 {
         self.streams.get(&key).map_or(0, StreamProgress::next)

@@ -132,3 +132,38 @@ fn a_line_arrives_once_under_one_number_and_in_order() {
     assert!(rules(reused).contains(&Rule::NumberReused));
     assert_eq!(rules(lines([0, 2, 1, 3, 4])), [Rule::Order]);
 }
+
+#[test]
+fn a_response_goes_on_behind_its_cursor() {
+    let undelivered = || {
+        let Received::Notice(gap) = gap(STREAM, 2, Some(1)) else {
+            panic!("not a notice")
+        };
+        let reason = "undelivered".to_owned();
+        Received::Notice(Notice { reason, ..gap })
+    };
+    let history_failed = || {
+        Received::Notice(Notice {
+            code: "L15".to_owned(),
+            reason: "history_failed".to_owned(),
+            ..Notice::default()
+        })
+    };
+    let responses = |failure: Option<Received>, at_cursor: usize| {
+        let mut received = vec![Received::Begin];
+        received.extend(lines([0, 1]));
+        received.push(Received::Begin);
+        received.extend(failure);
+        received.push(undelivered());
+        received.extend(lines([3, 4]));
+        received.insert(at_cursor, Received::Cursor);
+        received.push(Received::Begin);
+        received.extend(lines([2, 3, 4]));
+        rules(received)
+    };
+    assert_eq!(responses(Some(history_failed()), 3), []);
+    // No history was missing: nothing explains the gap.
+    assert_eq!(responses(None, 3), [Rule::FalseGap]);
+    // A cursor behind the notice: the client has been told of the gap.
+    assert_eq!(responses(Some(history_failed()), 8), [Rule::Order, Rule::FalseGap]);
+}
