@@ -36,8 +36,9 @@ pub(crate) fn ready(bus: &Arc<dyn Bus>, kubernetes: Option<kube::Client>, stoppi
 /// readers, because a broken node must not take it out of service.
 pub(crate) fn with_collector(ready: Ready, progress: Progress, reads_all: bool) -> Ready {
     Arc::new(move || {
-        let unreadable = || progress.unreadable_containers().filter(|_| reads_all);
-        let (ready, failure) = (Arc::clone(&ready), progress.disk_failure().or_else(unreadable));
+        let unread = || progress.missing_pods().or_else(|| progress.unreadable_containers());
+        let unread = || unread().filter(|_| reads_all);
+        let (ready, failure) = (Arc::clone(&ready), progress.disk_failure().or_else(unread));
         async move {
             match failure {
                 Some(reason) => Err(reason),

@@ -10,6 +10,10 @@ use crate::{
     error::BusError,
 };
 
+/// Where Google Pub/Sub is.
+#[cfg(feature = "pubsub")]
+const SERVICE_ADDRESS: &str = "pubsub.googleapis.com:443";
+
 /// Address of a bus, as given by `--bus`.
 ///
 /// *Shape*: `pubsub:PROJECT[,PROJECT…]` or `embedded:DIR`.
@@ -99,6 +103,18 @@ impl BusAddress {
                 let opened = system::task::blocking(move || Embedded::open(&dir, settings)).await;
                 Ok(Arc::new(opened.map_err(|_| BusError::Closed)??))
             }
+        }
+    }
+
+    /// Returns the `HOST:PORT` that the bus connects to, or `None` if it needs no connection.
+    pub fn service_address(&self) -> Option<String> {
+        match self {
+            #[cfg(feature = "pubsub")]
+            Self::PubSub(projects) => {
+                let settings = PubSubSettings::for_projects(projects.clone(), "");
+                Some(settings.emulator.unwrap_or_else(|| SERVICE_ADDRESS.to_owned()))
+            }
+            Self::Embedded(_) => None,
         }
     }
 

@@ -10,6 +10,9 @@ const RENEW_AFTER: Duration = Duration::from_secs(3 * 3600);
 /// Far above the response time of an available bus.
 const PUBLISH_WAIT: Duration = Duration::from_secs(60);
 
+/// A collector's own pod is seen in less.
+const NO_PODS_FOR: Duration = Duration::from_secs(60);
+
 /// More than the containers of a node.
 const MAX_CONNECTIONS: usize = 10_000;
 
@@ -59,6 +62,8 @@ pub struct Config {
     /// that only this cluster uses, and permission to list namespaces (or pods, if a label names the
     /// app).
     pub topic_gc: Option<TopicGc>,
+    /// A node without pods for this long is reported: even an empty one runs the collector's own pod.
+    pub report_missing_pods_after: Duration,
     /// Progress of the collector; keep a clone to read it.
     pub progress: Progress,
     /// Metrics of the collector.
@@ -85,6 +90,7 @@ impl Config {
             app_burst: 0,
             spool_bytes: DEFAULT_SPOOL_BYTES,
             topic_gc: None,
+            report_missing_pods_after: NO_PODS_FOR,
             progress: Progress::default(),
             metrics: Metrics::default(),
         }

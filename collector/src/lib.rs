@@ -52,7 +52,7 @@ pub use pods::instances::running_instances;
 pub use progress::Progress;
 pub use selector::check_label_selector;
 
-use pods::{PodWatch, topic_gc::TopicCollector};
+use pods::{PodWatch, node_name::NodeNameCheck, topic_gc::TopicCollector};
 use publish::{
     checkpoint::{CheckpointStore, Damage},
     context::PublishContext,
@@ -144,6 +144,7 @@ pub async fn run(
     }
     let (progress, spool) = (config.progress.clone(), Arc::clone(&context.spool));
     let mut pods = PodWatch::new(client.clone(), &config);
+    let mut node_name = NodeNameCheck::new(&config, client.clone());
     let mut supervisor = Supervisor::new(config, client, context, shutdown.clone());
     let mut reconcile = interval(RECONCILE_EVERY);
     loop {
@@ -151,6 +152,7 @@ pub async fn run(
             () = shutdown.cancelled() => break,
             _ = reconcile.tick() => {
                 supervisor.reconcile();
+                node_name.check(supervisor.pods());
                 progress.set_disk_failure(checkpoints.failure().or_else(|| spool.failure()));
             }
             event = pods.next() => supervisor.apply(event, pods.is_late()),

@@ -16,6 +16,7 @@ pub struct Progress {
     listed: Arc<watch::Sender<bool>>,
     unrecognized_lines: Arc<AtomicU64>,
     disk_failure: Arc<Mutex<Option<String>>>,
+    no_pods: Arc<Mutex<Option<String>>>,
     pub(crate) unreadable: UnreadableContainers,
 }
 
@@ -45,10 +46,20 @@ impl Progress {
         self.disk_failure.lock().clone()
     }
 
+    /// Returns what is wrong if no pod was seen on the node for a minute; `None` from the first pod
+    /// on.
+    pub fn missing_pods(&self) -> Option<String> {
+        self.no_pods.lock().clone()
+    }
+
     /// Returns one line about the containers whose logs could not be read for a minute or longer;
     /// `None` if there is none.
     pub fn unreadable_containers(&self) -> Option<String> {
         self.unreadable.summary()
+    }
+
+    pub(crate) fn set_no_pods(&self, problem: Option<String>) {
+        *self.no_pods.lock() = problem;
     }
 
     pub(crate) fn set_disk_failure(&self, reason: Option<String>) {
@@ -70,6 +81,7 @@ impl Default for Progress {
             listed: Arc::new(watch::Sender::new(false)),
             unrecognized_lines: Arc::default(),
             disk_failure: Arc::default(),
+            no_pods: Arc::default(),
             unreadable: UnreadableContainers::default(),
         }
     }

@@ -183,6 +183,13 @@ async fn a_working_deployment_has_no_failure_and_each_broken_one_reports_its_own
     }
     .assert_failure(&["bus", "no answer within 10 s"])
     .await;
+    // A name cannot be resolved: no account and no service is to blame.
+    Setup {
+        emulator: "no-such-host.invalid:8085",
+        ..good.clone()
+    }
+    .assert_failure(&["bus", "cannot resolve no-such-host.invalid", "check the DNS"])
+    .await;
     // The project id is invalid.
     Setup {
         bus: "pubsub:My Project",

@@ -4,6 +4,7 @@
 pub mod instances;
 pub mod last_seen;
 pub mod namespaces;
+pub mod node_name;
 pub mod topic_gc;
 
 use std::time::Duration;

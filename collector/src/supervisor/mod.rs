@@ -150,6 +150,11 @@ impl Supervisor {
         }
     }
 
+    /// Returns the number of pods.
+    pub fn pods(&self) -> usize {
+        self.pods.len()
+    }
+
     /// Returns after a task has ended; a failed one is restarted from its checkpoint. Never returns
     /// while there is no task.
     ///

@@ -341,3 +341,29 @@ async fn metrics_add_up() {
     assert!(value("batches_total") >= 2.0);
     assert_eq!(value("batches_total"), value("publish_seconds_count"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_name_without_pods_is_reported_with_the_names_of_nodes_that_have_pods() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    let collector = harness
+        .collect_with(|config| {
+            config.node_name = Some("node-7".to_owned());
+            config.report_missing_pods_after = Duration::from_millis(1);
+        })
+        .await;
+    let problem = async {
+        loop {
+            match collector.progress.missing_pods() {
+                Some(problem) => break problem,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let expected = format!(
+        "no pod runs on the node node-7; check --node-name; nodes with pods are {}",
+        harness.cluster.node_name()
+    );
+    assert_eq!(in_time(problem).await, expected);
+    collector.stop().await;
+}

@@ -12,6 +12,7 @@ use bus::{
 
 use super::{
     clock::Clocks,
+    dns,
     report::{Report, millis},
 };
 use crate::flags::bus::BusArgs;
@@ -33,6 +34,12 @@ pub(super) async fn check(
         report.skip("bus", "no bus set; set --bus to check it");
         return None;
     };
+    if let Some(address) = args.address().service_address()
+        && let Err(problem) = dns::resolve(&address).await
+    {
+        report.fail("bus", problem);
+        return None;
+    }
     let settings = args.settings("check", retention);
     let mut usable = true;
     for part in args.address().parts() {

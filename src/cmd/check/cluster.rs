@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::{
     clock::Clocks,
+    dns,
     report::{Report, count},
 };
 use crate::{
@@ -48,7 +49,10 @@ pub(super) async fn check(report: &mut Report, clocks: &mut Clocks) -> Option<Cl
         Err(cause) => {
             report.fail(
                 "cluster",
-                format!("cannot reach the Kubernetes API: {cause}; check KUBECONFIG and that the cluster is up"),
+                format!(
+                    "cannot reach the Kubernetes API: {cause}; {}",
+                    dns::advice(&cause, "check KUBECONFIG and that the cluster is up")
+                ),
             );
             None
         }

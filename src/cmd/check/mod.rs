@@ -4,6 +4,7 @@ mod bus;
 mod canary;
 mod clock;
 mod cluster;
+mod dns;
 mod permissions;
 mod report;
 mod server;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use http::Method;
 use http_body_util::BodyExt;
 
-use super::{clock::Clocks, report::Report};
+use super::{clock::Clocks, dns, report::Report};
 use crate::{api_client::Server, deadline::answered, flags::server::ServerArgs};
 
 /// Requests the streamer's API description. Returns a client if it is a streamer.
@@ -34,7 +34,8 @@ async fn request_description(server: &Server, clocks: &mut Clocks) -> Result<(),
     let response = answered(server.send(server.request(Method::GET, "/openapi.json"), String::new())).await;
     let response = response.map_err(|timeout| format!("{timeout}; check that the streamer is not overloaded"))?;
     let response = response.map_err(|cause| {
-        format!("cannot be reached: {cause}; check that a streamer runs there and that its Service's selector matches, or set another URL with --server")
+        let advice = "check that a streamer runs there and that its Service's selector matches, or set another URL with --server";
+        format!("cannot be reached: {cause}; {}", dns::advice(&cause, advice))
     })?;
     clocks.record_date("the streamer", response.headers(), (sent, SystemTime::now()));
     let status = response.status();
