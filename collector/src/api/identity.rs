@@ -16,11 +16,12 @@ use super::{
     request::{LogBody, LogRequest, LogResponse, is_kubelet_error},
 };
 use crate::{
-    anchor::ResumePoint,
+    anchor::{Anchor, ResumePoint},
     instance::{ContainerState, InstanceKey},
     pods::instances,
     stream::{
         lines::Lines,
+        log_end::LogEnd,
         resume_search::{ResumeSearch, SearchResult},
     },
 };
@@ -39,8 +40,10 @@ const STATUS_SETTLES: Duration = Duration::from_secs(35);
 pub struct Predecessor {
     /// Its key.
     pub key: InstanceKey,
-    /// The last line that was read of it.
-    pub last: Option<ResumePoint>,
+    /// The last line that the bus may have.
+    pub sent: Option<ResumePoint>,
+    /// The last line that its task has read. The bus may be unavailable.
+    pub log_end: LogEnd,
 }
 
 /// Whose log a response contains.
@@ -121,12 +124,15 @@ impl Follower {
     }
 
     /// Returns the last line that was read of the predecessor so far.
-    fn last_of_predecessor(&mut self) -> Option<ResumePoint> {
+    fn last_of_predecessor(&mut self) -> Option<Anchor> {
         let predecessor = self.predecessor.as_mut()?;
-        if let Some(checkpoint) = self.checkpoints.get(&predecessor.key) {
-            predecessor.last = checkpoint.last_sent().or(predecessor.last);
+        if let Some(last) = predecessor.log_end.last() {
+            return Some(last);
         }
-        predecessor.last
+        if let Some(checkpoint) = self.checkpoints.get(&predecessor.key) {
+            predecessor.sent = checkpoint.last_sent().or(predecessor.sent);
+        }
+        predecessor.sent.map(|sent| sent.anchor)
     }
 
     async fn read_previous(&mut self) -> Previous {
@@ -134,13 +140,14 @@ impl Follower {
             previous: true,
             ..LogRequest::default()
         };
-        let goals = [self.stream.confirmed(), self.last_of_predecessor()];
+        let own = self.stream.confirmed();
+        let predecessor = self.last_of_predecessor();
         let id = self.instance.key.container_id.clone();
         let (client, instance) = (self.client.clone(), self.instance.clone());
         let read = async move {
             match request.send(&client, &instance).await {
                 LogResponse::NoPrevious => Previous::None,
-                LogResponse::LogBody(log) => search_previous(log, goals, &id).await,
+                LogResponse::LogBody(log) => search_previous(log, own, predecessor, &id).await,
                 _ => Previous::Failed,
             }
         };
@@ -153,9 +160,14 @@ impl Follower {
 }
 
 /// Looks for a line of the instance and for one of its predecessor.
-async fn search_previous(mut log: LogBody, [own, predecessor]: [Option<ResumePoint>; 2], id: &str) -> Previous {
+async fn search_previous(
+    mut log: LogBody,
+    own: Option<ResumePoint>,
+    predecessor: Option<Anchor>,
+    id: &str,
+) -> Previous {
     let mut lines = Lines::default();
-    lines.start_response(ResumeSearch::locating(own, predecessor.map(|point| point.anchor)));
+    lines.start_response(ResumeSearch::locating(own, predecessor));
     let mut result = None;
     while result.is_none() {
         match timeout(FRAME_TIMEOUT, log.next()).await {

@@ -4,6 +4,7 @@
 mod doubt;
 pub mod expected_files;
 pub mod lines;
+pub mod log_end;
 pub mod metadata;
 mod number;
 pub mod resume;
@@ -31,6 +32,7 @@ use crate::{
 use doubt::Doubt;
 use expected_files::ExpectedFiles;
 use lines::Lines;
+use log_end::LogEnd;
 use resume_search::Unmatched;
 
 /// Upper bound for a stream's buffered data while the bus is slow; more is spooled. Four batches:
@@ -55,6 +57,8 @@ pub struct Stream {
     reserved_seq: u64,
     /// The last line that was read and numbered.
     confirmed: Option<ResumePoint>,
+    /// The same for the task of the next instance.
+    log_end: LogEnd,
     /// The farthest line that may have been sent before a restart.
     unconfirmed: Option<ResumePoint>,
     /// Lines numbered since the response started.
@@ -127,6 +131,7 @@ impl Stream {
             next_seq: seq_end(confirmed),
             reserved_seq: seq_end(confirmed).max(seq_end(sent)),
             confirmed,
+            log_end: LogEnd::default(),
             unconfirmed: sent,
             new_lines: 0,
             unmatched: None,
@@ -178,6 +183,11 @@ impl Stream {
     /// Returns the container instance.
     pub fn key(&self) -> &InstanceKey {
         &self.key
+    }
+
+    /// Reports the lines that are read to the task of the next instance.
+    pub fn share_end(&mut self, log_end: LogEnd) {
+        self.log_end = log_end;
     }
 
     /// Returns whether no line was ever read.

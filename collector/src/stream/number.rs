@@ -120,6 +120,7 @@ impl Stream {
             anchor: slice.end,
         };
         self.confirmed = Some(point);
+        self.log_end.set_last(point.anchor);
         self.is_at_file_start = false;
         (seq, point)
     }

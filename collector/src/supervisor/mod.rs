@@ -27,6 +27,7 @@ use crate::{
     pods::{instances, last_seen::LastSeen},
     publish::{checkpoint::Checkpoint, context::PublishContext},
     retry::Backoff,
+    stream::log_end::LogEnd,
 };
 
 /// Delay before a failed task is restarted, so that a persistent failure does not flood the log.
@@ -81,6 +82,8 @@ struct TrackedInstance {
     instance: Option<Arc<Instance>>,
     /// The container's instance before, if it has a checkpoint.
     predecessor: Option<Predecessor>,
+    /// The last line that its task has read, for the task of the next instance.
+    log_end: LogEnd,
     /// Lines from before the first one that is read may be missing.
     suspects_start: bool,
     backoff: Backoff,
@@ -92,6 +95,7 @@ impl TrackedInstance {
             state: watch::Sender::new(state),
             instance,
             predecessor: None,
+            log_end: LogEnd::default(),
             suspects_start: false,
             backoff: Backoff::new(RESTART_FIRST, RESTART_MAX),
         }

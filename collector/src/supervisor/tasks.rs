@@ -48,9 +48,13 @@ impl Supervisor {
         };
         checkpoint.restarts = Some(instance.state.restarts);
         let predecessor = self.last_seen.older(&key, instance.state.restarts);
-        let predecessor = predecessor.map(|(key, _)| Predecessor {
-            last: self.context.checkpoints.get(&key).and_then(|older| older.last_sent()),
-            key,
+        let predecessor = predecessor.map(|(key, _)| {
+            let task = self.instances.get(&key);
+            Predecessor {
+                sent: self.context.checkpoints.get(&key).and_then(|older| older.last_sent()),
+                log_end: task.map(|task| task.log_end.clone()).unwrap_or_default(),
+                key,
+            }
         });
         self.context.checkpoints.save(&key, &checkpoint);
         if let Some(older) = self.last_seen.insert(&key, checkpoint.restarts)
@@ -117,6 +121,7 @@ impl Supervisor {
             return;
         }
         let mut stream = self.stream(&key, metadata, &checkpoint);
+        stream.share_end(tracked.log_end.clone());
         let work = match &tracked.instance {
             _ if self.reads_files(&key) => self.file_follower(tracked, &key, stream, &checkpoint).run().boxed(),
             None => end_stream(stream, shutdown.clone()).boxed(),
