@@ -37,7 +37,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// A log that was empty is rotated at most once within this time, and not before it has lines.
-const EMPTY_VALID: Duration = Duration::from_secs(3);
+const INTACT_FOR: Duration = Duration::from_secs(3);
 
 /// Longest delay between retries while the kubelet cannot read the log of a terminated container.
 const UNREADABLE_MAX: Duration = Duration::from_secs(60);
@@ -101,8 +101,9 @@ pub struct Follower {
     pub checkpoints: CheckpointStore,
     /// How late lines arrive.
     pub lag: Lag,
-    /// When the log was last known to have no line.
-    pub empty_at: Option<Instant>,
+    /// When the start of the log was last known to be in it, while no line was read: the container
+    /// had just started, or the log was empty.
+    pub intact_at: Option<Instant>,
     /// Since when the log may belong to another instance.
     pub in_doubt_since: Option<Instant>,
 }
@@ -218,7 +219,7 @@ impl Follower {
     /// shutdown.
     async fn pause(&mut self) -> bool {
         tracing::info!(stream = %self.stream.id(), "pod excluded, collection paused");
-        (self.open_follow, self.last_follow, self.idle_guard, self.empty_at) = (None, None, None, None);
+        (self.open_follow, self.last_follow, self.idle_guard, self.intact_at) = (None, None, None, None);
         (self.scan, self.skips_unread, self.is_paused) = (Scan::Skipped, false, true);
         let mut state = self.state.clone();
         let included = async {
@@ -335,6 +336,7 @@ impl Follower {
             () = self.shutdown.cancelled() => return Outcome::Shutdown,
             response = self.stream.publish_while(request.send(&self.client, &self.instance)) => response,
         };
+        let responded_at = steady();
         if !matches!(response, LogResponse::LogBody(_)) {
             self.last_follow = None;
         }
@@ -359,7 +361,8 @@ impl Follower {
             .map(LastFollow::Open)
             .or(self.last_follow.take());
         *opened = Some(steady());
-        if self.empty_at.is_some_and(|at| since(at) > EMPTY_VALID) {
+        let is_intact = |at: Instant| responded_at.duration_since(at) <= INTACT_FOR;
+        if self.intact_at.is_some_and(|at| !is_intact(at)) {
             self.stream.suspect_start();
         }
         let extent = if is_whole { Extent::File } else { scan.extent() };
@@ -372,8 +375,15 @@ impl Follower {
             Some(outcome) => outcome,
             None => self.response_ended(state).await,
         };
-        // A follow without a line proves that there was none, while it was open.
-        self.empty_at = self.stream.is_empty().then(steady);
+        let is_proof = match &outcome {
+            Outcome::Stalled | Outcome::Unreadable => false,
+            Outcome::Broken(_) => request.follow,
+            _ => true,
+        };
+        if is_proof {
+            // A follow without a line proves that there was none while it was open.
+            self.intact_at = self.stream.is_empty().then(steady);
+        }
         self.release_slot(slot, request.follow, outcome, state)
     }
 

@@ -10,6 +10,7 @@ use bus::{AppName, Bus, Fd};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use system::{
+    clock::Instant,
     collections::{HashMap, HashSet},
     task::spawn_in,
 };
@@ -86,6 +87,8 @@ struct TrackedInstance {
     log_end: LogEnd,
     /// Lines from before the first one that is read may be missing.
     suspects_start: bool,
+    /// When it was first seen, if its start was.
+    seen_at: Option<Instant>,
     backoff: Backoff,
 }
 
@@ -97,6 +100,7 @@ impl TrackedInstance {
             predecessor: None,
             log_end: LogEnd::default(),
             suspects_start: false,
+            seen_at: None,
             backoff: Backoff::new(RESTART_FIRST, RESTART_MAX),
         }
     }

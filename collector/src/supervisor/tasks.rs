@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bus::{Fd, GapReason, StreamMetadata, Timestamp};
 use futures::FutureExt;
-use system::task::spawn_in;
+use system::{clock::steady, task::spawn_in};
 use tokio::{
     task::{self, JoinError},
     time::sleep,
@@ -65,6 +65,8 @@ impl Supervisor {
         let tracked = TrackedInstance {
             predecessor,
             suspects_start,
+            // What a log held before the first list was never promised.
+            seen_at: self.unclaimed.is_none().then(steady),
             ..TrackedInstance::new(instance.state, Some(Arc::new(instance)))
         };
         self.instances.insert(key.clone(), tracked);
@@ -156,7 +158,7 @@ impl Supervisor {
                     is_replaced: false,
                     predecessor: tracked.predecessor.clone(),
                     checkpoints: self.context.checkpoints.clone(),
-                    empty_at: None,
+                    intact_at: tracked.seen_at,
                     lag: Lag::new(),
                     in_doubt_since: None,
                 };

@@ -118,6 +118,21 @@ async fn earlier_instances_of_an_unknown_container_are_not_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_start_of_a_log_that_is_read_late_may_be_missing() {
+    let harness = Harness::new().await;
+    let collector = harness.collect().await;
+    harness.gate.hold.store(true, Ordering::SeqCst);
+    harness.pod("p", RestartPolicy::Never).await;
+    harness.write("p", 0..10);
+    // Longer than a log stays whole after its container has started.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    harness.gate.hold.store(false, Ordering::SeqCst);
+    let stream = harness.wait_for_lines(10).await;
+    assert_eq!(stream.recorded_gaps, [(0, 0, GapReason::Suspected)]);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_task_is_restarted_from_its_checkpoint() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
