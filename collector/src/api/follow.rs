@@ -104,6 +104,8 @@ pub struct Follower {
     /// When the start of the log was last known to be in it, while no line was read: the container
     /// had just started, or the log was empty.
     pub intact_at: Option<Instant>,
+    /// The log was never read: if its start may be missing, that is recorded even if it has no line.
+    pub is_unread: bool,
     /// Since when the log may belong to another instance.
     pub in_doubt_since: Option<Instant>,
 }
@@ -381,6 +383,7 @@ impl Follower {
             _ => true,
         };
         if is_proof {
+            self.is_unread &= self.stream.suspects_empty_log();
             // A follow without a line proves that there was none while it was open.
             self.intact_at = self.stream.is_empty().then(steady);
         }

@@ -97,6 +97,9 @@ impl Follower {
             self.stream.set_read_file();
         }
         self.scan = Scan::None;
+        if self.is_unread && !state.terminated && self.stream.suspects_empty_log() {
+            self.stream.record_suspected_start();
+        }
         let (new_lines, tail) = self.stream.response_ended();
         Outcome::Ended { new_lines, tail }
     }

@@ -30,6 +30,22 @@ impl Stream {
         self.suspects_start = self.has_no_lines();
     }
 
+    /// Returns whether lines may be missing in front of a log without lines.
+    pub fn suspects_empty_log(&self) -> bool {
+        self.suspects_start && self.is_empty()
+    }
+
+    /// Records, before there is a first line, that lines in front of it may be missing.
+    pub fn record_suspected_start(&mut self) {
+        self.suspects_start = false;
+        let now = Timestamp::now();
+        if self.doubt == Doubt::None {
+            self.record_jump(0, GapReason::Suspected, now);
+        } else {
+            self.settle_doubt(Some(now));
+        }
+    }
+
     /// Starts a new response.
     pub fn start_response(&mut self, extent: Extent) {
         self.flush_all();

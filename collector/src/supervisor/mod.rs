@@ -87,6 +87,8 @@ struct TrackedInstance {
     log_end: LogEnd,
     /// Lines from before the first one that is read may be missing.
     suspects_start: bool,
+    /// It had no checkpoint: its log was never read.
+    is_unread: bool,
     /// When it was first seen, if its start was.
     seen_at: Option<Instant>,
     backoff: Backoff,
@@ -100,6 +102,7 @@ impl TrackedInstance {
             predecessor: None,
             log_end: LogEnd::default(),
             suspects_start: false,
+            is_unread: false,
             seen_at: None,
             backoff: Backoff::new(RESTART_FIRST, RESTART_MAX),
         }

@@ -35,7 +35,8 @@ impl Supervisor {
         }
         // The log was not read since the container started.
         let is_first_list = self.unclaimed.is_some() && self.has_listed;
-        let suspects_start = claimed.is_some() || is_first_list || self.is_late;
+        let is_unread = claimed.is_none();
+        let suspects_start = !is_unread || is_first_list || self.is_late;
         // The stream of a running container was ended when the source changed.
         let is_left = |checkpoint: &Checkpoint| checkpoint.ended && !instance.state.terminated;
         let mut checkpoint = match claimed.filter(|checkpoint| checkpoint.metadata().is_some() && !is_left(checkpoint))
@@ -65,6 +66,7 @@ impl Supervisor {
         let tracked = TrackedInstance {
             predecessor,
             suspects_start,
+            is_unread,
             // What a log held before the first list was never promised.
             seen_at: self.unclaimed.is_none().then(steady),
             ..TrackedInstance::new(instance.state, Some(Arc::new(instance)))
@@ -159,6 +161,7 @@ impl Supervisor {
                     predecessor: tracked.predecessor.clone(),
                     checkpoints: self.context.checkpoints.clone(),
                     intact_at: tracked.seen_at,
+                    is_unread: tracked.is_unread,
                     lag: Lag::new(),
                     in_doubt_since: None,
                 };
