@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::GapReason;
+use bus::{GapReason, Timestamp};
 use system::clock::{Instant, since, steady};
 use tokio::{
     sync::watch,
@@ -104,6 +104,9 @@ pub struct Follower {
     /// When the start of the log was last known to be in it, while no line was read: the container
     /// had just started, or the log was empty.
     pub intact_at: Option<Instant>,
+    /// When the container started, in whole seconds of the node's clock, until the log is opened.
+    /// `None` if its start was not waited for.
+    pub started_at: Option<Timestamp>,
     /// The log was never read: if its start may be missing, that is recorded even if it has no line.
     pub is_unread: bool,
     /// Since when the log may belong to another instance.
@@ -363,6 +366,9 @@ impl Follower {
             .map(LastFollow::Open)
             .or(self.last_follow.take());
         *opened = Some(steady());
+        if let Some(started_at) = self.started_at.take() {
+            self.stream.open_first(started_at, responded_at);
+        }
         let is_intact = |at: Instant| responded_at.duration_since(at) <= INTACT_FOR;
         if self.intact_at.is_some_and(|at| !is_intact(at)) {
             self.stream.suspect_start();

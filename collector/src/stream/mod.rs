@@ -7,6 +7,7 @@ pub mod lines;
 pub mod log_end;
 pub mod metadata;
 mod number;
+mod opening;
 pub mod resume;
 pub mod resume_search;
 mod split;
@@ -33,6 +34,7 @@ use doubt::Doubt;
 use expected_files::ExpectedFiles;
 use lines::Lines;
 use log_end::LogEnd;
+use opening::Opening;
 use resume_search::Unmatched;
 
 /// Upper bound for a stream's buffered data while the bus is slow; more is spooled. Four batches:
@@ -82,6 +84,8 @@ pub struct Stream {
     read_file: Option<u64>,
     /// Lines from before the first one may be missing.
     suspects_start: bool,
+    /// What shows whether the log was first opened late.
+    opening: Option<Opening>,
     /// The sequence number at which skipped files were last recorded.
     jump_recorded_at: Option<u64>,
     /// Lines dropped by the rate limit and not yet recorded.
@@ -152,6 +156,7 @@ impl Stream {
             is_at_file_start: false,
             read_file: None,
             suspects_start: false,
+            opening: None,
             jump_recorded_at: None,
             over_limit: None,
             flush_since: None,

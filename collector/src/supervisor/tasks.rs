@@ -25,8 +25,9 @@ use crate::{
 };
 
 impl Supervisor {
-    /// Resumes an instance at its checkpoint, or starts a new one.
-    pub(super) fn start_instance(&mut self, instance: Instance) {
+    /// Resumes an instance at its checkpoint, or starts a new one. `is_awaited`: its pod is collected
+    /// since the pod exists.
+    pub(super) fn start_instance(&mut self, instance: Instance, is_awaited: bool) {
         let key = instance.key.clone();
         let claimed = self.unclaimed.as_mut().and_then(|unclaimed| unclaimed.remove(&key));
         let claimed = claimed.or_else(|| self.context.checkpoints.get(&key));
@@ -63,12 +64,14 @@ impl Supervisor {
         {
             self.delete_checkpoint(&older);
         }
+        // What a log held before the first list was never promised.
+        let starts_are_seen = self.unclaimed.is_none();
         let tracked = TrackedInstance {
             predecessor,
             suspects_start,
             is_unread,
-            // What a log held before the first list was never promised.
-            seen_at: self.unclaimed.is_none().then(steady),
+            started_at: instance.started_at.filter(|_| starts_are_seen && is_awaited),
+            seen_at: starts_are_seen.then(steady),
             ..TrackedInstance::new(instance.state, Some(Arc::new(instance)))
         };
         self.instances.insert(key.clone(), tracked);
@@ -162,6 +165,7 @@ impl Supervisor {
                     checkpoints: self.context.checkpoints.clone(),
                     intact_at: tracked.seen_at,
                     is_unread: tracked.is_unread,
+                    started_at: tracked.started_at,
                     lag: Lag::new(),
                     in_doubt_since: None,
                 };

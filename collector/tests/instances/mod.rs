@@ -164,6 +164,39 @@ async fn the_start_of_a_log_that_is_read_late_may_be_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_start_of_a_log_whose_status_is_reported_late_may_be_missing() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Always).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    harness.cluster.cause(FaultKind::StatusLag {
+        duration: Duration::from_secs(30),
+        delay: Duration::from_secs(6),
+    });
+    harness.exit("p").await;
+    let restarted = async {
+        while harness.cluster.write_line("app", "p", "c", "line 10").is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    in_time(restarted).await;
+    harness.cluster.cause(FaultKind::Rotate);
+    // Longer than a log stays whole after its container has started.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    harness.write("p", 20..30);
+    let is_read = |stream: &StreamRead| stream.texts.first().is_some_and(|text| text == "line 20");
+    let streams = harness
+        .wait_for("the second instance", |streams| streams.iter().any(is_read))
+        .await;
+    assert_eq!(
+        stream_of(&streams, "line 20").recorded_gaps,
+        [(0, 0, GapReason::Suspected)]
+    );
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_task_is_restarted_from_its_checkpoint() {
     let harness = Harness::new().await;
     harness.pod("p", RestartPolicy::Never).await;
