@@ -106,14 +106,14 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
     },
     KnownFault {
         name: "new-instance-in-old-stream",
-        what: "while pod status lags, a container that restarts twice within the lag joins the stream of the instance between",
+        what: "while pod status lags, a container that restarts several times within the lag joins the stream of an earlier instance if those between print nothing",
         rules: &[Rule::Repeat],
         kinds: &[Kind::StatusLag],
         source: Some(Source::Api),
         engine: None,
         example: Example {
-            seed: 133,
-            only: &[Kind::StatusLag],
+            seed: 545,
+            only: &[Kind::StatusLag, Kind::Exit],
             source: Source::Api,
             engine: Engine::Embedded,
         },

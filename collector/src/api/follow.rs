@@ -109,8 +109,13 @@ pub struct Follower {
     pub started_at: Option<Timestamp>,
     /// The log was never read: if its start may be missing, that is recorded even if it has no line.
     pub is_unread: bool,
-    /// Since when the log may belong to another instance.
-    pub in_doubt_since: Option<Instant>,
+    /// Since when the log may belong to another instance, and whether it was requested as that of the
+    /// previous one.
+    pub in_doubt: Option<(bool, Instant)>,
+    /// The last follow ended, as it does when the container ends; its status may lag.
+    pub may_have_ended: bool,
+    /// The log of the previous instance is known to be empty.
+    pub is_previous_empty: bool,
 }
 
 /// A follow that was open when its container terminated.
@@ -383,6 +388,13 @@ impl Follower {
             Some(outcome) => outcome,
             None => self.response_ended(state).await,
         };
+        if request.follow {
+            let has_ended = matches!(outcome, Outcome::Ended { .. }) && !state.terminated;
+            // The follow of a container that has ended does not stay open.
+            let was_stable = opened.is_some_and(|opened| since(opened) >= STABLE_AFTER);
+            let has_run = was_stable && !self.stream.is_searching();
+            self.may_have_ended = has_ended || (self.may_have_ended && !has_run);
+        }
         let is_proof = match &outcome {
             Outcome::Stalled | Outcome::Unreadable => false,
             Outcome::Broken(_) => request.follow,

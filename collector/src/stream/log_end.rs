@@ -7,18 +7,30 @@ use parking_lot::Mutex;
 
 use crate::anchor::Anchor;
 
-/// The last line that was read of an instance by this process; `None`: none yet. Clones share it.
+/// The end of an instance's log, as far as this process has read it. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct LogEnd(Arc<Mutex<Option<Anchor>>>);
+pub struct LogEnd(Arc<Mutex<End>>);
+
+/// How a log ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// It is not known: no line was read.
+    #[default]
+    Unread,
+    /// With this line, unless it was rotated away.
+    Line(Anchor),
+    /// The newest file has no line.
+    Empty,
+}
 
 impl LogEnd {
-    /// Returns the last line.
-    pub fn last(&self) -> Option<Anchor> {
+    /// Returns how the log ends.
+    pub fn get(&self) -> End {
         *self.0.lock()
     }
 
-    /// Records that this line was read.
-    pub fn set_last(&self, line: Anchor) {
-        *self.0.lock() = Some(line);
+    /// Records how the log ends.
+    pub fn set(&self, end: End) {
+        *self.0.lock() = end;
     }
 }

@@ -33,7 +33,7 @@ use crate::{
 use doubt::Doubt;
 use expected_files::ExpectedFiles;
 use lines::Lines;
-use log_end::LogEnd;
+use log_end::{End, LogEnd};
 use opening::Opening;
 use resume_search::Unmatched;
 
@@ -59,7 +59,7 @@ pub struct Stream {
     reserved_seq: u64,
     /// The last line that was read and numbered.
     confirmed: Option<ResumePoint>,
-    /// The same for the task of the next instance.
+    /// How the log ends, for the task of the next instance.
     log_end: LogEnd,
     /// The farthest line that may have been sent before a restart.
     unconfirmed: Option<ResumePoint>,
@@ -193,6 +193,11 @@ impl Stream {
     /// Reports the lines that are read to the task of the next instance.
     pub fn share_end(&mut self, log_end: LogEnd) {
         self.log_end = log_end;
+    }
+
+    /// Reports that the newest file of the log has no line.
+    pub fn share_empty_file(&self) {
+        self.log_end.set(End::Empty);
     }
 
     /// Returns whether no line was ever read.

@@ -3,7 +3,7 @@
 
 use bus::{Content, Gap, GapReason, Timestamp};
 
-use super::{OverLimit, Stream, doubt::Doubt, lines::Slice};
+use super::{OverLimit, Stream, doubt::Doubt, lines::Slice, log_end::End};
 use crate::{
     anchor::{AnchorState, ResumePoint},
     publish::{entry::OutboxEntry, gap::time_range},
@@ -139,7 +139,7 @@ impl Stream {
             anchor: slice.end,
         };
         self.confirmed = Some(point);
-        self.log_end.set_last(point.anchor);
+        self.log_end.set(End::Line(point.anchor));
         self.is_at_file_start = false;
         (seq, point)
     }

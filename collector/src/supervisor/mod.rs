@@ -83,7 +83,7 @@ struct TrackedInstance {
     instance: Option<Arc<Instance>>,
     /// The container's instance before, if it has a checkpoint.
     predecessor: Option<Predecessor>,
-    /// The last line that its task has read, for the task of the next instance.
+    /// How its log ends, for the task of the next instance.
     log_end: LogEnd,
     /// Lines from before the first one that is read may be missing.
     suspects_start: bool,

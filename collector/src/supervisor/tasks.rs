@@ -167,7 +167,9 @@ impl Supervisor {
                     is_unread: tracked.is_unread,
                     started_at: tracked.started_at,
                     lag: Lag::new(),
-                    in_doubt_since: None,
+                    in_doubt: None,
+                    may_have_ended: false,
+                    is_previous_empty: false,
                 };
                 follower.run().boxed()
             }
