@@ -45,7 +45,7 @@ pub struct Example {
 pub const KNOWN_FAULTS: &[KnownFault] = &[
     KnownFault {
         name: "lines-lost-after-absence",
-        what: "the first lines of a container are lost silently if its log was rotated before its status was reported, or until it prints or ends",
+        what: "the first lines of a container are lost silently if its log was rotated within 3 s after its start, before its status was reported, or if it was never seen and its pod is gone",
         rules: &[Rule::SilentLoss, Rule::NotCaughtUp],
         kinds: &[
             Kind::Kill,
@@ -64,8 +64,8 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: None,
         engine: None,
         example: Example {
-            seed: 175,
-            only: &[Kind::Kill, Kind::KillAtStep, Kind::Shutdown],
+            seed: 82,
+            only: &[Kind::StatusLag, Kind::Exit],
             source: Source::Api,
             engine: Engine::Embedded,
         },
