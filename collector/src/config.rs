@@ -95,6 +95,11 @@ impl Config {
             metrics: Metrics::default(),
         }
     }
+
+    /// Returns whether every pod is collected from its start: no selection can begin later.
+    pub(crate) fn collects_all_pods(&self) -> bool {
+        self.pod_selector.is_none() && self.namespace_selector.is_none() && self.app_from == AppFrom::Namespace
+    }
 }
 
 /// When topics are deleted.

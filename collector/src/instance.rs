@@ -1,6 +1,6 @@
 //! Container instances and their states.
 
-use bus::{AppName, Fd};
+use bus::{AppName, Fd, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Identifies a container instance globally.
@@ -64,6 +64,8 @@ pub struct Instance {
     pub process: String,
     /// The node, empty if unknown.
     pub node: String,
+    /// When it started, in whole seconds of the node's clock.
+    pub started_at: Option<Timestamp>,
     /// The current state.
     pub state: ContainerState,
 }

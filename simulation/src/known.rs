@@ -45,7 +45,7 @@ pub struct Example {
 pub const KNOWN_FAULTS: &[KnownFault] = &[
     KnownFault {
         name: "lines-lost-after-absence",
-        what: "the first lines of a container are lost silently if its log was rotated before its status was reported, or until it prints or ends",
+        what: "the first lines of a container are lost silently if its log was rotated within 3 s after its start, before its status was reported, or if it was never seen and its pod is gone",
         rules: &[Rule::SilentLoss, Rule::NotCaughtUp],
         kinds: &[
             Kind::Kill,
@@ -64,8 +64,8 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         source: None,
         engine: None,
         example: Example {
-            seed: 175,
-            only: &[Kind::Kill, Kind::KillAtStep, Kind::Shutdown],
+            seed: 82,
+            only: &[Kind::StatusLag, Kind::Exit],
             source: Source::Api,
             engine: Engine::Embedded,
         },
@@ -106,14 +106,14 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
     },
     KnownFault {
         name: "new-instance-in-old-stream",
-        what: "while pod status lags, a container that restarts twice within the lag joins the stream of the instance between",
+        what: "while pod status lags, a container that restarts several times within the lag joins the stream of an earlier instance if those between print nothing",
         rules: &[Rule::Repeat],
         kinds: &[Kind::StatusLag],
         source: Some(Source::Api),
         engine: None,
         example: Example {
-            seed: 133,
-            only: &[Kind::StatusLag],
+            seed: 545,
+            only: &[Kind::StatusLag, Kind::Exit],
             source: Source::Api,
             engine: Engine::Embedded,
         },

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::GapReason;
+use bus::{GapReason, Timestamp};
 use system::clock::{Instant, since, steady};
 use tokio::{
     sync::watch,
@@ -38,7 +38,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// A log that was empty is rotated at most once within this time, and not before it has lines.
-const EMPTY_VALID: Duration = Duration::from_secs(3);
+const INTACT_FOR: Duration = Duration::from_secs(3);
 
 /// Longest delay between retries while the kubelet cannot read the log of a terminated container.
 const UNREADABLE_MAX: Duration = Duration::from_secs(60);
@@ -103,10 +103,21 @@ pub struct Follower {
     pub checkpoints: CheckpointStore,
     /// How late lines arrive.
     pub lag: Lag,
-    /// When the log was last known to have no line.
-    pub empty_at: Option<Instant>,
-    /// Since when the log may belong to another instance.
-    pub in_doubt_since: Option<Instant>,
+    /// When the start of the log was last known to be in it, while no line was read: the container
+    /// had just started, or the log was empty.
+    pub intact_at: Option<Instant>,
+    /// When the container started, in whole seconds of the node's clock, until the log is opened.
+    /// `None` if its start was not waited for.
+    pub started_at: Option<Timestamp>,
+    /// The log was never read: if its start may be missing, that is recorded even if it has no line.
+    pub is_unread: bool,
+    /// Since when the log may belong to another instance, and whether it was requested as that of the
+    /// previous one.
+    pub in_doubt: Option<(bool, Instant)>,
+    /// The last follow ended, as it does when the container ends; its status may lag.
+    pub may_have_ended: bool,
+    /// The log of the previous instance is known to be empty.
+    pub is_previous_empty: bool,
 }
 
 /// A follow that was open when its container terminated.
@@ -226,7 +237,7 @@ impl Follower {
         if !self.stream.is_empty() {
             self.report.excluded();
         }
-        (self.open_follow, self.last_follow, self.idle_guard, self.empty_at) = (None, None, None, None);
+        (self.open_follow, self.last_follow, self.idle_guard, self.intact_at) = (None, None, None, None);
         (self.scan, self.skips_unread, self.is_paused) = (Scan::Skipped, false, true);
         let mut state = self.state.clone();
         let included = async {
@@ -348,6 +359,7 @@ impl Follower {
             () = self.shutdown.cancelled() => return Outcome::Shutdown,
             sent = self.stream.publish_while(send) => sent,
         };
+        let responded_at = steady();
         if !matches!(response, LogResponse::LogBody(_)) {
             self.last_follow = None;
         }
@@ -373,7 +385,11 @@ impl Follower {
             .or(self.last_follow.take());
         *opened = Some(steady());
         self.report.recovered();
-        if self.empty_at.is_some_and(|at| since(at) > EMPTY_VALID) {
+        if let Some(started_at) = self.started_at.take() {
+            self.stream.open_first(started_at, responded_at);
+        }
+        let is_intact = |at: Instant| responded_at.duration_since(at) <= INTACT_FOR;
+        if self.intact_at.is_some_and(|at| !is_intact(at)) {
             self.stream.suspect_start();
         }
         let extent = if is_whole { Extent::File } else { scan.extent() };
@@ -386,8 +402,23 @@ impl Follower {
             Some(outcome) => outcome,
             None => self.response_ended(state).await,
         };
-        // A follow without a line proves that there was none, while it was open.
-        self.empty_at = self.stream.is_empty().then(steady);
+        if request.follow {
+            let has_ended = matches!(outcome, Outcome::Ended { .. }) && !state.terminated;
+            // The follow of a container that has ended does not stay open.
+            let was_stable = opened.is_some_and(|opened| since(opened) >= STABLE_AFTER);
+            let has_run = was_stable && !self.stream.is_searching();
+            self.may_have_ended = has_ended || (self.may_have_ended && !has_run);
+        }
+        let is_proof = match &outcome {
+            Outcome::Stalled | Outcome::Unreadable => false,
+            Outcome::Broken(_) => request.follow,
+            _ => true,
+        };
+        if is_proof {
+            self.is_unread &= self.stream.suspects_empty_log();
+            // A follow without a line proves that there was none while it was open.
+            self.intact_at = self.stream.is_empty().then(steady);
+        }
         self.release_slot(slot, request.follow, outcome, state)
     }
 

@@ -16,11 +16,12 @@ use super::{
     request::{LogBody, LogRequest, LogResponse, is_kubelet_error},
 };
 use crate::{
-    anchor::ResumePoint,
+    anchor::{Anchor, ResumePoint},
     instance::{ContainerState, InstanceKey},
     pods::instances,
     stream::{
         lines::Lines,
+        log_end::{End, LogEnd},
         resume_search::{ResumeSearch, SearchResult},
     },
 };
@@ -34,13 +35,18 @@ const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// A pod's status that still lists the instance after this long is taken as proof.
 const STATUS_SETTLES: Duration = Duration::from_secs(35);
 
+/// The same for the previous instance, whose log is removed when the newest one ends.
+const PREVIOUS_SETTLES: Duration = Duration::from_secs(6);
+
 /// The instance of a container before another one.
 #[derive(Clone, Debug)]
 pub struct Predecessor {
     /// Its key.
     pub key: InstanceKey,
-    /// The last line that was read of it.
-    pub last: Option<ResumePoint>,
+    /// The last line that the bus may have.
+    pub sent: Option<ResumePoint>,
+    /// How its log ends. Its task may have read lines that the bus does not accept yet.
+    pub log_end: LogEnd,
 }
 
 /// Whose log a response contains.
@@ -79,27 +85,50 @@ impl Follower {
         if !self.is_listed(requested).await {
             return Owner::Unknown;
         }
-        if requested.previous {
-            return Owner::Instance;
-        }
         let is_first_read = !self.stream.must_resume();
-        let is_newest = match self.read_previous().await {
+        if requested.previous {
+            // While the status lags, the log can be that of a later instance.
+            return if is_first_read {
+                Owner::Instance
+            } else {
+                self.settled_owner(true, PREVIOUS_SETTLES)
+            };
+        }
+        let end = self.end_of_predecessor();
+        let previous = self.read_previous(end).await;
+        let is_newest = match previous {
             Previous::OfInstance => return Owner::Newer,
             Previous::Failed => return Owner::Unknown,
             Previous::None | Previous::OfPredecessor | Previous::Removed => true,
-            // Nothing was read of the predecessor, or what was read is rotated away.
-            Previous::Empty => requested.restarts > 0 && is_first_read,
+            // It is the predecessor's, unless that ended with a line, or this instance has ended.
+            Previous::Empty => {
+                let is_expected = self.is_previous_empty || !matches!(end, End::Line(_));
+                requested.restarts > 0 && is_first_read && is_expected && !self.may_have_ended
+            }
+            // Nothing was read of the predecessor.
             Previous::Other => requested.restarts > 0 && is_first_read && self.predecessor.is_none(),
         };
         if is_newest {
-            self.in_doubt_since = None;
+            self.in_doubt = None;
             return Owner::Instance;
         }
-        let in_doubt_since = *self.in_doubt_since.get_or_insert_with(steady);
-        if since(in_doubt_since) < STATUS_SETTLES {
+        let owner = self.settled_owner(false, STATUS_SETTLES);
+        if owner == Owner::Instance {
+            self.may_have_ended = false;
+            self.is_previous_empty = matches!(previous, Previous::Empty);
+        }
+        owner
+    }
+
+    /// Returns the owner of a log that proves nothing: this instance, once the pod's status has
+    /// listed it for long enough.
+    fn settled_owner(&mut self, previous: bool, settles: Duration) -> Owner {
+        let in_doubt = self.in_doubt.filter(|(was_previous, _)| *was_previous == previous);
+        let (_, doubted_at) = *self.in_doubt.insert(in_doubt.unwrap_or_else(|| (previous, steady())));
+        if since(doubted_at) < settles {
             return Owner::Unknown;
         }
-        self.in_doubt_since = None;
+        self.in_doubt = None;
         Owner::Instance
     }
 
@@ -120,27 +149,38 @@ impl Follower {
         now.is_some_and(|now| now.previous == requested.previous)
     }
 
-    /// Returns the last line that was read of the predecessor so far.
-    fn last_of_predecessor(&mut self) -> Option<ResumePoint> {
-        let predecessor = self.predecessor.as_mut()?;
-        if let Some(checkpoint) = self.checkpoints.get(&predecessor.key) {
-            predecessor.last = checkpoint.last_sent().or(predecessor.last);
+    /// Returns how the log of the predecessor ends, as far as it was read.
+    fn end_of_predecessor(&mut self) -> End {
+        let Some(predecessor) = &mut self.predecessor else {
+            return End::Unread;
+        };
+        let end = predecessor.log_end.get();
+        if end != End::Unread {
+            return end;
         }
-        predecessor.last
+        if let Some(checkpoint) = self.checkpoints.get(&predecessor.key) {
+            predecessor.sent = checkpoint.last_sent().or(predecessor.sent);
+        }
+        predecessor.sent.map_or(End::Unread, |sent| End::Line(sent.anchor))
     }
 
-    async fn read_previous(&mut self) -> Previous {
+    /// Reads the log of the previous instance. `end`: how that of the predecessor ends.
+    async fn read_previous(&mut self, end: End) -> Previous {
         let request = LogRequest {
             previous: true,
             ..LogRequest::default()
         };
-        let goals = [self.stream.confirmed(), self.last_of_predecessor()];
+        let own = self.stream.confirmed();
+        let predecessor = match end {
+            End::Line(last) => Some(last),
+            End::Unread | End::Empty => None,
+        };
         let id = self.instance.key.container_id.clone();
         let (client, instance) = (self.client.clone(), self.instance.clone());
         let read = async move {
             match request.send(&client, &instance).await {
                 LogResponse::NoPrevious => Previous::None,
-                LogResponse::LogBody(log) => search_previous(log, goals, &id).await,
+                LogResponse::LogBody(log) => search_previous(log, own, predecessor, &id).await,
                 _ => Previous::Failed,
             }
         };
@@ -153,9 +193,14 @@ impl Follower {
 }
 
 /// Looks for a line of the instance and for one of its predecessor.
-async fn search_previous(mut log: LogBody, [own, predecessor]: [Option<ResumePoint>; 2], id: &str) -> Previous {
+async fn search_previous(
+    mut log: LogBody,
+    own: Option<ResumePoint>,
+    predecessor: Option<Anchor>,
+    id: &str,
+) -> Previous {
     let mut lines = Lines::default();
-    lines.start_response(ResumeSearch::locating(own, predecessor.map(|point| point.anchor)));
+    lines.start_response(ResumeSearch::locating(own, predecessor));
     let mut result = None;
     while result.is_none() {
         match timeout(FRAME_TIMEOUT, log.next()).await {

@@ -31,6 +31,9 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A follow without the last line read after this long probably reads another file.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A follow without a line for this long is that of an empty log.
+const EMPTY_AFTER: Duration = Duration::from_secs(1);
+
 /// Lines of the log's end that a stall probe reads. The last may be incomplete.
 const STALL_PROBE_LINES: u32 = 2;
 
@@ -49,6 +52,7 @@ impl Follower {
         let mut stall_probe: Option<BoxFuture<'static, bool>> = None;
         let mut rotation_probe: Option<BoxFuture<'static, Option<ProbeResult>>> = None;
         let resume_until = steady() + RESUME_TIMEOUT;
+        let empty_at = steady() + EMPTY_AFTER;
         let _open = GaugeGuard::new(&self.metrics.followed);
         // Jitter keeps a node's follows from renewing at the same time.
         let renew_at = steady() + self.renew_after.mul_f64(random_range(0.8..=1.0));
@@ -99,6 +103,9 @@ impl Follower {
                     // The end of a log whose lines all have one time does not show where it continues.
                     self.follows_file = !self.follows_file;
                     return Some(Outcome::Stalled);
+                }
+                () = sleep_until(empty_at), if self.is_unread && self.stream.suspects_empty_log() => {
+                    self.stream.record_suspected_start();
                 }
                 Some(has_more) = OptionFuture::from(stall_probe.as_mut()) => {
                     stall_probe = None;

@@ -97,6 +97,9 @@ impl Follower {
             self.stream.set_read_file();
         }
         self.scan = Scan::None;
+        if self.is_unread && !state.terminated && self.stream.suspects_empty_log() {
+            self.stream.record_suspected_start();
+        }
         let (new_lines, tail) = self.stream.response_ended();
         Outcome::Ended { new_lines, tail }
     }
@@ -131,7 +134,9 @@ impl Follower {
     /// Handles a file that does not contain the last line read. It may belong to a newer instance
     /// that the watch has not reported; a gap is recorded only if it does not.
     async fn is_absent(&mut self, state: ContainerState, unmatched: Unmatched, is_empty: bool) -> Option<Outcome> {
-        if state.terminated && is_empty && unmatched.file.is_none() && self.has_read_rotated_log(state).await {
+        let is_empty_file = is_empty && unmatched.file.is_none();
+        if state.terminated && is_empty_file && self.has_read_rotated_log(state).await {
+            self.stream.share_empty_file();
             return None;
         }
         match self.log_owner(state).await {
@@ -142,6 +147,9 @@ impl Follower {
                 Some(Outcome::Unresumed)
             }
             Owner::Instance => {
+                if is_empty_file && !state.previous {
+                    self.stream.share_empty_file();
+                }
                 self.scan = match self.stream.restart_at_file(unmatched) {
                     AfterUnmatched::ReadFile => Scan::None,
                     AfterUnmatched::SkipFile => {

@@ -1,6 +1,6 @@
 //! Derives the container instances of a pod from its object.
 
-use bus::AppName;
+use bus::{AppName, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 
 use crate::{
@@ -118,6 +118,7 @@ fn instance(
     container_state: ContainerState,
 ) -> Option<Instance> {
     let name = pod.metadata.name.clone()?;
+    let started_at = started_at(status, container_id);
     let container_id = Some(strip_scheme(container_id)).filter(|id| !id.is_empty())?;
     Some(Instance {
         key: InstanceKey {
@@ -139,6 +140,7 @@ fn instance(
             .and_then(|spec| spec.node_name.clone())
             .unwrap_or_default(),
         pod: name,
+        started_at,
         state: container_state,
     })
 }
@@ -194,6 +196,24 @@ fn started_instances(status: &ContainerStatus) -> Vec<(String, ContainerState)> 
     // The container waits for its first start or for a restart; in the latter case the last
     // instance is the newest.
     last.map(|id| (id, container_state(true, false))).into_iter().collect()
+}
+
+/// Returns when an instance started.
+fn started_at(status: &ContainerStatus, container_id: &str) -> Option<Timestamp> {
+    let states = [status.state.as_ref(), status.last_state.as_ref()];
+    let mut ended = states
+        .into_iter()
+        .flatten()
+        .filter_map(|state| state.terminated.as_ref());
+    let ended = ended.find(|ended| ended.container_id.as_deref() == Some(container_id));
+    let running = status.state.as_ref().and_then(|state| state.running.as_ref());
+    let running = running.filter(|_| status.container_id.as_deref() == Some(container_id));
+    let started = ended
+        .and_then(|ended| ended.started_at.as_ref())
+        .or_else(|| running?.started_at.as_ref())?;
+    // A container that could not start has the time 0.
+    let seconds = Some(started.0.as_second()).filter(|seconds| *seconds > 0)?;
+    Some(Timestamp(seconds.saturating_mul(1_000_000_000)))
 }
 
 fn id_of(terminated: &ContainerStateTerminated) -> Option<String> {
@@ -266,6 +286,12 @@ mod tests {
             .map(|instance| instance.state.restarts)
             .collect();
         assert_eq!(restarts[0], restarts[1] + 1);
+        let started: Vec<_> = instances(&pod, &AppFrom::Namespace)
+            .iter()
+            .map(|instance| instance.started_at)
+            .collect();
+        let expected = ["2026-11-23T08:32:08Z", "2026-11-23T08:31:41Z"];
+        assert_eq!(started, expected.map(Timestamp::parse));
     }
 
     #[test]

@@ -99,6 +99,6 @@ impl Stream {
         self.outbox.push(OutboxEntry::Start(self.metadata.clone(), start));
         self.confirmed = start.after.map(|after| ResumePoint { seq_end: 0, ..after });
         (self.next_seq, self.reserved_seq, self.unconfirmed) = (0, 0, None);
-        self.jump_recorded_at = None;
+        (self.jump_recorded_at, self.opening) = (None, None);
     }
 }

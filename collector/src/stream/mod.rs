@@ -4,8 +4,10 @@
 mod doubt;
 pub mod expected_files;
 pub mod lines;
+pub mod log_end;
 pub mod metadata;
 mod number;
+mod opening;
 pub mod resume;
 pub mod resume_search;
 mod split;
@@ -31,6 +33,8 @@ use crate::{
 use doubt::Doubt;
 use expected_files::ExpectedFiles;
 use lines::Lines;
+use log_end::{End, LogEnd};
+use opening::Opening;
 use resume_search::Unmatched;
 
 /// Upper bound for a stream's buffered data while the bus is slow; more is spooled. Four batches:
@@ -55,6 +59,8 @@ pub struct Stream {
     reserved_seq: u64,
     /// The last line that was read and numbered.
     confirmed: Option<ResumePoint>,
+    /// How the log ends, for the task of the next instance.
+    log_end: LogEnd,
     /// The farthest line that may have been sent before a restart.
     unconfirmed: Option<ResumePoint>,
     /// Lines numbered since the response started.
@@ -78,6 +84,8 @@ pub struct Stream {
     read_file: Option<u64>,
     /// Lines from before the first one may be missing.
     suspects_start: bool,
+    /// What shows whether the log was first opened late.
+    opening: Option<Opening>,
     /// The sequence number at which skipped files were last recorded.
     jump_recorded_at: Option<u64>,
     /// Lines dropped by the rate limit and not yet recorded.
@@ -127,6 +135,7 @@ impl Stream {
             next_seq: seq_end(confirmed),
             reserved_seq: seq_end(confirmed).max(seq_end(sent)),
             confirmed,
+            log_end: LogEnd::default(),
             unconfirmed: sent,
             new_lines: 0,
             unmatched: None,
@@ -147,6 +156,7 @@ impl Stream {
             is_at_file_start: false,
             read_file: None,
             suspects_start: false,
+            opening: None,
             jump_recorded_at: None,
             over_limit: None,
             flush_since: None,
@@ -178,6 +188,16 @@ impl Stream {
     /// Returns the container instance.
     pub fn key(&self) -> &InstanceKey {
         &self.key
+    }
+
+    /// Reports the lines that are read to the task of the next instance.
+    pub fn share_end(&mut self, log_end: LogEnd) {
+        self.log_end = log_end;
+    }
+
+    /// Reports that the newest file of the log has no line.
+    pub fn share_empty_file(&self) {
+        self.log_end.set(End::Empty);
     }
 
     /// Returns whether no line was ever read.

@@ -3,7 +3,7 @@
 
 use bus::{Content, Gap, GapReason, Timestamp};
 
-use super::{OverLimit, Stream, doubt::Doubt, lines::Slice};
+use super::{OverLimit, Stream, doubt::Doubt, lines::Slice, log_end::End};
 use crate::{
     anchor::{AnchorState, ResumePoint},
     publish::{entry::OutboxEntry, gap::time_range},
@@ -16,6 +16,7 @@ impl Stream {
             self.settle_doubt(time_range(&slice.data).0);
         }
         self.has_resumed = true;
+        self.check_opening(&slice);
         if std::mem::take(&mut self.suspects_start) && self.next_seq == 0 {
             let (first, _) = time_range(&slice.data);
             self.record_jump(0, GapReason::Suspected, first.unwrap_or_else(Timestamp::now));
@@ -31,6 +32,24 @@ impl Stream {
             self.record_jump(self.next_seq, jump.reason, first.unwrap_or_else(Timestamp::now));
         }
         self.admit(slice);
+    }
+
+    /// Suspects lines in front of the first one if these lines show that the log was opened late.
+    fn check_opening(&mut self, slice: &Slice) {
+        let Some(opening) = &mut self.opening else { return };
+        let first = time_range(&slice.data).0;
+        let first = *opening
+            .first
+            .get_or_insert_with(|| first.unwrap_or_else(Timestamp::now));
+        let (was_late, is_over) = (opening.was_late(slice.end.time), opening.is_over());
+        if was_late || is_over {
+            self.opening = None;
+        }
+        if was_late && self.next_seq == 0 {
+            self.suspects_start = true;
+        } else if was_late {
+            self.record_jump(0, GapReason::Suspected, first);
+        }
     }
 
     /// Records, once per position, that the lines from `seq` on are of a later file than those
@@ -120,6 +139,7 @@ impl Stream {
             anchor: slice.end,
         };
         self.confirmed = Some(point);
+        self.log_end.set(End::Line(point.anchor));
         self.is_at_file_start = false;
         (seq, point)
     }

@@ -1,11 +1,13 @@
 //! Resumes a stream in a new response, or records a gap if it cannot be resumed.
 
 use bus::{Content, Gap, GapReason, Timestamp};
+use system::clock::Instant;
 
 use super::{
     Stream, TailFingerprint,
     doubt::Doubt,
     expected_files::FileStart,
+    opening::Opening,
     resume_search::{Extent, ResumeSearch, SearchResult, Unmatched},
 };
 use crate::{
@@ -28,6 +30,28 @@ impl Stream {
     /// container started.
     pub fn suspect_start(&mut self) {
         self.suspects_start = self.has_no_lines();
+    }
+
+    /// Records that the log is opened for the first time. `started`: when the container started, in
+    /// whole seconds of the node's clock.
+    pub fn open_first(&mut self, started: Timestamp, at: Instant) {
+        self.opening = self.has_no_lines().then(|| Opening::new(started, at));
+    }
+
+    /// Returns whether lines may be missing in front of a log without lines.
+    pub fn suspects_empty_log(&self) -> bool {
+        self.suspects_start && self.is_empty()
+    }
+
+    /// Records, before there is a first line, that lines in front of it may be missing.
+    pub fn record_suspected_start(&mut self) {
+        (self.suspects_start, self.opening) = (false, None);
+        let now = Timestamp::now();
+        if self.doubt == Doubt::None {
+            self.record_jump(0, GapReason::Suspected, now);
+        } else {
+            self.settle_doubt(Some(now));
+        }
     }
 
     /// Starts a new response.
@@ -132,7 +156,7 @@ impl Stream {
             self.record_gap(GapReason::Suspected, Some(Timestamp::now()));
         }
         self.next_seq = self.reserved_seq;
-        self.suspects_start = false;
+        (self.suspects_start, self.opening) = (false, None);
         self.is_at_file_start = last.is_none();
         if let Some(anchor) = last {
             self.confirmed = Some(ResumePoint {

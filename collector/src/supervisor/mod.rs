@@ -6,10 +6,11 @@ mod tasks;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bus::{AppName, Bus, Fd};
+use bus::{AppName, Bus, Fd, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use system::{
+    clock::Instant,
     collections::{HashMap, HashSet},
     task::spawn_in,
 };
@@ -27,6 +28,7 @@ use crate::{
     pods::{instances, last_seen::LastSeen},
     publish::{checkpoint::Checkpoint, context::PublishContext},
     retry::Backoff,
+    stream::log_end::LogEnd,
 };
 
 /// Delay before a failed task is restarted, so that a persistent failure does not flood the log.
@@ -81,8 +83,16 @@ struct TrackedInstance {
     instance: Option<Arc<Instance>>,
     /// The container's instance before, if it has a checkpoint.
     predecessor: Option<Predecessor>,
+    /// How its log ends, for the task of the next instance.
+    log_end: LogEnd,
     /// Lines from before the first one that is read may be missing.
     suspects_start: bool,
+    /// When it started, if its start was waited for.
+    started_at: Option<Timestamp>,
+    /// It had no checkpoint: its log was never read.
+    is_unread: bool,
+    /// When it was first seen, if its start was.
+    seen_at: Option<Instant>,
     backoff: Backoff,
 }
 
@@ -92,7 +102,11 @@ impl TrackedInstance {
             state: watch::Sender::new(state),
             instance,
             predecessor: None,
+            log_end: LogEnd::default(),
             suspects_start: false,
+            started_at: None,
+            is_unread: false,
+            seen_at: None,
             backoff: Backoff::new(RESTART_FIRST, RESTART_MAX),
         }
     }
@@ -208,6 +222,7 @@ impl Supervisor {
                 .iter_mut()
                 .for_each(|instance| instance.key = instance.key.with_fd(Fd::Out));
         }
+        let is_awaited = self.pods.contains_key(&uid) || self.config.collects_all_pods();
         let mut keys: Vec<_> = instances.iter().map(|instance| instance.key.clone()).collect();
         if let Some(older) = self.pods.get(&uid) {
             let is_unnamed =
@@ -235,7 +250,7 @@ impl Supervisor {
         }
         // Oldest first, so that the last instance seen precedes the next one.
         for instance in instances.into_iter().rev() {
-            self.apply_instance(instance);
+            self.apply_instance(instance, is_awaited);
         }
     }
 
@@ -260,7 +275,8 @@ impl Supervisor {
         }
     }
 
-    fn apply_instance(&mut self, instance: Instance) {
+    /// `is_awaited`: its pod is collected since the pod exists.
+    fn apply_instance(&mut self, instance: Instance, is_awaited: bool) {
         match self.instances.get(&instance.key) {
             Some(tracked) => {
                 let now = instance.state;
@@ -268,7 +284,7 @@ impl Supervisor {
                     .state
                     .send_if_modified(|state| std::mem::replace(state, now) != now);
             }
-            None => self.start_instance(instance),
+            None => self.start_instance(instance, is_awaited),
         }
     }
 

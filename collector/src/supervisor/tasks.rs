@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bus::{Fd, GapReason, StreamMetadata, Timestamp};
 use futures::FutureExt;
-use system::task::spawn_in;
+use system::{clock::steady, task::spawn_in};
 use tokio::{
     task::{self, JoinError},
     time::sleep,
@@ -25,8 +25,9 @@ use crate::{
 };
 
 impl Supervisor {
-    /// Resumes an instance at its checkpoint, or starts a new one.
-    pub(super) fn start_instance(&mut self, instance: Instance) {
+    /// Resumes an instance at its checkpoint, or starts a new one. `is_awaited`: its pod is collected
+    /// since the pod exists.
+    pub(super) fn start_instance(&mut self, instance: Instance, is_awaited: bool) {
         let key = instance.key.clone();
         let claimed = self.unclaimed.as_mut().and_then(|unclaimed| unclaimed.remove(&key));
         let claimed = claimed.or_else(|| self.context.checkpoints.get(&key));
@@ -35,7 +36,8 @@ impl Supervisor {
         }
         // The log was not read since the container started.
         let is_first_list = self.unclaimed.is_some() && self.has_listed;
-        let suspects_start = claimed.is_some() || is_first_list || self.is_late;
+        let is_unread = claimed.is_none();
+        let suspects_start = !is_unread || is_first_list || self.is_late;
         // The stream of a running container was ended when the source changed.
         let is_left = |checkpoint: &Checkpoint| checkpoint.ended && !instance.state.terminated;
         let mut checkpoint = match claimed.filter(|checkpoint| checkpoint.metadata().is_some() && !is_left(checkpoint))
@@ -48,9 +50,13 @@ impl Supervisor {
         };
         checkpoint.restarts = Some(instance.state.restarts);
         let predecessor = self.last_seen.older(&key, instance.state.restarts);
-        let predecessor = predecessor.map(|(key, _)| Predecessor {
-            last: self.context.checkpoints.get(&key).and_then(|older| older.last_sent()),
-            key,
+        let predecessor = predecessor.map(|(key, _)| {
+            let task = self.instances.get(&key);
+            Predecessor {
+                sent: self.context.checkpoints.get(&key).and_then(|older| older.last_sent()),
+                log_end: task.map(|task| task.log_end.clone()).unwrap_or_default(),
+                key,
+            }
         });
         self.context.checkpoints.save(&key, &checkpoint);
         if let Some(older) = self.last_seen.insert(&key, checkpoint.restarts)
@@ -58,9 +64,14 @@ impl Supervisor {
         {
             self.delete_checkpoint(&older);
         }
+        // What a log held before the first list was never promised.
+        let starts_are_seen = self.unclaimed.is_none();
         let tracked = TrackedInstance {
             predecessor,
             suspects_start,
+            is_unread,
+            started_at: instance.started_at.filter(|_| starts_are_seen && is_awaited),
+            seen_at: starts_are_seen.then(steady),
             ..TrackedInstance::new(instance.state, Some(Arc::new(instance)))
         };
         self.instances.insert(key.clone(), tracked);
@@ -117,6 +128,7 @@ impl Supervisor {
             return;
         }
         let mut stream = self.stream(&key, metadata, &checkpoint);
+        stream.share_end(tracked.log_end.clone());
         let work = match &tracked.instance {
             _ if self.reads_files(&key) => self.file_follower(tracked, &key, stream, &checkpoint).run().boxed(),
             None => end_stream(stream, shutdown.clone()).boxed(),
@@ -152,9 +164,13 @@ impl Supervisor {
                     is_replaced: false,
                     predecessor: tracked.predecessor.clone(),
                     checkpoints: self.context.checkpoints.clone(),
-                    empty_at: None,
+                    intact_at: tracked.seen_at,
+                    is_unread: tracked.is_unread,
+                    started_at: tracked.started_at,
                     lag: Lag::new(),
-                    in_doubt_since: None,
+                    in_doubt: None,
+                    may_have_ended: false,
+                    is_previous_empty: false,
                 };
                 follower.run().boxed()
             }

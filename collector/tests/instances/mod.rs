@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use bus::GapReason;
-use kubesim::RestartPolicy;
+use kubesim::{FaultKind, RestartPolicy};
 
 use crate::support::{Harness, StreamRead, in_time};
 
@@ -114,6 +114,85 @@ async fn earlier_instances_of_an_unknown_container_are_not_a_gap() {
     harness.exit("p").await;
     let collector = harness.collect().await;
     harness.wait_for_ended(1).await[0].assert_whole(50..60);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_start_of_a_log_that_was_never_read_may_be_missing_even_if_it_is_empty() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    collector.stop().await;
+    harness.pod("q", RestartPolicy::Never).await;
+    harness.write("q", 0..10);
+    harness.cluster.cause(FaultKind::Rotate);
+    let collector = harness.collect().await;
+    let suspected = [(0, 0, GapReason::Suspected)];
+    let is_suspected = |stream: &StreamRead| stream.process == "q" && stream.recorded_gaps == suspected;
+    harness
+        .wait_for("the gap in front of the empty log", |streams| {
+            streams.iter().any(is_suspected)
+        })
+        .await;
+    harness.write("q", 10..20);
+    harness.exit("q").await;
+    let streams = harness
+        .wait_for("the end of the new instance", |streams| {
+            streams.iter().any(|stream| stream.process == "q" && stream.ended)
+        })
+        .await;
+    let new = streams.iter().find(|stream| stream.process == "q").unwrap();
+    assert_eq!((new.texts.len(), &new.recorded_gaps[..]), (10, &suspected[..]));
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_start_of_a_log_that_is_read_late_may_be_missing() {
+    let harness = Harness::new().await;
+    let collector = harness.collect().await;
+    harness.gate.hold.store(true, Ordering::SeqCst);
+    harness.pod("p", RestartPolicy::Never).await;
+    harness.write("p", 0..10);
+    // Longer than a log stays whole after its container has started.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    harness.gate.hold.store(false, Ordering::SeqCst);
+    let stream = harness.wait_for_lines(10).await;
+    assert_eq!(stream.recorded_gaps, [(0, 0, GapReason::Suspected)]);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_start_of_a_log_whose_status_is_reported_late_may_be_missing() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Always).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    harness.cluster.cause(FaultKind::StatusLag {
+        duration: Duration::from_secs(30),
+        delay: Duration::from_secs(6),
+    });
+    harness.exit("p").await;
+    let restarted = async {
+        while harness.cluster.write_line("app", "p", "c", "line 10").is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    in_time(restarted).await;
+    harness.cluster.cause(FaultKind::Rotate);
+    // Longer than a log stays whole after its container has started.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    harness.write("p", 20..30);
+    let is_read = |stream: &StreamRead| stream.texts.first().is_some_and(|text| text == "line 20");
+    let streams = harness
+        .wait_for("the second instance", |streams| streams.iter().any(is_read))
+        .await;
+    assert_eq!(
+        stream_of(&streams, "line 20").recorded_gaps,
+        [(0, 0, GapReason::Suspected)]
+    );
     collector.stop().await;
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use bus::GapReason;
 use collector::Config;
-use kubesim::RestartPolicy;
+use kubesim::{FaultKind, RestartPolicy};
 
 use crate::support::{Harness, MetricsProbe, StreamRead, in_time};
 
@@ -83,6 +83,34 @@ async fn rotations_during_an_outage_lose_nothing() {
     stream.assert_no_gaps();
     assert_eq!(numbers(&stream), (0..written).collect::<Vec<_>>());
     assert_eq!(harness.spooled(), 0, "accepted data is removed from the spool");
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_starts_during_an_outage_is_read_at_once() {
+    let harness = Harness::new().await;
+    harness.pod("p", RestartPolicy::Always).await;
+    let collector = harness.collect().await;
+    write_wide(&harness, "p", 0..10).await;
+    harness.wait_for_lines(10).await;
+    unavailable(&harness, true);
+    write_wide(&harness, "p", 10..20).await;
+    harness.wait_for_spooled(10 * WIDTH as u64).await;
+    // The log of the first instance ends with a file that has no line that was sent to the bus.
+    harness.cluster.cause(FaultKind::Rotate);
+    write_wide(&harness, "p", 20..30).await;
+    harness.wait_for_spooled(20 * WIDTH as u64).await;
+    harness.exit("p").await;
+    in_time(harness.cluster.wait_running("app", "p", "c")).await.unwrap();
+    write_wide(&harness, "p", 30..40).await;
+    harness.wait_for_spooled(30 * WIDTH as u64).await;
+    unavailable(&harness, false);
+    let has_all = |streams: &[StreamRead]| streams.iter().flat_map(numbers).count() == 40;
+    let mut streams = harness.wait_for("the lines of both instances", has_all).await;
+    streams.sort_by_key(|stream| numbers(stream)[0]);
+    let all: Vec<_> = streams.iter().map(numbers).collect();
+    assert_eq!(all, [(0..30).collect::<Vec<u32>>(), (30..40).collect()]);
+    streams.iter().for_each(StreamRead::assert_no_gaps);
     collector.stop().await;
 }
 

@@ -26,7 +26,8 @@ pub const LOG_DIR: &str = "/var/log/pods";
 /// How often the kubelet looks at the sizes of logs.
 const ROTATION_CHECK: Duration = Duration::from_secs(5);
 
-/// Time between rotations in a row.
+/// Least time between two rotations of a log, and the time between those in a row. A kubelet looks
+/// at a log every few seconds, so that no file comes and goes at once: nobody could know of it.
 const ROTATION_PAUSE: Duration = Duration::from_millis(700);
 
 /// The API as a client's transport.
@@ -54,6 +55,8 @@ struct Printer {
     lines: AtomicU32,
     /// Bytes since the last look at the log's size.
     bytes: AtomicU64,
+    /// When the log was rotated.
+    rotated_at: Mutex<Option<Duration>>,
     /// Whether the runtime stamps lines by a clock that stands still, or out of order.
     has_clock_fault: Arc<AtomicBool>,
 }
@@ -102,6 +105,7 @@ impl Node {
                     replaced: AtomicU32::new(0),
                     lines: AtomicU32::new(0),
                     bytes: AtomicU64::new(0),
+                    rotated_at: Mutex::new(None),
                     has_clock_fault: Arc::clone(&has_clock_fault),
                 })
             })
@@ -277,14 +281,21 @@ impl Printer {
         }
     }
 
-    /// Rotates the log. A container that does not run has nothing to rotate.
+    /// Rotates the log, unless that has just happened. A container that does not run has nothing to
+    /// rotate.
     fn rotate(&self) {
+        let now = trace::elapsed();
+        let mut rotated_at = self.rotated_at.lock();
+        if rotated_at.is_some_and(|at| now < at + ROTATION_PAUSE) {
+            return;
+        }
         let (pod, name) = (self.pod.lock().clone(), &self.plan.name);
         let rotated = match self.source {
             Source::Api => self.cluster.rotate_log(&self.app, &pod, name),
             Source::Files => self.cluster.rotate_log_file(&self.app, &pod, name),
         };
         if rotated.is_ok() {
+            *rotated_at = Some(now);
             let next = self.lines.load(Ordering::Relaxed);
             trace::record("node", format!("the log of {pod} is rotated before line {next}"));
         }

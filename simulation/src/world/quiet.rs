@@ -1,6 +1,6 @@
 //! Waits until everything is quiet after the faults have ended, and checks the promises.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{World, tail::Tail};
 use crate::{
@@ -20,10 +20,12 @@ impl World {
     pub(super) async fn wait_until_quiet(&mut self) -> Vec<Violation> {
         let since = trace::elapsed();
         let mut histories: Vec<Arc<Tail>> = Vec::new();
+        let mut counted = BTreeMap::new();
         loop {
             let mut violations = self.check_live(since).await;
             if violations.is_empty() && histories.is_empty() {
                 // Only now: history must hold what the tails have.
+                counted = self.counted_gaps();
                 histories = self
                     .printing_apps()
                     .into_iter()
@@ -35,7 +37,7 @@ impl World {
             } else if violations.is_empty() && histories.iter().all(|history| history.is_complete()) {
                 violations.extend(self.check_histories(&histories));
                 if violations.is_empty() {
-                    violations.extend(self.check_rest(&histories).await);
+                    violations.extend(self.check_rest(&histories, &counted).await);
                 }
                 if violations.is_empty() {
                     violations.extend(self.check_new_lines().await);

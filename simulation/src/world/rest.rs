@@ -25,13 +25,17 @@ const REQUESTS: u64 = 8;
 /// Files that one container's state may take at rest, and that a process may keep besides.
 const FILES: usize = 64;
 
+/// The counters of gaps and of the lines in them.
+const COUNTERS: [&str; 2] = ["gaps", "lost_lines"];
+
 /// Connections of clients, drain, proxies and balancers, and those that wait for reuse.
 const CONNECTIONS: usize = 64;
 
 impl World {
-    /// Watches the world at rest. `histories` are complete reads of all apps.
-    pub(super) async fn check_rest(&self, histories: &[Arc<Tail>]) -> Vec<Violation> {
-        let mut violations = Vec::new();
+    /// Watches the world at rest. `histories` are complete reads of all apps; `counted`: the counters
+    /// of gaps before they began.
+    pub(super) async fn check_rest(&self, histories: &[Arc<Tail>], counted: &BTreeMap<String, u64>) -> Vec<Violation> {
+        let mut violations = self.check_metrics(histories, counted);
         let requests = self.node.log_requests();
         tokio::time::sleep(REST).await;
         let requests = self.node.log_requests() - requests;
@@ -52,7 +56,6 @@ impl World {
             ));
         }
         violations.extend(self.check_files());
-        violations.extend(self.check_metrics(histories));
         violations
     }
 
@@ -92,11 +95,24 @@ impl World {
         violations
     }
 
-    /// The counters of gaps and lost lines agree with the notices that readers see.
-    fn check_metrics(&self, histories: &[Arc<Tail>]) -> Vec<Violation> {
+    /// Returns the counters of gaps and lost lines, by name.
+    pub(super) fn counted_gaps(&self) -> BTreeMap<String, u64> {
         let exported = self.services.exported();
+        let mut counted = BTreeMap::new();
+        for reason in GapReason::labels() {
+            for counter in COUNTERS {
+                let name = counter_name(counter, reason);
+                counted.insert(name.clone(), exported.sum(&name));
+            }
+        }
+        counted
+    }
+
+    /// The counters of gaps and lost lines agree with the notices that readers see. A doubt that
+    /// ends while they read is counted, and they may not see it.
+    fn check_metrics(&self, histories: &[Arc<Tail>], before: &BTreeMap<String, u64>) -> Vec<Violation> {
         // One that dies between recording a gap and publishing it records the gap again.
-        if exported.processes("collector") > 1 {
+        if self.services.exported().processes("collector") > 1 {
             return Vec::new();
         }
         let mut seen: BTreeMap<String, (u64, u64)> = BTreeMap::new();
@@ -112,17 +128,23 @@ impl World {
             }
         }
         let mut violations = Vec::new();
+        let after = self.counted_gaps();
+        let count = |counters: &BTreeMap<String, u64>, name: &String| counters.get(name).copied().unwrap_or_default();
         for reason in GapReason::labels() {
             let (gaps, lines) = seen.get(reason).copied().unwrap_or_default();
-            for (counter, seen) in [("gaps", gaps), ("lost_lines", lines)] {
-                let name = format!("tributary_collector_{counter}_total{{reason=\"{reason}\"}}");
-                let counted = exported.sum(&name);
-                if counted != seen {
-                    let detail = format!("{name} is {counted}, but the history shows {seen}");
+            for (counter, seen) in COUNTERS.into_iter().zip([gaps, lines]) {
+                let name = counter_name(counter, reason);
+                let counted = count(before, &name)..=count(&after, &name);
+                if !counted.contains(&seen) {
+                    let detail = format!("{name} is {}, but the history shows {seen}", counted.end());
                     violations.push(Violation::new(Rule::WrongMetric, "collector", detail));
                 }
             }
         }
         violations
     }
+}
+
+fn counter_name(counter: &str, reason: &str) -> String {
+    format!("tributary_collector_{counter}_total{{reason=\"{reason}\"}}")
 }
