@@ -181,20 +181,6 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
             engine: Engine::Embedded,
         },
     },
-    KnownFault {
-        name: "spool-given-up",
-        what: "spooled lines are given up, and not counted, if their file cannot be opened for a moment",
-        rules: &[Rule::WrongMetric],
-        kinds: &[Kind::NoDescriptors],
-        source: None,
-        engine: None,
-        example: Example {
-            seed: 6,
-            only: &[Kind::NoDescriptors, Kind::DiskSlow],
-            source: Source::Api,
-            engine: Engine::Embedded,
-        },
-    },
 ];
 
 impl KnownFault {
