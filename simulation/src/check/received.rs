@@ -11,6 +11,8 @@ use super::BusLimits;
 pub enum Received {
     /// A response begins.
     Begin,
+    /// The client has a new cursor: the server knows that it has everything before.
+    Cursor,
     /// A line.
     Line {
         /// The stream.
@@ -54,6 +56,10 @@ pub struct Notice {
     pub first: Option<u64>,
     /// The number of lines, if it is known.
     pub count: Option<u64>,
+    /// The earliest time of what is missing, if it is known.
+    pub from: Option<Timestamp>,
+    /// The latest time of what is missing, if it is known.
+    pub to: Option<Timestamp>,
     /// When it arrived.
     pub at: Duration,
 }

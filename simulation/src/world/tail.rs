@@ -89,6 +89,8 @@ struct JsonNotice {
     stream: Option<String>,
     first: Option<u64>,
     count: Option<u64>,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
 }
 
 impl Tail {
@@ -322,7 +324,10 @@ impl Parser {
         if let Some(id) = line.strip_prefix("id: ") {
             self.next_id = Some(id.to_owned());
         } else if line.is_empty() {
-            self.cursor = self.next_id.take().or_else(|| self.cursor.take());
+            if let Some(id) = self.next_id.take() {
+                self.cursor = Some(id);
+                return Ok(Some(Received::Cursor));
+            }
         } else if line == "event: closing" {
             self.has_closing_event = true;
         } else if let Some(data) = line.strip_prefix("data: ") {
@@ -339,8 +344,9 @@ impl Parser {
         let object: JsonLine = serde_json::from_str(line).with_context(|| format!("not an object: {line:?}"))?;
         if object.closing {
             self.is_closing = true;
+            let has_cursor = object.cursor.is_some();
             self.cursor = object.cursor.or_else(|| self.cursor.take());
-            return Ok(None);
+            return Ok(has_cursor.then_some(Received::Cursor));
         }
         if let Some(notice) = object.notice {
             return Ok(Some(Received::Notice(Notice {
@@ -349,6 +355,8 @@ impl Parser {
                 stream: notice.stream,
                 first: notice.first,
                 count: notice.count,
+                from: notice.from,
+                to: notice.to,
                 at: trace::elapsed(),
             })));
         }
@@ -372,7 +380,7 @@ pub fn notices(logs: &[TailLog]) -> BTreeSet<String> {
     let received = logs.iter().flat_map(|log| &log.received);
     let notice = received.filter_map(|received| match received {
         Received::Notice(notice) => Some(format!("{} {}", notice.code, notice.reason)),
-        Received::Begin | Received::Line { .. } => None,
+        Received::Begin | Received::Cursor | Received::Line { .. } => None,
     });
     notice.collect()
 }
