@@ -50,6 +50,7 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         kinds: &[
             Kind::Kill,
             Kind::KillAtStep,
+            Kind::PowerLoss,
             Kind::Shutdown,
             Kind::Damage,
             Kind::ApiDown,
@@ -67,20 +68,6 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         example: Example {
             seed: 175,
             only: &[Kind::Kill, Kind::KillAtStep, Kind::Shutdown],
-            source: Source::Api,
-            engine: Engine::Embedded,
-        },
-    },
-    KnownFault {
-        name: "lines-lost-after-power-loss",
-        what: "after a loss of power, lines of a container that ended or was rotated meanwhile are lost silently; a tail with history sees lines repeated without the notice of the new stream, or before earlier ones",
-        rules: &[Rule::SilentLoss, Rule::Repeat, Rule::Order],
-        kinds: &[Kind::PowerLoss],
-        source: None,
-        engine: None,
-        example: Example {
-            seed: 75,
-            only: &[Kind::PowerLoss],
             source: Source::Api,
             engine: Engine::Embedded,
         },

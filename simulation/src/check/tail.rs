@@ -205,8 +205,10 @@ impl<'a> Checker<'a> {
         }
         let is_in_response = !self.in_response.insert((stream, seq));
         self.after_cursor.insert((stream, seq));
+        // A client drops what it has by stream and number.
+        let is_known = self.numbers.get(stream).and_then(|numbers| numbers.get(&seq)) == Some(&index);
         let was_declared = |declared: &Vec<Range<u64>>| declared.iter().any(|range| range.contains(&seq));
-        if late && !self.declared.get(stream).is_some_and(was_declared) {
+        if late && !is_known && !self.declared.get(stream).is_some_and(was_declared) {
             let detail = format!("{short} #{seq} is marked late, but no notice has declared it missing");
             return self.fail(Rule::WrongField, detail);
         }
@@ -220,7 +222,6 @@ impl<'a> Checker<'a> {
                 );
                 return self.fail(Rule::Repeat, detail);
             }
-            // A client drops what it has by stream and number.
             Some(known) if known == index => return,
             Some(known) => {
                 return self.fail(

@@ -154,6 +154,34 @@ fn a_line_arrives_once_under_one_number_and_in_order() {
 }
 
 #[test]
+fn what_a_client_has_may_arrive_again_in_another_response() {
+    let mut received = lines(0..5);
+    let late = |index: usize| match line(STREAM, index as u64, index) {
+        Received::Line {
+            stream,
+            seq,
+            text,
+            at,
+            fields,
+            ..
+        } => Received::Line {
+            stream,
+            seq,
+            text,
+            late: true,
+            at,
+            fields,
+        },
+        other => other,
+    };
+    received.extend([Received::Begin, late(1)]);
+    assert_eq!(rules(received), []);
+    let mut received = lines(0..4);
+    received.extend([late(4)]);
+    assert_eq!(rules(received)[0], Rule::WrongField);
+}
+
+#[test]
 fn a_bus_can_lose_what_a_client_got_after_its_last_cursor() {
     let lost = || notice("undelivered", gap(STREAM, 1, Some(2)));
     let resumed = |cursor_at: usize| {
