@@ -122,20 +122,25 @@ impl StreamProgress {
     /// Returns the parts of `seqs` that were not delivered, in order, including those at or above
     /// [`next`](Self::next).
     pub fn remaining_of(&self, seqs: Range<u64>) -> Vec<Range<u64>> {
-        let mut remaining: Vec<Range<u64>> = self.undelivered.within(seqs.clone()).collect();
-        let new = seqs.start.max(self.next)..seqs.end;
-        if !new.is_empty() {
-            match remaining.last_mut().filter(|last| last.end == new.start) {
-                Some(last) => last.end = new.end,
-                None => remaining.push(new),
-            }
-        }
-        remaining
+        self.and_new(self.undelivered.within(seqs.clone()).collect(), seqs)
     }
 
-    /// Returns whether each of `seqs` was delivered or reported as a gap.
-    pub fn is_processed(&self, seqs: &Range<u64>) -> bool {
-        seqs.is_empty() || (seqs.end <= self.next && self.unreported.within(seqs.clone()).next().is_none())
+    /// Returns the parts of `seqs` that were neither delivered nor reported as a gap, in order,
+    /// including those at or above [`next`](Self::next).
+    pub fn unprocessed_of(&self, seqs: Range<u64>) -> Vec<Range<u64>> {
+        self.and_new(self.unreported.within(seqs.clone()).collect(), seqs)
+    }
+
+    /// Adds the part of `seqs` at or above [`next`](Self::next) to parts below it.
+    fn and_new(&self, mut parts: Vec<Range<u64>>, seqs: Range<u64>) -> Vec<Range<u64>> {
+        let new = seqs.start.max(self.next)..seqs.end;
+        if !new.is_empty() {
+            match parts.last_mut().filter(|last| last.end == new.start) {
+                Some(last) => last.end = new.end,
+                None => parts.push(new),
+            }
+        }
+        parts
     }
 
     /// Returns whether none of `seqs` was delivered, and all of them lie below
@@ -165,17 +170,18 @@ mod tests {
     fn lines_between_two_deliveries_are_skipped_until_reported() {
         let mut progress = StreamProgress::default();
         progress.deliver(5..10);
-        assert_eq!((progress.next(), progress.is_processed(&(0..10))), (10, false));
+        assert_eq!(progress.next(), 10);
+        assert_eq!(progress.unprocessed_of(0..12), [0..5, 10..12]);
         assert_eq!(progress.gaps().count(), 0, "skipped lines are no gap");
         assert_eq!(progress.remaining_of(3..12), [3..5, 10..12]);
         progress.report_gap(10..15);
         progress.deliver(15..20);
         assert_eq!(progress.gaps().collect::<Vec<_>>(), std::slice::from_ref(&(10..15)));
-        assert!(progress.is_processed(&(5..20)));
+        assert!(progress.unprocessed_of(5..20).is_empty());
         progress.deliver(12..13);
         assert_eq!(progress.gaps().collect::<Vec<_>>(), [10..12, 13..15]);
         progress.report_gap(0..5);
-        assert!(progress.is_processed(&(0..20)));
+        assert!(progress.unprocessed_of(0..20).is_empty());
         progress.close_gap(20..30);
         assert_eq!((progress.next(), progress.is_undelivered(&(20..30))), (30, false));
     }
@@ -211,8 +217,8 @@ mod tests {
             let window = from..from + len;
             let open = |seq: &u64| model.get(*seq as usize).is_none_or(|state| *state != State::Delivered);
             prop_assert!(progress.remaining_of(window.clone()).into_iter().flatten().eq(window.clone().filter(open)));
-            let processed = window.clone().all(|seq| model.get(seq as usize).is_some_and(|state| *state != State::Skipped));
-            prop_assert_eq!(progress.is_processed(&window), processed);
+            let unknown = |seq: &u64| model.get(*seq as usize).is_none_or(|state| *state == State::Skipped);
+            prop_assert!(progress.unprocessed_of(window.clone()).into_iter().flatten().eq(window.clone().filter(unknown)));
             let skipped = in_state(State::Skipped).filter(|seq| window.contains(seq));
             prop_assert!(progress.skipped_in(window.clone()).flatten().eq(skipped));
         }

@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use bus::{
-    Gap, Part, PlatformMessage, PublishTime, StreamMetadata, Timestamp,
+    Gap, GapReason, Part, PlatformMessage, PublishTime, StreamMetadata, Timestamp,
     cursor::StreamKey,
     notice::{self, Notice},
     reassembly::{Event, EventKind},
@@ -140,6 +140,22 @@ impl NoticeLine {
             time: Timestamp::now(),
             notice,
             gap: None,
+        }
+    }
+
+    /// Returns whether it says that lines of a stream may be repeated.
+    pub(crate) fn announces_repeats(&self) -> bool {
+        let record = self.gap.as_ref().and_then(|gap| gap.record.as_deref());
+        record.is_some_and(|record| record.reason == GapReason::MayRepeat)
+    }
+
+    /// Returns the notice of a part of its gap.
+    pub(crate) fn for_part(&self, gap: &GapRange, seqs: Range<u64>) -> Self {
+        let lines = seqs.end - seqs.start;
+        Self {
+            time: self.time,
+            notice: notice::gap(&gap.metadata, seqs.start, lines, gap.record.as_deref()),
+            gap: Some(GapRange { seqs, ..gap.clone() }),
         }
     }
 

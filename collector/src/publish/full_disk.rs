@@ -1,4 +1,4 @@
-//! A disk that becomes full, for tests.
+//! A disk that becomes full, or whose files cannot be opened, for tests.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -21,6 +21,7 @@ use system::{
 /// A machine whose disk is the real one with a limit of bytes that can be added.
 pub struct FullDisk {
     room: Arc<AtomicU64>,
+    has_no_descriptors: AtomicBool,
 }
 
 struct LimitedFile {
@@ -32,12 +33,26 @@ impl FullDisk {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             room: Arc::new(AtomicU64::new(u64::MAX)),
+            has_no_descriptors: AtomicBool::new(false),
         })
+    }
+
+    /// Sets whether the process has no file descriptor left.
+    pub fn set_no_descriptors(&self, has_none: bool) {
+        self.has_no_descriptors.store(has_none, Ordering::SeqCst);
     }
 
     /// Sets how many more bytes can be added to files.
     pub fn set_room(&self, bytes: u64) {
         self.room.store(bytes, Ordering::SeqCst);
+    }
+
+    fn take_descriptor(&self) -> io::Result<()> {
+        if self.has_no_descriptors.load(Ordering::SeqCst) {
+            // EMFILE
+            return Err(io::Error::from_raw_os_error(24));
+        }
+        Ok(())
     }
 
     /// Runs code on this machine.
@@ -81,6 +96,7 @@ impl Machine for FullDisk {
 
 impl Disk for FullDisk {
     fn open(&self, path: &Path, options: &OpenOptions) -> io::Result<Arc<dyn OpenFile>> {
+        self.take_descriptor()?;
         let file = fs::OpenOptions::new()
             .read(true)
             .write(options.write || options.append)
@@ -97,6 +113,7 @@ impl Disk for FullDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.take_descriptor()?;
         let mut entries = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, future, io, sync::Arc, time::Duration};
 
-use bus::{AppName, Batch, BusError, Content, Gap, GapReason, StreamId};
+use bus::{AppName, Batch, BusError, Content, GapReason, StreamId};
 use futures::{
     FutureExt,
     future::{BoxFuture, OptionFuture},
@@ -23,7 +23,7 @@ use crate::{
         context::PublishContext,
         entry::OutboxEntry,
         gap::to_gap,
-        spool::{SpoolEnd, StreamSpool},
+        spool::{ReadError, SpoolEnd, StreamSpool, replace_lost},
     },
     retry::Backoff,
 };
@@ -89,9 +89,9 @@ enum FlightEvent {
 
 impl Outbox {
     /// Creates the outbox of an instance. Data spooled before the restart is published first.
-    pub fn new(context: PublishContext, key: InstanceKey, checkpoint: Checkpoint) -> Self {
+    pub fn new(context: PublishContext, key: InstanceKey, checkpoint: Checkpoint, spool: StreamSpool) -> Self {
         let mut outbox = Self {
-            spool: context.spool.stream_spool(&key, &checkpoint),
+            spool,
             context,
             key,
             checkpoint,
@@ -255,7 +255,12 @@ impl Outbox {
 
     /// Publishes the oldest entry. The permit is held until the response.
     fn publish_next(&mut self, permit: Option<OwnedSemaphorePermit>) {
-        while let Some((entry, on_disk)) = self.pop_oldest() {
+        loop {
+            let (entry, on_disk) = match self.pop_oldest() {
+                Ok(Some(oldest)) => oldest,
+                Ok(None) => break,
+                Err(error) => return self.read_later(&error),
+            };
             match &entry {
                 OutboxEntry::Start(metadata, start) => {
                     self.checkpoint = self.checkpoint.for_new_epoch(metadata, *start);
@@ -273,18 +278,40 @@ impl Outbox {
         self.unconfirmed_since = None;
     }
 
-    fn pop_oldest(&mut self) -> Option<(OutboxEntry, bool)> {
+    /// Returns the oldest entry and whether it is spooled.
+    ///
+    /// # Errors
+    /// The spool cannot be read now. What is in memory follows what is spooled.
+    fn pop_oldest(&mut self) -> io::Result<Option<(OutboxEntry, bool)>> {
         match self.spool.read_next() {
-            Ok(Some(entry)) => Some((entry, true)),
-            Ok(None) => self.queue.pop_front().map(|entry| (entry, false)),
-            Err(end) => {
-                // What is in memory follows what was spooled.
-                if let Some(gap) = unreadable_gap(&self.checkpoint, &end) {
-                    self.queue.push_front(gap);
+            Ok(Some(entry)) => return Ok(Some((entry, true))),
+            Ok(None) => {}
+            Err(ReadError::Refused(error)) => return Err(error),
+            Err(ReadError::Lost(end)) => {
+                for entry in replace_lost(&self.checkpoint, &end).into_iter().rev() {
+                    if let OutboxEntry::Batch(batch, _) = &entry
+                        && let Content::Gap(gap) = &batch.content
+                    {
+                        self.context.metrics.record_gap(&gap.reason, gap.lines);
+                    }
+                    self.queue.push_front(entry);
                 }
-                self.queue.pop_front().map(|entry| (entry, false))
             }
         }
+        Ok(self.queue.pop_front().map(|entry| (entry, false)))
+    }
+
+    /// Reads the spool again after a delay.
+    fn read_later(&mut self, error: &io::Error) {
+        system::probe!("spool: the disk refuses to read");
+        if !self.is_retrying {
+            tracing::error!(stream = self.checkpoint.stream(), %error, "spool read failed, retrying");
+        }
+        self.is_retrying = true;
+        // What is in memory must not wait there.
+        self.unconfirmed_since.get_or_insert_with(steady);
+        let pause = self.backoff.next_delay();
+        self.wait_for_permit(pause);
     }
 
     fn publish(&mut self, batch: Batch, entry: OutboxEntry, on_disk: bool, permit: Option<OwnedSemaphorePermit>) {
@@ -452,26 +479,4 @@ impl InFlight {
 async fn permit(permits: Arc<Semaphore>, pause: Duration) -> Option<OwnedSemaphorePermit> {
     sleep(pause).await;
     permits.acquire_owned().await.ok()
-}
-
-/// Makes a gap of spooled lines that cannot be read back, if they belong to the stream of the
-/// checkpoint.
-fn unreadable_gap(checkpoint: &Checkpoint, end: &SpoolEnd) -> Option<OutboxEntry> {
-    let metadata = checkpoint
-        .metadata()
-        .filter(|metadata| end.stream.as_ref() == Some(&metadata.stream))?;
-    let seq = checkpoint.accepted.map_or(0, |accepted| accepted.seq_end);
-    let end = end.read.filter(|read| read.seq_end > seq)?;
-    let gap = Gap {
-        lines: end.seq_end - seq,
-        reason: GapReason::Spool,
-        from: checkpoint.accepted.map(|accepted| accepted.anchor.timestamp()),
-        to: Some(end.anchor.timestamp()),
-    };
-    let batch = Batch {
-        metadata: Arc::new(metadata),
-        seq,
-        content: Content::Gap(gap),
-    };
-    Some(OutboxEntry::Batch(batch, Some(end)))
 }

@@ -1,7 +1,7 @@
 //! Tasks of instances whose files are read: one task for both outputs, under the key of standard
 //! output.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use bus::{Epoch, Fd, StreamId, StreamMetadata};
 
@@ -37,7 +37,7 @@ impl Supervisor {
         &self,
         tracked: &TrackedInstance,
         key: &InstanceKey,
-        out: Stream,
+        streams: (Stream, Stream),
         checkpoint: &Checkpoint,
     ) -> FileFollower {
         let root = &self.config.pod_log_dir;
@@ -56,39 +56,43 @@ impl Supervisor {
             progress: self.config.progress.clone(),
             shutdown: self.shutdown.clone(),
         };
-        let err = self.stderr_stream(key, &out, checkpoint.doubtful);
         let is_first_start = self.context.checkpoints.is_first_start();
         FileFollower::new(
             files,
-            (out, err),
+            streams,
             tracked.state.subscribe(),
             checkpoint.expected || !is_first_start,
             context,
         )
     }
 
-    /// Opens the stream of standard error. Its checkpoint is written with its first line; `doubtful`:
-    /// it may have had one.
-    fn stderr_stream(&self, key: &InstanceKey, out: &Stream, doubtful: bool) -> Stream {
+    /// Opens the stream of standard error. Its checkpoint is written with its first line; `out`: the
+    /// metadata of standard output; `doubtful`: it may have had a checkpoint.
+    ///
+    /// # Errors
+    /// Its spool cannot be read now.
+    pub(super) fn open_stderr(&self, key: &InstanceKey, out: &StreamMetadata, doubtful: bool) -> io::Result<Stream> {
         let key = key.with_fd(Fd::Err);
         let stored = self.context.checkpoints.get(&key);
         if let Some((checkpoint, metadata)) =
             stored.and_then(|checkpoint| checkpoint.metadata().map(|metadata| (checkpoint, metadata)))
         {
-            return self.stream(&key, metadata, &checkpoint);
+            let spool = self.context.spool.stream_spool(&key, &checkpoint)?;
+            return Ok(self.stream(&key, metadata, &checkpoint, spool));
         }
         let stream = StreamId::new(&key.pod_uid, &key.container, &key.container_id, Epoch::new());
         let metadata = StreamMetadata {
             // The parts come from a valid id.
-            stream: stream.unwrap_or_else(|_| out.id().clone()),
+            stream: stream.unwrap_or_else(|_| out.stream.clone()),
             fd: Some(Fd::Err),
-            ..out.metadata().clone()
+            ..out.clone()
         };
         let mut checkpoint = Checkpoint::new(&metadata);
         checkpoint.doubtful = doubtful;
+        let spool = self.context.spool.stream_spool(&key, &checkpoint)?;
         if doubtful {
             self.context.checkpoints.save(&key, &checkpoint);
         }
-        self.stream(&key, metadata, &checkpoint)
+        Ok(self.stream(&key, metadata, &checkpoint, spool))
     }
 }

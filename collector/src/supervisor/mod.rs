@@ -50,6 +50,8 @@ pub struct Supervisor {
     /// Tasks that own an instance's stream; the result is false if the collector shut down first.
     tasks: JoinSet<bool>,
     keys: HashMap<task::Id, InstanceKey>,
+    /// Instances whose task starts later, because their spool could not be read.
+    delayed: JoinSet<(InstanceKey, Checkpoint)>,
     /// Topics being created.
     topics: JoinSet<()>,
     instances: HashMap<InstanceKey, TrackedInstance>,
@@ -135,6 +137,7 @@ impl Supervisor {
             refusals: RefusalLog::default(),
             tasks: JoinSet::new(),
             keys: HashMap::default(),
+            delayed: JoinSet::new(),
             topics: JoinSet::new(),
             apps: HashMap::default(),
             instances: HashMap::default(),
@@ -179,6 +182,7 @@ impl Supervisor {
                 Ok((id, is_over)) => self.task_ended(id, is_over),
                 Err(error) => self.task_failed(&error),
             },
+            Some(Ok((key, checkpoint))) = self.delayed.join_next() => self.spawn_task(key, checkpoint, Duration::ZERO),
             Some(_) = self.topics.join_next() => {}
             else => std::future::pending().await,
         }

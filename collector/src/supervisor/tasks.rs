@@ -1,6 +1,6 @@
 //! The tasks of container instances.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bus::{Fd, GapReason, StreamMetadata, Timestamp};
 use futures::FutureExt;
@@ -19,6 +19,7 @@ use crate::{
     publish::{
         checkpoint::{Checkpoint, UnseenInstances},
         outbox::Outbox,
+        spool::StreamSpool,
     },
     state_watch::wait_until_absent,
     stream::{Stream, metadata::new_metadata},
@@ -117,7 +118,7 @@ impl Supervisor {
     }
 
     /// Spawns the task of a tracked instance after a delay.
-    fn spawn_task(&mut self, key: InstanceKey, checkpoint: Checkpoint, wait: Duration) {
+    pub(super) fn spawn_task(&mut self, key: InstanceKey, checkpoint: Checkpoint, wait: Duration) {
         let (Some(tracked), Some(metadata)) = (self.instances.get(&key), checkpoint.metadata()) else {
             return;
         };
@@ -127,12 +128,18 @@ impl Supervisor {
             self.keys.insert(task.id(), key);
             return;
         }
-        let mut stream = self.stream(&key, metadata, &checkpoint);
+        let (mut stream, err) = match self.open_streams(&key, metadata, &checkpoint) {
+            Ok(streams) => streams,
+            Err(error) => return self.spawn_task_later(key, checkpoint, &error),
+        };
         stream.share_end(tracked.log_end.clone());
-        let work = match &tracked.instance {
-            _ if self.reads_files(&key) => self.file_follower(tracked, &key, stream, &checkpoint).run().boxed(),
-            None => end_stream(stream, shutdown.clone()).boxed(),
-            Some(instance) => {
+        let work = match (err, &tracked.instance) {
+            (Some(err), _) => {
+                let follower = self.file_follower(tracked, &key, (stream, err), &checkpoint);
+                follower.run().boxed()
+            }
+            (None, None) => end_stream(stream, shutdown.clone()).boxed(),
+            (None, Some(instance)) => {
                 if tracked.suspects_start {
                     stream.suspect_start();
                 }
@@ -186,8 +193,47 @@ impl Supervisor {
         self.keys.insert(task.id(), key);
     }
 
-    pub(super) fn stream(&self, key: &InstanceKey, metadata: StreamMetadata, checkpoint: &Checkpoint) -> Stream {
-        let outbox = Outbox::new(self.context.clone(), key.clone(), checkpoint.clone());
+    /// Tries again to spawn a task whose spool cannot be read now: without it, reading would begin at
+    /// the wrong line.
+    fn spawn_task_later(&mut self, key: InstanceKey, checkpoint: Checkpoint, error: &io::Error) {
+        let Some(tracked) = self.instances.get_mut(&key) else {
+            return;
+        };
+        let wait = tracked.backoff.next_delay();
+        tracing::error!(%error, pod_uid = key.pod_uid, container = key.container, "spool open failed, retrying");
+        spawn_in(&mut self.delayed, async move {
+            sleep(wait).await;
+            (key, checkpoint)
+        });
+    }
+
+    /// Opens the stream of an instance; if its files are read, also that of standard error.
+    ///
+    /// # Errors
+    /// A spool cannot be read now.
+    fn open_streams(
+        &self,
+        key: &InstanceKey,
+        metadata: StreamMetadata,
+        checkpoint: &Checkpoint,
+    ) -> io::Result<(Stream, Option<Stream>)> {
+        let spool = self.context.spool.stream_spool(key, checkpoint)?;
+        let err = if self.reads_files(key) {
+            Some(self.open_stderr(key, &metadata, checkpoint.doubtful)?)
+        } else {
+            None
+        };
+        Ok((self.stream(key, metadata, checkpoint, spool), err))
+    }
+
+    pub(super) fn stream(
+        &self,
+        key: &InstanceKey,
+        metadata: StreamMetadata,
+        checkpoint: &Checkpoint,
+        spool: StreamSpool,
+    ) -> Stream {
+        let outbox = Outbox::new(self.context.clone(), key.clone(), checkpoint.clone(), spool);
         Stream::new(key.clone(), metadata, checkpoint, outbox)
     }
 

@@ -139,10 +139,11 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
         let indexes = arrived.get(unit).map(Vec::as_slice).unwrap_or_default();
         let first_due = lines.times.partition_point(|at| *at <= log.since);
         let start = indexes.first().map_or(first_due, |first| first_due.min(*first));
+        let arrived_end = indexes.last().map(|last| last + 1);
         let end = if log.is_complete {
-            lines.times.len()
+            printed.collectable(lines).max(arrived_end.unwrap_or_default())
         } else {
-            indexes.last().map_or(start, |last| last + 1)
+            arrived_end.unwrap_or(start)
         };
         let lost = lines.times.partition_point(|at| *at < log.lost_until);
         let start = start.max(lost.min(end));

@@ -1,6 +1,6 @@
 //! What every container printed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use jiff::Timestamp;
 
@@ -53,7 +53,15 @@ pub struct UnitLines {
 pub struct Printed {
     units: BTreeMap<Unit, UnitLines>,
     by_text: BTreeMap<String, (Unit, usize)>,
+    /// When pods were deleted, by process.
+    deleted: BTreeMap<String, Duration>,
+    /// From the kill of a collector whose checkpoints were then damaged until it started again.
+    without_checkpoints: Vec<Range<Duration>>,
 }
+
+/// What a container printed this long before a kill may not be published, and its pod may be deleted
+/// this long before its last line is read.
+const IN_FLIGHT: Duration = Duration::from_secs(3);
 
 impl Printed {
     /// Adds a unit, or returns the one that exists.
@@ -73,6 +81,28 @@ impl Printed {
         lines.times.push(at);
         lines.stamps.push(stamp);
         self.by_text.insert(text, (unit.clone(), index));
+    }
+
+    /// Records that a pod is deleted.
+    pub fn delete_pod(&mut self, process: String, at: Duration) {
+        self.deleted.insert(process, at);
+    }
+
+    /// Records that a collector was killed and lost checkpoints.
+    pub fn lose_checkpoints(&mut self, killed: Duration, down: Duration) {
+        self.without_checkpoints
+            .push(killed.saturating_sub(IN_FLIGHT)..killed + down + IN_FLIGHT);
+    }
+
+    /// Returns how many lines of a unit a collector can read. Nothing names the last ones if neither a
+    /// checkpoint nor its pod is left.
+    pub fn collectable(&self, lines: &UnitLines) -> usize {
+        let deleted = self.deleted.get(&lines.process);
+        let mut absences = self.without_checkpoints.iter();
+        let absence = deleted.and_then(|deleted| absences.find(|absence| absence.contains(deleted)));
+        absence.map_or(lines.times.len(), |absence| {
+            lines.times.partition_point(|at| *at < absence.start)
+        })
     }
 
     /// Returns unit and index of a line.

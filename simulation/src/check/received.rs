@@ -11,7 +11,7 @@ use super::BusLimits;
 pub enum Received {
     /// A response begins, after the last cursor.
     Begin,
-    /// A cursor, behind everything that was received before it.
+    /// The client has a new cursor: the server knows that it has everything before.
     Cursor,
     /// A line.
     Line {
@@ -56,6 +56,10 @@ pub struct Notice {
     pub first: Option<u64>,
     /// The number of lines, if it is known.
     pub count: Option<u64>,
+    /// The earliest time of what is missing, if it is known.
+    pub from: Option<Timestamp>,
+    /// The latest time of what is missing, if it is known.
+    pub to: Option<Timestamp>,
     /// When it arrived.
     pub at: Duration,
 }

@@ -11,12 +11,18 @@ use std::{
     time::Duration,
 };
 
+use bus::{Epoch, StreamId};
+use jiff::{SignedDuration, Timestamp};
+
 use super::{
     Rule, Violation,
     printed::{Printed, Unit, UnitLines},
     received::{Fields, Notice, Received, TailLog},
     short_stream,
 };
+
+/// Time from the creation of a stream until its first notices are published.
+const START_PUBLISHED: SignedDuration = SignedDuration::from_secs(10);
 
 /// A delivered line of a unit.
 struct Delivered<'a> {
@@ -40,6 +46,8 @@ struct Place<'a> {
     missing: Range<usize>,
     before: Option<&'a Delivered<'a>>,
     after: Option<&'a Delivered<'a>>,
+    /// Lines of the unit may arrive in several streams.
+    may_repeat: bool,
 }
 
 impl fmt::Display for Place<'_> {
@@ -70,6 +78,8 @@ impl fmt::Display for Place<'_> {
 struct Declared {
     /// Lines of gaps whose size is known.
     known: u64,
+    /// Those of them that the bus did not deliver.
+    undelivered: u64,
     /// Gaps of unknown size.
     unknown: u64,
     /// Whether lines may be missing: nothing proves it.
@@ -96,6 +106,9 @@ pub fn check(printed: &Printed, log: &TailLog) -> Vec<Violation> {
         in_response: BTreeSet::new(),
         newest: BTreeMap::new(),
         newest_at_cursor: BTreeMap::new(),
+        after_cursor: BTreeSet::new(),
+        lost_later: BTreeSet::new(),
+        interrupted: Vec::new(),
         declared: BTreeMap::new(),
         undelivered: Vec::new(),
         undelivered_before: BTreeMap::new(),
@@ -124,6 +137,12 @@ struct Checker<'a> {
     newest: BTreeMap<&'a str, (u64, usize)>,
     /// The same at the last cursor.
     newest_at_cursor: BTreeMap<&'a str, (u64, usize)>,
+    /// What arrived since the last cursor: a server cannot know that the client has it.
+    after_cursor: BTreeSet<(&'a str, u64)>,
+    /// Of that, what a bus lost before a later response, which declares it.
+    lost_later: BTreeSet<(&'a str, u64)>,
+    /// The times in which a bus lost batches without knowing which.
+    interrupted: Vec<(Timestamp, Timestamp)>,
     /// Sequence numbers that a notice of their stream has declared so far.
     declared: BTreeMap<&'a str, Vec<Range<u64>>>,
     /// Those declared as undelivered since the last cursor that a new response may deliver: its
@@ -158,6 +177,7 @@ impl<'a> Checker<'a> {
                 Received::Cursor => {
                     self.newest_at_cursor.clone_from(&self.newest);
                     self.undelivered.clear();
+                    self.after_cursor.clear();
                 }
                 Received::Line {
                     stream,
@@ -215,8 +235,11 @@ impl<'a> Checker<'a> {
             self.fail(Rule::OtherApp, format!("{short} #{seq}: {text:?} is of another app"));
         }
         let is_in_response = !self.in_response.insert((stream, seq));
+        self.after_cursor.insert((stream, seq));
+        // A client drops what it has by stream and number.
+        let is_known = self.numbers.get(stream).and_then(|numbers| numbers.get(&seq)) == Some(&index);
         let was_declared = |declared: &Vec<Range<u64>>| declared.iter().any(|range| range.contains(&seq));
-        if late && !self.declared.get(stream).is_some_and(was_declared) {
+        if late && !is_known && !self.declared.get(stream).is_some_and(was_declared) {
             let detail = format!("{short} #{seq} is marked late, but no notice has declared it missing");
             return self.fail(Rule::WrongField, detail);
         }
@@ -232,7 +255,6 @@ impl<'a> Checker<'a> {
                 );
                 return self.fail(Rule::Repeat, detail);
             }
-            // A client drops what it has by stream and number.
             Some(known) if known == index => return,
             Some(known) => {
                 return self.fail(
@@ -263,7 +285,8 @@ impl<'a> Checker<'a> {
         }
         let lines = self.by_unit.entry(unit).or_default();
         if let Some(before) = lines.iter().find(|line| line.index == index) {
-            if self.may_repeat.contains(unit) {
+            let has_lost_start = |stream| has_lost_start(&self.interrupted, stream);
+            if self.may_repeat.contains(unit) || has_lost_start(stream) || has_lost_start(before.stream) {
                 return;
             }
             let detail = format!(
@@ -279,12 +302,22 @@ impl<'a> Checker<'a> {
     fn notice(&mut self, notice: &'a Notice) {
         let Some(stream) = &notice.stream else {
             self.has_failed_history |= matches!(notice.reason.as_str(), "history_failed" | "history_timeout");
+            if notice.reason == "interrupted" && self.log.bus.may_lose {
+                self.interrupted.extend(notice.from.zip(notice.to));
+            }
             return;
         };
         if let (Some(first), Some(count)) = (notice.first, notice.count) {
             self.declared.entry(stream).or_default().push(first..first + count);
-            if notice.reason == "undelivered" && (self.has_failed_history || self.log.bus.may_be_late) {
+            let is_undelivered = notice.reason == "undelivered";
+            if is_undelivered && (self.has_failed_history || self.log.bus.may_be_late) {
                 self.undelivered.push((stream.as_str(), first..first + count));
+            }
+            if is_undelivered && self.log.bus.may_lose {
+                let lines = (first..first + count).map(|seq| (stream.as_str(), seq));
+                let is_unknown =
+                    |line: &(&str, u64)| self.after_cursor.contains(line) && !self.in_response.contains(line);
+                self.lost_later.extend(lines.filter(is_unknown));
             }
         }
         let unit = self.printed.unit_of_stream(stream);
@@ -359,11 +392,16 @@ impl<'a> Checker<'a> {
         let notices = self.notices.remove(unit).unwrap_or_default();
         let first_due = lines.times.partition_point(|at| *at <= self.log.since);
         let start = delivered.first().map_or(first_due, |line| line.index.min(first_due));
+        let delivered_end = delivered.last().map(|line| line.index + 1);
         let end = if self.log.is_complete {
-            lines.times.len()
+            self.printed.collectable(lines).max(delivered_end.unwrap_or_default())
         } else {
-            delivered.last().map_or(start, |line| line.index + 1)
+            delivered_end.unwrap_or(start)
         };
+        let may_repeat = self.may_repeat.contains(unit)
+            || delivered
+                .iter()
+                .any(|line| has_lost_start(&self.interrupted, line.stream));
         let places = self.assign(&delivered, &notices);
         for place in 0..=delivered.len() {
             let from = if place == 0 {
@@ -384,6 +422,7 @@ impl<'a> Checker<'a> {
                     missing: from..to.max(from),
                     before: place.checked_sub(1).and_then(|before| delivered.get(before)),
                     after: delivered.get(place),
+                    may_repeat,
                 };
                 self.check_place(&place_of, missing, declared);
             }
@@ -408,8 +447,11 @@ impl<'a> Checker<'a> {
                 let next = delivered.iter().position(|line| of_stream(line) && line.seq >= seq);
                 next.unwrap_or_else(|| {
                     let last = delivered.iter().rposition(of_stream);
+                    // A reader waits for what precedes a gap if it knows nothing else of the stream; what
+                    // follows in a newer stream can arrive meanwhile.
+                    let later = || delivered.iter().position(|line| is_older(stream, line.stream));
                     let arrived = || before.map(|index| delivered.partition_point(|line| line.index <= index));
-                    last.map(|last| last + 1).or_else(arrived).unwrap_or(0)
+                    last.map(|last| last + 1).or_else(later).or_else(arrived).unwrap_or(0)
                 })
             };
             match notice.count {
@@ -424,7 +466,8 @@ impl<'a> Checker<'a> {
                 }
                 Some(count) => {
                     let is_delivered = |seq: u64| numbers.is_some_and(|numbers| numbers.contains_key(&seq));
-                    let is_false = |seq: u64| is_delivered(seq) && !self.late.contains(&(stream.as_str(), seq));
+                    let is_excused = |line: &(&str, u64)| self.late.contains(line) || self.lost_later.contains(line);
+                    let is_false = |seq: u64| is_delivered(seq) && !is_excused(&(stream.as_str(), seq));
                     let found = (first..first + count).filter(|seq| is_false(*seq)).count();
                     if found > 0 {
                         false_gaps.push(format!(
@@ -437,6 +480,7 @@ impl<'a> Checker<'a> {
                     for seq in (first..first + count).filter(|seq| !is_delivered(*seq)) {
                         let declared = places.entry(place_of(seq)).or_default();
                         declared.known += 1;
+                        declared.undelivered += u64::from(notice.reason == "undelivered");
                         declared.add(notice);
                     }
                 }
@@ -465,7 +509,16 @@ impl<'a> Checker<'a> {
         let at = declared.at.unwrap_or_default().as_secs_f64();
         let notice = format!("notice ({reasons}) at {at:.3} s");
         let known = declared.known;
-        if declared.unknown == 0 && known != missing && (missing < known || !declared.is_suspected) {
+        // Lines that a damaged bus lost in one stream may have arrived in another.
+        let is_repeated = place.may_repeat && self.log.bus.may_lose;
+        let least = known - if is_repeated { declared.undelivered } else { 0 };
+        if (least..known).contains(&missing) {
+            return;
+        }
+        if declared.unknown == 0 && missing > known && self.log.bus.may_lose && self.has_notice_of_tail() {
+            // Of a stream that is lost as a whole, only the bus says that lines are missing.
+            self.unexplained += missing - known;
+        } else if declared.unknown == 0 && known != missing && (missing < known || !declared.is_suspected) {
             let rule = if missing == 0 { Rule::FalseGap } else { Rule::WrongCount };
             self.fail(
                 rule,
@@ -500,6 +553,29 @@ impl<'a> Checker<'a> {
             Received::Begin | Received::Cursor | Received::Line { .. } => false,
         })
     }
+}
+
+/// Returns whether the notices at the start of a stream may be among what a bus lost in these times:
+/// they are published soon after the stream is created.
+fn has_lost_start(interrupted: &[(Timestamp, Timestamp)], stream: &str) -> bool {
+    let Some(epoch) = epoch(stream) else { return false };
+    let created = Timestamp::from_millisecond(i64::try_from(epoch.millis).unwrap_or(i64::MAX));
+    let is_within = |created: Timestamp| {
+        let mut interrupted = interrupted.iter();
+        interrupted.any(|(from, to)| created <= *to && created + START_PUBLISHED >= *from)
+    };
+    created.is_ok_and(is_within)
+}
+
+/// Returns whether a stream of a unit is older than another one.
+fn is_older(stream: &str, other: &str) -> bool {
+    epoch(stream)
+        .zip(epoch(other))
+        .is_some_and(|(epoch, other)| epoch < other)
+}
+
+fn epoch(stream: &str) -> Option<Epoch> {
+    stream.parse::<StreamId>().ok().map(|id| id.epoch())
 }
 
 /// Returns whether a notice without a stream is about missing lines of this tail.

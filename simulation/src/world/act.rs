@@ -41,7 +41,13 @@ impl World {
             Fault::Kill { target, how, down } => self.services.kill(target, how, down, None),
             Fault::Damage { file, damage, down } => {
                 let seed = self.plan.seed ^ trace::elapsed().as_millis() as u64;
-                let tamper: Tamper = Box::new(move |host| tamper(host, file, damage, seed));
+                let printed = Arc::clone(&self.printed);
+                let tamper: Tamper = Box::new(move |host| {
+                    let is_damaged = tamper(host, file, damage, seed);
+                    if is_damaged && file == StateFile::Checkpoints {
+                        printed.lock().lose_checkpoints(trace::elapsed(), down);
+                    }
+                });
                 self.services.kill(Target::Collector, Kill::Now, down, Some(tamper));
             }
             Fault::NodeClock { millis } => self.hosts.node.clock.step(millis),
@@ -135,8 +141,8 @@ impl World {
     }
 }
 
-/// Damages one file of a kind, chosen by the seed.
-fn tamper(host: &Host, kind: StateFile, damage: Damage, seed: u64) {
+/// Damages one file of a kind, chosen by the seed. Returns whether there is one.
+fn tamper(host: &Host, kind: StateFile, damage: Damage, seed: u64) -> bool {
     let mut random = StdRng::seed_from_u64(seed);
     let is_of_kind = |path: &str| match kind {
         StateFile::Checkpoints => path.contains("/checkpoints/checkpoints"),
@@ -150,7 +156,8 @@ fn tamper(host: &Host, kind: StateFile, damage: Damage, seed: u64) {
         .filter(|(path, len)| *len > 0 && is_of_kind(&path.to_string_lossy()))
         .collect();
     if files.is_empty() {
-        return trace::world(format!("nothing is damaged: there is no such file ({kind})"));
+        trace::world(format!("nothing is damaged: there is no such file ({kind})"));
+        return false;
     }
     let (path, len) = files[random.random_range(0..files.len())];
     let at = usize::try_from(random.random_range(0..*len)).unwrap_or(0);
@@ -167,4 +174,5 @@ fn tamper(host: &Host, kind: StateFile, damage: Damage, seed: u64) {
     if damage == Damage::Remove {
         host.disk.remove(path);
     }
+    true
 }

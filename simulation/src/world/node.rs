@@ -224,6 +224,7 @@ impl Node {
             if let Err(error) = deleted.and(created) {
                 trace::world(format!("pod {old} is not replaced: {error}"));
             }
+            container.printed.lock().delete_pod(old, trace::elapsed());
             *container.pod.lock() = new;
         });
     }

@@ -36,6 +36,13 @@ impl World {
                 }
             } else if violations.is_empty() && histories.iter().all(|history| history.is_complete()) {
                 violations.extend(self.check_histories(&histories));
+                let is_over = trace::elapsed() > since + QUIET_TIMEOUT;
+                if !violations.is_empty() && !violations.iter().any(is_final) && !is_over {
+                    // Nothing else shows whether an app without a tail is quiet.
+                    histories.clear();
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
                 if violations.is_empty() {
                     violations.extend(self.check_rest(&histories, &counted).await);
                 }

@@ -89,6 +89,8 @@ struct JsonNotice {
     stream: Option<String>,
     first: Option<u64>,
     count: Option<u64>,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
 }
 
 impl Tail {
@@ -322,10 +324,10 @@ impl Parser {
         if let Some(id) = line.strip_prefix("id: ") {
             self.next_id = Some(id.to_owned());
         } else if line.is_empty() {
-            let id = self.next_id.take();
-            let received = id.is_some().then_some(Received::Cursor);
-            self.cursor = id.or_else(|| self.cursor.take());
-            return Ok(received);
+            if let Some(id) = self.next_id.take() {
+                self.cursor = Some(id);
+                return Ok(Some(Received::Cursor));
+            }
         } else if line == "event: closing" {
             self.has_closing_event = true;
         } else if let Some(data) = line.strip_prefix("data: ") {
@@ -342,9 +344,9 @@ impl Parser {
         let object: JsonLine = serde_json::from_str(line).with_context(|| format!("not an object: {line:?}"))?;
         if object.closing {
             self.is_closing = true;
-            let received = object.cursor.is_some().then_some(Received::Cursor);
+            let has_cursor = object.cursor.is_some();
             self.cursor = object.cursor.or_else(|| self.cursor.take());
-            return Ok(received);
+            return Ok(has_cursor.then_some(Received::Cursor));
         }
         if let Some(notice) = object.notice {
             return Ok(Some(Received::Notice(Notice {
@@ -353,6 +355,8 @@ impl Parser {
                 stream: notice.stream,
                 first: notice.first,
                 count: notice.count,
+                from: notice.from,
+                to: notice.to,
                 at: trace::elapsed(),
             })));
         }

@@ -123,6 +123,22 @@ impl Frame {
         })
     }
 
+    /// Iterates over the streams of its batches; one can occur several times.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = StreamKey> + '_ {
+        self.chunks.iter().filter_map(|chunk| match chunk {
+            Chunk::Lines { key, .. } => Some(*key),
+            Chunk::Notice(_) => None,
+        })
+    }
+
+    /// Iterates over the notices that lines of a stream may be repeated.
+    pub(crate) fn repeat_notices(&self) -> impl Iterator<Item = &NoticeLine> {
+        self.chunks.iter().filter_map(|chunk| match chunk {
+            Chunk::Notice(notice) if notice.announces_repeats() => Some(&**notice),
+            Chunk::Notice(_) | Chunk::Lines { .. } => None,
+        })
+    }
+
     /// Returns the whole frame rendered in a format.
     pub(crate) fn rendered(&self, format: Format) -> &Rendered {
         self.rendered[format as usize].get_or_init(|| {

@@ -3,8 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{AppName, BusError, PublishTime, notice};
-use system::{clock, task};
+use bus::{AppName, BusError, PublishTime, cursor::StreamKey, notice};
+use system::{clock, collections::HashSet, task};
 
 use crate::{
     frame::Frame,
@@ -20,7 +20,7 @@ use crate::{
         ring::{Contents, RingPosition},
     },
     line::NoticeLine,
-    query::LogsQuery,
+    query::{LogsQuery, filter::Filter},
 };
 
 /// How long after a history read the ring can still repeat its lines; far above any delay of the
@@ -275,8 +275,28 @@ impl History {
                 tokio::task::yield_now().await;
             }
         }
-        self.frames.drain(..first);
+        self.keep_repeat_notices(first, query.filter.as_deref());
+        let dropped = self.frames.drain(..first);
+        for frame in dropped.skip(self.read_frames) {
+            self.selector.pass_over(&frame);
+        }
         self.read_frames = self.read_frames.saturating_sub(first);
         missing == 0
+    }
+
+    /// Keeps, of the first frames, the notices that lines of a stream may be repeated, if lines of the
+    /// stream follow: history is sorted by time, so that those that are repeated can follow as well.
+    fn keep_repeat_notices(&mut self, frames: usize, filter: Option<&Filter>) {
+        let (dropped, kept) = self.frames.split_at(frames);
+        let mut notices: Vec<&NoticeLine> = dropped.iter().flat_map(|frame| frame.repeat_notices()).collect();
+        if notices.is_empty() {
+            return;
+        }
+        let streams: HashSet<StreamKey> = kept.iter().flat_map(|frame| frame.streams()).collect();
+        notices.retain(|notice| {
+            let is_followed = notice.gap.as_ref().is_some_and(|gap| streams.contains(&gap.key));
+            is_followed && filter.is_none_or(|filter| filter.matches_notice(notice))
+        });
+        self.notices.extend(notices.into_iter().cloned());
     }
 }

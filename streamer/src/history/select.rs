@@ -85,6 +85,13 @@ impl Selector {
         self.skip += lines;
     }
 
+    /// Records that a live frame is not rendered: its lines are not missing in front of the next ones.
+    pub(crate) fn pass_over(&mut self, frame: &Frame) {
+        if self.history.is_some() {
+            self.joined.extend(frame.streams());
+        }
+    }
+
     /// Returns whether single lines are filtered, which takes time.
     pub(crate) fn is_filtered(&self) -> bool {
         self.filter.is_some()
@@ -200,24 +207,36 @@ impl Selector {
     }
 
     fn render_notice(&mut self, out: &mut BytesMut, frame: &Frame, notice: &NoticeLine, live: bool, format: Format) {
-        let wanted = self.skip == 0 && self.filter.as_ref().is_none_or(|filter| filter.matches_notice(notice));
-        let is_new = match (&mut self.resumed, &notice.gap) {
-            (Some(resumed), Some(gap)) => resumed.resume_with_gap(gap),
+        // Repeats can follow among the lines that are not skipped.
+        let is_due = self.skip == 0 || notice.announces_repeats();
+        let wanted = is_due && self.filter.as_ref().is_none_or(|filter| filter.matches_notice(notice));
+        let unreported = match (&mut self.resumed, &notice.gap) {
+            (Some(resumed), Some(gap)) => Some(resumed.resume_with_gap(gap)),
             (None, Some(gap)) => {
                 self.joined.insert(gap.key);
                 self.repeated_history(frame, live)
-                    .is_none_or(|delivered| !delivered.is_gap_reported(gap))
+                    .map(|delivered| delivered.unreported_of(gap))
             }
-            (_, None) => true,
+            (_, None) => None,
         };
         if let Some(gap) = &notice.gap
-            && is_new
             && self.skip == 0
         {
-            self.record_gap(gap.key, &gap.seqs);
+            let parts = unreported.clone().unwrap_or_else(|| vec![gap.seqs.clone()]);
+            parts.iter().for_each(|seqs| self.record_gap(gap.key, seqs));
         }
-        if wanted && is_new {
-            format.write_notice(out, frame.app(), notice);
+        if !wanted {
+            return;
+        }
+        let Some((unreported, gap)) = unreported.zip(notice.gap.as_ref()) else {
+            return format.write_notice(out, frame.app(), notice);
+        };
+        for seqs in unreported {
+            if seqs == gap.seqs {
+                format.write_notice(out, frame.app(), notice);
+            } else {
+                format.write_notice(out, frame.app(), &notice.for_part(gap, seqs));
+            }
         }
     }
 

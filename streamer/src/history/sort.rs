@@ -8,7 +8,7 @@ use bus::{
     reassembly::{Event, EventKind},
 };
 use bytes::Bytes;
-use system::collections::HashMap;
+use system::collections::{HashMap, HashSet};
 
 use crate::{
     frame::{Builder, Chunk, Entry, Frame, to_u32},
@@ -30,13 +30,24 @@ pub(crate) struct Sorter {
     filter: Option<Arc<Filter>>,
     chunks: Vec<Chunk>,
     entries: Vec<Entry>,
-    /// Last key of each stream.
-    keys: HashMap<StreamKey, Timestamp>,
+    /// The last line of each stream.
+    ends: HashMap<StreamKey, StreamEnd>,
     /// Gaps that wait for the next line of their stream, each with its key: gaps before the first
     /// line have none until that line arrives, and the end of others decides whether they match.
     waiting_gaps: HashMap<StreamKey, Vec<(Event, Option<Timestamp>)>>,
+    /// Gaps of unknown size that the lines after them have overtaken on the bus.
+    overtaken_gaps: Vec<(StreamKey, Event)>,
     lines: u64,
     bytes: usize,
+}
+
+/// The last line of a stream.
+#[derive(Clone, Copy)]
+struct StreamEnd {
+    /// Its key.
+    at: Timestamp,
+    /// The sequence number after it.
+    next_seq: u64,
 }
 
 impl Sorter {
@@ -57,9 +68,13 @@ impl Sorter {
         {
             return;
         }
-        let last = self.keys.get(&key).copied();
+        let end = self.ends.get(&key).copied();
+        let last = end.map(|end| end.at);
         match (&event.kind, last) {
-            (EventKind::Lines { .. }, _) => self.push_lines(key, event, last),
+            (EventKind::Lines { .. }, _) => self.push_lines(key, event, end),
+            (EventKind::Gap { lines: 0, .. }, _) if end.is_some_and(|end| event.seq < end.next_seq) => {
+                self.overtaken_gaps.push((key, event));
+            }
             (EventKind::Gap { gap, .. }, Some(at))
                 if gap.as_ref().is_some_and(|gap| gap.to.is_some()) || !self.is_before_since(at) =>
             {
@@ -70,8 +85,9 @@ impl Sorter {
         }
     }
 
-    fn push_lines(&mut self, key: StreamKey, event: Event, last: Option<Timestamp>) {
-        let late = matches!(event.kind, EventKind::Lines { late: true, .. });
+    fn push_lines(&mut self, key: StreamKey, event: Event, before: Option<StreamEnd>) {
+        let late = is_late(&event);
+        let last = before.map(|before| before.at);
         let (data, published) = (event_data(&event), Timestamp::from(event.published));
         let time = |line: &[u8]| Timestamp::split_line(line).map_or(published, |(time, _)| time);
         let mut at = last.unwrap_or(Timestamp(i64::MIN));
@@ -99,7 +115,12 @@ impl Sorter {
             start = end;
         }
         if at > Timestamp(i64::MIN) {
-            self.keys.insert(key, at);
+            let next_seq = if late {
+                before.map_or(0, |before| before.next_seq)
+            } else {
+                event.seq + line_count(&event)
+            };
+            self.ends.insert(key, StreamEnd { at, next_seq });
         }
         self.store(key, event, first_entry, wanted);
     }
@@ -159,15 +180,22 @@ impl Sorter {
 
     /// Adds a gap. `next`: the time of the next line of its stream.
     fn push_gap(&mut self, key: StreamKey, event: &Event, at: Timestamp, next: Option<Timestamp>) {
+        let entry = self.notice_entry(key, event, at, next);
+        self.entries.extend(entry);
+    }
+
+    /// Stores the notice of a gap and returns its entry. `None` if it does not match the filter.
+    fn notice_entry(&mut self, key: StreamKey, event: &Event, at: Timestamp, next: Option<Timestamp>) -> Option<Entry> {
         let mut notice = NoticeLine::gap(key, event, at);
         let is_end_recorded = matches!(&event.kind, EventKind::Gap { gap: Some(gap), .. } if gap.to.is_some());
         if let (Some(gap), Some(next), false) = (&mut notice.gap, next, is_end_recorded) {
             gap.to = next.max(gap.from);
         }
-        if self.filter.as_ref().is_none_or(|filter| filter.matches_notice(&notice)) {
-            self.entries.push(Entry::notice(at, to_u32(self.chunks.len())));
+        let is_wanted = self.filter.as_ref().is_none_or(|filter| filter.matches_notice(&notice));
+        is_wanted.then(|| {
             self.chunks.push(Chunk::Notice(Box::new(notice)));
-        }
+            Entry::notice(at, to_u32(self.chunks.len() - 1))
+        })
     }
 
     /// Places the gaps before a line with this time.
@@ -177,13 +205,67 @@ impl Sorter {
         }
     }
 
-    /// Places the gaps that no line follows; those of streams without lines at their publish time.
+    /// Places the gaps that no line follows. Those of streams without lines are placed at the time of a
+    /// line next to one of them, if it was recorded: lines that are read long after they were printed
+    /// follow the gap, but are older than its publish time.
     fn place_remaining_gaps(&mut self) {
         for (key, gaps) in std::mem::take(&mut self.waiting_gaps) {
+            let recorded = gaps.iter().filter_map(|(gap, _)| recorded_time(gap)).min();
             for (gap, at) in gaps {
-                self.push_gap(key, &gap, at.unwrap_or(Timestamp::from(gap.published)), None);
+                let at = at.or(recorded).unwrap_or(Timestamp::from(gap.published));
+                self.push_gap(key, &gap, at, None);
             }
         }
+    }
+
+    /// Places the gaps that lines have overtaken in front of the first of these lines.
+    fn place_overtaken_gaps(&mut self) {
+        let gaps = std::mem::take(&mut self.overtaken_gaps);
+        if gaps.is_empty() {
+            return;
+        }
+        let mut placed: Vec<(usize, Entry)> = Vec::new();
+        for ((key, gap), place) in gaps.iter().zip(self.places_of(&gaps)) {
+            let Some(place) = place else {
+                // The filter has dropped the lines.
+                let at = self.ends.get(key).map(|end| end.at);
+                self.push_gap(*key, gap, at.unwrap_or(Timestamp::from(gap.published)), None);
+                continue;
+            };
+            let at = self.entries[place].key;
+            placed.extend(self.notice_entry(*key, gap, at, Some(at)).map(|entry| (place, entry)));
+        }
+        placed.sort_by_key(|(place, _)| *place);
+        let mut placed = placed.into_iter().peekable();
+        for (index, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
+            while let Some((_, notice)) = placed.next_if(|(place, _)| *place == index) {
+                self.entries.push(notice);
+            }
+            self.entries.push(entry);
+        }
+    }
+
+    /// Returns the index of the entry in front of which each gap belongs: that of the line with the
+    /// lowest sequence number from the gap's on.
+    fn places_of(&self, gaps: &[(StreamKey, Event)]) -> Vec<Option<usize>> {
+        let mut by_stream: HashMap<StreamKey, Vec<usize>> = HashMap::default();
+        for (number, (key, _)) in gaps.iter().enumerate() {
+            by_stream.entry(*key).or_default().push(number);
+        }
+        let mut places: Vec<Option<(u64, usize)>> = vec![None; gaps.len()];
+        for (index, entry) in self.entries.iter().enumerate() {
+            let Chunk::Lines { key, event } = &self.chunks[entry.chunk as usize] else {
+                continue;
+            };
+            let seq = event.seq + u64::from(entry.line);
+            for number in by_stream.get(key).into_iter().flatten().filter(|_| !is_late(event)) {
+                let is_first = places[*number].is_none_or(|(first, _)| seq < first);
+                if seq >= gaps[*number].1.seq && is_first {
+                    places[*number] = Some((seq, index));
+                }
+            }
+        }
+        places.into_iter().map(|place| place.map(|(_, index)| index)).collect()
     }
 
     /// Returns the number of the app's lines that are held.
@@ -196,11 +278,13 @@ impl Sorter {
         self.bytes + self.entries.len() * size_of::<Entry>()
     }
 
-    /// Drops everything before the newest `lines` lines. Returns whether anything was dropped.
+    /// Drops everything before the newest `lines` lines, but the notices that lines of a stream may be
+    /// repeated if lines of it are kept. Returns whether anything was dropped.
     pub(crate) fn keep_last(&mut self, lines: u64) -> bool {
         if self.lines <= lines {
             return false;
         }
+        self.place_overtaken_gaps();
         self.sort();
         let mut surplus = self.lines - lines;
         let chunks = &self.chunks;
@@ -210,10 +294,36 @@ impl Sorter {
             surplus -= u64::from(!kept && is_line(entry));
             kept
         });
-        self.entries.drain(..first.unwrap_or(self.entries.len()));
+        let first = first.unwrap_or(self.entries.len());
+        let repeats = self.repeat_notices_before(first);
+        drop(self.entries.splice(..first, repeats));
         self.lines = lines;
         self.drop_unused_chunks();
         true
+    }
+
+    /// Returns the notices before this entry that lines of a stream may be repeated, if lines of the
+    /// stream follow: sorted by time, they can be older than the lines that are repeated.
+    fn repeat_notices_before(&self, first: usize) -> Vec<Entry> {
+        let (dropped, kept) = self.entries.split_at(first);
+        let chunk = |entry: &Entry| &self.chunks[entry.chunk as usize];
+        let is_repeat = |entry: &Entry| matches!(chunk(entry), Chunk::Notice(notice) if notice.announces_repeats());
+        let mut repeats: Vec<Entry> = dropped.iter().copied().filter(is_repeat).collect();
+        if repeats.is_empty() {
+            return repeats;
+        }
+        let streams = kept.iter().filter_map(|entry| match chunk(entry) {
+            Chunk::Lines { key, .. } => Some(*key),
+            Chunk::Notice(_) => None,
+        });
+        let streams: HashSet<StreamKey> = streams.collect();
+        repeats.retain(|entry| {
+            let Chunk::Notice(notice) = chunk(entry) else {
+                return false;
+            };
+            notice.gap.as_ref().is_some_and(|gap| streams.contains(&gap.key))
+        });
+        repeats
     }
 
     fn drop_unused_chunks(&mut self) {
@@ -245,6 +355,7 @@ impl Sorter {
 
     /// Returns all lines, oldest first.
     pub(crate) fn into_frames(mut self, app: &AppName) -> Vec<Arc<Frame>> {
+        self.place_overtaken_gaps();
         self.place_remaining_gaps();
         self.sort();
         let (mut frames, mut builder) = (Vec::new(), Builder::new(app.clone()));
@@ -260,5 +371,119 @@ impl Sorter {
             frames.push(Arc::new(builder.finish()));
         }
         frames
+    }
+}
+
+/// Returns whether lines arrived after their gap was reported.
+fn is_late(event: &Event) -> bool {
+    matches!(event.kind, EventKind::Lines { late: true, .. })
+}
+
+/// Returns the number of lines of an event.
+fn line_count(event: &Event) -> u64 {
+    match event.kind {
+        EventKind::Lines { lines, .. } => lines,
+        EventKind::Gap { .. } | EventKind::End => 0,
+    }
+}
+
+/// Returns the time of a line next to a gap, if its publisher has recorded one.
+fn recorded_time(event: &Event) -> Option<Timestamp> {
+    match &event.kind {
+        EventKind::Gap { gap, .. } => gap.as_ref().and_then(|gap| gap.from.or(gap.to)),
+        EventKind::Lines { .. } | EventKind::End => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bus::{Gap, GapReason, StreamMetadata};
+
+    use super::*;
+    use crate::{
+        line::Run,
+        testing::{at, event, metadata},
+    };
+
+    /// Returns a gap of unknown size after a line with the time `from`.
+    fn gap(metadata: &Arc<StreamMetadata>, seq: u64, reason: GapReason, from: Option<i64>) -> Event {
+        let gap = Gap {
+            lines: 0,
+            reason,
+            from: from.map(|millis| Timestamp::from(at(millis))),
+            to: None,
+        };
+        gap_event(metadata, seq, 0, Some(gap))
+    }
+
+    fn gap_event(metadata: &Arc<StreamMetadata>, seq: u64, lines: u64, gap: Option<Gap>) -> Event {
+        Event {
+            metadata: Arc::clone(metadata),
+            seq,
+            published: at(100),
+            kind: EventKind::Gap { lines, gap },
+        }
+    }
+
+    fn sorter(events: Vec<Event>) -> Sorter {
+        let mut sorter = Sorter::new(None);
+        for event in events {
+            sorter.push(StreamKey::of(&event.metadata.stream), event);
+        }
+        sorter
+    }
+
+    /// Returns processes and sequence numbers of lines, and the reasons of notices.
+    fn output(sorter: Sorter) -> Vec<String> {
+        let frames = sorter.into_frames(&"shop".parse().unwrap());
+        let mut output = Vec::new();
+        for run in frames.iter().flat_map(|frame| frame.runs()) {
+            match run {
+                Run::Lines(lines) => {
+                    output.extend(lines.seqs().map(|seq| format!("{} {seq}", lines.metadata.process)));
+                }
+                Run::Notice(notice) => output.push(notice.notice.reason.to_string()),
+            }
+        }
+        output
+    }
+
+    #[test]
+    fn a_gap_that_its_lines_have_overtaken_is_placed_in_front_of_them() {
+        let (old, new) = (metadata("old"), metadata("new"));
+        let sorter = sorter(vec![
+            event(&old, 0, &[10, 20], 30),
+            event(&new, 0, &[10, 20], 90),
+            gap(&new, 1, GapReason::Suspected, None),
+            gap(&new, 0, GapReason::MayRepeat, None),
+        ]);
+        let expected = ["old 0", "may_repeat", "new 0", "old 1", "suspected", "new 1"];
+        assert_eq!(output(sorter), expected);
+    }
+
+    #[test]
+    fn the_newest_lines_keep_the_notices_that_they_may_be_repeated() {
+        let (gone, old, new) = (metadata("gone"), metadata("old"), metadata("new"));
+        let mut sorter = sorter(vec![
+            gap(&gone, 0, GapReason::MayRepeat, None),
+            event(&gone, 0, &[5], 30),
+            gap(&new, 0, GapReason::Suspected, None),
+            event(&old, 0, &[10, 20], 30),
+            event(&new, 0, &[10, 20], 90),
+            gap(&new, 0, GapReason::MayRepeat, None),
+        ]);
+        assert!(sorter.keep_last(2));
+        assert_eq!(output(sorter), ["may_repeat", "old 1", "new 1"]);
+    }
+
+    #[test]
+    fn gaps_of_a_stream_without_lines_are_placed_next_to_the_line_that_was_recorded() {
+        let (lost, new) = (metadata("lost"), metadata("new"));
+        let sorter = sorter(vec![
+            gap_event(&lost, 0, 3, None),
+            gap(&lost, 3, GapReason::Suspected, Some(5)),
+            event(&new, 0, &[10, 20], 120),
+        ]);
+        assert_eq!(output(sorter), ["undelivered", "suspected", "new 0", "new 1"]);
     }
 }

@@ -38,11 +38,11 @@ fn report(progress: &mut StreamProgress, gap: Range<u64>, record: Option<&Gap>) 
     }
 }
 
-fn is_reported(progress: &StreamProgress, gap: &Range<u64>, record: Option<&Gap>) -> bool {
-    match record {
-        Some(record) if gap.is_empty() => progress.has_reported(gap.start, record),
-        None if gap.is_empty() => progress.has_unknown_gap(gap.start),
-        _ => progress.is_processed(gap),
+/// Returns whether a gap of unknown size was reported.
+fn is_reported(progress: &StreamProgress, gap: &GapRange) -> bool {
+    match gap.record.as_deref() {
+        Some(record) => progress.has_reported(gap.seqs.start, record),
+        None => progress.has_unknown_gap(gap.seqs.start),
     }
 }
 
@@ -68,16 +68,17 @@ impl Delivered {
         }
     }
 
-    /// Returns whether a gap was reported.
-    pub(crate) fn is_gap_reported(&self, gap: &GapRange) -> bool {
-        match self.streams.get(&gap.key) {
+    /// Returns the parts of a gap that are still to be reported: those that were neither delivered nor
+    /// reported. A gap of unknown size has one part.
+    pub(crate) fn unreported_of(&self, gap: &GapRange) -> Vec<Range<u64>> {
+        let is_reported = match self.streams.get(&gap.key) {
             // A gap of unknown size from before the cursor was reported there.
-            Some(progress) => {
-                is_reported(progress, &gap.seqs, gap.record.as_deref())
-                    || (gap.seqs.is_empty() && gap.published < self.before)
-            }
+            Some(progress) if gap.seqs.is_empty() => is_reported(progress, gap) || gap.published < self.before,
+            Some(progress) => return progress.unprocessed_of(gap.seqs.clone()),
             None => gap.published < self.before,
-        }
+        };
+        let is_new = !is_reported;
+        is_new.then(|| gap.seqs.clone()).into_iter().collect()
     }
 
     /// Returns the streams with batches published since then, and their next sequence numbers.
@@ -133,17 +134,15 @@ impl Delivered {
         (gap, rest)
     }
 
-    /// Records a gap for a reader that continues from here. Returns whether it is to be reported.
-    pub(crate) fn resume_with_gap(&mut self, gap: &GapRange) -> bool {
-        let is_new = !self.is_gap_reported(gap);
-        if is_new {
+    /// Records a gap for a reader that continues from here. Returns the parts that are to be reported.
+    pub(crate) fn resume_with_gap(&mut self, gap: &GapRange) -> Vec<Range<u64>> {
+        let unreported = self.unreported_of(gap);
+        if !unreported.is_empty() {
             system::probe!("resume: a gap that the client does not know");
-        }
-        if is_new {
             let progress = self.streams.entry(gap.key).or_default();
             report(progress, gap.seqs.clone(), gap.record.as_deref());
         }
-        is_new
+        unreported
     }
 }
 
@@ -163,5 +162,38 @@ pub(crate) fn undelivered_before(lines: &Lines, seqs: Range<u64>) -> NoticeLine 
             from: time,
             to: time,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bus::Timestamp;
+
+    use super::*;
+    use crate::testing::{at, metadata};
+
+    #[test]
+    fn a_client_that_resumes_gets_the_part_of_a_gap_that_it_does_not_have() {
+        let metadata = metadata("web");
+        let key = StreamKey::of(&metadata.stream);
+        let cursor = Cursor {
+            before: at(0),
+            streams: vec![(key, StreamProgress::new(5, []))],
+            coarse: false,
+        };
+        let mut delivered = Delivered::from(&cursor);
+        let gap = Event {
+            metadata,
+            seq: 2,
+            published: at(1),
+            kind: EventKind::Gap { lines: 7, gap: None },
+        };
+        let notice = NoticeLine::gap(key, &gap, Timestamp(0));
+        let gap = notice.gap.clone().unwrap();
+        let parts = delivered.resume_with_gap(&gap);
+        assert_eq!(parts, std::slice::from_ref(&(5..9)));
+        let part = notice.for_part(&gap, parts[0].clone());
+        assert_eq!((part.notice.first, part.notice.count), (Some(5), Some(4)));
+        assert!(delivered.resume_with_gap(&gap).is_empty());
     }
 }

@@ -96,11 +96,13 @@ impl Filter {
     }
 
     /// Returns whether a notice matches. A gap notice matches if its stream does and the time of the
-    /// lost lines overlaps the filter's, because the lost lines might have matched.
+    /// lost lines overlaps the filter's, because the lost lines might have matched. Repeated lines can
+    /// have any time after the notice.
     pub(crate) fn matches_notice(&self, notice: &NoticeLine) -> bool {
+        let since = self.since.filter(|_| !notice.announces_repeats());
         notice.gap.as_ref().is_none_or(|gap| {
             self.matches_stream(&gap.metadata)
-                && self.since.is_none_or(|since| gap.to >= since)
+                && since.is_none_or(|since| gap.to >= since)
                 && self.until.is_none_or(|until| gap.from <= until)
         })
     }

@@ -1,11 +1,11 @@
-//! What a full disk and a lost checkpoint do to the spool.
+//! What a failing disk and a lost checkpoint do to the spool.
 
 use std::{fs, sync::Arc};
 
 use bus::{Batch, Content, StreamMetadata};
 
 use super::{
-    Spool,
+    ReadError, Spool,
     segments::Segments,
     tests::{batch, metadata},
 };
@@ -136,7 +136,7 @@ impl Node {
         };
         let checkpoint = Checkpoint::new(metadata);
         let (spool, _) = node.open(&checkpoint);
-        let spooled = spool.stream_spool(&key(), &checkpoint);
+        let spooled = spool.stream_spool(&key(), &checkpoint).unwrap();
         for seq in seqs {
             assert!(spooled.append(&batch(metadata, seq, 2)));
         }
@@ -183,7 +183,7 @@ fn spooled_lines_without_a_checkpoint_get_one_and_are_published() {
         // Numbers below 500 were used for lines that the log may no longer contain.
         let sent = checkpoint.sent.unwrap();
         assert_eq!((checkpoint.accepted, sent.seq_end, sent.anchor.ordinal), (None, 500, 0));
-        let spooled = spool.stream_spool(&key(), &checkpoint);
+        let spooled = spool.stream_spool(&key(), &checkpoint).unwrap();
         assert_eq!(read_all(&mut spooled.segments.lock()), [(500, 2), (502, 2)], "{owner}");
     }
 }
@@ -241,7 +241,7 @@ fn an_unreadable_segment_before_spooled_lines_without_a_checkpoint_costs_only_it
     fs::write(&segment, "damaged").unwrap();
     let checkpoints = node.checkpoints();
     let spool = node.spool(&checkpoints);
-    let spooled = spool.stream_spool(&key(), &checkpoints.get(&key()).unwrap());
+    let spooled = spool.stream_spool(&key(), &checkpoints.get(&key()).unwrap()).unwrap();
     assert_eq!(read_all(&mut spooled.segments.lock()), [(6, 2)]);
 }
 
@@ -261,10 +261,53 @@ fn numbers_before_a_spooled_gap_without_a_checkpoint_are_not_used_again() {
             to: None,
         }),
     };
-    let spooled = spool.stream_spool(&key(), &checkpoint);
+    let spooled = spool.stream_spool(&key(), &checkpoint).unwrap();
     assert!(spooled.append(&OutboxEntry::Batch(gap, None)));
     checkpoints.delete(&key());
     drop(node.spool(&checkpoints));
     let sent = checkpoints.get(&key()).unwrap().sent.unwrap();
     assert_eq!((sent.seq_end, sent.anchor.time), (7, 5));
+}
+
+#[test]
+fn a_spool_that_cannot_be_opened_for_a_moment_keeps_its_entries() {
+    let (metadata, disk) = (metadata(), FullDisk::new());
+    let node = Node::with_spooled(&metadata, [0, 2]);
+    let checkpoint = Checkpoint::new(&metadata);
+    let (spool, _checkpoints) = node.open(&checkpoint);
+    disk.set_no_descriptors(true);
+    assert!(disk.run(|| spool.stream_spool(&key(), &checkpoint)).is_err());
+    disk.set_no_descriptors(false);
+    let spooled = disk.run(|| spool.stream_spool(&key(), &checkpoint)).unwrap();
+    disk.set_no_descriptors(true);
+    assert!(matches!(disk.run(|| spooled.read_next()), Err(ReadError::Refused(_))));
+    disk.set_no_descriptors(false);
+    assert_eq!(disk.run(|| read_all(&mut spooled.segments.lock())), [(0, 2), (2, 2)]);
+}
+
+#[test]
+fn an_instance_that_has_spooled_nothing_starts_without_descriptors() {
+    let (metadata, disk) = (metadata(), FullDisk::new());
+    let node = Node::with_spooled(&metadata, []);
+    let checkpoint = Checkpoint::new(&metadata);
+    let (spool, _checkpoints) = node.open(&checkpoint);
+    disk.set_no_descriptors(true);
+    let spooled = disk.run(|| spool.stream_spool(&key(), &checkpoint)).unwrap();
+    assert!(spooled.is_empty());
+}
+
+#[test]
+fn a_spool_that_is_gone_says_where_it_ended() {
+    let metadata = metadata();
+    let node = Node::with_spooled(&metadata, [0, 2]);
+    let checkpoint = Checkpoint::new(&metadata);
+    let (spool, _checkpoints) = node.open(&checkpoint);
+    let spooled = spool.stream_spool(&key(), &checkpoint).unwrap();
+    fs::remove_dir_all(node.spool_dir()).unwrap();
+    let Err(ReadError::Lost(end)) = spooled.read_next() else {
+        panic!("a file that does not exist was read")
+    };
+    assert_eq!((end.stream.as_ref(), end.next_seq), (Some(&metadata.stream), 4));
+    assert!(spooled.is_empty());
+    assert!(spooled.read_next().unwrap().is_none());
 }

@@ -10,6 +10,7 @@
 mod compact;
 mod failure;
 mod format;
+mod lost;
 mod orphans;
 mod segments;
 
@@ -42,6 +43,7 @@ use crate::{
 };
 
 use failure::Failure;
+pub use lost::replace_lost;
 use segments::Segments;
 pub use segments::SpoolEnd;
 
@@ -82,6 +84,15 @@ pub struct StreamSpool {
     buffered: usize,
 }
 
+/// Why the oldest entry cannot be read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The disk refuses it for now. Nothing is discarded.
+    Refused(io::Error),
+    /// The entries are damaged or gone. All were discarded; they ended here.
+    Lost(SpoolEnd),
+}
+
 impl Spool {
     /// Opens the spool in a directory, which is created on demand. Spooled streams without a
     /// checkpoint get one.
@@ -111,31 +122,32 @@ impl Spool {
     }
 
     /// Opens an instance's spool, including entries from before a restart.
-    pub fn stream_spool(self: &Arc<Self>, key: &InstanceKey, checkpoint: &Checkpoint) -> StreamSpool {
+    ///
+    /// # Errors
+    /// The entries cannot be read now. They are kept.
+    pub fn stream_spool(self: &Arc<Self>, key: &InstanceKey, checkpoint: &Checkpoint) -> io::Result<StreamSpool> {
         let dir = self.dir_of(key);
         let segment = (self.limit / 32).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
-        let segments = match Segments::open(&dir, segment, checkpoint) {
-            Ok(segments) => {
-                if segments.is_empty() {
-                    // An empty directory has no information.
-                    let _ = files::remove_dir_all(&dir);
-                }
-                segments
-            }
-            Err(error) => {
-                tracing::error!(%error, dir = %dir.display(), "spool open failed");
-                Segments::empty(&dir, segment)
-            }
+        // Most instances have no directory, which shows without a file descriptor.
+        let is_missing = files::metadata(&dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let segments = if is_missing {
+            Segments::empty(&dir, segment)
+        } else {
+            Segments::open(&dir, segment, checkpoint)?
         };
+        if segments.is_empty() {
+            // An empty directory has no information.
+            let _ = files::remove_dir_all(&dir);
+        }
         let segments = Arc::new(Mutex::new(segments));
         self.streams.lock().insert(key.clone(), Arc::clone(&segments));
         self.update_size();
-        StreamSpool {
+        Ok(StreamSpool {
             spool: Arc::clone(self),
             key: key.clone(),
             segments,
             buffered: 0,
-        }
+        })
     }
 
     /// Returns why the spool cannot be written; `None` if it can.
@@ -226,16 +238,24 @@ impl StreamSpool {
         self.segments.lock().mark_in_flight();
     }
 
-    /// See [`Segments::read_next`]. Unreadable data is discarded; returns where it ended.
-    pub fn read_next(&self) -> Result<Option<OutboxEntry>, SpoolEnd> {
-        let mut segments = self.segments.lock();
-        segments.read_next().map_err(|error| {
-            tracing::error!(%error, "spool read failed, gap recorded");
-            let end = segments.end().clone();
-            segments.discard_all();
-            self.remove_dir();
-            end
-        })
+    /// See [`Segments::read_next`].
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_next(&self) -> Result<Option<OutboxEntry>, ReadError> {
+        let read = self.segments.lock().read_next();
+        let error = match read {
+            Ok(entry) => return Ok(entry),
+            Err(error) => error,
+        };
+        if !is_loss(&error) {
+            return Err(ReadError::Refused(error));
+        }
+        tracing::error!(%error, "spool unreadable, gap recorded");
+        let end = self.segments.lock().discard_all();
+        self.remove_dir();
+        self.spool.update_size();
+        Err(ReadError::Lost(end))
     }
 
     /// See [`Segments::requeue`].
@@ -293,6 +313,15 @@ impl Drop for StreamSpool {
             streams.remove(&self.key);
         }
     }
+}
+
+/// Returns whether reading again cannot succeed: the content is not what was written. All else, such
+/// as a process without file descriptors, can end.
+fn is_loss(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound
+    )
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ pub struct SpoolEnd {
     /// The end of the stream is on disk, too.
     pub finished: bool,
     /// The sequence number after the newest entry.
-    next_seq: u64,
+    pub next_seq: u64,
 }
 
 impl SpoolEnd {
@@ -266,11 +266,13 @@ impl Segments {
         }
     }
 
-    /// Removes all entries.
-    pub fn discard_all(&mut self) {
+    /// Removes all entries. Returns where they ended.
+    pub fn discard_all(&mut self) -> SpoolEnd {
+        let end = self.end.clone();
         while !self.segments.is_empty() {
             self.drop_first();
         }
+        end
     }
 
     /// Replaces the oldest segment's lines by gaps. Returns the number of lines lost, or `None` if

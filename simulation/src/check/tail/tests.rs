@@ -45,17 +45,41 @@ fn gap(stream: &str, first: u64, count: Option<u64>) -> Received {
         stream: Some(stream.to_owned()),
         first: Some(first),
         count,
-        at: Duration::ZERO,
+        ..Notice::default()
     })
 }
 
+/// A notice for another reason.
+fn notice(reason: &str, notice: Received) -> Received {
+    match notice {
+        Received::Notice(notice) => Received::Notice(Notice {
+            reason: reason.to_owned(),
+            ..notice
+        }),
+        other => other,
+    }
+}
+
 fn rules(received: Vec<Received>) -> Vec<Rule> {
+    rules_of(received, BusLimits::default())
+}
+
+/// The same for a bus whose files are damaged.
+fn rules_after_damage(received: Vec<Received>) -> Vec<Rule> {
+    let bus = BusLimits {
+        may_lose: true,
+        ..BusLimits::default()
+    };
+    rules_of(received, bus)
+}
+
+fn rules_of(received: Vec<Received>, bus: BusLimits) -> Vec<Rule> {
     let log = TailLog {
         name: "tail".to_owned(),
         app: "shop".to_owned(),
         since: Duration::ZERO,
         is_complete: true,
-        bus: BusLimits::default(),
+        bus,
         received,
     };
     check(&printed(), &log)
@@ -113,11 +137,7 @@ fn a_gap_over_delivered_lines_is_false() {
 fn a_suspected_gap_covers_missing_lines_and_may_cover_none() {
     for indexes in [vec![0, 1, 4], vec![0, 1, 2, 3, 4]] {
         let mut received = lines(indexes);
-        let Received::Notice(gap) = gap(STREAM, 2, None) else {
-            return;
-        };
-        let reason = "suspected".to_owned();
-        received.insert(2, Received::Notice(Notice { reason, ..gap }));
+        received.insert(2, notice("suspected", gap(STREAM, 2, None)));
         assert_eq!(rules(received), []);
     }
 }
@@ -166,4 +186,103 @@ fn a_response_goes_on_behind_its_cursor() {
     assert_eq!(responses(None, 3), [Rule::FalseGap]);
     // A cursor behind the notice: the client has been told of the gap.
     assert_eq!(responses(Some(history_failed()), 8), [Rule::Order, Rule::FalseGap]);
+}
+
+#[test]
+fn what_a_client_has_may_arrive_again_in_another_response() {
+    let mut received = lines(0..5);
+    let late = |index: usize| match line(STREAM, index as u64, index) {
+        Received::Line {
+            stream,
+            seq,
+            text,
+            at,
+            fields,
+            ..
+        } => Received::Line {
+            stream,
+            seq,
+            text,
+            late: true,
+            at,
+            fields,
+        },
+        other => other,
+    };
+    received.extend([Received::Begin, late(1)]);
+    assert_eq!(rules(received), []);
+    let mut received = lines(0..4);
+    received.extend([late(4)]);
+    assert_eq!(rules(received)[0], Rule::WrongField);
+}
+
+#[test]
+fn a_bus_can_lose_what_a_client_got_after_its_last_cursor() {
+    let lost = || notice("undelivered", gap(STREAM, 1, Some(2)));
+    let resumed = |cursor_at: usize| {
+        let mut received = vec![Received::Begin];
+        received.extend(lines(0..3));
+        received.insert(cursor_at, Received::Cursor);
+        received.extend([Received::Begin, lost(), line(STREAM, 3, 3), line(STREAM, 4, 4)]);
+        received
+    };
+    assert_eq!(rules_after_damage(resumed(2)), []);
+    assert_eq!(rules(resumed(2)), [Rule::FalseGap]);
+    assert_eq!(rules_after_damage(resumed(3)), [Rule::FalseGap]);
+}
+
+#[test]
+fn a_bus_can_lose_in_one_stream_what_arrives_in_another() {
+    let (old, new) = ("uid/web/c1/1-0000000a", "uid/web/c1/2-0000000b");
+    let with = |start: Option<Received>| {
+        let mut received = vec![notice("undelivered", gap(old, 0, Some(3)))];
+        received.extend(start);
+        received.extend([line(new, 0, 0), line(new, 1, 1), line(new, 2, 2)]);
+        received.extend([line(old, 3, 3), line(old, 4, 4)]);
+        received
+    };
+    let start = || Some(notice("may_repeat", gap(new, 0, None)));
+    assert_eq!(rules_after_damage(with(start())), []);
+    assert_eq!(rules(with(start())), [Rule::FalseGap]);
+    assert_eq!(rules_after_damage(with(None)), [Rule::FalseGap]);
+}
+
+#[test]
+fn a_bus_can_lose_the_notice_that_lines_may_be_repeated() {
+    let (old, new) = ("uid/web/c1/1000-0000000a", "uid/web/c1/60000-0000000b");
+    let with = |from: i64, to: i64| {
+        let time = |seconds| Some(Timestamp::from_second(seconds).unwrap());
+        let mut received = vec![Received::Notice(Notice {
+            reason: "interrupted".to_owned(),
+            from: time(from),
+            to: time(to),
+            ..Notice::default()
+        })];
+        received.extend((0..5).map(|index| line(old, index as u64, index)));
+        received.push(line(new, 0, 4));
+        received
+    };
+    assert_eq!(rules_after_damage(with(55, 65)), []);
+    assert_eq!(rules(with(55, 65)), [Rule::Repeat]);
+    assert_eq!(rules_after_damage(with(20, 40)), [Rule::Repeat]);
+}
+
+#[test]
+fn a_gap_of_a_stream_without_lines_precedes_newer_streams() {
+    let (old, new) = ("uid/web/c1/1-0000000a", "uid/web/c1/2-0000000b");
+    let mut received: Vec<_> = (2..5).map(|index| line(new, index as u64 - 2, index)).collect();
+    received.insert(2, notice("suspected", gap(old, 2, None)));
+    assert_eq!(rules(received), []);
+}
+
+#[test]
+fn nothing_names_the_last_lines_of_a_pod_whose_checkpoint_is_lost() {
+    let mut printed = printed();
+    let unit = printed.units().next().map(|(_, lines)| lines.clone()).unwrap();
+    assert_eq!(printed.collectable(&unit), 5);
+    printed.delete_pod("web".to_owned(), Duration::from_secs(20));
+    assert_eq!(printed.collectable(&unit), 5);
+    // Lines were printed from 1 to 5 s.
+    printed.lose_checkpoints(Duration::from_secs(7), Duration::from_secs(30));
+    assert_eq!(printed.collectable(&unit), 3);
 }
