@@ -77,13 +77,14 @@ const BURST_SECONDS: u64 = 10;
 /// Directory of the spool inside the checkpoint directory.
 const SPOOL_DIR: &str = "spool";
 
-/// How often checkpoints are synced: after a loss of power, what was read in this time is read again.
+/// How often checkpoints are synced, apart from those of new instances: after a loss of power, what
+/// was read in this time is read again.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 
 /// Syncs checkpoints until it is dropped.
 async fn sync_checkpoints(checkpoints: CheckpointStore) {
     loop {
-        tokio::time::sleep(SYNC_EVERY).await;
+        let _ = tokio::time::timeout(SYNC_EVERY, checkpoints.new_instance()).await;
         checkpoints.sync().await;
     }
 }

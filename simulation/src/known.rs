@@ -44,35 +44,6 @@ pub struct Example {
 /// All known faults.
 pub const KNOWN_FAULTS: &[KnownFault] = &[
     KnownFault {
-        name: "lines-lost-after-absence",
-        what: "the first lines of a container are lost silently if its log was rotated within 3 s after its start, before its status was reported, or if it was never seen and its pod is gone",
-        rules: &[Rule::SilentLoss, Rule::NotCaughtUp],
-        kinds: &[
-            Kind::Kill,
-            Kind::KillAtStep,
-            Kind::PowerLoss,
-            Kind::Shutdown,
-            Kind::Damage,
-            Kind::ApiDown,
-            Kind::KubeletDown,
-            Kind::RuntimeDown,
-            Kind::StallRequests,
-            Kind::MuteWatches,
-            Kind::SlowLogs,
-            Kind::ApiBusy,
-            Kind::StatusLag,
-            Kind::DiskSlow,
-        ],
-        source: None,
-        engine: None,
-        example: Example {
-            seed: 82,
-            only: &[Kind::StatusLag, Kind::Exit],
-            source: Source::Api,
-            engine: Engine::Embedded,
-        },
-    },
-    KnownFault {
         name: "new-instance-in-old-stream",
         what: "while pod status lags, a container that restarts several times within the lag joins the stream of an earlier instance if those between print nothing",
         rules: &[Rule::Repeat],
@@ -82,20 +53,6 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
         example: Example {
             seed: 545,
             only: &[Kind::StatusLag, Kind::Exit],
-            source: Source::Api,
-            engine: Engine::Embedded,
-        },
-    },
-    KnownFault {
-        name: "rotations-during-stall",
-        what: "files that were rotated while a follow was stalled are skipped silently, until the container prints or ends",
-        rules: &[Rule::SilentLoss],
-        kinds: &[Kind::StallFollows, Kind::StrandFollows],
-        source: Some(Source::Api),
-        engine: None,
-        example: Example {
-            seed: 19,
-            only: &[Kind::StrandFollows],
             source: Source::Api,
             engine: Engine::Embedded,
         },

@@ -93,6 +93,8 @@ pub struct Follower {
     pub follows_file: bool,
     /// The pod is or was excluded, and the log was not read since.
     pub is_paused: bool,
+    /// The log ends with an empty file, and only the follow shows that nothing precedes it.
+    pub suspects_end: bool,
     /// The skipped part of the log may contain lines that were not read.
     pub skips_unread: bool,
     /// The kubelet serves the log as that of the previous instance, whatever the pod's status says.
@@ -214,6 +216,10 @@ impl Follower {
                 NextStep::Shutdown => return false,
                 NextStep::EndUnread => {
                     self.end_unread(state).await;
+                    return true;
+                }
+                NextStep::Complete if self.suspects_end => {
+                    self.stream.end_unread(Some(GapReason::Suspected));
                     return true;
                 }
                 NextStep::Complete => {

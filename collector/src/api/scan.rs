@@ -137,6 +137,7 @@ impl Follower {
         let is_empty_file = is_empty && unmatched.file.is_none();
         if state.terminated && is_empty_file && self.has_read_rotated_log(state).await {
             self.stream.share_empty_file();
+            self.suspects_end = true;
             return None;
         }
         match self.log_owner(state).await {
@@ -163,8 +164,9 @@ impl Follower {
     }
 
     /// Returns whether a terminated container's log was rotated after its last line, which was read.
+    /// A follow that the kubelet left at a rotated file would look the same: lines may be missing.
     ///
-    /// *Proof*: the follow that delivered that line was open when the container terminated, and
+    /// *Evidence*: the follow that delivered that line was open when the container terminated, and
     /// ended without another line; right after its end the kubelet, which therefore did not end it
     /// by a restart, serves an empty file.
     async fn has_read_rotated_log(&mut self, state: ContainerState) -> bool {

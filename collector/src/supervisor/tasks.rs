@@ -167,6 +167,7 @@ impl Supervisor {
                     scan,
                     follows_file: false,
                     is_paused: false,
+                    suspects_end: false,
                     skips_unread: false,
                     is_replaced: false,
                     predecessor: tracked.predecessor.clone(),

@@ -337,17 +337,15 @@ impl<'a> Checker<'a> {
     fn check_units(&mut self) {
         let printed = self.printed;
         let starts = self.suspected_starts();
+        let ends = self.suspected_ends();
         for (unit, lines) in printed.units().filter(|(_, lines)| lines.app == self.log.app) {
-            // No stream names an instance that was never seen: the next one reports it.
+            // No stream names an instance that was never seen: the next one reports it, or, if the
+            // pod is gone, the one before.
             let is_unseen = !self.by_unit.contains_key(unit) && !self.notices.contains_key(unit);
-            let next_start = starts.get(lines.process.as_str());
-            if is_unseen
-                && lines
-                    .times
-                    .last()
-                    .zip(next_start)
-                    .is_some_and(|(last, start)| last <= start)
-            {
+            let process = lines.process.as_str();
+            let is_before = |start| lines.times.last().is_some_and(|last| last <= start);
+            let is_behind = |end| lines.times.first().is_some_and(|first| first >= end);
+            if is_unseen && (starts.get(process).is_some_and(is_before) || ends.get(process).is_some_and(is_behind)) {
                 continue;
             }
             self.check_unit(unit, lines);
@@ -385,6 +383,30 @@ impl<'a> Checker<'a> {
             }
         }
         starts
+    }
+
+    /// Returns by process when the first instance printed its last line behind whose end a notice says
+    /// that lines may be missing.
+    fn suspected_ends(&self) -> BTreeMap<&'a str, Duration> {
+        let mut ends = BTreeMap::new();
+        for (unit, notices) in &self.notices {
+            let is_end = |notice: &Notice| {
+                let numbers = notice
+                    .stream
+                    .as_ref()
+                    .and_then(|stream| self.numbers.get(stream.as_str()));
+                let last = numbers.and_then(|numbers| numbers.keys().next_back());
+                notice.count.is_none() && notice.first.zip(last).is_some_and(|(first, last)| first > *last)
+            };
+            if let Some(lines) = self.printed.lines(unit)
+                && notices.iter().any(|(notice, _)| is_end(notice))
+            {
+                let end = lines.times.last().copied().unwrap_or_default();
+                let earliest = ends.entry(lines.process.as_str()).or_insert(end);
+                *earliest = end.min(*earliest);
+            }
+        }
+        ends
     }
 
     fn check_unit(&mut self, unit: &'a Unit, lines: &UnitLines) {

@@ -30,6 +30,11 @@ const ROTATION_CHECK: Duration = Duration::from_secs(5);
 /// at a log every few seconds, so that no file comes and goes at once: nobody could know of it.
 const ROTATION_PAUSE: Duration = Duration::from_millis(700);
 
+/// Least age of the first line of a log that is rotated: it must become large first. What a
+/// container printed within its first 3 s may be rotated away unnoticed, as docs/operators/sources.md
+/// says.
+const YOUNGEST_ROTATED: Duration = Duration::from_secs(3);
+
 /// The API as a client's transport.
 pub type Service = kubesim::ApiService;
 
@@ -57,6 +62,10 @@ struct Printer {
     bytes: AtomicU64,
     /// When the log was rotated.
     rotated_at: Mutex<Option<Duration>>,
+    /// The current instance, and when it printed its first line.
+    first_printed: Mutex<(String, Duration)>,
+    /// Nothing was printed since the log was rotated.
+    is_log_empty: AtomicBool,
     /// Whether the runtime stamps lines by a clock that stands still, or out of order.
     has_clock_fault: Arc<AtomicBool>,
 }
@@ -106,6 +115,8 @@ impl Node {
                     lines: AtomicU32::new(0),
                     bytes: AtomicU64::new(0),
                     rotated_at: Mutex::new(None),
+                    first_printed: Mutex::default(),
+                    is_log_empty: AtomicBool::new(false),
                     has_clock_fault: Arc::clone(&has_clock_fault),
                 })
             })
@@ -177,6 +188,15 @@ impl Node {
     pub fn print_everywhere(&self, lines: u32, bytes: u32) {
         for container in &self.containers {
             self.process.enter(|| container.print(lines, bytes));
+        }
+    }
+
+    /// Containers whose log is empty since it was rotated print a line. The API shows nothing of
+    /// what was rotated before an empty log: a gap is declared with the next line, or at the end.
+    pub fn print_in_empty_logs(&self) {
+        let is_empty = |container: &&Arc<Printer>| container.is_log_empty.load(Ordering::Relaxed);
+        for container in self.containers.iter().filter(is_empty) {
+            self.process.enter(|| container.print(1, 60));
         }
     }
 
@@ -287,7 +307,8 @@ impl Printer {
     fn rotate(&self) {
         let now = trace::elapsed();
         let mut rotated_at = self.rotated_at.lock();
-        if rotated_at.is_some_and(|at| now < at + ROTATION_PAUSE) {
+        let is_young = now < self.first_printed.lock().1 + YOUNGEST_ROTATED;
+        if is_young || rotated_at.is_some_and(|at| now < at + ROTATION_PAUSE) {
             return;
         }
         let (pod, name) = (self.pod.lock().clone(), &self.plan.name);
@@ -297,6 +318,7 @@ impl Printer {
         };
         if rotated.is_ok() {
             *rotated_at = Some(now);
+            self.is_log_empty.store(true, Ordering::Relaxed);
             let next = self.lines.load(Ordering::Relaxed);
             trace::record("node", format!("the log of {pod} is rotated before line {next}"));
         }
@@ -328,6 +350,12 @@ impl Printer {
         self.bytes
             .fetch_add(u64::from(lines) * u64::from(bytes), Ordering::Relaxed);
         let instance = written.container_id.trim_start_matches("containerd://").to_owned();
+        self.is_log_empty.store(false, Ordering::Relaxed);
+        let mut first_printed = self.first_printed.lock();
+        if first_printed.0 != instance {
+            *first_printed = (instance.clone(), trace::elapsed());
+        }
+        drop(first_printed);
         let mut printed = self.printed.lock();
         for (line, number) in written.lines.iter().zip(first..) {
             let output = match (self.source, line.stderr) {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use super::{World, tail::Tail};
 use crate::{
     check::{Rule, Violation, drain, tail},
+    plan::Source,
     trace,
 };
 
@@ -15,12 +16,20 @@ const QUIET_TIMEOUT: Duration = Duration::from_secs(400);
 /// Pause between two looks.
 pub(super) const LOOK: Duration = Duration::from_secs(5);
 
+/// Pause between two reads of history.
+const REREAD: Duration = Duration::from_secs(40);
+
 impl World {
     /// Waits until every promise is kept. Returns those that are still broken at the deadline.
     pub(super) async fn wait_until_quiet(&mut self) -> Vec<Violation> {
         let since = trace::elapsed();
+        if self.plan.source == Source::Api {
+            self.node.print_in_empty_logs();
+        }
         let mut histories: Vec<Arc<Tail>> = Vec::new();
         let mut counted = BTreeMap::new();
+        // What the last reads of history broke.
+        let mut broken = Vec::new();
         loop {
             let mut violations = self.check_live(since).await;
             if violations.is_empty() && histories.is_empty() {
@@ -39,8 +48,8 @@ impl World {
                 let is_over = trace::elapsed() > since + QUIET_TIMEOUT;
                 if !violations.is_empty() && !violations.iter().any(is_final) && !is_over {
                     // Nothing else shows whether an app without a tail is quiet.
-                    histories.clear();
-                    tokio::time::sleep(LOOK).await;
+                    (histories, broken) = (Vec::new(), violations);
+                    tokio::time::sleep(REREAD).await;
                     continue;
                 }
                 if violations.is_empty() {
@@ -55,6 +64,9 @@ impl World {
                 // The others may still be mended by waiting.
                 violations.retain(is_final);
                 return violations;
+            }
+            if trace::elapsed() > since + QUIET_TIMEOUT && !broken.is_empty() {
+                return broken;
             }
             if trace::elapsed() > since + QUIET_TIMEOUT {
                 let incomplete = histories.iter().filter(|history| !history.is_complete());

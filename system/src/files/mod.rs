@@ -178,8 +178,10 @@ const PROBE_BYTES: usize = 4096;
 /// It does not.
 pub fn probe(dir: &Path) -> io::Result<()> {
     let path = dir.join("probe");
-    replace(&path, &[0; PROBE_BYTES])?;
-    remove_file(&path)
+    let written = replace(&path, &[0; PROBE_BYTES]);
+    // A write whose last sync failed has left the file.
+    let removed = remove_file(&path);
+    written.and(removed)
 }
 
 /// Replaces a file by one with this content, durably: after a crash it has the old or the new

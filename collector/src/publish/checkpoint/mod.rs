@@ -29,6 +29,7 @@ use bus::{AppName, Fd, StreamId, StreamMetadata};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use system::task;
+use tokio::sync::Notify;
 
 use crate::{
     anchor::ResumePoint,
@@ -115,6 +116,8 @@ struct Inner {
     journal: Mutex<Journal>,
     /// One sync at a time.
     syncs: tokio::sync::Mutex<()>,
+    /// The first checkpoint of an instance was written.
+    has_new: Notify,
     /// No collector has used the directory before.
     is_first_start: bool,
 }
@@ -221,6 +224,7 @@ impl CheckpointStore {
         let store = Self(Arc::new(Inner {
             journal: Mutex::new(journal),
             syncs: tokio::sync::Mutex::default(),
+            has_new: Notify::new(),
             is_first_start,
         }));
         if store.is_in_doubt() {
@@ -312,7 +316,20 @@ impl CheckpointStore {
     /// again or a gap is recorded, but sequence numbers are never reused for other lines.
     pub fn save(&self, key: &InstanceKey, checkpoint: &Checkpoint) {
         let (key, value) = (entry_key(STREAMS, key), encode(checkpoint));
-        self.0.journal.lock().set(key, value);
+        let mut journal = self.0.journal.lock();
+        let is_new = !journal.entries().contains_key(&key);
+        journal.set(key, value);
+        if is_new {
+            self.0.has_new.notify_one();
+        }
+    }
+
+    /// Returns when an instance has its first checkpoint, which is to be synced: without it nobody
+    /// knows after a loss of power that the stream exists, and that its end may be missing.
+    ///
+    /// *Cancel safety*: safe to drop and call again.
+    pub async fn new_instance(&self) {
+        self.0.has_new.notified().await;
     }
 
     /// Deletes the checkpoint of an instance; that of standard output together with that of
