@@ -81,7 +81,12 @@ pub struct FollowerContext {
 #[derive(Clone, Copy, Debug)]
 enum PendingGap {
     /// The position where reading stopped is gone: new streams start.
-    PositionGone,
+    PositionGone {
+        /// Lines of standard output after it were read.
+        out_read: bool,
+        /// Lines of standard error after it were read.
+        err_read: bool,
+    },
     /// It may be missing; nothing proves it. The streams continue.
     Suspected,
     /// A file cannot be read to its end. The streams continue.
@@ -243,12 +248,20 @@ impl FileFollower {
                 }
                 self.checkpointer.resumed();
             }
-            (Opened::PositionGone, Some(_)) => self.gap = Some(PendingGap::PositionGone),
+            (Opened::PositionGone, Some(resume)) => {
+                self.gap = Some(PendingGap::PositionGone {
+                    out_read: resume.out_lines > 0,
+                    err_read: resume.err_lines > 0,
+                });
+            }
             (_, None) if !is_fresh => {
                 // Where the last lines are is unknown: the files are read again.
                 self.stdout.doubt_position();
                 self.stderr.doubt_position();
-                self.gap = Some(PendingGap::PositionGone);
+                self.gap = Some(PendingGap::PositionGone {
+                    out_read: true,
+                    err_read: true,
+                });
             }
             (_, None) => {
                 let is_suspected = self.expect_first_line && tail.may_lack_first();
@@ -356,9 +369,12 @@ impl FileFollower {
     /// Records a gap in both streams: the lines can have been of either output.
     fn record_gap(&mut self, gap: PendingGap, next: Option<Timestamp>) {
         self.uses_stderr = true;
-        for stream in [&mut self.stderr, &mut self.stdout] {
+        for (fd, stream) in [(Fd::Err, &mut self.stderr), (Fd::Out, &mut self.stdout)] {
             match gap {
-                PendingGap::PositionGone => stream.restart_after_absence(next),
+                PendingGap::PositionGone { out_read, err_read } => {
+                    let was_read = if fd == Fd::Out { out_read } else { err_read };
+                    stream.restart_after_absence(next, was_read);
+                }
                 PendingGap::Suspected => stream.record_gap_before_next(GapReason::Suspected, next),
                 PendingGap::Unreadable => {
                     let next = next.unwrap_or_else(Timestamp::now);

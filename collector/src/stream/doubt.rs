@@ -68,12 +68,17 @@ impl Stream {
     }
 
     /// Starts a new stream with the next line, whose time is `next`: the log no longer contains the
-    /// position where reading stopped.
-    pub fn restart_after_absence(&mut self, next: Option<Timestamp>) {
+    /// position where reading stopped. `may_repeat`: what is left of it can contain lines that were
+    /// read after the position.
+    pub fn restart_after_absence(&mut self, next: Option<Timestamp>, may_repeat: bool) {
+        if self.reserved_seq > self.next_seq {
+            // What was sent can be read again as well: nothing says that it is lost.
+            self.doubt_position();
+        }
         if self.doubt != Doubt::None || self.has_no_lines() {
             self.record_gap(GapReason::Suspected, next);
         } else {
-            self.restart_stream(GapReason::Suspected, next);
+            self.restart_stream(GapReason::Suspected, next, may_repeat);
         }
         self.lines.start_response(None);
     }
