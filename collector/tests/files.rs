@@ -215,6 +215,25 @@ async fn an_output_with_little_data_is_neither_lost_nor_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_output_that_begins_after_a_restart_is_not_repeated_after_a_kill() {
+    let harness = with_pod(RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    collector.stop().await;
+    let collector = harness.collect().await;
+    harness.cluster.write_stderr("app", "p", "c", "line 0").unwrap();
+    harness.wait_for_lines_of(Fd::Err, 1).await;
+    collector.kill().await;
+    let collector = harness.collect().await;
+    harness.write("p", 10..20);
+    harness.wait_for_lines_of(Fd::Out, 20).await[0].assert_whole(0..20);
+    harness.wait_for_lines_of(Fd::Err, 1).await[0].assert_whole(0..1);
+    assert_eq!(harness.streams().await.len(), 2);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_removed_while_the_collector_was_stopped_are_one_gap() {
     let harness = with_pod_keeping(2, RestartPolicy::Never).await;
     let collector = harness.collect().await;

@@ -55,8 +55,23 @@ impl FileCheckpointer {
     }
 
     /// Reading resumes where it stopped.
-    pub fn resumed(&mut self) {
+    ///
+    /// The stream of an output without lines is not stored, so that each start has another one. The
+    /// stored position counts the lines of the current one from now on.
+    pub fn resumed(&mut self, out: &Stream, err: &Stream) {
         self.starts_new_file = false;
+        let Some(stored) = self.checkpoints.file_checkpoint(out.key()) else {
+            return;
+        };
+        let mut current = stored.clone();
+        for (count, stream) in [(&mut current.out, out), (&mut current.err, err)] {
+            if stream.has_no_lines() {
+                *count = LineCount::new(stream.id(), 0);
+            }
+        }
+        if current != stored {
+            self.checkpoints.save_file_checkpoint(out.key(), &current);
+        }
     }
 
     /// Reading continues after a gap.

@@ -246,7 +246,7 @@ impl FileFollower {
                     stream.doubt_position();
                     stream.resume_after(lines);
                 }
-                self.checkpointer.resumed();
+                self.checkpointer.resumed(&self.stdout, &self.stderr);
             }
             (Opened::PositionGone, Some(resume)) => {
                 self.gap = Some(PendingGap::PositionGone {
