@@ -269,6 +269,30 @@ async fn files_removed_while_the_collector_was_stopped_are_one_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_is_reported_before_the_container_prints_again() {
+    let harness = with_pod(RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    collector.stop().await;
+    fs::remove_file(dir(&harness).join("0.log")).unwrap();
+    // The node creates the file again.
+    harness.rotate_file();
+    let collector = harness.collect().await;
+    let streams = harness
+        .wait_for("the gap", |streams| streams.iter().any(|stream| stream.ended))
+        .await;
+    let old = streams.iter().find(|stream| stream.ended).unwrap();
+    assert_eq!(
+        (old.texts.len(), &old.recorded_gaps[..]),
+        (10, &[(10, 0, GapReason::Suspected)][..])
+    );
+    harness.write("p", 10..20);
+    harness.wait_for_lines_of(Fd::Out, 20).await;
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_removed_during_an_outage_are_gaps_in_their_place() {
     let harness = with_pod_keeping(2, RestartPolicy::Never).await;
     let collector = harness.collect().await;

@@ -1,5 +1,7 @@
 //! Reads one container instance's log files into one stream per output.
 
+mod gaps;
+
 use std::{future, io, path::PathBuf, time::Duration};
 
 use bus::{Fd, GapReason, Timestamp};
@@ -29,6 +31,7 @@ use crate::{
     state_watch::{state_changed, wait_until_absent},
     stream::Stream,
 };
+use gaps::PendingGap;
 
 /// Interval between attempts to open a missing file, at first and later.
 const MISSING_FIRST: Duration = Duration::from_millis(100);
@@ -75,22 +78,6 @@ pub struct FollowerContext {
     pub metrics: Metrics,
     pub progress: Progress,
     pub shutdown: CancellationToken,
-}
-
-/// Data before the next line that cannot be read.
-#[derive(Clone, Copy, Debug)]
-enum PendingGap {
-    /// The position where reading stopped is gone: new streams start.
-    PositionGone {
-        /// Lines of standard output after it were read.
-        out_read: bool,
-        /// Lines of standard error after it were read.
-        err_read: bool,
-    },
-    /// It may be missing; nothing proves it. The streams continue.
-    Suspected,
-    /// A file cannot be read to its end. The streams continue.
-    Unreadable,
 }
 
 /// Result of waiting for the files.
@@ -285,6 +272,9 @@ impl FileFollower {
         reading.is_idle = false;
         let outcome = reading.tail.read_next(&mut self.assembler, steady());
         self.flush_frames(&mut reading.tail);
+        if self.is_position_wrong(reading) {
+            return self.read_again(reading);
+        }
         match outcome {
             Ok(ReadOutcome::Read) => {
                 reading.quiet_since = steady();
@@ -322,13 +312,13 @@ impl FileFollower {
                 tracing::warn!(stream = %self.stdout.id(), %error, "log file read failed");
             }
         }
-    }
-
-    /// Lines before those that are read next are or may be missing.
-    fn interrupt(&mut self, gap: PendingGap, reading: &mut ReadState) {
-        self.assembler.close();
-        self.flush_frames(&mut reading.tail);
-        self.gap = self.gap.or(Some(gap));
+        // The end may decide it as well.
+        if self.is_position_wrong(reading) {
+            self.read_again(reading);
+        } else if reading.is_idle {
+            // The container may print nothing for long.
+            self.record_gap_at_end();
+        }
     }
 
     /// Returns whether the stream of standard error exists.
@@ -342,18 +332,12 @@ impl FileFollower {
         if is_empty(Fd::Out) && is_empty(Fd::Err) {
             return;
         }
-        if let Some(gap) = self.gap.take() {
-            self.record_gap(gap, self.assembler.first_time());
-            self.checkpointer.interrupted();
-        }
+        self.record_pending_gap(self.assembler.first_time());
         let bytes = self.assembler.frame(Fd::Out).len() + self.assembler.frame(Fd::Err).len();
         self.checkpointer.record_read(bytes, tail, &self.stdout, &self.stderr);
         for (fd, stream) in [(Fd::Out, &mut self.stdout), (Fd::Err, &mut self.stderr)] {
             let before = stream.id().clone();
             stream.read(self.assembler.frame(fd));
-            if stream.is_mismatched() {
-                stream.record_mismatch();
-            }
             if *stream.id() != before {
                 self.checkpointer.request_soon();
             }
@@ -364,24 +348,6 @@ impl FileFollower {
             self.progress.add_unrecognized_lines(unrecognized);
         }
         self.assembler.clear();
-    }
-
-    /// Records a gap in both streams: the lines can have been of either output.
-    fn record_gap(&mut self, gap: PendingGap, next: Option<Timestamp>) {
-        self.uses_stderr = true;
-        for (fd, stream) in [(Fd::Err, &mut self.stderr), (Fd::Out, &mut self.stdout)] {
-            match gap {
-                PendingGap::PositionGone { out_read, err_read } => {
-                    let was_read = if fd == Fd::Out { out_read } else { err_read };
-                    stream.restart_after_absence(next, was_read);
-                }
-                PendingGap::Suspected => stream.record_gap_before_next(GapReason::Suspected, next),
-                PendingGap::Unreadable => {
-                    let next = next.unwrap_or_else(Timestamp::now);
-                    stream.record_gap_before_next(GapReason::Rotated, Some(next));
-                }
-            }
-        }
     }
 
     /// Publishes standard error completely; skipped if it has no data. Returns false on shutdown.
@@ -399,8 +365,8 @@ impl FileFollower {
         for stream in [&mut self.stdout, &mut self.stderr] {
             if stream.is_searching() {
                 stream.end_resume_search();
-                stream.record_mismatch();
             }
+            stream.record_mismatch();
         }
         let unread = reading.tail.is_broken().then_some(PendingGap::Unreadable);
         if let Some(gap) = self.gap.take().or(unread) {

@@ -290,6 +290,11 @@ impl Tail {
         ReadOutcome::Next { after_gap }
     }
 
+    /// Returns whether the file that is read is the one that is written.
+    pub fn is_at_current(&self) -> bool {
+        self.files.len() == 1 && self.files[0].file.name == Name::Current
+    }
+
     /// Returns whether the current file could not be read to its end.
     pub fn is_broken(&self) -> bool {
         self.files.front().is_some_and(|held| held.is_broken)

@@ -31,6 +31,14 @@ impl Stream {
         }
     }
 
+    /// Gives up the position at which reading resumed: other lines follow it than those that were read
+    /// there. Lines without a number are dropped, because they are read again.
+    pub fn give_up_position(&mut self) {
+        self.unmatched = None;
+        self.lines.start_response(None);
+        self.doubt_position();
+    }
+
     /// The resume point was found.
     pub(super) fn prove_position(&mut self) {
         self.is_position_proved = true;
