@@ -52,8 +52,11 @@ pub struct Files {
 /// Reads one container instance's files to their end.
 pub struct FileFollower {
     state: watch::Receiver<ContainerState>,
-    /// An earlier instance of the container has a checkpoint, so a missing log is a gap.
+    /// The container started after the collector did, or after one before it: the first line is
+    /// expected, and a missing log is a gap.
     expect_first_line: bool,
+    /// The container had started, but there was no file: the first one has been removed.
+    was_missing: bool,
     stdout: Stream,
     stderr: Stream,
     tail: Option<Tail>,
@@ -100,6 +103,7 @@ impl FileFollower {
         Self {
             state,
             expect_first_line,
+            was_missing: false,
             stdout,
             stderr,
             tail: files.dir.map(|dir| Tail::new(dir, files.number)),
@@ -194,6 +198,8 @@ impl FileFollower {
                 self.idle_guard = Some(self.metrics.idle.track());
                 return (OpenOutcome::Found, Some(tail), state);
             }
+            // The runtime creates the file before the container starts.
+            self.was_missing |= matches!(opened, Ok(Opened::Missing));
             let is_late = since(started) > MISSING_LONG;
             let has_pod = tail.dir().parent().is_some_and(path::is_dir);
             let has_no_files = opened.is_ok() && has_pod && is_late;
@@ -251,7 +257,7 @@ impl FileFollower {
                 });
             }
             (_, None) => {
-                let is_suspected = self.expect_first_line && tail.may_lack_first();
+                let is_suspected = self.was_missing || self.expect_first_line && tail.may_lack_first();
                 self.gap = is_suspected.then_some(PendingGap::Suspected);
             }
         }

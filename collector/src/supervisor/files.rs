@@ -56,12 +56,13 @@ impl Supervisor {
             shutdown: self.shutdown.clone(),
         };
         let err = self.stderr_stream(key, &out, checkpoint.doubtful);
-        let is_first_start = self.context.checkpoints.is_first_start();
+        // What a log had lost before the first list of all is not promised.
+        let is_first_list = self.unclaimed.is_some() && self.context.checkpoints.is_first_start();
         FileFollower::new(
             files,
             (out, err),
             tracked.state.subscribe(),
-            checkpoint.expected || !is_first_start,
+            checkpoint.expected || !is_first_list,
             context,
         )
     }
