@@ -431,6 +431,30 @@ async fn a_deleted_pod_without_files_ends_with_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_was_never_seen_is_suspected_after_its_pod_is_gone() {
+    let harness = with_pod(RestartPolicy::Always).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    collector.kill().await;
+    harness.exit("p").await;
+    in_time(harness.cluster.wait_running("app", "p", "c")).await.unwrap();
+    harness.write("p", 10..20);
+    harness.cluster.delete_pod("app", "p", Some(0)).unwrap();
+    in_time(harness.cluster.wait_gone("app", "p")).await.unwrap();
+    let collector = harness.collect().await;
+    // That of the first instance, and one of each output for the second.
+    let streams = harness.wait_for_ended(3).await;
+    let (seen, unseen): (Vec<&StreamRead>, Vec<&StreamRead>) =
+        streams.iter().partition(|stream| !stream.texts.is_empty());
+    seen[0].assert_whole(0..10);
+    for stream in unseen {
+        assert_eq!(stream.recorded_gaps, [(0, 0, GapReason::Suspected)]);
+    }
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changing_the_source_ends_streams_and_starts_new_ones() {
     let mut harness = with_pod(RestartPolicy::Never).await;
     let collector = harness.collect().await;

@@ -209,6 +209,11 @@ fn has_gap(declared: &BTreeMap<&str, Declared>, printed: &Printed, unit: &Unit) 
     lines.is_some_and(|lines| declared.contains_key(lines.process.as_str()))
 }
 
+/// Returns the process in the text of a gap notice.
+pub fn process_of_gap(text: &str) -> Option<&str> {
+    parse_gap(text).map(|(process, _)| process)
+}
+
 /// How many lines a gap notice declares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GapSize {

@@ -45,11 +45,15 @@ fn gap(stream: &str, first: u64, count: Option<u64>) -> Received {
         stream: Some(stream.to_owned()),
         first: Some(first),
         count,
-        at: Duration::ZERO,
+        ..Notice::default()
     })
 }
 
 fn rules(received: Vec<Received>) -> Vec<Rule> {
+    rules_for(&printed(), received)
+}
+
+fn rules_for(printed: &Printed, received: Vec<Received>) -> Vec<Rule> {
     let log = TailLog {
         name: "tail".to_owned(),
         app: "shop".to_owned(),
@@ -58,7 +62,7 @@ fn rules(received: Vec<Received>) -> Vec<Rule> {
         bus: BusLimits::default(),
         received,
     };
-    check(&printed(), &log)
+    check(printed, &log)
         .into_iter()
         .map(|violation| violation.rule)
         .collect()
@@ -131,4 +135,32 @@ fn a_line_arrives_once_under_one_number_and_in_order() {
     reused.push(line(STREAM, 3, 4));
     assert!(rules(reused).contains(&Rule::NumberReused));
     assert_eq!(rules(lines([0, 2, 1, 3, 4])), [Rule::Order]);
+}
+
+#[test]
+fn an_instance_that_was_never_seen_is_reported_by_one_that_was() {
+    let with = |stream: &str, first: u64, at: u64| {
+        let mut printed = printed();
+        let unseen = Unit {
+            instance: "c2".to_owned(),
+            output: Output::Both,
+        };
+        let time = (Timestamp::UNIX_EPOCH, Duration::from_secs(6));
+        printed.add(&unseen, "shop", "web", "unseen".to_owned(), time);
+        let mut received = lines(0..5);
+        received.push(Received::Notice(Notice {
+            code: "L13".to_owned(),
+            reason: "suspected".to_owned(),
+            stream: Some(stream.to_owned()),
+            process: Some("web".to_owned()),
+            first: Some(first),
+            at: Duration::from_secs(at),
+            ..Notice::default()
+        }));
+        rules_for(&printed, received)
+    };
+    assert_eq!(with(STREAM, 5, 7), []);
+    assert_eq!(with("uid/web/c1/2-b", 0, 7), []);
+    assert_eq!(with(STREAM, 5, 2), [Rule::SilentLoss], "before it printed");
+    assert_eq!(with(STREAM, 3, 7), [Rule::SilentLoss], "within a stream");
 }
