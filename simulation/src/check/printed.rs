@@ -1,6 +1,13 @@
 //! What every container printed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -53,6 +60,10 @@ pub struct UnitLines {
 pub struct Printed {
     units: BTreeMap<Unit, UnitLines>,
     by_text: BTreeMap<String, (Unit, usize)>,
+    /// Whether the API has served a pod, by process.
+    served: BTreeMap<String, Arc<AtomicBool>>,
+    /// Processes whose pod is gone.
+    gone: BTreeSet<String>,
 }
 
 impl Printed {
@@ -73,6 +84,23 @@ impl Printed {
         lines.times.push(at);
         lines.stamps.push(stamp);
         self.by_text.insert(text, (unit.clone(), index));
+    }
+
+    /// Adds a pod; `is_served` tells whether the API has served it.
+    pub fn add_pod(&mut self, process: &str, is_served: Arc<AtomicBool>) {
+        self.served.insert(process.to_owned(), is_served);
+    }
+
+    /// Records that a pod is gone.
+    pub fn remove_pod(&mut self, process: &str) {
+        self.gone.insert(process.to_owned());
+    }
+
+    /// Returns whether a pod came and went while the API served it to nobody: no collector can name what
+    /// it printed.
+    pub fn is_unheard(&self, process: &str) -> bool {
+        let served = self.served.get(process);
+        self.gone.contains(process) && served.is_some_and(|served| !served.load(Ordering::Relaxed))
     }
 
     /// Returns unit and index of a line.

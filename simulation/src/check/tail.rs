@@ -268,7 +268,8 @@ impl<'a> Checker<'a> {
             // No stream names an instance that was never seen: the next one or the one before reports it.
             let is_unseen = !self.by_unit.contains_key(unit) && !self.notices.contains_key(unit);
             let until = unseen_until.get(lines.process.as_str());
-            if is_unseen && lines.times.last().zip(until).is_some_and(|(last, until)| last <= until) {
+            let is_reported = lines.times.last().zip(until).is_some_and(|(last, until)| last <= until);
+            if is_unseen && (is_reported || printed.is_unheard(&lines.process)) {
                 continue;
             }
             self.check_unit(unit, lines);

@@ -1,3 +1,8 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use jiff::Timestamp;
 
 use super::*;
@@ -163,4 +168,16 @@ fn an_instance_that_was_never_seen_is_reported_by_one_that_was() {
     assert_eq!(with("uid/web/c1/2-b", 0, 7), []);
     assert_eq!(with(STREAM, 5, 2), [Rule::SilentLoss], "before it printed");
     assert_eq!(with(STREAM, 3, 7), [Rule::SilentLoss], "within a stream");
+}
+
+#[test]
+fn nothing_names_a_pod_that_came_and_went_unheard() {
+    let mut printed = printed();
+    let is_served = Arc::new(AtomicBool::new(false));
+    printed.add_pod("web", Arc::clone(&is_served));
+    assert_eq!(rules_for(&printed, Vec::new()), [Rule::SilentLoss], "it is still there");
+    printed.remove_pod("web");
+    assert_eq!(rules_for(&printed, Vec::new()), []);
+    is_served.store(true, Ordering::Relaxed);
+    assert_eq!(rules_for(&printed, Vec::new()), [Rule::SilentLoss], "it was served");
 }
