@@ -215,6 +215,25 @@ async fn an_output_with_little_data_is_neither_lost_nor_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_output_that_begins_after_a_restart_is_not_repeated_after_a_kill() {
+    let harness = with_pod(RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    collector.stop().await;
+    let collector = harness.collect().await;
+    harness.cluster.write_stderr("app", "p", "c", "line 0").unwrap();
+    harness.wait_for_lines_of(Fd::Err, 1).await;
+    collector.kill().await;
+    let collector = harness.collect().await;
+    harness.write("p", 10..20);
+    harness.wait_for_lines_of(Fd::Out, 20).await[0].assert_whole(0..20);
+    harness.wait_for_lines_of(Fd::Err, 1).await[0].assert_whole(0..1);
+    assert_eq!(harness.streams().await.len(), 2);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_removed_while_the_collector_was_stopped_are_one_gap() {
     let harness = with_pod_keeping(2, RestartPolicy::Never).await;
     let collector = harness.collect().await;
@@ -236,14 +255,41 @@ async fn files_removed_while_the_collector_was_stopped_are_one_gap() {
             })
             .await;
         let with_lines = streams.iter().filter(|stream| !stream.texts.is_empty());
-        let (old, new): (Vec<&StreamRead>, Vec<&StreamRead>) = with_lines.partition(|stream| stream.ended);
+        let (old, new): (Vec<&StreamRead>, Vec<&StreamRead>) = with_lines.partition(|stream| stream.texts.len() == 100);
         assert_eq!((old.len(), new.len()), (1, 1));
-        assert_eq!(old[0].texts.len(), 100);
-        assert_eq!(old[0].recorded_gaps, [(100, 0, GapReason::Suspected)]);
         // The node keeps the last two files.
-        new[0].assert_whole(300..500);
+        let kept: Vec<String> = (300..500).map(|n| format!("line {n}")).collect();
+        assert_eq!(new[0].texts, kept);
+        // Whether the bus had confirmed the lines before the kill decides in which stream it is.
+        let gaps = old[0].recorded_gaps.iter().chain(&new[0].recorded_gaps);
+        let reasons: Vec<GapReason> = gaps.map(|(_, _, reason)| reason.clone()).collect();
+        assert_eq!(reasons, [GapReason::Suspected, GapReason::MayRepeat]);
         collector.kill().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_is_reported_before_the_container_prints_again() {
+    let harness = with_pod(RestartPolicy::Never).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    collector.stop().await;
+    fs::remove_file(dir(&harness).join("0.log")).unwrap();
+    // The node creates the file again.
+    harness.rotate_file();
+    let collector = harness.collect().await;
+    let streams = harness
+        .wait_for("the gap", |streams| streams.iter().any(|stream| stream.ended))
+        .await;
+    let old = streams.iter().find(|stream| stream.ended).unwrap();
+    assert_eq!(
+        (old.texts.len(), &old.recorded_gaps[..]),
+        (10, &[(10, 0, GapReason::Suspected)][..])
+    );
+    harness.write("p", 10..20);
+    harness.wait_for_lines_of(Fd::Out, 20).await;
+    collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -392,6 +438,30 @@ async fn a_deleted_pod_without_files_ends_with_a_gap() {
             (20, vec![(20, 0, GapReason::Suspected)])
         ]
     );
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_was_never_seen_is_suspected_after_its_pod_is_gone() {
+    let harness = with_pod(RestartPolicy::Always).await;
+    let collector = harness.collect().await;
+    harness.write("p", 0..10);
+    harness.wait_for_lines(10).await;
+    collector.kill().await;
+    harness.exit("p").await;
+    in_time(harness.cluster.wait_running("app", "p", "c")).await.unwrap();
+    harness.write("p", 10..20);
+    harness.cluster.delete_pod("app", "p", Some(0)).unwrap();
+    in_time(harness.cluster.wait_gone("app", "p")).await.unwrap();
+    let collector = harness.collect().await;
+    // That of the first instance, and one of each output for the second.
+    let streams = harness.wait_for_ended(3).await;
+    let (seen, unseen): (Vec<&StreamRead>, Vec<&StreamRead>) =
+        streams.iter().partition(|stream| !stream.texts.is_empty());
+    seen[0].assert_whole(0..10);
+    for stream in unseen {
+        assert_eq!(stream.recorded_gaps, [(0, 0, GapReason::Suspected)]);
+    }
     collector.stop().await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -95,6 +95,16 @@ impl Cluster {
     /// *Errors*: [`Error::PodExists`]; replicas before the existing one have been created.
     pub fn create_pod(&self, plan: &PodPlan) -> Result<Vec<String>, Error> {
         self.sim.machine.run(|| kubelet::create_pods(&self.sim, plan))
+    }
+
+    /// Returns a flag that is set once the API has served a pod with a container that had started. Until
+    /// then no client can know of its logs.
+    ///
+    /// *Errors*: [`Error::NoPod`].
+    pub fn served(&self, namespace: &str, pod: &str) -> Result<Arc<AtomicBool>, Error> {
+        let key = key(namespace, pod);
+        let pod = self.sim.pods.get_on_node(&key).ok_or_else(|| no_pod(&key))?;
+        Ok(Arc::clone(&pod.is_served))
     }
 
     /// Deletes a pod. `grace_seconds`: `None` is the default of 30, 0 forces the deletion.

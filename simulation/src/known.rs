@@ -42,57 +42,20 @@ pub struct Example {
 }
 
 /// All known faults.
-pub const KNOWN_FAULTS: &[KnownFault] = &[
-    KnownFault {
-        name: "new-instance-in-old-stream",
-        what: "while pod status lags, a container that restarts several times within the lag joins the stream of an earlier instance if those between print nothing",
-        rules: &[Rule::Repeat],
-        kinds: &[Kind::StatusLag],
-        source: Some(Source::Api),
-        engine: None,
-        example: Example {
-            seed: 545,
-            only: &[Kind::StatusLag, Kind::Exit],
-            source: Source::Api,
-            engine: Engine::Embedded,
-        },
+pub const KNOWN_FAULTS: &[KnownFault] = &[KnownFault {
+    name: "new-instance-in-old-stream",
+    what: "while pod status lags, a container that restarts several times within the lag joins the stream of an earlier instance if those between print nothing",
+    rules: &[Rule::Repeat],
+    kinds: &[Kind::StatusLag],
+    source: Some(Source::Api),
+    engine: None,
+    example: Example {
+        seed: 545,
+        only: &[Kind::StatusLag, Kind::Exit],
+        source: Source::Api,
+        engine: Engine::Embedded,
     },
-    KnownFault {
-        name: "files-lost-unseen",
-        what: "lines in files that were truncated, or removed with their container, are lost silently in rare cases; history repeats lines of a new stream without its notice",
-        rules: &[Rule::SilentLoss, Rule::Repeat],
-        kinds: &[
-            Kind::Kill,
-            Kind::KillAtStep,
-            Kind::Shutdown,
-            Kind::WinterTime,
-            Kind::TruncateLog,
-            Kind::RemoveLog,
-        ],
-        source: Some(Source::Files),
-        engine: None,
-        example: Example {
-            seed: 1076,
-            only: &[Kind::Kill, Kind::Shutdown, Kind::KillAtStep, Kind::WinterTime],
-            source: Source::Files,
-            engine: Engine::Embedded,
-        },
-    },
-    KnownFault {
-        name: "files-removed-out-of-order",
-        what: "files that the kubelet removes in the order of their names after the clock was set back are lost silently",
-        rules: &[Rule::SilentLoss, Rule::WrongCount],
-        kinds: &[Kind::WinterTime, Kind::NodeClock],
-        source: Some(Source::Files),
-        engine: None,
-        example: Example {
-            seed: 93,
-            only: &[Kind::NodeClock, Kind::WinterTime, Kind::Kill],
-            source: Source::Files,
-            engine: Engine::Embedded,
-        },
-    },
-];
+}];
 
 impl KnownFault {
     /// Returns the fault of this name.

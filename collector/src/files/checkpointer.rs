@@ -54,9 +54,40 @@ impl FileCheckpointer {
         })
     }
 
+    /// Returns the stored position, whether or not the streams can resume from it.
+    pub fn position(&self, out: &Stream) -> Option<FilePosition> {
+        Some(self.checkpoints.file_checkpoint(out.key())?.position)
+    }
+
     /// Reading resumes where it stopped.
-    pub fn resumed(&mut self) {
+    ///
+    /// The stream of an output without lines is not stored, so that each start has another one. The
+    /// stored position counts the lines of the current one from now on.
+    pub fn resumed(&mut self, out: &Stream, err: &Stream) {
         self.starts_new_file = false;
+        self.count_from_stored(out, err, Stream::has_no_lines);
+    }
+
+    /// New streams have started, of which no line was read yet: nothing follows the stored position.
+    pub fn restarted(&self, out: &Stream, err: &Stream) {
+        self.count_from_stored(out, err, |_| true);
+    }
+
+    /// Lets the stored position count the lines of the streams that are chosen, if it counts those of
+    /// others.
+    fn count_from_stored(&self, out: &Stream, err: &Stream, is_chosen: impl Fn(&Stream) -> bool) {
+        let Some(stored) = self.checkpoints.file_checkpoint(out.key()) else {
+            return;
+        };
+        let mut current = stored.clone();
+        for (count, stream) in [(&mut current.out, out), (&mut current.err, err)] {
+            if is_chosen(stream) && !count.is_of(stream.id()) {
+                *count = LineCount::new(stream.id(), stream.next_unread_seq());
+            }
+        }
+        if current != stored {
+            self.checkpoints.save_file_checkpoint(out.key(), &current);
+        }
     }
 
     /// Reading continues after a gap.

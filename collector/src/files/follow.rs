@@ -1,8 +1,10 @@
 //! Reads one container instance's log files into one stream per output.
 
+mod gaps;
+
 use std::{future, io, path::PathBuf, time::Duration};
 
-use bus::{Fd, GapReason, Timestamp};
+use bus::{Fd, GapReason};
 use futures::future::OptionFuture;
 use system::clock::{since, steady};
 use tokio::{
@@ -30,6 +32,7 @@ use crate::{
     state_watch::{state_changed, wait_until_absent},
     stream::Stream,
 };
+use gaps::PendingGap;
 
 /// Interval between attempts to open a missing file, at first and later.
 const MISSING_FIRST: Duration = Duration::from_millis(100);
@@ -50,8 +53,11 @@ pub struct Files {
 /// Reads one container instance's files to their end.
 pub struct FileFollower {
     state: watch::Receiver<ContainerState>,
-    /// An earlier instance of the container has a checkpoint, so a missing log is a gap.
+    /// The container started after the collector did, or after one before it: the first line is
+    /// expected, and a missing log is a gap.
     expect_first_line: bool,
+    /// The container had started, but there was no file: the first one has been removed.
+    was_missing: bool,
     stdout: Stream,
     stderr: Stream,
     tail: Option<Tail>,
@@ -83,17 +89,6 @@ pub struct FollowerContext {
     pub shutdown: CancellationToken,
 }
 
-/// Data before the next line that cannot be read.
-#[derive(Clone, Copy, Debug)]
-enum PendingGap {
-    /// The position where reading stopped is gone: new streams start.
-    PositionGone,
-    /// It may be missing; nothing proves it. The streams continue.
-    Suspected,
-    /// A file cannot be read to its end. The streams continue.
-    Unreadable,
-}
-
 /// Result of waiting for the files.
 enum OpenOutcome {
     Found,
@@ -114,6 +109,7 @@ impl FileFollower {
         Self {
             state,
             expect_first_line,
+            was_missing: false,
             stdout,
             stderr,
             tail: files.dir.map(|dir| Tail::new(dir, files.number)),
@@ -238,6 +234,8 @@ impl FileFollower {
                 self.recovered();
                 return (OpenOutcome::Found, Some(tail), state);
             }
+            // The runtime creates the file before the container starts.
+            self.was_missing |= matches!(opened, Ok(Opened::Missing));
             let is_late = since(started) > MISSING_LONG;
             let has_pod = tail.dir().parent().is_some_and(path::is_dir);
             let has_no_files = opened.is_ok() && has_pod && is_late;
@@ -280,17 +278,25 @@ impl FileFollower {
                     stream.doubt_position();
                     stream.resume_after(lines);
                 }
-                self.checkpointer.resumed();
+                self.checkpointer.resumed(&self.stdout, &self.stderr);
             }
-            (Opened::PositionGone, Some(_)) => self.gap = Some(PendingGap::PositionGone),
+            (Opened::PositionGone, Some(resume)) => {
+                self.gap = Some(PendingGap::PositionGone {
+                    out_read: resume.out_lines > 0,
+                    err_read: resume.err_lines > 0,
+                });
+            }
             (_, None) if !is_fresh => {
                 // Where the last lines are is unknown: the files are read again.
                 self.stdout.doubt_position();
                 self.stderr.doubt_position();
-                self.gap = Some(PendingGap::PositionGone);
+                self.gap = Some(PendingGap::PositionGone {
+                    out_read: true,
+                    err_read: true,
+                });
             }
             (_, None) => {
-                let is_suspected = self.expect_first_line && tail.may_lack_first();
+                let is_suspected = self.was_missing || self.expect_first_line && tail.may_lack_first();
                 self.gap = is_suspected.then_some(PendingGap::Suspected);
             }
         }
@@ -311,6 +317,9 @@ impl FileFollower {
         reading.is_idle = false;
         let outcome = reading.tail.read_next(&mut self.assembler, steady());
         self.flush_frames(&mut reading.tail);
+        if self.is_position_wrong(reading) {
+            return self.read_again(reading);
+        }
         match outcome {
             Ok(ReadOutcome::Read) => {
                 reading.quiet_since = steady();
@@ -351,13 +360,13 @@ impl FileFollower {
                 self.failed(&error.to_string());
             }
         }
-    }
-
-    /// Lines before those that are read next are or may be missing.
-    fn interrupt(&mut self, gap: PendingGap, reading: &mut ReadState) {
-        self.assembler.close();
-        self.flush_frames(&mut reading.tail);
-        self.gap = self.gap.or(Some(gap));
+        // The end may decide it as well.
+        if self.is_position_wrong(reading) {
+            self.read_again(reading);
+        } else if reading.is_idle {
+            // The container may print nothing for long.
+            self.record_gap_at_end();
+        }
     }
 
     /// Returns whether the stream of standard error exists.
@@ -374,18 +383,12 @@ impl FileFollower {
         if self.is_excluded {
             return self.drop_frames(tail);
         }
-        if let Some(gap) = self.gap.take() {
-            self.record_gap(gap, self.assembler.first_time());
-            self.checkpointer.interrupted();
-        }
+        self.record_pending_gap(self.assembler.first_time());
         let bytes = self.assembler.frame(Fd::Out).len() + self.assembler.frame(Fd::Err).len();
         self.checkpointer.record_read(bytes, tail, &self.stdout, &self.stderr);
         for (fd, stream) in [(Fd::Out, &mut self.stdout), (Fd::Err, &mut self.stderr)] {
             let before = stream.id().clone();
             stream.read(self.assembler.frame(fd));
-            if stream.is_mismatched() {
-                stream.record_mismatch();
-            }
             if *stream.id() != before {
                 self.checkpointer.request_soon();
             }
@@ -412,21 +415,6 @@ impl FileFollower {
         self.checkpointer.record_read(bytes, tail, &self.stdout, &self.stderr);
     }
 
-    /// Records a gap in both streams: the lines can have been of either output.
-    fn record_gap(&mut self, gap: PendingGap, next: Option<Timestamp>) {
-        self.uses_stderr = true;
-        for stream in [&mut self.stderr, &mut self.stdout] {
-            match gap {
-                PendingGap::PositionGone => stream.restart_after_absence(next),
-                PendingGap::Suspected => stream.record_gap_before_next(GapReason::Suspected, next),
-                PendingGap::Unreadable => {
-                    let next = next.unwrap_or_else(Timestamp::now);
-                    stream.record_gap_before_next(GapReason::Rotated, Some(next));
-                }
-            }
-        }
-    }
-
     /// Publishes standard error completely; skipped if it has no data. Returns false on shutdown.
     async fn drain_stderr(&mut self) -> bool {
         !self.has_stderr() || self.stderr.drain_until(&self.shutdown).await
@@ -442,8 +430,8 @@ impl FileFollower {
         for stream in [&mut self.stdout, &mut self.stderr] {
             if stream.is_searching() {
                 stream.end_resume_search();
-                stream.record_mismatch();
             }
+            stream.record_mismatch();
         }
         let unread = reading.tail.is_broken().then_some(PendingGap::Unreadable);
         if let Some(gap) = self.gap.take().or(unread).filter(|_| !self.is_excluded) {

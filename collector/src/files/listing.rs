@@ -29,6 +29,16 @@ impl ListedFile {
     }
 }
 
+/// Returns the number of predecessors of the newest instance that has a file in a container's
+/// directory; `None` if there is no file or no directory.
+pub fn newest_number(dir: &Path) -> Option<u32> {
+    let entries = files::list(dir).ok()?;
+    let numbers = entries
+        .iter()
+        .filter_map(|entry| entry.name.split_once(".log")?.0.parse().ok());
+    numbers.max()
+}
+
 /// Returns the files of the instance with `number` predecessors in the order of their names, or none if the directory does not exist. If a file exists both compressed and plain,
 /// returns the plain one, which the node removes last.
 ///
@@ -59,4 +69,22 @@ pub fn list(dir: &Path, number: u32) -> io::Result<Vec<ListedFile>> {
         listed.insert(name.clone(), ListedFile { name, path, is_gz, id });
     }
     Ok(listed.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_instance_with_a_file_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(newest_number(&dir.path().join("none")), None);
+        assert_eq!(newest_number(dir.path()), None);
+        for name in ["9.log", "10.log.20261123-084316.gz", "11.lock"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(newest_number(dir.path()), Some(10));
+    }
 }

@@ -70,13 +70,16 @@ impl LogFile {
         } else {
             (Source::Plain(file), None)
         };
-        Ok(Self {
+        let mut file = Self {
             id,
             name,
             source,
             offset: 0,
             head_hash,
-        })
+        };
+        // It can be truncated before it is read.
+        file.head_hash();
+        Ok(file)
     }
 
     /// Reads more data. Returns 0 if there is none at the moment.
@@ -89,6 +92,9 @@ impl LogFile {
             Source::Gz(decoder) => decoder.read(buffer)?,
         };
         self.offset += read as u64;
+        if read > 0 {
+            self.head_hash();
+        }
         Ok(read)
     }
 
@@ -115,17 +121,19 @@ impl LogFile {
         matches!(self.source, Source::Gz(_))
     }
 
-    /// Starts over if the file begins with another line than before, because it was truncated and has
-    /// grown since. Returns whether it did.
+    /// Starts over if the file begins with another line than before, or is empty, because it was
+    /// truncated. Returns whether it did.
     pub fn restart_if_rewritten(&mut self) -> bool {
-        let Source::Plain(_) = &self.source else { return false };
-        let Some(head_hash) = self.head_hash() else {
+        let (Source::Plain(file), Some(head_hash)) = (&self.source, self.head_hash) else {
             return false;
         };
+        let is_empty = file.metadata().is_ok_and(|metadata| metadata.len == 0);
         self.head_hash = None;
-        let is_rewritten = self.head_hash().is_some_and(|now| now != head_hash);
+        let is_rewritten = is_empty || self.head_hash().is_some_and(|now| now != head_hash);
         if is_rewritten {
             self.offset = 0;
+        } else {
+            self.head_hash = Some(head_hash);
         }
         is_rewritten
     }

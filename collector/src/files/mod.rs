@@ -23,5 +23,6 @@ mod tail;
 mod watch;
 
 pub(crate) use follow::{FileFollower, Files, FollowerContext};
+pub(crate) use listing::newest_number;
 pub(crate) use path::{container_dir, find_container_dir};
 pub(crate) use watch::DirWatcher;

@@ -3,13 +3,18 @@
 //! Their names carry the node's local time, which goes back in winter and when the clock is set; the
 //! kubelet takes their order for the files' age when it compresses and removes them. What holds at
 //! any time: the current file is the newest, and of the rotated ones only the newest is not
-//! compressed. The rest follow each other: the first line of a file is printed after the last one
-//! of the file before it. Only where the clock was set back are these times out of order.
+//! compressed. The rest follow each other: the first line of a file is printed soon after the last
+//! one of the file before it. Where the clock was set, these times are apart or out of order. A
+//! runtime stamps lines slightly out of order at any time.
 
 use super::{listing::ListedFile, log_file::read_time_span, path::Name};
 
 /// With more files the names decide: the number of orders is the factorial. A node keeps 5.
 const MAX_COMPARED: usize = 7;
+
+/// Lines are out of order by less than this, in nanoseconds, unless the clock was set back: the runtime
+/// stamps each when it reads it, and writes it at once.
+const MAX_DISORDER: u64 = 100_000_000;
 
 /// A file, and whether files between it and the one before it may be missing.
 #[derive(Clone, Debug)]
@@ -60,7 +65,7 @@ pub fn order(files: Vec<ListedFile>, first: Option<&ListedFile>) -> Vec<OrderedF
     let mut previous = before;
     for next in sorted.collect::<Vec<_>>().into_iter().chain(pinned) {
         let after_gap = previous.as_ref().is_some_and(|previous| {
-            step(previous, &next).0 > 0 || !is_in_order(&previous.listed.name, &next.listed.name)
+            goes_back(previous, &next) || !is_in_order(&previous.listed.name, &next.listed.name)
         });
         all.push(ordered(next.listed.clone(), after_gap));
         previous = Some(next);
@@ -77,18 +82,18 @@ fn is_in_order(before: &Name, after: &Name) -> bool {
     *after == Name::Current || before < after
 }
 
-/// Returns the order in which times step back least often, and then the one with the shortest
-/// pauses. Of equal ones, the first in the order of the names.
+/// Returns the order in which the times of neighbours are closest. That is the order of the times, if
+/// the clock was not set. Of equal ones, the first in the order of the names.
 fn best_order(free: &[Candidate], before: Option<&Candidate>, after: Option<&Candidate>) -> Vec<usize> {
-    let mut best = ((u32::MAX, u64::MAX), Vec::new());
+    let mut best = (u64::MAX, Vec::new());
     permute(&mut Vec::new(), free.len(), &mut |order| {
         let chain = before
             .into_iter()
             .chain(order.iter().map(|index| &free[*index]))
             .chain(after);
         let chain: Vec<_> = chain.collect();
-        let steps = chain.windows(2).map(|pair| step(pair[0], pair[1]));
-        let cost = steps.fold((0, 0u64), |sum, step| (sum.0 + step.0, sum.1.saturating_add(step.1)));
+        let distances = chain.windows(2).map(|pair| distance(pair[0], pair[1]));
+        let cost = distances.fold(0, u64::saturating_add);
         if cost < best.0 {
             best = (cost, order.to_vec());
         }
@@ -110,11 +115,19 @@ fn permute(order: &mut Vec<usize>, count: usize, visit: &mut impl FnMut(&[usize]
     }
 }
 
-/// Returns how often time steps back between two files, and the distance.
-fn step(one: &Candidate, other: &Candidate) -> (u32, u64) {
+/// Returns whether the clock was set back between two files.
+fn goes_back(one: &Candidate, other: &Candidate) -> bool {
     match (one.span, other.span) {
-        (Some((_, last)), Some((first, _))) => (u32::from(first < last), last.abs_diff(first)),
-        _ => (0, 0),
+        (Some((_, last)), Some((first, _))) => first < last && last.abs_diff(first) >= MAX_DISORDER,
+        _ => false,
+    }
+}
+
+/// Returns the time between the last line of a file and the first one of another, in either direction.
+fn distance(one: &Candidate, other: &Candidate) -> u64 {
+    match (one.span, other.span) {
+        (Some((_, last)), Some((first, _))) => last.abs_diff(first),
+        _ => 0,
     }
 }
 
@@ -129,10 +142,17 @@ mod tests {
 
     /// Writes a file whose lines have these seconds.
     fn write(dir: &Path, name: &str, seconds: &[u32]) {
-        let lines = seconds
-            .iter()
-            .map(|second| format!("2026-10-25T00:{:02}:{:02}Z stdout F x\n", second / 60, second % 60));
-        let text: String = lines.collect();
+        let micros: Vec<_> = seconds.iter().map(|second| second * 1_000_000).collect();
+        write_micros(dir, name, &micros);
+    }
+
+    fn write_micros(dir: &Path, name: &str, micros: &[u32]) {
+        let line = |micros: &u32| {
+            let (second, micros) = (micros / 1_000_000, micros % 1_000_000);
+            let (minute, second) = (second / 60, second % 60);
+            format!("2026-10-25T00:{minute:02}:{second:02}.{micros:06}Z stdout F x\n")
+        };
+        let text: String = micros.iter().map(line).collect();
         let file = fs::File::create(dir.join(name)).unwrap();
         if name.ends_with(".gz") {
             let mut gz = GzEncoder::new(file, Compression::fast());
@@ -184,6 +204,23 @@ mod tests {
             names(dir, None),
             ["0.log.20261025-010000.gz", "0.log.20261025-010100", "0.log"].map(|name| (name.to_owned(), false))
         );
+    }
+
+    #[test]
+    fn lines_that_are_slightly_out_of_order_say_nothing_about_their_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        write_micros(dir, "0.log.20261025-010000.gz", &[10_000_000, 20_000_001]);
+        write_micros(dir, "0.log.20261025-010010.gz", &[20_000_000, 30_000_001]);
+        write_micros(dir, "0.log.20261025-010020", &[30_000_000, 40_000_001]);
+        write_micros(dir, "0.log", &[40_000_000]);
+        let expected = [
+            "0.log.20261025-010000.gz",
+            "0.log.20261025-010010.gz",
+            "0.log.20261025-010020",
+            "0.log",
+        ];
+        assert_eq!(names(dir, None), expected.map(|name| (name.to_owned(), false)));
     }
 
     #[test]

@@ -51,8 +51,9 @@ pub struct Tail {
     buffer: Vec<u8>,
     /// Bytes at the start of the buffer that are an incomplete line.
     rest: usize,
-    /// Everything was read; since then the file may have been truncated and have grown.
-    was_idle: bool,
+    /// Time has passed since the file was opened or read to its end: it may have been truncated, and
+    /// have grown since.
+    may_be_rewritten: bool,
 }
 
 struct HeldFile {
@@ -108,7 +109,7 @@ impl Tail {
             read: ReadFiles::default(),
             buffer: Vec::new(),
             rest: 0,
-            was_idle: false,
+            may_be_rewritten: true,
         }
     }
 
@@ -235,7 +236,7 @@ impl Tail {
         let Some(held) = self.files.front_mut() else {
             return Ok(ReadOutcome::Idle);
         };
-        if std::mem::take(&mut self.was_idle) && !held.is_sealed && held.file.restart_if_rewritten() {
+        if std::mem::take(&mut self.may_be_rewritten) && held.file.restart_if_rewritten() {
             self.finish_rest(assembler);
             return Ok(ReadOutcome::Next { after_gap: true });
         }
@@ -268,7 +269,7 @@ impl Tail {
         let after_gap = match self.files.get(1) {
             Some(next) => next.after_gap,
             None => {
-                self.was_idle = true;
+                self.may_be_rewritten = true;
                 return ReadOutcome::Idle;
             }
         };
@@ -284,10 +285,16 @@ impl Tail {
             is_broken = held.is_broken;
             self.read.add(held.file);
         }
+        self.may_be_rewritten = true;
         if is_broken {
             return ReadOutcome::Unreadable;
         }
         ReadOutcome::Next { after_gap }
+    }
+
+    /// Returns whether the file that is read is the one that is written.
+    pub fn is_at_current(&self) -> bool {
+        self.files.len() == 1 && self.files[0].file.name == Name::Current
     }
 
     /// Returns whether the current file could not be read to its end.

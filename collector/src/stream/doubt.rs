@@ -31,6 +31,14 @@ impl Stream {
         }
     }
 
+    /// Gives up the position at which reading resumed: other lines follow it than those that were read
+    /// there. Lines without a number are dropped, because they are read again.
+    pub fn give_up_position(&mut self) {
+        self.unmatched = None;
+        self.lines.start_response(None);
+        self.doubt_position();
+    }
+
     /// The resume point was found.
     pub(super) fn prove_position(&mut self) {
         self.is_position_proved = true;
@@ -68,12 +76,17 @@ impl Stream {
     }
 
     /// Starts a new stream with the next line, whose time is `next`: the log no longer contains the
-    /// position where reading stopped.
-    pub fn restart_after_absence(&mut self, next: Option<Timestamp>) {
+    /// position where reading stopped. `may_repeat`: what is left of it can contain lines that were
+    /// read after the position.
+    pub fn restart_after_absence(&mut self, next: Option<Timestamp>, may_repeat: bool) {
+        if self.reserved_seq > self.next_seq {
+            // What was sent can be read again as well: nothing says that it is lost.
+            self.doubt_position();
+        }
         if self.doubt != Doubt::None || self.has_no_lines() {
             self.record_gap(GapReason::Suspected, next);
         } else {
-            self.restart_stream(GapReason::Suspected, next);
+            self.restart_stream(GapReason::Suspected, next, may_repeat);
         }
         self.lines.start_response(None);
     }

@@ -203,7 +203,7 @@ impl Stream {
         }
         system::probe!("resume: the anchor is not found");
         tracing::warn!(stream = %self.id(), "resume anchor not found, starting a new stream");
-        self.restart_stream(reason, Some(first));
+        self.restart_stream(reason, Some(first), false);
     }
 
     fn is_all_confirmed(&self) -> bool {
@@ -211,10 +211,24 @@ impl Stream {
     }
 
     /// Ends the stream with a gap, and starts a new one with the next line, whose time is `first`.
-    pub(super) fn restart_stream(&mut self, reason: GapReason, first: Option<Timestamp>) {
+    /// `may_repeat`: its lines can be lines of this stream.
+    pub(super) fn restart_stream(&mut self, reason: GapReason, first: Option<Timestamp>, may_repeat: bool) {
+        let last = self.confirmed.map(|confirmed| confirmed.anchor.timestamp());
         self.record_gap(reason, first);
         self.push(self.reserved_seq, Content::End, None);
-        self.start_epoch(StreamStart::default());
+        self.start_epoch(StreamStart {
+            after: None,
+            may_repeat,
+        });
+        if may_repeat {
+            let gap = Gap {
+                lines: 0,
+                reason: GapReason::MayRepeat,
+                from: last.filter(|last| last.0 != i64::MIN),
+                to: None,
+            };
+            self.push_gap(0, gap);
+        }
     }
 
     /// Returns whether the search for the resume point is undecided.

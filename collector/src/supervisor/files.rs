@@ -1,16 +1,16 @@
 //! Tasks of instances whose files are read: one task for both outputs, under the key of standard
 //! output.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use bus::{Epoch, Fd, StreamId, StreamMetadata};
 
-use super::{Supervisor, TrackedInstance};
+use super::{Supervisor, TrackedInstance, tasks::gone};
 use crate::{
-    files::{DirWatcher, FileFollower, Files, FollowerContext, container_dir, find_container_dir},
-    instance::InstanceKey,
-    publish::checkpoint::Checkpoint,
-    stream::Stream,
+    files::{DirWatcher, FileFollower, Files, FollowerContext, container_dir, find_container_dir, newest_number},
+    instance::{Instance, InstanceKey},
+    publish::checkpoint::{Checkpoint, StreamStart},
+    stream::{Stream, metadata::new_stream_id},
 };
 
 impl Supervisor {
@@ -43,6 +43,7 @@ impl Supervisor {
         let root = &self.config.pod_log_dir;
         let files = Files {
             dir: match &tracked.instance {
+                _ if tracked.is_unseen => None,
                 Some(instance) => Some(container_dir(root, instance)),
                 None => find_container_dir(root, &key.pod_uid, key.container_name()),
             },
@@ -56,14 +57,75 @@ impl Supervisor {
             progress: self.config.progress.clone(),
             shutdown: self.shutdown.clone(),
         };
-        let is_first_start = self.context.checkpoints.is_first_start();
+        // What a log had lost before the first list of all is not promised.
+        let is_first_list = self.unclaimed.is_some() && self.context.checkpoints.is_first_start();
         FileFollower::new(
             files,
             streams,
             tracked.state.subscribe(),
-            checkpoint.expected || !is_first_start,
+            checkpoint.expected || !is_first_list,
             context,
         )
+    }
+
+    /// Checks for the last instances of a pod that is gone whether later ones may have run. `is_late`:
+    /// the pod may have been gone for some time.
+    pub(super) fn doubt_last_instances(&mut self, pod_uid: &str, is_late: bool) {
+        let is_last = |key: &&InstanceKey| key.pod_uid == pod_uid && self.last_seen.is_newest(key);
+        let last: Vec<_> = self.instances.keys().filter(is_last).cloned().collect();
+        for key in last {
+            let Some(tracked) = self.instances.get(&key) else {
+                continue;
+            };
+            let restarts = tracked.state.borrow().restarts;
+            let lacks_later = self.may_lack_later(&key, tracked.instance.as_deref(), restarts, is_late);
+            if let Some(tracked) = self.instances.get_mut(&key) {
+                tracked.lacks_later = lacks_later;
+            }
+        }
+    }
+
+    /// Returns whether a container whose pod is gone may have had instances after the one with this
+    /// number, which the API never listed. The files show it, as long as the node has them; `default`:
+    /// otherwise.
+    pub(super) fn may_lack_later(
+        &self,
+        key: &InstanceKey,
+        instance: Option<&Instance>,
+        number: u32,
+        default: bool,
+    ) -> bool {
+        let root = &self.config.pod_log_dir;
+        let dir = match instance {
+            _ if !self.reads_files(key) => return false,
+            Some(instance) => Some(container_dir(root, instance)),
+            None => find_container_dir(root, &key.pod_uid, key.container_name()),
+        };
+        let newest = dir.and_then(|dir| newest_number(&dir));
+        newest.map_or(default, |newest| newest > number)
+    }
+
+    /// Reports that instances of a container may have run that were never seen, in another stream of the
+    /// last one that was.
+    ///
+    /// Its checkpoint is stored at its end. Until then the one of the last stream remains, so that a
+    /// restart reports it again.
+    pub(super) fn report_unseen(&mut self, key: InstanceKey) {
+        let stored = self.context.checkpoints.get(&key);
+        let stored = stored.and_then(|checkpoint| checkpoint.metadata().map(|metadata| (checkpoint, metadata)));
+        let (Some((stored, metadata)), Ok(stream)) = (stored, new_stream_id(&key)) else {
+            return self.context.checkpoints.delete(&key);
+        };
+        tracing::warn!(%stream, "gap suspected, later container instances may have run unseen");
+        self.context.checkpoints.delete(&key.with_fd(Fd::Err));
+        let metadata = StreamMetadata { stream, ..metadata };
+        let checkpoint = stored.for_new_epoch(&metadata, StreamStart::default());
+        let tracked = TrackedInstance {
+            is_unseen: true,
+            ..TrackedInstance::new(gone(stored.restarts.unwrap_or_default()), None)
+        };
+        self.instances.insert(key.clone(), tracked);
+        self.spawn_task(key, checkpoint, Duration::ZERO);
     }
 
     /// Opens the stream of standard error. Its checkpoint is written with its first line; `out`: the

@@ -95,6 +95,10 @@ struct TrackedInstance {
     is_unread: bool,
     /// When it was first seen, if its start was.
     seen_at: Option<Instant>,
+    /// Its pod is gone, and later instances of the container may have run that were never seen.
+    lacks_later: bool,
+    /// It stands for such instances: there is nothing to read.
+    is_unseen: bool,
     backoff: Backoff,
 }
 
@@ -109,6 +113,8 @@ impl TrackedInstance {
             started_at: None,
             is_unread: false,
             seen_at: None,
+            lacks_later: false,
+            is_unseen: false,
             backoff: Backoff::new(RESTART_FIRST, RESTART_MAX),
         }
     }
@@ -161,6 +167,7 @@ impl Supervisor {
             Event::Apply(pod) => self.apply_pod(&pod),
             Event::Delete(pod) => {
                 if let Some(uid) = &pod.metadata.uid {
+                    self.doubt_last_instances(uid, is_late);
                     self.remove_pod(uid);
                 }
             }
@@ -319,12 +326,18 @@ impl Supervisor {
             .filter(|uid| !listing.contains(*uid))
             .cloned()
             .collect();
-        gone.iter().for_each(|uid| self.remove_pod(uid));
-        self.last_seen.retain(|uid| self.pods.contains_key(uid));
+        for uid in gone {
+            self.doubt_last_instances(&uid, true);
+            self.remove_pod(&uid);
+        }
         let mut unclaimed = self.unclaimed.take().unwrap_or_default();
         self.drop_stderr_checkpoints(&mut unclaimed);
+        let is_last = |key: &&InstanceKey| self.last_seen.is_newest(key) && !self.pods.contains_key(&key.pod_uid);
+        let last: HashSet<InstanceKey> = unclaimed.keys().filter(is_last).cloned().collect();
+        self.last_seen.retain(|uid| self.pods.contains_key(uid));
         for (key, checkpoint) in unclaimed {
-            self.end_orphan(key, checkpoint);
+            let is_last = last.contains(&key);
+            self.end_orphan(key, checkpoint, is_last);
         }
         self.context.checkpoints.end_doubt();
         self.has_listed = true;

@@ -98,22 +98,25 @@ impl Supervisor {
         checkpoint
     }
 
-    /// Ends the stream of an instance that is gone.
-    pub(super) fn end_orphan(&mut self, key: InstanceKey, checkpoint: Checkpoint) {
+    /// Ends the stream of an instance that is gone. `is_last`: its pod is gone, and no later instance
+    /// was seen.
+    pub(super) fn end_orphan(&mut self, key: InstanceKey, checkpoint: Checkpoint, is_last: bool) {
+        let restarts = checkpoint.restarts.unwrap_or_default();
+        // Without files, the end of a stream that goes on is suspected as well.
+        let lacks_later = is_last && self.may_lack_later(&key, None, restarts, checkpoint.ended);
         if checkpoint.ended || checkpoint.metadata().is_none() {
-            if !self.last_seen.is_newest(&key) {
+            if lacks_later {
+                self.report_unseen(key);
+            } else if !self.last_seen.is_newest(&key) {
                 self.context.checkpoints.delete(&key);
             }
             return;
         }
-        let state = ContainerState {
-            terminated: true,
-            previous: false,
-            present: false,
-            excluded: false,
-            restarts: checkpoint.restarts.unwrap_or_default(),
+        let tracked = TrackedInstance {
+            lacks_later,
+            ..TrackedInstance::new(gone(restarts), None)
         };
-        self.instances.insert(key.clone(), TrackedInstance::new(state, None));
+        self.instances.insert(key.clone(), tracked);
         self.spawn_task(key, checkpoint, Duration::ZERO);
     }
 
@@ -241,7 +244,10 @@ impl Supervisor {
     /// The checkpoint of a container's newest instance is kept.
     pub(super) fn task_ended(&mut self, id: task::Id, is_over: bool) {
         let Some(key) = self.keys.remove(&id) else { return };
-        self.instances.remove(&key);
+        let lacks_later = self.instances.remove(&key).is_some_and(|tracked| tracked.lacks_later);
+        if is_over && lacks_later {
+            return self.report_unseen(key);
+        }
         if is_over && !self.last_seen.is_newest(&key) {
             self.context.checkpoints.delete(&key);
         }
@@ -275,6 +281,17 @@ impl Supervisor {
         if !is_unclaimed && !self.instances.contains_key(key) {
             self.context.checkpoints.delete(key);
         }
+    }
+}
+
+/// The state of an instance that is gone.
+pub(super) fn gone(restarts: u32) -> ContainerState {
+    ContainerState {
+        terminated: true,
+        previous: false,
+        present: false,
+        excluded: false,
+        restarts,
     }
 }
 

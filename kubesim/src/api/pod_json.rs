@@ -8,8 +8,10 @@ use crate::scenario::Role;
 use crate::store::pod::{Container, Phase, Pod, State, Terminated};
 use crate::time::rfc3339_seconds;
 
-/// Returns a pod as JSON; `typed` adds kind and apiVersion, which list items do not have.
+/// Returns a pod as JSON for a response; `typed` adds kind and apiVersion, which list items do not
+/// have.
 pub(crate) fn pod(pod: &Pod, typed: bool) -> Value {
+    pod.mark_served();
     let mut object = json!({"metadata": metadata(pod), "spec": spec(pod), "status": status(pod)});
     if typed {
         object["kind"] = "Pod".into();

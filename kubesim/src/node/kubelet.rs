@@ -171,6 +171,7 @@ fn new_pod(plan: &PodPlan, name: &str) -> Pod {
         ip: None,
         ready_changed: now,
         containers: containers.collect(),
+        is_served: Arc::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 
@@ -35,6 +36,8 @@ pub(crate) struct Pod {
     /// Time of the last change of readiness.
     pub(crate) ready_changed: Timestamp,
     pub(crate) containers: Vec<Container>,
+    /// Whether the API has served it with a container that had started; all versions share it.
+    pub(crate) is_served: Arc<AtomicBool>,
 }
 
 /// The pending deletion of a pod.
@@ -90,6 +93,13 @@ impl Pod {
     /// Returns the pod's key.
     pub(crate) fn key(&self) -> PodKey {
         (self.namespace.clone(), self.name.clone())
+    }
+
+    /// Records that the API serves this version.
+    pub(crate) fn mark_served(&self) {
+        if self.containers.iter().any(|container| container.id.is_some()) {
+            self.is_served.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Takes over what the kubelet reports: the status, and the deletion that it completes.

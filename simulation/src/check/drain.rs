@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{
     BusLimits, Rule, Violation,
-    printed::{Output, Printed, Unit},
+    printed::{Output, Printed, Unit, UnitLines},
 };
 
 /// A syslog message.
@@ -135,7 +135,8 @@ pub fn check(printed: &Printed, log: &DrainLog) -> Vec<Violation> {
     let mut missing: BTreeMap<&str, u64> = BTreeMap::new();
     // Also of those that were printed before the drain began, or lost by the receiver.
     let mut absent: BTreeMap<&str, u64> = BTreeMap::new();
-    for (unit, lines) in printed.units().filter(|(_, lines)| lines.app == log.app) {
+    let is_due = |lines: &UnitLines| lines.app == log.app && !printed.is_unheard(&lines.process);
+    for (unit, lines) in printed.units().filter(|(_, lines)| is_due(lines)) {
         let indexes = arrived.get(unit).map(Vec::as_slice).unwrap_or_default();
         let first_due = lines.times.partition_point(|at| *at <= log.since);
         let start = indexes.first().map_or(first_due, |first| first_due.min(*first));
@@ -208,6 +209,11 @@ fn wrong_field(message: &Message, unit: &Unit, process: &str, stamp: Timestamp) 
 fn has_gap(declared: &BTreeMap<&str, Declared>, printed: &Printed, unit: &Unit) -> bool {
     let lines = printed.lines(unit);
     lines.is_some_and(|lines| declared.contains_key(lines.process.as_str()))
+}
+
+/// Returns the process in the text of a gap notice.
+pub fn process_of_gap(text: &str) -> Option<&str> {
+    parse_gap(text).map(|(process, _)| process)
 }
 
 /// How many lines a gap notice declares.

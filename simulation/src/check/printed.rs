@@ -1,6 +1,14 @@
 //! What every container printed.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -57,6 +65,10 @@ pub struct Printed {
     deleted: BTreeMap<String, Duration>,
     /// From the kill of a collector whose checkpoints were then damaged until it started again.
     without_checkpoints: Vec<Range<Duration>>,
+    /// Whether the API has served a pod, by process.
+    served: BTreeMap<String, Arc<AtomicBool>>,
+    /// Processes whose pod is gone.
+    gone: BTreeSet<String>,
 }
 
 /// What a container printed this long before a kill may not be published, and its pod may be deleted
@@ -103,6 +115,23 @@ impl Printed {
         absence.map_or(lines.times.len(), |absence| {
             lines.times.partition_point(|at| *at < absence.start)
         })
+    }
+
+    /// Adds a pod; `is_served` tells whether the API has served it.
+    pub fn add_pod(&mut self, process: &str, is_served: Arc<AtomicBool>) {
+        self.served.insert(process.to_owned(), is_served);
+    }
+
+    /// Records that a pod is gone.
+    pub fn remove_pod(&mut self, process: &str) {
+        self.gone.insert(process.to_owned());
+    }
+
+    /// Returns whether a pod came and went while the API served it to nobody: no collector can name what
+    /// it printed.
+    pub fn is_unheard(&self, process: &str) -> bool {
+        let served = self.served.get(process);
+        self.gone.contains(process) && served.is_some_and(|served| !served.load(Ordering::Relaxed))
     }
 
     /// Returns unit and index of a line.

@@ -52,6 +52,8 @@ pub struct Notice {
     pub reason: String,
     /// The stream, if it is about one.
     pub stream: Option<String>,
+    /// The process of which lines are missing, according to the text.
+    pub process: Option<String>,
     /// The sequence number.
     pub first: Option<u64>,
     /// The number of lines, if it is known.

@@ -336,16 +336,13 @@ impl<'a> Checker<'a> {
 
     fn check_units(&mut self) {
         let printed = self.printed;
-        let starts = self.suspected_starts();
-        let ends = self.suspected_ends();
+        let unseen_until = self.unseen_until();
         for (unit, lines) in printed.units().filter(|(_, lines)| lines.app == self.log.app) {
-            // No stream names an instance that was never seen: the next one reports it, or, if the
-            // pod is gone, the one before.
+            // No stream names an instance that was never seen: the next one or the one before reports it.
             let is_unseen = !self.by_unit.contains_key(unit) && !self.notices.contains_key(unit);
-            let process = lines.process.as_str();
-            let is_before = |start| lines.times.last().is_some_and(|last| last <= start);
-            let is_behind = |end| lines.times.first().is_some_and(|first| first >= end);
-            if is_unseen && (starts.get(process).is_some_and(is_before) || ends.get(process).is_some_and(is_behind)) {
+            let until = unseen_until.get(lines.process.as_str());
+            let is_reported = lines.times.last().zip(until).is_some_and(|(last, until)| last <= until);
+            if is_unseen && (is_reported || printed.is_unheard(&lines.process)) {
                 continue;
             }
             self.check_unit(unit, lines);
@@ -368,45 +365,24 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Returns by process when the last instance printed its first line before whose start a notice
-    /// says that lines may be missing.
-    fn suspected_starts(&self) -> BTreeMap<&'a str, Duration> {
-        let mut starts = BTreeMap::new();
-        for (unit, notices) in &self.notices {
-            let is_start = |notice: &Notice| notice.first == Some(0) && notice.count.is_none();
-            if let Some(lines) = self.printed.lines(unit)
-                && notices.iter().any(|(notice, _)| is_start(notice))
+    /// Returns by process until when instances can have printed that were never seen: a notice before
+    /// the first line of a stream, or behind its last one, says that lines may be missing.
+    fn unseen_until(&self) -> BTreeMap<&'a str, Duration> {
+        let mut until = BTreeMap::new();
+        for received in &self.log.received {
+            if let Received::Notice(notice) = received
+                && let (Some(stream), Some(process), Some(first)) = (&notice.stream, &notice.process, notice.first)
+                && (notice.reason.as_str(), notice.count) == ("suspected", None)
             {
-                let start = lines.times.first().copied().unwrap_or(Duration::MAX);
-                let latest = starts.entry(lines.process.as_str()).or_insert(start);
-                *latest = start.max(*latest);
+                let numbers = self.numbers.get(stream.as_str());
+                let last = numbers.and_then(BTreeMap::last_key_value);
+                if first == 0 || last.is_none_or(|(last, _)| *last < first) {
+                    let latest = until.entry(process.as_str()).or_insert(notice.at);
+                    *latest = notice.at.max(*latest);
+                }
             }
         }
-        starts
-    }
-
-    /// Returns by process when the first instance printed its last line behind whose end a notice says
-    /// that lines may be missing.
-    fn suspected_ends(&self) -> BTreeMap<&'a str, Duration> {
-        let mut ends = BTreeMap::new();
-        for (unit, notices) in &self.notices {
-            let is_end = |notice: &Notice| {
-                let numbers = notice
-                    .stream
-                    .as_ref()
-                    .and_then(|stream| self.numbers.get(stream.as_str()));
-                let last = numbers.and_then(|numbers| numbers.keys().next_back());
-                notice.count.is_none() && notice.first.zip(last).is_some_and(|(first, last)| first > *last)
-            };
-            if let Some(lines) = self.printed.lines(unit)
-                && notices.iter().any(|(notice, _)| is_end(notice))
-            {
-                let end = lines.times.last().copied().unwrap_or_default();
-                let earliest = ends.entry(lines.process.as_str()).or_insert(end);
-                *earliest = end.min(*earliest);
-            }
-        }
-        ends
+        until
     }
 
     fn check_unit(&mut self, unit: &'a Unit, lines: &UnitLines) {

@@ -1,6 +1,7 @@
 //! The node: its kubelet, its API server, and containers that print lines whose text occurs once.
 
 use std::{
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -241,8 +242,13 @@ impl Node {
             );
             let deleted = self.cluster.delete_pod(&container.app, &old, Some(2));
             let created = self.cluster.create_pod(&pod(plan, &container.plan, &new));
-            if let Err(error) = deleted.and(created) {
-                trace::world(format!("pod {old} is not replaced: {error}"));
+            match deleted.and(created).and(self.cluster.served(&container.app, &new)) {
+                Ok(is_served) => {
+                    let mut printed = container.printed.lock();
+                    printed.remove_pod(&old);
+                    printed.add_pod(&new, is_served);
+                }
+                Err(error) => trace::world(format!("pod {old} is not replaced: {error}")),
             }
             container.printed.lock().delete_pod(old, trace::elapsed());
             *container.pod.lock() = new;
@@ -263,11 +269,18 @@ impl Node {
     }
 
     /// Removes a container's log file, or truncates it.
+    ///
+    /// A file of which nothing was read can be removed or emptied without a trace: it is left alone.
     pub fn damage_log(&self, container: usize, is_removed: bool) {
         let Some(container) = self.containers.get(container) else {
             return;
         };
         let (pod, name) = (container.pod.lock().clone(), &container.plan.name);
+        let disk = &self.process.host.disk;
+        let file = current_file(disk.files(Path::new(LOG_DIR)), &format!("{}_{pod}_", container.app));
+        if !file.is_some_and(|file| disk.is_read(&file)) {
+            return trace::world(format!("log file of {pod} is unchanged: nothing of it was read"));
+        }
         self.process.enter(|| {
             let changed = if is_removed {
                 self.cluster.remove_log_file(&container.app, &pod, name)
@@ -370,6 +383,18 @@ impl Printer {
             printed.add(&unit, &self.app, &pod, text(number), (line.time, trace::elapsed()));
         }
     }
+}
+
+/// Returns the file to which the newest instance of a pod's container prints.
+fn current_file(files: Vec<(PathBuf, u64)>, pod_dir: &str) -> Option<PathBuf> {
+    let root = format!("{LOG_DIR}/{pod_dir}");
+    let of_pod = files
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.to_string_lossy().starts_with(&root));
+    let number = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".log")?.parse::<u32>().ok();
+    let current = of_pod.filter_map(|path| Some((number(&path)?, path))).max();
+    current.map(|(_, path)| path)
 }
 
 fn pod(plan: &Plan, container: &ContainerPlan, name: &str) -> PodPlan {

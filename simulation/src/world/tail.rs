@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use crate::{
     check::{
         BusLimits,
+        drain::process_of_gap,
         received::{Fields, Notice, Received, TailLog},
     },
     machine::process::Process,
@@ -353,6 +354,7 @@ impl Parser {
                 code: notice.code,
                 reason: notice.reason,
                 stream: notice.stream,
+                process: process_of_gap(&object.text).map(str::to_owned),
                 first: notice.first,
                 count: notice.count,
                 from: notice.from,

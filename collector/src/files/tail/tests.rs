@@ -145,6 +145,25 @@ fn a_position_is_found_after_a_rename_and_compression() {
 }
 
 #[test]
+fn a_file_that_is_truncated_before_it_is_read_may_have_lost_lines() {
+    for is_rotated in [false, true] {
+        let mut node = Node::new();
+        node.append("0.log", "a");
+        let (mut tail, _) = node.open(None);
+        fs::write(node.path("0.log"), "").unwrap();
+        node.append("0.log", "b");
+        if is_rotated {
+            node.rotate("20261123-084316");
+            assert!(tail.scan(node.now).unwrap());
+            node.now += CLOSE_TIMEOUT;
+        }
+        let (texts, outcomes) = node.read(&mut tail);
+        assert_eq!(texts, ["b"]);
+        assert_eq!(outcomes[0], ReadOutcome::Next { after_gap: true });
+    }
+}
+
+#[test]
 fn a_damaged_compressed_file_is_a_gap_before_the_next_file() {
     let mut node = Node::new();
     fs::write(node.path("0.log.20261123-084306.gz"), b"no gzip").unwrap();

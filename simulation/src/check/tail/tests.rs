@@ -1,3 +1,8 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use jiff::Timestamp;
 
 use super::*;
@@ -61,7 +66,7 @@ fn notice(reason: &str, notice: Received) -> Received {
 }
 
 fn rules(received: Vec<Received>) -> Vec<Rule> {
-    rules_of(received, BusLimits::default())
+    rules_of(&printed(), received, BusLimits::default())
 }
 
 /// The same for a bus whose files are damaged.
@@ -70,10 +75,14 @@ fn rules_after_damage(received: Vec<Received>) -> Vec<Rule> {
         may_lose: true,
         ..BusLimits::default()
     };
-    rules_of(received, bus)
+    rules_of(&printed(), received, bus)
 }
 
-fn rules_of(received: Vec<Received>, bus: BusLimits) -> Vec<Rule> {
+fn rules_for(printed: &Printed, received: Vec<Received>) -> Vec<Rule> {
+    rules_of(printed, received, BusLimits::default())
+}
+
+fn rules_of(printed: &Printed, received: Vec<Received>, bus: BusLimits) -> Vec<Rule> {
     let log = TailLog {
         name: "tail".to_owned(),
         app: "shop".to_owned(),
@@ -82,7 +91,7 @@ fn rules_of(received: Vec<Received>, bus: BusLimits) -> Vec<Rule> {
         bus,
         received,
     };
-    check(&printed(), &log)
+    check(printed, &log)
         .into_iter()
         .map(|violation| violation.rule)
         .collect()
@@ -285,4 +294,44 @@ fn nothing_names_the_last_lines_of_a_pod_whose_checkpoint_is_lost() {
     // Lines were printed from 1 to 5 s.
     printed.lose_checkpoints(Duration::from_secs(7), Duration::from_secs(30));
     assert_eq!(printed.collectable(&unit), 3);
+}
+
+#[test]
+fn an_instance_that_was_never_seen_is_reported_by_one_that_was() {
+    let with = |stream: &str, first: u64, at: u64| {
+        let mut printed = printed();
+        let unseen = Unit {
+            instance: "c2".to_owned(),
+            output: Output::Both,
+        };
+        let time = (Timestamp::UNIX_EPOCH, Duration::from_secs(6));
+        printed.add(&unseen, "shop", "web", "unseen".to_owned(), time);
+        let mut received = lines(0..5);
+        received.push(Received::Notice(Notice {
+            code: "L13".to_owned(),
+            reason: "suspected".to_owned(),
+            stream: Some(stream.to_owned()),
+            process: Some("web".to_owned()),
+            first: Some(first),
+            at: Duration::from_secs(at),
+            ..Notice::default()
+        }));
+        rules_for(&printed, received)
+    };
+    assert_eq!(with(STREAM, 5, 7), []);
+    assert_eq!(with("uid/web/c1/2-b", 0, 7), []);
+    assert_eq!(with(STREAM, 5, 2), [Rule::SilentLoss], "before it printed");
+    assert_eq!(with(STREAM, 3, 7), [Rule::SilentLoss], "within a stream");
+}
+
+#[test]
+fn nothing_names_a_pod_that_came_and_went_unheard() {
+    let mut printed = printed();
+    let is_served = Arc::new(AtomicBool::new(false));
+    printed.add_pod("web", Arc::clone(&is_served));
+    assert_eq!(rules_for(&printed, Vec::new()), [Rule::SilentLoss], "it is still there");
+    printed.remove_pod("web");
+    assert_eq!(rules_for(&printed, Vec::new()), []);
+    is_served.store(true, Ordering::Relaxed);
+    assert_eq!(rules_for(&printed, Vec::new()), [Rule::SilentLoss], "it was served");
 }

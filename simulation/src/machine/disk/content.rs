@@ -1,6 +1,13 @@
 //! The content of a file, and how to take back what was not synced.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use rand::{Rng, RngExt};
@@ -13,6 +20,8 @@ pub struct Inode {
     pub number: u64,
     /// Its current name.
     pub path: Mutex<PathBuf>,
+    /// Something of it was read.
+    is_read: AtomicBool,
     content: Mutex<Content>,
 }
 
@@ -38,6 +47,7 @@ impl Inode {
         Arc::new(Self {
             number,
             path: Mutex::new(path),
+            is_read: AtomicBool::new(false),
             content: Mutex::default(),
         })
     }
@@ -48,7 +58,14 @@ impl Inode {
         let found = &content.bytes[from..];
         let read = found.len().min(buffer.len());
         buffer[..read].copy_from_slice(&found[..read]);
+        if read > 0 {
+            self.is_read.store(true, Ordering::Relaxed);
+        }
         read
+    }
+
+    pub fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Relaxed)
     }
 
     /// Writes at an offset, or at the end.

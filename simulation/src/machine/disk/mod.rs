@@ -92,6 +92,11 @@ impl Disk {
         self.names.lock().files(below)
     }
 
+    /// Returns whether a process has read something of a file.
+    pub fn is_read(&self, path: &Path) -> bool {
+        self.names.lock().inode(path).is_ok_and(|inode| inode.is_read())
+    }
+
     /// Changes the content of a file behind the back of its user. Returns whether there is one.
     pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> bool {
         let found = self.names.lock().inode(path);
