@@ -448,8 +448,13 @@ impl<'a> Checker<'a> {
                     // A reader waits for what precedes a gap if it knows nothing else of the stream; what
                     // follows in a newer stream can arrive meanwhile.
                     let later = || delivered.iter().position(|line| is_older(stream, line.stream));
+                    // History shows it at its time, which can be that of a checkpoint from before the last
+                    // lines.
+                    let is_newest = delivered.iter().all(|line| is_older(line.stream, stream));
+                    let newest = || is_newest.then_some(delivered.len());
                     let arrived = || before.map(|index| delivered.partition_point(|line| line.index <= index));
-                    last.map(|last| last + 1).or_else(later).or_else(arrived).unwrap_or(0)
+                    let place = last.map(|last| last + 1).or_else(later).or_else(newest);
+                    place.or_else(arrived).unwrap_or(0)
                 })
             };
             match notice.count {
