@@ -88,6 +88,8 @@ pub struct RotationProbe {
     lag: Lag,
     last_frame: Instant,
     silence: Option<Option<Anchor>>,
+    /// The last probe had no answer: what it was for is still unknown.
+    has_failed: bool,
     file: Option<u64>,
 }
 
@@ -135,6 +137,7 @@ impl RotationProbe {
             lag,
             last_frame: now,
             silence: None,
+            has_failed: false,
             file: None,
         }
     }
@@ -154,9 +157,10 @@ impl RotationProbe {
     /// Returns when a probe is due; `expects_file`: the follow has not reached a file that a probe
     /// saw.
     pub fn due_at(&self, expects_file: bool) -> Option<Instant> {
-        if self.silence.is_some() {
+        if self.silence.is_some() && !self.has_failed {
             return Some(steady());
         }
+        let expects_file = expects_file || self.silence.is_some();
         let is_wanted = expects_file || self.bytes >= PROBE_AFTER_BYTES;
         is_wanted.then(|| self.last_probe + PROBE_INTERVAL)
     }
@@ -183,8 +187,13 @@ impl RotationProbe {
         }
     }
 
-    /// Marks the end of a probe. Returns whether it was for a silence.
+    /// Marks the end of a probe. Returns whether it was for a silence. Without an answer it is made
+    /// again.
     pub fn finish(&mut self, result: Option<&ProbeResult>) -> bool {
+        self.has_failed = result.is_none();
+        if self.has_failed {
+            return false;
+        }
         if let Some(ProbeResult {
             start,
             place: Place::Unchanged | Place::Reached { .. },
@@ -276,7 +285,15 @@ mod tests {
             assert_eq!(probe.due_at(false).is_some(), is_due, "pause {pause} s, lag {lag} s");
         }
         probe.start(None, None);
-        assert!(probe.finish(None) && probe.due_at(false).is_none());
+        assert!(!probe.finish(None));
+        assert_eq!(probe.due_at(false), Some(steady() + PROBE_INTERVAL), "it had no answer");
+        probe.start(None, None);
+        let start = FileStart::parse(&"2026-01-01T00:00:00Z line\n".into()).unwrap();
+        let result = ProbeResult {
+            start,
+            place: Place::Unchanged,
+        };
+        assert!(probe.finish(Some(&result)) && probe.due_at(false).is_none());
         assert!(probe.due_at(true).is_some());
     }
 }

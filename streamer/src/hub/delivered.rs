@@ -16,8 +16,11 @@ use crate::line::{GapRange, Lines, NoticeLine};
 #[derive(Debug, Default)]
 pub(crate) struct Delivered {
     streams: HashMap<StreamKey, StreamProgress>,
-    /// Of streams that are not listed, everything published before this is delivered.
+    /// Of streams that the cursor does not list, everything published before this is delivered.
     before: PublishTime,
+    /// Of such streams, the end of what was seen to be published before it: a publisher that was
+    /// killed publishes again what it does not know to be accepted.
+    unlisted: HashMap<StreamKey, u64>,
 }
 
 impl From<&Cursor> for Delivered {
@@ -25,6 +28,7 @@ impl From<&Cursor> for Delivered {
         Self {
             streams: cursor.streams.iter().cloned().collect(),
             before: cursor.before,
+            unlisted: HashMap::default(),
         }
     }
 }
@@ -61,11 +65,19 @@ impl Delivered {
     /// Returns the sequence numbers that are still to be delivered, including late lines of
     /// reported gaps.
     pub(crate) fn rest_of(&self, lines: &Lines) -> Vec<Range<u64>> {
-        match self.streams.get(&lines.key) {
+        let mut rest = match self.streams.get(&lines.key) {
             Some(progress) => progress.remaining_of(lines.seqs()),
-            None if lines.published < self.before => Vec::new(),
+            None if lines.published < self.before => return Vec::new(),
             None => vec![lines.seqs()],
+        };
+        if let Some(delivered) = self.unlisted.get(&lines.key) {
+            if lines.published < self.before {
+                return Vec::new();
+            }
+            rest.iter_mut().for_each(|seqs| seqs.start = seqs.start.max(*delivered));
+            rest.retain(|seqs| !seqs.is_empty());
         }
+        rest
     }
 
     /// Returns the parts of a gap that are still to be reported: those that were neither delivered nor
@@ -116,6 +128,13 @@ impl Delivered {
     ///
     /// Reassembly does not report that gap: it joined the stream after it.
     pub(crate) fn resume_with_lines(&mut self, lines: &Lines) -> (Option<NoticeLine>, Vec<Range<u64>>) {
+        let is_unlisted = !self.streams.contains_key(&lines.key) || self.unlisted.contains_key(&lines.key);
+        if is_unlisted {
+            let delivered = self.unlisted.entry(lines.key).or_default();
+            if lines.published < self.before {
+                *delivered = lines.seqs().end.max(*delivered);
+            }
+        }
         let rest = self.rest_of(lines);
         if rest.is_empty() {
             return (None, rest);
@@ -170,7 +189,28 @@ mod tests {
     use bus::Timestamp;
 
     use super::*;
-    use crate::testing::{at, metadata};
+    use crate::testing::{at, event, metadata};
+
+    #[test]
+    fn what_an_unlisted_stream_published_before_the_cursor_is_not_delivered_when_it_is_published_again() {
+        let metadata = metadata("web");
+        let key = StreamKey::of(&metadata.stream);
+        let cursor = Cursor {
+            before: at(5),
+            ..Cursor::default()
+        };
+        let mut delivered = Delivered::from(&cursor);
+        let mut rest = |seqs: Range<u64>, published: i64| {
+            let seconds: Vec<i64> = seqs.clone().map(|_| 0).collect();
+            let event = event(&metadata, seqs.start, &seconds, published);
+            let lines = Lines::of(key, &event, 0, seconds.len() as u32, 0..0);
+            delivered.resume_with_lines(&lines).1
+        };
+        assert!(rest(2..6, 4).is_empty());
+        assert_eq!(rest(2..8, 6), [6..8]);
+        assert!(rest(0..2, 3).is_empty(), "an older batch that arrives later");
+        assert_eq!(rest(8..9, 7), [8..9]);
+    }
 
     #[test]
     fn a_client_that_resumes_gets_the_part_of_a_gap_that_it_does_not_have() {
