@@ -20,7 +20,7 @@ use super::{
     follow_slots::FollowSlot,
     outcome::Outcome,
     request::{LogBody, LogRequest},
-    rotation::{self, Place, ProbeResult, RotationProbe},
+    rotation::{self, Finished, Place, ProbeResult, RotationProbe},
     scan::Scan,
     stall::{self, StallAction, StallDetector},
 };
@@ -46,9 +46,17 @@ enum AfterFrame {
 
 impl Follower {
     /// Reads a follow. Returns `None` if the body ended cleanly.
-    pub(crate) async fn read_follow(&mut self, mut log: LogBody, slot: &FollowSlot) -> Option<Outcome> {
-        let mut stall = StallDetector::new();
+    pub(crate) async fn read_follow(&mut self, log: LogBody, slot: &FollowSlot) -> Option<Outcome> {
         let mut rotation = RotationProbe::new(self.lag);
+        let outcome = self.follow(log, slot, &mut rotation).await;
+        if let Some(seq) = rotation.unanswered() {
+            self.stream.suspect_jump(seq);
+        }
+        outcome
+    }
+
+    async fn follow(&mut self, mut log: LogBody, slot: &FollowSlot, rotation: &mut RotationProbe) -> Option<Outcome> {
+        let mut stall = StallDetector::new();
         let mut stall_probe: Option<BoxFuture<'static, bool>> = None;
         let mut rotation_probe: Option<BoxFuture<'static, Option<ProbeResult>>> = None;
         let resume_until = steady() + RESUME_TIMEOUT;
@@ -57,7 +65,7 @@ impl Follower {
         // Jitter keeps a node's follows from renewing at the same time.
         let renew_at = steady() + self.renew_after.mul_f64(random_range(0.8..=1.0));
         loop {
-            let probe_at = self.rotation_probe_due(&rotation, rotation_probe.is_some());
+            let probe_at = self.rotation_probe_due(rotation, rotation_probe.is_some());
             let is_searching = self.stream.is_searching();
             tokio::select! {
                 biased;
@@ -75,7 +83,7 @@ impl Follower {
                 Some(result) = OptionFuture::from(rotation_probe.as_mut()) => {
                     rotation_probe = None;
                     let was_expected = self.stream.expects_file();
-                    self.finish_rotation_probe(&mut rotation, result);
+                    self.finish_rotation_probe(rotation, result);
                     if was_expected && rotation.is_silent() {
                         return Some(Outcome::Stalled);
                     }
@@ -89,13 +97,16 @@ impl Follower {
                     stall.received(bytes);
                     slot.record_activity();
                     stall_probe = None;
-                    let before = self.stream.confirmed().map(|confirmed| confirmed.anchor);
+                    let before = self.stream.confirmed();
+                    let data = frame.as_ref().and_then(|frame| frame.as_ref().ok());
+                    let first_time = data.filter(|_| rotation.follows_silence()).and_then(|data| first_time(data));
                     match self.handle_frame(frame) {
                         AfterFrame::Continue => {}
                         AfterFrame::CleanEnd => return None,
                         AfterFrame::Stop(outcome) => return Some(outcome),
                     }
-                    rotation.received(bytes, self.stream.last_read().map(|time| time.0), before);
+                    let last_time = self.stream.last_read().map(|time| time.0);
+                    rotation.received(bytes, first_time, last_time, before);
                     self.lag = rotation.lag();
                 }
                 () = sleep_until(resume_until), if is_searching => {
@@ -181,7 +192,13 @@ impl Follower {
     }
 
     fn finish_rotation_probe(&mut self, rotation: &mut RotationProbe, result: Option<ProbeResult>) {
-        let follows_silence = rotation.finish(result.as_ref());
+        let Finished {
+            follows_silence,
+            unproved,
+        } = rotation.finish(result.as_ref());
+        if let Some(seq) = unproved {
+            self.stream.suspect_jump(seq);
+        }
         match result {
             Some(ProbeResult {
                 start,
@@ -201,4 +218,10 @@ impl Follower {
         }
         self.metrics.rotation_probes.inc();
     }
+}
+
+/// Returns the time of the line that a frame begins with; `None` if it begins within a line.
+fn first_time(frame: &[u8]) -> Option<i64> {
+    let line = frame.split(|byte| *byte == b'\n').next()?;
+    bus::Timestamp::split_line(line).map(|(time, _)| time.0)
 }

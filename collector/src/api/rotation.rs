@@ -78,6 +78,16 @@ pub enum Place {
     Behind,
 }
 
+/// What the end of a probe decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// It was for a late frame after a silence.
+    pub follows_silence: bool,
+    /// The sequence number at which files may have been skipped during that silence, because the
+    /// probe came too late to tell.
+    pub unproved: Option<u64>,
+}
+
 /// Schedules probes of the current file and keeps what they found.
 #[derive(Debug)]
 pub struct RotationProbe {
@@ -87,7 +97,8 @@ pub struct RotationProbe {
     is_silent: bool,
     lag: Lag,
     last_frame: Instant,
-    silence: Option<Option<Anchor>>,
+    /// A late frame followed a silence, and the last line that was numbered before it.
+    silence: Option<Option<ResumePoint>>,
     /// The last probe had no answer: what it was for is still unknown.
     has_failed: bool,
     file: Option<u64>,
@@ -142,13 +153,26 @@ impl RotationProbe {
         }
     }
 
-    /// Accounts for a frame. `last_time`: the time of its last line; `before`: the last line that
-    /// was numbered before it.
-    pub fn received(&mut self, bytes: usize, last_time: Option<i64>, before: Option<Anchor>) {
+    /// Returns whether a frame that arrives now follows a silence.
+    pub fn follows_silence(&self) -> bool {
+        since(self.last_frame) >= SILENCE
+    }
+
+    /// Accounts for a frame. `first_time`: the time of its first line, if it follows a silence: what
+    /// comes after it can be from another file, and on time; `last_time`: that of its last line;
+    /// `before`: the last line that was numbered before it.
+    pub fn received(
+        &mut self,
+        bytes: usize,
+        first_time: Option<i64>,
+        last_time: Option<i64>,
+        before: Option<ResumePoint>,
+    ) {
         self.bytes += bytes;
         let silence = since(std::mem::replace(&mut self.last_frame, steady()));
+        let is_first_late = first_time.is_some_and(|time| self.lag.is_late(time));
         let Some(last_time) = last_time else { return };
-        let is_late = self.lag.is_late(last_time);
+        let is_late = self.lag.is_late(last_time) || is_first_late;
         if silence >= SILENCE && is_late {
             self.silence.get_or_insert(before);
         }
@@ -182,29 +206,40 @@ impl RotationProbe {
         self.file = reached.or(self.file);
         Position {
             last,
-            silence: self.silence,
+            silence: self.silence.map(|before| before.map(|before| before.anchor)),
             file: self.file,
         }
     }
 
-    /// Marks the end of a probe. Returns whether it was for a silence. Without an answer it is made
-    /// again.
-    pub fn finish(&mut self, result: Option<&ProbeResult>) -> bool {
-        self.has_failed = result.is_none();
-        if self.has_failed {
-            return false;
-        }
-        if let Some(ProbeResult {
-            start,
-            place: Place::Unchanged | Place::Reached { .. },
-        }) = result
-        {
+    /// Marks the end of a probe. Without an answer it is made again.
+    pub fn finish(&mut self, result: Option<&ProbeResult>) -> Finished {
+        let was_repeated = std::mem::replace(&mut self.has_failed, result.is_none());
+        let Some(ProbeResult { start, place }) = result else {
+            return Finished::default();
+        };
+        if let Place::Unchanged | Place::Reached { .. } = place {
             self.file = Some(start.hash);
         }
         // The node's clock may have stepped back.
         self.lag.min = self.lag.last;
-        self.silence.take().is_some()
+        let silence = self.silence.take();
+        // Other files may have come and gone since the probe that had no answer.
+        let is_unproved = was_repeated && *place != Place::Unchanged;
+        Finished {
+            follows_silence: silence.is_some(),
+            unproved: silence.filter(|_| is_unproved).map(seq_end),
+        }
     }
+
+    /// Returns the sequence number at which files may have been skipped, if no probe has answered
+    /// that.
+    pub fn unanswered(&self) -> Option<u64> {
+        self.silence.filter(|_| self.has_failed).map(seq_end)
+    }
+}
+
+fn seq_end(last: Option<ResumePoint>) -> u64 {
+    last.map_or(0, |last| last.seq_end)
 }
 
 fn nanos(duration: Duration) -> i64 {
@@ -281,11 +316,12 @@ mod tests {
         for (pause, lag, is_due) in [(10, 0, false), (1, 2, false), (4, 4, true)] {
             tokio::time::advance(Duration::from_secs(pause)).await;
             let printed = since(started).saturating_sub(Duration::from_secs(lag));
-            probe.received(100, Some(wall + nanos(printed)), None);
+            probe.received(100, None, Some(wall + nanos(printed)), None);
             assert_eq!(probe.due_at(false).is_some(), is_due, "pause {pause} s, lag {lag} s");
         }
         probe.start(None, None);
-        assert!(!probe.finish(None));
+        assert_eq!(probe.finish(None), Finished::default());
+        assert_eq!(probe.unanswered(), Some(0));
         assert_eq!(probe.due_at(false), Some(steady() + PROBE_INTERVAL), "it had no answer");
         probe.start(None, None);
         let start = FileStart::parse(&"2026-01-01T00:00:00Z line\n".into()).unwrap();
@@ -293,7 +329,7 @@ mod tests {
             start,
             place: Place::Unchanged,
         };
-        assert!(probe.finish(Some(&result)) && probe.due_at(false).is_none());
+        assert!(probe.finish(Some(&result)).follows_silence && probe.due_at(false).is_none());
         assert!(probe.due_at(true).is_some());
     }
 }

@@ -41,6 +41,10 @@ pub const SPOOL_AFTER: Duration = Duration::from_secs(1);
 /// Delay before another attempt to write to a failed spool.
 const SPOOL_RETRY: Duration = Duration::from_secs(5);
 
+/// An accepted batch is recorded after this time, unless the next one has been: otherwise a collector
+/// that is killed publishes the last batch of a quiet container again.
+const SAVE_AFTER: Duration = Duration::from_secs(1);
+
 /// One stream's outgoing entries.
 ///
 /// *Order*: a batch is sent after the previous one was accepted; spooled entries precede those in
@@ -61,6 +65,8 @@ pub struct Outbox {
     /// The last attempt failed with a transient error.
     is_retrying: bool,
     no_spill_before: Option<Instant>,
+    /// Since when the checkpoint on disk lacks an accepted batch.
+    unsaved_since: Option<Instant>,
     /// After a loss of power, the checkpoint says that the bus may have lines of the stream, and
     /// nothing that has no number is missing after it.
     is_durable: bool,
@@ -102,6 +108,7 @@ impl Outbox {
             backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
             is_retrying: false,
             no_spill_before: None,
+            unsaved_since: None,
             is_durable: false,
         };
         outbox.is_durable = outbox.checkpoint.last_sent().is_some();
@@ -179,9 +186,15 @@ impl Outbox {
     /// *Cancel safety*: the batch stays in flight.
     pub async fn progress(&mut self) {
         let spill = OptionFuture::from(self.spill_at().map(sleep_until));
+        let unsaved = self.unsaved_since.filter(|_| self.is_idle());
+        let save = OptionFuture::from(unsaved.map(|at| sleep_until(at + SAVE_AFTER)));
         tokio::select! {
             event = self.in_flight.next_event() => self.handle_event(event),
             Some(()) = spill => self.spill(),
+            Some(()) = save => {
+                self.unsaved_since = None;
+                self.save();
+            }
         }
     }
 
@@ -231,7 +244,8 @@ impl Outbox {
         Some(self.no_spill_before.map_or(due, |before| before.max(due)))
     }
 
-    /// Writes the checkpoint. Otherwise an accepted batch is recorded together with the next one.
+    /// Writes the checkpoint. Otherwise an accepted batch is recorded together with the next one, or
+    /// when none follows.
     pub fn save(&self) {
         self.context.checkpoints.save(&self.key, &self.checkpoint);
     }
@@ -380,6 +394,7 @@ impl Outbox {
         match &publishing.entry {
             OutboxEntry::Batch(batch, end) => {
                 self.checkpoint.accepted = end.or(self.checkpoint.accepted);
+                self.unsaved_since = Some(steady());
                 self.checkpoint.outdated &= end.is_none();
                 // The last one of the notices at the start of a stream.
                 is_settled = matches!(&batch.content, Content::Gap(gap) if gap.reason == GapReason::MayRepeat);

@@ -85,6 +85,11 @@ impl Stream {
         }
     }
 
+    /// Records that files may have been skipped before the line with this sequence number.
+    pub fn suspect_jump(&mut self, seq: u64) {
+        self.record_jump(seq, GapReason::Suspected, Timestamp::now());
+    }
+
     /// Returns the last expected file that the follow has reached.
     pub fn reached_file(&self) -> Option<u64> {
         self.expected_files.reached()
