@@ -20,7 +20,7 @@ use super::{
     follow_slots::FollowSlot,
     outcome::Outcome,
     request::{LogBody, LogRequest},
-    rotation::{self, Finished, Place, ProbeResult, RotationProbe},
+    rotation::{self, Finished, Place, ProbeResult, RotationProbe, Silence},
     scan::Scan,
     stall::{self, StallAction, StallDetector},
 };
@@ -97,7 +97,10 @@ impl Follower {
                     stall.received(bytes);
                     slot.record_activity();
                     stall_probe = None;
-                    let before = self.stream.confirmed();
+                    let before = Silence {
+                        last: self.stream.confirmed().map(|confirmed| confirmed.anchor),
+                        next_seq: self.stream.next_unread_seq(),
+                    };
                     let data = frame.as_ref().and_then(|frame| frame.as_ref().ok());
                     let first_time = data.filter(|_| rotation.follows_silence()).and_then(|data| first_time(data));
                     match self.handle_frame(frame) {

@@ -78,6 +78,15 @@ pub enum Place {
     Behind,
 }
 
+/// Where a stream was before a frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silence {
+    /// The last line that was numbered.
+    pub last: Option<Anchor>,
+    /// The sequence number of the next line.
+    pub next_seq: u64,
+}
+
 /// What the end of a probe decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Finished {
@@ -97,8 +106,8 @@ pub struct RotationProbe {
     is_silent: bool,
     lag: Lag,
     last_frame: Instant,
-    /// A late frame followed a silence, and the last line that was numbered before it.
-    silence: Option<Option<ResumePoint>>,
+    /// A late frame followed a silence.
+    silence: Option<Silence>,
     /// The last probe had no answer: what it was for is still unknown.
     has_failed: bool,
     file: Option<u64>,
@@ -160,14 +169,8 @@ impl RotationProbe {
 
     /// Accounts for a frame. `first_time`: the time of its first line, if it follows a silence: what
     /// comes after it can be from another file, and on time; `last_time`: that of its last line;
-    /// `before`: the last line that was numbered before it.
-    pub fn received(
-        &mut self,
-        bytes: usize,
-        first_time: Option<i64>,
-        last_time: Option<i64>,
-        before: Option<ResumePoint>,
-    ) {
+    /// `before`: where the stream was before it.
+    pub fn received(&mut self, bytes: usize, first_time: Option<i64>, last_time: Option<i64>, before: Silence) {
         self.bytes += bytes;
         let silence = since(std::mem::replace(&mut self.last_frame, steady()));
         let is_first_late = first_time.is_some_and(|time| self.lag.is_late(time));
@@ -206,7 +209,7 @@ impl RotationProbe {
         self.file = reached.or(self.file);
         Position {
             last,
-            silence: self.silence.map(|before| before.map(|before| before.anchor)),
+            silence: self.silence.map(|silence| silence.last),
             file: self.file,
         }
     }
@@ -227,19 +230,15 @@ impl RotationProbe {
         let is_unproved = was_repeated && *place != Place::Unchanged;
         Finished {
             follows_silence: silence.is_some(),
-            unproved: silence.filter(|_| is_unproved).map(seq_end),
+            unproved: silence.filter(|_| is_unproved).map(|silence| silence.next_seq),
         }
     }
 
     /// Returns the sequence number at which files may have been skipped, if no probe has answered
     /// that.
     pub fn unanswered(&self) -> Option<u64> {
-        self.silence.filter(|_| self.has_failed).map(seq_end)
+        self.silence.filter(|_| self.has_failed).map(|silence| silence.next_seq)
     }
-}
-
-fn seq_end(last: Option<ResumePoint>) -> u64 {
-    last.map_or(0, |last| last.seq_end)
 }
 
 fn nanos(duration: Duration) -> i64 {
@@ -316,7 +315,7 @@ mod tests {
         for (pause, lag, is_due) in [(10, 0, false), (1, 2, false), (4, 4, true)] {
             tokio::time::advance(Duration::from_secs(pause)).await;
             let printed = since(started).saturating_sub(Duration::from_secs(lag));
-            probe.received(100, None, Some(wall + nanos(printed)), None);
+            probe.received(100, None, Some(wall + nanos(printed)), Silence::default());
             assert_eq!(probe.due_at(false).is_some(), is_due, "pause {pause} s, lag {lag} s");
         }
         probe.start(None, None);

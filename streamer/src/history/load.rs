@@ -285,7 +285,8 @@ impl History {
     }
 
     /// Keeps, of the first frames, the notices that lines of a stream may be repeated, if lines of the
-    /// stream follow: history is sorted by time, so that those that are repeated can follow as well.
+    /// stream follow, or none precede and live ones can follow: history is sorted by time, so that
+    /// those that are repeated can follow as well.
     fn keep_repeat_notices(&mut self, frames: usize, filter: Option<&Filter>) {
         let (dropped, kept) = self.frames.split_at(frames);
         let mut notices: Vec<&NoticeLine> = dropped.iter().flat_map(|frame| frame.repeat_notices()).collect();
@@ -293,8 +294,10 @@ impl History {
             return;
         }
         let streams: HashSet<StreamKey> = kept.iter().flat_map(|frame| frame.streams()).collect();
+        let started: HashSet<StreamKey> = dropped.iter().flat_map(|frame| frame.streams()).collect();
         notices.retain(|notice| {
-            let is_followed = notice.gap.as_ref().is_some_and(|gap| streams.contains(&gap.key));
+            let is_followed = |key| streams.contains(&key) || !started.contains(&key);
+            let is_followed = notice.gap.as_ref().is_some_and(|gap| is_followed(gap.key));
             is_followed && filter.is_none_or(|filter| filter.matches_notice(notice))
         });
         self.notices.extend(notices.into_iter().cloned());

@@ -210,7 +210,7 @@ impl Sorter {
     /// follow the gap, but are older than its publish time.
     fn place_remaining_gaps(&mut self) {
         for (key, gaps) in std::mem::take(&mut self.waiting_gaps) {
-            let recorded = gaps.iter().filter_map(|(gap, _)| recorded_time(gap)).min();
+            let recorded = gaps.iter().filter_map(|(gap, _)| recorded_time(gap)).max();
             for (gap, at) in gaps {
                 let at = at.or(recorded).unwrap_or(Timestamp::from(gap.published));
                 self.push_gap(key, &gap, at, None);
@@ -387,10 +387,11 @@ fn line_count(event: &Event) -> u64 {
     }
 }
 
-/// Returns the time of a line next to a gap, if its publisher has recorded one.
+/// Returns the time of a line next to a gap, if its publisher has recorded one: of the one behind it,
+/// so that the gap follows the last lines of older streams.
 fn recorded_time(event: &Event) -> Option<Timestamp> {
     match &event.kind {
-        EventKind::Gap { gap, .. } => gap.as_ref().and_then(|gap| gap.from.or(gap.to)),
+        EventKind::Gap { gap, .. } => gap.as_ref().and_then(|gap| gap.to.or(gap.from)),
         EventKind::Lines { .. } | EventKind::End => None,
     }
 }

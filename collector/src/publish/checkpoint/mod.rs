@@ -22,7 +22,10 @@ mod watermark;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bus::{AppName, Fd, StreamId, StreamMetadata};
@@ -120,6 +123,8 @@ struct Inner {
     has_new: Notify,
     /// No collector has used the directory before.
     is_first_start: bool,
+    /// The machine stopped before checkpoints were synced, perhaps the first of an instance.
+    may_lack_new: AtomicBool,
 }
 
 /// Checkpoints that are missing or older than they were.
@@ -226,12 +231,14 @@ impl CheckpointStore {
             syncs: tokio::sync::Mutex::default(),
             has_new: Notify::new(),
             is_first_start,
+            may_lack_new: AtomicBool::new(false),
         }));
         if store.is_in_doubt() {
             store.mark(|checkpoint| checkpoint.doubtful = true);
         }
         if store.0.journal.lock().is_outdated() {
             store.mark(|checkpoint| checkpoint.outdated = true);
+            store.0.may_lack_new.store(true, Ordering::Relaxed);
             store.0.journal.lock().end_outdated();
         }
         Ok((store, former.or(damage)))
@@ -250,11 +257,12 @@ impl CheckpointStore {
 
     /// Returns whether checkpoints may be missing: what has none may have been read.
     pub fn is_in_doubt(&self) -> bool {
-        self.0.journal.lock().is_in_doubt()
+        self.0.may_lack_new.load(Ordering::Relaxed) || self.0.journal.lock().is_in_doubt()
     }
 
     /// From now on, what has no checkpoint was never read.
     pub fn end_doubt(&self) {
+        self.0.may_lack_new.store(false, Ordering::Relaxed);
         self.0.journal.lock().end_doubt();
     }
 
