@@ -42,20 +42,78 @@ pub struct Example {
 }
 
 /// All known faults.
-pub const KNOWN_FAULTS: &[KnownFault] = &[KnownFault {
-    name: "new-instance-in-old-stream",
-    what: "while pod status lags, a container that restarts several times within the lag joins the stream of an earlier instance if those between print nothing",
-    rules: &[Rule::Repeat],
-    kinds: &[Kind::StatusLag],
-    source: Some(Source::Api),
-    engine: None,
-    example: Example {
-        seed: 545,
-        only: &[Kind::StatusLag, Kind::Exit],
-        source: Source::Api,
-        engine: Engine::Embedded,
+pub const KNOWN_FAULTS: &[KnownFault] = &[
+    KnownFault {
+        name: "new-instance-in-old-stream",
+        what: "while pod status lags, a container that restarts several times within the lag joins the stream of an earlier instance if those between print nothing",
+        rules: &[Rule::Repeat],
+        kinds: &[Kind::StatusLag],
+        source: Some(Source::Api),
+        engine: None,
+        example: Example {
+            seed: 545,
+            only: &[Kind::StatusLag, Kind::Exit],
+            source: Source::Api,
+            engine: Engine::Embedded,
+        },
     },
-}];
+    KnownFault {
+        name: "repeats-before-their-notice",
+        what: "when the bus delivers out of order, the first lines of a new stream reach a tail before the notice that they may be repeated",
+        rules: &[Rule::Repeat],
+        kinds: &[Kind::Damage, Kind::PowerLoss, Kind::DiskFull, Kind::DiskRefuses],
+        source: None,
+        engine: Some(Engine::PubSub),
+        example: Example {
+            seed: 11,
+            only: &[Kind::Damage, Kind::BusDisorder],
+            source: Source::Files,
+            engine: Engine::PubSub,
+        },
+    },
+    KnownFault {
+        name: "skipped-files-misplaced",
+        what: "a gap is declared where a follow was stalled, but files were skipped within what it then delivered, if no probe had an answer",
+        rules: &[Rule::SilentLoss],
+        kinds: &[Kind::StallFollows],
+        source: Some(Source::Api),
+        engine: None,
+        example: Example {
+            seed: 41,
+            only: &[Kind::StallFollows, Kind::StallRequests],
+            source: Source::Api,
+            engine: Engine::PubSub,
+        },
+    },
+    KnownFault {
+        name: "delivered-lines-of-a-removed-segment",
+        what: "lines of a segment of the bus that was removed are declared to a client that has them",
+        rules: &[Rule::FalseGap],
+        kinds: &[Kind::Damage],
+        source: None,
+        engine: Some(Engine::Embedded),
+        example: Example {
+            seed: 2_000_597,
+            only: &[],
+            source: Source::Api,
+            engine: Engine::Embedded,
+        },
+    },
+    KnownFault {
+        name: "removed-log-after-restart",
+        what: "after a restart, what a container prints into a log file that was removed by hand is declared before it is printed: a tail that begins between sees no notice",
+        rules: &[Rule::SilentLoss],
+        kinds: &[Kind::RemoveLog],
+        source: Some(Source::Files),
+        engine: None,
+        example: Example {
+            seed: 79,
+            only: &[Kind::RemoveLog, Kind::Kill],
+            source: Source::Files,
+            engine: Engine::Embedded,
+        },
+    },
+];
 
 impl KnownFault {
     /// Returns the fault of this name.

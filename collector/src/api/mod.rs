@@ -4,6 +4,7 @@
 pub mod follow;
 pub mod follow_slots;
 pub mod identity;
+pub mod next_step;
 pub mod outcome;
 pub mod refusals;
 pub mod request;

@@ -1,5 +1,6 @@
 //! Reads one container instance's log files into one stream per output.
 
+mod excluded;
 mod gaps;
 
 use std::{future, io, path::PathBuf, time::Duration};
@@ -199,25 +200,6 @@ impl FileFollower {
         }
     }
 
-    /// Starts or stops dropping what is read. Nothing of an excluded pod takes a sequence number.
-    fn set_excluded(&mut self, is_excluded: bool) {
-        if std::mem::replace(&mut self.is_excluded, is_excluded) || !is_excluded {
-            return;
-        }
-        tracing::info!(stream = %self.stdout.id(), "pod excluded, its lines are dropped");
-        for stream in [&mut self.stdout, &mut self.stderr] {
-            // Lines that were read before are dropped with the rest.
-            stream.cancel_resume_search();
-        }
-        if let Some(report) = self
-            .report
-            .as_mut()
-            .filter(|_| !self.stdout.is_empty() || self.uses_stderr)
-        {
-            report.excluded();
-        }
-    }
-
     /// Waits until there are files to read.
     async fn open_files(&mut self) -> (OpenOutcome, Option<Tail>, ContainerState) {
         let started = steady();
@@ -401,20 +383,6 @@ impl FileFollower {
         self.assembler.clear();
     }
 
-    /// Drops the frames; reading does not return to them.
-    fn drop_frames(&mut self, tail: &mut Tail) {
-        let frames = [Fd::Out, Fd::Err].map(|fd| self.assembler.frame(fd));
-        let bytes = frames.iter().map(|frame| frame.len()).sum();
-        let lines = frames
-            .iter()
-            .map(|frame| memchr::memchr_iter(b'\n', frame).count())
-            .sum::<usize>();
-        self.metrics.excluded_lines.inc_by(lines as u64);
-        self.gap = None;
-        self.assembler.clear();
-        self.checkpointer.record_read(bytes, tail, &self.stdout, &self.stderr);
-    }
-
     /// Publishes standard error completely; skipped if it has no data. Returns false on shutdown.
     async fn drain_stderr(&mut self) -> bool {
         !self.has_stderr() || self.stderr.drain_until(&self.shutdown).await
@@ -471,18 +439,6 @@ impl FileFollower {
         if let Some(mut tail) = self.tail.take() {
             self.propose_checkpoint(&mut tail, true);
             self.checkpointer.save(&self.stdout, &self.stderr);
-        }
-    }
-
-    fn failed(&mut self, reason: &str) {
-        if let Some(report) = &mut self.report {
-            report.failed(reason);
-        }
-    }
-
-    fn recovered(&mut self) {
-        if let Some(report) = &mut self.report {
-            report.recovered();
         }
     }
 
