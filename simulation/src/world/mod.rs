@@ -43,6 +43,8 @@ pub struct World {
     printed: Arc<Mutex<Printed>>,
     /// Whether files are damaged or lose what was not synced.
     may_lose_files: bool,
+    /// A disk refuses syncs.
+    refuses_syncs: bool,
 }
 
 /// What a simulation found.
@@ -80,6 +82,7 @@ impl World {
         let clients = Clients::new(&plan, &hosts);
         let kinds = plan.kinds();
         Ok(Self {
+            refuses_syncs: kinds.contains(&Kind::DiskRefuses),
             may_lose_files: kinds.contains(&Kind::PowerLoss) || kinds.contains(&Kind::Damage),
             plan,
             hosts,

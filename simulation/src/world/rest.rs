@@ -8,7 +8,6 @@ use bus::GapReason;
 use super::{World, quiet::LOOK, services, tail::Tail};
 use crate::{
     check::{Rule, Violation, received::Received},
-    plan::Kind,
     trace,
 };
 
@@ -96,11 +95,7 @@ impl World {
             violations.push(Violation::new(Rule::LeftBehind, "collector", detail));
         }
         // Each sync that a disk refuses closes a segment of the bus, until retention deletes it.
-        let refused = if self.plan.kinds().contains(&Kind::DiskRefuses) {
-            REFUSED_SYNCS
-        } else {
-            0
-        };
+        let refused = if self.refuses_syncs { REFUSED_SYNCS } else { 0 };
         let most = FILES * (1 + self.plan.apps.len()) + refused;
         if files.len() > most {
             let detail = format!("{} files at rest, for example {}", files.len(), files[0].0.display());
