@@ -46,18 +46,17 @@ impl NodeNameCheck {
 
     /// Checks the number of pods now. The first pod ends the check.
     pub fn check(&mut self, pods: usize) {
-        if pods > 0 {
-            self.node = None;
+        if pods > 0 && self.node.take().is_some() {
             self.report = JoinSet::new();
             self.progress.set_no_pods(None);
         }
         let Some(node) = self.node.clone().filter(|_| self.progress.is_listed()) else {
             return;
         };
-        if since(*self.without_pods.get_or_insert_with(steady)) < self.report_after || !self.report.is_empty() {
+        if since(*self.without_pods.get_or_insert_with(steady)) < self.report_after {
             return;
         }
-        // Not again before the next minute has passed.
+        // Not again before that time has passed once more.
         self.without_pods = None;
         let (client, progress, is_selective) = (self.client.clone(), self.progress.clone(), self.is_selective);
         self.report = JoinSet::new();

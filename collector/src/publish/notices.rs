@@ -25,12 +25,12 @@ impl Notices {
         (Self(notices), publish_all(queued, node.to_owned(), bus))
     }
 
-    /// Adds a message to an app's log. Returns false if the queue is full: the bus is unavailable.
-    pub fn send(&self, app: &AppName, notice: Notice) -> bool {
-        self.0.try_send((app.clone(), Timestamp::now(), notice)).is_ok()
+    /// Adds a message to an app's log, unless the queue is full: then the bus is unavailable.
+    pub fn send(&self, app: &AppName, notice: Notice) {
+        let _ = self.0.try_send((app.clone(), Timestamp::now(), notice));
     }
 
-    /// Creates a queue that nobody reads.
+    /// Creates a queue whose messages are dropped.
     #[cfg(test)]
     pub fn unread() -> Self {
         Self(mpsc::channel(1).0)

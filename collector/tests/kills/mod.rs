@@ -62,9 +62,9 @@ async fn a_gap_not_recorded_before_shutdown_is_recorded_after_it() {
         })
         .await;
     let recorded: Vec<_> = streams.iter().flat_map(|stream| stream.recorded_gaps.clone()).collect();
-    // The collector may also have recorded it before it stopped.
     let suspected = recorded.iter().filter(|gap| gap.2 == bus::GapReason::Suspected);
-    assert!(suspected.count() >= 2, "one of each output: {recorded:?}");
+    // The collector may also have recorded one of each output before it stopped.
+    assert!(matches!(suspected.count(), 2 | 4), "one of each output: {recorded:?}");
     collector.stop().await;
 }
 

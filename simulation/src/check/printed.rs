@@ -127,8 +127,8 @@ impl Printed {
         self.gone.insert(process.to_owned());
     }
 
-    /// Returns whether a pod came and went while the API served it to nobody: no collector can name what
-    /// it printed.
+    /// Returns whether a pod was created and deleted without being in any response of the API: a
+    /// collector cannot report its lines.
     pub fn is_unheard(&self, process: &str) -> bool {
         let served = self.served.get(process);
         self.gone.contains(process) && served.is_some_and(|served| !served.load(Ordering::Relaxed))

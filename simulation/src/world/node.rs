@@ -28,7 +28,7 @@ pub const LOG_DIR: &str = "/var/log/pods";
 const ROTATION_CHECK: Duration = Duration::from_secs(5);
 
 /// Least time between two rotations of a log, and the time between those in a row. A kubelet looks
-/// at a log every few seconds, so that no file comes and goes at once: nobody could know of it.
+/// at a log every few seconds, so that each file exists for a while.
 const ROTATION_PAUSE: Duration = Duration::from_millis(700);
 
 /// Least age of the first line of a log that is rotated: it must become large first. What a

@@ -26,11 +26,10 @@ pub(super) async fn resolve(address: &str) -> Result<(), String> {
 }
 
 /// Returns what to do about a failed connection: `otherwise`, unless a name could not be resolved.
-pub(super) fn advice(cause: &str, otherwise: &str) -> String {
-    let advice = if cause.contains(LOOKUP_FAILED) {
+pub(super) fn advice(cause: &str, otherwise: &'static str) -> &'static str {
+    if cause.contains(LOOKUP_FAILED) {
         ADVICE
     } else {
         otherwise
-    };
-    advice.to_owned()
+    }
 }

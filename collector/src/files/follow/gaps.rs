@@ -64,9 +64,10 @@ impl FileFollower {
         self.gap = self.gap.or(Some(gap));
     }
 
-    /// Records the gap before the next line, whose time is `next`, if there is one.
+    /// Records the gap before the next line, whose time is `next`, if there is one. Of an excluded pod
+    /// nothing is recorded.
     pub(super) fn record_pending_gap(&mut self, next: Option<Timestamp>) {
-        if let Some(gap) = self.gap.take() {
+        if let Some(gap) = self.gap.take().filter(|_| !self.is_excluded) {
             self.record_gap(gap, next);
             self.checkpointer.interrupted();
         }

@@ -332,8 +332,8 @@ impl CheckpointStore {
         }
     }
 
-    /// Returns when an instance has its first checkpoint, which is to be synced: without it nobody
-    /// knows after a loss of power that the stream exists, and that its end may be missing.
+    /// Returns when an instance has its first checkpoint. It must be synced soon: without it, a
+    /// collector that starts after a loss of power does not end the stream, and declares no gap.
     ///
     /// *Cancel safety*: safe to drop and call again.
     pub async fn new_instance(&self) {
